@@ -117,12 +117,13 @@ def _align_split(
     if len(shas) > 1:
         notes.append(f"the {split} members come from {len(shas)} different fold assignments")
     one_assignment = len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members)
-    counts = [run.models(0, len(table)) for run in runs]
+    present = [run.present(0, len(table)) for run in runs]
+    counts = [len(table) if has is None else int(has.sum()) for has in present]
     full = AlignedSplit(
         name=split,
         rows=rows,
         classes=classes,
-        runs=tuple(replace(run, rows=int((count > 0).sum())) for run, count in zip(runs, counts, strict=True)),
+        runs=tuple(replace(run, rows=count) for run, count in zip(runs, counts, strict=True)),
         target=target,
         class_attributes={name: class_attributes[name] for name in classes if name in class_attributes}
         if target == "label"
@@ -132,7 +133,9 @@ def _align_split(
         table_rows=len(table),
         numbered=table.numbered,
     )
-    covered = sum(counts, np.zeros(len(table), np.int64)) > 0
+    covered = np.zeros(len(table), bool)
+    for has in present:
+        covered |= True if has is None else has
     return full if covered.all() else full.take(np.flatnonzero(covered)), notes
 
 
@@ -205,7 +208,9 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...]) ->
     if fold is None or (split == "test" and not isinstance(fold, np.ndarray)):
         known = fold.astype(np.int64) if isinstance(fold, np.ndarray) else fold
         return AlignedFile(member, rows, columns, answers, known)
-    folds_of_rows = np.broadcast_to(fold, len(member)).astype(np.int64)  # out-of-fold files may have one fold each
+    # Out-of-fold files may have one fold each. An array stays the same object: many runs share one.
+    whole = fold if isinstance(fold, np.ndarray) else np.broadcast_to(fold, len(member))
+    folds_of_rows = whole.astype(np.int64, copy=False)
     aligned = folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
     return AlignedFile(member, rows, columns, answers, aligned)
 
@@ -213,7 +218,8 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...]) ->
 def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
     """Return (n,) the fold of each sample, −1 if unknown; None if members disagree or no member has folds."""
     agreed: NDArray[np.int64] | None = None
-    for part in (part for run in runs for part in run.parts):
+    distinct = {id(part.fold): part for run in runs for part in run.parts}
+    for part in distinct.values():
         if not isinstance(part.fold, np.ndarray):
             continue
         if agreed is None:

@@ -12,9 +12,21 @@ from ensemble.alignment.split import AlignedFile
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 
+_cached: tuple[NDArray[np.integer], tuple[int, ...]] | None = None
+
 
 def folds_of(fold: NDArray[np.integer] | int) -> tuple[int, ...]:
     """Return the folds of rows in ascending order, without negative (unknown) ones."""
+    global _cached  # the folds of the last array that nothing can change: many runs share one
+    if _cached is not None and _cached[0] is fold:
+        return _cached[1]
+    found = _distinct_folds(fold)
+    if isinstance(fold, np.ndarray) and not fold.flags.writeable:
+        _cached = fold, found
+    return found
+
+
+def _distinct_folds(fold: NDArray[np.integer] | int) -> tuple[int, ...]:
     values = np.atleast_1d(fold)
     values = values[values >= 0]
     if not len(values):

@@ -14,7 +14,7 @@ from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.scores import RunScore
 from ensemble.voting.base import Vote
-from ensemble.voting.vote import vote
+from ensemble.voting.vote import vote, vote_of_run
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
@@ -84,7 +84,10 @@ def against_best_single(
     rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
     truth = truths[name].take(rows)
     labelled = np.flatnonzero(truth.labels >= 0)
-    first: NDArray[np.floating] = vote(alone, "hard" if run.hard else "soft").probabilities
+    own = metric.function is not None  # a function of the user may write into what it is given
+    first: NDArray[np.floating] = (
+        vote(alone, "hard" if run.hard else "soft") if own else vote_of_run(alone)
+    ).probabilities
     second: NDArray[np.floating] = votes[name].probabilities[rows]
     if len(labelled) < len(rows):
         first, second, truth = first[labelled], second[labelled], truth.take(labelled)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.split import AlignedSplit
@@ -160,7 +161,7 @@ class Blend(BlendResult):
             "classes": list(first.classes),
             "runs": runs,
             "blend": blend,
-            "combination": None if self.combination is None else self.combination.as_record(),
+            "combination": None if self.combination is None else self.combination.as_record(inline=False),
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
             "worth": None if self.contribution_report is None else self.contribution_report.to_dict(),
             "details": {split: one.to_dict() for split, one in self.details.items()},
@@ -420,20 +421,19 @@ def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Groun
     A model would then predict people of its training data.
     """
     for name, truth in truths.items():
-        folds = [
-            (run.name, part.fold)
-            for run in splits[name].runs
-            for part in run.parts
-            if isinstance(part.fold, np.ndarray)
-        ]
-        for run, fold in folds if name == "oof" else ():
+        folds: dict[int, tuple[str, NDArray[np.int64]]] = {}  # each array once: many runs share one
+        for run in splits[name].runs if name == "oof" else ():
+            for part in run.parts:
+                if isinstance(part.fold, np.ndarray):
+                    folds.setdefault(id(part.fold), (run.name, part.fold))
+        for run_name, fold in folds.values():
             found = groups_in_several_folds(truth.persons, fold)
             if len(found):
                 names = splits[name].rows.persons
                 row = int(np.flatnonzero(truth.persons == found[0])[0])
                 person = names[row] if names is not None else found[0]
                 raise EnsembleError(
-                    f"{run}: {len(found):,} people appear in more than one fold, e.g. '{person}'",
+                    f"{run_name}: {len(found):,} people appear in more than one fold, e.g. '{person}'",
                     hint="the score would include people seen in training; split by person: ensemble folds",
                 )
 

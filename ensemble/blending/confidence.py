@@ -10,7 +10,7 @@ import numpy as np
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
-from ensemble.voting.vote import vote
+from ensemble.voting.vote import vote_of_run
 
 MIN_GAP = 0.05  # of mean confidence and accuracy; a smaller one hardly changes a mean
 MAX_ROWS = 20_000  # evenly spaced: enough to see such a gap, and quick for any number of samples
@@ -29,11 +29,12 @@ def confidence_notes(
     if len(split.runs) < 2 or not len(rows):
         return []
     found: dict[str, list[str]] = {"underconfident": [], "overconfident": []}
+    sample = split.take(rows)
     for run in split.runs:
-        alone = None if run.hard else split.take(rows).select_runs([run.name])
+        alone = None if run.hard else sample.select_runs([run.name])
         if alone is None or len(alone) < len(rows):
             continue
-        values = vote(alone, "soft").probabilities
+        values = vote_of_run(alone).probabilities
         confidence = float(values.max(axis=1).mean())
         accuracy = float((values.argmax(axis=1) == truth.labels[rows]).mean())
         error = math.sqrt(max(accuracy * (1 - accuracy), 1 / len(rows)) / len(rows))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.blending.coefficients import write_coefficients
 from ensemble.blending.recipe import recipe_of, to_text
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.result import BlendResult
@@ -42,7 +43,8 @@ def blend_folder(blend: BlendResult, name: str | None) -> Path:
 
 
 def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[Path]:
-    """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` and, last, ``blend.json``; keep equal files.
+    """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` (with ``blend.npy.gz`` if a fit has thousands of
+    numbers) and, last, ``blend.json``; keep equal files.
 
     Results of an earlier command for the same blend (contributions, breakdown, costs) stay in ``blend.json``, unless
     `force`.
@@ -74,12 +76,12 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
     for split in wanted:
         _write_predictions(blend, split, arrays[split])
     recipe_path = folder / "blend.toml"
-    if recipe is None:
-        recipe_path.unlink(missing_ok=True)
-    else:
-        write_atomic(recipe_path, to_text(recipe, folder.name).encode())
+    recipe_path.unlink(missing_ok=True)  # first: an old one never lies beside new coefficients
+    written = write_coefficients(folder, {} if recipe is None else recipe.combination.large_arrays())
+    if recipe is not None:
+        written.append(write_atomic(recipe_path, to_text(recipe, folder.name).encode()))
     write_json(path, record)
-    return [*(arrays[split] for split in wanted), *([recipe_path] if recipe is not None else []), path]
+    return [*(arrays[split] for split in wanted), *written, path]
 
 
 # Keys of blend.json: nothing is written if they are all equal.

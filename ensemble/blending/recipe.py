@@ -10,6 +10,7 @@ from typing import Any
 
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
+from ensemble.blending.coefficients import FILE, read_coefficients
 from ensemble.blending.result import BlendResult
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
@@ -166,7 +167,7 @@ def _names_files(name: str) -> bool:
 
 
 def to_text(recipe: BlendRecipe, name: str) -> str:
-    """Return the content of ``blend.toml``."""
+    """Return the content of ``blend.toml``; many numbers are apart (`ensemble.blending.coefficients`)."""
     lines = [f"# How the blend {name} is made: the mean of each run's folds, then this combination."]
     top: dict[str, Any] = {
         "schema": SCHEMA,
@@ -177,9 +178,10 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
     top |= {"class_attributes": recipe.class_attributes} if recipe.class_attributes else {}
     lines += [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[combination]"]
+    lines += [f"# {key}: numbers in {FILE}" for key in recipe.combination.large_arrays()]
     lines += [
         f"{key} = {toml_value(value)}"
-        for key, value in recipe.combination.as_record().items()
+        for key, value in recipe.combination.as_record(inline=False).items()
         if value not in (None, "")
     ]
     for run in recipe.runs:
@@ -200,16 +202,19 @@ def read_recipe(path: Path) -> BlendRecipe:
 
     Raises
     ------
-    EnsembleError : the file is missing, is not TOML, or has an invalid value.
+    EnsembleError : the file or that of its coefficients is missing, is not TOML, or has an invalid value.
     """
     record = _read_toml(path)
     wrong = _wrong_fields(record)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
+    combination = record["combination"]
+    arrays = read_coefficients(path, combination)
+    inline = {name: value for name, value in combination.items() if name not in arrays}
     recipe = BlendRecipe(
         record["identity"],
         tuple(record["classes"]),
-        Combination.from_record(record["combination"], len(record["classes"]), str(path)),
+        Combination.from_record(inline, len(record["classes"]), str(path), arrays),
         tuple(map(_run_of, record["run"])),
         record.get("target") or "label",
         record.get("class_attributes") or {},

@@ -14,9 +14,10 @@ from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
-from ensemble.voting.vote import vote
+from ensemble.voting.vote import vote, vote_of_run
 from folds.metrics.classification import Metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.scored_rows import ScoredRows
 from folds.utils.parallel import cpu_count
 from folds.utils.progress import SILENT, Progress
 
@@ -48,10 +49,11 @@ def score_runs(
     progress: Progress = SILENT,
 ) -> dict[str, dict[str, RunScore]]:
     """Return run → split → score of the run alone; several runs at a time, unless the user's own metric scores them."""
+    rows = {name: _scored_rows(splits[name], truth) for name, truth in truths.items()}
     with progress.step("scoring the runs") as advance:
         pool = ThreadPoolExecutor(_at_once(splits, request))
         try:
-            scored = pool.map(lambda name: score_run(name, splits, truths, request), names)
+            scored = pool.map(lambda name: score_run(name, splits, truths, request, rows), names)
             found = {}
             for done, (name, scores) in enumerate(zip(names, scored, strict=True), start=1):
                 found[name] = scores
@@ -70,9 +72,13 @@ def _at_once(splits: Mapping[str, AlignedSplit], request: BlendConfig) -> int:
 
 
 def score_run(
-    name: str, splits: Mapping[str, AlignedSplit], truths: Mapping[str, GroundTruth], request: BlendConfig
+    name: str,
+    splits: Mapping[str, AlignedSplit],
+    truths: Mapping[str, GroundTruth],
+    request: BlendConfig,
+    rows: Mapping[str, ScoredRows],
 ) -> dict[str, RunScore]:
-    """Return split → score of the run alone, on the rows it predicts."""
+    """Return split → score of the run alone, on the rows it predicts; `rows` are the labeled rows of the splits."""
     entries = {}
     for split_name, split in splits.items():
         run = next((run for run in split.runs if run.name == name), None)
@@ -84,7 +90,10 @@ def score_run(
             continue
         present = None if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
         truth = truths[split_name] if present is None else truths[split_name].take(present)
-        entries[split_name] = entry_of(alone, vote(alone, "hard" if run.hard else "soft"), truth, request, run.folds)
+        own = request.scored.function is not None  # a function of the user may write into what it is given
+        result = vote(alone, "hard" if run.hard else "soft") if own else vote_of_run(alone)
+        shared = rows[split_name] if present is None else None
+        entries[split_name] = entry_of(alone, result, truth, request, run.folds, shared)
     return entries
 
 
@@ -94,13 +103,21 @@ def entry_of(
     truth: GroundTruth | None,
     request: BlendConfig,
     folds: tuple[int, ...] | None = None,
+    rows: ScoredRows | None = None,
 ) -> RunScore:
-    """Return the score of a vote of all runs of a split."""
+    """Return the score of a vote of all runs of a split; `rows` are its labeled rows, shared by several votes."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    return RunScore(
-        folds, len(split), None if truth is None else score_vote(result, truth, request.metric, request.per_person)
-    )
+    score = None if truth is None else score_vote(result, truth, request.metric, request.per_person, rows)
+    return RunScore(folds, len(split), score)
+
+
+def _scored_rows(split: AlignedSplit, truth: GroundTruth) -> ScoredRows:
+    """Return the labeled rows of a split."""
+    known = truth.labels >= 0
+    if known.all():
+        return ScoredRows(truth.labels, truth.persons, len(split.classes))
+    return ScoredRows(truth.labels[known], truth.persons[known], len(split.classes))
 
 
 def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bool) -> list[str]:
@@ -117,9 +134,13 @@ def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bo
 
 
 def score_vote(
-    vote: Vote, truth: GroundTruth, metric: str | Metric = "macro_f1", per_person: bool = False
+    vote: Vote,
+    truth: GroundTruth,
+    metric: str | Metric = "macro_f1",
+    per_person: bool = False,
+    rows: ScoredRows | None = None,
 ) -> ScoreReport | None:
-    """Return the score of a vote; None without labeled rows.
+    """Return the score of a vote; None without labeled rows. `rows` are its labeled rows, shared by several votes.
 
     Parameters
     ----------
@@ -131,4 +152,4 @@ def score_vote(
         labels, persons, probabilities = labels[known], persons[known], probabilities[known]
     if not len(labels):
         return None
-    return score_predictions(labels, probabilities, persons, metric, per_person)
+    return score_predictions(labels, probabilities, persons, metric, per_person, rows)

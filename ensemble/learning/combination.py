@@ -15,6 +15,7 @@ from ensemble.voting.base import FLOOR, Options, VoteInput
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
+from folds.utils.files import sha256_bytes
 from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
 
@@ -23,6 +24,10 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 _DIGITS = 9  # represents a float32 exactly
 _MAX_NUMBER = 1e6  # limit of numbers in files: fitted values are far smaller, and sums and products stay finite
 _HINT = "blend again to write the file anew"
+# Numbers of a field that are written as text; a stacked model of 1,000 classes has millions, and is kept as an array.
+LARGE = 4096
+MAX_NUMBERS = 1 << 26  # of all arrays of a combination: 512 MiB
+ARRAYS = ("weights", "temperature_before", "offset_before", "offset_after", "stacked", "bias")
 
 
 @dataclass(frozen=True)
@@ -135,33 +140,66 @@ class Combination:
             pooled /= pooled.sum(axis=1, keepdims=True)
         return pooled, ties
 
-    def as_record(self) -> dict[str, Any]:
-        """Return the combination as plain values for a file; None for absent steps."""
+    @property
+    def _arrays(self) -> dict[str, NDArray[np.float64] | None]:
         before, after = self.before, self.after
+        return {
+            "weights": self.weights,
+            "temperature_before": None if before is None else before.temperature.reshape(-1),
+            "offset_before": None if before is None or before.offset is None else before.offset[:, 0],
+            "offset_after": None if after is None else after.offset,
+            "stacked": self.stacked,
+            "bias": self.bias,
+        }
+
+    def large_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return field → its numbers, for the fields with more than `LARGE`, which `as_record` can leave out."""
+        return {name: array for name, array in self._arrays.items() if array is not None and array.size > LARGE}
+
+    def as_record(self, inline: bool = True) -> dict[str, Any]:
+        """Return the combination as plain values for a file; None for absent steps.
+
+        Parameters
+        ----------
+        inline : if False, a field of `large_arrays` has only the shape and the hash of its array.
+        """
+        apart = {} if inline else self.large_arrays()
+        numbers = {
+            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])} if name in apart else _plain(array)
+            for name, array in self._arrays.items()
+        }
         return {
             "runs": list(self.runs),
             "pool": self.pool,
             "power": self.power,
             "trim": self.trim,
-            "weights": _plain(self.weights),
-            "temperature_before": None if before is None else _plain(before.temperature.reshape(-1)),
-            "offset_before": None if before is None or before.offset is None else _plain(before.offset[:, 0]),
-            "temperature_after": None if after is None else float(after.temperature),
-            "offset_after": None if after is None else _plain(after.offset),
-            "stacked": _plain(self.stacked),
-            "bias": _plain(self.bias),
+            "weights": numbers["weights"],
+            "temperature_before": numbers["temperature_before"],
+            "offset_before": numbers["offset_before"],
+            "temperature_after": None if self.after is None else float(self.after.temperature),
+            "offset_after": numbers["offset_after"],
+            "stacked": numbers["stacked"],
+            "bias": numbers["bias"],
             "said": self.summary,
         }
 
     @staticmethod
-    def from_record(record: Mapping[str, Any], classes: int, source: str) -> Combination:
+    def from_record(
+        record: Mapping[str, Any], classes: int, source: str, arrays: Mapping[str, NDArray[np.float64]] | None = None
+    ) -> Combination:
         """Return the combination of a record from `as_record`; `source` is the name of the file in errors.
+
+        Parameters
+        ----------
+        arrays : field → numbers that are not in the record.
 
         Raises
         ------
         EnsembleError : a field is missing, has the wrong type or shape for the classes and runs, or is out of range.
         """
-        problems = validate_fields(record, _FIELDS) or _contradictions(record)
+        problems = validate_fields(record, _FIELDS)
+        record = {**record, **(arrays or {})}
+        problems = problems or _contradictions(record)
         if problems:
             raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
         n, numbers_of = len(record["runs"]), partial(_sized, record, source)
@@ -201,17 +239,22 @@ def _sized(record: Mapping[str, Any], source: str, name: str, *shapes: tuple[int
     if record.get(name) is None:
         return None
     try:
-        values = np.array(record[name], dtype=np.float64)
+        values = np.asarray(record[name], dtype=np.float64)
     except ValueError:  # rows of different lengths
         values = np.zeros(0)
     if values.shape not in shapes:
         expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
         raise EnsembleError(f"{source}: '{name}' must be {expected} numbers", hint=_HINT)
-    if not (np.abs(values) <= _MAX_NUMBER).all():
+    if not (values.min() >= -_MAX_NUMBER and values.max() <= _MAX_NUMBER):  # False for nan
         raise EnsembleError(
             f"{source}: '{name}' must be numbers from -{_MAX_NUMBER:,.0f} to {_MAX_NUMBER:,.0f}", hint=_HINT
         )
     return values
+
+
+def array_sha(values: NDArray[np.float64]) -> str:
+    """Return the SHA-256 of the numbers of an array, in order, as float64."""
+    return sha256_bytes(np.ascontiguousarray(values, "<f8").data)
 
 
 def _check_temperatures(source: str, temperatures: Sequence[float]) -> None:

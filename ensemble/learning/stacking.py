@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.combination import Combination, features
+from ensemble.learning.combination import MAX_NUMBERS, Combination, features
 from ensemble.learning.logistic import ALL, OWN, Part, Path, PathCache, log_loss
 from ensemble.learning.nested import held_out
 from ensemble.learning.stack import Stack
+from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 
 # L2 penalties towards the geometric mean, strongest first: Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²).
@@ -31,6 +32,12 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     EnsembleError : the predictions do not fit into memory.
     """
     stack.check_memory(1, "stacking")
+    if (size := (stack.runs * stack.classes + 1) * stack.classes) > MAX_NUMBERS:
+        raise EnsembleError(
+            f"stacking of {stack.runs:,} runs × {stack.classes:,} classes has {size:,} coefficients, the limit is "
+            f"{MAX_NUMBERS:,}",
+            hint="use `method=simplex`, which has one weight per run, or fewer runs with `runs`",
+        )
     inner = held_out(stack)
     parts = [_part(stack, rows) for rows, _ in inner]
     coefs, notes = np.full((stack.classes, stack.runs + 1), 1 / stack.runs), []

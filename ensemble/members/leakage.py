@@ -29,9 +29,9 @@ class LeakCheck:
 
     def __init__(self) -> None:
         self._persons: dict[int, NDArray[np.int64]] = {}
-        self._rows: list[SampleRows] = []
+        self._kept: list[object] = []
         self._folds: dict[str, dict[str, str]] = {}
-        self._seen: set[tuple[int, bytes, str]] = set()
+        self._seen: set[tuple[int, int | bytes, str]] = set()
 
     def check(self, path: Path, sidecar: PredictionMetadata) -> None:
         """Check one member.
@@ -48,7 +48,9 @@ class LeakCheck:
         # Runs of one plan have equal files, which are read once.
         sha = sha256_file(folds_file) if is_file_safe(sidecar.run) and folds_file.is_file() else ""
         fold = np.broadcast_to(np.asarray(sidecar.fold), len(sidecar.rows))
-        key = (id(sidecar.rows), fold.tobytes(), sha)
+        # Files of one plan mostly share one array of folds, which nothing can change.
+        shared = isinstance(sidecar.fold, np.ndarray) and not sidecar.fold.flags.writeable
+        key = (id(sidecar.rows), id(sidecar.fold) if shared else fold.tobytes(), sha)
         if key in self._seen:
             return
         self._check_persons(path, sidecar.rows, fold)
@@ -57,7 +59,7 @@ class LeakCheck:
             self._folds[sha] = dict(zip(table.get("id", ()), table.get("fold", ()), strict=False))
         _check_folds(path, sidecar.rows, fold, folds_file, self._folds.get(sha, {}))
         self._seen.add(key)
-        self._rows.append(sidecar.rows)  # keeps the object alive, so that its id stays unique
+        self._kept += [sidecar.rows, sidecar.fold]  # keeps the objects alive, so that their ids stay unique
 
     def _check_persons(self, path: Path, rows: SampleRows, fold: NDArray[np.integer]) -> None:
         if rows.persons is None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
+from folds.utils.numeric import are_distinct
 from folds.utils.progress import SILENT, Progress
 from folds.utils.tables import table_suffix
 
@@ -166,7 +167,7 @@ def read_members(
 
 def _read(paths: Sequence[Path], logits: bool, names: ColumnNames) -> Iterator[Member]:
     """Yield the members in the files, in order; arrays are scanned in threads meanwhile."""
-    samples: dict[str, SampleRows] = {}
+    shared = _Shared()
     tables = {path: read_prediction_table(path, names, logits) for path in dict.fromkeys(paths) if is_table(path)}
     arrays = {path: read_arrays(path, logits) for path in dict.fromkeys(paths) if not is_table(path)}
     to_scan = [(path, one.values) for path, found in arrays.items() for one in found]
@@ -179,11 +180,25 @@ def _read(paths: Sequence[Path], logits: bool, names: ColumnNames) -> Iterator[M
                 yield _member_of_table(path, table, None if table.values is None else scans[id(table.values)], logits)
                 continue
             for one in arrays[path]:
-                yield _read_array(path, one, scans[id(one.values)], logits, samples)
+                yield _read_array(path, one, scans[id(one.values)], logits, shared)
 
 
-def _read_array(path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, samples: dict[str, SampleRows]) -> Member:
-    sidecar = read_sidecar(path, samples)
+@dataclass
+class _Shared:
+    """What the files of many runs have in common: rows by the hash of their file, and hashes of arrays of folds."""
+
+    samples: dict[str, SampleRows] = field(default_factory=dict)
+    folds: dict[int, tuple[NDArray[np.integer], str]] = field(default_factory=dict)
+
+    def hash_of_folds(self, fold: NDArray[np.integer]) -> str:
+        """Return the hash of the folds (n,) of rows; that of an array which several files have is computed once."""
+        if id(fold) not in self.folds:
+            self.folds[id(fold)] = fold, sha256_bytes(fold.tobytes())
+        return self.folds[id(fold)][1]
+
+
+def _read_array(path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, shared: _Shared) -> Member:
+    sidecar = read_sidecar(path, shared.samples)
     if sidecar is None:
         return _member_without_sidecar(path, one, scan.result(), logits)
     if one.key and one.about:
@@ -192,7 +207,7 @@ def _read_array(path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, sa
             hint="save one array with np.save, or remove the sidecar",
         )
     _check_shape(path, one.values, sidecar)
-    return _member_of_array(path, one, sidecar, scan.result(), logits, samples)
+    return _member_of_array(path, one, sidecar, scan.result(), logits, shared)
 
 
 def _with_rows(member: Member, checked: dict[int, tuple[SampleRows, str]]) -> Member:
@@ -273,12 +288,12 @@ def _member_of_array(
     sidecar: PredictionMetadata,
     scan: Scan,
     logits: bool,
-    samples: dict[str, SampleRows],
+    shared: _Shared,
 ) -> Member:
     note, values = "", one.values
     logit = sidecar.kind == "logit"
     if logit and one.one_column and not logits:
-        return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, samples)
+        return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, shared)
     if not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
         note = f"{path}: the sidecar states probabilities, but rows do not sum to 1; read as logits (`logits=True`)"
         logit = True
@@ -292,9 +307,9 @@ def _member_of_array(
         sidecar.seed,
         sidecar.repeat,
     )
-    folds = sha256_bytes(sidecar.fold.tobytes()) if isinstance(sidecar.fold, np.ndarray) else sidecar.fold
+    folds = shared.hash_of_folds(sidecar.fold) if isinstance(sidecar.fold, np.ndarray) else sidecar.fold
     sha = sha256_bytes(repr((scan.sha, meaning, sidecar.folds_sha, folds, sorted(sidecar.class_attributes))).encode())
-    all_rows = samples.get(sidecar.samples_sha or "", sidecar.rows)
+    all_rows = shared.samples.get(sidecar.samples_sha or "", sidecar.rows)
     about = (sha, scan.sha, repr(meaning[:4]), note)
     return Member(path, sidecar.run, values, None, logit, sidecar, sidecar.rows, all_rows, *about, form="sidecar")
 
@@ -371,8 +386,8 @@ def _check_rows(path: Path, rows: SampleRows) -> str:
     ------
     EnsembleError : an id is repeated.
     """
-    names = rows.ids.tolist()
-    if len(set(names)) < len(names):
+    if not are_distinct(rows.ids):
+        names = rows.ids.tolist()
         seen: set[str] = set()
         repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
         raise EnsembleError(

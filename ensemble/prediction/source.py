@@ -98,7 +98,7 @@ class PredictionSource:
     def sha(self) -> str:
         """Return a hash of the checkpoints, the merges of views and the combination."""
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
-        parts: list[Any] = [self.classes, self.target, self.combination.as_record(), runs, self.ranking]
+        parts: list[Any] = [self.classes, self.target, self.combination.as_record(inline=False), runs, self.ranking]
         parts += [dict(self.extras)] if self.extras else []
         parts += [] if self.cascade is None else [self.cascade.to_dict()]
         return sha256_bytes(repr(parts).encode())

@@ -120,6 +120,12 @@ class Vote:
     undecided: int = 0
 
 
+def is_normalized(values: NDArray[np.floating]) -> bool:
+    """Return whether `normalize_rows` does not change (m, classes) values in float64."""
+    sums = values.astype(np.float64) @ np.ones(values.shape[1])
+    return bool(values.min() >= 0 and sums.min() > 1 - _ROUNDING and sums.max() < 1 + _ROUNDING)
+
+
 def normalize_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return (m, classes) values scaled in place so that rows sum to 1; negative values from rounding become 0.
 

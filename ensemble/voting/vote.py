@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, normalize_rows
+from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, is_normalized, normalize_rows
 from ensemble.voting.blocks import rank_order, row_blocks, vote_inputs
 from ensemble.voting.by_attribute import join_marginals, marginal_splits
 from ensemble.voting.pooling import geometric, hard, maximum, median, power_mean, rank_mean, soft, trimmed
@@ -127,6 +127,20 @@ def _mean(split: AlignedSplit, runs: Sequence[RunPredictions], run_weights: NDAr
     if uncovered.any():
         raise _uncovered_error(split, int(np.argmax(uncovered)))
     return mean
+
+
+def vote_of_run(split: AlignedSplit) -> Vote:
+    """Return the vote of the only run of a split: its probabilities, or the shares of its hard labels.
+
+    The probabilities are those that `vote` returns; where a file has just these numbers, they are a read-only view.
+    """
+    (run,) = split.runs
+    if run.hard:
+        return vote(split, "hard")
+    stored = run.raw_block(0, len(split))
+    if stored is None or stored.dtype != np.float32 or not all(map(is_normalized, blocks(stored, _STREAMED_AT_ONCE))):
+        return vote(split)
+    return Vote(stored)
 
 
 def mean_of_runs(

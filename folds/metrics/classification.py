@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.utils.memmap import blocks
+
+_AT_ONCE = 1 << 20  # numbers of a block; the pages of a memory map are released after each
+
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
 
 def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
     """Return (n,) the class with the highest value in each row of (n, classes); the lowest index among equals."""
-    return np.asarray(probabilities).argmax(axis=1)
+    values = np.asarray(probabilities)
+    if values.size <= _AT_ONCE:
+        return values.argmax(axis=1)
+    return np.concatenate([block.argmax(axis=1) for block in blocks(values, _AT_ONCE)])
 
 
 def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
 from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
-from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
-from folds.utils.numeric import factorize
+from folds.metrics.scored_rows import ScoredRows
 
 LEVEL = 0.95
 # Lower limit of the degrees of freedom if mistakes are rare. A class of few people can lead to fewer.
@@ -192,6 +191,7 @@ def interval_over_people(
     *,
     level: float = LEVEL,
     predicted: Labels | None = None,
+    rows: ScoredRows | None = None,
 ) -> Interval:
     """Return the confidence interval of a score over people, not images, because the images of one person are not
     independent.
@@ -209,32 +209,44 @@ def interval_over_people(
     probabilities : (n, classes).
     persons : (n,) any values; equal values are one person.
     predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
+    rows : the same labels and persons, if other predictions of them are scored as well.
 
     Raises
     ------
     UsageError : `level` is not above 0 and below 1.
     """
     check_level(level)
-    if metric.from_counts is not None:  # the argmax takes most of the time
-        predicted = argmax_classes(probabilities) if predicted is None else predicted
-        score = float(metric.from_counts(confusion_counts(labels, predicted, np.shape(probabilities)[1])))
-    else:
-        score = metric(labels, probabilities)
     if metric.function is not None:
-        return _bootstrap_interval(metric, score, labels, probabilities, persons, level)
-    codes, units, people = jackknife_groups(persons)
-    leave_one_out = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
-    effective, min_dof = _effective_sample_size(metric, labels, codes, units)
+        return _bootstrap_interval(metric, metric(labels, probabilities), labels, probabilities, persons, level)
+    rows = ScoredRows(labels, persons, np.shape(probabilities)[1]) if rows is None else rows
+    people = rows.people
+    score, leave_one_out = _jackknife(metric, rows, probabilities, predicted)
+    effective, effective_squares = rows.effective_size(metric.macro_averaged)
+    min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
     error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
     bounds = metric.lower_bound, metric.upper_bound
     low, high = (float(end) for end in t_interval(score, error, dof, np.asarray(effective), level, *bounds))
     constant = bool(error == 0 and low == high)
-    warning = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], constant)
+    warning = coverage_warning(metric, rows, constant)
     if people == 1:
         low = high = math.nan
     elif error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
+
+
+def _jackknife(
+    metric: Metric, rows: ScoredRows, probabilities: Probabilities, predicted: Labels | None = None
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the score of all rows, and (units,) those of all rows except each unit's."""
+    if metric.from_counts is None:
+        codes, units, _ = rows.groups
+        score = metric(rows.labels, probabilities)
+        return score, leave_one_group_out(metric, rows.labels, probabilities, codes, units)
+    # The argmax takes most of the time.
+    counts = rows.confusion_counts(argmax_classes(probabilities) if predicted is None else predicted)
+    total = counts.sum(axis=0)
+    return float(metric.from_counts(total)), metric.from_counts(total - counts)
 
 
 def _bootstrap_interval(
@@ -247,7 +259,8 @@ def _bootstrap_interval(
     low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
     low, high = (low, high) if people > 1 else (math.nan, math.nan)
     error = float(drawn[:, 0].std())
-    coverage = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _is_constant(drawn[:, 0], drawn))
+    rows = ScoredRows(labels, persons, np.shape(probabilities)[1])
+    coverage = coverage_warning(metric, rows, _is_constant(drawn[:, 0], drawn))
     return Interval(score, low, high, level, people, _join(coverage, warning), error)
 
 
@@ -285,9 +298,14 @@ def difference_over_people(
     UsageError : `level` is not above 0 and below 1.
     """
     check_level(level)
-    scores = metric(labels, first), metric(labels, second)
+    rows = ScoredRows(labels, persons, np.shape(first)[1])
+    codes, units, people = rows.groups
+    if metric.function is not None:
+        scores = metric(labels, first), metric(labels, second)
+    else:
+        left = [_jackknife(metric, rows, values) for values in (first, second)]
+        scores = left[0][0], left[1][0]
     score = scores[1] - scores[0]
-    codes, units, people = jackknife_groups(persons)
     if metric.function is not None:
         drawn, bootstrap_warning = bootstrap_scores(metric.function, labels, [first, second], codes, units)
         change = drawn[:, 1] - drawn[:, 0]
@@ -295,16 +313,14 @@ def difference_over_people(
         p_value = _bootstrap_p_value(score, change, units)
         error, constant = float(change.std()), score != 0 and _is_constant(change, drawn)
     else:
-        leave_one_out = leave_one_group_out(metric, labels, second, codes, units) - leave_one_group_out(
-            metric, labels, first, codes, units
-        )
+        leave_one_out = left[1][1] - left[0][1]
         jackknife_error, bootstrap_warning = jackknife_standard_error(leave_one_out, score), ""
         dof = degrees_of_freedom(leave_one_out, metric)
         low, high = (float(end) for end in t_interval(score, jackknife_error, dof, units, level))
         error = float(jackknife_error)
         p_value, constant = _p_value(score, error, dof, units), error == 0 and score != 0
     low, high = (low, high) if people > 1 else (math.nan, math.nan)
-    warning = _join(coverage_warning(metric, labels, persons, np.shape(first)[1], constant), bootstrap_warning)
+    warning = _join(coverage_warning(metric, rows, constant), bootstrap_warning)
     return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
 
 
@@ -372,18 +388,6 @@ def t_interval(
     return lower_bound + known * low, lower_bound + known * high
 
 
-def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
-    """Return the effective number of people (Kish, 1965), and the degrees of freedom for it, at most `_MIN_DOF`.
-
-    All rows have equal weight, or, in a mean over classes, the inverse of the size of their class.
-    """
-    weights = np.bincount(codes, 1 / np.bincount(labels)[labels] if metric.macro_averaged else None, units)
-    squares = np.square(weights)
-    return float(weights.sum() ** 2 / squares.sum()), int(
-        np.clip(squares.sum() ** 2 / np.square(squares).sum() - 1, 1, _MIN_DOF)
-    )
-
-
 def _clip_to_clopper_pearson(
     metric: Metric, score: float, low: float, high: float, people: float, level: float
 ) -> tuple[float, float]:
@@ -410,20 +414,19 @@ def _clip_to_clopper_pearson(
     return low, high
 
 
-def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: int, constant: bool) -> str:
+def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
     """Return why an interval of `metric` may have a lower coverage than its level; empty if no reason is known.
 
     Parameters
     ----------
     constant : whether the score is the same for every left-out person.
     """
-    distinct, codes = factorize(persons)
-    people = len(distinct)
-    if people == 1:
+    if rows.people == 1:
         return "only one person: no confidence interval can be computed"
     if constant:
-        return f"all {people:,} people have the same score: their variation is unknown, and the interval is too narrow"
-    rarest = int(people_with_class(labels, codes, classes).min())
+        same = f"all {rows.people:,} people have the same score"
+        return f"{same}: their variation is unknown, and the interval is too narrow"
+    rarest = rows.fewest_people
     percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
     if percent is None:
         return ""

@@ -12,6 +12,7 @@ from folds.metrics.classification import Metric, accuracy, argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.scored_rows import ScoredRows
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,22 @@ def score_predictions(
     persons: NDArray[Any],
     metric: str | Metric = "macro_f1",
     per_person: bool = False,
+    rows: ScoredRows | None = None,
 ) -> ScoreReport:
-    """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first."""
+    """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first.
+
+    Parameters
+    ----------
+    rows : the same labels and persons, if other predictions of them are scored as well.
+    """
     mixed = 0
     if per_person:
+        rows = None
         labels, probabilities, persons, mixed = average_by_person(
             labels, probabilities, persons, np.shape(probabilities)[1]
         )
     predicted, resolved = argmax_classes(probabilities), metric_of(metric)
-    interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted)
+    interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted, rows=rows)
     return ScoreReport(
         metric if isinstance(metric, str) else resolved.name, interval, accuracy(labels, predicted), len(labels), mixed
     )

@@ -9,7 +9,8 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from folds.errors import UsageError
 
 MAX_DEPTH = 20
 MAX_VALUES = 20_000_000  # of a nested value, repetitions counted each time
+_END = object()
 MAX_DIGITS = 4_000  # Python refuses to print longer numbers
 
 
@@ -31,26 +33,32 @@ def check_bounded(value: Any, depth: int = MAX_DEPTH, values: int = MAX_VALUES) 
     depth : most levels of lists and mappings.
     values : most values in total.
     """
-    stack: list[tuple[Any, int]] = [(value, 0)]
-    count = 0
-    while stack:
-        one, level = stack.pop()
+    level, count = 0, 0
+    inner: Iterable[Any] = [value]
+    stack: list[Iterator[Any]] = []  # of the levels above: a walk that keeps no list of what is still to come
+    current = iter(inner)
+    while True:
+        one = next(current, _END)
+        if one is _END:
+            if not stack:
+                return
+            current, level = stack.pop(), level - 1
+            continue
+        if type(one) is int and one.bit_length() > 3 * MAX_DIGITS:
+            raise ValueError(f"it holds a number of more than {MAX_DIGITS:,} digits")
         if isinstance(one, Mapping):
-            inner: Sequence[Any] = [*one, *one.values()]
+            inner, size = chain(one, one.values()), 2 * len(one)
         elif isinstance(one, list | tuple | set | frozenset):
-            inner = list(one)
+            inner, size = one, len(one)
         else:
-            if type(one) is int and one.bit_length() > 3 * MAX_DIGITS:
-                raise ValueError(f"it holds a number of more than {MAX_DIGITS:,} digits")
             continue
         if level >= depth:
             raise ValueError(f"it is nested more than {depth} levels deep")
-        count += len(inner)
+        count += size
         if count > values:
             raise ValueError(f"it holds more than {values:,} values")
-        stack += [
-            (each, level + 1) for each in inner if isinstance(each, Mapping | list | tuple | set | frozenset | int)
-        ]
+        stack.append(current)
+        current, level = iter(inner), level + 1
 
 
 def check_regular(path: Path) -> None:

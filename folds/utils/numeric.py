@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_COMPARED = 1 << 14  # neighbors at a time: texts that are not sorted are found soon
+
 
 def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Return probabilities along the last axis, in float64, stable for any finite logits.
@@ -62,6 +64,17 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     if isinstance(values, np.ndarray) and _is_dense(values):
         occurs = np.bincount(values) > 0
         return np.flatnonzero(occurs).tolist(), (np.cumsum(occurs) - 1)[values]
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U" and len(values):
+        # Rows of one person mostly follow each other: only the first of equal neighbors is looked up.
+        first = np.concatenate([[True], values[1:] != values[:-1]])
+        if 2 * np.count_nonzero(first) <= len(values):
+            distinct, codes = _by_dict(values[first])
+            return distinct, codes[np.cumsum(first) - 1]
+    return _by_dict(values)
+
+
+def _by_dict(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return what `factorize` does, by a dict of all values."""
     seen: defaultdict[Any, int] = defaultdict(count().__next__)  # numbers in the order of appearance
     codes = np.empty(len(values), np.int64)
     for start in range(0, len(values), 1 << 16):
@@ -72,6 +85,15 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     position = np.empty(len(distinct), np.int64)
     position[[seen[name] for name in distinct]] = np.arange(len(distinct))
     return distinct, position[codes]
+
+
+def are_distinct(texts: NDArray[np.str_]) -> bool:
+    """Return whether no text of (n,) is repeated; of sorted texts this needs no string of each."""
+    for start in range(0, len(texts) - 1, _COMPARED):
+        part = texts[start : start + _COMPARED + 1]
+        if not (part[1:] > part[:-1]).all():
+            return len(set(texts.tolist())) == len(texts)
+    return True
 
 
 def _is_dense(values: NDArray[Any]) -> bool:

@@ -13,6 +13,9 @@ from folds.utils.bounded import check_bounded, read_bounded
 
 MAX_BYTES = 16 * 2**20  # a record with attributes of thousands of classes has less than 1 MiB
 MAX_DEPTH = 40
+# Keys, parts of keys, tables and lists. tomllib needs 1 KiB for each part of a key: [a.b.c] takes 500 times its length.
+MAX_PARTS = 400_000
+_NUMBER = re.compile(r"(?<=[ ,\[=+-])\d++\.\d")  # of a key such as 1.2.3, at most the first part
 # A dotted key of more than MAX_DEPTH parts: tomllib needs time quadratic in their number.
 _LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}""")
 
@@ -26,6 +29,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES:,} characters")
+    if sum(map(text.count, "=[{.")) > MAX_PARTS and _parts(text) > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} keys, tables and lists")
     if _LONG_KEY.search(text):
         raise ValueError(f"a key has more than {MAX_DEPTH} parts")
     try:
@@ -34,6 +39,11 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deep") from None
     check_bounded(found, depth=MAX_DEPTH)
     return found
+
+
+def _parts(text: str) -> int:
+    """Return the number of keys, parts of keys, tables and lists in a TOML text, or more; numbers count as none."""
+    return sum(map(text.count, "=[{.")) - sum(1 for _ in _NUMBER.finditer(text))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

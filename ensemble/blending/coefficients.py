@@ -1,0 +1,114 @@
+"""Write and read ``blend.npy.gz``: the numbers of a combination that are too many for the text of ``blend.toml``.
+
+The file is one compressed array, without names: ``blend.toml`` gives the shape and the hash of each field in it, in
+order. It is decompressed only as far as these shapes say, and cannot run code.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.learning.combination import ARRAYS, MAX_NUMBERS, array_sha
+from folds.errors import EnsembleError
+from folds.utils.bounded import check_regular
+from folds.utils.files import write_atomic
+from folds.utils.schema import FieldType, integer, list_of, validate_fields
+
+FILE = "blend.npy.gz"
+_HINT = "blend again to write both files anew"
+_LEVEL = 1  # most coefficients of many classes are 0; the other numbers hardly get shorter
+_APART = {
+    "shape": list_of(integer(1, MAX_NUMBERS)),
+    "sha": FieldType("a SHA-256 in hex", lambda value: isinstance(value, str) and len(value) == 64),
+}
+
+
+def write_coefficients(folder: Path, arrays: Mapping[str, NDArray[np.float64]]) -> list[Path]:
+    """Write the arrays of `Combination.large_arrays` beside ``blend.toml``; without any, remove the file.
+
+    Returns
+    -------
+    The written file; [] without arrays.
+    """
+    path = folder / FILE
+    if not arrays:
+        path.unlink(missing_ok=True)
+        return []
+
+    def write(file: IO[bytes]) -> None:
+        with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as stream:  # without a name and a time: equal bytes
+            total = sum(array.size for array in arrays.values())
+            description = {"descr": "<f8", "fortran_order": False, "shape": (total,)}
+            np.lib.format.write_array_header_1_0(stream, description)  # type: ignore[arg-type]
+            for array in arrays.values():
+                stream.write(np.ascontiguousarray(array, "<f8").data.cast("B"))
+
+    return [write_atomic(path, write)]
+
+
+def read_coefficients(recipe: Path, record: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """Return field → numbers of the fields that a record of a combination has in ``blend.npy.gz``.
+
+    Parameters
+    ----------
+    recipe : the ``blend.toml`` with the record; the file is beside it.
+
+    Raises
+    ------
+    EnsembleError : the file is missing, is not the one that was written with ``blend.toml``, or is too large.
+    """
+    fields = {name: value for name in ARRAYS if isinstance(value := record.get(name), Mapping)}
+    if not fields:
+        return {}
+    for name, value in fields.items():
+        wrong = validate_fields(dict(value), _APART)
+        if wrong:
+            raise EnsembleError(f"{recipe}: '{name}': {wrong[0]}", hint=_HINT)
+    sizes = {name: math.prod(value["shape"]) for name, value in fields.items()}
+    total = sum(sizes.values())
+    if total > MAX_NUMBERS:
+        raise EnsembleError(
+            f"{recipe}: {', '.join(fields)}: expected at most {MAX_NUMBERS:,} numbers, found {total:,}", hint=_HINT
+        )
+    path = recipe.with_name(FILE)
+    numbers, found, start = _read(path, total), {}, 0
+    for name, value in fields.items():
+        found[name] = numbers[start : start + sizes[name]].reshape(value["shape"])
+        start += sizes[name]
+        if array_sha(found[name]) != value["sha"]:
+            raise EnsembleError(f"{path} is not the file that was written with {recipe}", hint=_HINT)
+    return found
+
+
+def _read(path: Path, total: int) -> NDArray[np.float64]:
+    """Return exactly `total` numbers."""
+    try:
+        check_regular(path)
+        with gzip.open(path, "rb") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("it is not an array of numbers")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            if shape != (total,) or dtype != np.dtype("<f8"):
+                raise ValueError(f"expected {total:,} numbers, found {shape} {dtype}")
+            numbers = np.empty(total, "<f8")
+            room, read = numbers.data.cast("B"), 0
+            while read < len(room) and (count := stream.readinto(room[read:])):  # type: ignore[attr-defined]
+                read += count
+            if read < len(room) or stream.read(1):
+                raise ValueError("it does not have the length that it states")
+            return numbers.astype(np.float64, copy=False)
+    except FileNotFoundError:
+        raise EnsembleError(
+            f"{path} is missing: it has coefficients of the blend",
+            hint=f"keep {FILE} beside blend.toml, or blend again",
+        ) from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise EnsembleError(f"{path} cannot be read: {error}", hint=_HINT) from None

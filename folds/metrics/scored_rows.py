@@ -1,0 +1,78 @@
+"""Hold the rows that several predictions are scored on; numpy only.
+
+What depends on their labels and people alone is computed once, for all runs of a blend.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.metrics.classification import Labels
+from folds.metrics.grouping import people_with_class
+from folds.metrics.resampling import jackknife_groups
+
+
+class ScoredRows:
+    """The labels (n,) and the persons (n,) of rows, and their number of classes; both arrays must not change."""
+
+    def __init__(self, labels: Labels, persons: NDArray, classes: int) -> None:
+        self.labels, self.persons, self.classes = labels, persons, classes
+
+    @cached_property
+    def groups(self) -> tuple[NDArray[np.int64], int, int]:
+        """Return (n,) the jackknife unit of each row, the number of units and of people."""
+        return jackknife_groups(self.persons)
+
+    @property
+    def people(self) -> int:
+        """Return the number of people."""
+        return self.groups[2]
+
+    @cached_property
+    def _first_cells(self) -> NDArray[np.int64]:
+        """Return (n,) the cell of class 0 in the row of each unit in a table (units, classes)."""
+        return self.groups[0] * self.classes
+
+    @cached_property
+    def _true_cells(self) -> NDArray[np.int64]:
+        return self._first_cells + self.labels
+
+    @cached_property
+    def _support(self) -> NDArray[np.int64]:
+        return self._table(self._true_cells)
+
+    def _table(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        units = self.groups[1]
+        return np.bincount(cells, minlength=units * self.classes).reshape(units, self.classes)
+
+    def confusion_counts(self, predicted: Labels) -> NDArray[np.int64]:
+        """Return (units, 3, classes): `folds.metrics.grouping.confusion_counts_by_group` of the jackknife units."""
+        right = self._table(self._true_cells[predicted == self.labels])
+        return np.stack([right, self._support, self._table(self._first_cells + predicted)], axis=1)
+
+    @cached_property
+    def fewest_people(self) -> int:
+        """Return the number of people of the class that the fewest people have."""
+        return int(people_with_class(self.labels, self.persons, self.classes).min())
+
+    @cached_property
+    def _effective_sizes(self) -> dict[bool, tuple[float, float]]:
+        return {}
+
+    def effective_size(self, macro_averaged: bool) -> tuple[float, float]:
+        """Return the effective number of people (Kish, 1965), and that number for the squares of the weights.
+
+        All rows have equal weight, or, in a mean over classes, the inverse of the size of their class.
+        """
+        if macro_averaged not in self._effective_sizes:
+            codes, units, _ = self.groups
+            weights = np.bincount(codes, 1 / np.bincount(self.labels)[self.labels] if macro_averaged else None, units)
+            squares = np.square(weights)
+            self._effective_sizes[macro_averaged] = (
+                float(weights.sum() ** 2 / squares.sum()),
+                float(squares.sum() ** 2 / np.square(squares).sum()),
+            )
+        return self._effective_sizes[macro_averaged]
