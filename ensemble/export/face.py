@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.blending.output import write_blend
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.report import rule_lines
+from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.export.scores import Knowledge, collect
 from ensemble.export.write import build_bundle, check_target, finished, write_bundle
-from ensemble.model_files.record import ModelRecord
+from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
+from ensemble.prediction.cascade import cascaded, check_cascade_options
+from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described
 from folds.utils.display import Displayed, Table
-from folds.utils.schema import optional
+from folds.utils.schema import NUMBER, either, named, optional
 
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {"output": PATH, "root": PATH, "metric": optional(NAME), **dict.fromkeys(("half", "onnx", "force"), FLAG)}
+_KINDS = {
+    "output": PATH,
+    "root": PATH,
+    "metric": optional(NAME),
+    "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
+    "cost": optional(NAME),
+    **dict.fromkeys(("half", "onnx", "force", "per_person"), FLAG),
+    **RULE_KINDS,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,7 +88,8 @@ class ExportedModel(Displayed):
             score = record.score
             ends = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else ""
             rows.append([score["metric"], f"{score['score']:.3f}{ends}"])
-        notes = [f"score: {record.score['basis']}"] if record.score else ["score: not known"]
+        notes = list(self._additions())
+        notes += [f"score: {record.score['basis']}"] if record.score else ["score: not known"]
         if record.half_difference is not None:
             notes.append(
                 f"fp16 weights change probabilities of the synthetic images by at most {record.half_difference:.1e}"
@@ -85,6 +101,16 @@ class ExportedModel(Displayed):
             )
         return Table(f"{record.kind} {record.name} exported to {self.path}", ["", ""], rows, tuple(notes), 1)
 
+    def _additions(self) -> Iterator[str]:
+        """Yield a line for each optional part of the model."""
+        if CASCADE in self.record.extras:
+            cascade = self.record.extras[CASCADE]
+            loss = "changes no decision" if cascade.get("tolerance") is None else f"may lose {cascade['tolerance']:g}"
+            yield f"cascade: skips the models that an image does not need ({loss})"
+        if DECISION in self.record.extras:
+            decision = Decision.from_json(self.record.extras[DECISION], self.record.classes)
+            yield from rule_lines(decision)
+
 
 def export(
     what: Blend | str | Path,
@@ -93,6 +119,17 @@ def export(
     half: bool = False,
     onnx: bool = False,
     metric: str | None = None,
+    threshold: str | Sequence[str] | None = None,
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    abstain: float | None = None,
+    sets: float | None = None,
+    sets_for: str = ANY_IMAGE,
+    set_score: str = LAC,
+    confidence: float = 0.9,
+    abstain_label: str = ABSTAIN_LABEL,
+    per_person: bool = False,
+    cascade: str | float | None = None,
+    cost: str | None = None,
     force: bool = False,
     root: str | Path = ".",
 ) -> ExportedModel:
@@ -106,6 +143,9 @@ def export(
     half : whether to store fp16 weights, half the size; the largest difference of probabilities is measured and stated.
     onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
     metric : metric of the stated score; default: that of the blend, or macro_f1.
+    threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
+        that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does.
+    cascade, cost : the model skips what an image does not need; see `ensemble.predict`.
     force : whether to replace an existing model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
 
@@ -124,7 +164,17 @@ def export(
     check_arguments(locals(), _KINDS)
     root, path = Path(root), Path(output)
     check_target(path, force)
-    source, known = _loaded(what, root, metric)
+    check_cascade_options(cascade, cost)
+    given = locals()
+    rules = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
+
+    def add(source: PredictionSource) -> PredictionSource:
+        decision = decision_for(source, root, rules, per_person)
+        if cascade is not None:
+            source, _ = cascaded(source, root, cascade, cost, metric or "macro_f1")
+        return replace(source, decision=decision)
+
+    source, known = _loaded(what, root, metric, add)
     bundle = build_bundle(source, known, half)
     graph = timed = None
     note = ""
@@ -137,8 +187,14 @@ def export(
     return ExportedModel(path, bundle.record, sum(map(len, bundle.parts.values())), timed)
 
 
-def _loaded(what: Any, root: Path, metric: str | None) -> tuple[PredictionSource, Knowledge]:
+def _loaded(
+    what: Any, root: Path, metric: str | None, add: Callable[[PredictionSource], PredictionSource]
+) -> tuple[PredictionSource, Knowledge]:
     """Return what is exported, and what is known about it.
+
+    Parameters
+    ----------
+    add : adds decision rules and a cascade, for which the files of the blend are needed.
 
     Raises
     ------
@@ -146,7 +202,7 @@ def _loaded(what: Any, root: Path, metric: str | None) -> tuple[PredictionSource
     """
     if isinstance(what, str | Path):
         source = load_source(what, root)
-        return source, collect(source, root, metric)
+        return add(source), collect(source, root, metric)
     if not (hasattr(what, "combination") and hasattr(what, "votes")):
         raise UsageError(f"`what` must be a name, a path or a blend, found {described(what)}")
     with tempfile.TemporaryDirectory() as folder:
@@ -157,4 +213,4 @@ def _loaded(what: Any, root: Path, metric: str | None) -> tuple[PredictionSource
                 "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
             )
         source = load_source(Path(folder) / what.name / "blend.toml", root)
-        return replace(source, folder=None), collect(source, root, metric)
+        return replace(add(source), folder=None), collect(source, root, metric)

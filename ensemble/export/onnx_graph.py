@@ -106,8 +106,8 @@ def check_possible(source: PredictionSource) -> ImageSettings:
         raise UsageError(
             f"the models read images in {len(settings)} ways ({sizes}), and an ONNX graph has one input", hint=hint
         )
-    if source.extras:
-        raise UsageError(f"[{next(iter(source.extras))}] of the model cannot be a part of an ONNX graph", hint=hint)
+    if source.cascade is not None:
+        raise UsageError("a cascade cannot be an ONNX graph: it skips models image by image", hint=hint)
     size = sum(value.nbytes for model in source.models for value in model.checkpoint.weights.values())
     if size > _MAX_BYTES:
         raise UsageError(f"the weights have {size / 2**30:.1f} GiB, and an ONNX file at most 2 GiB", hint=hint)

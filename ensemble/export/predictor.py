@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ensemble.decisions.decision import Decided, Decision
 from ensemble.export.inputs import ImageList, images_of
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
@@ -90,22 +91,47 @@ class Predictor(Displayed):
         """
         return self._predicted(images)[0]
 
+    @property
+    def decision(self) -> Decision | None:
+        """Return the decision rules that were exported with the model; None if there are none."""
+        return self._source.decision
+
+    def decide(self, images: Any, persons: ArrayLike | None = None) -> Decided:
+        """Return what the decision rules of the model say: labels or no answer, confidences, sets of classes.
+
+        Parameters
+        ----------
+        images : see `predict_proba`.
+        persons : (n,) the person of each image; rules for people average their images.
+
+        Raises
+        ------
+        UsageError : the model has no decision rules.
+        UsageError, EnsembleError : see `predict_proba`.
+        """
+        if self.decision is None:
+            raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
+        values, ids = self._predicted(images)
+        return self.decision.apply(values, persons, ids)
+
     def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[np.str_]:
-        """Return (n,) the predicted classes.
+        """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
         Parameters
         ----------
         images : see `predict_proba`.
         threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
-            that exceeds it by the largest factor; without one, the most probable class that has no threshold.
+            that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
+            place of the decision rules of the model.
 
         Raises
         ------
         UsageError : a threshold is not above 0 and at most 1, or not of a class.
         """
         limits = self._thresholds(threshold)
-        return np.array(self.classes_)[decide(self.predict_proba(images), limits)]
+        values, ids = self._predicted(images)
+        return self._labels(values, ids, limits)
 
     def predict_frame(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
@@ -120,7 +146,7 @@ class Predictor(Displayed):
 
         limits = self._thresholds(threshold)
         values, ids = self._predicted(images)
-        frame = pd.DataFrame({"id": list(ids), "prediction": np.array(self.classes_)[decide(values, limits)]})
+        frame = pd.DataFrame({"id": list(ids), "prediction": self._labels(values, ids, limits)})
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,6 +187,11 @@ class Predictor(Displayed):
             notes.append(f"largest difference from the expected probabilities: {self.difference:.1e}")
         return Table(f"model {record.name}", ["run", "architecture", "folds", "views", "weight"], rows, tuple(notes), 2)
 
+    def _labels(self, values: NDArray[np.float32], ids: Sequence[str], limits: NDArray[np.float64]) -> NDArray[np.str_]:
+        if self.decision is not None and np.isnan(limits).all():
+            return self.decision.apply(values, ids=ids).labels
+        return np.array(self.classes_)[decide(values, limits)]
+
     def _predicted(self, images: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """Return the probabilities and the ids of images."""
         given = images_of(images)
@@ -172,10 +203,17 @@ class Predictor(Displayed):
         return self._of_table(table), tuple(table.ids.tolist())
 
     def _of_list(self, images: ImageList) -> NDArray[np.float32]:
-        parts = []
+        parts: list[dict[str, NDArray[np.float32]]] = []
+        skipping: list[NDArray[np.float32]] = []
         for start in range(0, len(images), _AT_ONCE):
             index = range(start, min(start + _AT_ONCE, len(images)))
-            parts.append(self._models.members(images.decoded(index, self._models.settings)))
+            pixels = images.decoded(index, self._models.settings)
+            if self._source.cascade is not None:
+                skipping.append(self._models.cascaded(pixels))
+            else:
+                parts.append(self._models.members(pixels))
+        if skipping:
+            return np.concatenate(skipping)
         members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
 
@@ -231,10 +269,10 @@ def decide(probabilities: NDArray[np.floating], limits: NDArray[np.float64]) -> 
 def _interval(score: Mapping[str, Any]) -> Interval | None:
     if not score:
         return None
-    ends = (float(score.get(name, np.nan)) for name in ("low", "high"))
+    low, high = (float(score.get(name, np.nan)) for name in ("low", "high"))
     people = int(score.get("people") or 0)
     return Interval(
-        float(score["score"]), *ends, level=score["level"], people=people, warning=score.get("warning") or ""
+        float(score["score"]), low, high, level=score["level"], people=people, warning=score.get("warning") or ""
     )
 
 

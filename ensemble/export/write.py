@@ -18,7 +18,7 @@ from ensemble.export.scores import Knowledge
 from ensemble.model_files.container import CARD, EXPECTED, ONNX, RECORD, WEIGHTS
 from ensemble.model_files.expected import Expected, pack_expected, synthetic_images
 from ensemble.model_files.reading import read_record
-from ensemble.model_files.record import FileEntry, ModelRecord, RunEntry, plain, to_text
+from ensemble.model_files.record import CASCADE, DECISION, FileEntry, ModelRecord, RunEntry, plain, to_text
 from ensemble.model_files.weights import pack_weights, unpack_weights
 from ensemble.prediction.arrays import LoadedModels, columns_of, numbered
 from ensemble.prediction.combine import combine_members
@@ -78,10 +78,20 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         test_score=known.test_score,
         trained=known.trained,
         expected={"images": len(expected), "seed": SEED, "tolerance": TOLERANCE},
-        extras=source.extras,
+        extras=_extras(source),
     )
     parts = {**files, EXPECTED: pack_expected(expected)}
     return Bundle(record, parts, stored, expected)
+
+
+def _extras(source: PredictionSource) -> dict[str, Mapping[str, Any]]:
+    """Return the optional tables of a source: its decision rules and its cascade."""
+    extras: dict[str, Mapping[str, Any]] = {}
+    if source.decision is not None:
+        extras[DECISION] = source.decision.to_dict()
+    if source.cascade is not None:
+        extras[CASCADE] = source.cascade.to_dict()
+    return extras
 
 
 def finished(bundle: Bundle, onnx: bytes | None = None, onnx_note: str = "") -> Bundle:

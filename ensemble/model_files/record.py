@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
 from ensemble.tta.merge import Merge
@@ -108,8 +109,13 @@ _FILE = {"sha256": _SHA, "bytes": integer()}
 
 # Optional tables of a model, e.g. [decision]: name → function (table, classes) that raises EnsembleError if the table
 # is not valid. `PredictionSource.extras` holds them; they are written and read by name.
-ExtraCheck = Callable[[Mapping[str, Any], tuple[str, ...]], None]
-EXTRAS: dict[str, ExtraCheck] = {}
+ExtraCheck = Callable[[Mapping[str, Any], tuple[str, ...]], object]
+DECISION, CASCADE = "decision", "cascade"
+EXTRAS: dict[str, ExtraCheck] = {
+    DECISION: lambda table, classes: Decision.from_json(table, classes, f"[{DECISION}]"),
+    # Checked with the runs, views and models of the record (`ensemble.prediction.source.source_of`).
+    CASCADE: lambda table, classes: None,
+}
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ def to_text(record: ModelRecord) -> str:
         lines += ["", "[[model]]", *_lines(model)]
     lines += ["", "[expected]", *_lines(record.expected)]
     for name, extra in record.extras.items():
-        lines += ["", f"[{name}]", *_lines(extra)]
+        lines += ["", f"[{name}]", *_lines(plain(extra), keep=tuple(extra))]
     lines += ["", "[files]"]
     lines += [f"{toml_value(name)} = {toml_value(vars(entry))}" for name, entry in record.files.items()]
     text = "\n".join([*lines, ""])

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.cascade.combine import Combiner
+from ensemble.cascade.run import run_cascade
 from ensemble.model_files.expected import Expected
+from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
@@ -97,6 +100,23 @@ class LoadedModels:
                 order = [checkpoint.classes.index(name) for name in run.classes]
                 found[key] = merged[:, order].astype(np.float32)
         return found
+
+    def cascaded(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return (n, classes) the probabilities by the cascade of the source, which skips what it does not need."""
+        cascade = self.source.cascade
+        assert cascade is not None  # noqa: S101 - asked for sources with a cascade
+        runs, by_name = run_models(self.source), {run.name: run for run in self.source.runs}
+        sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
+
+        def ask(run: int, fold: int, first: int, stop: int, asked: NDArray[np.int64]) -> NDArray[np.float32]:
+            part = by_name[runs[run].name]
+            model = part.models[fold]
+            at = sources[model.checkpoint.image_settings]
+            return self._logits(member_key(part, model), model, at, asked, slice(first, stop))
+
+        count = len(next(iter(pixels.values())))
+        combiner = Combiner(self.source.combination, self.source.ranking)
+        return run_cascade(cascade, combiner, runs, count, ask).probabilities.astype(np.float32)
 
     def first_logits(self, pixels: Pixels) -> Iterable[tuple[Merge, NDArray[np.float32]]]:
         """Yield the merge of each fold model and its logits (n, classes) of the first view."""

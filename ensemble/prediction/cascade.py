@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.analysis.cost import parse_costs
 from ensemble.cascade.combine import Combiner, check_combination
 from ensemble.cascade.evidence import Loaded, files_of_blend, files_of_run, load_evidence
 from ensemble.cascade.fit import FittedCascade, fit_cascade
@@ -22,6 +24,8 @@ from folds.models.checkpoint import Checkpoint
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
 EXACT = "exact"
+
+logger = logging.getLogger(__name__)
 
 
 def parse_tolerance(value: str | float) -> float | None:
@@ -97,6 +101,11 @@ def load_source_evidence(source: PredictionSource, root: Path, metric: str = "ma
     runs = run_models(source)
     if source.kind == "checkpoint":
         raise UsageError("a cascade needs several models, found one checkpoint", hint="predict without `cascade`")
+    if source.kind == "model":
+        raise UsageError(
+            f"the predictions to which a cascade is fitted are not in the model {source.name}",
+            hint="export it with `cascade=.001` where it was trained; `cascade=exact` needs no predictions",
+        )
     files = (
         files_of_run(source.combination.runs[0], root, metric)
         if source.folder is None
@@ -139,6 +148,35 @@ def with_cascade(source: PredictionSource, cascade: Cascade) -> PredictionSource
     if wrong:
         raise EnsembleError(f"the cascade does not fit {source.name}: {wrong[0]}", hint="fit the cascade again")
     return replace(source, cascade=cascade)
+
+
+def check_cascade_options(cascade: str | float | None, cost: str | None) -> None:
+    """Raise UsageError for a tolerance that is none, or for costs without a cascade."""
+    if cascade is None and cost is not None:
+        raise UsageError("`cost` orders the models of a cascade", hint="add `cascade=.001`, or leave `cost` out")
+    if cascade is not None:
+        parse_tolerance(cascade)
+
+
+def cascaded(
+    source: PredictionSource, root: Path, cascade: str | float, cost: str | None = None, metric: str = "macro_f1"
+) -> tuple[PredictionSource, FittedCascade | None]:
+    """Return the source with a cascade, and its nested score; None for exact skips, which lose nothing.
+
+    Parameters
+    ----------
+    cascade : ``exact``, or the loss of the nested score that is allowed.
+    cost : cost of one forward pass of each run, ``swin=3,resnet18=1``.
+    metric : metric of the tolerance for a run; a blend has its own.
+    """
+    tolerance = parse_tolerance(cascade)
+    costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
+    if tolerance is None:
+        return with_cascade(source, exact_cascade(source, costs)), None
+    fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
+    for note in fitted.notes:
+        logger.warning("%s", note)
+    return with_cascade(source, fitted.cascade), fitted
 
 
 def pass_costs(source: PredictionSource) -> dict[str, float]:

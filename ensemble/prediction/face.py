@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.analysis.cost import parse_costs
 from ensemble.cascade.combine import used_runs
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
@@ -22,7 +21,7 @@ from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.model_files.reading import read_expected, read_record
-from ensemble.prediction.cascade import exact_cascade, fit_source, parse_tolerance, with_cascade
+from ensemble.prediction.cascade import cascaded, check_cascade_options
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.recorded import spec_as_trained
@@ -359,18 +358,16 @@ def predict(
     log_in_notebook()
     check_arguments(locals(), _KINDS)
     root = Path(root)
-    if cascade is None and cost is not None:
-        raise UsageError("`cost` orders the models of a cascade", hint="add `cascade=.001`, or leave `cost` out")
+    check_cascade_options(cascade, cost)
     if cascade is not None and verify:
         raise UsageError(
             "`verify` compares the probabilities of all models, which a cascade does not use",
             hint="leave out `verify` or `cascade`",
         )
-    tolerance = None if cascade is None else parse_tolerance(cascade)
     source, fitted = load_source(what, root), None
     if cascade is not None:
         with progress_of(progress).step("fitting the cascade"):
-            source, fitted = _cascaded(source, root, tolerance, cost, metric)
+            source, fitted = cascaded(source, root, cascade, cost, metric)
     given = locals()
     options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
     decision = decision_for(source, root, options, per_person)
@@ -404,19 +401,6 @@ def predict(
     return PredictedImages(
         predictions, source, found.unreadable, found.passes, score, difference, decision, cascade=fitted
     )
-
-
-def _cascaded(
-    source: PredictionSource, root: Path, tolerance: float | None, cost: str | None, metric: str
-) -> tuple[PredictionSource, FittedCascade | None]:
-    """Return the source with a cascade, and its nested score; None for exact skips, which lose nothing."""
-    costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
-    if tolerance is None:
-        return with_cascade(source, exact_cascade(source, costs)), None
-    fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
-    for note in fitted.notes:
-        logger.warning("%s", note)
-    return with_cascade(source, fitted.cascade), fitted
 
 
 def images_table(

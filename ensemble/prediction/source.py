@@ -13,6 +13,7 @@ from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
+from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.classification import METRICS
@@ -72,7 +73,6 @@ class PredictionSource:
     class_attributes : class → attribute → value.
     folder : folder of the blend, or folder or archive of the model; None for a checkpoint or a run.
     decision : decision rules that come with the models; None if there are none.
-    extras : optional parts by name, as tables of ``model.toml`` (`ensemble.model_files.record.EXTRAS`).
     cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     """
 
@@ -86,7 +86,6 @@ class PredictionSource:
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
     decision: Decision | None = None
-    extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cascade: Cascade | None = None
 
     @property
@@ -99,7 +98,6 @@ class PredictionSource:
         """Return a hash of the checkpoints, the merges of views and the combination."""
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(inline=False), runs, self.ranking]
-        parts += [dict(self.extras)] if self.extras else []
         parts += [] if self.cascade is None else [self.cascade.to_dict()]
         return sha256_bytes(repr(parts).encode())
 
@@ -166,8 +164,22 @@ def source_of(model: StoredModel) -> PredictionSource:
         record.ranking,
         record.class_attributes,
         model.path,
-        record.extras,
+        _decision_of(record),
+        _cascade_of(record, model.path, runs),
     )
+
+
+def _decision_of(record: ModelRecord) -> Decision | None:
+    table = record.extras.get(DECISION)
+    return None if table is None else Decision.from_json(table, record.classes, f"[{DECISION}]")
+
+
+def _cascade_of(record: ModelRecord, path: Path, runs: Sequence[RunModels]) -> Cascade | None:
+    table = record.extras.get(CASCADE)
+    if table is None:
+        return None
+    views, folds = {run.name: len(run.merge.views) for run in runs}, {run.name: len(run.models) for run in runs}
+    return Cascade.from_json(table, views, folds, f"{path}: [{CASCADE}]")
 
 
 def _unknown(text: str, root: Path) -> EnsembleError:

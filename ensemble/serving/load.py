@@ -51,9 +51,27 @@ class SourceModel:
     def answer(self, images: Sequence[Pixels]) -> Answers:
         """Return the combination for each image, and the probabilities of the single models."""
         pixels = {one: np.stack([image[one] for image in images]) for one in self.models.settings}
-        members = self.models.members(pixels)
-        values = combine_members(self.source, members, numbered(len(images)))
-        return Answers(values, self._of_label(members))
+        if self.source.cascade is not None:  # skips models, so there is no disagreement to show
+            values, members = self.models.cascaded(pixels), None
+        else:
+            predicted = self.models.members(pixels)
+            values = combine_members(self.source, predicted, numbered(len(images)))
+            members = self._of_label(predicted)
+        return Answers(values, members, self._decisions(values))
+
+    def _decisions(self, values: NDArray[np.float32]) -> list[Mapping[str, Any]] | None:
+        """Return the label, whether there is an answer, and the set of each image; None without decision rules."""
+        if self.source.decision is None:
+            return None
+        decided = self.source.decision.apply(values)
+        labels, answered = decided.labels.tolist(), decided.answered.tolist()
+        found: list[Mapping[str, Any]] = []
+        for at in range(len(values)):
+            record: dict[str, Any] = {"label": labels[at], "answered": answered[at]}
+            if decided.sets is not None:
+                record["set"] = [name for name, inside in zip(self.classes, decided.sets[at], strict=True) if inside]
+            found.append(record)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return kind, number of models, device, score and hash."""

@@ -9,9 +9,22 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import REPORT, RUN
-
-WRITTEN = "Written"
+from ensemble.cli.terminal.options import (
+    DECISIONS,
+    REPORT,
+    RUN,
+    WRITTEN,
+    AbstainLabelOption,
+    AbstainOption,
+    CascadeOption,
+    ConfidenceOption,
+    CostOption,
+    PassCostOption,
+    SetScoreOption,
+    SetsForOption,
+    SetsOption,
+    ThresholdOption,
+)
 
 
 def export(
@@ -52,6 +65,20 @@ def export(
         str | None,
         typer.Option(help="metric of the stated score [that of the blend, or macro_f1]", rich_help_panel=REPORT),
     ] = None,
+    threshold: ThresholdOption = None,
+    cost_matrix: CostOption = None,
+    abstain: AbstainOption = None,
+    sets: SetsOption = None,
+    sets_for: SetsForOption = "image",
+    set_score: SetScoreOption = "lac",
+    confidence: ConfidenceOption = 0.9,
+    abstain_label: AbstainLabelOption = "abstain",
+    per: Annotated[
+        str | None,
+        typer.Option(help="person: the rules decide for people", metavar="person", rich_help_panel=DECISIONS),
+    ] = None,
+    cascade: CascadeOption = None,
+    cost: PassCostOption = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing model", rich_help_panel=RUN)] = False,
 ) -> int:
     """Write a model as one folder: weights, how they are combined, the score, and a model card.
@@ -61,8 +88,29 @@ def export(
     ensemble predict FOLDER IMAGES, or ensemble.load(FOLDER) in Python.
     """
     from ensemble.export.face import export as write_model
+    from folds.errors import UsageError
 
-    made = write_model(what, output, half=half, onnx=onnx, metric=metric, force=force)
+    if per not in (None, "person"):
+        raise UsageError(f"`per={per}`: expected person", hint="remove it for rules for images")
+    made = write_model(
+        what,
+        output,
+        half=half,
+        onnx=onnx,
+        metric=metric,
+        threshold=threshold or None,
+        cost_matrix=cost_matrix,
+        abstain=abstain,
+        sets=sets,
+        sets_for=sets_for,
+        set_score=set_score,
+        confidence=confidence,
+        abstain_label=abstain_label,
+        per_person=per is not None,
+        cascade=cascade,
+        cost=cost,
+        force=force,
+    )
     console.result(f"{made.display_table().text(100)}\n\n{output} written", made.to_dict())
     console.next_step(f"ensemble predict {shlex.quote(str(output))} IMAGES")
     return 0

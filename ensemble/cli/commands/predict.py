@@ -16,11 +16,13 @@ from ensemble.cli.terminal.options import (
     WRITTEN,
     AbstainLabelOption,
     AbstainOption,
+    CascadeOption,
     ColumnsOption,
     ConfidenceOption,
     CostOption,
     FormOption,
     LikeOption,
+    PassCostOption,
     SetScoreOption,
     SetsForOption,
     SetsOption,
@@ -93,23 +95,8 @@ def predict(
             rich_help_panel=REPORT,
         ),
     ] = False,
-    cascade: Annotated[
-        str | None,
-        typer.Option(
-            help="skip models that an image does not need: exact (no decision changes), or the loss of the nested "
-            "score that is allowed, e.g. .001",
-            metavar="exact|LOSS",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = None,
-    cost: Annotated[
-        str | None,
-        typer.Option(
-            help="cost of a forward pass of each run, for --cascade [multiplications]",
-            metavar="RUN=N,…",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = None,
+    cascade: CascadeOption = None,
+    cost: PassCostOption = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     skip_unreadable: Annotated[
         bool,

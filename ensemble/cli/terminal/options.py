@@ -31,6 +31,23 @@ ScoreByOption = Annotated[
         rich_help_panel=REPORT,
     ),
 ]
+CascadeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="skip models that an image does not need: exact (no decision changes), or the loss of the nested score "
+        "that is allowed, e.g. .001",
+        metavar="exact|LOSS",
+        rich_help_panel=EXECUTION,
+    ),
+]
+PassCostOption = Annotated[
+    str | None,
+    typer.Option(
+        help="cost of a forward pass of each run, for --cascade [multiplications]",
+        metavar="RUN=N,…",
+        rich_help_panel=EXECUTION,
+    ),
+]
 DECISIONS = "Decisions"
 ThresholdOption = Annotated[
     list[str] | None,

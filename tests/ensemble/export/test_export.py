@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.export import write
-from ensemble.model_files import record as records
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
@@ -165,27 +163,51 @@ def test_a_stopped_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_optional_tables_are_written_and_read(
+def test_decision_rules_and_a_cascade_go_with_the_model(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    images = sorted(str(path) for path in Path(TEST).rglob("*.*g"))[:12]
+    plain = en.load(en.export("soft", tmp_path / "plain"))
+    one = plain.classes_[1]
+    made = en.export("soft", tmp_path / "model", threshold=f"{one}=0.02", cascade="exact")
+    assert "cascade: skips the models that an image does not need (changes no decision)" in str(made)
+    model = en.load(made)
+    assert model.decision is not None
+    assert plain.decision is None
+    full, skipped = plain.predict_proba(images), model.predict_proba(images)
+    assert (full.argmax(axis=1) == skipped.argmax(axis=1)).all()
+    assert model.predict(images).tolist() == model.decision.apply(skipped).labels.tolist()
+    assert one in set(model.predict(images))
+    again = load_source(tmp_path / "model")
+    assert again.decision is not None
+    assert again.cascade is not None
+    assert again.decision.to_dict() == model.decision.to_dict()
+    found = en.predict(tmp_path / "model", images)
+    assert found.labels.tolist() == model.predict(images).tolist()
+    np.testing.assert_allclose(found.probabilities, skipped, atol=1e-6)
+    copied = en.load(en.export(tmp_path / "model", tmp_path / "copy"))
+    assert copied.decision is not None
+    assert copied.decision.to_dict() == model.decision.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('[decision]\nclasses = ["no", "class"]\n', r"\[decision\]"),
+        ('[cascade]\nexact = true\nmetric = "accuracy"\ncosts = {other = 1.0}\nsteps = []\n', "no run of the blend"),
+        ("[future]\nx = 1\n", "'future', which this version does not know"),
+    ],
+)
+def test_optional_tables_that_do_not_fit_are_refused(
     blended: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    said: str,
 ) -> None:
-    def check(table: object, classes: tuple[str, ...]) -> None:
-        if not isinstance(table, dict) or set(table.get("thresholds", {})) - set(classes):
-            raise EnsembleError("[decision]: thresholds must be of classes")
-
-    source = replace(load_source("soft"), extras={"decision": {"thresholds": {"3": 0.25}}})
-    bundle = write.finished(write.build_bundle(source, write.Knowledge()))
-    write.write_bundle(bundle, tmp_path / "model")
-    with pytest.raises(EnsembleError, match=r"'decision', which this version does not know; .*ensemble") as caught:
+    en.export("soft", tmp_path / "model")
+    path = tmp_path / "model" / "model.toml"
+    text = path.read_text().partition("\n[integrity]")[0].replace("[files]", f"{table}\n[files]")
+    path.write_text(f'{text}\n[integrity]\nsha256 = "{hashlib.sha256(text.encode()).hexdigest()}"\n')
+    with pytest.raises(EnsembleError, match=said):
         load_source(tmp_path / "model")
-    assert "pip install --upgrade" in str(caught.value.hint)
-    monkeypatch.setitem(records.EXTRAS, "decision", check)
-    assert load_source(tmp_path / "model").extras == source.extras
-    wrong = replace(source, extras={"decision": {"thresholds": {"no class": 0.25}}})
-    write.write_bundle(write.finished(write.build_bundle(wrong, write.Knowledge())), tmp_path / "wrong")
-    with pytest.raises(EnsembleError, match="thresholds must be of classes"):
-        load_source(tmp_path / "wrong")
 
 
 def test_the_command_exports_and_predicts(blended: Path, tmp_path: Path, call: Callable[..., Called]) -> None:  # noqa: F811

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ensemble as en
+from ensemble.cascade.record import Cascade
 from ensemble.export import onnx_graph
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.learning.combination import Calibration, Combination
@@ -126,8 +127,8 @@ def test_what_no_graph_can_hold_is_refused_by_name(blended: Path, tmp_path: Path
     other = replace(source, runs=(replace(source.runs[0], models=models), *source.runs[1:]))
     with pytest.raises(UsageError, match="read images in 2 ways"):
         onnx_graph.check_possible(other)
-    with pytest.raises(UsageError, match=r"\[decision\] of the model"):
-        onnx_graph.check_possible(replace(source, extras={"decision": {}}))
+    with pytest.raises(UsageError, match="a cascade cannot be an ONNX graph"):
+        onnx_graph.check_possible(replace(source, cascade=Cascade()))
     assert not list(tmp_path.iterdir())
 
 
