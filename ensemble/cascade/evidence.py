@@ -17,7 +17,7 @@ from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.cost import costs_of
 from ensemble.blending.fit import fit_split
 from ensemble.blending.request import BlendConfig
-from ensemble.cascade.fit import Evidence, Unseen
+from ensemble.cascade.predictions import Evidence, Unseen
 from ensemble.cascade.run import RunModel
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import MIN_FOLDS, outer_fold_ids

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ensemble.cascade.combine import Combiner, used_runs
 from ensemble.cascade.evidence import Loaded
-from ensemble.cascade.fit import Evidence, FittedCascade, full_blend
+from ensemble.cascade.fit import FittedCascade
+from ensemble.cascade.predictions import Evidence, full_blend
 from ensemble.prediction.cascade import fit_loaded, load_source_evidence, parse_tolerance, with_cascade
 from ensemble.prediction.measure import job_of, part_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.source import PredictionSource, load_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.cascade.fit import Evidence, Unseen
+from ensemble.cascade.predictions import Evidence, Unseen
 from ensemble.cascade.run import RunModel
 from ensemble.tta.merge import Merge
 from folds.utils.numeric import softmax

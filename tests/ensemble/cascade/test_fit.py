@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.cascade import fit as module
-from ensemble.cascade.fit import Evidence, FittedCascade, fit_cascade
+from ensemble.cascade import search as module
+from ensemble.cascade.fit import FittedCascade, _Procedure, fit_cascade, with_raised
+from ensemble.cascade.predictions import Evidence
 from ensemble.learning.combination import Combination
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
@@ -106,17 +107,39 @@ def test_combinations_of_each_part_are_used_for_its_people() -> None:
 
 
 def test_what_loses_too_much_of_others_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    nested = module._nested
+    nested = _Procedure.nested
 
-    def lossy(*given):  # thresholds that fit their own people only
-        return replace(nested(*given), expected_loss=0.0 if given[3] is None else 0.5)
+    def lossy(self, tolerance, raised=0.0):  # thresholds that fit their own people only
+        return replace(nested(self, tolerance, raised), expected_loss=0.0 if tolerance is None else 0.5)
 
-    monkeypatch.setattr(module, "_nested", lossy)
+    monkeypatch.setattr(_Procedure, "nested", lossy)
     found = fitted(evidence(6), 0.02)
     assert found.cascade.steps == ()
     assert found.cascade.tolerance == 0.02
     assert found.score.loss == 0
     assert "no cascade loses at most 0.02 macro F1" in found.notes[0]
+
+
+def test_stricter_thresholds_are_tried_before_giving_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested, tried = _Procedure.nested, []
+
+    def lossy(self, tolerance, raised=0.0):
+        tried.append((tolerance, raised))
+        return replace(nested(self, tolerance, raised), expected_loss=0.0 if raised == 0.4 else 0.5)
+
+    monkeypatch.setattr(_Procedure, "nested", lossy)
+    found = fitted(evidence(6), 0.02)
+    assert tried == [(0.02, 0.0), (0.0, 0.0), (0.0, 0.2), (0.0, 0.4)]
+    assert found.cascade.steps
+    assert found.cascade.tolerance == 0.02
+    assert min(step.threshold for step in found.cascade.steps) >= 0.4
+    assert found.notes == ()
+
+
+def test_thresholds_are_raised_towards_1() -> None:
+    steps = (module.Step({"r0": 1}, 1, 0.5), module.Step({"r0": 1}, 2, 1.5))
+    raised = with_raised(module.Cascade(steps), 0.2)
+    assert [step.threshold for step in raised.steps] == [pytest.approx(0.6), 1.5]
 
 
 def test_lucky_decisions_do_not_pay_for_wrong_ones() -> None:
