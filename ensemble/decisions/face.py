@@ -253,6 +253,11 @@ def request_of(
 def _warnings(rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision) -> list[str]:
     """Return what limits the rules, in words; logged as warnings by the commands that do not print the report."""
     found = []
+    if not decision.source.persons_known:
+        found.append(
+            "persons are unknown: every image counts as its own person; if people have several images, nothing is "
+            "guaranteed, and the 95% CIs are too narrow"
+        )
     for aim, status in zip(request.aims, rules.statuses, strict=bool(rules.statuses)):
         if status == UNREACHABLE:
             found.append(f"{aim} is not reachable with any threshold; the nearest one was taken")

@@ -75,7 +75,8 @@ class UnseenDecisions:
 
 def fit_rules(rows: LabeledRows, request: RuleRequest) -> FittedRules:
     """Return the rules fitted to all rows: the labels, then the confidence for these labels; and the sets."""
-    rule, statuses = None, ()
+    rule: LabelRule | None = None
+    statuses: tuple[str, ...] = ()
     if request.costs is not None:
         rule = LabelRule("costs", rows.classes, np.full(len(rows.classes), np.nan), request.costs)
     elif request.aims:

@@ -82,7 +82,7 @@ def sums_by_person(
     values: NDArray[np.floating] | NDArray[np.bool_], persons: NDArray[np.int64], people: int
 ) -> NDArray[np.float64]:
     """Return (people,) the sum of the rows' values of each person."""
-    return np.bincount(persons, values.astype(np.float64), people)
+    return np.bincount(persons, values.astype(np.float64), people).astype(np.float64)
 
 
 def person_shares(

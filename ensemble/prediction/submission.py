@@ -71,6 +71,11 @@ def submission(
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
         if decided is not None:
             names = decided.labels[rows].tolist()
+            missing = len(rows) - int(decided.answered[rows].sum())
+            if like is not None and missing:
+                logger.warning(
+                    "%d rows have the label '%s', which %s may not allow", missing, decided.decision.abstain_label, like
+                )
         return bytes(csv_bytes({columns[0]: ids, columns[1]: names}))
     if form == SET_FORM:
         texts = None if decided is None or decided.sets is None else decided.set_texts()

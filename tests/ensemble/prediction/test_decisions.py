@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ def test_labels_abstention_and_sets_are_written(decided: Path, call: Callable[..
     assert max(map(len, again.out.splitlines()[:-1])) <= 100  # the last one has the paths of the files
 
 
+def test_a_sample_submission_gets_sets_and_a_warning_about_missing_answers(
+    decided: Path, tmp_path: Path, logged: Any
+) -> None:
+    found = en.predict("final", TEST, progress=False, sets=0.6, abstain=0.9, confidence=0.0)
+    assert found.decision is not None
+    stricter = replace(found, decision=replace(found.decision, threshold=0.99))
+    sample = tmp_path / "sample.csv"
+    sample.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in found.ids[::-1]))
+    rows = stricter.csv(like=sample).decode().splitlines()
+    assert rows[:2] == ["ImageID,ans", f"{found.ids[-1]},abstain"]
+    assert f"{len(found)} rows have the label 'abstain'" in logged.warnings[-1]
+    assert found.decided is not None
+    rows = stricter.csv(form="sets", like=sample).decode().splitlines()
+    assert rows[1] == f"{found.ids[-1]},{found.decided.set_texts()[-1]}"
+
+
 def test_sets_need_to_be_asked_for(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
     done = call("predict", "final", TEST, "-o", tmp_path / "p.npy", "--csv", tmp_path / "s.csv", "--form", "sets")
     assert done.code == 2
@@ -186,8 +203,6 @@ def test_without_out_of_fold_predictions_only_given_thresholds_apply(
 
 
 def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None:
-    from dataclasses import replace
-
     own = en.decide("test_resnet", sets=0.6).decision
     source = replace(load_source("test_resnet"), decision=own)
     assert decision_for(source, decided, DecisionOptions()) is own
