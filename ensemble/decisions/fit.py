@@ -17,7 +17,7 @@ from folds.errors import EnsembleError
 _CALIBRATION = "calibration of "  # before an id: the random part of a score is independent of that of a new image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RuleRequest:
     """What is asked for.
 
@@ -45,7 +45,7 @@ class RuleRequest:
         return 1 - self.confidence if self.confidence > 0 else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FittedRules:
     """Fitted rules; `statuses` has how each aim was reached, and `threshold` is None to answer all."""
 
@@ -55,7 +55,7 @@ class FittedRules:
     sets: SetRule | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnseenDecisions:
     """The decisions for each row by rules that were fitted without its person.
 

@@ -298,11 +298,12 @@ def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str)
         raise EnsembleError(f"{source}: expected 'costs' for the kind costs, else 'thresholds'", hint=_HINT)
     values = np.full(len(classes), np.nan)
     if thresholds is not None:
-        unknown = [name for name in thresholds if name not in classes]
+        position = {name: column for column, name in enumerate(classes)}
+        unknown = [name for name in thresholds if name not in position]
         if unknown or not thresholds or (kind == "ratio" and len(thresholds) < len(classes)):
             raise EnsembleError(f"{source}: 'thresholds' must be classes, and for the kind ratio all", hint=_HINT)
         for name, value in thresholds.items():
-            values[classes.index(name)] = value
+            values[position[name]] = value
         return LabelRule(kind, classes, values)
     costs = costs or {}
     first = list(next(iter(costs.values()), ()))

@@ -15,7 +15,7 @@ from folds.metrics.intervals import LEVEL, Interval, jackknife_standard_error, t
 IMAGE, PERSON = "image", "person"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabeledRows:
     """Out-of-fold predictions with labels, from which decision rules are fitted.
 

@@ -91,6 +91,15 @@ def test_the_report_has_what_was_asked_for() -> None:
     assert json.loads(json.dumps(report.to_dict()))["decision"]["unit"] == "image"
 
 
+def test_nested_fits_that_answer_nothing_are_said() -> None:
+    """Fits with four fifths of the people can lack the evidence that all of them have."""
+    found = []
+    for people in (40, 44, 48, 52):
+        rows = world(people, skill=8.0, effect=0.1)
+        found += en.decide(rows.probabilities, **arrays(rows), abstain=0.1).warnings
+    assert any("nested fits, each with fewer people" in text for text in found)
+
+
 def test_twelve_people_cannot_show_a_sensitivity_of_95_percent() -> None:
     rows = world(24)
     report = en.decide(rows.probabilities, **arrays(rows), threshold="sick:sensitivity>=.95")

@@ -211,7 +211,7 @@ def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None
     assert (renamed.abstain_label, renamed.sets) == ("?", own.sets)
 
 
-def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[..., Called]) -> None:
+def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
     name = first_class()
     words = ["decide", "final", "--threshold", f"{name}:sensitivity>=.95", "--sets", ".6", "--abstain", ".9"]
     done = call(*words)
@@ -224,6 +224,11 @@ def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[...,
     record = json.loads(call(*words, "--json").out)
     assert record["curve"][0]["coverage"] == pytest.approx(1)
     assert record["decision"]["labels"]["status"] == ["observed"]
+    classes = en.read_predictions("runs/blends/final/oof.npy").classes
+    costs = tmp_path / "costs.csv"
+    lines = [",".join([a, *("0" if a == b else "1" for b in classes)]) for a in classes]
+    costs.write_text("\n".join([",".join(["class", *classes]), *lines]))
+    assert "mean cost of argmax" in call("decide", "final", "--cost", costs).out
     wrong = call("decide", "final")
     assert wrong.code == 2
     assert "--abstain" in wrong.err
