@@ -272,8 +272,8 @@ def _warnings(
     silent = sum(part.threshold == NEVER for part in parts)
     if silent and not decision.answers_nothing:
         found.append(
-            f"{silent} of {len(parts)} nested fits, each with fewer people, found no confidence to answer from: the nested "
-            "share of answers is too low"
+            f"{silent} of {len(parts)} nested fits, each with fewer people, found no confidence to answer from: the "
+            "nested share of answers is too low"
         )
     if rules.sets is not None and max(rules.sets.limits) >= EVERYTHING:
         limits = zip(rows.classes, rules.sets.limits, strict=False)
