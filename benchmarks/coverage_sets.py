@@ -114,7 +114,7 @@ RULES = {
 
 def sets(people: int, draws: int, models: int, level: float, score: str) -> None:
     """Print the coverage of prediction sets."""
-    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in RULES}
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in RULES}
     test = world(np.random.default_rng(10**6), NEW_PEOPLE, models, is_new=True)
     uniform, weights = new_ids(test), test.weights / NEW_PEOPLE
     for draw in range(draws):
@@ -125,7 +125,8 @@ def sets(people: int, draws: int, models: int, level: float, score: str) -> None
             inside = members[np.arange(len(test)), test.labels]
             every = np.bincount(test.persons, ~inside, NEW_PEOPLE) == 0
             trivial = float(fitted.limits[0] >= EVERYTHING)
-            found[name].append((weights @ inside, every.mean(), weights @ members.sum(axis=1), trivial))
+            measured = weights @ inside, every.mean(), weights @ members.sum(axis=1), trivial
+            found[name].append(tuple(map(float, measured)))
     for name, values in found.items():
         image, every, size, trivial = np.array(values).T
         far = float(np.mean(image < level - 0.05))

@@ -58,8 +58,7 @@ def fit_abstention(
     -------
     None if no confidence is shown to keep the limit.
     """
-    columns = (one[answered] for one in (confidence, wrong, persons, draw))
-    return lowest_threshold(*columns, limit, error)
+    return lowest_threshold(confidence[answered], wrong[answered], persons[answered], draw[answered], limit, error)
 
 
 def risk_coverage(

@@ -107,11 +107,7 @@ def calibration_gap(rows: LabeledRows) -> tuple[float, str, Interval]:
     found: list[tuple[str, Interval]] = []
     for column, name in enumerate(rows.classes):
         gap = (rows.probabilities[:, column] - (rows.labels == column)) * rows.weights
-        # From −1…1 to 0…1, for the interval of a share.
-        share = (sums_by_person(gap, rows.persons, rows.people) + 1) / 2
-        inside = share_interval(share, np.ones(rows.people), level)
-        ends = [2 * end - 1 for end in (inside.value, inside.low, inside.high)]
-        found.append((name, Interval(*ends, level, inside.people, inside.warning)))
+        found.append((name, _gap_interval(gap, rows, level)))
     # The class whose interval is farthest from 0, else the largest difference.
     name, gap_interval = max(found, key=lambda one: (max(one[1].low, -one[1].high), abs(one[1].value)))
     return error, name, gap_interval
@@ -120,10 +116,15 @@ def calibration_gap(rows: LabeledRows) -> tuple[float, str, Interval]:
 def confidence_gap(rows: LabeledRows) -> Interval:
     """Return mean confidence minus accuracy over people: above 0 if the probabilities are overconfident."""
     top = rows.probabilities.max(axis=1) - (rows.probabilities.argmax(axis=1) == rows.labels)
-    share = (sums_by_person(top * rows.weights, rows.persons, rows.people) + 1) / 2
-    inside = share_interval(share, np.ones(rows.people))
-    ends = [2 * end - 1 for end in (inside.value, inside.low, inside.high)]
-    return Interval(*ends, inside.level, inside.people, inside.warning)
+    return _gap_interval(top * rows.weights, rows, LEVEL)
+
+
+def _gap_interval(gap: NDArray[np.float64], rows: LabeledRows, level: float) -> Interval:
+    """Return the mean over people of gaps from −1 to 1, which are mapped to 0…1 for the interval of a share."""
+    share = (sums_by_person(gap, rows.persons, rows.people) + 1) / 2
+    inside = share_interval(share, np.ones(rows.people), level)
+    value, low, high = (2 * end - 1 for end in (inside.value, inside.low, inside.high))
+    return Interval(value, low, high, level, inside.people, inside.warning)
 
 
 def calibration_warning(rows: LabeledRows) -> str:

@@ -24,7 +24,7 @@ ABSTAIN_LABEL = "abstain"
 SEPARATOR = "|"  # between the classes of a set in a CSV
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decision:
     """Rules from probabilities to labels, to no answer, and to sets of classes.
 

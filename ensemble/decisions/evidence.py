@@ -116,7 +116,8 @@ def _lowest_observed(
 def sums_from_the_top(scores: NDArray[np.float64], *columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Return the distinct scores, descending, and for each column the sum over the rows with at least that score."""
     values, codes = np.unique(-scores, return_inverse=True)
-    return (-values, *(np.cumsum(np.bincount(codes, column, len(values))) for column in columns))
+    sums = [np.cumsum(np.bincount(codes, column, len(values))).astype(np.float64) for column in columns]
+    return (-values, *sums)
 
 
 def below(scores: NDArray[np.float64], value: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ensemble.decisions.abstention import curve
+from ensemble.decisions.abstention import NEVER, curve
 from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
@@ -187,7 +187,7 @@ def fit_decision(
 ) -> DecisionReport:
     """Return the rules fitted to labeled rows, with their nested scores; the parameters are those of `decide`."""
     request = request_of(rows.classes, threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence)
-    unseen, _ = nested_decisions(rows, request)
+    unseen, parts = nested_decisions(rows, request)
     rules = fit_rules(rows, request)
     decision = Decision(
         rows.classes,
@@ -210,7 +210,7 @@ def fit_decision(
         if asked.any()
         else ()
     )
-    return DecisionReport(decision, points, tuple(_warnings(rows, request, rules, decision)))
+    return DecisionReport(decision, points, tuple(_warnings(rows, request, rules, decision, parts)))
 
 
 def request_of(
@@ -250,9 +250,16 @@ def request_of(
     return RuleRequest(parse_aims(texts, classes), costs, abstain, sets, sets_for, set_score, float(confidence))
 
 
-def _warnings(rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision) -> list[str]:
+def _warnings(
+    rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision, parts: Sequence[FittedRules]
+) -> list[str]:
     """Return what limits the rules, in words; logged as warnings by the commands that do not print the report."""
     found = []
+    if not decision.source.persons_known:
+        found.append(
+            "persons are unknown: every image counts as its own person; if people have several images, nothing is "
+            "guaranteed, and the 95% CIs are too narrow"
+        )
     for aim, status in zip(request.aims, rules.statuses, strict=bool(rules.statuses)):
         if status == UNREACHABLE:
             found.append(f"{aim} is not reachable with any threshold; the nearest one was taken")
@@ -262,6 +269,12 @@ def _warnings(rows: LabeledRows, request: RuleRequest, rules: FittedRules, decis
         found.append(calibration_warning(rows))
     if decision.answers_nothing:
         found.append("no confidence keeps the stated error of the answers: every image stays unanswered")
+    silent = sum(part.threshold == NEVER for part in parts)
+    if silent and not decision.answers_nothing:
+        found.append(
+            f"{silent} of {len(parts)} nested fits, each with fewer people, found no confidence to answer from: the "
+            "nested share of answers is too low"
+        )
     if rules.sets is not None and max(rules.sets.limits) >= EVERYTHING:
         limits = zip(rows.classes, rules.sets.limits, strict=False)
         names = [name for name, limit in limits if limit >= EVERYTHING] if rules.sets.target == EACH_CLASS else []

@@ -17,7 +17,7 @@ from folds.errors import EnsembleError
 _CALIBRATION = "calibration of "  # before an id: the random part of a score is independent of that of a new image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RuleRequest:
     """What is asked for.
 
@@ -45,7 +45,7 @@ class RuleRequest:
         return 1 - self.confidence if self.confidence > 0 else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FittedRules:
     """Fitted rules; `statuses` has how each aim was reached, and `threshold` is None to answer all."""
 
@@ -55,7 +55,7 @@ class FittedRules:
     sets: SetRule | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnseenDecisions:
     """The decisions for each row by rules that were fitted without its person.
 
@@ -75,7 +75,8 @@ class UnseenDecisions:
 
 def fit_rules(rows: LabeledRows, request: RuleRequest) -> FittedRules:
     """Return the rules fitted to all rows: the labels, then the confidence for these labels; and the sets."""
-    rule, statuses = None, ()
+    rule: LabelRule | None = None
+    statuses: tuple[str, ...] = ()
     if request.costs is not None:
         rule = LabelRule("costs", rows.classes, np.full(len(rows.classes), np.nan), request.costs)
     elif request.aims:

@@ -103,7 +103,7 @@ def _number(text: str, value: str) -> float:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelRule:
     """A rule from probabilities to a class.
 

@@ -159,10 +159,8 @@ def prepare_rows(
     """
     if len(classes) < 2:
         raise EnsembleError(f"decision rules need two classes or more, found {len(classes)}")
-    if persons is None:
-        if per_person:
-            raise UsageError("rules for people need the person of each image", hint="name them with `groups`")
-        logger.info("no persons are known: every image counts as its own person, for intervals and guarantees too")
+    if persons is None and per_person:
+        raise UsageError("rules for people need the person of each image", hint="name them with `groups`")
     values = np.asarray(values, np.float64)
     sha = sha256_bytes(values.tobytes() + codes.tobytes() + repr(classes).encode())
     people = factorize(ids if persons is None else persons)[1]
@@ -180,5 +178,5 @@ def prepare_rows(
     if len(np.unique(people)) < 2:
         raise EnsembleError("decision rules need two people or more, found one")
     parts = outer_fold_ids(people, codes, folds)
-    rows = LabeledRows(values, codes, people, parts, ids, classes)
-    return rows, DecisionSource(*name_and_kind, sha, rows.people, images, basis)
+    rows = LabeledRows(np.asarray(values, np.float64), codes, people, parts, ids, classes)
+    return rows, DecisionSource(*name_and_kind, sha, rows.people, images, basis, persons is not None)

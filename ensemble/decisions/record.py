@@ -109,6 +109,7 @@ class DecisionSource:
     name, kind : the blend, the run or the arrays.
     sha : hash of the predictions and labels.
     people, images : their number.
+    persons_known : False if every image counts as its own person, because persons are unknown.
     basis : `ONE_MODEL` that predicted all rows, `CROSS_FITTED` if each fold's model predicted its own, or `UNKNOWN`.
     """
 
@@ -118,6 +119,7 @@ class DecisionSource:
     people: int = 0
     images: int = 0
     basis: str = UNKNOWN
+    persons_known: bool = True
 
 
 def _number(low: float, high: float, open_low: bool = False) -> FieldType:
@@ -162,6 +164,7 @@ _SOURCE = {
     "people": integer(0),
     "images": integer(0),
     "basis": one_of(ONE_MODEL, CROSS_FITTED, UNKNOWN),
+    "persons_known": BOOL,
 }
 _FIELDS = {
     "schema": integer(1, 10**6),
@@ -246,15 +249,15 @@ def read_record(record: Any, classes: Sequence[str] | None, source: str) -> dict
     tables = {"labels": _LABELS, "abstention": _ABSTENTION, "sets": _SETS}
     records = {name: _rule_of(part, tables[name], f"{source}: '{name}'") for name, part in parts.items()}
     abstention = parts.get("abstention")
-    threshold = error = None
+    threshold = limit = None
     if abstention is not None:
-        error, threshold = float(abstention["error"]), _or_default(abstention.get("threshold"), NEVER)
+        limit, threshold = float(abstention["error"]), _or_default(abstention.get("threshold"), NEVER)
     return {
         "classes": names,
         "unit": record["unit"],
         "labels": _labels_of(parts["labels"], names, f"{source}: 'labels'") if "labels" in parts else None,
         "threshold": threshold,
-        "error": error,
+        "error": limit,
         "sets": _sets_of(parts["sets"], names, f"{source}: 'sets'") if "sets" in parts else None,
         "confidence": float(record["confidence"]),
         "source": DecisionSource(**record["source"]),
@@ -294,13 +297,15 @@ def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str)
     if (costs is None) == (thresholds is None) or (kind == "costs") != (costs is not None):
         raise EnsembleError(f"{source}: expected 'costs' for the kind costs, else 'thresholds'", hint=_HINT)
     values = np.full(len(classes), np.nan)
-    if costs is None:
-        unknown = [name for name in thresholds if name not in classes]
+    if thresholds is not None:
+        position = {name: column for column, name in enumerate(classes)}
+        unknown = [name for name in thresholds if name not in position]
         if unknown or not thresholds or (kind == "ratio" and len(thresholds) < len(classes)):
             raise EnsembleError(f"{source}: 'thresholds' must be classes, and for the kind ratio all", hint=_HINT)
         for name, value in thresholds.items():
-            values[classes.index(name)] = value
+            values[position[name]] = value
         return LabelRule(kind, classes, values)
+    costs = costs or {}
     first = list(next(iter(costs.values()), ()))
     decisions = [*classes, ABSTAIN][: len(first)]
     if set(costs) != set(classes) or any(set(row) != set(decisions) for row in costs.values()):

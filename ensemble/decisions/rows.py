@@ -15,7 +15,7 @@ from folds.metrics.intervals import LEVEL, Interval, jackknife_standard_error, t
 IMAGE, PERSON = "image", "person"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabeledRows:
     """Out-of-fold predictions with labels, from which decision rules are fitted.
 
@@ -82,7 +82,7 @@ def sums_by_person(
     values: NDArray[np.floating] | NDArray[np.bool_], persons: NDArray[np.int64], people: int
 ) -> NDArray[np.float64]:
     """Return (people,) the sum of the rows' values of each person."""
-    return np.bincount(persons, values.astype(np.float64), people)
+    return np.bincount(persons, values.astype(np.float64), people).astype(np.float64)
 
 
 def person_shares(

@@ -61,7 +61,10 @@ def _label_record(rows: LabeledRows, request: RuleRequest, rules: FittedRules, u
             interval = interval_over_people(metric, rows.labels, rows.probabilities, rows.persons, predicted=decided)
             scores.append(MeasuredValue(name, interval))
     aims = tuple(map(str, request.aims)) if request.aims else (COSTS,)
-    return RuleRecord(aims, rules.statuses or (NO_PROMISE,), _label_guarantee(rows, request, rules), tuple(scores))
+    statuses = rules.statuses
+    if len(statuses) > 1:  # thresholds compete for images
+        statuses = tuple(NO_PROMISE if status == GUARANTEED else status for status in statuses)
+    return RuleRecord(aims, statuses or (NO_PROMISE,), _label_guarantee(rows, request, rules), tuple(scores))
 
 
 def _cost_scores(rows: LabeledRows, costs: NDArray[np.float64], unseen: UnseenDecisions) -> list[MeasuredValue]:
@@ -81,7 +84,9 @@ def _cost_scores(rows: LabeledRows, costs: NDArray[np.float64], unseen: UnseenDe
 def _label_guarantee(rows: LabeledRows, request: RuleRequest, rules: FittedRules) -> str:
     texts = []
     for aim, status in zip(request.aims, rules.statuses, strict=bool(rules.statuses)):
-        if status == GUARANTEED:
+        if status == GUARANTEED and len(request.aims) > 1:
+            texts.append(f"{aim}: measured, not guaranteed, because several thresholds compete for an image")
+        elif status == GUARANTEED:
             texts.append(
                 f"{aim}: holds with {request.confidence:.0%} confidence for a random image of a random new person"
             )

@@ -121,8 +121,7 @@ class PredictedImages(Displayed):
             return None
         if self.decision.unit != self.unit:
             raise UsageError(
-                f"the decision rules are for the mean probabilities of a {self.decision.unit}, the rows are those of a "
-                f"{self.unit}",
+                f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
                 hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
             )
         return self.decision.apply(self.probabilities, ids=self.ids)
@@ -262,7 +261,10 @@ class PredictedImages(Displayed):
         notes = self._decision_notes()
         if self.score is not None:
             score = self.score
-            notes.append(f"{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)")
+            whose = "" if self.decision is None else "most probable class: "
+            notes.append(
+                f"{whose}{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)"
+            )
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
@@ -282,7 +284,9 @@ class PredictedImages(Displayed):
         if self.decision is None:
             return []
         if not self._has_decisions:
-            return [f"the decision rules are for a {self.decision.unit}; counted are the most probable classes"]
+            return [
+                f"the decision rules are for one row per {self.decision.unit}; here the most probable class is counted"
+            ]
         notes = [
             *rule_lines(self.decision),
             "on people who were not used to fit the rules (nested, 95% CI over people):",

@@ -85,6 +85,11 @@ def submission_columns(
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
         if labels is not None:
             names = [labels[row] for row in rows.tolist()]
+            unanswered = [name for name in names if name not in predictions.classes]
+            if like is not None and unanswered:
+                logger.warning(
+                    "%d rows have the label '%s', which %s may not allow", len(unanswered), unanswered[0], like
+                )
         return {columns[0]: ids, columns[1]: names}
     if form == SET_FORM:
         if sets is None:

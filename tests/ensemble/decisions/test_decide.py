@@ -15,7 +15,6 @@ from ensemble.decisions.fit import RuleRequest, apply_rules, fit_rules, nested_d
 from ensemble.decisions.labels import Aim
 from ensemble.decisions.rows import LabeledRows, mean_interval, share_interval
 from folds.errors import EnsembleError, UsageError
-from tests.conftest import Logged
 from tests.ensemble.decisions.decision_worlds import CLASSES, world
 
 
@@ -92,6 +91,15 @@ def test_the_report_has_what_was_asked_for() -> None:
     assert json.loads(json.dumps(report.to_dict()))["decision"]["unit"] == "image"
 
 
+def test_nested_fits_that_answer_nothing_are_said() -> None:
+    """Fits with four fifths of the people can lack the evidence that all of them have."""
+    found = []
+    for people in (40, 44, 48, 52):
+        rows = world(people, skill=8.0, effect=0.1)
+        found += en.decide(rows.probabilities, **arrays(rows), abstain=0.1).warnings
+    assert any("nested fits, each with fewer people" in text for text in found)
+
+
 def test_twelve_people_cannot_show_a_sensitivity_of_95_percent() -> None:
     rows = world(24)
     report = en.decide(rows.probabilities, **arrays(rows), threshold="sick:sensitivity>=.95")
@@ -164,10 +172,21 @@ def test_costs_lower_the_mean_cost_and_uncalibrated_probabilities_are_said() -> 
     assert "overconfident" in en.decide(sharp, **arrays(rows), cost_matrix=cost).warnings[0]
 
 
-def test_without_persons_it_is_said(logged: Logged) -> None:
+def test_without_persons_it_is_said() -> None:
     rows = world(40)
-    en.decide(rows.probabilities, y=np.array(CLASSES)[rows.labels], classes=CLASSES, sets=0.8)
-    assert any("every image counts as its own person" in line for line in logged.notes)
+    report = en.decide(rows.probabilities, y=np.array(CLASSES)[rows.labels], classes=CLASSES, sets=0.8)
+    assert "every image counts as its own person" in report.warnings[0]
+    assert not report.decision.source.persons_known
+
+
+def test_aims_of_thresholds_that_compete_are_measured_and_not_guaranteed() -> None:
+    rows = world(300)
+    aims = ["sick:sensitivity>=.9", "well:sensitivity>=.9"]
+    both = en.decide(rows.probabilities, **arrays(rows), threshold=aims).decision.records["labels"]
+    assert both.status == ("none", "none")
+    assert "several thresholds compete" in both.guarantee
+    one = en.decide(rows.probabilities, **arrays(rows), threshold=aims[0]).decision.records["labels"]
+    assert one.status == ("guaranteed",)
 
 
 @pytest.mark.parametrize(

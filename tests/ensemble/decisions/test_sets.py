@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ensemble.decisions.rows import uniform_of
 from ensemble.decisions.sets import (
@@ -44,6 +47,26 @@ def test_the_quantile_of_people_with_several_images_by_hand() -> None:
     assert hierarchical_quantile(scores, persons, 0.5) == 0.3  # 1.5 of 3 are reached at the third score
     assert hierarchical_quantile(scores, persons, 2 / 3) == 0.4
     assert hierarchical_quantile(scores, persons, 0.7) == EVERYTHING
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 20)), min_size=1, max_size=40),
+    st.sampled_from([0.3, 0.5, 0.8, 0.9]),
+    st.randoms(use_true_random=False),
+)
+def test_the_quantile_is_the_smallest_score_with_enough_weight(
+    rows: list[tuple[int, int]], level: float, shuffler: Any
+) -> None:
+    persons, scores = np.array([row[0] for row in rows]), np.array([row[1] / 20 for row in rows])
+    people = np.unique(persons)
+    share = {value: np.mean([np.mean(scores[persons == one] <= value) for one in people]) for value in scores.tolist()}
+    enough = [value for value, part in share.items() if part * len(people) / (len(people) + 1) >= level - 1e-9]
+    expected = min(enough, default=EVERYTHING)
+    assert hierarchical_quantile(scores, persons, level) == expected
+    order = list(range(len(rows)))
+    shuffler.shuffle(order)
+    assert hierarchical_quantile(scores[order], persons[order], level) == expected
 
 
 @pytest.mark.parametrize(("level", "people"), [(0.9, 9), (0.8, 4), (0.95, 19), (0.5, 1)])

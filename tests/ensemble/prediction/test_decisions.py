@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def _decided(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called
         shutil.copytree(_grid[0], folder / "grid")
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder / "grid")
+            files = sorted(map(str, Path("runs").glob("*.npy")))
             with pytest.raises(SystemExit) as left:
-                files = sorted(map(str, Path("runs").glob("*.npy")))
                 main(["blend", *files, "--method", "greedy", "-o", "final", "--quiet"])
             assert not left.value.code
 
@@ -46,6 +47,21 @@ def decided(_decided: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with the blend, made the current one; it must not be changed."""
     monkeypatch.chdir(_decided)
     return _decided
+
+
+@pytest.fixture
+def labeled(decided: Path, tmp_path: Path) -> Path:
+    """A table of images with labels and persons."""
+    oof = en.read_predictions("runs/blends/final/oof.npy")
+    assert oof.labels is not None
+    assert oof.persons is not None
+    lines = ["path,label,person"]
+    for name, label, person in zip(oof.ids.tolist(), oof.labels.tolist(), oof.persons.tolist(), strict=True):
+        [file] = (decided / "people/train/images").glob(f"{name}.*")
+        lines.append(f"{file},{label},{person}")
+    path = tmp_path / "labeled.csv"
+    path.write_text("\n".join(lines))
+    return path
 
 
 def first_class() -> str:
@@ -106,7 +122,23 @@ def test_labels_abstention_and_sets_are_written(decided: Path, call: Callable[..
     assert rows[0] == ["id", "set"]
     assert [row[1] for row in rows[1:]] == expected.set_texts()
     assert "on people who were not used to fit the rules" in again.out
-    assert max(map(len, again.out.splitlines())) <= 100
+    assert max(map(len, again.out.splitlines()[:-1])) <= 100  # the last one has the paths of the files
+
+
+def test_a_sample_submission_gets_sets_and_a_warning_about_missing_answers(
+    decided: Path, tmp_path: Path, logged: Any
+) -> None:
+    found = en.predict("final", TEST, progress=False, sets=0.6, abstain=0.9, confidence=0.0)
+    assert found.decision is not None
+    stricter = replace(found, decision=replace(found.decision, threshold=0.99))
+    sample = tmp_path / "sample.csv"
+    sample.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in found.ids[::-1]))
+    rows = stricter.csv(like=sample).decode().splitlines()
+    assert rows[:2] == ["ImageID,ans", f"{found.ids[-1]},abstain"]
+    assert f"{len(found)} rows have the label 'abstain'" in logged.warnings[-1]
+    assert found.decided is not None
+    rows = stricter.csv(form="sets", like=sample).decode().splitlines()
+    assert rows[1] == f"{found.ids[-1]},{found.decided.set_texts()[-1]}"
 
 
 def test_sets_need_to_be_asked_for(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
@@ -125,19 +157,19 @@ def test_an_error_that_cannot_be_kept_is_refused_before_an_image_is_read(
     assert "ensemble decide shows the risk–coverage curve" in done.err
 
 
-def test_rules_for_people_apply_to_one_row_per_person(decided: Path) -> None:
-    found = en.predict("final", "people/train", progress=False, per_person=True, sets=0.5)
-    with pytest.raises(UsageError, match="the rows are those of a image"):
+def test_rules_for_people_apply_to_one_row_per_person(labeled: Path) -> None:
+    found = en.predict("final", labeled, progress=False, per_person=True, sets=0.5)
+    with pytest.raises(UsageError, match="one row per person, found one row per image"):
         _ = found.labels
-    assert "the decision rules are for a person" in repr(found)
+    assert "the decision rules are for one row per person" in repr(found)
     people = found.by_person()
     assert people.decided is not None
     assert len(people.decided) == len(people) < len(found)
     assert people.decision_scores()[0].measure == "error of answers"
 
 
-def test_labels_of_the_table_are_scored_with_the_decisions(decided: Path) -> None:
-    found = en.predict("final", "people/train", progress=False, sets=0.6)
+def test_labels_of_the_table_are_scored_with_the_decisions(labeled: Path) -> None:
+    found = en.predict("final", labeled, progress=False, sets=0.6)
     scores = {score.measure: score for score in found.decision_scores()}
     assert found.decided is not None
     wrong = found.labels != found.predictions.labels
@@ -171,8 +203,6 @@ def test_without_out_of_fold_predictions_only_given_thresholds_apply(
 
 
 def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None:
-    from dataclasses import replace
-
     own = en.decide("test_resnet", sets=0.6).decision
     source = replace(load_source("test_resnet"), decision=own)
     assert decision_for(source, decided, DecisionOptions()) is own
@@ -181,7 +211,7 @@ def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None
     assert (renamed.abstain_label, renamed.sets) == ("?", own.sets)
 
 
-def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[..., Called]) -> None:
+def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
     name = first_class()
     words = ["decide", "final", "--threshold", f"{name}:sensitivity>=.95", "--sets", ".6", "--abstain", ".9"]
     done = call(*words)
@@ -194,6 +224,11 @@ def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[...,
     record = json.loads(call(*words, "--json").out)
     assert record["curve"][0]["coverage"] == pytest.approx(1)
     assert record["decision"]["labels"]["status"] == ["observed"]
+    classes = en.read_predictions("runs/blends/final/oof.npy").classes
+    costs = tmp_path / "costs.csv"
+    lines = [",".join([a, *("0" if a == b else "1" for b in classes)]) for a in classes]
+    costs.write_text("\n".join([",".join(["class", *classes]), *lines]))
+    assert "mean cost of argmax" in call("decide", "final", "--cost", costs).out
     wrong = call("decide", "final")
     assert wrong.code == 2
     assert "--abstain" in wrong.err
