@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,17 @@ from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
-from folds.predictions.files import LABEL, PredictionMetadata, fold_files, write_prediction
+from folds.models.checkpoint import hash_ids
+from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, refit_file, write_prediction
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
-from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
+from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import Progress
-from folds.utils.schema import either, named
+from folds.utils.schema import either, named, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +42,8 @@ _KINDS = {
     "root": PATH,
     "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
     "progress": PROGRESS,
-    **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
+    "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit"), FLAG),
 }
 FOLDER = Path("runs/predict")
 TOLERANCE = 1e-6
@@ -58,6 +61,8 @@ class PredictedImages(Displayed):
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
     difference : largest difference from the test predictions that the training wrote, if that was checked.
+    procedure : of models of all people, the out-of-fold score of the procedure that they are a result of.
+    trained_on : images that models of the source were trained on, by their ids.
     """
 
     predictions: Predictions
@@ -66,6 +71,8 @@ class PredictedImages(Displayed):
     passes: float
     score: ScoreReport | None
     difference: float | None = None
+    procedure: ScoreReport | None = None
+    trained_on: int = 0
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -89,6 +96,18 @@ class PredictedImages(Displayed):
     def labels(self) -> np.ndarray:
         """Return (n,) the predicted classes."""
         return np.array(self.classes)[self.probabilities.argmax(axis=1)]
+
+    def _refit_notes(self) -> list[str]:
+        """Return whose score stands for models of all people."""
+        procedure = ""
+        if self.procedure is not None:
+            nested = "nested " if self.source.kind == "blend" else ""
+            procedure = (
+                f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
+                f"{self.procedure.interval.text()}"
+            )
+        own = "" if self.score is not None else "; these models themselves were never tested on unseen people"
+        return [f"predicted by models of all people{procedure}{own}"]
 
     def frame(self) -> pd.DataFrame:
         """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons."""
@@ -129,7 +148,10 @@ class PredictedImages(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``ensemble predict --json`` prints them."""
-        return {
+        record = {"trained_on": self.trained_on} if self.trained_on else {}
+        if self.source.refit:
+            record |= {"refit": True, "procedure": None if self.procedure is None else self.procedure.to_dict()}
+        return record | {
             "source": self.source.name,
             "kind": self.source.kind,
             "models": [str(model.path) for model in self.source.models],
@@ -151,7 +173,10 @@ class PredictedImages(Displayed):
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
             rows.append([name, f"{counts[i]:,}", mean])
         title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
-        notes = []
+        notes = self._refit_notes() if self.source.refit else []
+        if self.trained_on:
+            said = "no score is given" if self.source.refit else "a score is optimistic"
+            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {said}")
         if self.score is not None:
             score = self.score
             notes.append(f"{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)")
@@ -173,6 +198,8 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     spec: DataSpec | None = None,
+    fold: int | Sequence[int] | str | None = None,
+    refit: bool = False,
     per_person: bool = False,
     metric: str = "macro_f1",
     device: str | int = "auto",
@@ -191,6 +218,9 @@ def predict(
     what : path of a checkpoint, name of a run, or name, folder or ``blend.toml`` of a blend.
     images : a folder, a table (CSV, Parquet), an image, a pattern, or a list of images.
     spec : column names of a table (`folds.data.table.DataSpec`); its `data` is ignored.
+    fold : of a run, the folds whose models predict, or ``"all"`` for its model of all people (``kfold`` with
+        ``fold="all"``).
+    refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
     device : ``auto``, ``cpu``, or the number of a GPU.
@@ -214,7 +244,8 @@ def predict(
     log_in_notebook()
     check_arguments(locals(), _KINDS)
     root = Path(root)
-    source = load_source(what, root)
+    folds = [int(fold)] if isinstance(fold, Integral) else fold
+    source = load_source(what, root, folds, refit)  # type: ignore[arg-type]
     table = images_table(images, source, spec)
     check_source(source, len(table))
     found = predict_table(
@@ -237,9 +268,16 @@ def predict(
         arch="blend" if source.kind == "blend" else source.models[0].checkpoint.architecture.timm_name,
     )
     predictions = Predictions(found.probabilities, metadata)
-    score = _score(predictions, metric, per_person)
+    seen = _trained_on(source, predictions)
+    if seen and source.refit and predictions.labels is not None:
+        logger.warning(
+            f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
+            "score is given (rename the ids if they are other images)"
+        )
+    score = None if seen and source.refit else _score(predictions, metric, per_person)
+    procedure = _procedure(source, root, metric, per_person) if source.refit else None
     difference = _difference(source, predictions, root) if verify else None
-    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference)
+    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference, procedure, seen)
 
 
 def images_table(
@@ -302,6 +340,19 @@ def _score(predictions: Predictions, metric: str, per_person: bool) -> ScoreRepo
     return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
 
 
+def _trained_on(source: PredictionSource, predictions: Predictions) -> int:
+    """Return how many images have the id of an image that a model was trained on."""
+    trained = {one for model in source.models for one in model.checkpoint.training_hashes}
+    return sum(one in trained for one in hash_ids(predictions.ids.tolist()))
+
+
+def _procedure(source: PredictionSource, root: Path, metric: str, per_person: bool) -> ScoreReport | None:
+    """Return the out-of-fold score of the run or the blend; None if its out-of-fold predictions are not there."""
+    path = oof_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "oof.npy"
+    found = read_predictions(path) if path.is_file() else None
+    return None if found is None else _score(found, metric, per_person)
+
+
 def _difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:
     """Return the largest difference from the test predictions that the training or the blend wrote, by id.
 
@@ -335,9 +386,10 @@ def _difference(source: PredictionSource, predictions: Predictions, root: Path) 
 
 def _stored_predictions(source: PredictionSource, root: Path) -> Predictions | None:
     """Return the test predictions that the training or the blend wrote; None if there are none."""
-    if source.folder is not None:
-        path = source.folder / "test.npy"
-        return read_predictions(path) if path.is_file() else None
+    if source.folder is not None or source.refit:
+        # A blend of models of all people has no test predictions of its own.
+        path = refit_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "test.npy"
+        return read_predictions(path) if path.is_file() and not (source.refit and source.folder) else None
     files = fold_files(root / "runs", source.runs[0].name)
     return mean_of_folds([files[fold] for fold in source.runs[0].folds if fold in files])
 

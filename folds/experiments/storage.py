@@ -19,7 +19,7 @@ from typing import Any
 
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.ledger import REMOVED_KIND, RENAMED_KIND, append, ledger_file, now, read_ledger
-from folds.predictions.files import fold_files, oof_file, sidecar_path
+from folds.predictions.files import ALL, fold_files, oof_file, refit_file, sidecar_path
 from folds.predictions.named import BLENDS, is_blend, prediction_names
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.utils.files import (
@@ -274,6 +274,9 @@ def _locked(*runs: StoredRun) -> Iterator[None]:
             for fold in sorted(int(p.name[4:]) for p in one.folder.glob("fold*") if p.name[4:].isdecimal()):
                 what = f"fold {fold} of the run {one.folder}"
                 stack.enter_context(exclusive_lock(lock_of(one.folder, fold), what, wait=LOCK_SECONDS))
+            if (one.folder / ALL).is_dir():
+                what = f"the model of all people of the run {one.folder}"
+                stack.enter_context(exclusive_lock(lock_of(one.folder, ALL), what, wait=LOCK_SECONDS))
         yield
     for one in runs:  # do not leave an empty folder that only held a lock
         with contextlib.suppress(OSError):
@@ -290,7 +293,7 @@ def _steps(root: Path, record: dict[str, Any]) -> None:
 
 def _remove(stored: StoredRun) -> None:
     for name in ("done.json", "state.pt"):
-        for folder in sorted(stored.folder.glob("fold*/")):
+        for folder in [*sorted(stored.folder.glob("fold*/")), stored.folder / ALL]:
             remove(folder / name)
     samples = _samples(stored.arrays())
     for path in stored.arrays():
@@ -316,6 +319,9 @@ def _move(stored: StoredRun, wanted: StoredRun, configs: dict[str, str] | None) 
             _move_folder(source, target)
     for path in sorted((wanted.runs / "tta" / wanted.name / "views").glob("*.json")) if not wanted.blend else ():
         _rename_in_sidecar(path, stored.name, wanted.name)
+    if not wanted.blend:
+        beside = sidecar_path(refit_file(wanted.runs, wanted.name))
+        _rename_in_sidecar(beside, f"{stored.name}.{ALL}", f"{wanted.name}.{ALL}")
     for path in (wanted.folder / "oof.json", wanted.folder / "test.json") if wanted.blend else ():
         _rename_in_sidecar(path, stored.name, wanted.name)
     if stored.runs != wanted.runs:
@@ -512,5 +518,7 @@ def _place(path: Path) -> Place:
     elif path.parent.name == BLENDS:
         what = "the blend"
     else:
-        what = f"settings and {counted(sum(file.name == 'done.json' for file in files), 'trained fold')}"
+        done = [file.parent.name for file in files if file.name == "done.json"]
+        what = f"settings and {counted(len(done) - (ALL in done), 'trained fold')}"
+        what += ", and the model of all people" if ALL in done else ""
     return Place(path, what, size)

@@ -20,7 +20,7 @@ from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
 from folds.models.multi_head import join_heads
-from folds.predictions.files import LABEL
+from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -95,6 +95,13 @@ _FIELDS: dict[str, FieldType] = {
     "validation_labels": optional(list_of(UNICODE)),
     "heads": optional(list_of(UNICODE)),
     "optimistic": optional(BOOL),
+    "refit": optional(mapping_of(ANYTHING)),
+}
+_NUMBERED = FieldType("the number of a fold", lambda value: isinstance(value, str) and value.isdecimal())
+_REFIT = {
+    "epochs": integer(1),
+    "fold_epochs": mapping_of(integer(1), _NUMBERED),
+    "folds": mapping_of(UNICODE, _NUMBERED),
 }
 _TUPLES = ("classes", "heads")
 _HASHES = ("training_hashes", "validation_hashes")
@@ -103,7 +110,7 @@ _HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of `checkpoints/<run>/fold<i>.pt`.
+    """The content of `checkpoints/<run>/fold<i>.pt`, or of ``all.pt``, the model that was trained on all people.
 
     Attributes
     ----------
@@ -117,6 +124,8 @@ class Checkpoint:
     heads : attributes with one head each; empty if the outputs are the classes.
     selected_on_validation : whether something about the model was chosen on the validation part; ``optimistic`` in the
         file.
+    refit : of the model of all people: its epochs, the epochs of the folds that they follow from, and the hashes of
+        their checkpoints. Its `fold` is `k`, and it has no validation part, so nothing scores it out of fold.
     """
 
     run: str
@@ -138,6 +147,12 @@ class Checkpoint:
     labels_sha: str | None = None
     heads: tuple[str, ...] = ()
     selected_on_validation: bool = False
+    refit: Mapping[str, Any] | None = None
+
+    @property
+    def part(self) -> str:
+        """Return the name of its file without suffix: ``fold<i>``, or ``all``."""
+        return f"fold{self.fold}" if self.refit is None else ALL
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -225,9 +240,8 @@ def anonymous_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def train_again(checkpoint: Checkpoint) -> str:
     """Return the command that trains this fold again and keeps the other folds."""
-    return (
-        f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
-    )
+    what, fold = ("this fold", str(checkpoint.fold)) if checkpoint.refit is None else ("this model", ALL)
+    return f"train {what} again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {fold} --force"
 
 
 def _mismatches(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
@@ -257,6 +271,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     record["architecture"] = asdict(checkpoint.architecture)
     record["format"] = FORMAT
+    if checkpoint.refit is None:
+        del record["refit"]  # the files of folds stay as they were
     record |= {name: "".join(record[name]) for name in _HASHES}
     record["data"] = anonymous_data(checkpoint.data)
     record["recipe"] = {name: value for name, value in checkpoint.recipe.items() if name != "init"}  # a path
@@ -299,13 +315,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     checkpoint, folder = _checked(path, record), path.absolute().parent
     # A renamed run keeps its checkpoints as they are: then their folder has its name.
-    own = folder.parent.name == "checkpoints" and path.name == f"fold{checkpoint.fold}.pt" and is_file_safe(folder.name)
+    own = folder.parent.name == "checkpoints" and path.name == f"{checkpoint.part}.pt" and is_file_safe(folder.name)
     return replace(checkpoint, run=folder.name) if own else checkpoint
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
-    wrong = validate_fields(record, _FIELDS)
-    for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
+    wrong, tables = validate_fields(record, _FIELDS), {"architecture": _ARCHITECTURE, "images": _IMAGES, "data": _DATA}
+    for part, table in (tables | {"recipe": _RECIPE, "refit": _REFIT}).items():
         if isinstance(record.get(part), Mapping):
             wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
     if not wrong:
@@ -347,7 +363,10 @@ def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
             wrong.append(f"'{name}' is missing, expected text")
         elif text is not None and re.fullmatch(rf"(?:[0-9a-f]{{{_HASH_DIGITS}}})*", text) is None:
             wrong.append(f"'{name}' is {shown(text)}, expected hashes of {_HASH_DIGITS} digits each")
-    if not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
+    if record.get("refit") is not None:
+        if record["fold"] != record["k"] or ids or record.get("validation_hashes"):
+            wrong.append("a model of all people has no validation rows, and no fold")
+    elif not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
         wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
     return wrong
 

@@ -40,6 +40,7 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
+ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
@@ -290,6 +291,14 @@ def fold_files(runs: Path, run: str) -> dict[int, Path]:
     name = re.compile(re.escape(run) + r"\.fold(\d+)\.test\.npy")
     found = {int(match[1]): path for path in runs.glob("*.test.npy") if (match := name.fullmatch(path.name))}
     return dict(sorted(found.items()))
+
+
+def refit_file(runs: Path, run: str) -> Path:
+    """Return ``runs/<run>/all/test.npy``, the test predictions of the model that was trained on all people.
+
+    They are not beside those of the folds, so that no pattern and no mean over folds takes them for a fold.
+    """
+    return runs / run / ALL / "test.npy"
 
 
 def read_array(path: Path) -> NDArray[np.floating]:

@@ -64,6 +64,20 @@ class OpenedRun:
     training_labels: list[str] | None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The jobs of a plan.
+
+    Attributes
+    ----------
+    jobs : the remaining folds, longest first.
+    templates : run → its first fold as a job, trained or not.
+    """
+
+    jobs: list[Job]
+    templates: Mapping[str, Job]
+
+
 def prepare_jobs(
     plan: Plan,
     *,
@@ -72,6 +86,18 @@ def prepare_jobs(
     progress: Progress = SILENT,
     decoded: Callable[[Images], None] | None = None,
 ) -> list[Job]:
+    """Prepare a plan (`prepare`) and return the remaining jobs of its folds."""
+    return prepare(plan, resume=resume, force=force, progress=progress, decoded=decoded).jobs
+
+
+def prepare(
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+    decoded: Callable[[Images], None] | None = None,
+) -> Prepared:
     """Decode the images, write the run folders, and return the remaining jobs, longest first.
 
     A warning is logged if a run that is not finished was started with different versions.
@@ -96,7 +122,8 @@ def prepare_jobs(
     versions = environment()
     for one in opened:
         _write_run(plan, one, versions, force)
-    return _list_jobs(plan, opened, versions)
+    jobs = {one.run.name: _job(plan, one, versions) for one in opened}
+    return Prepared(_list_jobs(plan, opened, jobs, versions), jobs)
 
 
 def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSettings, Images]:
@@ -131,7 +158,9 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
     """Remove the folds to retrain, and write the folder of a new run, config.toml last."""
     run = one.run
-    if force:
+    if force and plan.refit:
+        run.remove_refit()
+    elif force:
         run.remove(plan.folds)
     if (run.folder / "config.toml").exists():
         return
@@ -142,11 +171,13 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     write_atomic(run.folder / "config.toml", one.record)
 
 
-def _list_jobs(plan: Plan, opened: Sequence[OpenedRun], versions: dict[str, str]) -> list[Job]:
+def _list_jobs(
+    plan: Plan, opened: Sequence[OpenedRun], first: Mapping[str, Job], versions: dict[str, str]
+) -> list[Job]:
     """Return the jobs of untrained folds, longest first, so that all slots finish at about the same time."""
     jobs: list[tuple[int, Job]] = []
     for one in opened:
-        run, job = one.run, _job(plan, one, versions)
+        run, job = one.run, first[one.run.name]
         weights = plan.initial_weights.get(run.name, InitialWeights())
         for fold in plan.folds:
             if run.done(fold) is not None:

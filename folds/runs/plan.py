@@ -37,6 +37,7 @@ class Plan:
     Attributes
     ----------
     folds : the folds to train.
+    refit : whether to train one model on all people as well, after the folds.
     built_in : whether the data are synthetic.
     initial_weights : run name → its initial weights.
     root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
@@ -54,6 +55,7 @@ class Plan:
     initial_weights: Mapping[str, InitialWeights] = field(default_factory=dict)
     root: Path = Path()
     warnings: tuple[str, ...] = ()
+    refit: bool = False
 
     @property
     def table(self) -> SampleTable:
@@ -71,9 +73,19 @@ class Plan:
         return tuple(dict.fromkeys(run.assignment for run in self.runs))
 
     @property
+    def forced_folds(self) -> tuple[int, ...]:
+        """Return the folds that `force` trains again: with a refit none, because it keeps the folds."""
+        return () if self.refit else self.folds
+
+    @property
     def trains_all_folds(self) -> bool:
-        """Return whether the plan includes all folds."""
-        return self.runs[0].has_all(self.folds)
+        """Return whether `force` trains all folds again."""
+        return self.runs[0].has_all(self.forced_folds)
+
+    @property
+    def trainings(self) -> int:
+        """Return the number of trainings: the folds of all runs, and their models of all people."""
+        return len(self.runs) * (len(self.folds) + self.refit)
 
     @property
     def image_cache(self) -> Path:
@@ -83,7 +95,10 @@ class Plan:
     def check_not_started(self, resume: bool = False, force: bool = False) -> None:
         """Raise EnsembleError if a run exists and neither `resume` nor `force` is given."""
         for run in self.runs:
-            run.check_not_started(self.folds, resume, force)
+            if self.refit:
+                run.check_refit_not_started(resume, force)
+            else:
+                run.check_not_started(self.folds, resume, force)
 
 
 def build_plan(
@@ -99,6 +114,7 @@ def build_plan(
     root: Path = Path(),
     found_folds: Path | None = None,
     k_given: bool = False,
+    refit: bool = False,
 ) -> Plan:
     """Read the table, split it, resolve the architectures and name the runs; return the plan.
 
@@ -116,6 +132,7 @@ def build_plan(
     found_folds : a file of folds that the user did not name, such as ./folds.csv. It is used if it fits the table and
         `settings`; whether and why is logged.
     k_given : whether the number of folds was chosen, so that `found_folds` must have it.
+    refit : whether to train one model on all people as well, after the folds, which must be all folds.
     """
     # Check names before anything is read or trained.
     execution = execution or Execution()
@@ -137,11 +154,12 @@ def build_plan(
             run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
 
     runs = make_runs(settings, resolved, assignments, built_in and on_cpu, root, check)
-    weights = find_initial_weights(runs, selected)
+    weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
-    recorded = RecordedResources() if force and runs[0].has_all(selected) else recorded_start(runs)
+    retrains = force and not refit and runs[0].has_all(selected)
+    recorded = RecordedResources() if retrains else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
     if built_in:
@@ -159,6 +177,7 @@ def build_plan(
         weights,
         root,
         tuple(warnings),
+        refit,
     )
 
 

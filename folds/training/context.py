@@ -36,7 +36,7 @@ class FoldContext:
     ----------
     labels : (images,) indices of the predicted classes.
     training_labels : (images, heads) class index of each head.
-    training, validation : rows of the two parts.
+    training, validation : rows of the two parts; a refit trains on all rows and has no validation part.
     epochs : sampler of the rows of each epoch.
     augmentations : the augmentations in use.
     augmentation_index : (images,) index of the augmentation of each image.

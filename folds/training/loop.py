@@ -121,9 +121,7 @@ class _Loop:
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
-        best = max((_rank(r, context.recipe.metric) for r in progress.history), default=None)
-        now_rank = _rank(record, context.recipe.metric)
-        if context.recipe.keep == "best" and (best is None or now_rank > best):
+        if context.recipe.keep == "best" and _is_best(record, progress.history, context.recipe.metric):
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         progress.seconds += spent
@@ -195,10 +193,28 @@ def _rank(record: Mapping[str, float], metric: str) -> float:
     return -math.inf if math.isnan(score) else score if find_metric(metric).greater_is_better else -score
 
 
+def _is_best(record: Mapping[str, float], earlier: Sequence[Mapping[str, float]], metric: str) -> bool:
+    """Return whether the validation score of an epoch is better than that of all earlier epochs."""
+    return not earlier or _rank(record, metric) > max(_rank(one, metric) for one in earlier)
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
+    """Return the epoch (from 1) whose weights ``keep=best`` keeps: the first with the best validation score.
+
+    Parameters
+    ----------
+    history : one or more epochs, as in history.csv.
+    """
+    ranks = [_rank(record, metric) for record in history]
+    return ranks.index(max(ranks)) + 1
+
+
 def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int, metric: str = "macro_f1") -> bool:
     """Return whether the validation score has not improved for `patience` epochs; always False if `patience` is 0."""
+    if patience <= 0:
+        return False
     scores = [_rank(record, metric) for record in history]
-    return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 class _BatchNormSnapshot:
@@ -285,7 +301,9 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
 
 
 def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
-    """Return the scores of the predicted classes on the validation part of the fold."""
+    """Return the scores of the predicted classes on the validation part; {} if all people train the model."""
+    if not len(context.validation):
+        return {}
     logits = context.logits(model, context.pixels, context.validation)
     labels, predicted = context.labels[context.validation], argmax_classes(logits)
     probabilities = softmax(logits)

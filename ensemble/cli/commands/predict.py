@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import EXECUTION, REPORT, RUN, takes_settings
+from ensemble.cli.terminal.options import EXECUTION, REPORT, RUN, fold_numbers, takes_settings
 
-WRITTEN = "Written"
+WRITTEN, MODELS = "Written", "Models"
 
 
 @takes_settings("path", "id", "label", "person", "person_regex", "images")
@@ -55,6 +55,20 @@ def predict(
             help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
         ),
     ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="models of a run: numbers of folds, or all: its model of all people",
+            metavar="I[,J]|all",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="each run of a blend predicts with its model of all people", rich_help_panel=MODELS
+        ),
+    ] = False,
     per: Annotated[
         str | None,
         typer.Option(
@@ -100,7 +114,8 @@ def predict(
     if csv is None and (form, columns, like) != (None, None, None):
         raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
     names = None if columns is None else [name.strip() for name in columns.split(",")]
-    path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
+    part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
+    path = output or FOLDER / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):
         check_not_existing(file, "the file", force)
@@ -111,6 +126,8 @@ def predict(
     found = run_prediction(
         what,
         inputs[0] if len(inputs) == 1 else inputs,
+        fold=fold if fold in (None, "all") else fold_numbers(fold),
+        refit=refit,
         spec=DataSpec(Path(), **columns_given) if columns_given else None,
         per_person=per is not None,
         metric=metric,
