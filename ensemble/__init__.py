@@ -16,6 +16,7 @@ _NAMES = {
     "PredictedImages": "ensemble.prediction.face",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "distill": "ensemble.distillation.face",
     "predict": "ensemble.prediction.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
@@ -25,6 +26,7 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from ensemble.distillation.face import distill as distill
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
     from ensemble.tta.face import TTAResult as TTAResult

@@ -34,7 +34,7 @@ RANKS = {
         ("learning",),
         ("analysis",),
         ("blending",),
-        ("tta",),
+        ("tta", "distillation"),
         ("prediction",),
         ("cli.terminal",),
         ("cli.reports",),
@@ -46,6 +46,7 @@ RANKS = {
 NESTED = ("data.synthetic", "cli.terminal", "cli.reports", "cli.commands")
 # What may be imported by whoever only blends: no torch, and half of `folds` could be taken away.
 COMBINER_USES = {"errors", "utils", "metrics", "predictions"}
+DISTILLATION_USES = COMBINER_USES | {"config", "runs"}
 TTA_USES = COMBINER_USES | {"data", "images", "models"}
 
 
@@ -115,6 +116,7 @@ def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
         (top, own), (target_top, other) = package_of(name), package_of(target)
         if top == "ensemble" and target_top == "folds" and own.split(".")[0] != "cli":
             uses = TTA_USES if own in ("tta", "prediction") else COMBINER_USES
+            uses = DISTILLATION_USES if own == "distillation" else uses
             wrong += [f"{name} imports {target}"] if other not in uses | {"_lazy"} else []
     assert not wrong
 

@@ -37,6 +37,7 @@ _CONTENT = {
     "folds_sha": "folds",
     "images_sha": "images",
     "init_sha": "init",
+    "soft_sha": "soft_labels",
     "trained_sha": "trained",
 }
 

@@ -114,6 +114,7 @@ _TABLES: dict[str, dict[str, FieldType]] = {
         "changed": list_of(TEXT),
         "data": optional(TEXT),
         "refit": optional(_REFIT),
+        "teacher": optional(TEXT),
     },
     "note": {"run": FILE_SAFE, "time": TEXT, "text": TEXT},
     REMOVED_KIND: {"run": FILE_SAFE, "time": TEXT},

@@ -201,6 +201,7 @@ def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
 
 def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
     flags = ["optimistic"] if entry["optimistic"] else []
+    flags += [f"student of {entry['teacher']}"] if entry.get("teacher") else []
     baseline = entry.get("baseline")
     try:
         if (
@@ -208,15 +209,17 @@ def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
             or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]
         ):
             flags.append(CHANGED)
-        elif ((refit_done(runs / entry["run"]) or {}).get("checkpoint_sha")) != (entry.get("refit") or {}).get(
-            "checkpoint_sha"
-        ):
+        elif _refit_sha(refit_done(runs / entry["run"], entry["folds"])) != _refit_sha(entry.get("refit")):
             flags.append(REFIT_CHANGED)
         if baseline is not None and (now := trained_folds(baseline["run"], runs)) and now != baseline["folds"]:
             flags.append(BASELINE_CHANGED)
     except (EnsembleError, OSError):
         flags.append("files damaged")
     return flags
+
+
+def _refit_sha(record: Mapping[str, Any] | None) -> str | None:
+    return None if record is None else record.get("checkpoint_sha")
 
 
 def _interval(value: Mapping[str, Any] | None, key: str, text: Callable[[Mapping[str, float]], str]) -> str:

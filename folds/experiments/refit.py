@@ -68,8 +68,12 @@ class RefitSummary:
         return [f"{self.run}, all people ({counted(self.epochs, 'epoch')}): {score}; {own}"]
 
 
-def refit_done(folder: Path) -> dict[str, Any] | None:
+def refit_done(folder: Path, folds: Mapping[str, str] | None = None) -> dict[str, Any] | None:
     """Return the content of ``runs/<run>/all/done.json``; None if no model was trained on all people.
+
+    Parameters
+    ----------
+    folds : fold → hash of its checkpoint; a model that follows from other folds counts as none.
 
     Raises
     ------
@@ -85,12 +89,7 @@ def refit_done(folder: Path) -> dict[str, Any] | None:
             f"{path} is damaged: {wrong[0] if wrong else 'a fold is not a number'}",
             hint=f"rm -r {path.parent}, then `fold=all` trains this model again",
         )
-    return dict(record)
-
-
-def is_current(done: Mapping[str, Any], folds: Mapping[str, str]) -> bool:
-    """Return whether a refit follows from these folds: fold → hash of its checkpoint."""
-    return dict(done["refit"]["folds"]) == dict(folds)
+    return dict(record) if folds is None or record["refit"]["folds"] == dict(folds) else None
 
 
 def refit_predictions(runs: Path, run: str) -> tuple[np.ndarray, PredictionMetadata] | None:
@@ -101,10 +100,19 @@ def refit_predictions(runs: Path, run: str) -> tuple[np.ndarray, PredictionMetad
 
 
 def summarize_refit(
-    run: str, runs: Path = Path("runs"), per_person: bool = False, metric: str = "macro_f1"
+    run: str,
+    folds: Mapping[str, str],
+    runs: Path = Path("runs"),
+    per_person: bool = False,
+    metric: str = "macro_f1",
 ) -> RefitSummary | None:
-    """Return what is known about the model of all people; None if there is none."""
-    done = refit_done(runs / run)
+    """Return what is known about the model of all people; None if there is none that follows from these folds.
+
+    Parameters
+    ----------
+    folds : fold → hash of its checkpoint.
+    """
+    done = refit_done(runs / run, folds)
     if done is None:
         return None
     found = refit_predictions(runs, run)

@@ -199,7 +199,9 @@ def summarize_run(
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
         () if metric == "macro_f1" else _fold_scores(oof[0], oof[1], metric),
-        summarize_refit(run, runs, per_person, metric),
+        summarize_refit(
+            run, {str(fold): str(done["checkpoint_sha"]) for fold, done in folds.items()}, runs, per_person, metric
+        ),
     )
 
 

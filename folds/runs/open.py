@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
 from folds.images.cache import DecodedImages, load_images
@@ -20,6 +22,7 @@ from folds.runs.run import Run
 from folds.splits.assignment import save_folds
 from folds.training.job import Job
 from folds.training.resolve import trained_labels
+from folds.training.soft_labels import SoftLabels, soft_labels_of
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.utils.progress import SILENT, Advance, Progress
@@ -36,6 +39,9 @@ _LATER_FIELDS = (
     "skip_unusable",
     "max_pixels",
 )
+# Settings that checkpoints of runs without soft labels do not record, so that they stay as they were.
+_SOFT = ("soft_labels", "soft_weight", "soft_temperature")
+SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
 
@@ -55,6 +61,7 @@ class OpenedRun:
     record : content of its config.toml.
     amp : number format of the training.
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
+    soft_labels : soft label of each sample; None without them.
     """
 
     run: Run
@@ -62,6 +69,7 @@ class OpenedRun:
     record: str
     amp: str
     training_labels: list[str] | None
+    soft_labels: SoftLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -149,10 +157,11 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
     """Raise if a run was started with different settings."""
     amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
     training_labels = trained_labels(run.recipe, plan.table)
-    record = _record(plan, run, images, amp, training_labels)
+    soft = soft_labels_of(run.recipe, plan.table, run.target)
+    record = _record(plan, run, images, amp, training_labels, soft)
     if not (force and plan.trains_all_folds):
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, amp, training_labels)
+    return OpenedRun(run, images, record, amp, training_labels, soft)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -168,6 +177,9 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     write_json(run.folder / "environment.json", versions)
     if one.training_labels is not None:
         write_atomic(run.folder / TRAINED, csv_text({"id": plan.table.ids.tolist(), "label": one.training_labels}))
+    if one.soft_labels is not None:
+        values = one.soft_labels.values
+        write_atomic(run.folder / SOFT, lambda file: np.save(file, values, allow_pickle=False))
     write_atomic(run.folder / "config.toml", one.record)
 
 
@@ -207,7 +219,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         pixels=str(train.path),
         test_pixels=str(test.path) if test else None,
         architecture=asdict(run.architecture),
-        recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
+        recipe={
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in _without_open(asdict(run.recipe), _SOFT).items()
+            if key != "soft_labels"  # a path; `soft_labels` and `teacher` of the job are what was read from it
+        },
         images=_without_open(asdict(run.image_settings), ("max_pixels",)),
         data={
             key: str(value) if isinstance(value, Path) else value
@@ -221,6 +237,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         save_seconds=plan.execution.save_seconds,
         versions=versions,
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
+        soft_labels=None if one.soft_labels is None else str(run.folder / SOFT),
+        teacher={} if one.soft_labels is None else one.soft_labels.record(),
         selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
 
@@ -230,7 +248,14 @@ def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any
     return {key: value for key, value in values.items() if key not in names or value is not None}
 
 
-def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Sequence[str] | None) -> str:
+def _record(
+    plan: Plan,
+    run: Run,
+    images: Images,
+    amp: str,
+    training_labels: Sequence[str] | None,
+    soft: SoftLabels | None,
+) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
     settings = replace(
@@ -257,6 +282,7 @@ def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Seq
         "init_run_sha": plan.initial_weights.get(run.name, InitialWeights()).sha or None,
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
+        **({} if soft is None else soft.record()),
         "amp": amp,
         "device": plan.placement.kind,
         "threads": plan.placement.threads,

@@ -26,6 +26,7 @@ from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
+from folds.training.soft_labels import soft_label_warnings, soft_labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     lines: list[str] = []
     for recipe in recipes:
         validate_recipe(recipe)
+        lines += soft_label_warnings(recipe)
         resolve_amp(recipe.amp, device)
         slow = amp_warning(recipe.amp, device)
         lines += [slow] if slow else []
@@ -198,6 +200,7 @@ def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)
     trained_labels(recipe, table)
+    soft_labels_of(recipe, table, target)
     return recipe, target
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.experiments.refit import is_current, refit_done
+from folds.experiments.refit import refit_done
 from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
 from folds.runs.plan import Plan
 from folds.runs.run import Run
@@ -96,12 +96,12 @@ def refit_job(run: Run, job: Job, init: Path | None = None) -> Job | None:
     """
     found = plan_refit(run)
     record: dict[str, Any] = asdict(found)
-    folder, done = run.refit_folder, refit_done(run.folder)
-    path = folder / PLAN
-    if done is not None and is_current(done, found.folds) and run.refit_checkpoint.is_file():
+    folder, path = run.refit_folder, run.refit_folder / PLAN
+    if refit_done(run.folder, found.folds) is not None and run.refit_checkpoint.is_file():
         (folder / "state.pt").unlink(missing_ok=True)
         return None
-    if folder.is_dir() and (done is not None or not path.is_file() or read_json(path) != record):
+    finished = (folder / "done.json").exists()
+    if folder.is_dir() and (finished or not path.is_file() or read_json(path) != record):
         logger.info(f"{run.name}: the model of all people follows from other folds and is trained from scratch")
         run.remove_refit()
     write_json(path, record)

@@ -31,6 +31,7 @@ _NOT_COMPARED = {
     "split",
     "person_regex",
     "init",
+    "soft_labels",
     "resolved",
     "name",
 }
@@ -41,6 +42,8 @@ _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs"}
+# Soft labels are compared by their hash; a blend can be renamed.
+_NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
 _RESOLVED = "resolved "
 _DEVICE = f"{_RESOLVED}device"
 _DONE: dict[str, type | tuple[type, ...]] = {
@@ -236,10 +239,10 @@ class Run:
         all_folds = self.has_all(folds)
         tests, tta = fold_files(self.runs, self.name), self.runs / "tta"
         fold_dirs = sorted(self.folder.glob("fold*/")) if all_folds else [self.fold_folder(fold) for fold in folds]
-        self.remove_refit()
         for name in ("done.json", "state.pt"):
             for fold_dir in fold_dirs:
                 remove(fold_dir / name)
+        self.remove_refit()  # after a stop before it, what is left of it is not that of the new folds (`refit_done`)
         test_files = [path for fold, path in tests.items() if all_folds or fold in folds]
         oof_files = oof_file(self.runs, self.name), oof_file(tta, self.name)
         for path in [oof_files[0], *test_files, oof_files[1], *fold_files(tta, self.name).values()]:

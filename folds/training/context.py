@@ -23,6 +23,7 @@ from folds.models.factory import Architecture
 from folds.models.inference import Change, PixelSource, predict_logits
 from folds.models.multi_head import join_heads
 from folds.optim.schedules import Schedule
+from folds.training.criterion import SoftTargets
 from folds.training.job import Job
 from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
@@ -41,6 +42,7 @@ class FoldContext:
     augmentations : the augmentations in use.
     augmentation_index : (images,) index of the augmentation of each image.
     amp : ``bf16``, ``fp16`` or ``off``.
+    soft_labels : (images, outputs) probabilities to learn as well; None without them.
     """
 
     job: Job
@@ -58,6 +60,7 @@ class FoldContext:
     transform: TransformPool | None
     amp: str
     channels_last: bool
+    soft_labels: NDArray[np.float32] | None = None
 
     @property
     def device(self) -> str:
@@ -86,6 +89,14 @@ class FoldContext:
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the rows of each step of an epoch."""
         return np.array_split(self.epochs.rows(epoch), self.steps)
+
+    @property
+    def soft_targets(self) -> SoftTargets | None:
+        """Return how soft labels enter the loss; None without them."""
+        recipe = self.recipe
+        if self.soft_labels is None or recipe.soft_weight is None or recipe.soft_temperature is None:
+            return None
+        return SoftTargets(recipe.soft_weight, recipe.soft_temperature)
 
     @property
     def mixing(self) -> MixupCutmix:

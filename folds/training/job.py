@@ -31,6 +31,7 @@ class Job:
     init : checkpoint with the initial weights.
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
+    teacher : what the soft labels are, recorded in the checkpoint.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     """
 
@@ -58,6 +59,7 @@ class Job:
     selected_on_validation: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     soft_labels: str | None = None
+    teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
 
     @property

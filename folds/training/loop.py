@@ -19,7 +19,7 @@ from folds.metrics.custom import find_metric
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import FoldContext
-from folds.training.criterion import build_criterion, one_hot
+from folds.training.criterion import at_temperature, build_criterion, one_hot
 from folds.training.state import StateWriter, TrainingState
 from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
@@ -73,6 +73,10 @@ class _Loop:
         self.context, self.state, self.writer, self.forward, self.report = context, state, writer, forward, report
         self.schedule, self.mixing = context.schedule, bool(context.mixing)
         self.targets = torch.from_numpy(context.training_labels).to(context.device)
+        self.soft_targets, self.soft_labels = context.soft_targets, None
+        if self.soft_targets is not None and context.soft_labels is not None:
+            soft = torch.from_numpy(context.soft_labels).to(context.device)
+            self.soft_labels = at_temperature(context.target, soft, self.soft_targets.temperature)
         self.counts = context.counts()
         self.augmentation_index = torch.from_numpy(context.augmentation_index).to(context.device)
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
@@ -134,7 +138,13 @@ class _Loop:
         """Return the loss of an epoch as a function of images and labels; it may change from epoch to epoch."""
         context, recipe, forward = self.context, self.context.recipe, self.forward
         criterion = build_criterion(
-            context.target, recipe.loss, recipe.head_loss, recipe.label_smoothing, self.counts, epoch / recipe.epochs
+            context.target,
+            recipe.loss,
+            recipe.head_loss,
+            recipe.label_smoothing,
+            self.counts,
+            epoch / recipe.epochs,
+            self.soft_targets,
         )
 
         def loss_of(images: Tensor, labels: Tensor) -> Tensor:
@@ -153,6 +163,8 @@ class _Loop:
     def _inputs(self, batch: Tensor, index: Tensor, drawn: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
+        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels.
+
         Parameters
         ----------
         batch : uint8 (n, height, width, 3).
@@ -170,7 +182,11 @@ class _Loop:
             self.layout,
         )
         labels = self.targets[index]
-        return mix_batch(inputs, one_hot(context.target, labels), mixed) if self.mixing else (inputs, labels)
+        if self.mixing or self.soft_labels is not None:
+            labels = one_hot(context.target, labels)
+        if self.soft_labels is not None:
+            labels = torch.cat([labels, self.soft_labels[index]], dim=1)
+        return mix_batch(inputs, labels, mixed) if self.mixing else (inputs, labels)
 
     def _between_steps(self, step: int) -> None:
         """Report progress and save the state if the last report or save was long enough ago."""

@@ -27,7 +27,7 @@ from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.precision import resolve_amp
 from folds.optim.optimizers import build_optimizer
-from folds.predictions.files import LABEL
+from folds.predictions.files import LABEL, read_array
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.context import FoldContext
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
@@ -142,6 +142,7 @@ def _build(job: Job) -> _Fold:
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
         amp=resolve_amp(job.amp, job.device)[0],
         channels_last=channels_last,
+        soft_labels=_soft_labels(job, len(codes), target.outputs),
     )
     return _Fold(assignment, context, model, forward)
 
@@ -199,7 +200,8 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         heads=target.head_names,
         images=job.images,
         data=job.data,
-        recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()},
+        recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()}
+        | job.teacher,
         amp=context.amp,
         training_hashes=hash_ids(rows.ids[context.training].tolist()),
         validation_hashes=validation,
@@ -266,6 +268,25 @@ def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) 
         raise EnsembleError(
             f"{path} lacks {error}", hint="this file is part of the run; `force=True` retrains the run from scratch"
         ) from None
+
+
+def _soft_labels(job: Job, rows: int, outputs: int) -> NDArray[np.float32] | None:
+    """Return (rows, outputs) the soft labels that were saved with the run; None without them.
+
+    Raises
+    ------
+    EnsembleError : the file is missing or damaged.
+    """
+    if job.soft_labels is None:
+        return None
+    path = Path(job.soft_labels)
+    values = read_array(path)
+    if values.shape != (rows, outputs):
+        raise EnsembleError(
+            f"{path} has shape {values.shape}, expected {(rows, outputs)}",
+            hint="this file is part of the run; `force=True` retrains the run from scratch",
+        )
+    return np.array(values, np.float32)
 
 
 def _model(

@@ -175,7 +175,7 @@ def kfold(
         "hypothesis": hypothesis,
         "per_person": per_person,
     }
-    return _run(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
+    return run_training(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
 
 
 def resumed_config(
@@ -260,7 +260,7 @@ def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | No
     return requested
 
 
-def _run(
+def run_training(
     settings: Settings,
     recipe: Recipe,
     planning: dict[str, Any],
