@@ -66,8 +66,8 @@ class Teacher:
         nested = "nested " if self.nested else ""
         return (
             f"teacher: the {nested}out-of-fold predictions of the {self.kind} {self.name}. No teacher of a soft label "
-            "has seen its person, but teachers of the other folds have seen the people that a student is scored on: "
-            "docs/distill.md says by how much its score is biased"
+            "has seen its person, but the teachers have seen the people that a student is scored on, so its "
+            "out-of-fold score is optimistic; a test score is not (docs/distill.md)"
         )
 
 

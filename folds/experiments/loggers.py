@@ -325,7 +325,7 @@ def _texts(entry: Mapping[str, Any]) -> dict[str, str]:
         "varied": ", ".join(f"{name}: {before} → {after}" for name, (before, after) in baseline["varied"].items())
         if baseline
         else "",
-        "optimistic": "epoch selected on the scored fold" if entry["optimistic"] else "",
+        "optimistic": "epoch selected on the scored fold, or student of a blend" if entry["optimistic"] else "",
         "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
     }
     return {name: text for name, text in texts.items() if text}

@@ -122,8 +122,8 @@ class Checkpoint:
         (`hash_ids`).
     labels_sha : hash of the labels of the validation part (`hash_labels`); None if they were not recorded.
     heads : attributes with one head each; empty if the outputs are the classes.
-    selected_on_validation : whether something about the model was chosen on the validation part; ``optimistic`` in the
-        file.
+    selected_on_validation : whether the score of the validation part is optimistic: something was chosen on it, or
+        models that have seen it made the soft labels; ``optimistic`` in the file.
     refit : of the model of all people: its epochs, the epochs of the folds that they follow from, and the hashes of
         their checkpoints. Its `fold` is `k`, and it has no validation part, so nothing scores it out of fold.
     """

@@ -67,6 +67,7 @@ _FIELDS = {
     "samples_sha": optional(UNICODE),
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
+    "teacher": optional(ONE_LINE),
     "arch": optional(ONE_LINE),
     "seed": optional(integer(0)),
     "repeat": optional(integer(0)),
@@ -104,6 +105,8 @@ class PredictionMetadata:
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     created: str | None = None
     samples_sha: str | None = None
+    # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
+    teacher: str | None = None
 
 
 def sidecar_path(path: Path) -> Path:
@@ -191,6 +194,8 @@ def _to_json(
         record["trained_on"] = (
             dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
         )
+    if sidecar.teacher is not None:
+        record["teacher"] = sidecar.teacher
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -249,6 +254,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
+        teacher=record.get("teacher"),
     )
 
 

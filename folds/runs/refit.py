@@ -162,5 +162,6 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
         repeat=run.assignment.repeat,
         folds_sha=run.assignment.sha,
         checkpoint_sha=done["checkpoint_sha"],
+        teacher=done.get("teacher"),
     )
     write_prediction(path, read_array(made), metadata, samples=test.rows())

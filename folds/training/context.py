@@ -74,8 +74,13 @@ class FoldContext:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether something about the model was chosen on the scored fold, which makes the score optimistic."""
-        return self.recipe.selected_on_validation or self.job.selected_on_validation
+        """Return whether the score of the fold is optimistic.
+
+        Something about the model was chosen on the fold; or soft labels are predictions of models that have seen its
+        people (docs/distill.md).
+        """
+        selected = self.recipe.selected_on_validation or self.job.selected_on_validation
+        return selected or self.job.soft_labels is not None
 
     @property
     def steps(self) -> int:

@@ -232,6 +232,7 @@ def _record(
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
+        **({"teacher": job.teacher.get("teacher", "unknown")} if job.soft_labels is not None else {}),
         "device": job.device,
         "threads": job.threads,
         "amp": context.amp,

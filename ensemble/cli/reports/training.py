@@ -164,7 +164,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
     if any(s.selected_on_validation for s in summaries):
         console.note(
             "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights "
-            "selected so)"
+            "selected so), or soft labels are of models that have seen the scored people (docs/distill.md)"
         )
     if any(len(s.folds) < s.k for s in summaries):
         console.note("the out-of-fold score does not include folds that are not trained yet")
