@@ -12,7 +12,7 @@ from folds.config.files import read_record
 from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.files import LABEL, oof_file, read_sidecar
-from folds.utils.files import read_json
+from folds.utils.files import is_file_safe, read_json
 
 # Settings of a run that say which table it reads, and how; its folds are read from its folds.csv.
 _NOT_OF_DATA = {"arch", "name", "k", "folds", "fold_column", "holdout", "stratify", "repeats", "repair", "seeds"}
@@ -87,10 +87,11 @@ def find_teacher(what: str | Path, root: Path = Path()) -> Teacher:
     text, path, runs = str(what), Path(what), root / "runs"
     folder = path.parent if path.suffix == ".toml" else path
     if not (folder / "blend.toml").is_file():
-        folder = runs / "blends" / text.removeprefix("blends/")
-    if "/" in text.removeprefix("blends/") and not (folder / "blend.toml").is_file():
-        raise UsageError(f"expected a blend or a run, found '{text}'", hint="name it as in ensemble runs")
-    is_run = (runs / text / "config.toml").is_file() and text not in ("blends", "tta", "tune")
+        short = text.removeprefix("blends/")
+        if not short or "/" in short or short in (".", ".."):
+            raise UsageError(f"expected a blend or a run, found '{text}'", hint="name it as in ensemble runs")
+        folder = runs / "blends" / short
+    is_run = is_file_safe(text) and (runs / text / "config.toml").is_file()
     if (folder / "blend.toml").is_file():
         if is_run and folder.parent == runs / "blends" and not text.startswith("blends/"):
             raise UsageError(f"'{text}' is the name of a run and of a blend", hint=f"blends/{text} names the blend")

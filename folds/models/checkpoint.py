@@ -73,7 +73,7 @@ _RECIPE = {
 # Every field is checked because a checkpoint may come from anywhere: `run` and `fold` become parts of paths.
 _FIELDS: dict[str, FieldType] = {
     "run": FILE_SAFE,
-    "fold": integer(0, 9999),
+    "fold": integer(0, 10000),
     "k": integer(0, 10000),
     "architecture": mapping_of(ANYTHING),
     "weights": mapping_of(FieldType("an ordinary tensor", lambda value: _is_tensor(value))),

@@ -80,9 +80,8 @@ class Job:
     @property
     def reads(self) -> tuple[str, ...]:
         """Return the input files."""
-        inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.init)
-        inputs += (self.soft_labels,)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in inputs if path)
+        inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init) if path)
 
     @property
     def writes(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ COMMANDS = (
     "tune",
     "blend",
     "tta",
+    "distill",
     "predict",
     "runs",
     "trust",

@@ -104,7 +104,7 @@ def test_predictions_that_are_not_out_of_fold_are_doubted(table: folds.SampleTab
 
 
 def test_settings_without_soft_labels_are_refused() -> None:
-    with pytest.raises(UsageError, match="`soft_weight` needs `soft_labels`"):
+    with pytest.raises(UsageError, match="soft_weight needs soft_labels"):
         check(Settings(), Recipe(soft_weight=0.5))
     with pytest.raises(UsageError, match="above 0 and at most 1"):
         check(Settings(), Recipe(soft_labels=Path("x.npy"), soft_weight=0.0))
