@@ -24,6 +24,7 @@ _NAMES = {
     "export": "ensemble.export",  # the package, which is callable
     "from_hub": "ensemble.export.hub",
     "load": "ensemble.export.predictor",
+    "distill": "ensemble.distillation.face",
     "predict": "ensemble.prediction.face",
     "push": "ensemble.export.hub",
     "serve": "ensemble.serving.face",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ensemble.decisions.decision import Decision as Decision
     from ensemble.decisions.face import decide as decide
     from ensemble.decisions.report import DecisionReport as DecisionReport
+    from ensemble.distillation.face import distill as distill
     from ensemble.export.face import ExportedModel as ExportedModel
     from ensemble.export.face import export as export
     from ensemble.export.hub import from_hub as from_hub

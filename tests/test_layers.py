@@ -35,9 +35,9 @@ RANKS = {
         ("analysis",),
         ("blending",),
         ("decisions",),
-        ("tta",),
-        ("model_files",),
+        ("tta", "distillation"),
         ("cascade",),
+        ("model_files",),
         ("prediction",),
         ("export",),
         ("serving",),
@@ -51,6 +51,7 @@ RANKS = {
 NESTED = ("data.synthetic", "cli.terminal", "cli.reports", "cli.commands")
 # What may be imported by whoever only blends: no torch, and half of `folds` could be taken away.
 COMBINER_USES = {"errors", "utils", "metrics", "predictions"}
+DISTILLATION_USES = COMBINER_USES | {"config", "runs"}
 TTA_USES = COMBINER_USES | {"data", "images", "models"}
 
 
@@ -120,6 +121,7 @@ def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
         (top, own), (target_top, other) = package_of(name), package_of(target)
         if top == "ensemble" and target_top == "folds" and own.split(".")[0] != "cli":
             uses = TTA_USES if own in ("tta", "model_files", "prediction", "export", "serving") else COMBINER_USES
+            uses = DISTILLATION_USES if own == "distillation" else uses
             wrong += [f"{name} imports {target}"] if other not in uses | {"_lazy"} else []
     assert not wrong
 

@@ -45,7 +45,7 @@ def find_doubts(
     splits, truths : aligned predictions, and labels where they are known.
     labels : the table of labels that the user gave.
     """
-    found: list[str] = []
+    found = _student_doubts(splits["oof"]) if "oof" in splits else []
     for name, split in splits.items():
         own = all(_is_own(part.member) for run in split.runs for part in run.parts)
         truth = truths.get(name)
@@ -61,6 +61,21 @@ def find_doubts(
         if len(sample.index) >= _LEAST and len(split.classes) > 1:
             found += _member_doubts(sample, alignment, labels)
     return found
+
+
+def _student_doubts(split: AlignedSplit) -> list[str]:
+    """Return a warning about each run that learned predictions of models that have seen the people it is scored on."""
+    teachers = {
+        run.name: part.member.sidecar.teacher
+        for run in split.runs
+        for part in run.parts
+        if part.member.sidecar is not None and part.member.sidecar.teacher
+    }
+    return [
+        f"{run} learned the predictions of {teacher}, whose models have seen the people it is scored on: its "
+        "out-of-fold score, and weights and scores of a blend with it, are optimistic (docs/distill.md)"
+        for run, teacher in teachers.items()
+    ]
 
 
 def _is_own(member: Member) -> bool:

@@ -126,6 +126,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         run=path.parent.name,
         arch="blend",
         folds_sha=rows.folds_sha,
+        teacher=next((one.sidecar.teacher for one in blend.members if one.sidecar and one.sidecar.teacher), None),
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

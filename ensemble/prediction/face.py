@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,13 @@ from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
-from folds.predictions.files import LABEL, PredictionMetadata, fold_files, write_prediction
+from folds.models.checkpoint import hash_ids
+from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, refit_file, write_prediction
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
 from folds.predictions.submission import ID_FORMS, SET_FORM, submission
-from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
+from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, check_not_folder, expand_pattern, is_pattern, write_atomic
@@ -56,7 +58,8 @@ _KINDS = {
     "progress": PROGRESS,
     "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
-    **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
+    "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit"), FLAG),
     **RULE_KINDS,
 }
 FOLDER = Path("runs/predict")
@@ -79,6 +82,8 @@ class PredictedImages(Displayed):
     decision : rules for labels, abstention and sets; None for the most probable class.
     unit : ``image``, or ``person`` if each row is the mean of a person's images.
     cascade : the nested score of the cascade, if one was fitted.
+    procedure : of models of all people, the out-of-fold score of the procedure that they are a result of.
+    trained_on : images that models of the source were trained on, by their ids.
     """
 
     predictions: Predictions
@@ -90,6 +95,8 @@ class PredictedImages(Displayed):
     decision: Decision | None = None
     unit: str = IMAGE
     cascade: FittedCascade | None = None
+    procedure: ScoreReport | None = None
+    trained_on: int = 0
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -131,6 +138,18 @@ class PredictedImages(Displayed):
         """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
         decided = self.decided
         return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
+
+    def _refit_notes(self) -> list[str]:
+        """Return whose score stands for models of all people."""
+        procedure = ""
+        if self.procedure is not None:
+            nested = "nested " if self.source.kind == "blend" else ""
+            procedure = (
+                f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
+                f"{self.procedure.interval.text()}"
+            )
+        own = "" if self.score is not None else "; these models themselves were never tested on unseen people"
+        return [f"predicted by models of all people{procedure}{own}"]
 
     def frame(self) -> pd.DataFrame:
         """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
@@ -199,18 +218,25 @@ class PredictedImages(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``ensemble predict --json`` prints them."""
-        return {
-            "source": self.source.name,
-            "kind": self.source.kind,
-            "models": [str(model.path) for model in self.source.models],
-            "images": len(self),
-            "classes": list(self.classes),
-            "passes": self.passes,
-            "unreadable": list(self.unreadable.problems),
-            "score": None if self.score is None else self.score.to_dict(),
-            "difference": self.difference,
-            "cascade": None if self.source.cascade is None else self._cascade_record(),
-        } | self._decision_record()
+        record = {"trained_on": self.trained_on} if self.trained_on else {}
+        if self.source.refit:
+            record |= {"refit": True, "procedure": None if self.procedure is None else self.procedure.to_dict()}
+        return (
+            record
+            | {
+                "source": self.source.name,
+                "kind": self.source.kind,
+                "models": [str(model.path) for model in self.source.models],
+                "images": len(self),
+                "classes": list(self.classes),
+                "passes": self.passes,
+                "unreadable": list(self.unreadable.problems),
+                "score": None if self.score is None else self.score.to_dict(),
+                "difference": self.difference,
+                "cascade": None if self.source.cascade is None else self._cascade_record(),
+            }
+            | self._decision_record()
+        )
 
     def _decision_record(self) -> dict[str, Any]:
         """Return the decision rules and the number of images with each label; {} without rules."""
@@ -258,7 +284,10 @@ class PredictedImages(Displayed):
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
             rows.append([name, f"{inside.sum():,}", mean])
         title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
-        notes = self._decision_notes()
+        notes = self._decision_notes() + (self._refit_notes() if self.source.refit else [])
+        if self.trained_on:
+            said = "no score is given" if self.source.refit else "a score is optimistic"
+            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {said}")
         if self.score is not None:
             score = self.score
             whose = "" if self.decision is None else "most probable class: "
@@ -303,6 +332,8 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     spec: DataSpec | None = None,
+    fold: int | Sequence[int] | str | None = None,
+    refit: bool = False,
     per_person: bool = False,
     metric: str = "macro_f1",
     device: str | int = "auto",
@@ -332,6 +363,9 @@ def predict(
     images : a folder, a table (CSV, Parquet), an image, a pattern, or a list of images.
     spec : column names of a table (`folds.data.table.DataSpec`), in place of those of the training; its `data` is
         ignored.
+    fold : of a run, the folds whose models predict, or ``"all"`` for its model of all people (``kfold`` with
+        ``fold="all"``).
+    refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
     device : ``auto``, ``cpu``, or the number of a GPU.
@@ -363,12 +397,15 @@ def predict(
     check_arguments(locals(), _KINDS)
     root = Path(root)
     check_cascade_options(cascade, cost)
-    if cascade is not None and verify:
+    if cascade is not None and (verify or refit):
         raise UsageError(
-            "`verify` compares the probabilities of all models, which a cascade does not use",
-            hint="leave out `verify` or `cascade`",
+            "`verify` compares the probabilities of all models, which a cascade does not use"
+            if verify
+            else "a cascade is fitted to the models of the folds, and `refit` replaces them",
+            hint=f"leave out `{'verify' if verify else 'refit'}` or `cascade`",
         )
-    source, fitted = load_source(what, root), None
+    folds = [int(fold)] if isinstance(fold, Integral) else fold
+    source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
     if cascade is not None:
         with progress_of(progress).step("fitting the cascade"):
             source, fitted = cascaded(source, root, cascade, cost, metric)
@@ -399,11 +436,27 @@ def predict(
         decision=None if decision is None else decision.to_dict(),
     )
     predictions = Predictions(found.probabilities, metadata)
-    score = _score(predictions, metric, per_person)
+    seen = _trained_on(source, predictions)
+    if seen and source.refit and predictions.labels is not None:
+        logger.warning(
+            f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
+            "score is given (rename the ids if they are other images)"
+        )
+    score = None if seen and source.refit else _score(predictions, metric, per_person)
+    procedure = _procedure(source, root, metric, per_person) if source.refit else None
     if verify and source.kind != "model":
         difference = _difference(source, predictions, root)
     return PredictedImages(
-        predictions, source, found.unreadable, found.passes, score, difference, decision, cascade=fitted
+        predictions,
+        source,
+        found.unreadable,
+        found.passes,
+        score,
+        difference,
+        decision,
+        cascade=fitted,
+        procedure=procedure,
+        trained_on=seen,
     )
 
 
@@ -474,6 +527,19 @@ def _expected_difference(source: PredictionSource, device: str) -> float:
     return check_expected(LoadedModels(source, device), read_expected(source.folder), tolerance)
 
 
+def _trained_on(source: PredictionSource, predictions: Predictions) -> int:
+    """Return how many images have the id of an image that a model was trained on."""
+    trained = {one for model in source.models for one in model.checkpoint.training_hashes}
+    return sum(one in trained for one in hash_ids(predictions.ids.tolist()))
+
+
+def _procedure(source: PredictionSource, root: Path, metric: str, per_person: bool) -> ScoreReport | None:
+    """Return the out-of-fold score of the run or the blend; None if its out-of-fold predictions are not there."""
+    path = oof_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "oof.npy"
+    found = read_predictions(path) if path.is_file() else None
+    return None if found is None else _score(found, metric, per_person)
+
+
 def _difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:
     """Return the largest difference from the test predictions that the training or the blend wrote, by id.
 
@@ -507,9 +573,10 @@ def _difference(source: PredictionSource, predictions: Predictions, root: Path) 
 
 def _stored_predictions(source: PredictionSource, root: Path) -> Predictions | None:
     """Return the test predictions that the training or the blend wrote; None if there are none."""
-    if source.folder is not None:
-        path = source.folder / "test.npy"
-        return read_predictions(path) if path.is_file() else None
+    if source.folder is not None or source.refit:
+        # A blend of models of all people has no test predictions of its own.
+        path = refit_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "test.npy"
+        return read_predictions(path) if path.is_file() and not (source.refit and source.folder) else None
     files = fold_files(root / "runs", source.runs[0].name)
     return mean_of_folds([files[fold] for fold in source.runs[0].folds if fold in files])
 

@@ -15,10 +15,10 @@ from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from ensemble.tta.merge import Merge
-from folds.errors import EnsembleError, close_matches
+from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import METRICS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
-from folds.predictions.files import LABEL, oof_file, read_sidecar
+from folds.predictions.files import ALL, LABEL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -65,7 +65,7 @@ class PredictionSource:
     Attributes
     ----------
     name : the checkpoint, run or blend, as it is called in messages and file names.
-    kind : ``checkpoint``, ``run``, ``blend`` or ``model`` (an exported one).
+    kind : ``checkpoint``, ``run``, ``refit`` (a run's model of all people), ``blend`` or ``model`` (an exported one).
     classes, target : of the result.
     combination : how the runs are combined.
     runs : the runs of the combination, then the attribute runs that are joined.
@@ -74,6 +74,7 @@ class PredictionSource:
     folder : folder of the blend, or folder or archive of the model; None for a checkpoint or a run.
     decision : decision rules that come with the models; None if there are none.
     cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
+    refit : whether the models were trained on all people, so that no out-of-fold score is their own.
     """
 
     name: str
@@ -87,6 +88,7 @@ class PredictionSource:
     folder: Path | None = None
     decision: Decision | None = None
     cascade: Cascade | None = None
+    refit: bool = False
 
     @property
     def models(self) -> list[FoldModel]:
@@ -102,7 +104,9 @@ class PredictionSource:
         return sha256_bytes(repr(parts).encode())
 
 
-def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
+def load_source(
+    what: str | Path, root: Path = Path(), fold: Sequence[int] | str | None = None, refit: bool = False
+) -> PredictionSource:
     """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
     Parameters
@@ -110,6 +114,8 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; folder,
         ``model.toml`` or ``.zip`` of an exported model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
+    fold : of a run, the folds whose models predict, or ``all`` for its model of all people; None for all folds.
+    refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
 
     Raises
     ------
@@ -117,13 +123,18 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
         new images.
     """
     text, path = str(what), Path(what)
+    is_exported = path.name == "model.toml" or is_model(path)
+    is_toml = not is_exported and (path.suffix == ".toml" or (path / "blend.toml").is_file())
+    _check_selection(text, path.suffix == ".pt", is_toml, fold, refit)
     if path.suffix == ".pt":
         return _of_run([_load(path)], "checkpoint")
-    if path.name == "model.toml" or is_model(path):
+    if is_exported:
+        if fold is not None or refit:
+            raise UsageError(f"{text} is an exported model: `fold` and `refit` select what is exported")
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
-    if path.suffix == ".toml" or (path / "blend.toml").is_file():
+    if is_toml:
         file = path if path.suffix == ".toml" else path / "blend.toml"
-        return _of_blend(file, _root_of(file) or root)
+        return _of_blend(file, _root_of(file) or root, refit)
     blend, folder = root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text
     plain = re.fullmatch(r"[\w.+#-]+", text, re.ASCII) is not None and text not in (".", "..")
     if plain and blend.is_file() and folder.is_dir():
@@ -131,15 +142,19 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
             f"'{text}' is the name of a run and of a blend", hint=f"name the file: {blend}, or a checkpoint of {folder}"
         )
     if plain and blend.is_file():
-        return _of_blend(blend, root)
+        _check_selection(text, False, True, fold, refit)
+        return _of_blend(blend, root, refit)
     if plain and blend.parent.is_dir():
         raise EnsembleError(
             f"{blend.parent} has no blend.toml: a vote by attribute cannot be applied to new images",
             hint="blend again with `by=class`",
         )
     files = sorted(folder.glob("fold*.pt"), key=lambda file: (len(file.name), file.name)) if plain else []
-    if files:
-        return _of_run([_load(file) for file in files], "run")
+    if files or (plain and (folder / f"{ALL}.pt").is_file()):
+        if refit or fold == ALL:
+            return _of_run([_load_refit(folder)], "refit")
+        if files:
+            return _of_run([_load(file) for file in _of_folds(files, fold)], "run")
     raise _unknown(text, root)
 
 
@@ -182,6 +197,61 @@ def _cascade_of(record: ModelRecord, path: Path, runs: Sequence[RunModels]) -> C
     return Cascade.from_json(table, views, folds, f"{path}: [{CASCADE}]")
 
 
+def _check_selection(
+    text: str, is_checkpoint: bool, is_blend: bool, fold: Sequence[int] | str | None, refit: bool
+) -> None:
+    """Raise UsageError if the models of a checkpoint, or the folds of a blend, are to be selected."""
+    if isinstance(fold, str) and fold != ALL:
+        raise UsageError(f"`fold={fold}`: expected numbers of folds, or {ALL}", hint="`fold=0,2` or `fold=all`")
+    if is_checkpoint and (fold is not None or refit):
+        raise UsageError(f"{text} is one model: `fold` and `refit` select the models of a run or a blend")
+    if is_blend and fold is not None:
+        hint = "`refit` predicts with the models of all people" if fold == ALL else "name a run to select its folds"
+        raise UsageError(f"{text} is a blend, which predicts with the folds it was made of", hint=hint)
+    if fold is not None and fold != ALL and refit:
+        raise UsageError("`fold` and `refit` contradict each other", hint="give one of them")
+
+
+def _of_folds(files: Sequence[Path], fold: Sequence[int] | str | None) -> list[Path]:
+    """Return the checkpoints of these folds, in the order of the folds."""
+    if fold is None:
+        return list(files)
+    named = {file.stem: file for file in files}
+    missing = next((one for one in fold if f"fold{one}" not in named), None)
+    if missing is not None:
+        raise UsageError(
+            f"`fold={missing}`: {files[0].parent} has no fold{missing}.pt", hint=f"it has {', '.join(sorted(named))}"
+        )
+    return [named[f"fold{one}"] for one in sorted(set(map(int, fold)))]
+
+
+def _load_refit(folder: Path, folds: Mapping[str, str] | None = None) -> FoldModel:
+    """Return the model of all people of a run.
+
+    Parameters
+    ----------
+    folder : ``checkpoints/<run>``.
+    folds : fold → hash of the checkpoints that it must follow from.
+
+    Raises
+    ------
+    EnsembleError : there is none, or it follows from other folds.
+    """
+    path = folder / f"{ALL}.pt"
+    train = f"ensemble kfold -c runs/{folder.name}/config.toml --fold {ALL} --resume"
+    if not path.is_file():
+        raise EnsembleError(f"{folder.name} has no model of all people: {path} does not exist", hint=train)
+    model = _load(path)
+    made_of = None if model.checkpoint.refit is None else model.checkpoint.refit["folds"]
+    if made_of is None or any(made_of.get(fold) != sha for fold, sha in (folds or {}).items()):
+        raise EnsembleError(
+            f"{path} does not follow from the folds that the blend was made of, so the score of the blend is not that "
+            "of its procedure",
+            hint=f"{train}, then blend again",
+        )
+    return model
+
+
 def _unknown(text: str, root: Path) -> EnsembleError:
     runs = sorted(path.name for path in (root / "checkpoints").glob("*") if path.is_dir())
     blends = sorted(path.parent.name for path in (root / "runs" / "blends").glob("*/blend.toml"))
@@ -211,7 +281,7 @@ def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
                 hint=f"train the missing folds again: ensemble kfold -c runs/{first.run}/config.toml --resume",
             )
     run = RunModels(first.run, tuple(models), first.classes, first.target)
-    name = first.run if kind == "run" else f"{first.run}.fold{first.fold}"
+    name = first.run if kind == "run" else f"{first.run}.{first.part}"
     return PredictionSource(
         name,
         kind,
@@ -220,6 +290,7 @@ def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
         Combination((first.run,)),
         (run,),
         class_attributes=first.class_attributes,
+        refit=first.refit is not None,
     )
 
 
@@ -229,14 +300,15 @@ def _root_of(file: Path) -> Path | None:
     return blends.parent.parent if (blends.name, blends.parent.name) == ("blends", "runs") else None
 
 
-def _of_blend(path: Path, root: Path) -> PredictionSource:
+def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
     recipe = read_recipe(path)
-    runs = tuple(_run_of(run, recipe, path, root) for run in recipe.runs)
+    runs = tuple(_run_of(run, recipe, path, root, refit) for run in recipe.runs)
     attributes = recipe.class_attributes or next(
         (model.checkpoint.class_attributes for run in runs for model in run.models), {}
     )
+    name = path.resolve().parent.name
     return PredictionSource(
-        path.resolve().parent.name,
+        f"{name}.{ALL}" if refit else name,
         "blend",
         recipe.classes,
         recipe.target,
@@ -245,11 +317,17 @@ def _of_blend(path: Path, root: Path) -> PredictionSource:
         _ranking(path.parent / "blend.json", recipe),
         attributes,
         path.parent,
+        refit,
     )
 
 
-def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path) -> RunModels:
-    """Return the models of one run of a blend; every file must be the one that the blend was made of."""
+def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: bool) -> RunModels:
+    """Return the models of one run of a blend; every file must be the one that the blend was made of.
+
+    Parameters
+    ----------
+    refit : whether to return the model of all people, which must follow from the folds that the blend was made of.
+    """
     if run.joined:
         return RunModels(run.name, (), recipe.classes, recipe.target, joined=run.joined)
     folder = root / "checkpoints" / re.sub(r"#\d+$", "", run.run or run.name)
@@ -265,8 +343,8 @@ def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path) -> RunM
             f"{path}: the checkpoint of run '{run.name}' fold {missing[0]} is not known",
             hint="run ensemble blend again to rewrite it",
         )
-    models = []
-    for fold in run.folds:
+    models = [_load_refit(folder, {str(fold): expected[str(fold)] for fold in run.folds})] if refit else []
+    for fold in () if refit else run.folds:
         file = folder / f"fold{fold}.pt"
         if not file.is_file():
             raise EnsembleError(f"{path} needs {file}, which does not exist", hint=available_checkpoints(folder.parent))

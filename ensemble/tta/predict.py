@@ -101,6 +101,7 @@ class FoldPredictor:
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha={str(checkpoint.fold): self.sha},
             samples_sha=samples_sha(table.rows()),
+            teacher=_teacher(checkpoint),
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -123,6 +124,7 @@ class FoldPredictor:
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha=self.sha,
             samples_sha=samples_sha(table.rows()),
+            teacher=_teacher(checkpoint),
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 
@@ -190,6 +192,12 @@ class FoldPredictor:
                 views=views,
                 progress=advance,
             )
+
+
+def _teacher(checkpoint: Checkpoint) -> str | None:
+    """Return whose predictions the model learned; None if it learned only labels."""
+    teacher = checkpoint.recipe.get("teacher", "unknown" if "soft_sha" in checkpoint.recipe else None)
+    return teacher if isinstance(teacher, str) else None
 
 
 def _positions(table: SampleTable, checkpoint: Checkpoint, folds: Path) -> NDArray[np.int64]:

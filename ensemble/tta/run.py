@@ -104,6 +104,12 @@ def augment_folds(
         return tables[key]
 
     checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target, root / "checkpoints")}
+    for path, checkpoint in checkpoints.items():
+        if checkpoint.refit is not None:
+            raise EnsembleError(
+                f"{path} was trained on all people, so its views cannot be scored out of fold",
+                hint=f"ensemble tta {checkpoint.run} uses the models of the folds",
+            )
     first = next(iter(checkpoints.values())).architecture
     views = deduplicate_views(views, (first.height, first.width))
     logger.info("%d view%s: %s", len(views), "s" if len(views) > 1 else "", ", ".join(view.name for view in views))

@@ -117,6 +117,30 @@ class Recipe:
         "ce", "ce, wce, focal, ldam, bce, f1 or a sum, e.g. focal:gamma=1+.5*f1", TRAINING, metavar="L[+L]"
     )
     label_smoothing: float = setting(0.1, "share of the target spread over all classes", TRAINING, minimum=0, below=1)
+    soft_labels: Path | None = setting(
+        None,
+        "also learn these class probabilities of the training images, e.g. a blend's out-of-fold predictions",
+        TRAINING,
+        metavar="FILE.npy",
+    )
+    soft_weight: float | None = setting(
+        None,
+        "share of the soft labels in the loss; 1: without the labels of the table",
+        TRAINING,
+        shown="0.5 with soft_labels",
+        metavar="SHARE",
+        above=0,
+        maximum=1,
+    )
+    soft_temperature: float | None = setting(
+        None,
+        "temperature at which outputs and soft labels are compared; above 1: small probabilities count more",
+        TRAINING,
+        shown="1 with soft_labels",
+        metavar="T",
+        above=0,
+        maximum=100,
+    )
     augment: str | None = setting(
         None,
         "augmentation preset: none, light, standard or strong",
@@ -310,6 +334,7 @@ class Recipe:
             "augment": "standard",
             "warmup": 0.0 if self.schedule in RISING else 1.0,
             "weight_decay": default_weight_decay(self.opt),
+            **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
             **own,
         }
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason
@@ -574,6 +599,14 @@ def check(settings: Settings, recipe: Recipe) -> None:
     recipe.value_window()
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
+    for name in ("soft_weight", "soft_temperature"):
+        if getattr(recipe, name) is not None and recipe.soft_labels is None:
+            raise UsageError(f"`{name}` needs `soft_labels`, which is not given", hint="`soft_labels=FILE.npy`")
+    if recipe.soft_labels is not None and recipe.rebin:
+        raise UsageError(
+            "`soft_labels` and `rebin` contradict each other: soft labels are of the classes of the table",
+            hint="give one of them",
+        )
     if recipe.init is not None and recipe.init_run is not None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:

@@ -178,7 +178,7 @@ def _serve() -> None:
             send(
                 {
                     "event": "failed",
-                    "message": f"{job.run} fold {job.fold}: {type(error).__name__}: {reason[:300]}",
+                    "message": f"{job.title}: {type(error).__name__}: {reason[:300]}",
                     "hint": f"the traceback is in {job.fold_dir / 'error.txt'}",
                     "details": [],
                 }

@@ -37,6 +37,7 @@ _CONTENT = {
     "folds_sha": "folds",
     "images_sha": "images",
     "init_sha": "init",
+    "soft_sha": "soft_labels",
     "trained_sha": "trained",
 }
 
@@ -322,7 +323,12 @@ def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
     if a.sidecar.folds_sha != b.sidecar.folds_sha:
         notes.append("the folds differ: random variation of the split is part of the difference")
     notes += [
-        f"{one.run} is optimistic: its epoch was selected on the scored folds"
+        f"{one.run} is optimistic: "
+        + (
+            "its teachers have seen the scored people"
+            if one.sidecar.teacher
+            else "its epoch was selected on the scored folds"
+        )
         for one in (a, b)
         if one.selected_on_validation
     ]

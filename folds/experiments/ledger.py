@@ -87,6 +87,10 @@ _COST = _record(
         "threads": optional(integer(1)),
     }
 )
+# The model of all people; `test` is its score on labeled test images.
+_REFIT = _record(
+    {"epochs": integer(1), "seconds": NUMBER, "checkpoint_sha": TEXT, "test": optional(_SCORES)},
+)
 _TABLES: dict[str, dict[str, FieldType]] = {
     "run": {
         "run": FILE_SAFE,
@@ -109,6 +113,8 @@ _TABLES: dict[str, dict[str, FieldType]] = {
         "config_sha": TEXT,
         "changed": list_of(TEXT),
         "data": optional(TEXT),
+        "refit": optional(_REFIT),
+        "teacher": optional(TEXT),
     },
     "note": {"run": FILE_SAFE, "time": TEXT, "text": TEXT},
     REMOVED_KIND: {"run": FILE_SAFE, "time": TEXT},

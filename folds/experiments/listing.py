@@ -18,6 +18,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.comparison import changes_text, compare_runs, settings_of
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
+from folds.experiments.refit import refit_done
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Difference, Interval, interval_over_people
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "files deleted"
 CHANGED, BASELINE_CHANGED = "retrained since", "baseline retrained since"
+REFIT_CHANGED = "model of all people not in the ledger"
 UNFINISHED = "unfinished"
 BLEND = "blend"  # in the column arch
 
@@ -199,6 +201,7 @@ def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
 
 def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
     flags = ["optimistic"] if entry["optimistic"] else []
+    flags += [f"student of {entry['teacher']}"] if entry.get("teacher") else []
     baseline = entry.get("baseline")
     try:
         if (
@@ -206,11 +209,17 @@ def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
             or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]
         ):
             flags.append(CHANGED)
+        elif _refit_sha(refit_done(runs / entry["run"], entry["folds"])) != _refit_sha(entry.get("refit")):
+            flags.append(REFIT_CHANGED)
         if baseline is not None and (now := trained_folds(baseline["run"], runs)) and now != baseline["folds"]:
             flags.append(BASELINE_CHANGED)
     except (EnsembleError, OSError):
         flags.append("files damaged")
     return flags
+
+
+def _refit_sha(record: Mapping[str, Any] | None) -> str | None:
+    return None if record is None else record.get("checkpoint_sha")
 
 
 def _interval(value: Mapping[str, Any] | None, key: str, text: Callable[[Mapping[str, float]], str]) -> str:
@@ -234,7 +243,9 @@ def _against(listed: RunListing, text: Callable[[Mapping[str, Any]], str]) -> st
 
 
 def _folds(listed: RunListing) -> str:
-    return "" if listed.is_blend else f"{len(listed.entry['folds'])}/{listed.entry['k']}"
+    """Return ``5/5``, and ``5/5 + all`` with a model of all people."""
+    every = " + all" if listed.entry.get("refit") else ""
+    return "" if listed.is_blend else f"{len(listed.entry['folds'])}/{listed.entry['k']}{every}"
 
 
 def _commit(listed: RunListing) -> str:

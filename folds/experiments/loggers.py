@@ -222,12 +222,12 @@ class MLflow(Tracker):
         return self._ids[run]
 
     def _begin(self, job: Job) -> int:
-        written = self._client.get_metric_history(self._id(job.run), f"fold{job.fold}/{_METRIC_NAMES['loss']}")
+        written = self._client.get_metric_history(self._id(job.run), f"{job.part}/{_METRIC_NAMES['loss']}")
         return max((metric.step for metric in written), default=0)
 
     def _write(self, job: Job, epoch: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._client.log_metric(self._id(job.run), f"fold{job.fold}/{name}", value, step=epoch)
+            self._client.log_metric(self._id(job.run), f"{job.part}/{name}", value, step=epoch)
 
     def _entry(self, entry: Mapping[str, Any]) -> None:
         run_id = self._id(entry["run"])
@@ -325,7 +325,7 @@ def _texts(entry: Mapping[str, Any]) -> dict[str, str]:
         "varied": ", ".join(f"{name}: {before} → {after}" for name, (before, after) in baseline["varied"].items())
         if baseline
         else "",
-        "optimistic": "epoch selected on the scored fold" if entry["optimistic"] else "",
+        "optimistic": "epoch selected on the scored fold, or student of a blend" if entry["optimistic"] else "",
         "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
     }
     return {name: text for name, text in texts.items() if text}

@@ -23,6 +23,7 @@ from folds.experiments.comparison import (
     settings_of,
 )
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.refit import refit_done, refit_predictions
 from folds.experiments.summary import RunLike
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
@@ -160,33 +161,49 @@ def _header(run: str, runs: Path) -> dict[str, Any] | None:
     experiment = _experiment(folder)
     baseline = experiment.get("baseline")
     settings = settings_of(record)
-    return {
-        "run": run,
-        "folds": {str(fold): one["checkpoint_sha"] for fold, one in done.items()},
-        "k": record.get("k", len(done)),
-        "settings": settings,
-        "changed": [key for key, value in settings.items() if key in record and record[key] != default_of(key)],
-        "data": record.get("data"),
-        "hypothesis": experiment.get("hypothesis"),
-        "stated_after": experiment.get("stated_after"),
-        "baseline": None if baseline is None else {"run": baseline, "folds": trained_folds(baseline, runs)},
-        "table_sha": str(resolved.get("table_sha", "")),
-        "folds_sha": str(resolved.get("folds_sha", "")),
-        "config_sha": sha256_file(config),
-        "optimistic": any(one.get("optimistic") for one in done.values()),
-        "cost": {
-            "seconds": round(sum(float(one["seconds"]) for one in done.values()), 1),
-            "images": sum(one["images"] * one["epochs"] for one in done.values()),
-            "devices": sorted({one.get("device") or "unknown" for one in done.values()}),
-            "threads": max((one.get("threads") or 1 for one in done.values()), default=1),
-        },
-    }
+    shas = {str(fold): one["checkpoint_sha"] for fold, one in done.items()}
+    refit = _refit(folder, shas)
+    teacher = {"teacher": str(resolved["teacher"])} if resolved.get("teacher") else {}
+    return (
+        ({} if refit is None else {"refit": refit})
+        | teacher
+        | {
+            "run": run,
+            "folds": shas,
+            "k": record.get("k", len(done)),
+            "settings": settings,
+            "changed": [key for key, value in settings.items() if key in record and record[key] != default_of(key)],
+            "data": record.get("data"),
+            "hypothesis": experiment.get("hypothesis"),
+            "stated_after": experiment.get("stated_after"),
+            "baseline": None if baseline is None else {"run": baseline, "folds": trained_folds(baseline, runs)},
+            "table_sha": str(resolved.get("table_sha", "")),
+            "folds_sha": str(resolved.get("folds_sha", "")),
+            "config_sha": sha256_file(config),
+            "optimistic": any(one.get("optimistic") for one in done.values()),
+            "cost": {
+                "seconds": round(sum(float(one["seconds"]) for one in done.values()), 1),
+                "images": sum(one["images"] * one["epochs"] for one in done.values()),
+                "devices": sorted({one.get("device") or "unknown" for one in done.values()}),
+                "threads": max((one.get("threads") or 1 for one in done.values()), default=1),
+            },
+        }
+    )
+
+
+def _refit(folder: Path, folds: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the fields of the model of all people that do not need its predictions."""
+    done = refit_done(folder, folds)
+    if done is None:
+        return None
+    return {"epochs": done["epochs"], "seconds": done["seconds"], "checkpoint_sha": done["checkpoint_sha"]}
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     baseline = entry.get("baseline")
     compared = None if baseline is None else (baseline["run"], baseline["folds"])
-    return entry["folds"], entry["config_sha"], entry.get("hypothesis"), compared
+    refit = (entry.get("refit") or {}).get("checkpoint_sha")
+    return entry["folds"], entry["config_sha"], entry.get("hypothesis"), compared, refit
 
 
 def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
@@ -210,6 +227,10 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
     }
     if isinstance(sidecar.checkpoint_sha, Mapping):  # a fold trained just before a stop is not in the predictions yet
         entry["folds"] = dict(sidecar.checkpoint_sha)
+    if "refit" in header:
+        found = refit_predictions(runs, run)
+        if found is not None and found[1].rows.labels is not None:
+            entry["refit"] = header["refit"] | {"test": _measured(*found)}
     if header["baseline"] is not None:
         entry["baseline"] = header["baseline"] | _against(header["baseline"]["run"], run, runs)
     return entry

@@ -19,7 +19,7 @@ from typing import Any
 
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.ledger import REMOVED_KIND, RENAMED_KIND, append, ledger_file, now, read_ledger
-from folds.predictions.files import fold_files, oof_file, sidecar_path
+from folds.predictions.files import ALL, fold_files, oof_file, refit_file, sidecar_path
 from folds.predictions.named import BLENDS, is_blend, prediction_names
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.utils.files import (
@@ -134,10 +134,12 @@ class StoredRun:
         for path in () if self.blend else sorted(self.runs.glob("*/experiment.json")):
             if path.parent != self.folder and _json_or_nothing(path).get("baseline") == self.name:
                 found.append(f"the run {path.parent.name} (its baseline)")
-        for path in () if self.blend else sorted(self.runs.glob("*/config.toml")):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if path.parent != self.folder and f"init_run = {toml_value(self.name)}" in text:
+        for path in sorted(self.runs.glob("*/config.toml")):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if path.parent != self.folder and not self.blend and f"init_run = {toml_value(self.name)}" in lines:
                 found.append(f"the run {path.parent.name} (its initial weights)")
+            if path.parent != self.folder and f"teacher = {toml_value(self.title)}" in lines:
+                found.append(f"the run {path.parent.name} (its teacher)")
         return found
 
 
@@ -203,7 +205,7 @@ def move_run(stored: StoredRun, wanted: StoredRun) -> None:
     record: dict[str, Any] = {"operation": "move", "run": stored.name, "blend": stored.blend, "to": wanted.name}
     if wanted.root == stored.root:
         # The hashes before and after are for the ledger; a crash in between would lose those before.
-        record |= {"configs": {} if stored.blend else _config_hashes(stored, wanted)}
+        record |= {"configs": _config_hashes(stored, wanted)}
     else:
         record |= {"folder": str(wanted.root.absolute())}
     _perform(stored.root, record)
@@ -274,6 +276,9 @@ def _locked(*runs: StoredRun) -> Iterator[None]:
             for fold in sorted(int(p.name[4:]) for p in one.folder.glob("fold*") if p.name[4:].isdecimal()):
                 what = f"fold {fold} of the run {one.folder}"
                 stack.enter_context(exclusive_lock(lock_of(one.folder, fold), what, wait=LOCK_SECONDS))
+            if (one.folder / ALL).is_dir():
+                what = f"the model of all people of the run {one.folder}"
+                stack.enter_context(exclusive_lock(lock_of(one.folder, ALL), what, wait=LOCK_SECONDS))
         yield
     for one in runs:  # do not leave an empty folder that only held a lock
         with contextlib.suppress(OSError):
@@ -290,7 +295,7 @@ def _steps(root: Path, record: dict[str, Any]) -> None:
 
 def _remove(stored: StoredRun) -> None:
     for name in ("done.json", "state.pt"):
-        for folder in sorted(stored.folder.glob("fold*/")):
+        for folder in [*sorted(stored.folder.glob("fold*/")), stored.folder / ALL]:
             remove(folder / name)
     samples = _samples(stored.arrays())
     for path in stored.arrays():
@@ -316,15 +321,19 @@ def _move(stored: StoredRun, wanted: StoredRun, configs: dict[str, str] | None) 
             _move_folder(source, target)
     for path in sorted((wanted.runs / "tta" / wanted.name / "views").glob("*.json")) if not wanted.blend else ():
         _rename_in_sidecar(path, stored.name, wanted.name)
+    if not wanted.blend:
+        beside = sidecar_path(refit_file(wanted.runs, wanted.name))
+        _rename_in_sidecar(beside, f"{stored.name}.{ALL}", f"{wanted.name}.{ALL}")
     for path in (wanted.folder / "oof.json", wanted.folder / "test.json") if wanted.blend else ():
         _rename_in_sidecar(path, stored.name, wanted.name)
     if stored.runs != wanted.runs:
         _move_lines(stored, wanted)
     elif stored.name != wanted.name:
-        if not stored.blend:
-            _rename_references(stored, wanted)
+        _rename_references(stored, wanted)
         _rename_in_blends(stored, wanted)
-        if any(stored.ledger_lines()) and not (stored.blend and (stored.runs / stored.name).exists()):
+        # The lines of students name the hashes of records that were just changed.
+        lines = any(stored.ledger_lines()) or (stored.blend and bool(configs))
+        if lines and not (stored.blend and (stored.runs / stored.name).exists()):
             line = {"run": stored.name, "time": now(), "to": wanted.name, "configs": configs}
             append(ledger_file(stored.runs), RENAMED_KIND, line)
 
@@ -407,7 +416,12 @@ def _config_hashes(stored: StoredRun, wanted: StoredRun) -> dict[str, str]:
 
 
 def _renamed_config(text: bytes, own: bool, stored: StoredRun, wanted: StoredRun) -> bytes:
-    """Return a config.toml with the new name: as the name of the run, its folds, and initial weights of other runs."""
+    """Return a config.toml with the new name: as the name of the run, its folds, and the initial weights or the teacher
+    of other runs.
+    """
+    text = _renamed_teacher(text, stored, wanted)
+    if stored.blend:
+        return text
     folder = re.compile(rf'(?m)^(folds = "(?:.*/)?runs/){re.escape(stored.name)}(?=/folds\.csv"$)'.encode())
     changed = folder.sub(lambda found: found[1] + wanted.name.encode(), text)
     old, new = (f"init_run = {toml_value(one.name)}\n".encode() for one in (stored, wanted))
@@ -417,6 +431,14 @@ def _renamed_config(text: bytes, own: bool, stored: StoredRun, wanted: StoredRun
     name = f"name = {toml_value(wanted.name)}\n".encode()
     changed, found = re.subn(rb"(?m)^name = .*\n", lambda _: name, changed, count=1)
     return changed if found else name + changed
+
+
+def _renamed_teacher(text: bytes, stored: StoredRun, wanted: StoredRun) -> bytes:
+    end = r"/oof\.npy" if stored.blend else r"\.oof\.npy"
+    file = re.compile(rf'(?m)^(soft_labels = "(?:.*/)?runs/){re.escape(stored.title)}(?={end}"$)'.encode())
+    text = file.sub(lambda found: found[1] + wanted.title.encode(), text)
+    name = re.compile(rf"(?m)^teacher = {re.escape(toml_value(stored.title))}$".encode())
+    return name.sub(lambda found: f"teacher = {toml_value(wanted.title)}".encode(), text)
 
 
 def _rename_in_blends(stored: StoredRun, wanted: StoredRun) -> None:
@@ -512,5 +534,7 @@ def _place(path: Path) -> Place:
     elif path.parent.name == BLENDS:
         what = "the blend"
     else:
-        what = f"settings and {counted(sum(file.name == 'done.json' for file in files), 'trained fold')}"
+        done = [file.parent.name for file in files if file.name == "done.json"]
+        what = f"settings and {counted(len(done) - (ALL in done), 'trained fold')}"
+        what += ", and the model of all people" if ALL in done else ""
     return Place(path, what, size)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.experiments.refit import RefitSummary, summarize_refit
 from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import PredictionMetadata
@@ -52,6 +53,7 @@ class RunSummary:
     test : test score; None without test predictions or labels.
     seconds : training time, summed over the folds.
     fold_scores : score of each fold by the metric of `oof`, if that is not macro F1.
+    refit : the model of all people; None if there is none.
     """
 
     run: str
@@ -61,6 +63,7 @@ class RunSummary:
     test: ScoreReport | None
     seconds: float
     fold_scores: tuple[float, ...] = ()
+    refit: RefitSummary | None = None
 
     @property
     def scores(self) -> tuple[float, ...]:
@@ -77,6 +80,13 @@ class RunSummary:
         values = self.scores
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
+    def refit_lines(self) -> list[str]:
+        """Return what is known about the score of the model of all people; [] if there is none."""
+        if self.refit is None:
+            return []
+        title = f"{find_metric(self.oof.metric).title}{' (optimistic)' if self.selected_on_validation else ''}"
+        return self.refit.lines(self.oof.interval, title, len(self.folds))
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         middle, deviation = self.spread()
@@ -92,7 +102,8 @@ class RunSummary:
             "seconds": self.seconds,
             "optimistic": self.selected_on_validation,
         }
-        return record | {"test": None if self.test is None else self.test.to_dict()}
+        record |= {"test": None if self.test is None else self.test.to_dict()}
+        return record | ({} if self.refit is None else {"refit": self.refit.to_dict()})
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,9 @@ def summarize_run(
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
         () if metric == "macro_f1" else _fold_scores(oof[0], oof[1], metric),
+        summarize_refit(
+            run, {str(fold): str(done["checkpoint_sha"]) for fold, done in folds.items()}, runs, per_person, metric
+        ),
     )
 
 

@@ -20,7 +20,7 @@ from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
 from folds.models.multi_head import join_heads
-from folds.predictions.files import LABEL
+from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -74,7 +74,7 @@ _RECIPE = {
 # Every field is checked because a checkpoint may come from anywhere: `run` and `fold` become parts of paths.
 _FIELDS: dict[str, FieldType] = {
     "run": FILE_SAFE,
-    "fold": integer(0, 9999),
+    "fold": integer(0, 10000),
     "k": integer(0, 10000),
     "architecture": mapping_of(ANYTHING),
     "weights": mapping_of(FieldType("an ordinary tensor", lambda value: _is_tensor(value))),
@@ -96,6 +96,13 @@ _FIELDS: dict[str, FieldType] = {
     "validation_labels": optional(list_of(UNICODE)),
     "heads": optional(list_of(UNICODE)),
     "optimistic": optional(BOOL),
+    "refit": optional(mapping_of(ANYTHING)),
+}
+_NUMBERED = FieldType("the number of a fold", lambda value: isinstance(value, str) and value.isdecimal())
+_REFIT = {
+    "epochs": integer(1),
+    "fold_epochs": mapping_of(integer(1), _NUMBERED),
+    "folds": mapping_of(UNICODE, _NUMBERED),
 }
 _TUPLES = ("classes", "heads")
 _HASHES = ("training_hashes", "validation_hashes")
@@ -104,7 +111,7 @@ _HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of `checkpoints/<run>/fold<i>.pt`.
+    """The content of `checkpoints/<run>/fold<i>.pt`, or of ``all.pt``, the model that was trained on all people.
 
     Attributes
     ----------
@@ -116,8 +123,10 @@ class Checkpoint:
         (`hash_ids`).
     labels_sha : hash of the labels of the validation part (`hash_labels`); None if they were not recorded.
     heads : attributes with one head each; empty if the outputs are the classes.
-    selected_on_validation : whether something about the model was chosen on the validation part; ``optimistic`` in the
-        file.
+    selected_on_validation : whether the score of the validation part is optimistic: something was chosen on it, or
+        models that have seen it made the soft labels; ``optimistic`` in the file.
+    refit : of the model of all people: its epochs, the epochs of the folds that they follow from, and the hashes of
+        their checkpoints. Its `fold` is `k`, and it has no validation part, so nothing scores it out of fold.
     """
 
     run: str
@@ -139,6 +148,12 @@ class Checkpoint:
     labels_sha: str | None = None
     heads: tuple[str, ...] = ()
     selected_on_validation: bool = False
+    refit: Mapping[str, Any] | None = None
+
+    @property
+    def part(self) -> str:
+        """Return the name of its file without suffix: ``fold<i>``, or ``all``."""
+        return f"fold{self.fold}" if self.refit is None else ALL
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -226,9 +241,8 @@ def anonymous_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def train_again(checkpoint: Checkpoint) -> str:
     """Return the command that trains this fold again and keeps the other folds."""
-    return (
-        f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
-    )
+    what, fold = ("this fold", str(checkpoint.fold)) if checkpoint.refit is None else ("this model", ALL)
+    return f"train {what} again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {fold} --force"
 
 
 def _mismatches(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
@@ -258,6 +272,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     record["architecture"] = asdict(checkpoint.architecture)
     record["format"] = FORMAT
+    if checkpoint.refit is None:
+        del record["refit"]  # the files of folds stay as they were
     record |= {name: "".join(record[name]) for name in _HASHES}
     record["data"] = anonymous_data(checkpoint.data)
     record["recipe"] = {name: value for name, value in checkpoint.recipe.items() if name != "init"}  # a path
@@ -300,7 +316,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     checkpoint, folder = _checked(path, record), path.absolute().parent
     # A renamed run keeps its checkpoints as they are: then their folder has its name.
-    own = folder.parent.name == "checkpoints" and path.name == f"fold{checkpoint.fold}.pt" and is_file_safe(folder.name)
+    own = folder.parent.name == "checkpoints" and path.name == f"{checkpoint.part}.pt" and is_file_safe(folder.name)
     return replace(checkpoint, run=folder.name) if own else checkpoint
 
 
@@ -334,7 +350,8 @@ def wrong_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> 
     fields : types of the fields; the content of ``architecture``, ``images``, ``data`` and ``recipe`` is checked too.
     """
     wrong = validate_fields(record, fields)
-    for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
+    tables = {"architecture": _ARCHITECTURE, "images": _IMAGES, "data": _DATA, "recipe": _RECIPE, "refit": _REFIT}
+    for part, table in tables.items():
         if isinstance(record.get(part), Mapping) and part in fields:
             wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
     if not wrong and len(set(record["classes"])) < max(2, len(record["classes"])):
@@ -375,7 +392,10 @@ def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
             wrong.append(f"'{name}' is missing, expected text")
         elif text is not None and re.fullmatch(rf"(?:[0-9a-f]{{{_HASH_DIGITS}}})*", text) is None:
             wrong.append(f"'{name}' is {shown(text)}, expected hashes of {_HASH_DIGITS} digits each")
-    if not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
+    if record.get("refit") is not None:
+        if record["fold"] != record["k"] or ids or record.get("validation_hashes"):
+            wrong.append("a model of all people has no validation rows, and no fold")
+    elif not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
         wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
     return wrong
 

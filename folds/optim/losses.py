@@ -12,6 +12,7 @@ is defined on a whole batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -27,7 +28,11 @@ PerClass = Callable[[Tensor], Tensor]
 
 
 def build_loss(
-    expression: str, label_smoothing: float, counts: Tensor | None = None, epoch_fraction: float = 0.0
+    expression: str,
+    label_smoothing: float,
+    counts: Tensor | None = None,
+    epoch_fraction: float = 0.0,
+    smooth: bool = True,
 ) -> Loss:
     """Return the loss of an expression as a function of logits and targets.
 
@@ -40,12 +45,14 @@ def build_loss(
     counts : (classes,) training images of each class, on the device of the logits; 0 is allowed. `ldam` and every term
         with weights need it.
     epoch_fraction : share of the epochs that are finished; weights with ``drw`` apply from that share on.
+    smooth : False for no label smoothing in any term, also where the expression has one: targets are soft already.
 
     Raises
     ------
     UsageError : `expression` is invalid, or it needs `counts` and there are none.
     """
     terms = parse_loss(expression, label_smoothing).terms
+    terms = terms if smooth else tuple(replace(term, smoothing=0.0) for term in terms)
     parts = [(term.factor, _build(term, counts, epoch_fraction)) for term in terms]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_weighted_sum, parts=parts)
 

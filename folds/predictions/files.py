@@ -40,6 +40,7 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
+ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
@@ -66,6 +67,7 @@ _FIELDS = {
     "samples_sha": optional(UNICODE),
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
+    "teacher": optional(ONE_LINE),
     "arch": optional(ONE_LINE),
     "seed": optional(integer(0)),
     "repeat": optional(integer(0)),
@@ -105,6 +107,8 @@ class PredictionMetadata:
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
+    # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
+    teacher: str | None = None
 
 
 def sidecar_path(path: Path) -> Path:
@@ -194,6 +198,8 @@ def _to_json(
         record["trained_on"] = (
             dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
         )
+    if sidecar.teacher is not None:
+        record["teacher"] = sidecar.teacher
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -253,6 +259,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
         decision=record.get("decision"),
+        teacher=record.get("teacher"),
     )
 
 
@@ -295,6 +302,14 @@ def fold_files(runs: Path, run: str) -> dict[int, Path]:
     name = re.compile(re.escape(run) + r"\.fold(\d+)\.test\.npy")
     found = {int(match[1]): path for path in runs.glob("*.test.npy") if (match := name.fullmatch(path.name))}
     return dict(sorted(found.items()))
+
+
+def refit_file(runs: Path, run: str) -> Path:
+    """Return ``runs/<run>/all/test.npy``, the test predictions of the model that was trained on all people.
+
+    They are not beside those of the folds, so that no pattern and no mean over folds takes them for a fold.
+    """
+    return runs / run / ALL / "test.npy"
 
 
 def read_array(path: Path) -> NDArray[np.floating]:

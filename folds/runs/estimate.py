@@ -37,7 +37,9 @@ def estimate_seconds(plan: Plan) -> float | None:
                 training = math.ceil(len(run.assignment.training_index(fold)) / batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
                 total += run.recipe.epochs * (training + _VALIDATION * validation) * measured[key]
-    slots = max(1, min(len(plan.placement.devices), len(plan.runs) * len(plan.folds)))
+            if plan.refit:  # at most the epochs of a fold, of all people
+                total += run.recipe.epochs * math.ceil(len(run.assignment) / batch) * measured[key]
+    slots = max(1, min(len(plan.placement.devices), plan.trainings))
     return total / slots
 
 

@@ -7,8 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 
 from folds.execution.local import train_on_this_machine
 from folds.execution.progress_log import Report
+from folds.predictions.files import ALL
 from folds.runs.plan import Plan
 from folds.runs.publish import write_predictions
+from folds.runs.refit import write_refit_predictions
 from folds.training.job import LOCK_SECONDS, Job, Outcome, lock_of
 from folds.utils.files import remove_stale_temporaries
 from folds.utils.locks import exclusive_lock, remove_stale_locks
@@ -30,6 +32,10 @@ def lock_runs(plan: Plan) -> Iterator[None]:
                     lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS
                 ):
                     remove_stale_temporaries(run.runs, f"{run.name}.fold{fold}.test.")
+            with exclusive_lock(
+                lock_of(run.folder, ALL), f"the model of all people of the run {run.folder}", wait=LOCK_SECONDS
+            ):
+                remove_stale_temporaries(run.refit_folder)
             remove_stale_temporaries(run.runs, f"{run.name}.oof.")
             remove_stale_temporaries(run.folder)
         for folder in {run.runs for run in plan.runs}:
@@ -47,6 +53,7 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
     """
     for run in plan.runs:
         write_predictions(plan, run)  # folds that an interrupted command has finished
+        write_refit_predictions(plan, run)
     by_name = {run.name: run for run in plan.runs}
     outcomes = (
         _on_cluster(plan, jobs, report)
@@ -56,7 +63,8 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
     with contextlib.closing(outcomes):  # ends the workers if the caller stops
         for outcome in outcomes:
             if outcome.result is not None:
-                write_predictions(plan, by_name[outcome.job.run])
+                publish = write_predictions if outcome.job.refit is None else write_refit_predictions
+                publish(plan, by_name[outcome.job.run])
             yield outcome
 
 

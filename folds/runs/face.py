@@ -18,6 +18,7 @@ from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
 from folds.execution.placement import Execution
 from folds.experiments.loggers import open_tracker
+from folds.predictions.files import ALL
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
@@ -38,7 +39,7 @@ from folds.utils.arguments import (
 )
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
-from folds.utils.schema import ANYTHING, FILE_SAFE, optional
+from folds.utils.schema import ANYTHING, FILE_SAFE, either, named, one_of, optional
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 _KINDS = {
     "folds": optional(SPLIT),
-    "fold": optional(FOLDS),
+    "fold": optional(named(either(one_of(ALL), FOLDS), f"{FOLDS.expected}, or 'all'")),
     "sweep": optional(mapping_to(list_of(ANYTHING, "values"), "setting → list of values")),
     **dict.fromkeys(("resume", "force", "strict", "per_person"), FLAG),
     **dict.fromkeys(("baseline", "hypothesis", "logger", "ray_address"), optional(NAME)),
@@ -64,7 +65,7 @@ def kfold(
     data: Data | None = None,
     *,
     folds: FoldAssignment | str | Path | None = None,
-    fold: int | Sequence[int] | None = None,
+    fold: int | Sequence[int] | str | None = None,
     sweep: Mapping[str, Sequence[Any]] | None = None,
     config: str | Path | None = None,
     resume: bool = True,
@@ -93,11 +94,12 @@ def kfold(
         data.
     folds : an existing split: the result of `split` or `load_folds`, a file, or a column of the table; None to make
         one.
-    fold : the folds to train; None for all.
+    fold : the folds to train; None for all folds; ``"all"`` for all folds and one model on all people, with as many
+        epochs as the folds say (`Run.refit`).
     sweep : setting → values; one run is trained for each combination, and compared with the first.
     config : TOML file of settings; keywords take precedence. ``ensemble.toml`` is read only if it is named here.
     resume : continue existing runs; if False, an existing run is an error.
-    force : retrain existing runs from scratch.
+    force : retrain existing runs from scratch; with ``fold="all"`` only the model of all people.
     strict : treat warnings about the data and the folds as errors, raised before anything is written.
     per_person : average the probabilities of each person's images before scoring.
     baseline : run that all runs are compared with.
@@ -144,7 +146,8 @@ def kfold(
     plan = build_plan(
         own,
         recipe,
-        folds=None if fold is None else fold_list(fold),
+        folds=None if fold is None or isinstance(fold, str) else fold_list(fold),
+        refit=isinstance(fold, str),
         execution=Execution(devices, jobs, backend, ray_address, save_every),
         force=force,
         variants=variants,
@@ -164,7 +167,7 @@ def kfold(
     )
     if trained.failed:
         lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
-        of = counted(len(plan.runs) * len(plan.folds), "fold")
+        of = counted(plan.trainings, "training" if plan.refit else "fold")
         raise FoldsFailed(
             f"{len(trained.failed)} of {of} failed; the other folds are saved",
             hint="the same call tries the failed folds again",

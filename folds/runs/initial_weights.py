@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
+from folds.predictions.files import ALL
 from folds.runs.run import Run
 from folds.utils.files import sha256_bytes
 
@@ -28,16 +29,22 @@ class InitialWeights:
     sha : hash of the settings of `init_run`, the same for all folds; "" without `init_run`.
     selected_on_validation : whether something about these weights was chosen on the scored folds.
     warnings : possible problems with the weights.
+    refit : the checkpoint of all people of `init_run`, from which that of this run starts; None if there is none.
     """
 
     paths: Mapping[int, Path] = field(default_factory=dict)
     sha: str = ""
     selected_on_validation: bool = False
     warnings: tuple[str, ...] = ()
+    refit: Path | None = None
 
 
-def find_initial_weights(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWeights]:
+def find_initial_weights(runs: Sequence[Run], folds: Sequence[int], refit: bool = False) -> dict[str, InitialWeights]:
     """Return the initial weights of each run by name; log warnings.
+
+    Parameters
+    ----------
+    refit : whether one model of each run is trained on all people.
 
     Raises
     ------
@@ -51,6 +58,8 @@ def find_initial_weights(runs: Sequence[Run], folds: Sequence[int]) -> dict[str,
         found[run.name] = InitialWeights()
         if run.recipe.init_run is not None:
             found[run.name] = _of_run(run, run.recipe.init_run, folds)
+            if refit:
+                found[run.name] = replace(found[run.name], refit=_refit_of(run, run.recipe.init_run))
         elif run.recipe.init is not None:
             init = run.recipe.init
             if init not in files:
@@ -109,6 +118,24 @@ def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
             hint=f"train {name} again with `force=True`",
         )
     return InitialWeights(paths, "".join(shas), selected_on_validation)
+
+
+def _refit_of(run: Run, name: str) -> Path:
+    """Return the checkpoint of all people of another run, from which a model of all people starts."""
+    path = run.checkpoints / name / f"{ALL}.pt"
+    if not path.is_file():
+        raise EnsembleError(
+            f"`init_run={name}`: the model of all people of {run.name} starts from that of {name}, and {path} does not "
+            "exist",
+            hint=f"train it first: ensemble kfold -c runs/{name}/config.toml --fold {ALL}",
+        )
+    checkpoint = load_checkpoint(path)
+    if checkpoint.refit is None or checkpoint.folds_sha != run.assignment.sha:
+        raise EnsembleError(
+            f"`init_run={name}`: {path} was trained on other people or folds",
+            hint=f"use the same `data`, `k` and `seed`, or `folds=runs/{name}/folds.csv`",
+        )
+    return path
 
 
 def _sha(checkpoint: Checkpoint) -> str:

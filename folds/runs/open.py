@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
 from folds.data.sources import FOUND
@@ -22,6 +24,7 @@ from folds.splits.assignment import save_folds
 from folds.training.amp import recorded_amp
 from folds.training.job import Job
 from folds.training.resolve import trained_labels
+from folds.training.soft_labels import SoftLabels, soft_labels_of
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.utils.progress import SILENT, Advance, Progress
@@ -38,6 +41,9 @@ _LATER_FIELDS = (
     "skip_unusable",
     "max_pixels",
 )
+# Settings that checkpoints of runs without soft labels do not record, so that they stay as they were.
+_SOFT = ("soft_labels", "soft_weight", "soft_temperature")
+SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
 
@@ -57,6 +63,7 @@ class OpenedRun:
     record : content of its config.toml.
     amp : number format of the training.
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
+    soft_labels : soft label of each sample; None without them.
     """
 
     run: Run
@@ -64,6 +71,21 @@ class OpenedRun:
     record: str
     amp: str
     training_labels: list[str] | None
+    soft_labels: SoftLabels | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The jobs of a plan.
+
+    Attributes
+    ----------
+    jobs : the remaining folds, longest first.
+    templates : run → its first fold as a job, trained or not.
+    """
+
+    jobs: list[Job]
+    templates: Mapping[str, Job]
 
 
 def prepare_jobs(
@@ -74,6 +96,18 @@ def prepare_jobs(
     progress: Progress = SILENT,
     decoded: Callable[[Images], None] | None = None,
 ) -> list[Job]:
+    """Prepare a plan (`prepare`) and return the remaining jobs of its folds."""
+    return prepare(plan, resume=resume, force=force, progress=progress, decoded=decoded).jobs
+
+
+def prepare(
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+    decoded: Callable[[Images], None] | None = None,
+) -> Prepared:
     """Decode the images, write the run folders, and return the remaining jobs, longest first.
 
     A warning is logged if a run that is not finished was started with different versions.
@@ -98,7 +132,8 @@ def prepare_jobs(
     versions = environment()
     for one in opened:
         _write_run(plan, one, versions, force)
-    return _list_jobs(plan, opened, versions)
+    jobs = {one.run.name: _job(plan, one, versions) for one in opened}
+    return Prepared(_list_jobs(plan, opened, jobs, versions), jobs)
 
 
 def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSettings, Images]:
@@ -126,16 +161,19 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
     if run.recipe.amp == "auto" and plan.placement.kind != "cpu":
         amp = recorded_amp(run.folder) or amp
     training_labels = trained_labels(run.recipe, plan.table)
-    record = _record(plan, run, images, amp, training_labels)
+    soft = soft_labels_of(run.recipe, plan.table, run.target)
+    record = _record(plan, run, images, amp, training_labels, soft)
     if not (force and plan.trains_all_folds):
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, amp, training_labels)
+    return OpenedRun(run, images, record, amp, training_labels, soft)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
     """Remove the folds to retrain, and write the folder of a new run, config.toml last."""
     run = one.run
-    if force:
+    if force and plan.refit:
+        run.remove_refit()
+    elif force:
         run.remove(plan.folds)
     if (run.folder / "config.toml").exists():
         return
@@ -143,14 +181,19 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     write_json(run.folder / "environment.json", versions)
     if one.training_labels is not None:
         write_atomic(run.folder / TRAINED, csv_text({"id": plan.table.ids.tolist(), "label": one.training_labels}))
+    if one.soft_labels is not None:
+        values = one.soft_labels.values
+        write_atomic(run.folder / SOFT, lambda file: np.save(file, values, allow_pickle=False))
     write_atomic(run.folder / "config.toml", one.record)
 
 
-def _list_jobs(plan: Plan, opened: Sequence[OpenedRun], versions: dict[str, str]) -> list[Job]:
+def _list_jobs(
+    plan: Plan, opened: Sequence[OpenedRun], first: Mapping[str, Job], versions: dict[str, str]
+) -> list[Job]:
     """Return the jobs of untrained folds, longest first, so that all slots finish at about the same time."""
     jobs: list[tuple[int, Job]] = []
     for one in opened:
-        run, job = one.run, _job(plan, one, versions)
+        run, job = one.run, first[one.run.name]
         weights = plan.initial_weights.get(run.name, InitialWeights())
         for fold in plan.folds:
             if run.done(fold) is not None:
@@ -180,7 +223,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         pixels=str(train.path),
         test_pixels=str(test.path) if test else None,
         architecture=asdict(run.architecture),
-        recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
+        recipe={
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in _without_open(asdict(run.recipe), _SOFT).items()
+            if key != "soft_labels"  # a path; `soft_labels` and `teacher` of the job are what was read from it
+        },
         images=_without_open(asdict(run.image_settings), ("max_pixels",)),
         data={
             key: str(value) if isinstance(value, Path) else value
@@ -195,6 +242,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         save_seconds=plan.execution.save_seconds,
         versions=versions,
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
+        soft_labels=None if one.soft_labels is None else str(run.folder / SOFT),
+        teacher={} if one.soft_labels is None else one.soft_labels.record(),
         selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
 
@@ -204,7 +253,14 @@ def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any
     return {key: value for key, value in values.items() if key not in names or value is not None}
 
 
-def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Sequence[str] | None) -> str:
+def _record(
+    plan: Plan,
+    run: Run,
+    images: Images,
+    amp: str,
+    training_labels: Sequence[str] | None,
+    soft: SoftLabels | None,
+) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
     settings = replace(
@@ -231,6 +287,7 @@ def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Seq
         "init_run_sha": plan.initial_weights.get(run.name, InitialWeights()).sha or None,
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
+        **({} if soft is None else soft.record()),
         "amp": amp,
         "device": plan.placement.kind,
         "threads": plan.placement.threads,

@@ -26,6 +26,7 @@ from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
+from folds.training.soft_labels import soft_label_warnings, soft_labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Plan:
     Attributes
     ----------
     folds : the folds to train.
+    refit : whether to train one model on all people as well, after the folds.
     built_in : whether the data are synthetic.
     initial_weights : run name → its initial weights.
     root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
@@ -54,6 +56,7 @@ class Plan:
     initial_weights: Mapping[str, InitialWeights] = field(default_factory=dict)
     root: Path = Path()
     warnings: tuple[str, ...] = ()
+    refit: bool = False
 
     @property
     def table(self) -> SampleTable:
@@ -71,9 +74,19 @@ class Plan:
         return tuple(dict.fromkeys(run.assignment for run in self.runs))
 
     @property
+    def forced_folds(self) -> tuple[int, ...]:
+        """Return the folds that `force` trains again: with a refit none, because it keeps the folds."""
+        return () if self.refit else self.folds
+
+    @property
     def trains_all_folds(self) -> bool:
-        """Return whether the plan includes all folds."""
-        return self.runs[0].has_all(self.folds)
+        """Return whether `force` trains all folds again."""
+        return self.runs[0].has_all(self.forced_folds)
+
+    @property
+    def trainings(self) -> int:
+        """Return the number of trainings: the folds of all runs, and their models of all people."""
+        return len(self.runs) * (len(self.folds) + self.refit)
 
     @property
     def image_cache(self) -> Path:
@@ -83,7 +96,10 @@ class Plan:
     def check_not_started(self, resume: bool = False, force: bool = False) -> None:
         """Raise EnsembleError if a run exists and neither `resume` nor `force` is given."""
         for run in self.runs:
-            run.check_not_started(self.folds, resume, force)
+            if self.refit:
+                run.check_refit_not_started(resume, force)
+            else:
+                run.check_not_started(self.folds, resume, force)
 
 
 def build_plan(
@@ -99,6 +115,7 @@ def build_plan(
     root: Path = Path(),
     found_folds: Path | None = None,
     k_given: bool = False,
+    refit: bool = False,
 ) -> Plan:
     """Read the table, split it, resolve the architectures and name the runs; return the plan.
 
@@ -116,6 +133,7 @@ def build_plan(
     found_folds : a file of folds that the user did not name, such as ./folds.csv. It is used if it fits the table and
         `settings`; whether and why is logged.
     k_given : whether the number of folds was chosen, so that `found_folds` must have it.
+    refit : whether to train one model on all people as well, after the folds, which must be all folds.
     """
     # Check names before anything is read or trained.
     execution = execution or Execution()
@@ -140,11 +158,12 @@ def build_plan(
     # weights of one's own say that the full model is meant.
     small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
     runs = make_runs(settings, resolved, assignments, small, root, check)
-    weights = find_initial_weights(runs, selected)
+    weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
-    recorded = RecordedResources() if force and runs[0].has_all(selected) else recorded_start(runs)
+    retrains = force and not refit and runs[0].has_all(selected)
+    recorded = RecordedResources() if retrains else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
     if built_in:
@@ -162,6 +181,7 @@ def build_plan(
         weights,
         root,
         tuple(warnings),
+        refit,
     )
 
 
@@ -170,6 +190,7 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     lines: list[str] = []
     for recipe in recipes:
         validate_recipe(recipe)
+        lines += soft_label_warnings(recipe)
         resolve_amp(recipe.amp, device)
         slow = amp_warning(recipe.amp, device)
         lines += [slow] if slow else []
@@ -182,6 +203,7 @@ def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)
     trained_labels(recipe, table)
+    soft_labels_of(recipe, table, target)
     return recipe, target
 
 

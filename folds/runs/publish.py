@@ -44,6 +44,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
         repeat=run.assignment.repeat,
         folds_sha=run.assignment.sha,
         checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
+        teacher=finished[0][1].get("teacher"),
     )
     path = oof_file(run.runs, run.name)
     if not _published(path, shared):

@@ -15,9 +15,10 @@ from folds.experiments.ledger import ledger_file, read_ledger
 from folds.experiments.listing import RunListing
 from folds.experiments.listing import list_runs as list_entries
 from folds.experiments.record import baseline_records
+from folds.experiments.refit import refit_done
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.intervals import Interval
-from folds.predictions.files import fold_files, oof_file
+from folds.predictions.files import ALL, fold_files, oof_file, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.arguments import NAME, PATH, check_arguments
@@ -86,6 +87,12 @@ class TrainedRun(Displayed):
         return {fold: path for fold in self.trained if (path := folder / f"fold{fold}.pt").exists()}
 
     @property
+    def refit(self) -> TrainedRefit | None:
+        """Return the model of all people (``kfold(..., fold="all")``); None if there is none."""
+        done = refit_done(self.folder)
+        return None if done is None else TrainedRefit(self.name, done["epochs"], self.root)
+
+    @property
     def folds(self) -> FoldAssignment:
         """Return the split of the run."""
         return load_folds(self.folder / "folds.csv")
@@ -128,6 +135,33 @@ class TrainedRun(Displayed):
 
 
 Run = TrainedRun  # the public name
+
+
+@dataclass(frozen=True)
+class TrainedRefit:
+    """The model of a run that was trained on all people. It has no out-of-fold predictions, and no score of its own
+    without labeled test images.
+
+    Attributes
+    ----------
+    run : name of the run; `predict(run, images, fold="all")` predicts with this model.
+    epochs : its epochs, which follow from the folds.
+    """
+
+    run: str
+    epochs: int
+    root: Path = Path()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Return ``checkpoints/<run>/all.pt``."""
+        return self.root / "checkpoints" / self.run / f"{ALL}.pt"
+
+    @property
+    def test(self) -> Predictions | None:
+        """Return the test predictions; None without test samples."""
+        path = refit_file(self.root / "runs", self.run)
+        return read_predictions(path) if path.is_file() else None
 
 
 class Runs(Mapping[str, TrainedRun], Displayed):
@@ -268,6 +302,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
         rows.append([name, f"{len(one.folds)}/{one.k}", *_cells(one, with_test)])
     rows += [[f"{one.name}, mean of {len(one.runs)}", str(len(one.folds)), *_cells(one, with_test)] for one in pooled]
     notes = [f"{summaries[0].oof.interval.people:,} people"] if summaries else []
+    notes += [line for one in summaries for line in one.refit_lines()]
     warnings = dict.fromkeys(one.oof.interval.warning for one in summaries)
     notes += [f"warning: {warning}" for warning in warnings if warning]
     return Table(title, header, rows, notes)

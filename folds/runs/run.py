@@ -15,7 +15,7 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models.factory import Architecture
-from folds.predictions.files import fold_files, oof_file, sidecar_path
+from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.utils.files import read_json, remove
 
@@ -31,6 +31,7 @@ _NOT_COMPARED = {
     "split",
     "person_regex",
     "init",
+    "soft_labels",
     "resolved",
     "name",
 }
@@ -41,6 +42,8 @@ _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs"}
+# Soft labels are compared by their hash; a blend can be renamed.
+_NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
 _RESOLVED = "resolved "
 _DEVICE = f"{_RESOLVED}device"
 _DONE: dict[str, type | tuple[type, ...]] = {
@@ -103,6 +106,16 @@ class Run:
         """Return ``checkpoints/<run>/fold<i>.pt``."""
         return self.checkpoints / self.name / f"fold{fold}.pt"
 
+    @property
+    def refit_folder(self) -> Path:
+        """Return ``runs/<run>/all``, the folder of the model that is trained on all people."""
+        return self.folder / ALL
+
+    @property
+    def refit_checkpoint(self) -> Path:
+        """Return ``checkpoints/<run>/all.pt``."""
+        return self.checkpoints / self.name / f"{ALL}.pt"
+
     def done(self, fold: int) -> dict[str, Any] | None:
         """Return the content of done.json of a fold; None if the fold is not trained yet.
 
@@ -146,8 +159,23 @@ class Run:
                     hint="use another `name`, or `force=True` to replace it",
                 )
 
+    def check_refit_not_started(self, resume: bool = False, force: bool = False) -> None:
+        """Raise EnsembleError if the model of all people, or a fold that it still needs, exists in part.
+
+        Finished folds of the run are no obstacle: their settings are compared, and they are not trained again. `force`
+        trains only the model of all people from scratch.
+        """
+        missing = [fold for fold in range(self.assignment.k) if self.done(fold) is None]
+        self.check_not_started(missing, resume or force)
+        if self.refit_folder.exists() and not resume and not force:
+            state = "is trained" if (self.refit_folder / "done.json").exists() else "has been started"
+            raise EnsembleError(
+                f"the model of all people of the run {self.folder} exists: it {state}",
+                hint="`resume=True` continues it, `force=True` trains this model from scratch and keeps the folds",
+            )
+
     def _results(self) -> list[Path]:
-        checkpoints = sorted((self.checkpoints / self.name).glob("fold*.pt"))
+        checkpoints = [*sorted((self.checkpoints / self.name).glob("fold*.pt")), self.refit_checkpoint]
         return [oof_file(self.runs, self.name), *fold_files(self.runs, self.name).values(), *checkpoints]
 
     def check_same_settings(self, record: str) -> None:
@@ -201,7 +229,8 @@ class Run:
     def remove(self, folds: Sequence[int]) -> None:
         """Remove these folds; if they are all folds, remove the whole run, so that it can start with other settings.
 
-        TTA predictions of the removed models are removed as well. The files done.json are removed first, then the saved
+        TTA predictions of the removed models are removed as well, and the model of all people, which follows from all
+        folds. The files done.json are removed first, then the saved
         states: after an interruption at any point, no remaining fold looks finished, and none is continued with other
         settings.
 
@@ -215,6 +244,7 @@ class Run:
         for name in ("done.json", "state.pt"):
             for fold_dir in fold_dirs:
                 remove(fold_dir / name)
+        self.remove_refit()  # after a stop before it, what is left of it is not that of the new folds (`refit_done`)
         test_files = [path for fold, path in tests.items() if all_folds or fold in folds]
         oof_files = oof_file(self.runs, self.name), oof_file(tta, self.name)
         for path in [oof_files[0], *test_files, oof_files[1], *fold_files(tta, self.name).values()]:
@@ -223,6 +253,11 @@ class Run:
             remove(sidecar_path(path))
         checkpoints = [self.checkpoints / self.name] if all_folds else [self.checkpoint(fold) for fold in folds]
         for path in [tta / self.name, *fold_dirs, *checkpoints, *([self.folder] if all_folds else [])]:
+            remove(path)
+
+    def remove_refit(self) -> None:
+        """Remove the model of all people; a removal that was interrupted leaves nothing that looks finished."""
+        for path in (self.refit_folder / "done.json", self.refit_folder, self.refit_checkpoint):
             remove(path)
 
     def has_all(self, folds: Sequence[int]) -> bool:

@@ -15,8 +15,9 @@ from folds.experiments.loggers import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
 from folds.runs.execute import lock_runs, train
-from folds.runs.open import Images, prepare_jobs
+from folds.runs.open import Images, Prepared, prepare
 from folds.runs.plan import Plan
+from folds.runs.refit import refit_jobs
 from folds.runs.run import Run
 from folds.training.job import Job, Outcome
 from folds.utils.progress import SILENT, Progress
@@ -89,13 +90,16 @@ def train_runs(
     tracker = tracker or Tracker()
     git = git_state(plan.root)  # before the training, because the code may be edited meanwhile
     with lock_runs(plan):
-        jobs = _open(plan, resume, force, strict, progress)
+        prepared = _open(plan, resume, force, strict, progress)
         for run in plan.runs:
             save_hypothesis(run, hypothesis)
-        if not jobs:
+        if not prepared.jobs:
             logger.info("all folds are trained already")
         with tracker:
-            failed = _train(plan, jobs, tracker, progress)
+            failed = _train(plan, prepared.jobs, tracker, progress)
+            if plan.refit:
+                jobs = refit_jobs(plan, prepared.templates, [one.job.run for one in failed])
+                failed += _train(plan, jobs, tracker, progress) if jobs else []
             for entry in _enter_in_ledger(plan, git):
                 tracker.entry(entry)
     return score_runs(plan, failed, per_person)
@@ -109,7 +113,7 @@ def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = Fa
     return TrainingResult(plan, summaries, pooled, compared, list(failed))
 
 
-def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progress) -> list[Job]:
+def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progress) -> Prepared:
     """Prepare the jobs, with the audit of the images before anything is written."""
     findings: list[Finding] = []
 
@@ -118,9 +122,9 @@ def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progres
         if strict:
             check_strict(plan.warnings, findings)
 
-    jobs = prepare_jobs(plan, resume=resume, force=force, progress=progress, decoded=audit)
+    prepared = prepare(plan, resume=resume, force=force, progress=progress, decoded=audit)
     log_findings(findings)
-    return jobs
+    return prepared
 
 
 def _train(plan: Plan, jobs: Sequence[Job], tracker: Tracker, progress: Progress) -> list[Outcome]:
@@ -146,9 +150,10 @@ def _log_outcome(outcome: Outcome) -> None:
     elif outcome.result is not None:
         done = outcome.result
         others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
+        scores = f"{others}macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if "fold" in done else ""
         logger.info(
-            f"{outcome.job.title}: {others}macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
-            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"
+            f"{outcome.job.title}: {scores}{duration(done['seconds'])} "
+            f"({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"
         )
 
 

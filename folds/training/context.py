@@ -23,6 +23,7 @@ from folds.models.factory import Architecture
 from folds.models.inference import Change, PixelSource, predict_logits
 from folds.models.multi_head import join_heads
 from folds.optim.schedules import Schedule
+from folds.training.criterion import SoftTargets
 from folds.training.job import Job
 from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
@@ -36,11 +37,12 @@ class FoldContext:
     ----------
     labels : (images,) indices of the predicted classes.
     training_labels : (images, heads) class index of each head.
-    training, validation : rows of the two parts.
+    training, validation : rows of the two parts; a refit trains on all rows and has no validation part.
     epochs : sampler of the rows of each epoch.
     augmentations : the augmentations in use.
     augmentation_index : (images,) index of the augmentation of each image.
     amp : ``bf16``, ``fp16`` or ``off``.
+    soft_labels : (images, outputs) probabilities to learn as well; None without them.
     """
 
     job: Job
@@ -58,6 +60,7 @@ class FoldContext:
     transform: TransformPool | None
     amp: str
     channels_last: bool
+    soft_labels: NDArray[np.float32] | None = None
 
     @property
     def device(self) -> str:
@@ -71,8 +74,13 @@ class FoldContext:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether something about the model was chosen on the scored fold, which makes the score optimistic."""
-        return self.recipe.selected_on_validation or self.job.selected_on_validation
+        """Return whether the score of the fold is optimistic.
+
+        Something about the model was chosen on the fold; or soft labels are predictions of models that have seen its
+        people (docs/distill.md).
+        """
+        selected = self.recipe.selected_on_validation or self.job.selected_on_validation
+        return selected or self.job.soft_labels is not None
 
     @property
     def steps(self) -> int:
@@ -86,6 +94,14 @@ class FoldContext:
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the rows of each step of an epoch."""
         return np.array_split(self.epochs.rows(epoch), self.steps)
+
+    @property
+    def soft_targets(self) -> SoftTargets | None:
+        """Return how soft labels enter the loss; None without them."""
+        recipe = self.recipe
+        if self.soft_labels is None or recipe.soft_weight is None or recipe.soft_temperature is None:
+            return None
+        return SoftTargets(recipe.soft_weight, recipe.soft_temperature)
 
     @property
     def mixing(self) -> MixupCutmix:

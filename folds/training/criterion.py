@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,21 @@ from torch import Tensor
 from folds.data.targets import Target
 from folds.errors import unknown_name
 from folds.optim.losses import Loss, build_loss
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """How soft labels enter the loss.
+
+    Attributes
+    ----------
+    weight : their share; the labels of the table have the rest.
+    temperature : T of the outputs z / T that are compared with them.
+    """
+
+    weight: float
+    temperature: float
+
 
 Counts = Sequence[Tensor]  # for each head (values,) the training images per epoch
 
@@ -28,21 +44,50 @@ def build_criterion(
     label_smoothing: float,
     counts: Counts,
     epoch_fraction: float,
+    soft: SoftTargets | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of a batch: (outputs (n, outputs), labels) → scalar.
 
-    The labels are (n, heads) class indices or, for mixed images, (n, outputs) float shares.
+    The labels are (n, heads) class indices or, for mixed images, (n, outputs) float shares. With soft labels they are
+    (n, 2·outputs): the shares of the labels of the table, then the soft labels at the temperature T. Both parts have
+    the same loss (so class weights hold for both), (1 − w)·ℓ(z, hard) + w·T²·ℓ(z / T, soft), where only the first is
+    smoothed. For cross-entropy the second has the gradient of the KL divergence of Hinton et al., 2015.
 
     Parameters
     ----------
     loss : loss of the heads that `head_loss` does not name.
     counts : images of each class, from the training part of the fold only.
     epoch_fraction : share of the epochs that are finished, for losses that change during the training.
+    soft : how soft labels enter the loss; None without them.
     """
-    losses: list[Loss] = [
-        build_loss(head_loss.get(head.name, loss), label_smoothing, own, epoch_fraction)
-        for head, own in zip(target.heads, counts, strict=True)
-    ]
+
+    def losses(smooth: bool) -> list[Loss]:
+        return [
+            build_loss(head_loss.get(head.name, loss), label_smoothing, own, epoch_fraction, smooth)
+            for head, own in zip(target.heads, counts, strict=True)
+        ]
+
+    hard = _sum_over_heads(target, losses(smooth=True))
+    if soft is None:
+        return hard
+    learned, (weight, t) = _sum_over_heads(target, losses(smooth=False)), (soft.weight, soft.temperature)
+
+    def criterion(outputs: Tensor, labels: Tensor) -> Tensor:
+        of_table, of_teacher = labels.split(outputs.shape[1], dim=1)
+        distilled = t**2 * learned(outputs.float() / t, of_teacher)
+        return distilled if weight == 1 else (1 - weight) * hard(outputs, of_table) + weight * distilled
+
+    return criterion
+
+
+def at_temperature(target: Target, values: Tensor, temperature: float) -> Tensor:
+    """Return soft labels (n, outputs) at a temperature: of each head p^(1/T), scaled to sum to 1."""
+    blocks = [part ** (1 / temperature) for part in values.split([len(head.values) for head in target.heads], dim=1)]
+    return torch.cat([block / block.sum(1, keepdim=True) for block in blocks], dim=1)
+
+
+def _sum_over_heads(target: Target, losses: Sequence[Loss]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the sum of the losses of the heads as a function of all outputs and their labels."""
     sizes = [len(head.values) for head in target.heads]
 
     def criterion(outputs: Tensor, labels: Tensor) -> Tensor:

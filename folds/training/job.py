@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
+from folds.predictions.files import ALL
 
 # A worker exits soon after its parent was killed; on another machine, the file system must notice this first.
 LOCK_SECONDS = 120.0
+REFIT_TEST = "predicted.npy"  # test predictions of a refit, before they are published as test.npy with its sidecar
 
 
 @dataclass(frozen=True)
 class Job:
-    """The training of one fold of a run.
+    """The training of one fold of a run, or of one model on all people (a refit).
 
     Attributes
     ----------
+    fold : number of the fold; `k` for a refit, a number that no fold has.
     folder : ``runs/<run>``; its folds.csv has the same rows as the `pixels` file.
     checkpoint : the file to write.
     pixels, test_pixels : cache files of the decoded images.
@@ -27,6 +30,9 @@ class Job:
     training_labels : CSV file ``id,label`` with the training labels, if they differ from the scored labels.
     init : checkpoint with the initial weights.
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
+    soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
+    teacher : what the soft labels are, recorded in the checkpoint.
+    refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     """
 
     run: str
@@ -52,22 +58,30 @@ class Job:
     init: str | None = None
     selected_on_validation: bool = False
     versions: dict[str, str] = field(default_factory=dict)
+    soft_labels: str | None = None
+    teacher: dict[str, str] = field(default_factory=dict)
+    refit: dict[str, Any] | None = None
+
+    @property
+    def part(self) -> str:
+        """Return the name of the job's files: ``fold<i>``, or ``all`` for a refit."""
+        return f"fold{self.fold}" if self.refit is None else ALL
 
     @property
     def fold_dir(self) -> Path:
-        """Return ``runs/<run>/fold<i>``, the folder of the job's state and results."""
-        return Path(self.folder) / f"fold{self.fold}"
+        """Return ``runs/<run>/fold<i>`` or ``runs/<run>/all``, the folder of the job's state and results."""
+        return Path(self.folder) / self.part
 
     @property
     def lock(self) -> Path:
         """Return the lock file of the job; it is outside the run's folder, which ``--force`` removes."""
-        return lock_of(Path(self.folder), self.fold)
+        return lock_of(Path(self.folder), self.part)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Return the input files."""
-        inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.init)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in inputs if path)
+        inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init) if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -76,8 +90,8 @@ class Job:
 
     @property
     def title(self) -> str:
-        """Return ``swin fold 2``."""
-        return f"{self.run} fold {self.fold}"
+        """Return ``swin fold 2``, or ``swin, all people`` for a refit."""
+        return f"{self.run} fold {self.fold}" if self.refit is None else f"{self.run}, all people"
 
     def with_absolute_paths(self) -> Job:
         """Return the job with absolute paths, for a process that works in another folder."""
@@ -94,6 +108,7 @@ class Job:
             pixels=absolute(self.pixels),
             test_pixels=test,
             training_labels=None if self.training_labels is None else absolute(self.training_labels),
+            soft_labels=None if self.soft_labels is None else absolute(self.soft_labels),
             init=None if self.init is None else absolute(self.init),
             recipe=self.recipe | init,
         )
@@ -108,9 +123,9 @@ class Outcome:
     error: EnsembleError | None = None
 
 
-def lock_of(folder: Path, fold: int) -> Path:
-    """Return the lock file of a fold of the run in `folder`: ``runs/.<run>.fold<i>.lock``."""
-    return folder.parent / f".{folder.name}.fold{fold}.lock"
+def lock_of(folder: Path, part: int | str) -> Path:
+    """Return the lock file of a fold of the run in `folder`: ``runs/.<run>.fold<i>.lock``, or ``….all.lock``."""
+    return folder.parent / f".{folder.name}.{f'fold{part}' if isinstance(part, int) else part}.lock"
 
 
 def job_as_dict(job: Job) -> dict[str, Any]:

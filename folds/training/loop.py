@@ -20,7 +20,7 @@ from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import FoldContext
-from folds.training.criterion import build_criterion, one_hot
+from folds.training.criterion import at_temperature, build_criterion, one_hot
 from folds.training.state import StateWriter, TrainingState
 from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
@@ -74,6 +74,10 @@ class _Loop:
         self.context, self.state, self.writer, self.forward, self.report = context, state, writer, forward, report
         self.schedule, self.mixing = context.schedule, bool(context.mixing)
         self.targets = torch.from_numpy(context.training_labels).to(context.device)
+        self.soft_targets, self.soft_labels = context.soft_targets, None
+        if self.soft_targets is not None and context.soft_labels is not None:
+            soft = torch.from_numpy(context.soft_labels).to(context.device)
+            self.soft_labels = at_temperature(context.target, soft, self.soft_targets.temperature)
         self.counts = context.counts()
         self.augmentation_index = torch.from_numpy(context.augmentation_index).to(context.device)
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
@@ -122,9 +126,7 @@ class _Loop:
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
-        best = max((_rank(r, context.recipe.metric) for r in progress.history), default=None)
-        now_rank = _rank(record, context.recipe.metric)
-        if context.recipe.keep == "best" and (best is None or now_rank > best):
+        if context.recipe.keep == "best" and _is_best(record, progress.history, context.recipe.metric):
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         progress.seconds += spent
@@ -137,7 +139,13 @@ class _Loop:
         """Return the loss of an epoch as a function of images and labels; it may change from epoch to epoch."""
         context, recipe, forward = self.context, self.context.recipe, self.forward
         criterion = build_criterion(
-            context.target, recipe.loss, recipe.head_loss, recipe.label_smoothing, self.counts, epoch / recipe.epochs
+            context.target,
+            recipe.loss,
+            recipe.head_loss,
+            recipe.label_smoothing,
+            self.counts,
+            epoch / recipe.epochs,
+            self.soft_targets,
         )
 
         def loss_of(images: Tensor, labels: Tensor) -> Tensor:
@@ -156,6 +164,8 @@ class _Loop:
     def _inputs(self, batch: Tensor, index: Tensor, drawn: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
+        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels.
+
         Parameters
         ----------
         batch : uint8 (n, height, width, 3).
@@ -173,7 +183,11 @@ class _Loop:
             self.layout,
         )
         labels = self.targets[index]
-        return mix_batch(inputs, one_hot(context.target, labels), mixed) if self.mixing else (inputs, labels)
+        if self.mixing or self.soft_labels is not None:
+            labels = one_hot(context.target, labels)
+        if self.soft_labels is not None:
+            labels = torch.cat([labels, self.soft_labels[index]], dim=1)
+        return mix_batch(inputs, labels, mixed) if self.mixing else (inputs, labels)
 
     def _between_steps(self, step: int) -> None:
         """Report progress and save the state if the last report or save was long enough ago."""
@@ -196,10 +210,28 @@ def _rank(record: Mapping[str, float], metric: str) -> float:
     return -math.inf if math.isnan(score) else score if find_metric(metric).greater_is_better else -score
 
 
+def _is_best(record: Mapping[str, float], earlier: Sequence[Mapping[str, float]], metric: str) -> bool:
+    """Return whether the validation score of an epoch is better than that of all earlier epochs."""
+    return not earlier or _rank(record, metric) > max(_rank(one, metric) for one in earlier)
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
+    """Return the epoch (from 1) whose weights ``keep=best`` keeps: the first with the best validation score.
+
+    Parameters
+    ----------
+    history : one or more epochs, as in history.csv.
+    """
+    ranks = [_rank(record, metric) for record in history]
+    return ranks.index(max(ranks)) + 1
+
+
 def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int, metric: str = "macro_f1") -> bool:
     """Return whether the validation score has not improved for `patience` epochs; always False if `patience` is 0."""
+    if patience <= 0:
+        return False
     scores = [_rank(record, metric) for record in history]
-    return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 class _BatchNormSnapshot:
@@ -296,7 +328,9 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
 
 
 def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
-    """Return the scores of the predicted classes on the validation part of the fold."""
+    """Return the scores of the predicted classes on the validation part; {} if all people train the model."""
+    if not len(context.validation):
+        return {}
     logits = context.logits(model, context.pixels, context.validation)
     labels, predicted = context.labels[context.validation], argmax_classes(logits)
     probabilities = softmax(logits)

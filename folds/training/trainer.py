@@ -28,11 +28,11 @@ from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import is_out_of_memory
 from folds.optim.optimizers import build_optimizer
-from folds.predictions.files import LABEL
+from folds.predictions.files import LABEL, read_array
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
-from folds.training.job import LOCK_SECONDS, Job
+from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
 from folds.training.state import Progress, StateWriter, TrainingState
@@ -137,7 +137,7 @@ def _build(job: Job) -> _Fold:
     labels_file = job.training_labels
     training_codes = codes if labels_file is None else _training_codes(Path(labels_file), assignment.ids, code)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
-    training, validation = assignment.training_index(job.fold), assignment.validation_index(job.fold)
+    training, validation = _parts(job, assignment)
     pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
     architecture = Architecture(**job.architecture)
     if recipe.normalise == "data":
@@ -165,6 +165,7 @@ def _build(job: Job) -> _Fold:
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
         amp=decide_amp(job),
         channels_last=channels_last,
+        soft_labels=_soft_labels(job, len(codes), target.outputs),
     )
     return _Fold(assignment, context, model, forward)
 
@@ -186,13 +187,19 @@ def _fit(fold: _Fold, report: Report) -> TrainingState:
 
 
 def _predict(fold: _Fold) -> NDArray[np.float32]:
-    """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part."""
+    """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part.
+
+    A model of all people has no validation part, so it has no out-of-fold predictions.
+    """
     context, job = fold.context, fold.context.job
-    logits = context.logits(fold.model, context.pixels, context.validation)
-    _save_array(job.fold_dir / "oof.npy", softmax(logits))
+    logits = np.zeros((0, len(context.target.classes)), np.float32)
+    if job.refit is None:
+        logits = context.logits(fold.model, context.pixels, context.validation)
+        _save_array(job.fold_dir / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
-        _save_array(job.fold_dir / "test.npy", softmax(context.logits(fold.model, test, np.arange(len(test)))))
+        name = "test.npy" if job.refit is None else REFIT_TEST
+        _save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)))))
     return logits
 
 
@@ -200,6 +207,7 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
     """Return the checkpoint of the trained model."""
     context, job, rows = fold.context, fold.context.job, fold.assignment
     target, validation = context.target, hash_ids(rows.ids[context.validation].tolist())
+    labels_sha = hash_labels(validation, rows.labels[context.validation].tolist()) if job.refit is None else None
     return Checkpoint(
         run=job.run,
         fold=job.fold,
@@ -215,39 +223,57 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         heads=target.head_names,
         images=job.images,
         data=job.data,
-        recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()},
+        recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()}
+        | job.teacher,
         amp=context.amp,
         training_hashes=hash_ids(rows.ids[context.training].tolist()),
         validation_hashes=validation,
-        labels_sha=hash_labels(validation, rows.labels[context.validation].tolist()),
+        labels_sha=labels_sha,
         folds_sha=job.folds_sha,
         versions=job.versions,
         selected_on_validation=context.selected_on_validation,
+        refit=job.refit,
     )
+
+
+def _parts(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and the rows to validate on; a refit trains on all rows."""
+    if job.refit is not None:
+        return np.arange(len(assignment)), np.zeros(0, np.int64)
+    return assignment.training_index(job.fold), assignment.validation_index(job.fold)
 
 
 def _record(
     context: FoldContext, progress: Progress, logits: NDArray[np.float32], checkpoint_sha: str
 ) -> dict[str, Any]:
     """Return the content of done.json: scores on the validation part, and the time and resources of the training."""
-    job, labels, predicted = context.job, context.labels[context.validation], argmax_classes(logits)
-    chosen = context.recipe.metric
-    scores = {} if chosen in ("macro_f1", "accuracy") else {chosen: find_metric(chosen)(labels, softmax(logits))}
+    job = context.job
     return {
         "run": job.run,
-        "fold": job.fold,
-        "macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
-        "accuracy": accuracy(labels, predicted),
-        **({"scores": scores} if scores else {}),
+        **(_scores(context, logits) if job.refit is None else {"refit": job.refit}),
         "images": len(context.epochs),
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
+        **({"teacher": job.teacher.get("teacher", "unknown")} if job.soft_labels is not None else {}),
         "device": job.device,
         "threads": job.threads,
         "amp": context.amp,
         "micro_batch": progress.micro_batch_size or None,
         "checkpoint_sha": checkpoint_sha,
+    }
+
+
+def _scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the fold and its scores on the validation part."""
+    labels, predicted = context.labels[context.validation], argmax_classes(logits)
+    chosen = context.recipe.metric
+    scores = {} if chosen in ("macro_f1", "accuracy") else {chosen: find_metric(chosen)(labels, softmax(logits))}
+    return {
+        "fold": context.job.fold,
+        "macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
+        "accuracy": accuracy(labels, predicted),
+        **({"scores": scores} if scores else {}),
     }
 
 
@@ -266,6 +292,25 @@ def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) 
         raise EnsembleError(
             f"{path} lacks {error}", hint="this file is part of the run; `force=True` retrains the run from scratch"
         ) from None
+
+
+def _soft_labels(job: Job, rows: int, outputs: int) -> NDArray[np.float32] | None:
+    """Return (rows, outputs) the soft labels that were saved with the run; None without them.
+
+    Raises
+    ------
+    EnsembleError : the file is missing or damaged.
+    """
+    if job.soft_labels is None:
+        return None
+    path = Path(job.soft_labels)
+    values = read_array(path)
+    if values.shape != (rows, outputs):
+        raise EnsembleError(
+            f"{path} has shape {values.shape}, expected {(rows, outputs)}",
+            hint="this file is part of the run; `force=True` retrains the run from scratch",
+        )
+    return np.array(values, np.float32)
 
 
 def _model(

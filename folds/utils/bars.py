@@ -92,9 +92,8 @@ class _Jobs:
             passed, gained = time.monotonic() - self.started, done - self.first
             rest = f", about {duration(passed * (1 - done) / gained)} left" if gained > 0.02 else ""
             scored = event.get("validation_macro_f1")
-            last = (
-                "" if scored is None else f"; {job.run} fold {job.fold}, epoch {event['epoch']}: macro F1 {scored:.3f}"
-            )
+            title = getattr(job, "title", f"{job.run} fold {job.fold}")
+            last = "" if scored is None else f"; {title}, epoch {event['epoch']}: macro F1 {scored:.3f}"
             self.draw(f"training {counted(self.count, 'fold')}: {done:.0%}{rest}{last}", scored is not None)
 
     def outcome(self, outcome: Any) -> None:

@@ -19,6 +19,7 @@ COMMANDS = (
     "blend",
     "tta",
     "decide",
+    "distill",
     "predict",
     "runs",
     "trust",

@@ -35,9 +35,15 @@ if TYPE_CHECKING:
     from folds.config.recipe import Recipe, Settings
     from folds.config.sweep import RequestedRecipe
 
+ALL = "all"  # of --fold
 FOLDS_FILE = Path("folds.csv")  # as ensemble folds writes it
 FoldOption = Annotated[
-    str | None, typer.Option(help="train only these folds now", metavar="I[,J]", rich_help_panel=FOLDS)
+    str | None,
+    typer.Option(
+        help="train only these folds now; all: all folds, then one model on all people",
+        metavar="I[,J]|all",
+        rich_help_panel=FOLDS,
+    ),
 ]
 HypothesisOption = Annotated[
     str | None,
@@ -154,7 +160,8 @@ def kfold(
     config = recorded or config
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     planning = {
-        "folds": fold_numbers(fold),
+        "folds": None if fold == ALL else fold_numbers(fold),
+        "refit": fold == ALL,
         "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
         "variants": _requested(given, sweep or [], config),
         "baseline": baseline,
@@ -168,7 +175,7 @@ def kfold(
         "hypothesis": hypothesis,
         "per_person": per_person,
     }
-    return _run(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
+    return run_training(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
 
 
 def resumed_config(
@@ -253,7 +260,7 @@ def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | No
     return requested
 
 
-def _run(
+def run_training(
     settings: Settings,
     recipe: Recipe,
     planning: dict[str, Any],

@@ -28,8 +28,11 @@ from ensemble.cli.terminal.options import (
     SetsOption,
     ThresholdOption,
     csv_columns,
+    fold_numbers,
     takes_settings,
 )
+
+MODELS = "Models"
 
 
 @takes_settings(
@@ -68,6 +71,20 @@ def predict(
     form: FormOption = None,
     columns: ColumnsOption = None,
     like: LikeOption = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="models of a run: numbers of folds, or all: its model of all people",
+            metavar="I[,J]|all",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="each run of a blend predicts with its model of all people", rich_help_panel=MODELS
+        ),
+    ] = False,
     threshold: ThresholdOption = None,
     cost_matrix: CostOption = None,
     abstain: AbstainOption = None,
@@ -126,7 +143,8 @@ def predict(
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
     names = csv_columns(csv, form, columns, like)
-    path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
+    part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
+    path = output or FOLDER / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):
         check_not_existing(file, "the file", force)
@@ -134,6 +152,8 @@ def predict(
     found = run_prediction(
         what,
         inputs[0] if len(inputs) == 1 else inputs,
+        fold=fold if fold in (None, "all") else fold_numbers(fold),
+        refit=refit,
         spec=DataSpec(Path(), **columns_given) if columns_given else None,
         per_person=per is not None,
         metric=metric,

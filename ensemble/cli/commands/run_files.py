@@ -230,6 +230,20 @@ def _folds(stored: StoredRun) -> list[tuple[int, dict[str, Any]]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
+def _refit(entry: Mapping[str, Any]) -> str:
+    """Return the line about the model of all people: whose score stands for it, and its own test score."""
+    from folds.metrics.intervals import Interval
+
+    refit, procedure = entry["refit"], "the out-of-fold score is that of the procedure"
+    test = (refit.get("test") or {}).get("macro_f1")
+    own = (
+        f"its own test macro F1 {Interval.from_dict(test).text()}"
+        if test
+        else "this model itself was never tested on unseen people"
+    )
+    return f"all people: one model of {counted(refit['epochs'], 'epoch')}; {procedure}, {own}"
+
+
 def _about(title: str, entry: Mapping[str, Any], flags: Sequence[str]) -> str:
     from folds.metrics.intervals import Interval
 
@@ -245,6 +259,8 @@ def _about(title: str, entry: Mapping[str, Any], flags: Sequence[str]) -> str:
             lines.append(
                 f"{shown} macro F1 {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
             )
+    if entry.get("refit"):
+        lines.append(_refit(entry))
     if entry.get("hypothesis"):
         lines.append(f"hypothesis: {entry['hypothesis']}")
     if entry.get("baseline"):

@@ -83,6 +83,7 @@ def show_plan(plan: Plan) -> None:
     from folds.runs.estimate import estimate_seconds
 
     lines = [f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds]
+    lines += [f"{run.name}: all people, with as many epochs as the folds say" for run in plan.runs if plan.refit]
     seconds = estimate_seconds(plan)
     record = _plan_record(plan) | {"seconds": None if seconds is None else round(seconds, 1)}
     console.result("\n".join(lines), {"plan": record})
@@ -95,7 +96,7 @@ def raise_failed(trained: TrainingResult, again: str) -> None:
     plan, failed = trained.plan, trained.failed
     if failed:
         names = ", ".join(outcome.job.title for outcome in failed)
-        of = counted(len(plan.runs) * len(plan.folds), "fold")
+        of = counted(plan.trainings, "training" if plan.refit else "fold")
         raise FoldsFailed(
             f"{len(failed)} of {of} failed: {names}; the others are saved",
             hint=again,
@@ -150,6 +151,9 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> None:
     """Print notes on how to read the table of results."""
     first = summaries[0]
+    for s in summaries:
+        for line in s.refit_lines():
+            console.note(line)
     for p in pooled:
         middle, deviation = p.spread()
         each = (
@@ -160,7 +164,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
     if any(s.selected_on_validation for s in summaries):
         console.note(
             "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights "
-            "selected so)"
+            "selected so), or soft labels are of models that have seen the scored people (docs/distill.md)"
         )
     if any(len(s.folds) < s.k for s in summaries):
         console.note("the out-of-fold score does not include folds that are not trained yet")
@@ -186,4 +190,5 @@ def _plan_record(plan: Plan) -> dict[str, object]:
         }
         for run in plan.runs
     ]
-    return {"images": len(plan.table), "k": plan.assignment.k, "folds": list(plan.folds), "runs": runs}
+    record = {"images": len(plan.table), "k": plan.assignment.k, "folds": list(plan.folds), "runs": runs}
+    return record | ({"refit": True} if plan.refit else {})

@@ -86,12 +86,8 @@ class TrainingView:
                     )
                 return
             if key not in self.tasks:
-                self.tasks[key] = self.bars.add_task(f"{job.run} fold {job.fold}", total=event["total"], text="")
-            epochs = (
-                f"epoch {event['epoch']}, loss {event['loss']:.3f}, macro F1 {event['validation_macro_f1']:.3f}"
-                if event["event"] == "epoch"
-                else None
-            )
+                self.tasks[key] = self.bars.add_task(_title(job), total=event["total"], text="")
+            epochs = f"epoch {event['epoch']}, {_scores(event)}" if event["event"] == "epoch" else None
             self.bars.update(self.tasks[key], completed=event["done"], **({"text": epochs} if epochs else {}))
             done = sum(d / t for d, t in self.state.values()) / len(self.jobs)
             self.bars.update(
@@ -123,10 +119,17 @@ class TrainingView:
 def _epoch_line(job: Job, event: Mapping[str, Any], left: float | None) -> str:
     of = job.recipe.get("epochs", "?") if isinstance(job.recipe, Mapping) else "?"
     rest = "" if not left else f"; about {duration(left)} left in all"
-    return (
-        f"{job.run} fold {job.fold}: epoch {event['epoch']} of {of}, loss {event['loss']:.3f}, "
-        f"macro F1 {event['validation_macro_f1']:.3f}{rest}"
-    )
+    return f"{_title(job)}: epoch {event['epoch']} of {of}, {_scores(event)}{rest}"
+
+
+def _title(job: Job) -> str:
+    return getattr(job, "title", f"{job.run} fold {job.fold}")
+
+
+def _scores(event: Mapping[str, Any]) -> str:
+    """Return the loss of an epoch and, unless all people train the model, its validation score."""
+    score = event.get("validation_macro_f1")
+    return f"loss {event['loss']:.3f}" + ("" if score is None else f", macro F1 {score:.3f}")
 
 
 class StepsView:

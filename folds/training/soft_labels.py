@@ -1,0 +1,135 @@
+"""Read soft labels: a probability of each class for every training image, joined to the table by id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.config.recipe import Recipe
+from folds.data.table import SampleTable
+from folds.data.targets import Target
+from folds.errors import EnsembleError
+from folds.predictions.files import LABEL
+from folds.predictions.predictions import Predictions, read_predictions
+from folds.utils.files import read_json, sha256_bytes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """The soft labels of a table.
+
+    Attributes
+    ----------
+    values : float32 (rows, outputs), in the order of the table; the block of each head sums to 1.
+    sha : hash of `values`.
+    teacher : name of the blend or run that predicted them; "" if unknown.
+    identity : identity of the blend; "" for anything else.
+    """
+
+    values: NDArray[np.float32]
+    sha: str
+    teacher: str = ""
+    identity: str = ""
+
+    def record(self) -> dict[str, str]:
+        """Return what a run and its checkpoints record."""
+        found = {"soft_sha": self.sha, "teacher": self.teacher, "teacher_identity": self.identity}
+        return {key: value for key, value in found.items() if value}
+
+
+def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLabels | None:
+    """Return the soft labels of a recipe for a table; None without them.
+
+    Raises
+    ------
+    EnsembleError : the file cannot be read, lacks an image of the table or a class, or has a value that is no
+        probability.
+    """
+    path = recipe.soft_labels
+    if path is None:
+        return None
+    found = read_predictions(path)
+    values = _joined(found, path, table)
+    values = _of_heads(values[:, _columns(found, path, table, target)], found, path, target)
+    name, identity = _teacher(found, path)
+    return SoftLabels(values, sha256_bytes(values.tobytes()), name, identity)
+
+
+def soft_label_warnings(recipe: Recipe) -> list[str]:
+    """Return warnings about the soft labels of a recipe: whether their models may have seen the people."""
+    path = recipe.soft_labels
+    if path is None or read_predictions(path).split == "oof":
+        return []
+    return [
+        f"`soft_labels={path}` are not out-of-fold predictions: if their models were trained on these people, they "
+        "repeat the labels, and the score of this training is optimistic"
+    ]
+
+
+def _joined(found: Predictions, path: Path, table: SampleTable) -> NDArray[np.float64]:
+    """Return the probabilities of the rows of the table, by id."""
+    position = {name: row for row, name in enumerate(found.ids.tolist())}
+    missing = [name for name in table.ids.tolist() if name not in position]
+    if missing:
+        raise EnsembleError(
+            f"`soft_labels={path}` has no row for {len(missing):,} of the {len(table):,} images of {table.source}, "
+            f"e.g. '{missing[0]}'",
+            hint="they are joined by id; out-of-fold predictions cover all images if all folds are trained",
+        )
+    values = np.asarray(found.probabilities, np.float64)[[position[name] for name in table.ids.tolist()]]
+    wrong = ~(np.isfinite(values).all(1) & (values >= -1e-6).all(1) & (np.abs(values.sum(1) - 1) < 1e-3))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise EnsembleError(
+            f"`soft_labels={path}`: expected probabilities that sum to 1, found "
+            f"{', '.join(f'{value:g}' for value in values[row, :5])} for '{table.ids[row]}'",
+            hint="a blend writes probabilities; logits need a sidecar with kind = logit",
+        )
+    values = np.clip(values, 0, None)
+    return values / values.sum(1, keepdims=True)
+
+
+def _columns(found: Predictions, path: Path, table: SampleTable, target: Target) -> list[int]:
+    """Return the column of each class: of the label or, if the file predicts an attribute, of its values."""
+    predicted = found.metadata.target
+    expected: Sequence[str] = table.classes if predicted == LABEL else target.classes
+    if predicted not in (LABEL, target.name):
+        raise EnsembleError(
+            f"`soft_labels={path}` predict {predicted}, expected {target.name}", hint=f"`target={predicted}`"
+        )
+    if set(found.classes) != set(expected):
+        unshared = sorted(set(found.classes) ^ set(expected))
+        raise EnsembleError(
+            f"`soft_labels={path}` have other classes than {table.source}: '{unshared[0]}' is in only one of them",
+            hint=f"expected {', '.join(expected[:10])}, found {', '.join(found.classes[:10])}",
+        )
+    return [found.classes.index(name) for name in expected]
+
+
+def _of_heads(values: NDArray[np.float64], found: Predictions, path: Path, target: Target) -> NDArray[np.float32]:
+    """Return float32 (rows, outputs) for values of the classes: of each head, the sum over the classes of a value."""
+    if found.metadata.target != LABEL:
+        return np.ascontiguousarray(values, np.float32)
+    blocks = []
+    for head in target.heads:
+        block = np.zeros((len(values), len(head.values)))
+        np.add.at(block, (slice(None), np.array(head.of_label)), values)
+        blocks.append(block)
+    return np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32)
+
+
+def _teacher(found: Predictions, path: Path) -> tuple[str, str]:
+    """Return the name of the blend or run that predicted, and the identity of a blend."""
+    record = path.parent / "blend.json"
+    if path.name != "oof.npy" or not record.is_file():
+        return found.run, ""
+    blend = read_json(record)
+    identity = blend.get("identity") if isinstance(blend, dict) else None
+    return f"blends/{path.resolve().parent.name}", identity if isinstance(identity, str) else ""

@@ -1,0 +1,134 @@
+"""Prediction with models of all people: of a run, and of a blend in place of its folds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble as en
+from ensemble.prediction.source import load_source
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.predictions import read_predictions
+from tests.conftest import GRID, Called, call_process, made_once
+
+TEST = "people/eval"
+
+
+@pytest.fixture(scope="session")
+def _refits(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called]) -> Path:
+    """The grid with a model of all people of each run, and a blend with weights."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(_grid[0], folder / "grid")
+        done = call_process([*GRID, "--fold", "all"], folder / "grid")
+        assert done.code == 0, done.err
+        words = ["blend", "test_resnet", "test_vit", "--method", "greedy", "-o", "fin"]
+        assert call_process(words, folder / "grid").code == 0
+
+    return made_once(tmp_path_factory, "refits", make) / "grid"
+
+
+@pytest.fixture
+def refits(_refits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(_refits, tmp_path / "grid")
+    monkeypatch.chdir(tmp_path / "grid")
+    return tmp_path / "grid"
+
+
+def test_its_test_images_get_the_predictions_of_the_training(refits: Path) -> None:
+    found = en.predict("test_resnet", TEST, fold="all", verify=True)
+    assert found.difference is not None
+    assert found.difference <= 1e-6
+    assert found.source.kind == "refit"
+    assert found.source.name == "test_resnet.all"
+    alone = en.predict("checkpoints/test_resnet/all.pt", TEST)
+    np.testing.assert_array_equal(alone.probabilities, found.probabilities)
+    folds_mean = en.predict("test_resnet", TEST)
+    assert np.abs(folds_mean.probabilities - found.probabilities).max() > 1e-3
+
+
+def test_a_blend_predicts_with_the_models_of_all_people(refits: Path) -> None:
+    found = en.predict("fin", TEST, refit=True)
+    weights = found.source.combination.to_dict() if hasattr(found.source.combination, "to_dict") else None
+    assert weights is None or weights
+    assert [model.path.name for model in found.source.models] == ["all.pt"] * len(found.source.models)
+    names = [run.name for run in found.source.runs]
+    each = {name: en.predict(name, TEST, fold="all").probabilities for name in names}
+    assert len(found) == 42
+    assert not any(np.allclose(found.probabilities, en.predict("fin", TEST).probabilities) for _ in (0,))
+    low = np.min([each[name] for name in names], axis=0)
+    high = np.max([each[name] for name in names], axis=0)
+    assert (found.probabilities >= low - 1e-6).all()
+    assert (found.probabilities <= high + 1e-6).all()
+
+
+def test_the_nested_score_is_called_that_of_the_procedure(refits: Path) -> None:
+    found = en.predict("fin", TEST, refit=True)
+    record = found.to_dict()
+    nested = read_predictions(Path("runs/blends/fin/oof.npy")).score()
+    assert record["refit"] is True
+    assert record["procedure"]["score"] == pytest.approx(nested.value) or record["procedure"]["macro_f1"]
+    text = found.display_table().text(300)
+    assert f"the score of the procedure is its nested out-of-fold macro_f1 {nested.text()}" in text
+
+
+def test_trained_images_are_not_scored(refits: Path) -> None:
+    run = en.load_run("test_resnet")
+    table = Path("table.csv")
+    data = en.read_table("people").train
+    lines = [f"{name},{path},{label}" for name, path, label in zip(data.ids, data.paths or (), data.labels)]
+    table.write_text("\n".join(["id,path,label", *lines[:20]]) + "\n")
+    found = en.predict("test_resnet", table, fold="all")
+    assert (found.trained_on, found.score) == (20, None)
+    assert "no score is given" in found.display_table().text(300)
+    scored = en.predict("test_resnet", table)
+    assert scored.trained_on == 20
+    assert scored.score is not None
+    assert "a score is optimistic" in scored.display_table().text(300)
+    assert run.refit is not None
+
+
+def test_folds_can_be_selected(refits: Path) -> None:
+    both = en.predict("test_resnet", TEST, fold=[0, 2]).probabilities
+    each = [en.predict("test_resnet", TEST, fold=fold).probabilities for fold in (0, 2)]
+    np.testing.assert_allclose(both, np.mean(each, axis=0), atol=1e-6)
+    with pytest.raises(UsageError, match="has no fold7"):
+        load_source("test_resnet", fold=[7])
+
+
+def test_selections_that_say_nothing_are_refused(refits: Path) -> None:
+    for what, arguments in (
+        ("checkpoints/test_resnet/fold0.pt", {"fold": [0]}),
+        ("fin", {"fold": "all"}),
+        ("test_resnet", {"fold": [0], "refit": True}),
+        ("test_resnet", {"fold": "some"}),
+    ):
+        with pytest.raises(UsageError):
+            load_source(what, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_model_of_other_folds_than_the_blend_is_refused(refits: Path) -> None:
+    recipe = Path("runs/blends/fin/blend.toml")
+    sha = json.loads(Path("runs/test_resnet/fold0/done.json").read_text())["checkpoint_sha"]
+    assert sha in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace(sha, "0" * 64))
+    with pytest.raises(EnsembleError, match="does not follow from the folds that the blend was made of"):
+        load_source("fin", refit=True)
+    Path("checkpoints/test_vit/all.pt").unlink()
+    with pytest.raises(EnsembleError, match="has no model of all people"):
+        load_source("test_vit", fold="all")
+
+
+def test_the_command_names_its_file(refits: Path, call: Callable[..., Called]) -> None:
+    said = call("predict", "fin", TEST, "--refit")
+    assert said.code == 0
+    assert Path("runs/predict/fin.all-eval.npy").is_file()
+    assert "score of the procedure" in said.out
+    assert call("predict", "test_resnet", TEST, "--fold", "all", "--verify").code == 0
+    assert Path("runs/predict/test_resnet.all-eval.npy").is_file()
+    assert call("predict", "fin", TEST, "--refit", "--verify", "--force").code == 1
