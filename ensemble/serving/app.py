@@ -66,8 +66,10 @@ class ImageAnswer(BaseModel):
 
     index: int = Field(description="position of the image in the request, from 0")
     id: str | None = Field(default=None, description="the id that the request gave; absent without one")
-    label: str | None = Field(default=None, description="the most probable class")
-    confidence: float | None = Field(default=None, description="its probability")
+    label: str | None = Field(
+        default=None, description="the class by the decision rules, null for no answer; without rules the most probable"
+    )
+    confidence: float | None = Field(default=None, description="the probability of the class")
     probabilities: dict[str, float] | None = Field(default=None, description="class → probability")
     uncertainty: dict[str, float] | None = Field(
         default=None,
@@ -75,7 +77,8 @@ class ImageAnswer(BaseModel):
         "disagreement (share of the models that predict another class; absent if it is not known)",
     )
     decision: dict[str, Any] | None = Field(
-        default=None, description="what the thresholds of the model decide; absent if it has none"
+        default=None,
+        description="most_probable, answered, and set if there are prediction sets; absent without rules",
     )
     error: Problem | None = None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ from ensemble.serving.model import Answers, ServedModel
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
+from folds.utils.files import sha256_bytes
+
+logger = logging.getLogger(__name__)
 
 # A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.
 _SCANS = 16
 
-Pixels = Mapping[ImageSettings, NDArray[np.uint8]]
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of an image in each size, and an id that the same file always has."""
+
+    pixels: Mapping[ImageSettings, NDArray[np.uint8]]
+    id: str
 
 
 class SourceModel:
@@ -33,45 +43,44 @@ class SourceModel:
     Parameters
     ----------
     score : what the training stated, as ``model.toml`` has it; None if it is not known.
+    decision : rules for labels, abstention and sets, with the method ``apply`` of `ensemble.decisions`; None for the
+        most probable class.
     """
 
-    def __init__(self, source: PredictionSource, models: LoadedModels, score: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        source: PredictionSource,
+        models: LoadedModels,
+        score: Mapping[str, Any] | None = None,
+        decision: Any = None,
+    ) -> None:
         self.source, self.models, self.score = source, models, score
         self.name, self.classes = source.name, tuple(source.classes)
+        self.decision = decision
+        if decision is not None and decision.unit != "image":
+            logger.warning("the decision rules of %s are for people, and are not applied to single images", self.name)
+            self.decision = None
 
-    def decode(self, data: bytes, max_pixels: int) -> Pixels:
+    def decode(self, data: bytes, max_pixels: int) -> Decoded:
         """Return the pixels in each image size of the models, as `ensemble.predict` decodes them."""
         check_scans(data, max_pixels)
         found = {}
         for one in self.models.settings:
             limit = max_pixels if one.max_pixels is None else min(one.max_pixels, max_pixels)
             found[one] = decode_image(data, replace(one, max_pixels=limit)).pixels
-        return found
+        return Decoded(found, sha256_bytes(data))
 
-    def answer(self, images: Sequence[Pixels]) -> Answers:
+    def answer(self, images: Sequence[Decoded]) -> Answers:
         """Return the combination for each image, and the probabilities of the single models."""
-        pixels = {one: np.stack([image[one] for image in images]) for one in self.models.settings}
+        pixels = {one: np.stack([image.pixels[one] for image in images]) for one in self.models.settings}
+        members: NDArray[np.float32] | None = None
         if self.source.cascade is not None:  # skips models, so there is no disagreement to show
-            values, members = self.models.cascaded(pixels), None
+            values = self.models.cascaded(pixels)
         else:
             predicted = self.models.members(pixels)
             values = combine_members(self.source, predicted, numbered(len(images)))
             members = self._of_label(predicted)
-        return Answers(values, members, self._decisions(values))
-
-    def _decisions(self, values: NDArray[np.float32]) -> list[Mapping[str, Any]] | None:
-        """Return the label, whether there is an answer, and the set of each image; None without decision rules."""
-        if self.source.decision is None:
-            return None
-        decided = self.source.decision.apply(values)
-        labels, answered = decided.labels.tolist(), decided.answered.tolist()
-        found: list[Mapping[str, Any]] = []
-        for at in range(len(values)):
-            record: dict[str, Any] = {"label": labels[at], "answered": answered[at]}
-            if decided.sets is not None:
-                record["set"] = [name for name, inside in zip(self.classes, decided.sets[at], strict=True) if inside]
-            found.append(record)
-        return found
+        return Answers(values, members, self._decided(values, [image.id for image in images]))
 
     def describe(self) -> dict[str, Any]:
         """Return kind, number of models, device, score and hash."""
@@ -81,8 +90,23 @@ class SourceModel:
             "models": len(source.models),
             "device": self.models.device,
             "score": None if self.score is None else dict(self.score),
+            "decision": self.decision is not None,
             "sha256": source.sha,
         }
+
+    def _decided(self, values: NDArray[np.float32], ids: Sequence[str]) -> list[dict[str, Any]] | None:
+        """Return label, confidence and set of each image by the decision rules; None without rules."""
+        if self.decision is None:
+            return None
+        decided = self.decision.apply(values, ids=list(ids))
+        found = []
+        for at, code in enumerate(decided.codes):
+            label = self.classes[code] if code >= 0 else None
+            record: dict[str, Any] = {"label": label, "confidence": float(str(np.float32(decided.confidence[at])))}
+            if decided.sets is not None:
+                record["set"] = [name for name, inside in zip(self.classes, decided.sets[at], strict=True) if inside]
+            found.append(record)
+        return found
 
     def _of_label(self, members: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32] | None:
         """Return (members, n, classes) of the models that predict the classes of the source; None if none do."""
@@ -119,7 +143,8 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
     source = load_source(what, root) if stored is None else source_of(stored)
     check_source(source, 1)
     models = LoadedModels(source, device)
+    decision = getattr(source, "decision", None)
     if stored is None:
-        return SourceModel(source, models)
+        return SourceModel(source, models, decision=decision)
     check_expected(models, stored.expected, stored.record.expected["tolerance"])
-    return SourceModel(source, models, stored.record.score or None)
+    return SourceModel(source, models, stored.record.score or None, decision)

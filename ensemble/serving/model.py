@@ -21,7 +21,8 @@ class Answers:
     ----------
     probabilities : (n, classes) float32.
     members : (members, n, classes) probabilities of the single models; None if they are not known.
-    decisions : for each image what the decision of the model says (threshold, abstention, set); None if it has none.
+    decisions : for each image what the decision rules of the model say: ``label`` (None for no answer), ``confidence``
+        (the probability that was compared), ``set`` if there are prediction sets; None if the model has no rules.
     """
 
     probabilities: NDArray[np.float32]
@@ -68,7 +69,11 @@ class Answer:
     decision: Mapping[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32."""
+        """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.
+
+        The label is that of the decision rules, None if they give no answer; without rules it is the most probable
+        class.
+        """
         values = [float(str(value)) for value in self.probabilities]
         best = int(self.probabilities.argmax())
         record: dict[str, Any] = {
@@ -77,7 +82,11 @@ class Answer:
             "probabilities": dict(zip(self.classes, values, strict=True)),
             "uncertainty": dict(self.uncertainty),
         }
-        return record if self.decision is None else record | {"decision": dict(self.decision)}
+        if self.decision is not None:
+            record |= {name: self.decision[name] for name in ("label", "confidence")}
+            record["decision"] = {"most_probable": self.classes[best], "answered": record["label"] is not None}
+            record["decision"] |= {"set": self.decision["set"]} if "set" in self.decision else {}
+        return record
 
 
 def split_answers(answers: Answers, classes: tuple[str, ...], images: int) -> list[Answer]:

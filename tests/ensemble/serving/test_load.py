@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import ensemble as en
+from ensemble.prediction.arrays import LoadedModels
+from ensemble.prediction.source import load_source
 from ensemble.serving.load import SourceModel, check_scans, open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -71,6 +75,43 @@ def test_an_exported_model_answers_as_its_source(grid: Path) -> None:
         open_model("model", "cpu", Path())
 
 
+class Rules:
+    """Decision rules as `ensemble.decisions` has them: no answer below a confidence, and sets of two classes."""
+
+    unit = "image"
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold, self.ids = threshold, []
+
+    def apply(self, probabilities: np.ndarray, ids: list[str]) -> SimpleNamespace:
+        self.ids += ids
+        confidence = probabilities.max(axis=1)
+        codes = np.where(confidence >= self.threshold, probabilities.argmax(axis=1), -1)
+        sets = probabilities >= np.sort(probabilities, axis=1)[:, -2:-1]
+        return SimpleNamespace(codes=codes, confidence=confidence, sets=sets)
+
+
+def test_decision_rules_are_applied_to_each_image(grid: Path, logged) -> None:
+    files = sorted((TEST / "images").rglob("*.jpg"))[:6]
+    source = load_source("test_resnet", Path())
+    models = LoadedModels(source, "cpu")
+    plain = SourceModel(source, models)
+    images = [plain.decode(file.read_bytes(), LARGEST) for file in files]
+    values = plain.answer(images).probabilities
+    rules = Rules(float(np.median(values.max(axis=1))))
+    found = split_answers(SourceModel(source, models, decision=rules).answer(images), plain.classes, 6)
+    records = [one.to_dict() for one in found]
+    assert [one["label"] is None for one in records] == [value < rules.threshold for value in values.max(axis=1)]
+    assert len({one["label"] is None for one in records}) == 2
+    for one, row in zip(records, values, strict=True):
+        assert one["confidence"] == pytest.approx(row.max(), abs=1e-7)
+        assert set(one["decision"]["set"]) == {plain.classes[at] for at in np.argsort(row)[-2:]}
+    assert rules.ids == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    rules.unit = "person"
+    assert SourceModel(source, models, decision=rules).answer(images).decisions is None
+    assert "for people" in logged.lines[-1]
+
+
 def test_ranks_cannot_be_served(grid: Path, call) -> None:
     assert call("blend", *sorted(Path("runs").glob("*.npy")), "--method", "rank", "-o", "ranks").code == 0
     with pytest.raises(UsageError, match="compares the images of a table"):
@@ -82,7 +123,7 @@ def test_the_limit_of_pixels_is_the_smaller_one(grid: Path) -> None:
     model = open_model("test_resnet", "cpu", Path())
     with pytest.raises(UnreadableImageError, match="more than 100 pixels"):
         model.decode(picture(size=(11, 10)), 100)
-    assert [pixels.shape for pixels in model.decode(picture(size=(10, 10)), 100).values()] == [(32, 32, 3)]
+    assert [pixels.shape for pixels in model.decode(picture(size=(10, 10)), 100).pixels.values()] == [(32, 32, 3)]
 
 
 def test_a_jpeg_of_very_many_scans_is_refused() -> None:

@@ -69,11 +69,17 @@ def test_uncertainty_is_that_of_the_probabilities(served: Start) -> None:
     assert flat["uncertainty"]["margin"] == pytest.approx(0.0)
 
 
-def test_the_decision_of_the_model_is_shown(served: Start) -> None:
+def test_the_label_is_that_of_the_decision_rules(served: Start) -> None:
     model = FakeModel()
-    model.decisions = [{"label": None, "abstained": True}]
-    (one,) = served(model).files(picture()).json()["images"]
-    assert one["decision"] == {"label": None, "abstained": True}
+    model.decisions = [
+        {"label": None, "confidence": 0.25},
+        {"label": "blue", "confidence": 0.125, "set": ["red", "blue"]},
+    ]
+    one, other = served(model, wait_ms=5000, batch=2).files(picture(), picture()).json()["images"]
+    assert (one["label"], one["confidence"]) == (None, 0.25)
+    assert one["decision"] == {"most_probable": "red", "answered": False}
+    assert (other["label"], other["confidence"]) == ("blue", 0.125)
+    assert other["decision"] == {"most_probable": "red", "answered": True, "set": ["red", "blue"]}
 
 
 @pytest.mark.parametrize("kind", ["rotated", "cmyk", "deep", "animated", "gray", "palette", "transparent"])
