@@ -215,7 +215,7 @@ def _missing_error(
     names = [_name(paths, i) for i in missing[:_MAX_NAMES]]
     found, example = _folders_with(names, folder if not sides else folder.parent, given or [folder])
     start = f"relative paths start from {folder}" if source == FRAME and not sides else f"paths are relative to {base}"
-    hint = f"{start}; is `path` the right column?"
+    hint = _several_rows(names) or f"{start}; is `path` the right column?"
     if found:
         # Folders that were named and hold other images of the table are still needed.
         kept = given if len(missing) < len(paths) else []
@@ -224,6 +224,20 @@ def _missing_error(
         if rest:
             hint += f" ({rest:,} of the {len(names):,} missing images are in none of these folders)"
     return combine_errors(lines, f"of {len(paths):,} images of {source} do not exist", hint)
+
+
+def _several_rows(names: Sequence[str]) -> str:
+    """Return a hint if a table has one row per finding, ``ID_1_epidural``, ``ID_1_any``; "" if it has not."""
+    parts = [name.rpartition("_") for name in names]
+    images, findings = {before for before, _, _ in parts}, list(dict.fromkeys(last for _, _, last in parts))
+    if len(findings) < 2 or "" in images or len(images) < 2 or len(names) < 2 * len(images):
+        return ""
+    if len(names) not in range(len(images) * len(findings) - len(findings) + 1, len(images) * len(findings) + 1):
+        return ""
+    return (
+        f"the ids are those of an image and a finding ({', '.join(findings[:4])}{', …' if len(findings) > 4 else ''}): "
+        "write a table with one row per image and its class (docs/competition.md)"
+    )
 
 
 def _folders_with(names: Sequence[str], below: Path, not_here: Sequence[Path]) -> tuple[dict[Path, int], str]:
@@ -269,7 +283,7 @@ def _folders_with(names: Sequence[str], below: Path, not_here: Sequence[Path]) -
 
 def _shown(folder: Path) -> str:
     shown = os.path.relpath(folder)
-    return shown if not shown.startswith("..") else str(folder)
+    return shown if not shown.startswith("..") else os.path.normpath(folder)
 
 
 def _sibling(path: Path) -> str:

@@ -217,6 +217,7 @@ def _check_tops(tops: Sequence[str], folder: Path, source: str) -> None:
         )
     if len(tops) == 1:
         tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
+        tables.sort(key=lambda path: "train" not in path.name.lower())
         hint = (
             f"to read the CSV: `data={tables[0]}` `path=COLUMN` `label=COLUMN`"
             if tables
@@ -243,8 +244,23 @@ def _training_columns(
 
 
 def are_splits(tops: Sequence[str]) -> bool:
-    """Return whether all names of subfolders are those of splits: ``train``, ``test_images``, ``val2017``."""
-    return bool(tops) and all(_SPLIT.fullmatch(top) for top in tops)
+    """Return whether all names of subfolders are those of splits: ``train``, ``test_images``, ``val2017``.
+
+    Several may have one beginning in common: ``stage_2_train`` and ``stage_2_test``.
+    """
+    found = {_without_beginning(top) for top in tops}
+    if None in found:
+        return False
+    beginnings, kinds = {one[0] for one in found if one}, {one[1] for one in found if one}
+    return bool(tops) and (beginnings == {""} or (len(beginnings) == 1 and len(kinds) > 1))
+
+
+def _without_beginning(top: str) -> tuple[str, str] | None:
+    """Return the text before the name of a split, and whether it is ``test``; None if it is no such name."""
+    if _SPLIT.fullmatch(top):
+        return "", top.lower()[:4]
+    match = re.fullmatch(rf"(.*[-_ .])({_SPLIT.pattern})", top, re.IGNORECASE)
+    return None if match is None else (match[1].lower(), match[2].lower()[:4])
 
 
 def split_folders(found: Found) -> tuple[list[str], list[str]] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from folds.data.image_folder import TEST_NAMES, Found, are_splits, find_images, scan_folder, split_folders, stem_of
+from folds.data.one_hot import one_hot_columns
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
@@ -75,7 +77,10 @@ def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | N
     tops = _tops(images)
     if len(tops) > 1 and not are_splits(tops):
         return None
-    fitting = [path for path in _tables(folder) if _has_samples(table_header(path), spec)]
+    tables = _tables(folder)
+    fitting = [path for path in tables if _has_samples(table_header(path), spec)]
+    if not fitting and spec.label == DataSpec(folder).label:
+        fitting = [path for path in tables if _has_one_hot(path, spec)]
     splits = split_folders(images)
     if splits is not None and not _implies_table(spec):
         stems = {_stem(name) for name in splits[0]}
@@ -84,8 +89,23 @@ def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | N
             raise _both_ways(folder, fitting, images, "the table lists images of the class folders, too")
         return None
     if len(fitting) > 1:
-        raise _several(folder, fitting, spec, tops)
+        raise _several(folder, fitting, spec, _image_folders(images))
     return fitting[0] if fitting else None
+
+
+def _has_one_hot(path: Path, spec: DataSpec) -> bool:
+    """Return whether a table has names of images and one-hot labels; the template of the answers has none."""
+    roles = find_columns(table_header(path), "", ("path", "id"))
+    known = {*roles.names.values(), *(name for names in roles.ambiguous.values() for name in names)}
+    return bool(known or spec.path in table_header(path)) and bool(one_hot_columns(read_table_file(path), known))
+
+
+def _image_folders(images: Found) -> list[str]:
+    """Return the folders of the images: the top ones, or the only ones below a single top folder (``jpeg/train``)."""
+    tops = _tops(images)
+    inner = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in images.images if name.count("/") > 1))
+    deep = len(tops) == 1 and all(name.count("/") > 1 for name in images.images)
+    return inner if deep and are_splits([name.split("/")[1] for name in inner]) else tops
 
 
 def ignored_tables(folder: Path) -> list[str]:
@@ -129,6 +149,15 @@ def _both_ways(folder: Path, tables: Sequence[Path], images: Found, why: str) ->
     )
 
 
+def unread_test(table: Path) -> list[str]:
+    """Return a note about tables of test images beside a table that was found in a folder; they are not read."""
+    beside = [path for path in _tables(table.parent) if path != table and (_is_test(path.name) or _is_template(path))]
+    beside.sort(key=lambda path: (_is_template(path), path.name))
+    if not beside:
+        return []
+    return [f"not read: {', '.join(path.name for path in beside[:5])} (`test={beside[0]}` predicts its images)"]
+
+
 def _labels(spec: DataSpec) -> set[str]:
     return {part.strip() for part in spec.label.split(",")}
 
@@ -165,16 +194,18 @@ def _has_samples(header: Sequence[str], spec: DataSpec) -> bool:
 def _several(folder: Path, tables: Sequence[Path], spec: DataSpec, tops: Sequence[str]) -> EnsembleError:
     """Return the error for several tables in a folder, with what to type."""
     names = ", ".join(path.name for path in tables)
-    first = next((path for path in tables if path.name.lower().startswith("train")), tables[0])
-    others = [path for path in tables if path.name.lower().startswith(("test", "sample")) and path != first]
+    first = next((path for path in tables if "train" in path.name.lower()), tables[0])
+    others = [path for path in _tables(folder) if _is_test(path.name)]  # it need not have labels
+    others += [path for path in tables if _is_template(path) and path != first]
+    others = [path for path in others if path != first]
     typed = [f"`data={first}`"]
-    training = [top for top in tops if not _is_test(top)]
+    training = [top for top in tops if not _is_test(top.rpartition("/")[2])]
     typed += [f"`images={','.join(str(folder / top) for top in training)}`"] if training else []
     if others:
         typed.append(f"`test={others[0]}`")
-        testing = [top for top in tops if _is_test(top)]
+        testing = [top for top in tops if _is_test(top.rpartition("/")[2])]
         typed += [f"`test_images={','.join(str(folder / top) for top in testing)}`"] if testing else []
-        if others[0].name.lower().startswith("sample"):
+        if _is_template(others[0]):
             typed.append("`test_labels=False`")
     beside = f", beside the folders {', '.join(tops)}" if tops else ""
     return EnsembleError(
@@ -183,5 +214,9 @@ def _several(folder: Path, tables: Sequence[Path], spec: DataSpec, tops: Sequenc
     )
 
 
+def _is_template(path: Path) -> bool:
+    return "sample" in path.name.lower()
+
+
 def _is_test(top: str) -> bool:
-    return any(top.lower().startswith(name) for name in TEST_NAMES)
+    return re.match(rf"(?:.*[-_ .])?(?:{'|'.join(TEST_NAMES)})", top, re.IGNORECASE) is not None

@@ -29,7 +29,7 @@ from folds.data.image_folder import (
     split_folders,
 )
 from folds.data.image_paths import normal_path
-from folds.data.layouts import ignored_tables, only_table, table_beside_images
+from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
 from folds.data.table import Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import CsvTable
@@ -130,6 +130,7 @@ def _table_or_folders(
         train, test, for_test, messages = _csv_data(read_table_file(table), spec, need_images, find_images)
         if table is not data:
             messages.notes.insert(0, f"reading {table}")
+            messages.notes += [] if spec.test is not None else unread_test(table)
         return train, test, for_test, messages
     assert images is not None  # noqa: S101 - listed where there is no table
     splits = split_folders(images)

@@ -76,7 +76,7 @@ def error_from_ray(job: Job, error: Exception, retries: int) -> EnsembleError:
     ----------
     retries : number of retries after a lost process or machine.
     """
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", without_secrets(str(error)))
     lines = [" ".join(line.split())[:200] for line in text.splitlines() if line.strip()] or ["no reason given"]
     address = re.search(r"\b(?:IP: |ip=)([\w.:]*\w)", text)
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _RAY_ERRORS), None)
@@ -133,12 +133,24 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
                 runtime_env={"env_vars": dict(variables)} if variables else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(without_secrets(str(error)).split())[:200]
             raise EnsembleError(
-                f"`ray_address={address}`: {reason}",
+                f"`ray_address={without_secrets(str(address))}`: {reason}",
                 hint="ray status --address HOST:PORT shows whether it runs; ray start --head starts one",
             ) from None
     return ray
+
+
+# Variables whose values open a cluster, and the password of an address such as ray://user:password@host.
+_SECRETS = ("RAY_AUTH_TOKEN", "RAY_REDIS_PASSWORD", "REDIS_PASSWORD")
+_PASSWORD = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text of Ray without tokens and passwords: messages are shown, and may be kept in logs."""
+    for value in filter(None, map(os.environ.get, _SECRETS)):
+        text = text.replace(value, "***")
+    return _PASSWORD.sub("***", text)
 
 
 # Since this version, the processes of a cluster can require a token of everyone who talks to them.

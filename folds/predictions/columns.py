@@ -12,7 +12,7 @@ from folds.errors import EnsembleError, no_column
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "id": (
         "id", "image_id", "image_name", "filename", "file_name", "image", "file", "img", "img_id", "img_name", "name",
-        "sample_id", "sample", "key", "row_id",
+        "sample_id", "sample", "key", "row_id", "id_code", "isic_id",
     ),
     "path": ("path", "image_path", "file_path", "img_path", "filepath"),
     "label": (

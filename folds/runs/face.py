@@ -19,6 +19,7 @@ from folds.errors import FoldsFailed, UsageError
 from folds.execution.placement import Execution
 from folds.experiments.loggers import open_tracker
 from folds.predictions.files import ALL
+from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
@@ -93,7 +94,7 @@ def kfold(
     data : the result or an argument of `read_table`; None for ``data`` in the folder `root` or, without it, synthetic
         data.
     folds : an existing split: the result of `split` or `load_folds`, a file, or a column of the table; None to make
-        one.
+        one, or to use ``folds.csv`` in the folder `root` if it fits the table, and `k` if that is given.
     fold : the folds to train; None for all folds; ``"all"`` for all folds and one model on all people, with as many
         epochs as the folds say (`Run.refit`).
     sweep : setting → values; one run is trained for each combination, and compared with the first.
@@ -142,7 +143,7 @@ def kfold(
     base = Path(root)
     flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
-    own, recipe, variants = _recipes(flags, path, sweep)
+    own, recipe, variants, k_given = _recipes(flags, path, sweep)
     plan = build_plan(
         own,
         recipe,
@@ -153,6 +154,8 @@ def kfold(
         variants=variants,
         baseline=baseline,
         root=base,
+        found_folds=base / FOLDS_FILE,
+        k_given=k_given,
     )
     plan.check_not_started(resume, force)
     trained = train_runs(
@@ -213,9 +216,10 @@ kfold.__signature__ = with_settings(kfold)  # type: ignore[attr-defined]
 
 def _recipes(
     flags: Mapping[str, Any], config: Path | None, sweep: Mapping[str, Sequence[Any]] | None
-) -> tuple[Settings, Recipe, list[RequestedRecipe]]:
-    """Return the settings, the recipe and, for a sweep or several runs, the recipe of each run."""
-    own, recipe, _ = load_settings(flags, config, implicit=False)
+) -> tuple[Settings, Recipe, list[RequestedRecipe], bool]:
+    """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and whether `k` is given."""
+    own, recipe, origins = load_settings(flags, config, implicit=False)
+    k_given = "k" in origins
     tables = read_run_tables(config) if config is not None else []
     if not sweep:
         requested = []
@@ -224,7 +228,7 @@ def _recipes(
             if len(one.arch) != 1:
                 raise UsageError(f"[[run]] {number} has the architectures {', '.join(one.arch)}, expected one")
             requested.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
-        return own, recipe, requested
+        return own, recipe, requested, k_given
     if tables:
         raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
     points = parse_sweep([f"{key}={_toml_array(values)}" for key, values in sweep.items()])
@@ -235,7 +239,7 @@ def _recipes(
         RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
         for point in points
     ]
-    return own, recipe, requested
+    return own, recipe, requested, k_given
 
 
 def _toml_array(values: Sequence[Any]) -> str:

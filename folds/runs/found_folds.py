@@ -16,6 +16,8 @@ from folds.splits.checks import check_folds
 
 logger = logging.getLogger(__name__)
 
+FOLDS_FILE = Path("folds.csv")  # as `ensemble folds` writes it
+
 
 def named_columns(settings: Settings) -> dict[str, str | None]:
     """Return role → column of a file of folds, where the user named it."""
@@ -42,7 +44,8 @@ def with_found_folds(
     if reason:
         logger.info(f"{file} is not used: {reason}")
         return settings
-    logger.info(f"folds: ./{file} (found here, and it fits the table; `folds=FILE` or `k=N` chooses others)")
+    shown = file if file.is_absolute() else f"./{file}"
+    logger.info(f"folds: {shown} (found here, and it fits the table; `folds=FILE` or `k=N` chooses others)")
     return replace(settings, folds=file)
 
 

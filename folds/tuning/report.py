@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.tuning.importance import Importance, measure
-from folds.tuning.study import Study, open_study, score_on_other_folds
+from folds.tuning.study import Study, as_started, open_study, score_on_other_folds
 from folds.tuning.trials import Trial, best_of, cell, sort_trials, trial_name, trial_records, write_best, write_table
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
@@ -138,6 +138,8 @@ def run_study(
     """
     from folds.tuning.search import train_trials
 
+    if resume and not force:
+        study = as_started(study)
     with open_study(study, resume, force):
         lost = train_trials(study, devices, address, progress)
     return write_report(study, lost)

@@ -212,6 +212,8 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
         execution=execution,
         variants=variants,
         root=study.root,
+        found_folds=study.found_folds,
+        k_given=study.k_given,
     )
     pairs, folder = list(zip(by_model, plan.runs, strict=True)), study.folder
     runs = [

@@ -11,6 +11,7 @@ from typing import Any
 from folds.config.files import load_settings, read_record, read_run_tables, tuning_of
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
+from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.tuning.space import ALWAYS, Parameter, TuneOptions, read_options, read_space, sample_settings
@@ -50,6 +51,7 @@ class Study:
     settings, recipe : settings that all trials have in common.
     candidates : the trials, by number.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
+    found_folds, k_given : ``folds.csv`` of the folder, used if it fits as by `kfold`, and whether `k` is given.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Study:
     options: TuneOptions
     candidates: tuple[TrialSpec, ...]
     root: Path = Path()
+    found_folds: Path | None = None
+    k_given: bool = False
 
     @property
     def folder(self) -> Path:
@@ -153,7 +157,20 @@ def make_study(
     name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix(
         "-best"
     )  # the name must also be valid as the name of its run
-    return Study(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates), root)
+    found = root / FOLDS_FILE if settings.folds is None and (root / FOLDS_FILE).is_file() else None
+    own, given = replace(settings, repeats=1, seeds=1), "k" in origins
+    return Study(name, own, recipe, space, options, tuple(candidates), root, found, given)
+
+
+def as_started(study: Study) -> Study:
+    """Return a study that continues with the folds of its beginning, whatever ``folds.csv`` is there now."""
+    path = study.folder / RECORD
+    if not path.is_file():
+        return study
+    record = read_json(path)
+    found = record.get("found", {}) if isinstance(record, dict) else {}
+    name = found.get("folds") if isinstance(found, dict) else None
+    return replace(study, found_folds=study.root / FOLDS_FILE if name == str(FOLDS_FILE) else None)
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -196,6 +213,7 @@ def _record(study: Study) -> dict[str, Any]:
         "settings": fixed,
         "space": {axis.key: axis.to_dict() for axis in study.space},
         "tune": asdict(study.options),
+        "found": {"folds": None if study.found_folds is None else study.found_folds.name},
     }
     return _as_json(values)
 

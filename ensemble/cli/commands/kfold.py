@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from folds.config.sweep import RequestedRecipe
 
 ALL = "all"  # of --fold
-FOLDS_FILE = Path("folds.csv")  # as ensemble folds writes it
 FoldOption = Annotated[
     str | None,
     typer.Option(
@@ -150,6 +149,7 @@ def kfold(
     from folds.config.recipe import check_contradictions
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
+    from folds.runs.found_folds import FOLDS_FILE
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,58 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
         [bash, "-c", line], env={"PATH": f"{script.parent}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "swin\n"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program `ensemble` of this source, for a shell."""
+    script = tmp_path / "bin" / "ensemble"
+    write_atomic(script, f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ensemble "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def shell(program: Path, *words: str) -> str:
+    path = f"{program.parent}:/usr/local/bin:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": str(program.parent), "LANG": "C.UTF-8"}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_zsh_completes_with_the_script(program: Path) -> None:
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        pytest.skip("no zsh")
+    # compadd only works inside a widget; the function is called with the words that the widget would set.
+    line = (
+        f"compdef() {{ :; }}; compadd() {{ shift; print -l -- $@; }}; _files() {{ print files; }}\n{SCRIPTS['zsh']}\n"
+    )
+    line += "words=(ensemble runs show sw); CURRENT=4; _ensemble; words=(ensemble runs show zz); _ensemble"
+    assert shell(program, zsh, "-f", "-c", line) == "swin\nfiles\n"
+
+
+def test_fish_completes_with_the_script(program: Path) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("no fish")
+    line = f"{SCRIPTS['fish']}\ncomplete -C 'ensemble runs show sw'"
+    assert shell(program, fish, "--no-config", "-c", line).split() == ["swin"]
+
+
+def _without_strings(script: str) -> str:
+    """Return a script with the content of its quotes removed, where a bracket is no syntax."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "''", script)
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_scripts_are_balanced_where_the_shell_is_not_installed(name: str) -> None:
+    script = SCRIPTS[name]
+    assert script.count('"') % 2 == script.count("'") % 2 == 0
+    assert all(script.count(one) == script.count(other) for one, other in ("()", "[]", "{}"))
+    words = re.findall(r"\b(?:function|if|while|for|begin|switch|end|then|fi)\b", _without_strings(script))
+    if name == "fish":
+        assert words.count("end") == sum(word not in ("end", "then", "fi") for word in words) > 0
+    else:
+        assert words.count("then") == words.count("if") == words.count("fi")
 
 
 def test_errors_are_objects_under_json(call: Call) -> None:

@@ -180,3 +180,42 @@ def test_the_folds_of_this_program_are_no_table_of_samples(splits):
     save_folds(splits / "folds.csv", split_by_person(table, k=2))
     assert (splits / "folds.json").is_file()
     assert read_data(spec).train.sha == table.sha
+
+
+def test_splits_with_a_common_beginning_are_no_classes(tmp_path):
+    touch(tmp_path, *(f"stage_2_{part}/{i}.jpg" for part in ("train", "test") for i in range(4)))
+    with pytest.raises(EnsembleError, match="are splits, not classes: stage_2_test, stage_2_train"):
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    touch(tmp_path / "c", "stress_test/1.jpg", "field_test/2.jpg")
+    assert read_data(DataSpec(tmp_path / "c", person_regex="(.+)")).train.classes == ("field_test", "stress_test")
+
+
+def test_folders_inside_one_folder_and_a_test_table_are_named(tmp_path):
+    touch(tmp_path, "jpeg/train/a.jpg", "jpeg/train/b.jpg", "jpeg/test/c.jpg")
+    (tmp_path / "train.csv").write_text("image_name,patient_id,target\na,p1,0\nb,p2,1\n")
+    (tmp_path / "test.csv").write_text("image_name,patient_id\nc,p3\n")
+    (tmp_path / "sample_submission.csv").write_text("image_name,target\nc,0\n")
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(tmp_path))
+    expected = f"`data={tmp_path}/train.csv` `images={tmp_path}/jpeg/train` `test={tmp_path}/test.csv` "
+    assert error.value.hint == f"name it: {expected}`test_images={tmp_path}/jpeg/test`"
+
+
+def test_a_table_of_one_hot_labels_beside_images_is_read(tmp_path):
+    touch(tmp_path, *(f"images/Train_{i}.jpg" for i in range(4)), "images/Test_0.jpg")
+    rows = "".join(f"Train_{i},{i % 2},{1 - i % 2}\n" for i in range(4))
+    (tmp_path / "train.csv").write_text(f"image_id,scab,rust\n{rows}")
+    (tmp_path / "test.csv").write_text("image_id\nTest_0\n")
+    (tmp_path / "sample_submission.csv").write_text("image_id,scab,rust\nTest_0,.5,.5\n")
+    data = read_data(DataSpec(tmp_path, person_regex="(.+)"), need_images=False)
+    assert data.train.labels.tolist() == ["rust", "scab", "rust", "scab"]
+    assert any("not read: test.csv, sample_submission.csv" in note for note in data.notes)
+
+
+def test_a_table_of_findings_is_named_as_such(tmp_path):
+    touch(tmp_path, "images/ID_1.png", "images/ID_2.png")
+    rows = "".join(f"ID_{i}_{kind},{i % 2}\n" for i in (1, 2) for kind in ("epidural", "any"))
+    (tmp_path / "train.csv").write_text(f"ID,Label\n{rows}")
+    with pytest.raises(EnsembleError, match="4 of 4 images") as error:
+        read_data(DataSpec(tmp_path / "train.csv", images=(str(tmp_path / "images"),), person_regex="(.+)"))
+    assert error.value.hint.startswith("the ids are those of an image and a finding (epidural, any): write a table")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import folds
 from folds.config.recipe import Settings
 from folds.data.readers import read_data
 from folds.data.table import DataSpec, SampleTable
@@ -89,3 +90,15 @@ def test_a_file_that_was_named_or_is_not_there_is_left_alone(table, caplog):
 
 def test_named_columns_are_those_that_differ_from_the_usual():
     assert named_columns(Settings(id="image_id", fold_column="kfold")) == {"id": "image_id", "fold": "kfold"}
+
+
+def test_python_uses_the_file_of_the_folder_as_the_command_does(drawn: Path, tmp_path: Path, logged) -> None:
+    small = {"arch": "test_resnet", "epochs": 1, "img_size": 32, "pretrained": False, "progress": False}
+    data = folds.read_table(drawn)
+    folds.split(data, k=2, seed=5).save(tmp_path / "folds.csv")
+    runs = folds.kfold(data, root=tmp_path, fold=0, **small)
+    assert runs["test_resnet"].config["k"] == 2
+    assert f"folds: {tmp_path / 'folds.csv'} (found here, and it fits the table" in "\n".join(logged.notes)
+    other = folds.kfold(data, root=tmp_path, fold=0, k=3, name="three", **small)
+    assert other["three"].config["k"] == 3
+    assert any("is not used: it has 2 folds, and `k` is 3" in line for line in logged.notes)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from folds.errors import EnsembleError
 from folds.tuning.report import write_report
-from folds.tuning.study import Study, make_study
+from folds.tuning.study import Study, as_started, make_study, open_study
 from folds.tuning.trials import FAILED, FINISHED, STOPPED, Trial, write_trial
 
 SPACE = """
@@ -75,3 +76,22 @@ def test_enough_trials_have_an_importance(study: Study) -> None:
     report = write_report(study)
     assert report.importance is not None
     assert report.to_dict()["importance"] == report.importance.to_dict()
+
+
+def test_a_study_continues_with_the_folds_of_its_beginning(study: Study, tmp_path: Path) -> None:
+    config, root = tmp_path / "space.toml", tmp_path / "root"
+    assert study.found_folds is None
+    with open_study(study):
+        pass
+    (root / "folds.csv").write_text("id,label,person,fold\n")
+    later = make_study({}, config, root=root)
+    assert later.found_folds == root / "folds.csv"
+    assert as_started(later).found_folds is None
+    with open_study(as_started(later), resume=True):
+        pass
+    with pytest.raises(EnsembleError, match="started with different settings"), open_study(later, resume=True):
+        pass
+    with open_study(later, force=True):
+        pass
+    (root / "folds.csv").unlink()
+    assert as_started(make_study({}, config, root=root)).found_folds == root / "folds.csv"
