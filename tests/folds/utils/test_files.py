@@ -347,5 +347,5 @@ def test_json_larger_than_its_parsing_may_be_is_refused(
     path.write_text(json.dumps([[i] for i in range(50)]))
     assert len(read_json(path)) == 50
     monkeypatch.setattr(f"folds.utils.files.{limit}", 40)
-    with pytest.raises(EnsembleError, match="more than 40|too many"):
+    with pytest.raises(EnsembleError, match=r"more than 40|too many"):
         read_json(path)
