@@ -17,7 +17,6 @@ be 2 or more, found 1``).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -182,6 +181,8 @@ class Interrupted(EnsembleError):
 def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
     """Return the at most `most` choices that are closest to `name`, best first."""
     lower_case = {choice.lower(): choice for choice in choices}
+    import difflib  # here, because only mistakes need it
+
     found = difflib.get_close_matches(name.lower(), lower_case, n=most, cutoff=0.5)
     return [lower_case[match] for match in found]
 

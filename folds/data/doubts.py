@@ -9,6 +9,7 @@ import numpy as np
 
 from folds.data.table import MISSING, RawColumns, SampleTable
 from folds.errors import combine_errors
+from folds.utils.numeric import factorize
 from folds.utils.spelling import is_placeholder, spelling_key, spelling_text, spellings
 
 # Texts that programs write for a missing label. Others, such as "unknown" or "-1", are names of classes, too.
@@ -132,9 +133,9 @@ def name_warnings(table: SampleTable) -> list[str]:
         )
         found += _large_person(counts, table.source)
     if table.labels is not None:
-        labels, of_row = np.unique(table.labels, return_counts=True)
+        labels, of_row = factorize(table.labels)
         found += _spelling_warning(
-            dict(zip(labels.tolist(), of_row.tolist(), strict=True)),
+            dict(zip(labels, np.bincount(of_row, minlength=len(labels)).tolist(), strict=True)),
             table.source,
             "class is",
             "classes are",

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from numbers import Real
 from typing import Any
 
@@ -172,6 +171,8 @@ def _with_warning(text: str, interval: Interval) -> str:
 
 def _html(text: str, interval: Interval) -> str:
     """Return `text` and the warning of `interval`, with a description of it as the tooltip."""
+    from html import escape  # here, because only notebooks need its table of 2,200 names
+
     people = f" over {interval.people:,} people" if interval.people else ""
     tooltip = escape(f"{interval.level * 100:g}% CI{people}")
     return f'<span title="{tooltip}">{escape(_with_warning(text, interval))}</span>'

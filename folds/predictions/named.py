@@ -6,11 +6,11 @@ The bare name of a blend also finds it, unless a run has that name.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from folds.predictions.files import fold_files, oof_file
+from folds.utils.toml import read_toml
 
 BLENDS, TTA = "blends", "tta"
 RUNS = Path("runs")
@@ -70,7 +70,7 @@ def progress_of(run: str, runs: Path = RUNS) -> Progress | None:
     """Return how far a run is; None for predictions without a folder of the program, or with a damaged record."""
     folder = runs / run
     try:
-        k = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")).get("k")
+        k = read_toml(folder / "config.toml").get("k")
     except (OSError, ValueError):
         return None
     if type(k) is not int or k < 1:

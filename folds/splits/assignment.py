@@ -200,7 +200,7 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
         )
     columns = {"id": assignment.ids, "label": assignment.labels, "person": assignment.persons}
     content = csv_bytes({**columns, "fold": list(map(str, assignment.fold.tolist()))})
-    same = path.is_file() and read_bytes(path) == content
+    same = path.is_file() and path.stat().st_size == len(content) and read_bytes(path) == content
     if same and beside.exists():
         return path
     if path.exists() and not same and not force:
@@ -335,6 +335,8 @@ def _by_role(
 
 def _id_by_content(read: CsvTable, names: dict[str, str], table: SampleTable) -> dict[str, str]:
     """Return `names` with the column whose cells are the ids of the table as id, if there is exactly one."""
+    if "id" in names and _equal(table.ids, read.columns[names["id"]]):  # sets of a million ids take 150 MB
+        return names
     wanted = set(table.ids.tolist())
     if "id" in names and wanted <= set(read.columns[names["id"]]):
         return names

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -130,6 +129,8 @@ def search_each(pattern: re.Pattern[str], group: str | int, texts: Sequence[str]
     if len(_REPETITION.findall(pattern.pattern)) <= 1:
         found = map(pattern.search, texts)
         return [None if one is None else one[group] for one in found]
+    import subprocess  # here, because it takes longer to import than most files to read
+
     limit = _SECONDS + _SECONDS_EACH * len(texts)
     try:
         done = subprocess.run(

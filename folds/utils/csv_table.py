@@ -151,7 +151,9 @@ def allow_long_cells() -> None:
 
 def parse_bytes(source: str, content: bytes, path: Path = Path()) -> CsvTable:
     """Return the table in the bytes of a CSV; raise the errors of `read_csv` about the content."""
-    return parse_csv(source, _decode(source, content), path)
+    text = _decode(source, content)
+    del content  # the bytes are not kept beside the text and the cells
+    return parse_csv(source, text, path)
 
 
 def parse_csv(source: str, text: str, path: Path = Path()) -> CsvTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -83,4 +82,6 @@ def _row(tag: str, cells: Sequence[object]) -> str:
 
 
 def _escaped(value: object) -> str:
-    return html.escape(printable(str(value)))
+    from html import escape  # here, because only notebooks need its table of 2,200 names
+
+    return escape(printable(str(value)))

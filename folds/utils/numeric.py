@@ -70,7 +70,25 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
         if 2 * np.count_nonzero(first) <= len(values):
             distinct, codes = _by_dict(values[first])
             return distinct, codes[np.cumsum(first) - 1]
+    if isinstance(values, list) and len(values) > _COMPARED and 2 * len(set(map(id, values[:_COMPARED]))) <= _COMPARED:
+        return _by_address(values)
     return _by_dict(values)
+
+
+def _by_address(values: list[Any]) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return what `factorize` does for objects most of which occur often, as the cells of a table: a dict of the
+    objects instead of all values, which lie in memory as chance has it.
+    """
+    address = np.fromiter(map(id, values), np.int64, len(values))
+    changes = np.concatenate([[True], address[1:] != address[:-1]])
+    starts = np.flatnonzero(changes)
+    address = address[starts]
+    order = np.argsort(address, kind="stable")
+    first = np.concatenate([[True], np.diff(address[order]) != 0])
+    distinct, codes = _by_dict([values[i] for i in starts[order[first]].tolist()])
+    codes = codes[np.cumsum(first) - 1]
+    address[order] = codes  # now of each start
+    return distinct, address if len(starts) == len(values) else address[np.cumsum(changes) - 1]
 
 
 def _by_dict(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[np.int64]]:

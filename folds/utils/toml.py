@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(f"it has more than {MAX_PARTS:,} keys, tables and lists")
     if _LONG_KEY.search(text):
         raise ValueError(f"a key has more than {MAX_DEPTH} parts")
+    import tomllib  # here, because most commands read none
+
     try:
         found = tomllib.loads(text)
     except RecursionError:

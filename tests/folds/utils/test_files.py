@@ -337,3 +337,15 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path, monkeypatch):
     os.utime(tmp_path / names[2])  # written a moment ago, perhaps by another machine
     files.write_atomic(tmp_path / "other.json", "{}")
     assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "other.json"}
+
+
+@pytest.mark.parametrize("limit", ["MAX_JSON", "MAX_BRACKETS", "MAX_COMMAS"])
+def test_json_larger_than_its_parsing_may_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([[i] for i in range(50)]))
+    assert len(read_json(path)) == 50
+    monkeypatch.setattr(f"folds.utils.files.{limit}", 40)
+    with pytest.raises(EnsembleError, match=r"more than 40|too many"):
+        read_json(path)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.special import softmax as reference
 
-from folds.utils.numeric import factorize, groups_in_several_folds, softmax
+from folds.utils.numeric import are_distinct, factorize, groups_in_several_folds, softmax
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (0, 3), (4,)])
@@ -78,3 +78,25 @@ def test_softmax_leaves_its_input_as_it_was() -> None:
     logits = np.array([[1.0, 2.0]])
     softmax(logits)
     assert logits.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("order", ["neighbors", "shuffled"])
+@pytest.mark.parametrize("form", [list, np.array])
+def test_factorize_of_many_repeated_texts_is_that_of_unique(order: str, form: type) -> None:
+    names = [f"person{i}" for i in range(3000)]
+    cells = [names[i // 7] for i in range(7 * len(names))]
+    if order == "shuffled":
+        cells = [cells[i] for i in np.random.default_rng(0).permutation(len(cells))]
+    cells[5] = "".join(["person", "7"])  # an equal text that is another object
+    distinct, codes = factorize(form(cells))
+    expected, inverse = np.unique(np.array(cells), return_inverse=True)
+    assert distinct == expected.tolist()
+    assert np.array_equal(codes, inverse)
+
+
+def test_texts_are_distinct_in_any_order() -> None:
+    ids = np.array([f"{i:06d}" for i in range(40_000)])
+    assert are_distinct(ids)
+    assert are_distinct(ids[::-1])
+    assert not are_distinct(np.append(ids, ids[0]))
+    assert not are_distinct(np.insert(ids, 20_000, ids[20_000]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from folds.utils.toml import parse_toml, read_toml, toml_value
+from folds.utils.toml import MAX_PARTS, parse_toml, read_toml, toml_value
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,9 @@ from folds.utils.toml import parse_toml, read_toml, toml_value
         ("a." * 30_000 + "a = 1", "more than 40 parts"),
         ("x = {" + "'a'." * 30_000 + "a = 1}", "more than 40 parts"),
         ("x = 0x" + "f" * 20_000, "digits"),
+        ("".join(f"[{i:x}." + "a." * 37 + "a]\n" for i in range(11_000)), "keys, tables and lists"),
+        ("".join(f"{i:x} = 1\n" for i in range(MAX_PARTS + 1)), "keys, tables and lists"),
+        ("x = [" + "{}, " * MAX_PARTS + "]", "keys, tables and lists"),
         ("x = ", "Invalid value"),
     ],
 )
@@ -25,6 +28,11 @@ def test_hostile_toml_is_refused(text, reason):
 def test_ordinary_toml_is_read():
     assert parse_toml('a.b.c = [0.1, 0.2]\nd = "1.2.3"') == {"a": {"b": {"c": [0.1, 0.2]}}, "d": "1.2.3"}
     assert parse_toml(f"x = {toml_value({'a': [1, True, 'x']})}") == {"x": {"a": [1, True, "x"]}}
+
+
+def test_a_million_numbers_are_no_keys():
+    rows = ", ".join(["[" + ", ".join(["0.25"] * 1000) + "]"] * 1000)
+    assert sum(map(len, parse_toml(f"x = [{rows}]")["x"])) == 10**6
 
 
 def test_a_pipe_is_not_read(tmp_path):
