@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ensemble.prediction.cascade import cascaded, check_cascade_options
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
-from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described
+from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, check_arguments, described
 from folds.utils.display import Displayed, Table
 from folds.utils.schema import NUMBER, either, named, optional
 
@@ -34,9 +35,10 @@ _KINDS = {
     "output": PATH,
     "root": PATH,
     "metric": optional(NAME),
+    "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
     "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
-    **dict.fromkeys(("half", "onnx", "force", "per_person"), FLAG),
+    **dict.fromkeys(("half", "onnx", "force", "per_person", "refit"), FLAG),
     **RULE_KINDS,
 }
 
@@ -116,6 +118,8 @@ def export(
     what: Blend | str | Path,
     output: str | Path,
     *,
+    fold: int | Sequence[int] | str | None = None,
+    refit: bool = False,
     half: bool = False,
     onnx: bool = False,
     metric: str | None = None,
@@ -140,6 +144,7 @@ def export(
     what : a blend, or what `ensemble.predict` takes: path of a checkpoint, name of a run, name, folder or
         ``blend.toml`` of a blend, or another exported model.
     output : the new folder, or a name that ends in ``.zip``.
+    fold, refit : which models of a run or a blend are exported; see `ensemble.predict`.
     half : whether to store fp16 weights, half the size; the largest difference of probabilities is measured and stated.
     onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
     metric : metric of the stated score; default: that of the blend, or macro_f1.
@@ -174,7 +179,8 @@ def export(
             source, _ = cascaded(source, root, cascade, cost, metric or "macro_f1")
         return replace(source, decision=decision)
 
-    source, known = _loaded(what, root, metric, add)
+    folds = [int(fold)] if isinstance(fold, Integral) else fold
+    source, known = _loaded(what, root, metric, (folds, refit), add)
     bundle = build_bundle(source, known, half)
     graph = timed = None
     note = ""
@@ -188,12 +194,17 @@ def export(
 
 
 def _loaded(
-    what: Any, root: Path, metric: str | None, add: Callable[[PredictionSource], PredictionSource]
+    what: Any,
+    root: Path,
+    metric: str | None,
+    models: tuple[Sequence[int] | str | None, bool],
+    add: Callable[[PredictionSource], PredictionSource],
 ) -> tuple[PredictionSource, Knowledge]:
     """Return what is exported, and what is known about it.
 
     Parameters
     ----------
+    models : the folds of a run, and whether to take the models of all people.
     add : adds decision rules and a cascade, for which the files of the blend are needed.
 
     Raises
@@ -201,7 +212,7 @@ def _loaded(
     UsageError : it is neither a name, nor a path, nor a blend.
     """
     if isinstance(what, str | Path):
-        source = load_source(what, root)
+        source = load_source(what, root, *models)
         return add(source), collect(source, root, metric)
     if not (hasattr(what, "combination") and hasattr(what, "votes")):
         raise UsageError(f"`what` must be a name, a path or a blend, found {described(what)}")
@@ -212,5 +223,5 @@ def _loaded(
             raise EnsembleError(
                 "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
             )
-        source = load_source(Path(folder) / what.name / "blend.toml", root)
+        source = load_source(Path(folder) / what.name / "blend.toml", root, *models)
         return replace(add(source), folder=None), collect(source, root, metric)

@@ -72,12 +72,15 @@ def _predictions(
         found = [read_predictions(file) if file.is_file() else None for file in map(source.folder.joinpath, _FILES)]
         metric = record.get("metric") if isinstance(record.get("metric"), str) else "macro_f1"
         basis = "nested cross-validation over people" if record.get("fitted") else "out-of-fold predictions"
-        return found[0], found[1], basis, (str(metric), record.get("per") == "person")
+        if source.refit:
+            return found[0], None, f"{basis}{_PROCEDURE}", (str(metric), record.get("per") == "person")
     run = source.models[0].checkpoint.run
     file, tests = oof_file(root / "runs", run), fold_files(root / "runs", run)
     oof = read_predictions(file) if file.exists() else None
     test = mean_of_folds([tests[fold] for fold in source.runs[0].folds if fold in tests])
-    basis = "out-of-fold predictions"
+    basis = f"out-of-fold predictions{_PROCEDURE if source.refit else ''}"
+    if source.refit:
+        test = None  # of the models of the folds
     if source.kind == "checkpoint" and oof is not None:
         fold = source.models[0].checkpoint.fold
         basis = f"validation images of fold {fold}"
@@ -86,6 +89,7 @@ def _predictions(
 
 
 _FILES = ("oof.npy", "test.npy")
+_PROCEDURE = " of the procedure; these models were trained on all people, and were never tested on others"
 
 
 def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:

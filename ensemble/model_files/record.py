@@ -48,7 +48,7 @@ _TOP = {
     "schema": integer(1),
     "program": ONE_LINE,
     "name": ONE_LINE,
-    "kind": one_of("checkpoint", "run", "blend", "model"),
+    "kind": one_of("checkpoint", "run", "refit", "blend", "model"),
     "target": ONE_LINE,
     "classes": list_of(ONE_LINE),
     "class_attributes": optional(mapping_of(mapping_of(ONE_LINE, ONE_LINE), ONE_LINE)),

@@ -63,6 +63,10 @@ def decision_for(
             return decision
         return decision.with_label(options.abstain_label)
     oof = _oof_of(source, root)
+    if oof is not None and source.refit:
+        logger.warning(
+            "the rules are fitted to the out-of-fold predictions of the folds, not of the models of all people"
+        )
     if oof is None:
         fits = [aim for aim in request.aims if aim.kind != GIVEN]
         if fits or request.abstain is not None or request.sets is not None:
@@ -107,7 +111,7 @@ def _oof_of(source: PredictionSource, root: Path) -> Predictions | None:
     """Return the out-of-fold predictions of a source, in the order of its classes; None if there are none."""
     if source.kind == "blend":
         path = source.folder / "oof.npy" if source.folder is not None else None
-    elif source.kind in ("run", "checkpoint"):
+    elif source.kind in ("run", "checkpoint", "refit"):
         path = oof_file(root / "runs", source.runs[0].name)
     else:
         return None
@@ -119,7 +123,7 @@ def _oof_of(source: PredictionSource, root: Path) -> Predictions | None:
             f"{path} predicts {', '.join(found.classes[:10])}, the models predict {', '.join(source.classes[:10])}",
             hint="the predictions are from another training: train or blend again",
         )
-    if source.kind != "blend":
+    if source.kind not in ("blend", "refit"):
         _check_checkpoints(found, source, path)
     columns = [found.classes.index(name) for name in source.classes]
     return Predictions(found.probabilities[:, columns], replace(found.metadata, classes=source.classes))

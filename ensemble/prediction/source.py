@@ -317,7 +317,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         _ranking(path.parent / "blend.json", recipe),
         attributes,
         path.parent,
-        refit,
+        refit=refit,
     )
 
 

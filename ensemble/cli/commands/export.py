@@ -19,11 +19,14 @@ from ensemble.cli.terminal.options import (
     CascadeOption,
     ConfidenceOption,
     CostOption,
+    FoldsOption,
     PassCostOption,
+    RefitOption,
     SetScoreOption,
     SetsForOption,
     SetsOption,
     ThresholdOption,
+    fold_numbers,
 )
 
 
@@ -45,6 +48,8 @@ def export(
             rich_help_panel=WRITTEN,
         ),
     ],
+    fold: FoldsOption = None,
+    refit: RefitOption = False,
     half: Annotated[
         bool,
         typer.Option(
@@ -95,6 +100,8 @@ def export(
     made = write_model(
         what,
         output,
+        fold=fold if fold in (None, "all") else fold_numbers(fold),
+        refit=refit,
         half=half,
         onnx=onnx,
         metric=metric,

@@ -20,9 +20,11 @@ from ensemble.cli.terminal.options import (
     ColumnsOption,
     ConfidenceOption,
     CostOption,
+    FoldsOption,
     FormOption,
     LikeOption,
     PassCostOption,
+    RefitOption,
     SetScoreOption,
     SetsForOption,
     SetsOption,
@@ -31,8 +33,6 @@ from ensemble.cli.terminal.options import (
     fold_numbers,
     takes_settings,
 )
-
-MODELS = "Models"
 
 
 @takes_settings(
@@ -71,20 +71,8 @@ def predict(
     form: FormOption = None,
     columns: ColumnsOption = None,
     like: LikeOption = None,
-    fold: Annotated[
-        str | None,
-        typer.Option(
-            help="models of a run: numbers of folds, or all: its model of all people",
-            metavar="I[,J]|all",
-            rich_help_panel=MODELS,
-        ),
-    ] = None,
-    refit: Annotated[
-        bool,
-        typer.Option(
-            "--refit", help="each run of a blend predicts with its model of all people", rich_help_panel=MODELS
-        ),
-    ] = False,
+    fold: FoldsOption = None,
+    refit: RefitOption = False,
     threshold: ThresholdOption = None,
     cost_matrix: CostOption = None,
     abstain: AbstainOption = None,

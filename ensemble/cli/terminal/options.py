@@ -31,6 +31,19 @@ ScoreByOption = Annotated[
         rich_help_panel=REPORT,
     ),
 ]
+MODELS = "Models"
+FoldsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="models of a run: numbers of folds, or all: its model of all people",
+        metavar="I[,J]|all",
+        rich_help_panel=MODELS,
+    ),
+]
+RefitOption = Annotated[
+    bool,
+    typer.Option("--refit", help="each run of a blend predicts with its model of all people", rich_help_panel=MODELS),
+]
 CascadeOption = Annotated[
     str | None,
     typer.Option(
