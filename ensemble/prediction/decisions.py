@@ -64,9 +64,7 @@ def decision_for(
         return decision.with_label(options.abstain_label)
     oof = _oof_of(source, root)
     if oof is not None and source.refit:
-        logger.warning(
-            "the rules are fitted to the out-of-fold predictions of the folds, not of the models of all people"
-        )
+        logger.warning("the rules are fitted to the predictions of the folds, not to those of the models of all people")
     if oof is None:
         fits = [aim for aim in request.aims if aim.kind != GIVEN]
         if fits or request.abstain is not None or request.sets is not None:

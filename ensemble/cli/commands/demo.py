@@ -75,11 +75,12 @@ def demo(
         _draw_few(folder)
     lines = [*_runs(folder, k, epochs, force, again), *_blends(folder, ["runs/*.npy"], "")]
     lines += [*_views(folder, force), *_blends(folder, ["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
-    line, summary = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
+    line, summary, chosen = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
     lines += line
+    exported = _export(folder, chosen) if chosen else ""
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
-    console.result("\n\n".join([_table(lines), _verdict(lines), summary]), record)
+    console.result("\n\n".join([_table(lines), _verdict(lines), summary, exported]), record)
     console.note(f"\n{duration(seconds)}")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
     return 0
@@ -126,8 +127,8 @@ def _blends(root: Path, files: Sequence[str], added: str) -> list[ResultLine]:
     return lines
 
 
-def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
-    """Return the row of ``--method auto`` and its summary."""
+def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str, str]:
+    """Return the row of ``--method auto``, its summary, and the name of the blend."""
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
     from ensemble.blending.request import BlendConfig
@@ -135,13 +136,33 @@ def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
     made = make_blend(_found(root, files), BlendConfig("auto", contributions=False))
-    write_blend(made, root / blend_folder(made, None), False)
+    saved = blend_folder(made, None)
+    write_blend(made, root / saved, False)
     oof, test = made.total["oof"].score, made.total["test"].score
     if made.fitted is None or oof is None or test is None:
-        return [], ""
+        return [], "", ""
     console.note(methods_table(made.fitted))
-    return [ResultLine("auto + TTA, nested", oof, test)], "--method auto\n" + "\n".join(
-        f"  {line}" for line in made.fitted.summary_lines()
+    summary = "--method auto\n" + "\n".join(f"  {line}" for line in made.fitted.summary_lines())
+    return [ResultLine("auto + TTA, nested", oof, test)], summary, saved.name
+
+
+def _export(root: Path, blend: str) -> str:
+    """Export the blend, predict the test people with the exported model alone, and return the result in words."""
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.export.face import export
+    from ensemble.prediction.face import predict
+    from folds.data.sources import BUILT_IN
+
+    _step(f"ensemble export {blend} -o model")
+    made = export(blend, root / "model", force=True, root=root)
+    _step(f"ensemble predict model {BUILT_IN / 'eval'}")
+    found = predict(root / "model", root / BUILT_IN / "eval", root=root, progress=TerminalProgress())
+    if found.score is None:
+        return ""
+    interval = found.score.interval
+    return (
+        f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) needs nothing else: its predictions of the {interval.people} test "
+        f"people have macro F1 {interval.value:.3f}"
     )
 
 
