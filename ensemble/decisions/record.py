@@ -40,7 +40,7 @@ _HINT = "fit the rules again with ensemble decide"
 KINDS = ("thresholds", "ratio", "costs")
 
 
-ONE_MODEL, CROSS_FITTED, UNKNOWN = "one model", "cross-fitted", "unknown"
+ONE_MODEL, CROSS_FITTED, SELECTED, UNKNOWN = "one model", "cross-fitted", "selected", "unknown"
 SHOWN, NOT_SHOWN, MISSED = "shown", "not shown", "missed"
 
 
@@ -110,7 +110,8 @@ class DecisionSource:
     sha : hash of the predictions and labels.
     people, images : their number.
     persons_known : False if every image counts as its own person, because persons are unknown.
-    basis : `ONE_MODEL` that predicted all rows, `CROSS_FITTED` if each fold's model predicted its own, or `UNKNOWN`.
+    basis : `ONE_MODEL` that predicted all rows, `CROSS_FITTED` if each fold's model predicted its own,
+        `SELECTED` if one model was selected by its score on these people, or `UNKNOWN`.
     """
 
     name: str = ""
@@ -163,7 +164,7 @@ _SOURCE = {
     "sha": _TEXT,
     "people": integer(0),
     "images": integer(0),
-    "basis": one_of(ONE_MODEL, CROSS_FITTED, UNKNOWN),
+    "basis": one_of(ONE_MODEL, CROSS_FITTED, SELECTED, UNKNOWN),
     "persons_known": BOOL,
 }
 _FIELDS = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ensemble.decisions.abstention import CurvePoint
 from ensemble.decisions.costs import ABSTAIN
 from ensemble.decisions.decision import Decision
-from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, UNKNOWN, MeasuredValue
+from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, UNKNOWN, MeasuredValue
 from ensemble.decisions.sets import EVERYTHING
 from folds.utils.display import Displayed, Table
 
@@ -23,6 +23,7 @@ _MAX_NAME = 40
 _BASIS = {
     ONE_MODEL: "one model predicted all of these people: for it, guarantees hold as stated",
     CROSS_FITTED: "each fold's model predicted its own people: for the mean of the models, guarantees are approximate",
+    SELECTED: "the model was selected by its score on these people: guarantees are approximate",
     UNKNOWN: "guarantees hold for one model that predicted all rows and was trained on none of these people",
 }
 

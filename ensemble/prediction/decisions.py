@@ -1,4 +1,4 @@
-"""Fit the decision rules of a prediction to the out-of-fold predictions of what predicts."""
+"""Fit the decision rules of a prediction to the out-of-fold predictions of what predicts, and describe them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
 from ensemble.decisions.face import fit_decision, request_of
 from ensemble.decisions.labels import GIVEN, LabelRule, fit_labels
 from ensemble.decisions.oof import rows_of_predictions
+from ensemble.decisions.record import SELECTED, MeasuredValue
+from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
+from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
@@ -76,6 +79,8 @@ def decision_for(
         return _unscored(classes, options, per_person)
     fold = source.runs[0].models[0].checkpoint.fold if source.kind == "checkpoint" else None
     rows, origin = rows_of_predictions(oof, source.name, source.kind, per_person, fold)
+    if fold is not None and source.runs[0].models[0].checkpoint.selected_on_validation:
+        origin = replace(origin, basis=SELECTED)
     values = {name: getattr(options, name) for name in (*_RULES, "abstain_label")}
     report = fit_decision(rows, origin, per_person=per_person, **values)
     for text in report.warnings:
@@ -137,3 +142,32 @@ def _check_checkpoints(found: Predictions, source: PredictionSource, path: Path)
                 f"{model.path} is not the checkpoint that made {path}: this fold was trained again",
                 hint="rules are fitted to the predictions of the same models: finish the training of the run",
             )
+
+
+def scores_here(decided: Decided, predictions: Predictions) -> list[MeasuredValue]:
+    """Return what decisions achieve on the predicted images, over people; [] if not all labels are known."""
+    labels = predictions.labels
+    if labels is None or not set(labels.tolist()) <= set(predictions.classes):
+        return []
+    code = {name: i for i, name in enumerate(predictions.classes)}
+    persons = predictions.ids if predictions.persons is None else predictions.persons
+    return measured_on(decided, np.array([code[name] for name in labels.tolist()]), persons)
+
+
+def decision_notes(decision: Decision, here: list[MeasuredValue] | None) -> list[str]:
+    """Return the rules, what they are worth on unseen people, and what is guaranteed, as lines below a table.
+
+    Parameters
+    ----------
+    here : what the decisions achieve on the predicted images; None if the rules do not apply to these rows.
+    """
+    if here is None:
+        return [f"the decision rules are for one row per {decision.unit}; here the most probable class is counted"]
+    found = score_lines([score for record in decision.records.values() for score in record.scores])
+    notes = rule_lines(decision)
+    if found:
+        notes += ["on people who were not used to fit the rules (nested, 95% CI over people):", *found]
+    else:
+        notes.append("nothing is known about these rules on other people")
+    notes += guarantee_lines(decision)
+    return notes + (["on the labels of these images:", *score_lines(here)] if here else [])

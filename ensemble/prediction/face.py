@@ -17,13 +17,11 @@ from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
 from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.record import MeasuredValue
-from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.decisions.rows import IMAGE, PERSON
-from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.model_files.reading import read_expected, read_record
 from ensemble.prediction.cascade import cascaded, check_cascade_options
-from ensemble.prediction.decisions import DecisionOptions, decision_for
+from ensemble.prediction.decisions import DecisionOptions, decision_for, decision_notes, scores_here
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.recorded import spec_as_trained
 from ensemble.prediction.source import PredictionSource, load_source
@@ -205,12 +203,8 @@ class PredictedImages(Displayed):
 
     def decision_scores(self) -> list[MeasuredValue]:
         """Return what the decisions achieve on these images, over people; [] without rules or known labels."""
-        decided, labels = self.decided if self._has_decisions else None, self.predictions.labels
-        if decided is None or labels is None or not set(labels.tolist()) <= set(self.classes):
-            return []
-        code = {name: i for i, name in enumerate(self.classes)}
-        persons = self.ids if self.predictions.persons is None else self.predictions.persons
-        return measured_on(decided, np.array([code[name] for name in labels.tolist()]), persons)
+        decided = self.decided if self._has_decisions else None
+        return [] if decided is None else scores_here(decided, self.predictions)
 
     @property
     def _has_decisions(self) -> bool:
@@ -312,19 +306,7 @@ class PredictedImages(Displayed):
     def _decision_notes(self) -> list[str]:
         if self.decision is None:
             return []
-        if not self._has_decisions:
-            return [
-                f"the decision rules are for one row per {self.decision.unit}; here the most probable class is counted"
-            ]
-        notes = [
-            *rule_lines(self.decision),
-            "on people who were not used to fit the rules (nested, 95% CI over people):",
-        ]
-        found = score_lines([score for record in self.decision.records.values() for score in record.scores])
-        notes = notes + found if found else [*notes[:-1], "nothing is known about these rules on other people"]
-        notes += guarantee_lines(self.decision)
-        here = score_lines(self.decision_scores())
-        return notes + (["on the labels of these images:", *here] if here else [])
+        return decision_notes(self.decision, self.decision_scores() if self._has_decisions else None)
 
 
 def predict(

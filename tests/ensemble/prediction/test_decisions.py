@@ -202,6 +202,17 @@ def test_without_out_of_fold_predictions_only_given_thresholds_apply(
     assert any("cannot be scored" in line for line in logged.warnings)
 
 
+def test_a_checkpoint_that_was_selected_on_its_people_gives_no_exact_guarantee(decided: Path) -> None:
+    source = load_source("checkpoints/test_resnet/fold0.pt")
+    [run], [model] = source.runs, source.models
+    selected = replace(model, checkpoint=replace(model.checkpoint, selected_on_validation=True))
+    source = replace(source, runs=(replace(run, models=(selected,)),))
+    decision = decision_for(source, decided, DecisionOptions(sets=0.6))
+    assert decision is not None
+    assert decision.source.basis == "selected"
+    assert Decision.from_json(decision.to_dict()).source == decision.source
+
+
 def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None:
     own = en.decide("test_resnet", sets=0.6).decision
     source = replace(load_source("test_resnet"), decision=own)
