@@ -14,7 +14,7 @@ Each student is scored out of fold and on many new people. The difference is the
 a doubly nested student has only the noise and the small-sample bias of the metric. Intervals are over worlds (t).
 
 Models are small networks on features, so that hundreds of worlds take minutes: people have a random offset of their
-own, which networks of this size learn by heart. Run with ``python benchmarks/distill.py [--people 60] [--features 16] [--worlds 40]``.
+own, which networks of this size memorize. Run with ``python benchmarks/distill.py [--people 60] [--features 16] [--worlds 40]``.
 """
 
 from __future__ import annotations

@@ -280,8 +280,8 @@ class PredictedImages(Displayed):
         title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
         notes = self._decision_notes() + (self._refit_notes() if self.source.refit else [])
         if self.trained_on:
-            said = "no score is given" if self.source.refit else "a score is optimistic"
-            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {said}")
+            worth = "no score is given" if self.source.refit else "a score is optimistic"
+            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {worth}")
         if self.score is not None:
             score = self.score
             whose = "" if self.decision is None else "most probable class: "

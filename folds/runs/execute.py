@@ -63,8 +63,8 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
     with contextlib.closing(outcomes):  # ends the workers if the caller stops
         for outcome in outcomes:
             if outcome.result is not None:
-                publish = write_predictions if outcome.job.refit is None else write_refit_predictions
-                publish(plan, by_name[outcome.job.run])
+                write = write_predictions if outcome.job.refit is None else write_refit_predictions
+                write(plan, by_name[outcome.job.run])
             yield outcome
 
 

@@ -25,7 +25,7 @@ from folds.training.loop import best_epoch
 from folds.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
-PLAN = "refit.json"  # beside the saved state: what it was begun with
+PLAN = "refit.json"  # beside the saved state: what it was started with
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _history(path: Path) -> list[dict[str, float]]:
 def refit_job(run: Run, job: Job, init: Path | None = None) -> Job | None:
     """Return the job of a run's model of all people; None if that is trained already.
 
-    What was begun or trained from other folds is removed, which is logged.
+    What was started or trained from other folds is removed, which is logged.
 
     Parameters
     ----------

@@ -56,8 +56,8 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
     if path is None:
         return None
     found = read_predictions(path)
-    values = _joined(found, path, table)
-    values = _of_heads(values[:, _columns(found, path, table, target)], found, path, target)
+    of_classes = _joined(found, path, table)[:, _columns(found, path, table, target)]
+    values = _of_heads(of_classes, found, target)
     name, identity = _teacher(found, path)
     return SoftLabels(values, sha256_bytes(values.tobytes()), name, identity)
 
@@ -113,15 +113,15 @@ def _columns(found: Predictions, path: Path, table: SampleTable, target: Target)
     return [found.classes.index(name) for name in expected]
 
 
-def _of_heads(values: NDArray[np.float64], found: Predictions, path: Path, target: Target) -> NDArray[np.float32]:
+def _of_heads(values: NDArray[np.float64], found: Predictions, target: Target) -> NDArray[np.float32]:
     """Return float32 (rows, outputs) for values of the classes: of each head, the sum over the classes of a value."""
     if found.metadata.target != LABEL:
         return np.ascontiguousarray(values, np.float32)
     blocks = []
     for head in target.heads:
-        block = np.zeros((len(values), len(head.values)))
-        np.add.at(block, (slice(None), np.array(head.of_label)), values)
-        blocks.append(block)
+        # (classes, values): one where the class has the value
+        has = np.array(head.of_label)[:, None] == np.arange(len(head.values))
+        blocks.append(values @ has)
     return np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32)
 
 

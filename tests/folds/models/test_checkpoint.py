@@ -209,7 +209,7 @@ def test_a_fold_that_is_no_number_is_refused(checkpoint: Checkpoint, fold: Any) 
     refused(spoiled(checkpoint, lambda record: record.update(fold=fold)), "is a damaged checkpoint: 'fold' is")
 
 
-LATER = ("labels_sha", "heads", "optimistic")  # fields that an earlier version did not record
+LATER = ("labels_sha", "heads", "optimistic", "refit")  # fields that an earlier version did not record
 RIGHT = {
     ("run", 2),
     ("target", 2),
