@@ -231,10 +231,10 @@ def decide(probabilities: NDArray[np.floating], limits: NDArray[np.float64]) -> 
 def _interval(score: Mapping[str, Any]) -> Interval | None:
     if not score:
         return None
-    ends = (float(score.get(name, np.nan)) for name in ("low", "high"))
+    low, high = (float(score.get(name, np.nan)) for name in ("low", "high"))
     people = int(score.get("people") or 0)
     return Interval(
-        float(score["score"]), *ends, level=score["level"], people=people, warning=score.get("warning") or ""
+        float(score["score"]), low, high, level=score["level"], people=people, warning=score.get("warning") or ""
     )
 
 
