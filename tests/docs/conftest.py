@@ -21,6 +21,8 @@ COMMANDS = (
     "decide",
     "distill",
     "predict",
+    "export",
+    "push",
     "runs",
     "trust",
     "doctor",
