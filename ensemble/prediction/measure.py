@@ -93,11 +93,20 @@ def _run(job: Mapping[str, Any]) -> int:
     table = images_table(job["images"], source)
     with tempfile.TemporaryDirectory() as folder:
         predict_table(source, table, work=Path(folder), device=job["device"], skip_unreadable=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = peak if sys.platform == "darwin" else peak * 1024
     import torch
 
-    return peak + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+    return _peak_of_this_process() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+
+
+def _peak_of_this_process() -> int:
+    """Return the peak resident memory in bytes."""
+    try:
+        # `ru_maxrss` of a child begins with the memory of its parent at the fork; this line begins at the exec.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def reduced(source: PredictionSource, job: Mapping[str, Any]) -> PredictionSource:
