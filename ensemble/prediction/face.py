@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.analysis.cost import parse_costs
-from ensemble.cascade.combine import used_runs
 from ensemble.cascade.fit import FittedCascade
-from ensemble.prediction.cascade import exact_cascade, fit_source, parse_tolerance, with_cascade
+from ensemble.prediction.cascade import cascade_notes, cascade_record, cascaded, parse_tolerance
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
@@ -147,29 +145,8 @@ class PredictedImages(Displayed):
             "unreadable": list(self.unreadable.problems),
             "score": None if self.score is None else self.score.to_dict(),
             "difference": self.difference,
-            "cascade": None if self.source.cascade is None else self._cascade_record(),
+            "cascade": cascade_record(self.source, self.cascade),
         }
-
-    def _cascade_record(self) -> dict[str, Any]:
-        cascade, fitted = self.source.cascade, self.cascade
-        record = {} if cascade is None else cascade.to_dict()
-        return record | {"score": None if fitted is None else fitted.score.to_dict()}
-
-    def _cascade_notes(self) -> list[str]:
-        """Return what a cascade saves and gives up."""
-        if self.source.cascade is None:
-            return []
-        used = used_runs(self.source.combination)
-        most = sum(len(run.models) * len(run.merge.weights) for run in self.source.runs if run.name in used)
-        notes = [f"cascade: {self.passes:.1f} of {most} forward passes per image"]
-        if self.cascade is None:
-            return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
-        change = self.cascade.score.difference
-        notes.append(
-            f"nested {self.source.cascade.metric} {self.cascade.score.cascade.text()}; compared with all models "
-            f"{change.difference.signed_text(4)} (people not used for fitting, one fold model per run)"
-        )
-        return [*notes, *self.cascade.notes]
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known."""
@@ -188,7 +165,7 @@ class PredictedImages(Displayed):
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
-        notes += self._cascade_notes()
+        notes += cascade_notes(self.source, self.cascade, self.passes)
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None:
@@ -262,7 +239,7 @@ def predict(
     source, fitted = load_source(what, root), None
     if cascade is not None:
         with progress_of(progress).step("fitting the cascade"):
-            source, fitted = _cascaded(source, root, tolerance, cost, metric)
+            source, fitted = cascaded(source, root, tolerance, cost, metric)
     table = images_table(images, source, spec)
     check_source(source, len(table))
     found = predict_table(
@@ -288,19 +265,6 @@ def predict(
     score = _score(predictions, metric, per_person)
     difference = _difference(source, predictions, root) if verify else None
     return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference, fitted)
-
-
-def _cascaded(
-    source: PredictionSource, root: Path, tolerance: float | None, cost: str | None, metric: str
-) -> tuple[PredictionSource, FittedCascade | None]:
-    """Return the source with a cascade, and its nested score; None for exact skips, which lose nothing."""
-    costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
-    if tolerance is None:
-        return with_cascade(source, exact_cascade(source, costs)), None
-    fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
-    for note in fitted.notes:
-        logger.warning("%s", note)
-    return with_cascade(source, fitted.cascade), fitted
 
 
 def images_table(

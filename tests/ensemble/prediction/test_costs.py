@@ -14,7 +14,8 @@ import pytest
 
 import ensemble as en
 from ensemble.prediction import costs as module
-from ensemble.prediction.costs import ROWS, passes_table
+from ensemble.prediction.costs import passes_table
+from ensemble.prediction.costs_table import ROWS
 from ensemble.prediction.face import images_table
 from ensemble.prediction.measure import job_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.source import load_source
