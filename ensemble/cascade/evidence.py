@@ -17,7 +17,7 @@ from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.cost import costs_of
 from ensemble.blending.fit import fit_split
 from ensemble.blending.request import BlendConfig
-from ensemble.cascade.predictions import Evidence, Unseen
+from ensemble.cascade.predictions import CascadeEvidence, Unseen
 from ensemble.cascade.run import RunModel
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import MIN_FOLDS, outer_fold_ids
@@ -54,7 +54,7 @@ class BlendFiles:
 class Loaded:
     """The evidence, and the combination fitted without each outer fold."""
 
-    evidence: Evidence
+    evidence: CascadeEvidence
     parts: Mapping[int, Combination]
     metric: Metric
 
@@ -160,7 +160,7 @@ def load_evidence(
     first, full = _out_of_fold(oof, runs, classes, columns, models, root)
     unseen = _unseen(splits.get("test"), runs, classes, models, root)
     ids = tuple(oof.rows.ids.tolist())
-    evidence = Evidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen, ids)
+    evidence = CascadeEvidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen, ids)
     return Loaded(evidence, combinations, files.request.scored)
 
 

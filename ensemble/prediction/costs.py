@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ensemble.cascade.combine import Combiner, used_runs
 from ensemble.cascade.evidence import Loaded
 from ensemble.cascade.fit import FittedCascade
-from ensemble.cascade.predictions import Evidence, full_blend
+from ensemble.cascade.predictions import CascadeEvidence, full_blend
 from ensemble.prediction.cascade import fit_loaded, load_source_evidence, parse_tolerance, with_cascade
 from ensemble.prediction.costs_table import ROWS, CostRow, CostTable
 from ensemble.prediction.measure import job_of, part_of, peak_memory, reduced, seconds_per_image
@@ -239,7 +239,7 @@ class _Scores:
         return () if self.evidence.unseen is None else self.evidence.unseen.ids
 
 
-def _best(evidence: Evidence, metric: Metric, rows: NDArray[np.int64], runs: Sequence[int]) -> int:
+def _best(evidence: CascadeEvidence, metric: Metric, rows: NDArray[np.int64], runs: Sequence[int]) -> int:
     """Return the run with the best score on the first view."""
     sign = 1 if metric.greater_is_better else -1
     return max(runs, key=lambda run: sign * metric(evidence.labels[rows], evidence.first[run, rows]))

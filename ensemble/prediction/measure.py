@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ensemble.learning.combination import Combination
 from ensemble.prediction.cascade import with_cascade
 from ensemble.prediction.predict import predict_table
@@ -45,7 +47,7 @@ def seconds_per_image(
     """
     times: dict[str, list[float]] = {key: [] for key in sources}
     passes: dict[str, float] = {}
-    single = table.take([0])
+    single = table.take(np.zeros(1, np.int64))
     for number in range(ROUNDS):
         for at, (key, source) in enumerate(sources.items()):
             start, _ = _timed(source, single, device)
