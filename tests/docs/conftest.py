@@ -19,6 +19,8 @@ COMMANDS = (
     "blend",
     "tta",
     "predict",
+    "soup",
+    "costs",
     "runs",
     "trust",
     "doctor",
