@@ -91,7 +91,7 @@ class Combiner:
         return Combined(probabilities, lead)
 
 
-def votes_of(probabilities: Floats) -> Floats:
+def votes_of(probabilities: NDArray[np.floating]) -> Floats:
     """Return (…, classes) 1 for the highest class of each row, 0 for the others."""
     found = np.zeros(np.shape(probabilities))
     np.put_along_axis(found, np.argmax(probabilities, axis=-1)[..., None], 1.0, axis=-1)

@@ -17,7 +17,7 @@ from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.cost import costs_of
 from ensemble.blending.fit import fit_split
 from ensemble.blending.request import BlendConfig
-from ensemble.cascade.predictions import Evidence, Unseen
+from ensemble.cascade.predictions import CascadeEvidence, Unseen
 from ensemble.cascade.run import RunModel
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import MIN_FOLDS, outer_fold_ids
@@ -25,10 +25,11 @@ from ensemble.members.reading import read_members
 from ensemble.members.true_labels import read_true_labels
 from ensemble.tta.files import load_common_rows
 from folds.errors import EnsembleError
-from folds.metrics.classification import Metric
+from folds.metrics.classification import METRICS, Metric
 from folds.predictions.files import fold_files, oof_file
 from folds.utils.files import read_json
 from folds.utils.numeric import softmax
+from folds.utils.schema import shown
 
 _AGAIN = "run ensemble blend again, and predict with that blend"
 
@@ -53,7 +54,7 @@ class BlendFiles:
 class Loaded:
     """The evidence, and the combination fitted without each outer fold."""
 
-    evidence: Evidence
+    evidence: CascadeEvidence
     parts: Mapping[int, Combination]
     metric: Metric
 
@@ -80,7 +81,11 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
             cost=options.get("cost"),
             unfinished=True,
         )
-        request.scored  # noqa: B018 - it checks the name
+        if record["metric"] not in METRICS:  # the name of a function would be code that a file names
+            raise EnsembleError(
+                f"{path}: a cascade needs a built-in metric, found {shown(record['metric'])}",
+                hint="blend again with another `metric`",
+            )
     except (KeyError, TypeError, AttributeError):
         raise EnsembleError(f"{path} is not the record of a blend, or is missing", hint=_AGAIN) from None
     paths = tuple(root / path for path, _ in inputs)
@@ -155,7 +160,7 @@ def load_evidence(
     first, full = _out_of_fold(oof, runs, classes, columns, models, root)
     unseen = _unseen(splits.get("test"), runs, classes, models, root)
     ids = tuple(oof.rows.ids.tolist())
-    evidence = Evidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen, ids)
+    evidence = CascadeEvidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen, ids)
     return Loaded(evidence, combinations, files.request.scored)
 
 

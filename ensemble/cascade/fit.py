@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.cascade.combine import Combiner, Floats, check_combination, used_runs
-from ensemble.cascade.predictions import Evidence, full_blend, out_of_fold, regret_of, replay
+from ensemble.cascade.predictions import CascadeEvidence, full_blend, out_of_fold, regret_of, replay
 from ensemble.cascade.record import Cascade
-from ensemble.cascade.run import CascadeResult, Rows
+from ensemble.cascade.run import CascadeResult, RowIndex
 from ensemble.cascade.search import search
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
@@ -94,7 +94,7 @@ class FittedCascade:
 
 
 def fit_cascade(
-    evidence: Evidence,
+    evidence: CascadeEvidence,
     combination: Combination,
     parts: Mapping[int, Combination],
     metric: Metric,
@@ -148,7 +148,7 @@ class _Procedure:
 
     def __init__(
         self,
-        evidence: Evidence,
+        evidence: CascadeEvidence,
         combination: Combination,
         parts: Mapping[int, Combination],
         metric: Metric,
@@ -161,8 +161,8 @@ class _Procedure:
         self.parts = {part: parts.get(part, combination) for part in np.unique(evidence.parts).tolist()}
         self.unseen_parts: NDArray[np.int64] | None = None
         if evidence.unseen is not None:
-            nobody = np.zeros(len(evidence.unseen), np.int64)
-            self.unseen_parts = outer_fold_ids(evidence.unseen.persons, nobody, None, max(2, len(self.parts)))
+            one_class = np.zeros(len(evidence.unseen), np.int64)
+            self.unseen_parts = outer_fold_ids(evidence.unseen.persons, one_class, None, max(2, len(self.parts)))
         self.known: dict[tuple[float | None, int | None], Cascade] = {}
 
     def fit(self, tolerance: float | None, raised: float = 0.0, part: int | None = None) -> Cascade:
@@ -183,7 +183,7 @@ class _Procedure:
         evidence, unseen = self.evidence, self.evidence.unseen
         shape = (len(evidence.labels), evidence.full.shape[2])
         full, out = np.zeros(shape), np.zeros(shape)
-        found: list[tuple[Rows, CascadeResult, Floats]] = []
+        found: list[tuple[RowIndex, CascadeResult, Floats]] = []
         for number, (part, own) in enumerate(self.parts.items()):
             fitted, combiner = self.fit(tolerance, raised, part), Combiner(own, self.ranking)
             inside = np.flatnonzero(evidence.parts == part)
@@ -202,11 +202,11 @@ def with_raised(cascade: Cascade, share: float) -> Cascade:
 
 
 def _score(
-    evidence: Evidence,
+    evidence: CascadeEvidence,
     combination: Combination,
     full: Floats,
     out: Floats,
-    found: Sequence[tuple[Rows, CascadeResult, Floats]],
+    found: Sequence[tuple[RowIndex, CascadeResult, Floats]],
     metric: Metric,
     costs: Mapping[str, float],
     total: int,

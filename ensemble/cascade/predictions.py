@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.cascade.combine import Combined, Combiner, Floats, votes_of
 from ensemble.cascade.record import Cascade, Step
-from ensemble.cascade.run import CascadeResult, Rows, RunModel, run_cascade
+from ensemble.cascade.run import CascadeResult, RowIndex, RunModel, run_cascade
 from ensemble.tta.merge import Merge
 from folds.utils.numeric import softmax
 
@@ -36,7 +36,7 @@ class Unseen:
     def __len__(self) -> int:
         return len(self.persons)
 
-    def take(self, rows: Rows) -> Unseen:
+    def take(self, rows: RowIndex) -> Unseen:
         """Return the images at `rows`."""
         labels = None if self.labels is None else self.labels[rows]
         first, full = (tuple(one[:, rows] for one in values) for values in (self.first, self.full))
@@ -44,7 +44,7 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CascadeEvidence:
     """What a cascade is fitted to.
 
     Attributes
@@ -65,10 +65,10 @@ class Evidence:
     unseen: Unseen | None = None
     ids: tuple[str, ...] = ()
 
-    def take(self, rows: Rows, unseen: Rows | None) -> Evidence:
+    def take(self, rows: RowIndex, unseen: RowIndex | None) -> CascadeEvidence:
         """Return the out-of-fold images at `rows` and the unseen images at `unseen`."""
         some = None if self.unseen is None or unseen is None else self.unseen.take(unseen)
-        return Evidence(
+        return CascadeEvidence(
             self.runs,
             self.first[:, rows],
             self.full[:, rows],
@@ -92,7 +92,7 @@ def replay(cascade: Cascade, combiner: Combiner, runs: Sequence[RunModel], unsee
         RunModel(one.name, _Recorded(one.merge.how, one.merge.weights, one.merge.threshold), one.folds) for one in runs
     ]
 
-    def ask(run: int, fold: int, start: int, stop: int, rows: Rows) -> NDArray[np.float32]:
+    def ask(run: int, fold: int, start: int, stop: int, rows: RowIndex) -> NDArray[np.float32]:
         views = [unseen.first if view == 0 else unseen.full for view in range(start, stop)]
         values = np.stack([one[run][fold][rows] for one in views])
         return np.log(np.maximum(values, np.finfo(np.float32).tiny))
@@ -100,7 +100,7 @@ def replay(cascade: Cascade, combiner: Combiner, runs: Sequence[RunModel], unsee
     return run_cascade(cascade, combiner, recorded, len(unseen), ask)
 
 
-def combined(evidence: Evidence, combiner: Combiner, views: Mapping[str, int]) -> Combined:
+def combined(evidence: CascadeEvidence, combiner: Combiner, views: Mapping[str, int]) -> Combined:
     """Return the combination of out-of-fold predictions in these views of the runs."""
     values = np.zeros(evidence.full.shape)
     present = np.zeros(len(evidence.runs), bool)
@@ -111,7 +111,7 @@ def combined(evidence: Evidence, combiner: Combiner, views: Mapping[str, int]) -
     return combiner(values, votes_of(values) if combiner.counts_votes else None, present)
 
 
-def out_of_fold(evidence: Evidence, cascade: Cascade, combiner: Combiner) -> tuple[Floats, Floats]:
+def out_of_fold(evidence: CascadeEvidence, cascade: Cascade, combiner: Combiner) -> tuple[Floats, Floats]:
     """Return (n, classes) the out-of-fold predictions of the full blend and of a cascade."""
     full = combined(evidence, combiner, {one.name: one.views for one in evidence.runs}).probabilities
     out, open_rows = full.copy(), np.ones(len(full), bool)

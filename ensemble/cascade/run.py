@@ -13,9 +13,9 @@ from ensemble.cascade.record import Cascade, Step
 from ensemble.tta.merge import Merge
 from folds.utils.numeric import softmax
 
-Rows = NDArray[np.int64]
+RowIndex = NDArray[np.int64]
 # (run, fold model, first view, view after the last, rows) → logits (views, rows, classes) of that model.
-Ask = Callable[[int, int, int, int, Rows], NDArray[np.float32]]
+Ask = Callable[[int, int, int, int, RowIndex], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Block:
 
     def result(self) -> CascadeResult:
         """Return the predictions of all rows."""
-        active: Rows = np.arange(self.rows)
+        active: RowIndex = np.arange(self.rows)
         for number, step in enumerate(self.cascade.steps):
             if len(active):
                 active = self._step(number, step, active)
@@ -94,7 +94,7 @@ class _Block:
             self._rest(active)
         return CascadeResult(self.out, self.passes, self.costs, self.decided)
 
-    def _step(self, number: int, step: Step, active: Rows) -> Rows:
+    def _step(self, number: int, step: Step, active: RowIndex) -> RowIndex:
         """Decide the rows whose lead is large enough; return the others."""
         levels = {self.position[run]: views for run, views in step.views.items()}
         rows, answer = active, np.zeros(0, np.int64)
@@ -112,7 +112,7 @@ class _Block:
         self._finish(rows[sure], found.probabilities[sure], number)
         return np.setdiff1d(active, rows[sure], assume_unique=True)
 
-    def _rest(self, active: Rows) -> None:
+    def _rest(self, active: RowIndex) -> None:
         """Predict the rows with the remaining models, as far as these can change the decision."""
         combination = self.combiner.combination
         folds = [run.folds for run in self.runs]
@@ -150,15 +150,15 @@ class _Block:
             run, fold = model
             one = self.runs[run]
             cost = self.cascade.costs.get(one.name, 1.0) * one.views
-            begun = one.name in step.views and fold < step.folds
+            started = one.name in step.views and fold < step.folds
             # A calibrated run counts only once it is complete, so its models follow each other.
             worth = shares[run] / cost if by_run else shares[run] / one.folds / cost
-            return (not begun and not by_run, -worth, run, fold)
+            return (not started and not by_run, -worth, run, fold)
 
         models = [(run, fold) for run in self.used for fold in range(self.runs[run].folds)]
         return sorted(models, key=key)
 
-    def _ensure(self, run: int, fold: int, views: int, rows: Rows) -> None:
+    def _ensure(self, run: int, fold: int, views: int, rows: RowIndex) -> None:
         """Predict the rows that a model has not predicted in this number of views."""
         one, key = self.runs[run], (run, fold)
         known = self.views.setdefault(key, np.zeros(self.rows, np.int16))
@@ -178,13 +178,13 @@ class _Block:
                 self._store(key, more, one.merge.merged(np.concatenate([self.first[key][None, more], logits])))
             known[left] = one.views
 
-    def _asked(self, run: int, fold: int, start: int, stop: int, rows: Rows) -> NDArray[np.float32]:
+    def _asked(self, run: int, fold: int, start: int, stop: int, rows: RowIndex) -> NDArray[np.float32]:
         logits = self.ask(run, fold, start, stop, rows)
         self.passes[rows] += stop - start
         self.costs[rows] += (stop - start) * self.cascade.costs.get(self.runs[run].name, 1.0)
         return logits
 
-    def _store(self, key: tuple[int, int], rows: Rows, values: Floats) -> None:
+    def _store(self, key: tuple[int, int], rows: RowIndex, values: Floats) -> None:
         columns = self.runs[key[0]].columns
         ordered = values if columns is None else values[:, columns]
         if not self.classes:
@@ -192,7 +192,7 @@ class _Block:
             self.out = np.zeros((self.rows, self.classes))
         self.values.setdefault(key, np.zeros((self.rows, self.classes), np.float32))[rows] = ordered
 
-    def _result(self, rows: Rows, levels: Mapping[int, int], folds: Sequence[int] | None) -> Combined:
+    def _result(self, rows: RowIndex, levels: Mapping[int, int], folds: Sequence[int] | None) -> Combined:
         """Return the combination of these folds of the runs in `levels`; None for all folds."""
         values = np.zeros((len(self.runs), len(rows), self.classes))
         votes = np.zeros(values.shape) if self.combiner.counts_votes else None
@@ -207,7 +207,7 @@ class _Block:
                     votes[run] += votes_of(one) / len(some)
         return self.combiner(values, votes, present)
 
-    def _finish(self, rows: Rows, probabilities: Floats, number: int) -> None:
+    def _finish(self, rows: RowIndex, probabilities: Floats, number: int) -> None:
         self.out[rows] = probabilities
         self.decided[rows] = number
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.cascade.combine import Combiner, Floats, used_runs
-from ensemble.cascade.predictions import Evidence, Unseen, combined, full_blend, regret_of, replay, unseen_step
+from ensemble.cascade.predictions import CascadeEvidence, Unseen, combined, full_blend, regret_of, replay, unseen_step
 from ensemble.cascade.record import Cascade, Step
 from ensemble.learning.combination import Combination
 from folds.metrics.classification import Metric, confusion_counts
@@ -22,7 +22,7 @@ _NEVER = np.inf
 
 
 def search(
-    evidence: Evidence,
+    evidence: CascadeEvidence,
     combination: Combination,
     tolerance: float | None,
     metric: Metric,
@@ -41,7 +41,9 @@ def search(
     return best[1]
 
 
-def _candidates(evidence: Evidence, combination: Combination, costs: Mapping[str, float]) -> Iterator[tuple[Step, ...]]:
+def _candidates(
+    evidence: CascadeEvidence, combination: Combination, costs: Mapping[str, float]
+) -> Iterator[tuple[Step, ...]]:
     """Yield sequences of steps, each of which adds runs, fold models or views; thresholds are not yet fitted."""
     views = {one.name: one.views for one in evidence.runs}
     folds = {one.name: one.folds for one in evidence.runs}
@@ -77,7 +79,7 @@ class _Trial:
     """One sequence of steps, whose thresholds are lowered as far as the losses allow."""
 
     def __init__(
-        self, evidence: Evidence, combiner: Combiner, steps: tuple[Step, ...], metric: Metric, plain: Cascade
+        self, evidence: CascadeEvidence, combiner: Combiner, steps: tuple[Step, ...], metric: Metric, plain: Cascade
     ) -> None:
         self.steps, self.metric, self.plain = steps, metric, plain
         self.labels = evidence.labels
@@ -102,7 +104,7 @@ class _Trial:
             self._measure_unseen(evidence, unseen, combiner, metric)
         self.thresholds = np.full(len(steps), _NEVER)
 
-    def _measure_unseen(self, evidence: Evidence, unseen: Unseen, combiner: Combiner, metric: Metric) -> None:
+    def _measure_unseen(self, evidence: CascadeEvidence, unseen: Unseen, combiner: Combiner, metric: Metric) -> None:
         """Set the lead, the regret and the remaining cost of unseen images."""
         full = full_blend(unseen, combiner)
         decided = full.argmax(axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.cost import parse_costs
-from ensemble.cascade.combine import Combiner, check_combination
+from ensemble.cascade.combine import Combiner, check_combination, used_runs
 from ensemble.cascade.evidence import Loaded, files_of_blend, files_of_run, load_evidence
 from ensemble.cascade.fit import FittedCascade, fit_cascade
 from ensemble.cascade.record import Cascade
@@ -20,6 +20,8 @@ from ensemble.cascade.run import RunModel, run_cascade
 from ensemble.prediction.source import FoldModel, PredictionSource
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
@@ -166,10 +168,11 @@ def cascaded(
     Parameters
     ----------
     cascade : ``exact``, or the loss of the nested score that is allowed.
-    cost : cost of one forward pass of each run, ``swin=3,resnet18=1``.
+    cost : cost of one forward pass of each run, ``swin=3,resnet18=1``; None for `pass_costs`.
     metric : metric of the tolerance for a run; a blend has its own.
     """
     tolerance = parse_tolerance(cascade)
+    run_models(source)
     costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
     if tolerance is None:
         return with_cascade(source, exact_cascade(source, costs)), None
@@ -177,6 +180,30 @@ def cascaded(
     for note in fitted.notes:
         logger.warning("%s", note)
     return with_cascade(source, fitted.cascade), fitted
+
+
+def cascade_record(source: PredictionSource, fitted: FittedCascade | None) -> dict[str, Any] | None:
+    """Return the cascade of a source and its nested score as plain values; None without a cascade."""
+    if source.cascade is None:
+        return None
+    return source.cascade.to_dict() | {"score": None if fitted is None else fitted.score.to_dict()}
+
+
+def cascade_notes(source: PredictionSource, fitted: FittedCascade | None, passes: float) -> list[str]:
+    """Return what a cascade saves and gives up, a line each; [] without a cascade."""
+    if source.cascade is None:
+        return []
+    used = used_runs(source.combination)
+    most = sum(len(run.models) * len(run.merge.weights) for run in source.runs if run.name in used)
+    notes = [f"cascade: {passes:.1f} of {most} forward passes per image"]
+    if fitted is None:
+        return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
+    change = fitted.score.difference.difference.signed_text(4)
+    notes.append(
+        f"nested {source.cascade.metric} {fitted.score.cascade.text()}; compared with all models {change} (people not "
+        "used for fitting, one fold model per run)"
+    )
+    return [*notes, *fitted.notes]
 
 
 def pass_costs(source: PredictionSource) -> dict[str, float]:

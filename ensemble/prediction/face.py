@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.cascade.combine import used_runs
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
 from ensemble.decisions.face import RULE_KINDS
@@ -20,7 +19,7 @@ from ensemble.decisions.record import MeasuredValue
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.model_files.reading import read_expected, read_record
-from ensemble.prediction.cascade import cascaded, check_cascade_options
+from ensemble.prediction.cascade import cascade_notes, cascade_record, cascaded, check_cascade_options
 from ensemble.prediction.decisions import DecisionOptions, decision_for, decision_notes, scores_here
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.recorded import spec_as_trained
@@ -227,7 +226,7 @@ class PredictedImages(Displayed):
                 "unreadable": list(self.unreadable.problems),
                 "score": None if self.score is None else self.score.to_dict(),
                 "difference": self.difference,
-                "cascade": None if self.source.cascade is None else self._cascade_record(),
+                "cascade": cascade_record(self.source, self.cascade),
             }
             | self._decision_record()
         )
@@ -242,27 +241,6 @@ class PredictedImages(Displayed):
             record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
             record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
         return record
-
-    def _cascade_record(self) -> dict[str, Any]:
-        cascade, fitted = self.source.cascade, self.cascade
-        record = {} if cascade is None else cascade.to_dict()
-        return record | {"score": None if fitted is None else fitted.score.to_dict()}
-
-    def _cascade_notes(self) -> list[str]:
-        """Return what a cascade saves and gives up."""
-        if self.source.cascade is None:
-            return []
-        used = used_runs(self.source.combination)
-        most = sum(len(run.models) * len(run.merge.weights) for run in self.source.runs if run.name in used)
-        notes = [f"cascade: {self.passes:.1f} of {most} forward passes per image"]
-        if self.cascade is None:
-            return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
-        change = self.cascade.score.difference
-        notes.append(
-            f"nested {self.source.cascade.metric} {self.cascade.score.cascade.text()}; compared with all models "
-            f"{change.difference.signed_text(4)} (people not used for fitting, one fold model per run)"
-        )
-        return [*notes, *self.cascade.notes]
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known."""
@@ -291,7 +269,7 @@ class PredictedImages(Displayed):
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
-        notes += self._cascade_notes()
+        notes += cascade_notes(self.source, self.cascade, self.passes)
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None and self.source.kind == "model":

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ensemble.learning.combination import Combination
 from ensemble.prediction.cascade import with_cascade
 from ensemble.prediction.predict import predict_table
@@ -45,7 +47,7 @@ def seconds_per_image(
     """
     times: dict[str, list[float]] = {key: [] for key in sources}
     passes: dict[str, float] = {}
-    single = table.take([0])
+    single = table.take(np.zeros(1, np.int64))
     for number in range(ROUNDS):
         for at, (key, source) in enumerate(sources.items()):
             start, _ = _timed(source, single, device)
@@ -93,11 +95,20 @@ def _run(job: Mapping[str, Any]) -> int:
     table = images_table(job["images"], source)
     with tempfile.TemporaryDirectory() as folder:
         predict_table(source, table, work=Path(folder), device=job["device"], skip_unreadable=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = peak if sys.platform == "darwin" else peak * 1024
     import torch
 
-    return peak + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+    return _peak_of_this_process() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+
+
+def _peak_of_this_process() -> int:
+    """Return the peak resident memory in bytes."""
+    try:
+        # `ru_maxrss` of a child begins with the memory of its parent at the fork; this line begins at the exec.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def reduced(source: PredictionSource, job: Mapping[str, Any]) -> PredictionSource:

@@ -24,6 +24,7 @@ from folds.runs.soup_models import SoupModels
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments
 from folds.utils.bars import progress_of
 from folds.utils.display import Displayed, Table
+from folds.utils.files import is_file_safe
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import factorize
 from folds.utils.progress import Progress
@@ -173,6 +174,9 @@ def _check_names(runs: Sequence[str]) -> None:
             hint="models of different folds are never averaged: each has seen the people that the others are scored "
             "on, so the average would have no out-of-fold score; name two runs with the same folds",
         )
+    unsafe = next((run for run in runs if not is_file_safe(run)), None)
+    if unsafe is not None:
+        raise UsageError(f"expected names of runs, found '{unsafe}'", hint="ensemble runs lists the runs")
     if len(runs) < 2:
         raise UsageError(f"expected two or more runs, found {len(runs)}", hint="runs of other seeds or settings")
     repeated = next((run for run in runs if list(runs).count(run) > 1), None)

@@ -122,9 +122,9 @@ def _write_fold(
 ) -> None:
     """Write the predictions of a fold and, last, its done.json; the cost is that of all averaged models."""
     values, labels = models.out_of_fold(fold, some), models.labels[models.rows[fold]]
-    for file, array in (("oof.npy", values), ("test.npy", test)):
-        if array is not None:
-            write_atomic(folder / file, lambda handle, array=array: np.save(handle, array, allow_pickle=False))
+    _save(folder / "oof.npy", values)
+    if test is not None:
+        _save(folder / "test.npy", test)
     done = [read_json(models.root / "runs" / run / f"fold{fold}" / "done.json") for run in some]
     predicted = argmax_classes(values)
     record = {
@@ -140,3 +140,7 @@ def _write_fold(
     }
     record.pop("scores", None)
     write_json(folder / "done.json", record)
+
+
+def _save(path: Path, values: NDArray[np.float32]) -> None:
+    write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))

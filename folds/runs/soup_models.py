@@ -160,12 +160,14 @@ class SoupModels:
 
     def choose(self, advance: Advance) -> tuple[dict[int, tuple[str, ...]], dict[int, str]]:
         """Return fold → the runs to average, and fold → the best single run, by the scores of the other folds."""
-        chosen, best = {}, {}
+        chosen: dict[int, tuple[str, ...]] = {}
+        best: dict[int, str] = {}
         for done, fold in enumerate(self.folds, start=1):
             others = [one for one in self.folds if one != fold] or self.folds
             singles = {run: self.score((run,), others) for run in self.runs}
             order = sorted(self.runs, key=lambda run: (-singles[run], self.runs.index(run)))
-            some, score = (order[0],), singles[order[0]]
+            some: tuple[str, ...] = (order[0],)
+            score = singles[order[0]]
             for run in order[1:]:
                 more = self.score((*some, run), others)
                 if more >= score:

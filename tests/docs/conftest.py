@@ -23,6 +23,8 @@ COMMANDS = (
     "predict",
     "export",
     "push",
+    "soup",
+    "costs",
     "runs",
     "trust",
     "doctor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.cascade.predictions import Evidence, Unseen
+from ensemble.cascade.predictions import CascadeEvidence, Unseen
 from ensemble.cascade.run import RunModel
 from ensemble.tta.merge import Merge
 from folds.utils.numeric import softmax
@@ -29,7 +29,7 @@ def logits(random: np.random.Generator, labels: NDArray, models: int, skill: flo
 
 def evidence(
     seed: int = 0, n: int = 300, folds: int = 5, views: int = 2, runs: int = 2, unseen: int = 240, skill: float = 2.0
-) -> Evidence:
+) -> CascadeEvidence:
     """Return predictions of `n` images of people in five parts, and of `unseen` other images by every fold model."""
     random = np.random.default_rng(seed)
     models = run_models(folds, views, runs)
@@ -47,4 +47,4 @@ def evidence(
     if unseen:
         truth, other_first, other_full = draw(unseen, folds)
         other = Unseen(tuple(other_first), tuple(other_full), np.arange(unseen) // 3, truth)
-    return Evidence(models, first[:, 0], full[:, 0], labels, persons, persons % 5, other)
+    return CascadeEvidence(models, first[:, 0], full[:, 0], labels, persons, persons % 5, other)

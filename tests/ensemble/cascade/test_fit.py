@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.cascade import search as module
 from ensemble.cascade.fit import FittedCascade, _Procedure, fit_cascade, with_raised
-from ensemble.cascade.predictions import Evidence
+from ensemble.cascade.predictions import CascadeEvidence
 from ensemble.learning.combination import Combination
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
@@ -26,7 +26,7 @@ COSTS = {"r0": 1.0, "r1": 4.0}
 
 
 def fitted(
-    found: Evidence, tolerance: float | None, metric: str = "macro_f1", combination: Combination = SOFT
+    found: CascadeEvidence, tolerance: float | None, metric: str = "macro_f1", combination: Combination = SOFT
 ) -> FittedCascade:
     return fit_cascade(found, combination, {}, METRICS[metric], tolerance=tolerance, costs=COSTS)
 

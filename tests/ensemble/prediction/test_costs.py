@@ -14,7 +14,8 @@ import pytest
 
 import ensemble as en
 from ensemble.prediction import costs as module
-from ensemble.prediction.costs import ROWS, passes_table
+from ensemble.prediction.costs import passes_table
+from ensemble.prediction.costs_table import ROWS
 from ensemble.prediction.face import images_table
 from ensemble.prediction.measure import job_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.source import load_source
@@ -103,6 +104,11 @@ def test_memory_is_that_of_a_process_of_its_own(blended: Path) -> None:
     peak = peak_memory(job_of("test_resnet", Path(), "cpu", table.paths))
     assert peak is not None
     assert 5e7 < peak < 5e9
+    ballast = np.ones(3 << 26)  # 1.5 GiB of this process are not the child's
+    assert ballast.nbytes == 3 << 29
+    again = peak_memory(job_of("test_resnet", Path(), "cpu", table.paths))
+    assert again is not None
+    assert again < 3 << 29
     assert peak_memory(job_of("nothing", Path(), "cpu", table.paths)) is None
 
 

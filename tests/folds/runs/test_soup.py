@@ -126,6 +126,8 @@ def test_runs_that_do_not_fit_are_refused(grid: Path) -> None:
         soup(["test_resnet", "test_vit"], progress=False)
     with pytest.raises(UsageError, match="expected two or more runs"):
         soup(["test_resnet"])
+    with pytest.raises(UsageError, match=r"expected names of runs, found '\.\./x'"):
+        soup(["../x", "test_resnet"])
     with pytest.raises(UsageError, match="named twice"):
         soup(["test_resnet", "test_resnet"])
     with pytest.raises(UsageError, match="is one of the runs"):
