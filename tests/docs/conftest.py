@@ -19,6 +19,7 @@ COMMANDS = (
     "blend",
     "tta",
     "predict",
+    "serve",
     "runs",
     "trust",
     "doctor",

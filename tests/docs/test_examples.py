@@ -91,7 +91,7 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor"]
+    "name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "serve", "runs", "doctor"]
 )
 def test_commands_and_options_that_help_mentions_exist(
     name: str, call: Callable[..., Called], parsers: Mapping[str, Any]
