@@ -81,7 +81,9 @@ def images_of(images: Any) -> ImageList | SampleTable | Path:
     if hasattr(images, "columns") and hasattr(images, "iloc"):
         return _of_frame(images)
     if isinstance(images, str | Path):
-        return _list([images]) if is_image(str(images)) and not Path(images).is_dir() else Path(images)
+        path, text = Path(images), str(images)
+        one_file = is_image(text) and not path.is_dir() and (path.exists() or not any(mark in text for mark in "*?["))
+        return _list([images]) if one_file else path
     if isinstance(images, np.ndarray):
         return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images])
     if isinstance(images, bytes | bytearray) or _is_pil(images):

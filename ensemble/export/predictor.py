@@ -153,7 +153,7 @@ class Predictor(Displayed):
             weight = f"{shares[run.name]:.3f}" if run.name in shares else "–"
             rows.append([run.name, arch, len(run.models), len(run.merge.views) if run.models else 0, weight])
         people = record.trained.get("people")
-        trained = f"{record.trained['images']:,} images" + (f" of {people:,} people" if people else "")
+        trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
         notes = [f"{len(record.classes)} classes, trained on {trained}, exported by {record.program}"]
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")

@@ -54,7 +54,7 @@ _TOP = {
     "ranking": list_of(ONE_LINE),
     "precision": one_of(*PRECISIONS),
     "half_difference": optional(NUMBER),
-    **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": _TABLE},
+    **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
 }
 _SCORE = {
@@ -72,7 +72,14 @@ _SCORE = {
     "per_class": optional(mapping_of(list_of(NUMBER, 4), ONE_LINE)),
 }
 _TRAINED = {"images": integer(), "people": optional(integer()), "images_per_class": optional(mapping_of(integer()))}
-_EXPECTED = {"images": integer(1, 1000), "seed": integer(), "tolerance": mapping_of(NUMBER)}
+_KINDS = ("cpu", "gpu", "fp16", "bf16")  # of number formats and devices, which have a tolerance each
+_TOLERANCE = FieldType(
+    f"a number above 0 for each of {', '.join(_KINDS)}",
+    lambda value: (
+        isinstance(value, dict) and set(value) == set(_KINDS) and all(NUMBER.holds(v) and v > 0 for v in value.values())
+    ),
+)
+_EXPECTED = {"images": integer(1, 1000), "seed": integer(), "tolerance": _TOLERANCE}
 _RUN = {
     "name": ONE_LINE,
     "target": ONE_LINE,
@@ -280,7 +287,7 @@ def _record_of(record: Mapping[str, Any], path: Path, sha: str) -> ModelRecord:
         if name in record:
             EXTRAS[name](record[name], classes)
     return ModelRecord(
-        **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected", "trained")},
+        **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected")},
         classes=classes,
         combination=Combination.from_record(record["combination"], len(classes), str(path)),
         runs=tuple(map(_run_of, record["run"])),
@@ -290,6 +297,7 @@ def _record_of(record: Mapping[str, Any], path: Path, sha: str) -> ModelRecord:
         half_difference=record.get("half_difference"),
         score=record.get("score") or {},
         test_score=record.get("test_score") or {},
+        trained=record.get("trained") or {},
         files={name: FileEntry(**entry) for name, entry in record["files"].items()},
         extras={name: record[name] for name in EXTRAS if name in record},
         sha256=sha,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.model_files.reading import read_expected, read_record
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
@@ -57,7 +58,8 @@ class PredictedImages(Displayed):
     unreadable : images that were left out.
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
-    difference : largest difference from the test predictions that the training wrote, if that was checked.
+    difference : largest difference from the test predictions that the training wrote, or from the expected
+        probabilities of an exported model, if that was checked.
     """
 
     predictions: Predictions
@@ -160,7 +162,9 @@ class PredictedImages(Displayed):
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
-        if self.difference is not None:
+        if self.difference is not None and self.source.kind == "model":
+            notes.append(f"largest difference from the expected probabilities of the model: {self.difference:.1e}")
+        elif self.difference is not None:
             notes.append(
                 f"largest difference from the test predictions of the training: {self.difference:.1e} "
                 f"({'equal' if self.difference <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e})"
@@ -181,21 +185,22 @@ def predict(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
-    """Predict new images with a checkpoint, all folds of a run, or a blend.
+    """Predict new images with a checkpoint, all folds of a run, a blend or an exported model.
 
     Each image is decoded once for all models of one input size. On the test images of its training, a blend gives its
     own test predictions. An interrupted call continues where it stopped.
 
     Parameters
     ----------
-    what : path of a checkpoint, name of a run, or name, folder or ``blend.toml`` of a blend.
+    what : path of a checkpoint, name of a run, name, folder or ``blend.toml`` of a blend, or path of an exported model.
     images : a folder, a table (CSV, Parquet), an image, a pattern, or a list of images.
     spec : column names of a table (`folds.data.table.DataSpec`); its `data` is ignored.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
     device : ``auto``, ``cpu``, or the number of a GPU.
     skip_unreadable : whether to leave out images that cannot be used.
-    verify : whether to compare with the test predictions that the training wrote, for the images that have one.
+    verify : whether to compare with the test predictions that the training wrote, for the images that have one; an
+        exported model is compared with its expected probabilities.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -217,6 +222,7 @@ def predict(
     source = load_source(what, root)
     table = images_table(images, source, spec)
     check_source(source, len(table))
+    difference = _expected_difference(source, str(device)) if verify and source.kind == "model" else None
     found = predict_table(
         source,
         table,
@@ -234,11 +240,12 @@ def predict(
         target=source.target,
         class_attributes=source.class_attributes,
         run=source.name,
-        arch="blend" if source.kind == "blend" else source.models[0].checkpoint.architecture.timm_name,
+        arch="blend" if source.kind in ("blend", "model") else source.models[0].checkpoint.architecture.timm_name,
     )
     predictions = Predictions(found.probabilities, metadata)
     score = _score(predictions, metric, per_person)
-    difference = _difference(source, predictions, root) if verify else None
+    if verify and source.kind != "model":
+        difference = _difference(source, predictions, root)
     return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference)
 
 
@@ -300,6 +307,15 @@ def _score(predictions: Predictions, metric: str, per_person: bool) -> ScoreRepo
     if per_person and rows.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
     return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
+
+
+def _expected_difference(source: PredictionSource, device: str) -> float:
+    """Return the largest difference of an exported model from its expected probabilities."""
+    from ensemble.prediction.arrays import LoadedModels, check_expected
+
+    assert source.folder is not None  # noqa: S101 - exported models have one
+    tolerance = read_record(source.folder).expected["tolerance"]
+    return check_expected(LoadedModels(source, device), read_expected(source.folder), tolerance)
 
 
 def _difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:

@@ -18,7 +18,10 @@ WRITTEN = "Written"
 def predict(
     what: Annotated[
         str,
-        typer.Argument(help="a checkpoint, the name of a run or of a blend, or a blend.toml", metavar="CKPT|RUN|BLEND"),
+        typer.Argument(
+            help="a checkpoint, the name of a run or of a blend, a blend.toml, or an exported model",
+            metavar="CKPT|RUN|BLEND|MODEL",
+        ),
     ],
     inputs: Annotated[
         list[str], typer.Argument(help="a folder, a table (CSV, Parquet), images or a pattern", metavar="IMAGES...")
@@ -69,7 +72,9 @@ def predict(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="compare with the test predictions that the training wrote", rich_help_panel=REPORT
+            "--verify",
+            help="compare with the test predictions of the training, or a model with its expected ones",
+            rich_help_panel=REPORT,
         ),
     ] = False,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
@@ -85,7 +90,8 @@ def predict(
     """Predict new images, write a prediction file and, if asked, a CSV.
 
     A run predicts with the models of all its folds. A blend predicts with its runs, views, weights and calibration; on
-    the test images of its training it gives its own test predictions (--verify). Each image is decoded once for all
+    the test images of its training it gives its own test predictions (--verify). An exported model (ensemble export)
+    predicts like what was exported. Each image is decoded once for all
     models of one size. If interrupted, the same command continues. Images with labels are scored.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -127,7 +133,7 @@ def predict(
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
     console.result(f"{rows.display_table().text(100)}\n\n{files} written", record)
-    if found.difference is not None and found.difference > TOLERANCE:
+    if found.source.kind != "model" and found.difference is not None and found.difference > TOLERANCE:
         raise EnsembleError(
             f"the predictions differ from the test predictions of the training by up to {found.difference:.1e}",
             hint="were the images changed, or predicted on another device?",

@@ -1,0 +1,266 @@
+"""Write a whole model as one ONNX graph: uint8 pixels in, probabilities out, checked with onnxruntime against torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ensemble.export.onnx_pools import CombinationModule
+from ensemble.export.write import Bundle
+from ensemble.model_files.container import ONNX
+from ensemble.model_files.expected import Expected
+from ensemble.prediction.arrays import LoadedModels, Pixels, numbered
+from ensemble.prediction.combine import combine_members
+from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
+from ensemble.tta.views import view_named
+from folds.errors import EnsembleError, UsageError
+from folds.images.decode import fit_image
+from folds.images.settings import ImageSettings
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+_MAX_BYTES = 2**31 - 2**20  # of one file of protocol buffers
+_REPEATS = 5
+INPUT, OUTPUT = "pixels", "probabilities"
+
+
+class FoldModule(torch.nn.Module):
+    """A fold model with its views merged: float (n, 3, height, width) of values 0–1 → (n, classes of the run)."""
+
+    def __init__(self, run: RunModels, model: FoldModel) -> None:
+        super().__init__()
+        checkpoint = model.checkpoint
+        self.network = checkpoint.build(model.path)
+        self.views = [view_named(name) for name in run.merge.views]
+        self.how = run.merge.how
+        weights = np.array(list(run.merge.weights.values()), np.float64)
+        self.register_buffer("weights", torch.from_numpy(weights.reshape(len(weights), 1, -1)))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(checkpoint.architecture, name))[:, None, None])
+        self.register_buffer("order", torch.tensor([checkpoint.classes.index(name) for name in run.classes]))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return float64 (n, classes of the run) probabilities."""
+        logits = torch.stack(
+            [self.network((view(batch) - self.mean) / self.std).float().double() for view in self.views]
+        )
+        if len(self.views) == 1:
+            merged = logits[0].softmax(-1)
+        elif self.how == "geometric":
+            merged = (logits - logits.amax(dim=-1, keepdim=True)).mean(dim=0).softmax(-1)
+        elif self.how == "mean":
+            merged = logits.softmax(-1).mean(dim=0)
+        else:
+            merged = (logits.softmax(-1) * self.weights).sum(dim=0)
+            merged = merged / merged.sum(dim=1, keepdim=True)
+        return merged[:, self.order]
+
+
+class ModelModule(torch.nn.Module):
+    """A whole model: uint8 (n, height, width, 3) → float32 (n, classes) probabilities."""
+
+    def __init__(self, source: PredictionSource) -> None:
+        super().__init__()
+        self.folds = torch.nn.ModuleList(FoldModule(run, model) for run in source.runs for model in run.models)
+        self.combination = CombinationModule(source)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the probabilities of pixels."""
+        batch = pixels.permute(0, 3, 1, 2).float() / 255
+        return self.combination([fold(batch) for fold in self.folds]).float()
+
+
+def check_possible(source: PredictionSource) -> ImageSettings:
+    """Return the one image size of the models.
+
+    Raises
+    ------
+    UsageError : something in the model cannot be a graph; it is named.
+    """
+    hint = "export without `onnx`"
+    if source.combination.pool == "rank" and source.combination.stacked is None:
+        raise UsageError("rank voting compares all images of a table, so it cannot be an ONNX graph", hint=hint)
+    for run in source.runs:
+        if run.merge.threshold is not None:
+            raise UsageError(
+                f"run '{run.name}' uses more views only for uncertain images, which an ONNX graph cannot decide",
+                hint=f"{hint}, or merge the views of all images: ensemble tta {run.name} without `adaptive`",
+            )
+    settings = list(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
+    if len(settings) > 1:
+        sizes = ", ".join(f"{one.width}×{one.height} px ({one.fit})" for one in settings)
+        raise UsageError(
+            f"the models read images in {len(settings)} ways ({sizes}), and an ONNX graph has one input", hint=hint
+        )
+    if source.extras:
+        raise UsageError(f"[{next(iter(source.extras))}] of the model cannot be a part of an ONNX graph", hint=hint)
+    size = sum(value.nbytes for model in source.models for value in model.checkpoint.weights.values())
+    if size > _MAX_BYTES:
+        raise UsageError(f"the weights have {size / 2**30:.1f} GiB, and an ONNX file at most 2 GiB", hint=hint)
+    return settings[0]
+
+
+def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
+    """Return the content of ``model.onnx``, its times, and its paragraph of the model card.
+
+    Raises
+    ------
+    UsageError : the model cannot be a graph, or the packages are not installed.
+    EnsembleError : the graph gives other probabilities than torch.
+    """
+    source, expected = bundle.source, bundle.expected
+    settings = check_possible(source)
+    runtime = _packages()
+    models = LoadedModels(source, "cpu")
+    pixels = models.decoded(range(len(expected)), lambda at, one: fit_image(_picture(expected, at), one))
+    content = _exported(ModelModule(source).eval(), settings)
+    session = _session(runtime, content)
+    difference = _difference(session, pixels[settings], expected)
+    if not difference <= TOLERANCE:
+        raise EnsembleError(
+            f"{ONNX} gives probabilities that differ from those of torch by up to {difference:.1e}, at most "
+            f"{TOLERANCE:.0e} is accepted",
+            hint="export without `onnx`",
+        )
+    timed = {
+        "images": len(expected),
+        "milliseconds": _milliseconds(lambda: _run(session, pixels[settings])),
+        "torch_milliseconds": _milliseconds(lambda: _torch(models, pixels)),
+        "difference": difference,
+        "bytes": len(content),
+    }
+    return content, timed, _note(settings, difference)
+
+
+def _note(settings: ImageSettings, difference: float) -> str:
+    return (
+        f"`{ONNX}` is the same model as one graph, with all folds, views and weights: input `{INPUT}` uint8 (n, "
+        f"{settings.height}, {settings.width}, 3), RGB, resized ({settings.fit}); output `{OUTPUT}` float32 (n, "
+        f"classes). On the synthetic images, its probabilities differ from those of torch by at most {difference:.1e}."
+    )
+
+
+def _packages() -> Any:
+    """Return onnxruntime; raise UsageError if a package is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"`onnx` needs the package {error.name}, which is not installed", hint="pip install 'ensemble-folds[onnx]'"
+        ) from None
+    return onnxruntime
+
+
+def _exported(module: torch.nn.Module, settings: ImageSettings) -> bytes:
+    """Return the graph of a module with any number of images.
+
+    Raises
+    ------
+    UsageError : torch cannot export an operation of a model or of a view.
+    """
+    example = torch.zeros((2, *settings.shape), dtype=torch.uint8)
+    return export_module(module, (example,), {"pixels": {0: torch.export.Dim("images")}}, [INPUT])
+
+
+def export_module(
+    module: torch.nn.Module, example: tuple[Any, ...], dynamic: Mapping[str, Any], inputs: Sequence[str]
+) -> bytes:
+    """Return the ONNX graph of a module.
+
+    Raises
+    ------
+    UsageError : torch cannot export one of its operations.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=list(inputs),
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+            assert program is not None  # noqa: S101 - returned with dynamo=True
+            return program.model_proto.SerializeToString()
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # exporters raise many kinds of exceptions
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
+        raise UsageError(
+            f"torch cannot write this model as an ONNX graph: {type(error).__name__}: {reason}",
+            hint="export without `onnx`",
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from printing its progress and its warnings about itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, before, strict=True):
+            one.setLevel(level)
+
+
+def _session(runtime: Any, content: bytes) -> onnxruntime.InferenceSession:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
+
+
+def _difference(session: Any, pixels: NDArray[np.uint8], expected: Expected) -> float:
+    """Return the largest difference from the expected probabilities, for all images at once and one by one."""
+    whole = _run(session, pixels)
+    single = np.concatenate([_run(session, pixels[at : at + 1]) for at in range(len(pixels))])
+    return float(max(np.abs(found - expected.probabilities).max() for found in (whole, single)))
+
+
+def _torch(models: LoadedModels, pixels: Pixels) -> NDArray[np.float32]:
+    members = models.members(pixels)
+    return combine_members(models.source, members, numbered(len(next(iter(pixels.values())))))
+
+
+def _milliseconds(predict: Callable[[], object]) -> float:
+    """Return the median time of a call, after one that is not counted."""
+    predict()
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        predict()
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+def _picture(expected: Expected, at: int) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(expected.images[at])

@@ -1,0 +1,203 @@
+"""An exported model gives the probabilities of what was exported, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble as en
+from ensemble.export import write
+from ensemble.model_files import record as records
+from ensemble.prediction.source import load_source
+from folds.errors import EnsembleError, UsageError
+from tests.conftest import Called
+from tests.ensemble.prediction.test_predict import BLENDS, TEST, _blended, blended  # noqa: F401
+
+ALL = [*BLENDS, "views", "joined", "mixed"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_export_predicts_what_the_blend_predicts(blended: Path, tmp_path: Path, name: str) -> None:  # noqa: F811
+    en.export(name, tmp_path / "model")
+    before = en.read_predictions(f"runs/blends/{name}/test.npy")
+    found = en.predict(tmp_path / "model", TEST, verify=True, progress=False)
+    assert found.source.kind == "model"
+    assert found.difference is not None
+    assert found.difference <= 1e-6
+    assert found.ids.tolist() == before.ids.tolist()
+    np.testing.assert_allclose(found.probabilities, before.probabilities, atol=1e-6)
+    assert (found.probabilities.argmax(1) == before.probabilities.argmax(1)).all()
+    loaded = en.load(tmp_path / "model")
+    assert loaded.classes_ == before.classes
+    np.testing.assert_allclose(loaded.predict_proba(TEST), before.probabilities, atol=1e-6)
+    source = load_source(tmp_path / "model")
+    assert source.combination.as_record() == load_source(name).combination.as_record()
+    assert [run.merge for run in source.runs] == [run.merge for run in load_source(name).runs]
+
+
+@pytest.mark.parametrize("what", ["test_resnet", "checkpoints/test_vit/fold1.pt"])
+def test_a_run_and_a_checkpoint_are_exported(blended: Path, tmp_path: Path, what: str) -> None:  # noqa: F811
+    made = en.export(what, tmp_path / "model")
+    expected = en.predict(what, TEST, progress=False).probabilities
+    np.testing.assert_allclose(en.load(made.path).predict_proba(TEST), expected, atol=1e-6)
+    oof = en.load_run(what if "/" not in what else "test_vit").oof
+    score = made.record.score
+    if "/" in what:
+        assert oof.fold is not None
+        oof = oof.take(np.flatnonzero(oof.fold == 1))
+        assert score["basis"] == "validation images of fold 1"
+    assert score["score"] == pytest.approx(oof.score("macro_f1").value)
+    assert score["images"] == len(oof)
+
+
+def test_the_record_states_score_counts_and_no_names(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = en.export("soft", tmp_path / "model")
+    oof = en.read_predictions("runs/blends/soft/oof.npy")
+    stated, interval = en.load(made.path).score, oof.score("macro_f1")
+    assert stated is not None
+    assert (stated.value, stated.low, stated.high) == pytest.approx((interval.value, interval.low, interval.high))
+    record = tomllib.loads((tmp_path / "model/model.toml").read_text())
+    assert record["schema"] == 1
+    assert record["trained"]["images"] == len(oof) == 210
+    assert record["trained"]["people"] == len(set(oof.persons.tolist())) == 30  # type: ignore[union-attr]
+    card = (tmp_path / "model/README.md").read_text()
+    assert "210 images of 30 people" in card
+    assert f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in card
+    content = b"".join(file.read_bytes() for file in (tmp_path / "model").rglob("*") if file.is_file())
+    names = {str(Path.cwd()), "people/"} | set(oof.ids.tolist()[:20])
+    names |= {person for person in oof.persons.tolist() if len(person) > 4}  # type: ignore[union-attr]
+    assert not [name for name in names if name.encode() in content]
+
+
+def test_a_nested_score_is_called_so(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    score = en.export("stacking", tmp_path / "model").record.score
+    assert score["basis"] == "nested cross-validation over people"
+    assert score["score"] == pytest.approx(en.read_predictions("runs/blends/stacking/oof.npy").score("macro_f1").value)
+
+
+def test_the_card_has_front_matter_and_classes(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    en.export("stacking", tmp_path / "model")
+    card = (tmp_path / "model/README.md").read_text()
+    front = card.split("---\n")[1]
+    assert "pipeline_tag: image-classification" in front
+    rows = re.findall(r"^\| (\d+) \| \d+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", card, re.MULTILINE)
+    assert rows == [str(i) for i in range(18)]
+    assert "with stacking" in card
+
+
+def test_an_archive_is_the_same_and_never_changes(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    one, two = en.export("views", tmp_path / "a.zip"), en.export("views", tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert one.record.sha256 == two.record.sha256
+    before = en.read_predictions("runs/blends/views/test.npy").probabilities
+    np.testing.assert_allclose(en.load(one.path).predict_proba(TEST), before, atol=1e-6)
+    again = en.export(tmp_path / "a.zip", tmp_path / "folder")
+    np.testing.assert_allclose(en.load(again.path).predict_proba(TEST), before, atol=1e-6)
+    assert again.record.models == one.record.models
+    assert again.record.score == one.record.score
+
+
+def test_half_precision_states_what_it_changes(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    full, half = en.export("soft", tmp_path / "full"), en.export("soft", tmp_path / "half", half=True)
+    assert half.bytes < 0.6 * full.bytes
+    images = np.load(tmp_path / "half/expected.npz")["images"]
+    measured = np.abs(en.load(full.path).predict_proba(images) - en.load(half.path).predict_proba(images)).max()
+    assert half.record.half_difference == pytest.approx(measured, abs=1e-7)
+    assert 0 < measured < 0.01
+    assert "fp16" in (tmp_path / "half/README.md").read_text()
+    assert full.record.half_difference is None
+
+
+def test_a_blend_in_memory_is_exported(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    blend = en.blend(sorted(Path("runs").glob("test_*.npy")), method="geometric")
+    made = en.export(blend, tmp_path / "model")
+    before = en.read_predictions("runs/blends/geometric/test.npy").probabilities
+    np.testing.assert_allclose(en.load(made.path).predict_proba(TEST), before, atol=1e-6)
+    with pytest.raises(UsageError, match="must be a name, a path or a blend, found 3"):
+        en.export(3, tmp_path / "other")  # type: ignore[arg-type]
+
+
+def test_an_existing_output_is_refused_or_replaced(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = tmp_path / "model"
+    en.export("soft", model)
+    with pytest.raises(EnsembleError, match="exists"):
+        en.export("hard", model)
+    assert en.load(model).record.name == "soft"
+    en.export("hard", model, force=True)
+    assert en.load(model).record.name == "hard"
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "mine.jpg").write_text("kept")
+    with pytest.raises(EnsembleError, match="is not a model, so it is not replaced"):
+        en.export("soft", other, force=True)
+    assert (other / "mine.jpg").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["model", "model.zip"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_stopped_export_leaves_nothing(
+    blended: Path,  # noqa: F811
+    tmp_path: Path,
+    name: str,
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+
+    def stop(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 3 or name.endswith(".zip"):
+            raise error
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else EnsembleError):
+        en.export("soft", tmp_path / name)
+    assert calls
+    assert not list(tmp_path.iterdir())
+
+
+def test_optional_tables_are_written_and_read(
+    blended: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check(table: object, classes: tuple[str, ...]) -> None:
+        if not isinstance(table, dict) or set(table.get("thresholds", {})) - set(classes):
+            raise EnsembleError("[decision]: thresholds must be of classes")
+
+    source = replace(load_source("soft"), extras={"decision": {"thresholds": {"3": 0.25}}})
+    bundle = write.finished(write.build_bundle(source, write.Knowledge()))
+    write.write_bundle(bundle, tmp_path / "model")
+    with pytest.raises(EnsembleError, match=r"'decision', which this version does not know; .*ensemble") as caught:
+        load_source(tmp_path / "model")
+    assert "pip install --upgrade" in str(caught.value.hint)
+    monkeypatch.setitem(records.EXTRAS, "decision", check)
+    assert load_source(tmp_path / "model").extras == source.extras
+    wrong = replace(source, extras={"decision": {"thresholds": {"no class": 0.25}}})
+    write.write_bundle(write.finished(write.build_bundle(wrong, write.Knowledge())), tmp_path / "wrong")
+    with pytest.raises(EnsembleError, match="thresholds must be of classes"):
+        load_source(tmp_path / "wrong")
+
+
+def test_the_command_exports_and_predicts(blended: Path, tmp_path: Path, call: Callable[..., Called]) -> None:  # noqa: F811
+    done = call("export", "views", "-o", tmp_path / "model", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["models"] == 6
+    shutil.copytree(TEST, tmp_path / "new")
+    out = tmp_path / "p.npy"
+    done = call("predict", tmp_path / "model", tmp_path / "new", "-o", out, "--verify", "--csv", tmp_path / "a.csv")
+    assert done.code == 0, done.err
+    assert "expected probabilities of the model" in done.out
+    before = en.read_predictions("runs/blends/views/test.npy").probabilities
+    np.testing.assert_allclose(en.read_predictions(out).probabilities, before, atol=1e-6)
+    assert call("export", "views", "-o", tmp_path / "model").code == 1
+    assert call("export", "vieews", "-o", tmp_path / "x").code == 1
