@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -40,10 +42,11 @@ JSON_ANSWER = """{
     },
     {
       "index": 1,
-      "error": {"kind": "unreadable", "message": "the image is empty (0 bytes)", "hint": "send …"}
+      "error": {"kind": "unreadable", "message": "the file is empty (0 bytes)", "hint": "send …"}
     }
   ]
 }"""
+_PARSERS = 2
 CLIENT_GONE = 499  # in the log and in the metrics; no client sees it
 
 
@@ -213,6 +216,8 @@ class _Handlers:
     def __init__(self, engine: Engine, app: FastAPI) -> None:
         self.engine, self.app = engine, app
         self.budget = MemoryBudget(engine.limits.memory_bytes)
+        # Few, because parsing needs several times the memory of a body.
+        self.parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="parse")
 
     async def predict(self, request: Request) -> Response:
         """Return the classes of each image with their probabilities, in the order of the images.
@@ -245,7 +250,9 @@ class _Handlers:
         model = engine.check_ready()
         data = await body.read()
         facts["bytes"] = len(data)
-        uploads = await loop.run_in_executor(None, read_uploads, kind, parameters, data, engine.limits.max_images)
+        uploads = await loop.run_in_executor(
+            self.parsers, read_uploads, kind, parameters, data, engine.limits.max_images
+        )
         facts["images"] = len(uploads)
         del data
         tickets = engine.submit([upload.data for upload in uploads if upload.error is None])
@@ -313,7 +320,7 @@ class _Handlers:
             model = self.engine.check_ready()
         except ServingError as error:
             return _error_response(error)
-        record = {"name": model.name, "classes": list(model.classes), **model.describe()}
+        record = _finite({"name": model.name, "classes": list(model.classes), **model.describe()})
         return JSONResponse({**record, "limits": asdict(self.engine.limits), "version": __version__})
 
     async def metrics(self) -> Response:
@@ -344,6 +351,15 @@ class _Handlers:
             ("The answer", JSON_ANSWER),
         ]
         return _html(interface_page(self.app.openapi(), examples))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None in place of numbers that JSON lacks: a score can be unknown."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _html(page: str) -> Response:

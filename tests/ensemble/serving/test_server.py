@@ -115,6 +115,25 @@ def test_a_stop_answers_the_requests_in_flight(running: Callable[..., Running]) 
     assert not server.thread.is_alive()
 
 
+def test_a_second_stop_gives_the_requests_up(
+    running: Callable[..., Running], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = running(wait_ms=0)
+    server.model.go.clear()
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(server.ask, picture())
+        until(lambda: server.serving.engine.pending == 1)
+        server.serving.stop()
+        until(lambda: not accepts(server.port))
+        server.serving.stop()
+        status, found = waiting.result()
+    assert (status, found["error"]["kind"]) == (503, "not_ready")
+    server.model.go.set()
+    server.thread.join(20)
+    assert not server.thread.is_alive()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
