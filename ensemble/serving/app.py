@@ -304,9 +304,11 @@ class _Handlers:
         finally:
             for ticket in tickets:
                 ticket.cancel()
-            for task in (gone, everything, *futures):
-                if not task.cancel() and task in futures:
-                    task.exception()  # asyncio would log an error that was not looked at
+            gone.cancel()
+            everything.cancel()
+            for future in futures:
+                if not future.cancel():
+                    future.exception()  # asyncio would log an error that was not looked at
 
     async def health(self) -> Response:
         """Return status 200 with {"status": "ready"} if images can be predicted, else 503."""

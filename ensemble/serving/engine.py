@@ -160,6 +160,13 @@ class Engine:
             return
         finally:
             finished()
+        try:
+            self._serve()
+        except BaseException as error:  # without this thread no request would be answered
+            self.error, self.state = error, FAILED
+            finished()
+
+    def _serve(self) -> None:
         while batch := self._collect():
             taken = [ticket for ticket in batch if not ticket.cancelled]
             for ticket in batch:
