@@ -3,124 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from ensemble import __version__
 from ensemble.serving.body import Body, ClientGoneError, MemoryBudget
 from ensemble.serving.engine import FAILED, READY, Engine, Ticket
-from ensemble.serving.errors import KINDS, ServingError
+from ensemble.serving.errors import ServingError
 from ensemble.serving.gate import Gate
 from ensemble.serving.metrics import CONTENT_TYPE
 from ensemble.serving.model import Answer
 from ensemble.serving.pages import content_policy, drop_page, interface_page
-from ensemble.serving.parsing import JSON, MULTIPART, content_type, read_uploads
+from ensemble.serving.parsing import content_type, read_uploads
+from ensemble.serving.schemas import JSON_ANSWER, JSON_REQUEST, STATUS, ErrorAnswer, PredictAnswer, request_body
 
 PATHS = ("/", "/predict", "/health", "/metrics", "/model", "/docs", "/openapi.json")
-JSON_REQUEST = """printf '{"images": ["%s"]}' "$(base64 -w0 a.jpg)" |
-  curl -H 'Content-Type: application/json' --data-binary @- URL/predict"""
-JSON_ANSWER = """{
-  "model": "final",
-  "classes": ["cat", "dog"],
-  "images": [
-    {
-      "index": 0,
-      "id": "first",
-      "label": "dog",
-      "confidence": 0.9,
-      "probabilities": {"cat": 0.1, "dog": 0.9},
-      "uncertainty": {"entropy": 0.468996, "margin": 0.8, "disagreement": 0.0}
-    },
-    {
-      "index": 1,
-      "error": {"kind": "unreadable", "message": "the image is empty (0 bytes)", "hint": "send …"}
-    }
-  ]
-}"""
+_PARSERS = 2
 CLIENT_GONE = 499  # in the log and in the metrics; no client sees it
-
-
-class Problem(BaseModel):
-    """Why a request or an image was not answered."""
-
-    kind: str = Field(description="; ".join(f"{kind}: {text}" for kind, text in KINDS.items()))
-    message: str = Field(description="what was expected and what was found")
-    hint: str | None = Field(description="how to mend it")
-
-
-class ErrorAnswer(BaseModel):
-    """The answer to a request that failed as a whole."""
-
-    error: Problem
-
-
-class ImageAnswer(BaseModel):
-    """The answer for one image: either `error`, or the other fields."""
-
-    index: int = Field(description="position of the image in the request, from 0")
-    id: str | None = Field(default=None, description="the id that the request gave; absent without one")
-    label: str | None = Field(
-        default=None, description="the class by the decision rules, null for no answer; without rules the most probable"
-    )
-    confidence: float | None = Field(default=None, description="the probability of the class")
-    probabilities: dict[str, float] | None = Field(default=None, description="class → probability")
-    uncertainty: dict[str, float] | None = Field(
-        default=None,
-        description="entropy (0 sure, 1 all classes equal); margin (difference of the two largest probabilities); "
-        "disagreement (share of the models that predict another class; absent if it is not known)",
-    )
-    decision: dict[str, Any] | None = Field(
-        default=None,
-        description="most_probable, answered, and set if there are prediction sets; absent without rules",
-    )
-    error: Problem | None = None
-
-
-class PredictAnswer(BaseModel):
-    """The answers for the images of a request, in their order."""
-
-    model: str
-    classes: list[str]
-    images: list[ImageAnswer]
-
-
-class JsonImage(BaseModel):
-    """An image in JSON."""
-
-    data: str = Field(description="base64 of the file")
-    id: str | None = Field(default=None, max_length=200, description="returned with the answer")
-
-
-class JsonRequest(BaseModel):
-    """The images of a request in JSON."""
-
-    images: list[str | JsonImage]
-
-
-_MULTIPART_SCHEMA = {
-    "type": "object",
-    "required": ["images"],
-    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-}
-_STATUS = {
-    400: "The request is malformed.",
-    403: "The request comes from a web page of another site.",
-    408: "The body did not arrive in time.",
-    413: "A limit of size was exceeded: bytes, images, or pixels of every image.",
-    415: "Another content type.",
-    421: "The header Host names another server.",
-    422: "No image of the request can be used, or a field is wrong.",
-    500: "The model or the server failed.",
-    503: "Too busy, or the model is not ready; Retry-After says when to try again.",
-    504: "The answer was not ready in time.",
-}
 
 
 def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
@@ -139,19 +46,13 @@ def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
     )
     handlers = _Handlers(engine, app)
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": text} for status, text in _STATUS.items()
-    }
-    schema = JsonRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    body = {
-        "required": True,
-        "content": {MULTIPART: {"schema": _MULTIPART_SCHEMA}, JSON: {"schema": _inlined(schema, definitions)}},
+        status: {"model": ErrorAnswer, "description": text} for status, text in STATUS.items()
     }
     app.post(
         "/predict",
         response_model=PredictAnswer,
         responses=responses,
-        openapi_extra={"requestBody": body},
+        openapi_extra={"requestBody": request_body()},
         summary="Predict images",
         response_description="The answers, in the order of the images.",
     )(handlers.predict)
@@ -173,19 +74,6 @@ def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
     app.get("/docs", response_class=HTMLResponse, include_in_schema=False)(handlers.docs)
     app.add_exception_handler(HTTPException, _http_error)
     return Gate(app, engine.metrics, PATHS, hosts)
-
-
-def _inlined(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with its definitions in place of the references to them."""
-    if "$ref" in schema:
-        return dict(definitions[schema["$ref"].rpartition("/")[2]])
-
-    def walked(value: Any) -> Any:
-        if isinstance(value, dict):
-            return _inlined(value, definitions)
-        return [walked(one) for one in value] if isinstance(value, list) else value
-
-    return {key: walked(value) for key, value in schema.items()}
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -213,6 +101,8 @@ class _Handlers:
     def __init__(self, engine: Engine, app: FastAPI) -> None:
         self.engine, self.app = engine, app
         self.budget = MemoryBudget(engine.limits.memory_bytes)
+        # Few, because parsing needs several times the memory of a body.
+        self.parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="parse")
 
     async def predict(self, request: Request) -> Response:
         """Return the classes of each image with their probabilities, in the order of the images.
@@ -245,7 +135,9 @@ class _Handlers:
         model = engine.check_ready()
         data = await body.read()
         facts["bytes"] = len(data)
-        uploads = await loop.run_in_executor(None, read_uploads, kind, parameters, data, engine.limits.max_images)
+        uploads = await loop.run_in_executor(
+            self.parsers, read_uploads, kind, parameters, data, engine.limits.max_images
+        )
         facts["images"] = len(uploads)
         del data
         tickets = engine.submit([upload.data for upload in uploads if upload.error is None])
@@ -297,9 +189,11 @@ class _Handlers:
         finally:
             for ticket in tickets:
                 ticket.cancel()
-            for task in (gone, everything, *futures):
-                if not task.cancel() and task in futures:
-                    task.exception()  # asyncio would log an error that was not looked at
+            gone.cancel()
+            everything.cancel()
+            for future in futures:
+                if not future.cancel():
+                    future.exception()  # asyncio would log an error that was not looked at
 
     async def health(self) -> Response:
         """Return status 200 with {"status": "ready"} if images can be predicted, else 503."""
@@ -313,7 +207,7 @@ class _Handlers:
             model = self.engine.check_ready()
         except ServingError as error:
             return _error_response(error)
-        record = {"name": model.name, "classes": list(model.classes), **model.describe()}
+        record = _finite({"name": model.name, "classes": list(model.classes), **model.describe()})
         return JSONResponse({**record, "limits": asdict(self.engine.limits), "version": __version__})
 
     async def metrics(self) -> Response:
@@ -344,6 +238,15 @@ class _Handlers:
             ("The answer", JSON_ANSWER),
         ]
         return _html(interface_page(self.app.openapi(), examples))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None in place of numbers that JSON lacks: a score can be unknown."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _html(page: str) -> Response:

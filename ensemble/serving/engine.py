@@ -160,6 +160,13 @@ class Engine:
             return
         finally:
             finished()
+        try:
+            self._serve()
+        except BaseException as error:  # without this thread no request would be answered
+            self.error, self.state = error, FAILED
+            finished()
+
+    def _serve(self) -> None:
         while batch := self._collect():
             taken = [ticket for ticket in batch if not ticket.cancelled]
             for ticket in batch:
@@ -209,7 +216,7 @@ class Engine:
 
 
 def _unreadable(error: UnreadableImageError) -> ServingError:
-    text = without_marks(f"the image {error.reason}")
+    text = without_marks(f"the file {error.reason}")
     if "pixels and is not decoded" in text:
         return ServingError(413, "too_large", text, "send a smaller image, or start the server with --max-pixels")
     hint = "send the bytes of a whole JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, PNM or AVIF file"

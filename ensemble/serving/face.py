@@ -115,8 +115,9 @@ def serve(
     opened = open_server(what, host=host, port=port, device=device, allow_hosts=allow_hosts, limits=limits, root=root)
 
     def loaded(model: ServedModel) -> None:
-        logger.info("ready: %s answers with %s", opened.url, model.name)
-        if ready is not None:
+        if ready is None:
+            logger.info("%s answers at %s", model.name, opened.url)
+        else:
             ready(opened.url, model)
 
     opened.run(loaded)

@@ -5,6 +5,7 @@ The log has the path of a known page or ``other``, never what the client wrote: 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -71,6 +72,12 @@ class Gate:
                 await send_error(refused, answer)
             else:
                 await self.application(scope, receive, answer)
+        except asyncio.CancelledError:  # the operator stops the server without waiting
+            facts["error"] = "not_ready"
+            if not status:
+                await send_error(
+                    ServingError(503, "not_ready", "the server was stopped", "send it again later"), answer
+                )
         except Exception:
             logger.exception("a request could not be answered because of a fault of the server")
             facts["error"] = "internal"

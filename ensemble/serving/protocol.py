@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ensemble.serving.errors import ServingError
@@ -41,7 +40,7 @@ def make_protocol(connections: int, headers_seconds: float = _HEADERS_SECONDS) -
             waiting = self.cycle is None or self.cycle.response_complete
             if not waiting:
                 self._stop_timer()
-            elif self._head_timer is None and self.conn.their_state is h11.IDLE:
+            elif self._head_timer is None:  # the next head, or a body that was refused and still arrives
                 self._head_timer = self.loop.call_later(headers_seconds, self._close)
 
         def connection_lost(self, exc: Exception | None) -> None:

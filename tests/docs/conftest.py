@@ -25,6 +25,7 @@ COMMANDS = (
     "push",
     "soup",
     "costs",
+    "serve",
     "runs",
     "trust",
     "doctor",

@@ -161,8 +161,8 @@ def _export(root: Path, blend: str) -> str:
         return ""
     interval = found.score.interval
     return (
-        f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) needs nothing else: its predictions of the {interval.people} test "
-        f"people have macro F1 {interval.value:.3f}"
+        f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) needs nothing else: it predicts the {interval.people} test people "
+        f"with macro F1 {interval.value:.3f}"
     )
 
 

@@ -67,6 +67,14 @@ def test_the_model_page_has_classes_and_limits(served: Start) -> None:
     assert record["limits"]["max_images"] == 7
 
 
+def test_a_score_without_an_interval_is_null(served: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel()
+    monkeypatch.setattr(model, "describe", lambda: {"score": {"score": 0.5, "low": float("nan")}, "people": [1, 2]})
+    record = served(model).client.get("/model").json()
+    assert record["score"] == {"score": 0.5, "low": None}
+    assert record["people"] == [1, 2]
+
+
 def test_metrics_are_in_the_format_of_prometheus(served: Start) -> None:
     server = served()
     server.files(picture(), picture(), b"x")

@@ -70,12 +70,11 @@ def test_uncertainty_is_that_of_the_probabilities(served: Start) -> None:
 
 
 def test_the_label_is_that_of_the_decision_rules(served: Start) -> None:
-    model = FakeModel()
-    model.decisions = [
-        {"label": None, "confidence": 0.25},
-        {"label": "blue", "confidence": 0.125, "set": ["red", "blue"]},
-    ]
-    one, other = served(model, wait_ms=5000, batch=2).files(picture(), picture()).json()["images"]
+    server = served()
+    server.model.decisions = [{"label": None, "confidence": 0.25}]
+    (one,) = server.files(picture()).json()["images"]
+    server.model.decisions = [{"label": "blue", "confidence": 0.125, "set": ["red", "blue"]}]
+    (other,) = server.files(picture()).json()["images"]
     assert (one["label"], one["confidence"]) == (None, 0.25)
     assert one["decision"] == {"most_probable": "red", "answered": False}
     assert (other["label"], other["confidence"]) == ("blue", 0.125)

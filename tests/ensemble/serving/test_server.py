@@ -115,6 +115,25 @@ def test_a_stop_answers_the_requests_in_flight(running: Callable[..., Running]) 
     assert not server.thread.is_alive()
 
 
+def test_a_second_stop_gives_the_requests_up(
+    running: Callable[..., Running], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = running(wait_ms=0)
+    server.model.go.clear()
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(server.ask, picture())
+        until(lambda: server.serving.engine.pending == 1)
+        server.serving.stop()
+        until(lambda: not accepts(server.port))
+        server.serving.stop()
+        status, found = waiting.result()
+    assert (status, found["error"]["kind"]) == (503, "not_ready")
+    server.model.go.set()
+    server.thread.join(20)
+    assert not server.thread.is_alive()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -155,6 +174,11 @@ def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
             client.sendall(b"GET /he")
             assert b"HTTP/1.1 408 " in received(client)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:  # a body that is not wanted
+            client.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 405 ")
+            client.sendall(b"x")
+            received(client)
     finally:
         serving.stop()
         thread.join(20)
@@ -263,6 +287,21 @@ def test_names_of_this_machine_are_accepted() -> None:
     assert allowed_hosts("localhost", ["Example.org"]) == {"127.0.0.1", "::1", "localhost", "example.org"}
     assert allowed_hosts("0.0.0.0", ()) is None  # noqa: S104
     assert allowed_hosts("0.0.0.0", ["Example.org"]) == {"example.org"}  # noqa: S104
+
+
+def test_the_end_of_the_model_ends_the_server() -> None:
+    class Broken(FakeModel):
+        def answer(self, images: Any) -> Any:
+            raise SystemExit("the driver is gone")
+
+    serving = Serving(bind("127.0.0.1", 0), Broken, Limits(timeout=1))
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(serving.run)
+        until(lambda: serving.engine.state == READY)
+        status, _ = Running(serving, FakeModel(), threading.current_thread()).ask(picture())
+        assert status in (503, 504)
+        with pytest.raises(SystemExit, match="the driver is gone"):
+            ended.result(30)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
