@@ -161,7 +161,7 @@ def _export(root: Path, blend: str) -> str:
         return ""
     interval = found.score.interval
     return (
-        f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) needs nothing else: it predicts the {interval.people} test people "
+        f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) alone predicts the {interval.people} test people "
         f"with macro F1 {interval.value:.3f}"
     )
 
