@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.prediction.predict import SkippedImages, check_source, predict_table
+from ensemble.prediction.formats import EQUAL
+from ensemble.prediction.predict import Predicted, SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
 from folds.data.image_folder import is_image
@@ -26,7 +28,7 @@ from folds.predictions.rows import SampleRows
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
-from folds.utils.files import check_not_existing, check_not_folder, write_atomic
+from folds.utils.files import check_not_existing, check_not_folder, remove, write_atomic
 from folds.utils.progress import Progress
 from folds.utils.schema import either, named
 
@@ -38,9 +40,10 @@ logger = logging.getLogger(__name__)
 _KINDS = {
     "what": PATH,
     "root": PATH,
-    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
+    "device": named(either(NAME, whole(0)), "auto, cpu, or the numbers of GPUs"),
+    "precision": NAME,
     "progress": PROGRESS,
-    **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "keep_work"), FLAG),
 }
 FOLDER = Path("runs/predict")
 TOLERANCE = 1e-6
@@ -58,6 +61,8 @@ class PredictedImages(Displayed):
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
     difference : largest difference from the test predictions that the training wrote, if that was checked.
+    formats : architecture → how it was computed: number format, reason, measured rates, difference from float32.
+    work : folder of the predictions of each model, if it was kept (`clear_work`).
     """
 
     predictions: Predictions
@@ -66,6 +71,13 @@ class PredictedImages(Displayed):
     passes: float
     score: ScoreReport | None
     difference: float | None = None
+    formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    work: Path | None = None
+
+    def clear_work(self) -> None:
+        """Remove the work folder, after the result was written."""
+        if self.work is not None:
+            remove(self.work)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -139,6 +151,7 @@ class PredictedImages(Displayed):
             "unreadable": list(self.unreadable.problems),
             "score": None if self.score is None else self.score.to_dict(),
             "difference": self.difference,
+            "formats": {name: dict(one) for name, one in self.formats.items()},
         }
 
     def display_table(self) -> Table:
@@ -176,8 +189,10 @@ def predict(
     per_person: bool = False,
     metric: str = "macro_f1",
     device: str | int = "auto",
+    precision: str = "auto",
     skip_unreadable: bool = False,
     verify: bool = False,
+    keep_work: bool = False,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -193,9 +208,14 @@ def predict(
     spec : column names of a table (`folds.data.table.DataSpec`); its `data` is ignored.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
-    device : ``auto``, ``cpu``, or the number of a GPU.
+    device : ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs: ``0,1``.
+    precision : ``auto``: on a CPU the form of the models in float32 that is fastest here, with probabilities equal to
+        1e-5, and on a GPU the format of the training; ``fp32``: as the training computed its predictions; ``bf16``; or
+        ``fastest``. A reduced format is taken only if the predicted classes of a sample agree.
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one.
+    keep_work : whether to keep the predictions of each model until `PredictedImages.clear_work`, so that the same call
+        has its result at once if it could not be written.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -217,14 +237,34 @@ def predict(
     source = load_source(what, root)
     table = images_table(images, source, spec)
     check_source(source, len(table))
-    found = predict_table(
+    run = partial(
+        predict_table,
         source,
         table,
         work=root / ".ensemble" / "predict",
         device=str(device),
+        tolerance=TOLERANCE / 2 if verify else EQUAL,
         skip_unreadable=skip_unreadable,
+        keep_work=keep_work,
         progress=progress_of(progress),
     )
+    found = run(precision=precision)
+    made = _described(source, table, found, metric, per_person)
+    if not verify:
+        return made
+    difference = _difference(source, made.predictions, root)
+    if difference > TOLERANCE and not found.exact and precision == "auto":
+        logger.info(f"the fast form differs by {difference:.1e}: computed again as in the training")
+        made.clear_work()
+        made = _described(source, table, run(precision="fp32"), metric, per_person)
+        difference = _difference(source, made.predictions, root)
+    return replace(made, difference=difference)
+
+
+def _described(
+    source: PredictionSource, table: SampleTable, found: Predicted, metric: str, per_person: bool
+) -> PredictedImages:
+    """Return predictions with their rows, provenance and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
     metadata = PredictionMetadata(
         kind="probability",
@@ -235,11 +275,13 @@ def predict(
         class_attributes=source.class_attributes,
         run=source.name,
         arch="blend" if source.kind == "blend" else source.models[0].checkpoint.architecture.timm_name,
+        formats=found.formats,
     )
     predictions = Predictions(found.probabilities, metadata)
     score = _score(predictions, metric, per_person)
-    difference = _difference(source, predictions, root) if verify else None
-    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference)
+    return PredictedImages(
+        predictions, source, found.unreadable, found.passes, score, formats=found.formats, work=found.work
+    )
 
 
 def images_table(

@@ -75,6 +75,7 @@ _FIELDS = {
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
     "trained_on": optional(_TRAINED),
+    "formats": optional(mapping_of(ANYTHING)),
     "created": optional(UNICODE),
 }
 
@@ -101,6 +102,7 @@ class PredictionMetadata:
     images_sha: str | Mapping[str, str] | None = None  # of the predicted images' contents; likewise
     # Sample ids, or fold → sample ids, if a file from another program has them.
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    formats: Mapping[str, Any] | None = None  # how each architecture was computed; only recorded
     created: str | None = None
     samples_sha: str | None = None
 
@@ -190,6 +192,8 @@ def _to_json(
         record["trained_on"] = (
             dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
         )
+    if sidecar.formats is not None:
+        record["formats"] = dict(sidecar.formats)
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -245,6 +249,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),
+        formats=record.get("formats"),
         trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),

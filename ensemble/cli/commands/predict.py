@@ -72,12 +72,28 @@ def predict(
             "--verify", help="compare with the test predictions that the training wrote", rich_help_panel=REPORT
         ),
     ] = False,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, or numbers of GPUs: 0,1", rich_help_panel=EXECUTION)
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            "--amp",
+            help="auto: the fastest form in float32 on a CPU, as in the training on a GPU; fp32: as in the training; "
+            "bf16 or fastest: reduced, if a sample of the images gets the same classes",
+            metavar="FORMAT",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "auto",
     skip_unreadable: Annotated[
         bool,
         typer.Option(
             "--skip-unreadable", help="leave out images that cannot be used, and exit with 3", rich_help_panel=RUN
         ),
+    ] = False,
+    resume: Annotated[  # noqa: ARG001 - what it asks for is done anyway
+        bool, typer.Option("--resume", help="continue an interrupted prediction (the default)", rich_help_panel=RUN)
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
     **given: Any,
@@ -94,6 +110,8 @@ def predict(
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
     from folds.utils.files import check_not_existing
+    from folds.utils.locks import exclusive_lock
+    from folds.utils.memory import keep_freed_memory
 
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
@@ -102,35 +120,40 @@ def predict(
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
-    for file in (path, *([] if csv is None else [csv])):
-        check_not_existing(file, "the file", force)
     columns_given = {key: value for key, value in given.items() if value is not None}
     if "images" in columns_given:  # folders in which the names of a table are looked for
         folders = tuple(part.strip() for part in str(columns_given["images"]).split(",") if part.strip())
         columns_given |= {"images": folders, "test_images": folders}
-    found = run_prediction(
-        what,
-        inputs[0] if len(inputs) == 1 else inputs,
-        spec=DataSpec(Path(), **columns_given) if columns_given else None,
-        per_person=per is not None,
-        metric=metric,
-        device=devices,
-        skip_unreadable=skip_unreadable,
-        verify=verify,
-        progress=TerminalProgress(),
-    )
-    rows = found.by_person() if per is not None else found
-    content = None if csv is None else rows.csv(form, names, like)
-    save(rows, path, force)
-    if csv is not None and content is not None:
-        save_csv(content, csv, force)
+    keep_freed_memory()
+    with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
+        for file in (path, *([] if csv is None else [csv])):
+            check_not_existing(file, "the file", force)
+        found = run_prediction(
+            what,
+            inputs[0] if len(inputs) == 1 else inputs,
+            spec=DataSpec(Path(), **columns_given) if columns_given else None,
+            per_person=per is not None,
+            metric=metric,
+            device=devices,
+            precision=precision,
+            skip_unreadable=skip_unreadable,
+            verify=verify,
+            keep_work=True,
+            progress=TerminalProgress(),
+        )
+        rows = found.by_person() if per is not None else found
+        content = None if csv is None else rows.csv(form, names, like)
+        save(rows, path, force)
+        if csv is not None and content is not None:
+            save_csv(content, csv, force)
+        found.clear_work()
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
     console.result(f"{rows.display_table().text(100)}\n\n{files} written", record)
     if found.difference is not None and found.difference > TOLERANCE:
         raise EnsembleError(
             f"the predictions differ from the test predictions of the training by up to {found.difference:.1e}",
-            hint="were the images changed, or predicted on another device?",
+            hint="were the images changed, or predicted on another device or with another `precision`?",
         )
     if csv is None:
         console.next_step(f"ensemble predict {shlex.join([what, *inputs])} --csv submission.csv --force")
