@@ -1,8 +1,9 @@
 """Predict chunks of images with all models: every core of the CPU, or all GPUs, works; weights are bounded in memory.
 
-A **lane** is a device with its own models. On the CPU there is one lane with several streams: batches are predicted side
-by side, each by few threads, which is faster than one batch by all threads and suffers less from other programs. Each
-GPU is a lane with one stream; models are spread over the lanes, or the rows if there are fewer models than lanes.
+A **lane** is a device with its own models. On the CPU there is one lane with several streams: small batches are
+predicted side by side, each by few threads, so that no core waits for another one. Plain models, whose batches are
+large, are predicted by all threads together. Each GPU is a lane with one stream; models are spread over the lanes, or
+the rows if there are fewer models than lanes.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         on_cpu = all(torch.device(device).type == "cpu" for device in self.devices)
-        cores = max(1, cpu_count() // len(self.devices))
+        self.cores = cores = max(1, cpu_count() // len(self.devices))
         # A few images make few batches: then several threads work on each.
         streams = min(_STREAMS, cores, -(-self.images // FAST_BATCH)) if on_cpu else 1
         if on_cpu:
@@ -244,6 +245,9 @@ class Engine:
                 batch=choice.batch,
             )
 
+        if choice.is_exact and torch.device(lane.device).type == "cpu":
+            with threads_per_stream(self.cores):
+                return predict(rows)
         if lane.streams == 1:
             return predict(rows)
         parts = [rows[at : at + choice.batch] for at in range(0, len(rows), choice.batch)]

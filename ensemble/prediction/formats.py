@@ -31,7 +31,7 @@ AGREEMENT = 0.995  # share of images whose predicted class a reduced format must
 _SAMPLE, _CHECKED = 16, 200  # images that are timed; images whose classes are compared
 _REPEATS = 2
 _WORTH_MEASURING = 400  # forward passes; with fewer, the measurement takes longer than it can save
-FAST_BATCH = 32  # images per forward pass of a fused model
+FAST_BATCH = 16  # images per forward pass of a fused model; more are not faster and take more memory
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def choose(
     ----------
     model : one model of the architecture.
     pixels, rows : images of the table, to measure and compare with.
-    precision : one of `PRECISIONS`. ``auto`` takes the fastest form in float32 whose probabilities differ from the plain
-        one by no more than `tolerance` on the sample. ``bf16`` and ``fastest`` also admit bfloat16, if the predicted
+    precision : one of `PRECISIONS`. ``auto`` takes the fastest form in float32 whose probabilities differ from the
+        plain one by no more than `tolerance` on the sample. ``bf16`` and ``fastest`` also admit bfloat16, if the predicted
         class is the same for `AGREEMENT` of the images.
     passes : forward passes that the models of this architecture will make.
     """

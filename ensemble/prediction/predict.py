@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -128,9 +128,9 @@ def predict_table(
         state = WorkState.open(folder, source, len(table))
         if state.done:
             logger.info("continuing with image %s of %s", f"{state.done + 1:,}", f"{len(table):,}")
-        with Engine(source, devices, state, precision, len(table), tolerance) as engine:
-            with progress.step("predicting") as advance:
-                _predict_chunks(engine, table, state, advance)
+        engine = Engine(source, devices, state, precision, len(table), tolerance)
+        with engine, progress.step("predicting") as advance:
+            _predict_chunks(engine, table, state, advance)
         problems = [(at, UnreadableImageError(text)) for at, text in state.unreadable]
         if problems and not skip_unreadable:
             error = refusal(problems, table.paths, table.locations)

@@ -24,4 +24,5 @@ def keep_freed_memory() -> bool:
         return False
     # Other arenas than the first one map each block above 64 MB, so threads share the first one.
     options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
-    return all([set_option(*option) == 1 for option in options])
+    done = [set_option(*option) == 1 for option in options]
+    return all(done)

@@ -92,7 +92,7 @@ def predict(
             "--skip-unreadable", help="leave out images that cannot be used, and exit with 3", rich_help_panel=RUN
         ),
     ] = False,
-    resume: Annotated[  # noqa: ARG001 - what it asks for is done anyway
+    resume: Annotated[
         bool, typer.Option("--resume", help="continue an interrupted prediction (the default)", rich_help_panel=RUN)
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
