@@ -73,6 +73,7 @@ class Engine:
     precision : see `ensemble.prediction.formats.choose`.
     images : number of images in all, to know whether a measurement pays.
     tolerance : largest difference of a probability from the plain computation.
+    root : the folder that holds ``runs/``, to check reduced formats on images of the training.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Engine:
         precision: str,
         images: int,
         tolerance: float = EQUAL,
+        root: Path = Path(),
     ) -> None:
         self.source, self.devices, self.state, self.precision = source, devices, state, precision
-        self.images, self.tolerance = images, tolerance
+        self.images, self.tolerance, self.root = images, tolerance, root
         self.choices = {key: Choice(**record) for key, record in state.formats.items()}
         self.preparing = 0.0  # seconds of loading and measuring, which say nothing about the rate
         self._seen: set[tuple[Path, str]] = set()
@@ -192,7 +194,9 @@ class Engine:
                 self.choices[key] = _on_gpu(model, device, self.precision)
             else:
                 images = pixels[model.checkpoint.image_settings]
-                self.choices[key] = choose(model, images, usable, self.precision, passes[key], self.tolerance)
+                self.choices[key] = choose(
+                    model, images, usable, self.precision, passes[key], self.tolerance, self.root
+                )
             _log_choice(model, self.choices[key])
         self.state.record["formats"] = {key: _fields_of(choice) for key, choice in self.choices.items()}
         self.preparing += time.perf_counter() - began

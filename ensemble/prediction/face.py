@@ -244,6 +244,7 @@ def predict(
         work=root / ".ensemble" / "predict",
         device=str(device),
         tolerance=TOLERANCE / 2 if verify else EQUAL,
+        root=root,
         skip_unreadable=skip_unreadable,
         keep_work=keep_work,
         progress=progress_of(progress),

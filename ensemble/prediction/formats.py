@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
 from ensemble.prediction.source import FoldModel
 from folds.errors import unknown_name
 from folds.models.fusion import fused
@@ -117,6 +120,7 @@ def choose(
     precision: str,
     passes: int,
     tolerance: float = EQUAL,
+    root: Path = Path(),
 ) -> Choice:
     """Return how the models of an architecture are computed on this CPU, measured with one of them.
 
@@ -125,9 +129,11 @@ def choose(
     model : one model of the architecture.
     pixels, rows : images of the table, to measure and compare with.
     precision : one of `PRECISIONS`. ``auto`` takes the fastest form in float32 whose probabilities differ from the
-        plain one by no more than `tolerance` on the sample. ``bf16`` and ``fastest`` also admit bfloat16, if the predicted
-        class is the same for `AGREEMENT` of the images.
+        plain one by no more than `tolerance` on the sample. ``bf16`` and ``fastest`` also admit bfloat16, if the
+        predicted class is the same for `AGREEMENT` of the images, and the out-of-fold score too where the images of
+        the training can be reached.
     passes : forward passes that the models of this architecture will make.
+    root : the folder that holds ``runs/``, to find the images of the training.
     """
     if precision == "fp32":
         return Choice(EXACT_WAY, "as requested")
@@ -143,14 +149,20 @@ def choose(
             failed[way] = str(error)[:200]
     mean, std = model.checkpoint.architecture.mean, model.checkpoint.architecture.std
 
-    def predict(way: str, some: NDArray[np.int64]) -> NDArray[np.floating]:
+    def predict_of(way: str, images: PixelSource, some: NDArray[np.int64]) -> NDArray[np.floating]:
         logits = predict_logits(
-            networks[way], pixels, some, mean, std, device="cpu", channels_last=channels_last, batch=FAST_BATCH
+            networks[way], images, some, mean, std, device="cpu", channels_last=channels_last, batch=FAST_BATCH
         )
         return softmax(logits[0])
 
+    def predict(way: str, some: NDArray[np.int64]) -> NDArray[np.floating]:
+        return predict_of(way, pixels, some)
+
+    def on_validation(reference: str) -> tuple[float | None, str]:
+        return score_change(model, root, partial(predict_of, reference), partial(predict_of, BF16))
+
     rates = _rates({way: _timed(predict, way, rows[:_SAMPLE]) for way in networks}, min(_SAMPLE, len(rows)))
-    return _decide(predict, rows, rates, failed, precision, tolerance)
+    return _decide(predict, rows, rates, failed, precision, tolerance, on_validation)
 
 
 def _timed(predict: Callable[[str, NDArray[np.int64]], Any], way: str, rows: NDArray[np.int64]) -> Callable[[], float]:
@@ -180,6 +192,7 @@ def _decide(
     failed: Mapping[str, str],
     precision: str,
     tolerance: float,
+    on_validation: Callable[[str], tuple[float | None, str]] = lambda reference: (None, ""),
 ) -> Choice:
     """Return the fastest way that passes its check; ``bf16`` is tried first if it was asked for."""
     order = sorted(rates, key=lambda way: (precision == "bf16" and way != BF16, -rates[way]))
@@ -190,14 +203,19 @@ def _decide(
         if way == EXACT_WAY:
             return Choice(way, "; ".join(reasons) or "the fastest here", rates)
         compared = rows[:_CHECKED] if way == BF16 else sample
-        reference = predict(FUSED if way == BF16 and equal else EXACT_WAY, compared)
-        values = predict(way, compared)
+        base = FUSED if way == BF16 and equal else EXACT_WAY
+        reference, values = predict(base, compared), predict(way, compared)
         difference = float(np.abs(values - reference).max())
         agreement = float((values.argmax(1) == reference.argmax(1)).mean())
         good = agreement >= AGREEMENT if way == BF16 else difference <= tolerance
         if good and np.isfinite(values).all():
+            change, said = on_validation(base) if way == BF16 else (None, "")
+            if change is not None and change > SCORE_CHANGE:
+                reasons.append(f"{way} was rejected: {said}, allowed {SCORE_CHANGE:.3f}")
+                continue
             reason = "as requested" if (precision, way) == ("bf16", BF16) else "the fastest here"
-            return Choice(way, "; ".join([reason, *reasons]), rates, difference, agreement)
+            notes = [reason, *([said] if said else []), *reasons]
+            return Choice(way, "; ".join(notes), rates, difference, agreement)
         same = f"gives the same class for {agreement:.1%} of {len(compared)} images, expected {AGREEMENT:.1%}"
         off = f"differs by {difference:.0e} in a probability, allowed {tolerance:.0e}"
         reasons.append(f"{way} was rejected: it {same if way == BF16 else off}")

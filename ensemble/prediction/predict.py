@@ -98,6 +98,7 @@ def predict_table(
     device: str = "auto",
     precision: str = "auto",
     tolerance: float = EQUAL,
+    root: Path = Path(),
     skip_unreadable: bool = False,
     keep_work: bool = False,
     progress: Progress = SILENT,
@@ -110,6 +111,7 @@ def predict_table(
         there after an interrupt.
     device : ``auto``, ``cpu``, or numbers of GPUs.
     precision, tolerance : how the models are computed; see `ensemble.prediction.formats.choose`.
+    root : the folder that holds ``runs/``.
     skip_unreadable : whether to leave out images that cannot be used.
     keep_work : whether the work folder stays, for the case that the result cannot be written; else it is removed.
 
@@ -128,7 +130,7 @@ def predict_table(
         state = WorkState.open(folder, source, len(table))
         if state.done:
             logger.info("continuing with image %s of %s", f"{state.done + 1:,}", f"{len(table):,}")
-        engine = Engine(source, devices, state, precision, len(table), tolerance)
+        engine = Engine(source, devices, state, precision, len(table), tolerance, root)
         with engine, progress.step("predicting") as advance:
             _predict_chunks(engine, table, state, advance)
         problems = [(at, UnreadableImageError(text)) for at, text in state.unreadable]

@@ -53,11 +53,13 @@ def test_bf16_is_taken_only_if_the_classes_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(formats, "AGREEMENT", 0.0)
+    monkeypatch.setattr(formats, "SCORE_CHANGE", 1.0)  # 14 images of a model that was hardly trained
     plain = en.predict("test_resnet", TEST, precision="fp32", progress=False)
     reduced = en.predict("test_resnet", TEST, precision="fastest", progress=False)
     assert reduced.formats["test_resnet"]["way"] == BF16
     difference = np.abs(plain.probabilities - reduced.probabilities).max()
     assert 1e-7 < difference < 0.02
+    assert "out-of-fold images changes by 0." in reduced.formats["test_resnet"]["reason"]
     monkeypatch.setattr(formats, "AGREEMENT", 1.1)
     refused = en.predict("test_resnet", TEST, precision="fastest", progress=False)
     assert refused.formats["test_resnet"]["way"] == FUSED
@@ -87,6 +89,15 @@ def test_one_changed_class_of_forty_rejects_bf16() -> None:
     choice = _decide(predicted(values), ROWS, rates, {}, "fastest", 1e-5)
     assert choice.way == FUSED
     assert "same class for 97.5% of 40 images" in choice.reason
+
+
+def test_a_changed_out_of_fold_score_rejects_bf16() -> None:
+    rates = {EXACT_WAY: 1.0, FUSED: 2.0, BF16: 3.0}
+    predict = predicted(dict.fromkeys(rates, scores()))
+    for change, way in ((0.0009, BF16), (0.0011, FUSED), (None, BF16)):
+        choice = _decide(predict, ROWS, rates, {}, "fastest", 1e-5, lambda reference, it=change: (it, "macro F1"))
+        assert choice.way == way
+        assert "macro F1" in choice.reason
 
 
 def test_bf16_is_compared_with_the_plain_values_if_fusing_is_wrong() -> None:
