@@ -22,7 +22,8 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models import stored_weights
 from tests.conftest import ROOT, Called, holding
-from tests.ensemble.prediction.test_predict import TEST, _blended, blended  # noqa: F401 - fixtures
+
+TEST = "people/eval"
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("what", "models"), [("soft", 6), ("checkpoints/test_vit/fold1.pt", 1)])
 def test_models_or_rows_are_spread_over_the_devices(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
     builds: list[tuple[str, str]],
     what: str,
@@ -73,7 +74,7 @@ def test_models_or_rows_are_spread_over_the_devices(
 
 
 def test_several_streams_give_the_same_in_order(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = en.predict("views", TEST, progress=False)
@@ -88,7 +89,7 @@ def test_several_streams_give_the_same_in_order(
 
 
 def test_models_that_fit_are_loaded_once_and_others_for_each_chunk(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
     builds: list[tuple[str, str]],
     small_chunks: None,
@@ -104,7 +105,7 @@ def test_models_that_fit_are_loaded_once_and_others_for_each_chunk(
 
 
 def test_weights_of_checkpoints_do_not_stay_in_memory(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stored_weights, "_MOST_BYTES", 1)
@@ -123,7 +124,7 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(grid: Path, monkeypatch:
         source.models[0].checkpoint.build()
 
 
-def test_chunks_are_larger_where_weights_are_loaded_for_each(blended: Path) -> None:  # noqa: F811
+def test_chunks_are_larger_where_weights_are_loaded_for_each(two_blends: Path) -> None:
     source, size = load_source("views"), [ImageSettings(32, 32)]
     assert data_path.chunk_rows(source, size, True) < data_path.chunk_rows(source, size, False)
     assert data_path.chunk_rows(source, [ImageSettings(4000, 4000)], False) == data_path.BATCH
@@ -132,7 +133,7 @@ def test_chunks_are_larger_where_weights_are_loaded_for_each(blended: Path) -> N
 
 
 def test_another_precision_does_not_continue_the_work(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
     small_chunks: None,
     logged,
@@ -155,7 +156,7 @@ def test_another_precision_does_not_continue_the_work(
 
 
 def test_a_disk_without_room_is_an_error_before_any_image(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
     builds: list[tuple[str, str]],
 ) -> None:
@@ -170,7 +171,7 @@ def test_a_disk_without_room_is_an_error_before_any_image(
 
 
 def test_a_disk_that_fills_up_keeps_the_work(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     monkeypatch: pytest.MonkeyPatch,
     builds: list[tuple[str, str]],
     tmp_path: Path,
@@ -194,7 +195,7 @@ def test_a_disk_that_fills_up_keeps_the_work(
 
 
 def test_a_second_prediction_into_one_output_is_refused(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     tmp_path: Path,
     builds: list[tuple[str, str]],
     call: Callable[..., Called],
@@ -210,17 +211,17 @@ def test_a_second_prediction_into_one_output_is_refused(
     assert not builds
 
 
-def test_a_gpu_that_is_not_there_is_named(blended: Path, call: Callable[..., Called]) -> None:  # noqa: F811
+def test_a_gpu_that_is_not_there_is_named(two_blends: Path, call: Callable[..., Called]) -> None:
     with pytest.raises(UsageError, match="cuda:7 not found"):
         en.predict("soft", TEST, device="7", progress=False)
     assert "cuda:7 not found" in call("predict", "soft", TEST, "--devices", "7").err
 
 
-def test_a_closed_stdin_does_not_matter(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_closed_stdin_does_not_matter(two_blends: Path, tmp_path: Path) -> None:
     command = f'exec "{sys.executable}" -m ensemble predict test_resnet {TEST} -o "{tmp_path}/p.npy" <&-'
     done = subprocess.run(
         ["sh", "-c", command],
-        cwd=blended,
+        cwd=two_blends,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -15,9 +15,10 @@ from ensemble.prediction import engine, formats
 from ensemble.prediction.formats import BF16, EXACT_WAY, FUSED, _decide
 from folds.errors import UsageError
 from tests.conftest import Called
-from tests.ensemble.prediction.test_predict import TEST, _blended, blended  # noqa: F401 - fixtures
 
 ROWS = np.arange(40)
+
+TEST = "people/eval"
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def scores(changed: int = 0, by: float = 0.0) -> np.ndarray:
     return values
 
 
-def test_the_fused_form_has_the_values_of_the_plain_one(blended: Path, fused_is_fastest: None) -> None:  # noqa: F811
+def test_the_fused_form_has_the_values_of_the_plain_one(two_blends: Path, fused_is_fastest: None) -> None:
     plain = en.predict("views", TEST, precision="fp32", progress=False)
     fast = en.predict("views", TEST, progress=False)
     assert {one["way"] for one in fast.formats.values()} == {FUSED}
@@ -48,7 +49,7 @@ def test_the_fused_form_has_the_values_of_the_plain_one(blended: Path, fused_is_
 
 
 def test_bf16_is_taken_only_if_the_classes_agree(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     fused_is_fastest: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -108,7 +109,7 @@ def test_bf16_is_compared_with_the_plain_values_if_fusing_is_wrong() -> None:
 
 
 def test_verify_computes_again_as_in_the_training(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     fused_is_fastest: None,
     monkeypatch: pytest.MonkeyPatch,
     logged,
@@ -128,7 +129,7 @@ def test_verify_computes_again_as_in_the_training(
 
 
 def test_the_format_is_printed_and_recorded_in_the_sidecar(
-    blended: Path,  # noqa: F811
+    two_blends: Path,
     fused_is_fastest: None,
     tmp_path: Path,
     call: Callable[..., Called],
@@ -144,15 +145,15 @@ def test_the_format_is_printed_and_recorded_in_the_sidecar(
     assert metadata.formats["test_resnet"]["way"] == FUSED
 
 
-def test_few_images_are_computed_without_measuring(blended: Path, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_few_images_are_computed_without_measuring(two_blends: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    image = next((blended / TEST / "images").rglob("*.jpg"))
+    image = next((two_blends / TEST / "images").rglob("*.jpg"))
     found = en.predict("test_resnet", image, progress=False)
     assert "too few to measure" in found.formats["test_resnet"]["reason"]
     assert not any("is computed in" in record.getMessage() for record in caplog.records)
 
 
-def test_an_unknown_precision_is_refused(blended: Path) -> None:  # noqa: F811
+def test_an_unknown_precision_is_refused(two_blends: Path) -> None:
     with pytest.raises(UsageError, match="precision"):
         en.predict("test_resnet", TEST, precision="int4", progress=False)
     assert en.predict("test_resnet", TEST, precision="off", progress=False).formats["test_resnet"]["way"] == EXACT_WAY
