@@ -6,6 +6,7 @@ workers of a DataLoader, predicts batches of 64 in `inference_mode`, and average
 
     python benchmarks/predict.py --images 2000 --repeats 3
     python benchmarks/predict.py --quick
+    python benchmarks/predict.py --forward
     python benchmarks/predict.py --memory 100000
 """
 
@@ -39,10 +40,14 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="64 images, two folds, once")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory of N links to a few images instead")
+    parser.add_argument("--forward", action="store_true", help="CPU time of forward passes on one core instead")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(*options.child)
+        return
+    if options.forward:
+        forward()
         return
     if options.quick:
         options.images, options.folds, options.repeats = 64, 2, 1
@@ -83,6 +88,40 @@ def compare(folder: Path, images: int, folds: int, repeats: int) -> None:
         )
         for name, chosen in runs[way][-1].get("formats", {}).items():
             print(f"         {name}: {chosen['way']}; {chosen['reason']}; {chosen['rates']}")
+
+
+def forward() -> None:
+    """Print images per second of CPU time of one forward pass on one core; other programs change it little."""
+    import timm
+    import torch
+
+    from folds.models.fusion import fused
+    from folds.utils.memory import keep_freed_memory
+
+    torch.set_num_threads(1)
+    for reuse in (False, True):
+        if reuse:
+            keep_freed_memory()
+        for timm_name in ARCHS.values():
+            torch.manual_seed(0)
+            model = timm.create_model(timm_name, num_classes=len(CLASSES)).eval()
+            ways = {"eager, batch 64": (model, 64)}
+            if reuse:
+                ways |= {
+                    "fused, batch 16": (fused(model)[0], 16),
+                    "bf16, batch 16": (fused(model, torch.bfloat16)[0], 16),
+                }
+            for way, (network, batch) in ways.items():
+                images = torch.randn(batch, 3, 224, 224)
+                with torch.inference_mode():
+                    network(images)
+                    seconds = []
+                    for _ in range(3):
+                        began = time.process_time()
+                        network(images)
+                        seconds.append(time.process_time() - began)
+                kept = "memory reused" if reuse else "memory returned"
+                print(f"{timm_name}: {way}, {kept}: {batch / statistics.median(seconds):.1f} images/s", flush=True)
 
 
 def memory(folder: Path, images: int, folds: int) -> None:

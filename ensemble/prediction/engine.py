@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,12 +88,16 @@ class Engine:
     ) -> None:
         self.source, self.devices, self.state, self.precision = source, devices, state, precision
         self.images, self.tolerance, self.root = images, tolerance, root
-        self.choices = {key: Choice(**record) for key, record in state.formats.items()}
+        try:
+            self.choices = {key: Choice(**record) for key, record in state.formats.items()}
+        except TypeError:  # of another version
+            self.choices = {}
         self.preparing = 0.0  # seconds of loading and measuring, which say nothing about the rate
         self._seen: set[tuple[Path, str]] = set()
         self._stack = ExitStack()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Engine:
         on_cpu = all(torch.device(device).type == "cpu" for device in self.devices)
@@ -109,6 +113,7 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping.set()  # after an error or an interrupt: no thread begins another batch
         self._stack.close()
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
@@ -159,7 +164,7 @@ class Engine:
         def work(lane: Lane) -> int:
             passes = 0
             for task in tasks:
-                if task.lane is lane:
+                if task.lane is lane and not self._stopping.is_set():
                     passes += self._run(task, pixels[lane.device], start)
                     with self._lock:
                         finished[0] += len(task.rows)
@@ -236,6 +241,8 @@ class Engine:
         functions = [view_named(name) for name in views]
 
         def predict(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            if self._stopping.is_set():
+                raise CancelledError
             return predict_logits(
                 network[0],
                 pixels,
@@ -249,12 +256,12 @@ class Engine:
                 batch=choice.batch,
             )
 
+        parts = [rows[at : at + choice.batch] for at in range(0, len(rows), choice.batch)]
         if choice.is_exact and torch.device(lane.device).type == "cpu":
             with threads_per_stream(self.cores):
-                return predict(rows)
+                return np.concatenate([predict(part) for part in parts], axis=1)
         if lane.streams == 1:
             return predict(rows)
-        parts = [rows[at : at + choice.batch] for at in range(0, len(rows), choice.batch)]
         return np.concatenate(list(lane.pool.map(predict, parts)), axis=1)
 
     def _network(self, task: _Task) -> tuple[torch.nn.Module, bool]:

@@ -45,7 +45,7 @@ from folds.utils.text import duration
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 192 << 20  # decoded pixels of a chunk, over all image sizes; two chunks are in memory
-_CHUNK_PASSES = 20_000  # forward passes of a chunk: what an interrupt costs, unless weights are loaded for each chunk
+_CHUNK_PASSES = 8_000  # forward passes of a chunk: what an interrupt costs, unless weights are loaded for each chunk
 _LONG_SECONDS = 5.0  # a shorter prediction reports no rate
 
 

@@ -50,7 +50,7 @@ class PixelSource:
 
         Parameters
         ----------
-        values : pinned memory, for a GPU (`pinned`).
+        values : in pinned memory, if the device is a GPU.
         """
         if torch.device(device).type != "cuda":
             return cls(values, device)
