@@ -16,7 +16,7 @@ _NAMES = {
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
     "ExportedModel": "ensemble.export.face",
-    "PredictedImages": "ensemble.prediction.face",
+    "PredictedImages": "ensemble.prediction.result",
     "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from ensemble.export.hub import push as push
     from ensemble.export.predictor import Predictor as Predictor
     from ensemble.export.predictor import load as load
-    from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
+    from ensemble.prediction.result import PredictedImages as PredictedImages
     from ensemble.serving.face import serve as serve
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta

@@ -179,7 +179,7 @@ def export(
             source, _ = cascaded(source, root, cascade, cost, metric or "macro_f1")
         return replace(source, decision=decision)
 
-    folds = [int(fold)] if isinstance(fold, Integral) else fold
+    folds: Any = [int(fold)] if isinstance(fold, Integral) else fold
     source, known = _loaded(what, root, metric, (folds, refit), add)
     bundle = build_bundle(source, known, half)
     graph = timed = None

@@ -15,7 +15,7 @@ from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members
-from ensemble.prediction.face import images_table
+from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import check_source
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable

@@ -1,290 +1,60 @@
-"""`ensemble.predict`: predict new images with a checkpoint, a run or a blend."""
+"""`ensemble.predict`: predict new images with a checkpoint, a run, a blend or an exported model."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import fields, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ensemble.cascade.fit import FittedCascade
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
-from ensemble.decisions.record import MeasuredValue
-from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
-from ensemble.model_files.reading import read_expected, read_record
-from ensemble.prediction.cascade import cascade_notes, cascade_record, cascaded, check_cascade_options
-from ensemble.prediction.decisions import DecisionOptions, decision_for, decision_notes, scores_here
-from ensemble.prediction.predict import SkippedImages, check_source, predict_table
-from ensemble.prediction.recorded import spec_as_trained
+from ensemble.prediction.cascade import cascaded, check_cascade_options
+from ensemble.prediction.comparison import (
+    count_trained_on,
+    expected_difference,
+    procedure_score,
+    score_of,
+    test_difference,
+)
+from ensemble.prediction.decisions import DecisionOptions, decision_for
+from ensemble.prediction.formats import EQUAL
+from ensemble.prediction.inputs import images_table
+from ensemble.prediction.predict import Predicted, check_source, predict_table
+from ensemble.prediction.result import TOLERANCE, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
-from folds.data.image_folder import is_image
-from folds.data.readers import not_there, read_test
-from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
-from folds.errors import EnsembleError, UsageError
-from folds.metrics.grouping import average_by_person
-from folds.metrics.report import ScoreReport
-from folds.models.checkpoint import hash_ids
-from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, refit_file, write_prediction
-from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
-from folds.predictions.reading import score_rows
-from folds.predictions.rows import SampleRows
-from folds.predictions.submission import ID_FORMS, SET_FORM, submission
+from folds.data.table import DataSpec, SampleTable
+from folds.errors import UsageError
+from folds.predictions.files import PredictionMetadata
+from folds.predictions.predictions import Predictions
 from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
-from folds.utils.display import Displayed, Table
-from folds.utils.files import check_not_existing, check_not_folder, expand_pattern, is_pattern, write_atomic
 from folds.utils.progress import Progress
 from folds.utils.schema import NUMBER, either, named, optional
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 logger = logging.getLogger(__name__)
 
 _KINDS = {
     "what": PATH,
     "root": PATH,
-    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
+    "device": named(either(NAME, whole(0)), "auto, cpu, or the numbers of GPUs"),
+    "precision": NAME,
     "progress": PROGRESS,
     "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
     "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
-    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit"), FLAG),
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit", "keep_work"), FLAG),
     **RULE_KINDS,
 }
 FOLDER = Path("runs/predict")
-TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PredictedImages(Displayed):
-    """The predictions of new images.
-
-    Attributes
-    ----------
-    predictions : probabilities with ids and classes, in the order of the images.
-    source : what predicted.
-    unreadable : images that were left out.
-    passes : forward passes per image, on average.
-    score : score against the labels of the table; None if it has none.
-    difference : largest difference from the test predictions that the training wrote, or from the expected
-        probabilities of an exported model, if that was checked.
-    decision : rules for labels, abstention and sets; None for the most probable class.
-    unit : ``image``, or ``person`` if each row is the mean of a person's images.
-    cascade : the nested score of the cascade, if one was fitted.
-    procedure : of models of all people, the out-of-fold score of the procedure that they are a result of.
-    trained_on : images that models of the source were trained on, by their ids.
-    """
-
-    predictions: Predictions
-    source: PredictionSource
-    unreadable: SkippedImages
-    passes: float
-    score: ScoreReport | None
-    difference: float | None = None
-    decision: Decision | None = None
-    unit: str = IMAGE
-    cascade: FittedCascade | None = None
-    procedure: ScoreReport | None = None
-    trained_on: int = 0
-
-    def __len__(self) -> int:
-        return len(self.predictions)
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Return (n, classes) float32 probabilities."""
-        return self.predictions.probabilities
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Return (n,) the ids of the images."""
-        return self.predictions.ids
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the class of each column."""
-        return self.predictions.classes
-
-    @cached_property
-    def decided(self) -> Decided | None:
-        """Return the labels and sets by the decision rules; None without rules.
-
-        Raises
-        ------
-        UsageError : the rules are for people, and the rows are images.
-        """
-        if self.decision is None:
-            return None
-        if self.decision.unit != self.unit:
-            raise UsageError(
-                f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
-                hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
-            )
-        return self.decision.apply(self.probabilities, ids=self.ids)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
-        decided = self.decided
-        return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
-
-    def _refit_notes(self) -> list[str]:
-        """Return whose score stands for models of all people."""
-        procedure = ""
-        if self.procedure is not None:
-            nested = "nested " if self.source.kind == "blend" else ""
-            procedure = (
-                f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
-                f"{self.procedure.interval.text()}"
-            )
-        own = "" if self.score is not None else "; these models themselves were never tested on unseen people"
-        return [f"predicted by models of all people{procedure}{own}"]
-
-    def frame(self) -> pd.DataFrame:
-        """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
-
-        With decision rules also ``decision`` (the class, or no answer) and, with prediction sets, ``set``.
-        """
-        frame, decided = self.predictions.frame(), self.decided
-        if decided is None:
-            return frame
-        columns = {"decision": decided.labels} | ({} if decided.sets is None else {"set": decided.set_texts()})
-        clash = next((name for name in columns if name in frame.columns), None)
-        if clash is not None:
-            raise UsageError(
-                f"the class '{clash}' has the name of another column", hint="use `decided` and `predictions`"
-            )
-        return frame.assign(**columns)
-
-    def csv(
-        self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
-    ) -> bytes:
-        """Return a CSV; see `folds.predictions.submission.submission`."""
-        decided = self.decided
-        labels = None if decided is None else decided.labels.tolist()
-        sets = None if decided is None or decided.sets is None or form != SET_FORM else decided.set_texts()
-        return submission(self.predictions, form, columns, None if like is None else Path(like), labels, sets)
-
-    def by_person(self) -> PredictedImages:
-        """Return one row per person: the mean of the probabilities of the person's images, with the person as id.
-
-        Raises
-        ------
-        UsageError : the persons are not known.
-        """
-        persons, rows = self.predictions.persons, self.predictions.metadata.rows
-        if persons is None:
-            raise UsageError(
-                "one row per person needs the persons of the images, which are not known",
-                hint="predict a table with a column of persons",
-            )
-        classes = len(self.classes)
-        nothing = np.zeros(len(self), np.int64)
-        _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
-        labels = None
-        if rows.labels is not None:
-            code = {name: i for i, name in enumerate(self.classes)}
-            known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
-            if (known >= 0).all():
-                codes = average_by_person(known, self.probabilities, persons, classes)[0]
-                labels = np.array(self.classes)[codes]
-        people = np.array(names, dtype=str)
-        metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
-        return replace(self, predictions=Predictions(values.astype(np.float32), metadata), unit=PERSON)
-
-    def decision_scores(self) -> list[MeasuredValue]:
-        """Return what the decisions achieve on these images, over people; [] without rules or known labels."""
-        decided = self.decided if self._has_decisions else None
-        return [] if decided is None else scores_here(decided, self.predictions)
-
-    @property
-    def _has_decisions(self) -> bool:
-        return self.decision is not None and self.decision.unit == self.unit
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as ``ensemble predict --json`` prints them."""
-        record = {"trained_on": self.trained_on} if self.trained_on else {}
-        if self.source.refit:
-            record |= {"refit": True, "procedure": None if self.procedure is None else self.procedure.to_dict()}
-        return (
-            record
-            | {
-                "source": self.source.name,
-                "kind": self.source.kind,
-                "models": [str(model.path) for model in self.source.models],
-                "images": len(self),
-                "classes": list(self.classes),
-                "passes": self.passes,
-                "unreadable": list(self.unreadable.problems),
-                "score": None if self.score is None else self.score.to_dict(),
-                "difference": self.difference,
-                "cascade": cascade_record(self.source, self.cascade),
-            }
-            | self._decision_record()
-        )
-
-    def _decision_record(self) -> dict[str, Any]:
-        """Return the decision rules and the number of images with each label; {} without rules."""
-        if self.decision is None:
-            return {}
-        record: dict[str, Any] = {"decision": self.decision.to_dict()}
-        if self._has_decisions:
-            names, counts = np.unique(self.labels, return_counts=True)
-            record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
-            record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
-        return record
-
-    def display_table(self) -> Table:
-        """Return the table to display: images per predicted class, and the score if labels are known."""
-        decided = self.decided if self._has_decisions else None
-        codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
-        confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
-        names = list(enumerate(self.classes))
-        if decided is not None and not decided.answered.all():
-            names.append((-1, decided.decision.abstain_label))
-        rows: list[list[object]] = []
-        for i, name in names:
-            inside = codes == i
-            mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
-            rows.append([name, f"{inside.sum():,}", mean])
-        title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
-        notes = self._decision_notes() + (self._refit_notes() if self.source.refit else [])
-        if self.trained_on:
-            worth = "no score is given" if self.source.refit else "a score is optimistic"
-            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {worth}")
-        if self.score is not None:
-            score = self.score
-            whose = "" if self.decision is None else "most probable class: "
-            notes.append(
-                f"{whose}{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)"
-            )
-            notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
-            if self.predictions.persons is None:
-                notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
-        notes += cascade_notes(self.source, self.cascade, self.passes)
-        if self.unreadable.rows:
-            notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
-        if self.difference is not None and self.source.kind == "model":
-            notes.append(f"largest difference from the expected probabilities of the model: {self.difference:.1e}")
-        elif self.difference is not None:
-            notes.append(
-                f"largest difference from the test predictions of the training: {self.difference:.1e} "
-                f"({'equal' if self.difference <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e})"
-            )
-        return Table(title, ["class", "images", "mean confidence"], rows, tuple(notes), left=1)
-
-    def _decision_notes(self) -> list[str]:
-        if self.decision is None:
-            return []
-        return decision_notes(self.decision, self.decision_scores() if self._has_decisions else None)
 
 
 def predict(
@@ -297,6 +67,7 @@ def predict(
     per_person: bool = False,
     metric: str = "macro_f1",
     device: str | int = "auto",
+    precision: str = "auto",
     skip_unreadable: bool = False,
     verify: bool = False,
     threshold: str | Sequence[str] | None = None,
@@ -309,6 +80,7 @@ def predict(
     abstain_label: str = ABSTAIN_LABEL,
     cascade: str | float | None = None,
     cost: str | None = None,
+    keep_work: bool = False,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -328,7 +100,10 @@ def predict(
     refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
-    device : ``auto``, ``cpu``, or the number of a GPU.
+    device : ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs: ``0,1``.
+    precision : ``auto``: on a CPU the form of the models in float32 that is fastest here, with probabilities equal to
+        1e-5, and on a GPU the format of the training; ``fp32``: as the training computed its predictions; ``bf16``; or
+        ``fastest``. A reduced format is taken only if the predicted classes of a sample agree.
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one; an
         exported model is compared with its expected probabilities.
@@ -338,6 +113,8 @@ def predict(
         the loss of the nested score that is allowed (see ``docs/cascade.md``); None to use all models.
     cost : cost of one forward pass of each run, ``swin=3,resnet18=1``, for the order of a cascade; by default their
         multiplications.
+    keep_work : whether to keep the predictions of each model until `PredictedImages.clear_work`, so that the same call
+        has its result at once if it could not be written.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -374,15 +151,44 @@ def predict(
     decision = decision_for(source, root, options, per_person)
     table = images_table(images, source, spec)
     check_source(source, len(table))
-    difference = _expected_difference(source, str(device)) if verify and source.kind == "model" else None
-    found = predict_table(
+    of_expected = expected_difference(source, str(device)) if verify and source.kind == "model" else None
+    run = partial(
+        predict_table,
         source,
         table,
         work=root / ".ensemble" / "predict",
         device=str(device),
+        tolerance=TOLERANCE / 2 if verify else EQUAL,
+        root=root,
         skip_unreadable=skip_unreadable,
+        keep_work=keep_work,
         progress=progress_of(progress),
     )
+    describe = partial(_described, source, table, decision, fitted, root, metric, per_person)
+    found = run(precision=precision)
+    made = describe(found)
+    if not verify or source.kind == "model":
+        return replace(made, difference=of_expected)
+    difference = test_difference(source, made.predictions, root)
+    if difference > TOLERANCE and not found.exact and precision == "auto":
+        logger.info(f"the fast form differs by {difference:.1e}: computed again as in the training")
+        made.clear_work()
+        made = describe(run(precision="fp32"))
+        difference = test_difference(source, made.predictions, root)
+    return replace(made, difference=difference)
+
+
+def _described(
+    source: PredictionSource,
+    table: SampleTable,
+    decision: Decision | None,
+    cascade: FittedCascade | None,
+    root: Path,
+    metric: str,
+    per_person: bool,
+    found: Predicted,
+) -> PredictedImages:
+    """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
     metadata = PredictionMetadata(
         kind="probability",
@@ -394,177 +200,25 @@ def predict(
         run=source.name,
         arch="blend" if source.kind in ("blend", "model") else source.models[0].checkpoint.architecture.timm_name,
         decision=None if decision is None else decision.to_dict(),
+        formats=found.formats,
     )
     predictions = Predictions(found.probabilities, metadata)
-    seen = _trained_on(source, predictions)
+    seen = count_trained_on(source, predictions)
     if seen and source.refit and predictions.labels is not None:
         logger.warning(
             f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
             "score is given (rename the ids if they are other images)"
         )
-    score = None if seen and source.refit else _score(predictions, metric, per_person)
-    procedure = _procedure(source, root, metric, per_person) if source.refit else None
-    if verify and source.kind != "model":
-        difference = _difference(source, predictions, root)
     return PredictedImages(
         predictions,
         source,
         found.unreadable,
         found.passes,
-        score,
-        difference,
-        decision,
-        cascade=fitted,
-        procedure=procedure,
+        None if seen and source.refit else score_of(predictions, metric, per_person),
+        decision=decision,
+        cascade=cascade,
+        procedure=procedure_score(source, root, metric, per_person) if source.refit else None,
         trained_on=seen,
+        formats=found.formats,
+        work=found.work,
     )
-
-
-def images_table(
-    images: str | Path | Sequence[str | Path], source: PredictionSource, spec: DataSpec | None = None
-) -> SampleTable:
-    """Return the images as a table without the classes of the training where it has no labels.
-
-    Raises
-    ------
-    EnsembleError : there are no such images, or a label is not a class of the training.
-    """
-    listed = [images] if isinstance(images, str | Path) else list(images)
-    if not listed:
-        raise UsageError("expected one image or more, found none", hint="name a folder, a table or images")
-    classes = source.classes if source.target == LABEL else None
-    if len(listed) == 1 and not is_pattern(Path(listed[0])):
-        path = Path(listed[0])
-        read, lines = spec_as_trained(path, source, spec)
-        for line in lines:
-            logger.info(line)
-        table, notes = read_test(
-            path,
-            read,
-            classes=classes,
-            class_attributes=source.class_attributes,
-        )
-        for note in notes:
-            logger.info(note)
-        return table
-    paths: list[Path] = []
-    for one in listed:
-        path = Path(one)
-        if path.exists():
-            paths.append(path)
-            continue
-        matches = expand_pattern(path) if is_pattern(path) else []
-        if not matches:
-            raise not_there(path)
-        paths += matches
-    other = next((path for path in paths if path.is_dir() or not is_image(path.name)), None)
-    if other is not None:
-        raise UsageError(f"expected images, also found {other}", hint="name one folder or table, or images only")
-    names = [path.as_posix() for path in paths]
-    locations = [f"{name}" for name in names]
-    columns = RawColumns("the images", names, locations, [path.absolute() for path in paths])
-    return build_table(columns, training=False, classes=classes)
-
-
-def _score(predictions: Predictions, metric: str, per_person: bool) -> ScoreReport | None:
-    rows = predictions.metadata.rows
-    if predictions.labels is None:
-        return None
-    known = set(predictions.classes)
-    if not set(predictions.labels.tolist()) <= known:
-        return None
-    if per_person and rows.persons is None:
-        raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
-    return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
-
-
-def _expected_difference(source: PredictionSource, device: str) -> float:
-    """Return the largest difference of an exported model from its expected probabilities."""
-    from ensemble.prediction.arrays import LoadedModels, check_expected
-
-    assert source.folder is not None  # noqa: S101 - exported models have one
-    tolerance = read_record(source.folder).expected["tolerance"]
-    return check_expected(LoadedModels(source, device), read_expected(source.folder), tolerance)
-
-
-def _trained_on(source: PredictionSource, predictions: Predictions) -> int:
-    """Return how many images have the id of an image that a model was trained on."""
-    trained = {one for model in source.models for one in model.checkpoint.training_hashes}
-    return sum(one in trained for one in hash_ids(predictions.ids.tolist()))
-
-
-def _procedure(source: PredictionSource, root: Path, metric: str, per_person: bool) -> ScoreReport | None:
-    """Return the out-of-fold score of the run or the blend; None if its out-of-fold predictions are not there."""
-    path = oof_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "oof.npy"
-    found = read_predictions(path) if path.is_file() else None
-    return None if found is None else _score(found, metric, per_person)
-
-
-def _difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:
-    """Return the largest difference from the test predictions that the training or the blend wrote, by id.
-
-    Raises
-    ------
-    EnsembleError : there are none, or no image has one.
-    """
-    before = _stored_predictions(source, root)
-    if before is None:
-        raise EnsembleError(
-            f"`verify` needs the test predictions of {source.name}, and there are none",
-            hint="verify what was trained or blended with test images",
-        )
-    rows: list[tuple[int, int]] = []
-    for key in ID_FORMS:
-        ours, theirs = list(map(key, predictions.ids.tolist())), list(map(key, before.ids.tolist()))
-        position = {name: row for row, name in enumerate(theirs)}
-        unique = len(position) == len(theirs) and len(set(ours)) == len(ours)
-        rows = [(row, position[name]) for row, name in enumerate(ours) if name in position] if unique else []
-        if rows:
-            break
-    if not rows:
-        raise EnsembleError(
-            f"none of the images is a test image of {source.name}, e.g. '{predictions.ids[0]}' is not",
-            hint="`verify` compares the test images of the training: predict the same table",
-        )
-    mine, stored = map(list, zip(*rows, strict=True))
-    columns = [before.classes.index(name) for name in predictions.classes]
-    return float(np.abs(predictions.probabilities[mine] - before.probabilities[stored][:, columns]).max())
-
-
-def _stored_predictions(source: PredictionSource, root: Path) -> Predictions | None:
-    """Return the test predictions that the training or the blend wrote; None if there are none."""
-    if source.folder is not None or source.refit:
-        # A blend of models of all people has no test predictions of its own.
-        path = refit_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "test.npy"
-        return read_predictions(path) if path.is_file() and not (source.refit and source.folder) else None
-    files = fold_files(root / "runs", source.runs[0].name)
-    return mean_of_folds([files[fold] for fold in source.runs[0].folds if fold in files])
-
-
-def save(found: PredictedImages, path: Path, force: bool = False) -> Path:
-    """Write the prediction file and its sidecar; return its path.
-
-    Raises
-    ------
-    EnsembleError : the file exists and `force` is false.
-    """
-    path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
-    check_not_folder(path)
-    check_not_existing(path, "the file", force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_prediction(path, found.probabilities, found.predictions.metadata)
-
-
-def save_csv(content: bytes, path: Path, force: bool = False) -> None:
-    """Write the bytes of a CSV.
-
-    Raises
-    ------
-    EnsembleError : the file exists with other content and `force` is false, or its folder does not exist.
-    """
-    if not path.parent.is_dir():
-        raise EnsembleError(f"`csv={path}`: folder {path.parent} does not exist", hint="create it, or name another one")
-    check_not_folder(path)
-    if not (path.is_file() and path.read_bytes() == content):
-        check_not_existing(path, "the file", force)
-        write_atomic(path, content)

@@ -89,7 +89,7 @@ def job_of(
 
 def _run(job: Mapping[str, Any]) -> int:
     """Predict as the job says; return the peak memory in bytes, with that of a GPU."""
-    from ensemble.prediction.face import images_table
+    from ensemble.prediction.inputs import images_table
 
     source = reduced(load_source(job["what"], Path(job["root"])), job)
     table = images_table(job["images"], source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import METRICS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
+from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
@@ -266,8 +267,8 @@ def _unknown(text: str, root: Path) -> EnsembleError:
 
 
 def _load(path: Path) -> FoldModel:
-    checkpoint = load_checkpoint(path)
-    return FoldModel(path, sha256_file(path), checkpoint)
+    checkpoint, sha = load_checkpoint(path), sha256_file(path)
+    return FoldModel(path, sha, replace(checkpoint, weights=StoredWeights(path.absolute(), sha, checkpoint.weights)))
 
 
 def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:

@@ -20,6 +20,7 @@ from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
 from folds.models.multi_head import join_heads
+from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
@@ -161,6 +162,13 @@ class Checkpoint:
         window = self.images.get("window")
         return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
 
+    @property
+    def weight_bytes(self) -> int:
+        """Return the size of the weights in memory, without reading them."""
+        if isinstance(self.weights, StoredWeights):
+            return self.weights.nbytes
+        return sum(value.nbytes for value in self.weights.values())
+
     def build(self, path: Path | None = None) -> torch.nn.Module:
         """Return the model with its weights, in evaluation mode, on the CPU.
 
@@ -271,6 +279,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 
     record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     record["architecture"] = asdict(checkpoint.architecture)
+    record["weights"] = dict(checkpoint.weights.items())
     record["format"] = FORMAT
     if checkpoint.refit is None:
         del record["refit"]  # the files of folds stay as they were

@@ -44,6 +44,27 @@ class PixelSource:
                 self.resident = copy_in_blocks(values, self.device)
 
     @classmethod
+    def sent(cls, values: NDArray[np.uint8], device: str) -> PixelSource:
+        """Return images that are on the device when this returns, if they fit.
+
+        They are sent on a stream of their own, so a thread can send the next images while a model works.
+
+        Parameters
+        ----------
+        values : in pinned memory, if the device is a GPU.
+        """
+        if torch.device(device).type != "cuda":
+            return cls(values, device)
+        source = cls(values[:0], device)
+        source.values, source.resident = values, None
+        if values.nbytes < torch.cuda.mem_get_info(source.device)[0] / 4:  # two chunks are there at a time
+            stream = torch.cuda.Stream(source.device)
+            with torch.cuda.stream(stream):
+                source.resident = torch.from_numpy(values).to(source.device, non_blocking=True)
+            stream.synchronize()
+        return source
+
+    @classmethod
     def of(cls, path: Path, device: str, memory_fraction: float = 1.0) -> PixelSource:
         """Return the images of a cache file.
 
@@ -165,6 +186,7 @@ def predict_logits(
     amp: str = "off",
     channels_last: bool = False,
     views: Sequence[View] = (identity,),
+    batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Return float32 (views, n, classes) the logits of every view.
@@ -178,6 +200,7 @@ def predict_logits(
     views : functions of pixels scaled to 0–1, before normalization. A view with a true `geometric_only` gets normalized
         pixels, which is equivalent, and normalization is done once for all such views. Each view has forward passes of
         its own, so its logits do not depend on the other views.
+    batch : images per forward pass.
     progress : called with (rows done, total rows).
 
     Raises
@@ -190,18 +213,18 @@ def predict_logits(
     geometric = [getattr(view, "geometric_only", False) for view in views]
 
     def predict(rows: NDArray[np.integer]) -> Tensor:
-        batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
+        scaled = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
         # The pixels before normalization are kept only if a view needs them.
-        normal = batch.sub_(center).div_(deviation) if all(geometric) else (batch - center).div_(deviation)
+        normal = scaled.sub_(center).div_(deviation) if all(geometric) else (scaled - center).div_(deviation)
         logits = []
         for view, on_normal in zip(views, geometric, strict=True):
-            inputs = view(normal) if on_normal else (view(batch) - center).div_(deviation)
+            inputs = view(normal) if on_normal else (view(scaled) - center).div_(deviation)
             with autocast(amp, device):
                 # Rotations and flips change the memory layout, which would slow convolutions down.
                 logits.append(model(inputs.contiguous(memory_format=layout)).float())
         return torch.stack(logits)
 
-    blocks = list(_predict_blocks(predict, index, progress))
+    blocks = list(_predict_blocks(predict, index, batch, progress))
     if not blocks:
         raise ValueError("no rows to predict")
     return torch.cat(blocks, dim=1).cpu().numpy()
@@ -210,10 +233,11 @@ def predict_logits(
 def _predict_blocks(
     predict: Callable[[NDArray[np.integer]], Tensor],
     index: NDArray[np.integer],
+    batch: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tensor]:
-    """Yield the predictions of `index`, `BATCH` rows at a time; if memory runs out, half as many for the rest."""
-    done, size = 0, BATCH
+    """Yield the predictions of `index`, `batch` rows at a time; if memory runs out, half as many for the rest."""
+    done, size = 0, batch
     while done < len(index):
         try:
             block = predict(index[done : done + size])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from folds.errors import UsageError, unknown_name
+from folds.optim.weight_decay import default_weight_decay
 from folds.utils.schema import BOOL, NUMBER, either, list_of, shown
 
 # The names that messages list; any other optimizer of timm is accepted as well.
@@ -33,7 +34,7 @@ def optimizers() -> list[str]:
 
 
 def build_optimizer(
-    model: torch.nn.Module, name: str, weight_decay: float, layer_decay: float, options: Mapping[str, Any]
+    model: torch.nn.Module, name: str, weight_decay: float | None, layer_decay: float, options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
     """Return an optimizer with a learning rate of 1, which the schedule multiplies.
 
@@ -41,6 +42,7 @@ def build_optimizer(
 
     Parameters
     ----------
+    weight_decay : None for the default of the optimizer.
     layer_decay : factor of the learning rate from each block to the block before it (Clark et al., 2020, ELECTRA); 1
         for equal rates.
     options : options of the optimizer, e.g. ``{"momentum": 0.9}``, ``{"betas": [0.9, 0.99]}``.
@@ -51,6 +53,7 @@ def build_optimizer(
     """
     from timm.optim import create_optimizer_v2
 
+    weight_decay = default_weight_decay(name) if weight_decay is None else weight_decay
     known = optimizers()
     if name not in known:
         raise unknown_name("`opt`", name, known, hint=f"{', '.join(COMMON)}, or another optimizer of timm")

@@ -78,6 +78,7 @@ _FIELDS = {
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
     "trained_on": optional(_TRAINED),
+    "formats": optional(mapping_of(ANYTHING)),
     "created": optional(UNICODE),
 }
 
@@ -104,6 +105,7 @@ class PredictionMetadata:
     images_sha: str | Mapping[str, str] | None = None  # of the predicted images' contents; likewise
     # Sample ids, or fold → sample ids, if a file from another program has them.
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    formats: Mapping[str, Any] | None = None  # how each architecture was computed; only recorded
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
@@ -200,6 +202,8 @@ def _to_json(
         )
     if sidecar.teacher is not None:
         record["teacher"] = sidecar.teacher
+    if sidecar.formats is not None:
+        record["formats"] = dict(sidecar.formats)
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -255,6 +259,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),
+        formats=record.get("formats"),
         trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),

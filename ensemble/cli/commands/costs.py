@@ -47,7 +47,8 @@ def costs(
     """
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.costs import passes_table
-    from ensemble.prediction.face import images_table, save_csv
+    from ensemble.prediction.inputs import images_table
+    from ensemble.prediction.result import save_csv
     from ensemble.prediction.source import load_source
     from folds.utils.files import check_not_existing
 

@@ -102,12 +102,28 @@ def predict(
     ] = False,
     cascade: CascadeOption = None,
     cost: PassCostOption = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, or numbers of GPUs: 0,1", rich_help_panel=EXECUTION)
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            "--amp",
+            help="auto: the fastest form in float32 on a CPU, as in the training on a GPU; fp32: as in the training; "
+            "bf16 or fastest: reduced, if a sample of the images gets the same classes",
+            metavar="FORMAT",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "auto",
     skip_unreadable: Annotated[
         bool,
         typer.Option(
             "--skip-unreadable", help="leave out images that cannot be used, and exit with 3", rich_help_panel=RUN
         ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue an interrupted prediction (the default)", rich_help_panel=RUN)
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
     **given: Any,
@@ -121,12 +137,15 @@ def predict(
     out-of-fold predictions, and scored nested over people.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
-    from ensemble.prediction.face import FOLDER, TOLERANCE, save, save_csv
+    from ensemble.prediction.face import FOLDER
     from ensemble.prediction.face import predict as run_prediction
+    from ensemble.prediction.result import TOLERANCE, save, save_csv
     from folds.config.files import given_settings
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
     from folds.utils.files import check_not_existing
+    from folds.utils.locks import exclusive_lock
+    from folds.utils.memory import keep_freed_memory
 
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
@@ -134,44 +153,49 @@ def predict(
     part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
     path = output or FOLDER / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
-    for file in (path, *([] if csv is None else [csv])):
-        check_not_existing(file, "the file", force)
     columns_given = given_settings(given)
-    found = run_prediction(
-        what,
-        inputs[0] if len(inputs) == 1 else inputs,
-        fold=fold if fold in (None, "all") else fold_numbers(fold),
-        refit=refit,
-        spec=DataSpec(Path(), **columns_given) if columns_given else None,
-        per_person=per is not None,
-        metric=metric,
-        device=devices,
-        skip_unreadable=skip_unreadable,
-        verify=verify,
-        threshold=threshold or None,
-        cost_matrix=cost_matrix,
-        abstain=abstain,
-        sets=sets,
-        sets_for=sets_for,
-        set_score=set_score,
-        confidence=confidence,
-        abstain_label=abstain_label,
-        cascade=cascade,
-        cost=cost,
-        progress=TerminalProgress(),
-    )
-    rows = found.by_person() if per is not None else found
-    content = None if csv is None else rows.csv(form, names, like)
-    save(rows, path, force)
-    if csv is not None and content is not None:
-        save_csv(content, csv, force)
+    keep_freed_memory()
+    with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
+        for file in (path, *([] if csv is None else [csv])):
+            check_not_existing(file, "the file", force)
+        found = run_prediction(
+            what,
+            inputs[0] if len(inputs) == 1 else inputs,
+            fold=fold if fold in (None, "all") else fold_numbers(fold),
+            refit=refit,
+            spec=DataSpec(Path(), **columns_given) if columns_given else None,
+            per_person=per is not None,
+            metric=metric,
+            device=devices,
+            precision=precision,
+            skip_unreadable=skip_unreadable,
+            verify=verify,
+            threshold=threshold or None,
+            cost_matrix=cost_matrix,
+            abstain=abstain,
+            sets=sets,
+            sets_for=sets_for,
+            set_score=set_score,
+            confidence=confidence,
+            abstain_label=abstain_label,
+            cascade=cascade,
+            cost=cost,
+            keep_work=True,
+            progress=TerminalProgress(),
+        )
+        rows = found.by_person() if per is not None else found
+        content = None if csv is None else rows.csv(form, names, like)
+        save(rows, path, force)
+        if csv is not None and content is not None:
+            save_csv(content, csv, force)
+        found.clear_work()
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
     console.result(f"{_wrapped(rows.display_table().text(100))}\n\n{files} written", record)
     if found.source.kind != "model" and found.difference is not None and found.difference > TOLERANCE:
         raise EnsembleError(
             f"the predictions differ from the test predictions of the training by up to {found.difference:.1e}",
-            hint="were the images changed, or predicted on another device?",
+            hint="were the images changed, or predicted on another device or with another `precision`?",
         )
     if csv is None:
         options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]

@@ -143,6 +143,7 @@ class StepsView:
         self.bar: Any = None
         self.task: Any = None
         self.began = time.monotonic()
+        self.first: tuple[float, int] | None = None  # of a step that began with a part of the work done or prepared
         self.estimated = False
 
     def __enter__(self) -> StepsView:
@@ -156,6 +157,8 @@ class StepsView:
             self.bar = None
 
     def __call__(self, done: int, total: int) -> None:
+        if done == 0:  # the preparation is over, the work begins: the rate counts from here
+            self.began = time.monotonic()
         spent = time.monotonic() - self.began
         if console.quiet or spent < _SHORT:
             return
@@ -173,9 +176,10 @@ class StepsView:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=30),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
-            self.task = self.bar.add_task(self.title, total=total)
-        self.bar.update(self.task, completed=done, total=total)
+            self.task = self.bar.add_task(self.title, total=total, rate="")
+        self.bar.update(self.task, completed=done, total=total, rate=f"{done / spent:.1f}/s")

@@ -49,7 +49,7 @@ def test_skipped_models_are_not_run(blended: Path, monkeypatch: pytest.MonkeyPat
     found = en.predict("soft", TEST, cascade="exact", progress=False)
     assert sum(rows for _, rows in ran) == round(found.passes * len(found))
     ran.clear()
-    from ensemble.prediction.face import images_table
+    from ensemble.prediction.inputs import images_table
 
     table = images_table(TEST, source)
     one = predict_table(with_cascade(source, cascade), table, work=Path(".ensemble/predict"), device="cpu")
@@ -62,7 +62,7 @@ def test_skipped_models_are_not_run(blended: Path, monkeypatch: pytest.MonkeyPat
 def test_a_cascade_of_all_models_gives_what_the_blend_gives(blended: Path) -> None:
     for name in ("views", "calibrated", "stacking"):
         source = load_source(name)
-        from ensemble.prediction.face import images_table
+        from ensemble.prediction.inputs import images_table
 
         table = images_table(TEST, source)
         cascade = Cascade((), exact=False)

@@ -16,7 +16,7 @@ import ensemble as en
 from ensemble.prediction import costs as module
 from ensemble.prediction.costs import passes_table
 from ensemble.prediction.costs_table import ROWS
-from ensemble.prediction.face import images_table
+from ensemble.prediction.inputs import images_table
 from ensemble.prediction.measure import job_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError

@@ -118,20 +118,21 @@ def test_small_chunks_give_the_same_and_an_interrupt_costs_one(
     blended: Path, monkeypatch: pytest.MonkeyPatch, logged
 ) -> None:
     from ensemble.prediction import predict as module
+    from ensemble.prediction.engine import Engine
 
     whole = en.predict("soft", TEST, progress=False)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 1)  # 64 images, of which there are 42
     monkeypatch.setattr(module, "BATCH", 16)
     calls: list[int] = []
-    fill = module._Models.fill
+    fill = Engine.fill
 
-    def interrupted(self, pixels, usable, start, arrays):
+    def interrupted(self, pixels, usable, start, advance):
         calls.append(start)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return fill(self, pixels, usable, start, arrays)
+        return fill(self, pixels, usable, start, advance)
 
-    monkeypatch.setattr(module._Models, "fill", interrupted)
+    monkeypatch.setattr(Engine, "fill", interrupted)
     with pytest.raises(KeyboardInterrupt):
         en.predict("soft", TEST, progress=False)
     again = en.predict("soft", TEST, progress=False)

@@ -1,0 +1,233 @@
+"""Choose how each architecture is computed on a CPU: number format and form of the model, by measurement."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
+from ensemble.prediction.source import FoldModel
+from folds.errors import unknown_name
+from folds.models.fusion import fused
+from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.utils.numeric import softmax
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fastest")
+EXACT_WAY, FUSED, BF16 = "fp32", "fp32 fused", "bf16 fused"
+_WAYS = {"auto": (FUSED,), "bf16": (FUSED, BF16), "fastest": (FUSED, BF16)}  # beside `EXACT_WAY`
+_DTYPES = {FUSED: torch.float32, BF16: torch.bfloat16}
+
+EQUAL = 1e-5  # largest difference of a probability that counts as the same in float32
+AGREEMENT = 0.995  # share of images whose predicted class a reduced format must not change
+_SAMPLE, _CHECKED = 16, 200  # images that are timed; images whose classes are compared
+_REPEATS = 2
+_WORTH_MEASURING = 400  # forward passes; with fewer, the measurement takes longer than it can save
+FAST_BATCH = 16  # images per forward pass of a fused model; more are not faster and take more memory
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one architecture is computed.
+
+    Attributes
+    ----------
+    way : ``fp32`` (as the training computed its predictions), ``fp32 fused`` or ``bf16 fused``; on a GPU the number
+        format of autocast: ``off``, ``bf16`` or ``fp16``.
+    reason : why.
+    rates : way → images per second on one core stream, if measured.
+    difference : largest difference of a probability from ``fp32`` on the sample.
+    agreement : share of the sample with the same predicted class as in ``fp32``.
+    """
+
+    way: str
+    reason: str
+    rates: Mapping[str, float] = field(default_factory=dict)
+    difference: float = 0.0
+    agreement: float = 1.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether values are computed as the training computed its predictions."""
+        return self.way not in _DTYPES
+
+    @property
+    def batch(self) -> int:
+        """Return the images per forward pass; that of the training where its values are to be met."""
+        return BATCH if self.is_exact else FAST_BATCH
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for the sidecar and ``--json``."""
+        return {
+            "way": self.way,
+            "reason": self.reason,
+            "rates": {way: round(rate, 2) for way, rate in self.rates.items()},
+            "difference": self.difference,
+            "agreement": self.agreement,
+        }
+
+
+def check_precision(precision: str) -> str:
+    """Return a precision by its name; ``off``, as training calls it, is ``fp32``.
+
+    Raises
+    ------
+    UsageError : it is unknown.
+    """
+    if precision == "off":
+        return "fp32"
+    if precision not in PRECISIONS:
+        raise unknown_name("`precision`", precision, PRECISIONS)
+    return precision
+
+
+def architecture_key(model: FoldModel) -> str:
+    """Return what models must share to be computed in the same way."""
+    checkpoint = model.checkpoint
+    return repr(
+        (checkpoint.architecture, checkpoint.heads, len(checkpoint.classes), checkpoint.recipe.get("channels_last"))
+    )
+
+
+def built(model: FoldModel, device: str, choice: Choice) -> tuple[torch.nn.Module, bool]:
+    """Return the model of a checkpoint in the chosen form on a device, and whether its layout is channels_last."""
+    network, channels_last = model.checkpoint.build_on(device, model.path)
+    if choice.way in _DTYPES:
+        network = fused(network, _DTYPES[choice.way], _blank(model))[0]
+    return network, channels_last
+
+
+def _blank(model: FoldModel) -> torch.Tensor:
+    settings = model.checkpoint.image_settings
+    return torch.zeros(1, 3, settings.height, settings.width)
+
+
+def choose(
+    model: FoldModel,
+    pixels: PixelSource,
+    rows: NDArray[np.int64],
+    precision: str,
+    passes: int,
+    tolerance: float = EQUAL,
+    root: Path = Path(),
+) -> Choice:
+    """Return how the models of an architecture are computed on this CPU, measured with one of them.
+
+    Parameters
+    ----------
+    model : one model of the architecture.
+    pixels, rows : images of the table, to measure and compare with.
+    precision : one of `PRECISIONS`. ``auto`` takes the fastest form in float32 whose probabilities differ from the
+        plain one by no more than `tolerance` on the sample. ``bf16`` and ``fastest`` also admit bfloat16, if the
+        predicted class is the same for `AGREEMENT` of the images, and the out-of-fold score too where the images of
+        the training can be reached.
+    passes : forward passes that the models of this architecture will make.
+    root : the folder that holds ``runs/``, to find the images of the training.
+    """
+    if precision == "fp32":
+        return Choice(EXACT_WAY, "as requested")
+    if passes < _WORTH_MEASURING and precision == "auto":
+        return Choice(EXACT_WAY, f"{passes:,} forward passes are too few to measure other formats")
+    network, channels_last = model.checkpoint.build_on("cpu", model.path)
+    networks = {EXACT_WAY: network}
+    failed = {}
+    for way in _WAYS[precision]:
+        try:
+            networks[way] = fused(network, _DTYPES[way], _blank(model))[0]
+        except RuntimeError as error:
+            failed[way] = str(error)[:200]
+    mean, std = model.checkpoint.architecture.mean, model.checkpoint.architecture.std
+
+    def predict_of(way: str, images: PixelSource, some: NDArray[np.int64]) -> NDArray[np.floating]:
+        logits = predict_logits(
+            networks[way], images, some, mean, std, device="cpu", channels_last=channels_last, batch=FAST_BATCH
+        )
+        return softmax(logits[0])
+
+    def predict(way: str, some: NDArray[np.int64]) -> NDArray[np.floating]:
+        return predict_of(way, pixels, some)
+
+    def on_validation(reference: str) -> tuple[float | None, str]:
+        return score_change(model, root, partial(predict_of, reference), partial(predict_of, BF16))
+
+    rates = _rates({way: _timed(predict, way, rows[:_SAMPLE]) for way in networks}, min(_SAMPLE, len(rows)))
+    return _decide(predict, rows, rates, failed, precision, tolerance, on_validation)
+
+
+def _timed(predict: Callable[[str, NDArray[np.int64]], Any], way: str, rows: NDArray[np.int64]) -> Callable[[], float]:
+    def seconds() -> float:
+        began = time.perf_counter()
+        predict(way, rows)
+        return time.perf_counter() - began
+
+    return seconds
+
+
+def _rates(timed: Mapping[str, Callable[[], float]], images: int) -> dict[str, float]:
+    """Return images per second of each way; the ways are timed in turn, after one pass that does not count."""
+    for seconds in timed.values():
+        seconds()
+    best = dict.fromkeys(timed, float("inf"))
+    for _ in range(_REPEATS):
+        for way, seconds in timed.items():
+            best[way] = min(best[way], seconds())
+    return {way: images / max(seconds, 1e-9) for way, seconds in best.items()}
+
+
+def _decide(
+    predict: Callable[[str, NDArray[np.int64]], NDArray[np.floating]],
+    rows: NDArray[np.int64],
+    rates: Mapping[str, float],
+    failed: Mapping[str, str],
+    precision: str,
+    tolerance: float,
+    on_validation: Callable[[str], tuple[float | None, str]] = lambda reference: (None, ""),
+) -> Choice:
+    """Return the fastest way that passes its check; ``bf16`` is tried first if it was asked for."""
+    order = sorted(rates, key=lambda way: (precision == "bf16" and way != BF16, -rates[way]))
+    reasons = [f"{way} is not available: {reason}" for way, reason in failed.items()]
+    sample = rows[:_SAMPLE]
+    equal = FUSED in rates and float(np.abs(predict(FUSED, sample) - predict(EXACT_WAY, sample)).max()) <= tolerance
+    for way in order:
+        if way == EXACT_WAY:
+            return Choice(way, "; ".join(reasons) or "the fastest here", rates)
+        compared = rows[:_CHECKED] if way == BF16 else sample
+        base = FUSED if way == BF16 and equal else EXACT_WAY
+        reference, values = predict(base, compared), predict(way, compared)
+        difference = float(np.abs(values - reference).max())
+        agreement = float((values.argmax(1) == reference.argmax(1)).mean())
+        good = agreement >= AGREEMENT if way == BF16 else difference <= tolerance
+        if good and np.isfinite(values).all():
+            change, said = on_validation(base) if way == BF16 else (None, "")
+            if change is not None and change > SCORE_CHANGE:
+                reasons.append(f"{way} was rejected: {said}, allowed {SCORE_CHANGE:.3f}")
+                continue
+            reason = "as requested" if (precision, way) == ("bf16", BF16) else "the fastest here"
+            notes = [reason, *([said] if said else []), *reasons]
+            return Choice(way, "; ".join(notes), rates, difference, agreement)
+        same = f"gives the same class for {agreement:.1%} of {len(compared)} images, expected {AGREEMENT:.1%}"
+        off = f"differs by {difference:.0e} in a probability, allowed {tolerance:.0e}"
+        reasons.append(f"{way} was rejected: it {same if way == BF16 else off}")
+    raise AssertionError("the plain way is always available")
+
+
+@contextmanager
+def threads_per_stream(threads: int) -> Iterator[None]:
+    """Let each operation of torch use this many threads while the context is open."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,68 @@
+"""Find the images to predict: a folder, a table, a pattern, or a list of images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensemble.prediction.recorded import spec_as_trained
+from ensemble.prediction.source import PredictionSource
+from folds.data.image_folder import is_image
+from folds.data.readers import not_there, read_test
+from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
+from folds.errors import UsageError
+from folds.predictions.files import LABEL
+from folds.utils.files import expand_pattern, is_pattern
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+
+def images_table(
+    images: str | Path | Sequence[str | Path], source: PredictionSource, spec: DataSpec | None = None
+) -> SampleTable:
+    """Return the images as a table without the classes of the training where it has no labels.
+
+    Raises
+    ------
+    EnsembleError : there are no such images, or a label is not a class of the training.
+    """
+    listed = [images] if isinstance(images, str | Path) else list(images)
+    if not listed:
+        raise UsageError("expected one image or more, found none", hint="name a folder, a table or images")
+    classes = source.classes if source.target == LABEL else None
+    if len(listed) == 1 and not is_pattern(Path(listed[0])):
+        path = Path(listed[0])
+        read, lines = spec_as_trained(path, source, spec)
+        for line in lines:
+            logger.info(line)
+        table, notes = read_test(
+            path,
+            read,
+            classes=classes,
+            class_attributes=source.class_attributes,
+        )
+        for note in notes:
+            logger.info(note)
+        return table
+    paths: list[Path] = []
+    for one in listed:
+        path = Path(one)
+        if path.exists():
+            paths.append(path)
+            continue
+        matches = expand_pattern(path) if is_pattern(path) else []
+        if not matches:
+            raise not_there(path)
+        paths += matches
+    other = next((path for path in paths if path.is_dir() or not is_image(path.name)), None)
+    if other is not None:
+        raise UsageError(f"expected images, also found {other}", hint="name one folder or table, or images only")
+    names = [path.as_posix() for path in paths]
+    locations = [f"{name}" for name in names]
+    columns = RawColumns("the images", names, locations, [path.absolute() for path in paths])
+    return build_table(columns, training=False, classes=classes)

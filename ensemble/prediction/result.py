@@ -1,0 +1,301 @@
+"""Hold the predictions of new images with their score, decisions and provenance; show and write them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble.cascade.fit import FittedCascade
+from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.record import MeasuredValue
+from ensemble.decisions.rows import IMAGE, PERSON
+from ensemble.prediction.cascade import cascade_notes, cascade_record
+from ensemble.prediction.decisions import decision_notes, scores_here
+from ensemble.prediction.predict import SkippedImages
+from ensemble.prediction.source import PredictionSource
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.grouping import average_by_person
+from folds.metrics.report import ScoreReport
+from folds.predictions.files import write_prediction
+from folds.predictions.predictions import Predictions
+from folds.predictions.rows import SampleRows
+from folds.predictions.submission import SET_FORM, submission
+from folds.utils.display import Displayed, Table
+from folds.utils.files import check_not_existing, check_not_folder, remove, write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+TOLERANCE = 1e-6  # largest difference of predictions that are the same
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictedImages(Displayed):
+    """The predictions of new images.
+
+    Attributes
+    ----------
+    predictions : probabilities with ids and classes, in the order of the images.
+    source : what predicted.
+    unreadable : images that were left out.
+    passes : forward passes per image, on average.
+    score : score against the labels of the table; None if it has none.
+    difference : largest difference from the test predictions that the training wrote, or from the expected
+        probabilities of an exported model, if that was checked.
+    decision : rules for labels, abstention and sets; None for the most probable class.
+    unit : ``image``, or ``person`` if each row is the mean of a person's images.
+    cascade : the nested score of the cascade, if one was fitted.
+    procedure : of models of all people, the out-of-fold score of the procedure that they are a result of.
+    trained_on : images that models of the source were trained on, by their ids.
+    formats : architecture → how it was computed: number format, reason, measured rates, difference from float32.
+    work : folder of the predictions of each model, if it was kept (`clear_work`).
+    """
+
+    predictions: Predictions
+    source: PredictionSource
+    unreadable: SkippedImages
+    passes: float
+    score: ScoreReport | None
+    difference: float | None = None
+    decision: Decision | None = None
+    unit: str = IMAGE
+    cascade: FittedCascade | None = None
+    procedure: ScoreReport | None = None
+    trained_on: int = 0
+    formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    work: Path | None = None
+
+    def clear_work(self) -> None:
+        """Remove the work folder, after the result was written."""
+        if self.work is not None:
+            remove(self.work)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Return (n, classes) float32 probabilities."""
+        return self.predictions.probabilities
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Return (n,) the ids of the images."""
+        return self.predictions.ids
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class of each column."""
+        return self.predictions.classes
+
+    @cached_property
+    def decided(self) -> Decided | None:
+        """Return the labels and sets by the decision rules; None without rules.
+
+        Raises
+        ------
+        UsageError : the rules are for people, and the rows are images.
+        """
+        if self.decision is None:
+            return None
+        if self.decision.unit != self.unit:
+            raise UsageError(
+                f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
+                hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
+            )
+        return self.decision.apply(self.probabilities, ids=self.ids)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
+        decided = self.decided
+        return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
+
+    def _refit_notes(self) -> list[str]:
+        """Return whose score stands for models of all people."""
+        procedure = ""
+        if self.procedure is not None:
+            nested = "nested " if self.source.kind == "blend" else ""
+            procedure = (
+                f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
+                f"{self.procedure.interval.text()}"
+            )
+        own = "" if self.score is not None else "; these models themselves were never tested on unseen people"
+        return [f"predicted by models of all people{procedure}{own}"]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
+
+        With decision rules also ``decision`` (the class, or no answer) and, with prediction sets, ``set``.
+        """
+        frame, decided = self.predictions.frame(), self.decided
+        if decided is None:
+            return frame
+        columns = {"decision": decided.labels} | ({} if decided.sets is None else {"set": decided.set_texts()})
+        clash = next((name for name in columns if name in frame.columns), None)
+        if clash is not None:
+            raise UsageError(
+                f"the class '{clash}' has the name of another column", hint="use `decided` and `predictions`"
+            )
+        return frame.assign(**columns)
+
+    def csv(
+        self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
+    ) -> bytes:
+        """Return a CSV; see `folds.predictions.submission.submission`."""
+        decided = self.decided
+        labels = None if decided is None else decided.labels.tolist()
+        sets = None if decided is None or decided.sets is None or form != SET_FORM else decided.set_texts()
+        return submission(self.predictions, form, columns, None if like is None else Path(like), labels, sets)
+
+    def by_person(self) -> PredictedImages:
+        """Return one row per person: the mean of the probabilities of the person's images, with the person as id.
+
+        Raises
+        ------
+        UsageError : the persons are not known.
+        """
+        persons, rows = self.predictions.persons, self.predictions.metadata.rows
+        if persons is None:
+            raise UsageError(
+                "one row per person needs the persons of the images, which are not known",
+                hint="predict a table with a column of persons",
+            )
+        classes = len(self.classes)
+        nothing = np.zeros(len(self), np.int64)
+        _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
+        labels = None
+        if rows.labels is not None:
+            code = {name: i for i, name in enumerate(self.classes)}
+            known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
+            if (known >= 0).all():
+                codes = average_by_person(known, self.probabilities, persons, classes)[0]
+                labels = np.array(self.classes)[codes]
+        people = np.array(names, dtype=str)
+        metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
+        return replace(self, predictions=Predictions(values.astype(np.float32), metadata), unit=PERSON)
+
+    def decision_scores(self) -> list[MeasuredValue]:
+        """Return what the decisions achieve on these images, over people; [] without rules or known labels."""
+        decided = self.decided if self._has_decisions else None
+        return [] if decided is None else scores_here(decided, self.predictions)
+
+    @property
+    def _has_decisions(self) -> bool:
+        return self.decision is not None and self.decision.unit == self.unit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``ensemble predict --json`` prints them."""
+        record: dict[str, Any] = {"trained_on": self.trained_on} if self.trained_on else {}
+        if self.source.refit:
+            record |= {"refit": True, "procedure": None if self.procedure is None else self.procedure.to_dict()}
+        return (
+            record
+            | {
+                "source": self.source.name,
+                "kind": self.source.kind,
+                "models": [str(model.path) for model in self.source.models],
+                "images": len(self),
+                "classes": list(self.classes),
+                "passes": self.passes,
+                "unreadable": list(self.unreadable.problems),
+                "score": None if self.score is None else self.score.to_dict(),
+                "difference": self.difference,
+                "cascade": cascade_record(self.source, self.cascade),
+                "formats": {name: dict(one) for name, one in self.formats.items()},
+            }
+            | self._decision_record()
+        )
+
+    def _decision_record(self) -> dict[str, Any]:
+        """Return the decision rules and the number of images with each label; {} without rules."""
+        if self.decision is None:
+            return {}
+        record: dict[str, Any] = {"decision": self.decision.to_dict()}
+        if self._has_decisions:
+            names, counts = np.unique(self.labels, return_counts=True)
+            record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+            record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
+        return record
+
+    def display_table(self) -> Table:
+        """Return the table to display: images per predicted class, and the score if labels are known."""
+        decided = self.decided if self._has_decisions else None
+        codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
+        confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
+        names = list(enumerate(self.classes))
+        if decided is not None and not decided.answered.all():
+            names.append((-1, decided.decision.abstain_label))
+        rows: list[list[object]] = []
+        for i, name in names:
+            inside = codes == i
+            mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
+            rows.append([name, f"{inside.sum():,}", mean])
+        title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
+        notes = self._decision_notes() + (self._refit_notes() if self.source.refit else [])
+        if self.trained_on:
+            worth = "no score is given" if self.source.refit else "a score is optimistic"
+            notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {worth}")
+        if self.score is not None:
+            score = self.score
+            whose = "" if self.decision is None else "most probable class: "
+            notes.append(
+                f"{whose}{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)"
+            )
+            notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
+            if self.predictions.persons is None:
+                notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
+        notes += cascade_notes(self.source, self.cascade, self.passes)
+        if self.unreadable.rows:
+            notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
+        if self.difference is not None and self.source.kind == "model":
+            notes.append(f"largest difference from the expected probabilities of the model: {self.difference:.1e}")
+        elif self.difference is not None:
+            notes.append(
+                f"largest difference from the test predictions of the training: {self.difference:.1e} "
+                f"({'equal' if self.difference <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e})"
+            )
+        return Table(title, ["class", "images", "mean confidence"], rows, tuple(notes), left=1)
+
+    def _decision_notes(self) -> list[str]:
+        if self.decision is None:
+            return []
+        return decision_notes(self.decision, self.decision_scores() if self._has_decisions else None)
+
+
+def save(found: PredictedImages, path: Path, force: bool = False) -> Path:
+    """Write the prediction file and its sidecar; return its path.
+
+    Raises
+    ------
+    EnsembleError : the file exists and `force` is false.
+    """
+    path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
+    check_not_folder(path)
+    check_not_existing(path, "the file", force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_prediction(path, found.probabilities, found.predictions.metadata)
+
+
+def save_csv(content: bytes, path: Path, force: bool = False) -> None:
+    """Write the bytes of a CSV.
+
+    Raises
+    ------
+    EnsembleError : the file exists with other content and `force` is false, or its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise EnsembleError(f"`csv={path}`: folder {path.parent} does not exist", hint="create it, or name another one")
+    check_not_folder(path)
+    if not (path.is_file() and path.read_bytes() == content):
+        check_not_existing(path, "the file", force)
+        write_atomic(path, content)
