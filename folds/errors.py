@@ -34,9 +34,13 @@ _PYTHON = re.compile(
 
 
 def without_marks(text: str) -> str:
-    """Return the text for Python users: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``.
+    """Return the text for Python users: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``."""
+    return _PARAMETER.sub(lambda found: found[0][1:-1], text)
 
-    A value that is no value of Python is quoted: ```weights=swin=.7` `` → ``weights='swin=.7'``.
+
+def python_hint(text: str) -> str:
+    """Return a hint for Python users, in which a value that is no value of Python is quoted, so that it can be typed:
+    ```weights=swin=.7` `` → ``weights='swin=.7'``.
     """
 
     def argument(found: re.Match[str]) -> str:
@@ -137,8 +141,9 @@ class EnsembleError(Exception):
 
     def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
         """Return the lines to print on stderr; `show` decides how marked parameters are spelled."""
-        printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
-        return [_clipped(printable(show(line))) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
+        printed = list(map(show, [f"error: {self.message}", *(f"  {line}" for line in self.details)]))
+        hint = python_hint if show is without_marks else show
+        return [_clipped(printable(line)) for line in printed + ([f"hint: {hint(self.hint)}"] if self.hint else [])]
 
     def full_text(self) -> str:
         """Return message, details and hint on separate lines, for a log."""

@@ -99,8 +99,7 @@ def test_many_problems_become_one_error_that_counts_them_and_shows_the_first(cou
         ("`resume=True`, or `repair=False`", "resume=True, or repair=False", "--resume, or --no-repair"),
         ("`from_` of `head_loss`", "from_ of head_loss", "--from of head_loss"),
         ("``, `a b`, `x", "``, `a b`, `x", "``, `a b`, `x"),
-        ("`k=a=.7,b=.3`, `k=FILE.csv`", "k='a=.7,b=.3', k=FILE.csv", "--k a=.7,b=.3, --k FILE.csv"),
-        ("`k=x/y.csv`, `k='(.+)'`", "k='x/y.csv', k='(.+)'", "--k x/y.csv, --k '(.+)'"),
+        ("`k=a=.7,b=.3`, `k=FILE.csv`", "k=a=.7,b=.3, k=FILE.csv", "--k a=.7,b=.3, --k FILE.csv"),
     ],
 )
 def test_a_marked_parameter_is_a_name_or_a_flag(marked: str, python: str, typed: str) -> None:
@@ -145,3 +144,9 @@ def test_a_list_where_one_column_is_expected_is_called_a_list() -> None:
     assert no_column("a.csv", "taget", ["target"]) == "a.csv has no column 'taget'; did you mean 'target'?"
     expected = "expected the name of one column of a.csv, found a list of 3: a, b, c, of which 'b', 'c' are unknown"
     assert no_column("a.csv", "a,b,c", ["a", "id"]) == expected
+
+
+def test_a_hint_can_be_typed_in_python() -> None:
+    hint = "`k=a=.7,b=.3` or `k=FILE.csv`, `k=x/y.csv`, `k='(.+)'`, `k=-1.5`, `k`"
+    expected = "hint: k='a=.7,b=.3' or k=FILE.csv, k='x/y.csv', k='(.+)', k=-1.5, k"
+    assert EnsembleError("no", hint=hint).lines()[-1] == expected
