@@ -132,6 +132,7 @@ def load_source(
     if is_exported:
         if fold is not None or refit:
             raise UsageError(f"{text} is an exported model: `fold` and `refit` select what is exported")
+        _check_one_meaning(text, root)
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if is_toml:
         file = path if path.suffix == ".toml" else path / "blend.toml"
@@ -157,6 +158,17 @@ def load_source(
         if files:
             return _of_run([_load(file) for file in _of_folds(files, fold)], "run")
     raise _unknown(text, root)
+
+
+def _check_one_meaning(text: str, root: Path) -> None:
+    """Raise EnsembleError if the name of an exported model here is that of a blend or a run as well."""
+    others = [root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text]
+    found = [place for place in others if "/" not in text and place.exists()]
+    if found:
+        raise EnsembleError(
+            f"'{text}' is an exported model here, and the name of a {'blend' if found[0] == others[0] else 'run'}",
+            hint=f"./{text} is the model, {found[0]} the other",
+        )
 
 
 def source_of(model: StoredModel) -> PredictionSource:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.prediction.combine import member_key
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels

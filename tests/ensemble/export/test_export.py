@@ -163,6 +163,20 @@ def test_a_stopped_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_of_a_blend_and_of_a_model_is_refused(
+    blended: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    en.export("soft", tmp_path / "soft")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnsembleError, match="'soft' is an exported model here, and the name of a blend"):
+        load_source("soft", blended)
+    assert load_source("./soft", blended).kind == "model"
+    assert load_source(tmp_path / "soft" / "model.toml", blended).kind == "model"
+    assert load_source("soft", tmp_path).kind == "model"
+
+
 def test_decision_rules_and_a_cascade_go_with_the_model(blended: Path, tmp_path: Path) -> None:  # noqa: F811
     images = sorted(str(path) for path in Path(TEST).rglob("*.*g"))[:12]
     plain = en.load(en.export("soft", tmp_path / "plain"))
