@@ -125,8 +125,8 @@ def soft_labels(world: World, seed: int) -> dict[str, Tensor]:
     mean = made.reshape(TEACHERS, len(pairs), *hard.shape).mean(0)
     without = {pair: mean[at] for at, pair in enumerate(pairs)}
     of_fold = [torch.tensor(world.fold == j)[:, None] for j in range(K)]
-    plain = sum(of_fold[j] * without[j, j] for j in range(K))
-    nested = [sum(of_fold[j] * without[min(i, j), max(i, j)] for j in range(K)) for i in range(K)]
+    plain = torch.stack([of_fold[j] * without[j, j] for j in range(K)]).sum(0)
+    nested = [torch.stack([of_fold[j] * without[min(i, j), max(i, j)] for j in range(K)]).sum(0) for i in range(K)]
     return {
         "distilled": plain.expand(K, *hard.shape),
         "doubly nested": torch.stack(nested),

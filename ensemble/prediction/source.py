@@ -112,8 +112,8 @@ def load_source(
 
     Parameters
     ----------
-    what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; folder,
-        ``model.toml`` or ``.zip`` of an exported model.
+    what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
+        the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     fold : of a run, the folds whose models predict, or ``all`` for its model of all people; None for all folds.
     refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
@@ -157,6 +157,12 @@ def load_source(
             return _of_run([_load_refit(folder)], "refit")
         if files:
             return _of_run([_load(file) for file in _of_folds(files, fold)], "run")
+    stem = text.removesuffix(f".{ALL}")
+    if plain and stem != text and fold is None:  # the name that such a source has itself
+        if (root / "checkpoints" / stem / f"{ALL}.pt").is_file():
+            return load_source(stem, root, fold=ALL)
+        if (root / "runs" / "blends" / stem / "blend.toml").is_file():
+            return load_source(stem, root, refit=True)
     raise _unknown(text, root)
 
 

@@ -398,7 +398,7 @@ def _rename_references(stored: StoredRun, wanted: StoredRun) -> None:
         changed = _renamed_config(before, path.parent == wanted.folder, stored, wanted)
         if changed != before:
             write_atomic(path, changed)
-    for path in sorted(wanted.runs.glob("*/experiment.json")):
+    for path in () if stored.blend else sorted(wanted.runs.glob("*/experiment.json")):
         record = _json_or_nothing(path)
         if record.get("baseline") == stored.name:
             write_json(path, record | {"baseline": wanted.name})

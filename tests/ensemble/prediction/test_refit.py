@@ -91,6 +91,14 @@ def test_trained_images_are_not_scored(refits: Path) -> None:
     assert run.refit is not None
 
 
+def test_its_own_name_names_it(refits: Path) -> None:
+    for name in ("test_resnet.all", "fin.all"):
+        source = load_source(name)
+        assert (source.name, source.refit) == (name, True)
+    with pytest.raises(EnsembleError, match=r"found 'nobody\.all'"):
+        load_source("nobody.all")
+
+
 def test_folds_can_be_selected(refits: Path) -> None:
     both = en.predict("test_resnet", TEST, fold=[0, 2]).probabilities
     each = [en.predict("test_resnet", TEST, fold=fold).probabilities for fold in (0, 2)]
