@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from folds.data.image_folder import is_image
 from folds.data.table import SampleTable
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image, fit_image
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 EXPECTED = "paths, uint8 arrays (height, width, 3), PIL images, a DataFrame, a folder or a table"
 
 
+Problems = list[tuple[int, UnreadableImageError]]  # place in the list, and why it cannot be used
+
+
 @dataclass(frozen=True)
 class ImageList:
     """Images that are decoded one by one.
@@ -34,23 +37,20 @@ class ImageList:
     ----------
     ids : one per image: its path, or its number.
     openers : functions (settings) → uint8 (height, width, 3).
+    names : of the images in errors; () for their ids.
     """
 
     ids: tuple[str, ...]
     openers: tuple[Callable[[ImageSettings], NDArray[np.uint8]], ...]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def decoded(
         self, index: Sequence[int], settings: Sequence[ImageSettings]
-    ) -> dict[ImageSettings, NDArray[np.uint8]]:
-        """Return the pixels of some images in every size.
-
-        Raises
-        ------
-        EnsembleError : images cannot be used, all of them in one error.
-        """
+    ) -> tuple[dict[ImageSettings, NDArray[np.uint8]], Problems]:
+        """Return the pixels of some images in every size, and the images that cannot be used."""
         pixels = {one: np.empty((len(index), *one.shape), np.uint8) for one in settings}
         problems: list[UnreadableImageError | None] = [None] * len(index)
 
@@ -65,10 +65,18 @@ class ImageList:
             decode(0)
         else:
             map_threads(decode, len(index), cpu_count(), None)
-        found = [(at, one) for at, one in enumerate(problems) if one is not None]
-        if found:
-            raise refusal(found, [Path(self.ids[at]) for at in index], None)
-        return pixels
+        return pixels, [(index[at], one) for at, one in enumerate(problems) if one is not None]
+
+    def refusal(self, problems: Problems) -> EnsembleError:
+        """Return one error for all images that cannot be used."""
+        return refusal(problems, [Path(name) for name in self.names or self.ids], None)
+
+
+def images_of_table(table: SampleTable) -> ImageList:
+    """Return the images of a table, with its ids."""
+    paths = list(table.paths or ())
+    openers = tuple(_opener(at, path) for at, path in enumerate(paths))
+    return ImageList(tuple(table.ids.tolist()), openers, tuple(map(str, paths)))
 
 
 def images_of(images: Any) -> ImageList | SampleTable | Path:

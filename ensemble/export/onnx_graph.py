@@ -7,7 +7,7 @@ import io
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,11 @@ INPUT, OUTPUT = "pixels", "probabilities"
 
 class FoldModule(torch.nn.Module):
     """A fold model with its views merged: float (n, 3, height, width) of values 0–1 → (n, classes of the run)."""
+
+    weights: Tensor
+    mean: Tensor
+    std: Tensor
+    order: Tensor
 
     def __init__(self, run: RunModels, model: FoldModel) -> None:
         super().__init__()
@@ -179,7 +184,7 @@ def _exported(module: torch.nn.Module, settings: ImageSettings) -> bytes:
 
 
 def export_module(
-    module: torch.nn.Module, example: tuple[Any, ...], dynamic: Mapping[str, Any], inputs: Sequence[str]
+    module: torch.nn.Module, example: tuple[Any, ...], dynamic: dict[str, Any], inputs: Sequence[str]
 ) -> bytes:
     """Return the ONNX graph of a module.
 

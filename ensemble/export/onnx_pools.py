@@ -22,6 +22,14 @@ class CombinationModule(torch.nn.Module):
     Every run is present for every image, so weights are those of the combination, scaled to sum to 1.
     """
 
+    weights: Tensor
+    stacked: Tensor | None
+    bias: Tensor | None
+    before_temperature: Tensor
+    before_offset: Tensor | None
+    after_temperature: Tensor
+    after_offset: Tensor | None
+
     def __init__(self, source: PredictionSource) -> None:
         super().__init__()
         made, runs = source.combination, {run.name: run for run in source.runs}
@@ -70,7 +78,7 @@ class CombinationModule(torch.nn.Module):
         if self.has_before:
             values = _calibrated(values, self.before_temperature, self.before_offset)
         if self.stacked is not None:
-            pooled = self._stacked(values)
+            pooled = self._stacked(values, self.stacked)
         elif self.weights.dim() == 2:
             pooled = (values * self.weights[:, None, :]).sum(dim=0)
         else:
@@ -118,11 +126,11 @@ class CombinationModule(torch.nn.Module):
         own = [_one_hot(members[at][:, self.columns[name]]) for at in self.places[name]]
         return torch.stack(own).mean(dim=0)
 
-    def _stacked(self, values: Tensor) -> Tensor:
+    def _stacked(self, values: Tensor, coefficients: Tensor) -> Tensor:
         logs = torch.log(values.clamp(min=FLOOR))
         logs = logs - logs.mean(dim=2, keepdim=True)
         features = torch.cat(list(logs.unbind(0)), dim=1)
-        return (features @ self.stacked[:-1] + self.stacked[-1]).softmax(dim=1)
+        return (features @ coefficients[:-1] + coefficients[-1]).softmax(dim=1)
 
     def _pooled(self, values: Tensor, votes: Tensor) -> Tensor:
         weights, pool = self.weights[:, None, None], self.pool
@@ -179,12 +187,12 @@ def _settled(shares: Tensor, means: Tensor) -> Tensor:
 
 def _power_mean(values: Tensor, weights: Tensor, power: float) -> Tensor:
     floored = values.clamp(min=0.0 if power > 0 else FLOOR)
-    heard = weights > 0
+    has_weight = weights > 0
     if power > 0:
-        end = torch.where(heard, floored, torch.zeros_like(floored)).amax(dim=0)
+        end = torch.where(has_weight, floored, torch.zeros_like(floored)).amax(dim=0)
         ratio = floored / torch.where(end > 0, end, torch.ones_like(end))
     else:
-        end = torch.where(heard, floored, torch.full_like(floored, 1e300)).amin(dim=0)
+        end = torch.where(has_weight, floored, torch.full_like(floored, 1e300)).amin(dim=0)
         ratio = end / floored
     mean = (weights * ratio.clamp(max=1) ** abs(power)).sum(dim=0)
     tiny = 1e-300  # log of 0 is -inf, which not every runtime treats alike

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.export.inputs import ImageList, images_of
+from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.face import images_table
-from ensemble.prediction.predict import check_source, predict_table
+from ensemble.prediction.predict import check_source
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
@@ -164,25 +163,26 @@ class Predictor(Displayed):
     def _predicted(self, images: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """Return the probabilities and the ids of images."""
         given = images_of(images)
-        if isinstance(given, ImageList):
-            check_source(self._source, len(given))
-            return self._of_list(given), given.ids
-        table = given if isinstance(given, SampleTable) else images_table(str(given), self._source)
-        check_source(self._source, len(table))
-        return self._of_table(table), tuple(table.ids.tolist())
+        if isinstance(given, Path):
+            given = images_table(str(given), self._source)
+        if isinstance(given, SampleTable):
+            given = images_of_table(given)
+        check_source(self._source, len(given))
+        return self._of_list(given), given.ids
 
     def _of_list(self, images: ImageList) -> NDArray[np.float32]:
-        parts = []
+        parts: list[dict[str, NDArray[np.float32]]] = []
+        problems: Problems = []
         for start in range(0, len(images), _AT_ONCE):
             index = range(start, min(start + _AT_ONCE, len(images)))
-            parts.append(self._models.members(images.decoded(index, self._models.settings)))
+            pixels, found = images.decoded(index, self._models.settings)
+            problems += found
+            if not problems:  # after one, the others are only looked for
+                parts.append(self._models.members(pixels))
+        if problems:
+            raise images.refusal(problems)
         members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
-
-    def _of_table(self, table: SampleTable) -> NDArray[np.float32]:
-        device = self.device.removeprefix("cuda:")
-        with tempfile.TemporaryDirectory() as work:
-            return predict_table(self._source, table, work=Path(work), device=device).probabilities
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:
         """Return (classes,) the threshold of each class; nan for none."""
@@ -231,10 +231,10 @@ def decide(probabilities: NDArray[np.floating], limits: NDArray[np.float64]) -> 
 def _interval(score: Mapping[str, Any]) -> Interval | None:
     if not score:
         return None
-    ends = (float(score.get(name, np.nan)) for name in ("low", "high"))
+    low, high = (float(score.get(name, np.nan)) for name in ("low", "high"))
     people = int(score.get("people") or 0)
     return Interval(
-        float(score["score"]), *ends, level=score["level"], people=people, warning=score.get("warning") or ""
+        float(score["score"]), low, high, level=score["level"], people=people, warning=score.get("warning") or ""
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.model_files.reading import read_record
 from ensemble.prediction.source import PredictionSource
@@ -96,7 +97,7 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     per_person = per_person and found.persons is not None
     report = score_rows(found.probabilities, metadata, metric, per_person)
     labels, people = labels_and_groups(metadata)
-    probabilities = found.probabilities
+    probabilities: NDArray[np.floating] = found.probabilities
     if per_person:
         labels, probabilities, _, _ = average_by_person(labels, probabilities, people, len(classes))
     counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))

@@ -12,7 +12,7 @@ from ensemble.model_files.expected import Expected, unpack_expected
 from ensemble.model_files.record import ModelRecord, from_text
 from ensemble.model_files.weights import unpack_weights
 from folds.errors import EnsembleError
-from folds.models.checkpoint import Checkpoint, checkpoint_of, wrong_fields
+from folds.models.checkpoint import Checkpoint, checkpoint_of, invalid_fields
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import ONE_LINE, FieldType, list_of, mapping_of, optional
 from folds.utils.toml import MAX_BYTES
@@ -148,7 +148,7 @@ def _checkpoint(parts: Parts, record: ModelRecord, model: Mapping[str, Any]) -> 
     name = model["file"]
     fields = {key: model[key] for key in ("architecture", "images", "classes", "heads") if key in model}
     fields["recipe"] = model.get("recipe") or {}
-    wrong = wrong_fields(fields, _PARTS)
+    wrong = invalid_fields(fields, _PARTS)
     if wrong:
         raise refused(parts.path, f"the [[model]] of {name}: {wrong[0]}")
     try:

@@ -182,7 +182,12 @@ def to_text(record: ModelRecord) -> str:
     parts += [("score", record.score), ("test_score", record.test_score), ("trained", record.trained)]
     lines += [line for name, table in parts if table for line in ("", f"[{name}]", *_lines(table))]
     for run in record.runs:
-        table = {"name": run.name, "target": run.target, "classes": list(run.classes), "joined": list(run.joined)}
+        table: dict[str, Any] = {
+            "name": run.name,
+            "target": run.target,
+            "classes": list(run.classes),
+            "joined": list(run.joined),
+        }
         table |= {"models": list(run.models), "merge": {} if run.joined else run.merge.to_dict()}
         lines += ["", "[[run]]", *_lines(table, keep=("models",))]
     for model in record.models:

@@ -103,6 +103,8 @@ def _extent(entry: Any) -> tuple[int, int, int]:
     shape, offsets, width = entry.get("shape"), entry.get("data_offsets"), _BYTES.get(str(entry.get("dtype")))
     lists = [shape, offsets]
     whole = all(isinstance(one, list) and all(type(v) is int and 0 <= v < 2**40 for v in one) for one in lists)
-    if width is None or not whole or len(offsets) != 2 or len(shape) > 8:
+    if width is None or not whole or not isinstance(shape, list) or not isinstance(offsets, list):
+        return 0, -1, 0
+    if len(offsets) != 2 or len(shape) > 8:
         return 0, -1, 0
     return offsets[0], offsets[1], math.prod(shape) * width

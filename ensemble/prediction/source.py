@@ -115,6 +115,7 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     if path.suffix == ".pt":
         return _of_run([_load(path)], "checkpoint")
     if path.name == "model.toml" or is_model(path):
+        _check_one_meaning(text, root)
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if path.suffix == ".toml" or (path / "blend.toml").is_file():
         file = path if path.suffix == ".toml" else path / "blend.toml"
@@ -136,6 +137,17 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     if files:
         return _of_run([_load(file) for file in files], "run")
     raise _unknown(text, root)
+
+
+def _check_one_meaning(text: str, root: Path) -> None:
+    """Raise EnsembleError if the name of an exported model here is that of a blend or a run as well."""
+    others = [root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text]
+    found = [place for place in others if "/" not in text and place.exists()]
+    if found:
+        raise EnsembleError(
+            f"'{text}' is an exported model here, and the name of a {'blend' if found[0] == others[0] else 'run'}",
+            hint=f"./{text} is the model, {found[0]} the other",
+        )
 
 
 def source_of(model: StoredModel) -> PredictionSource:

@@ -304,7 +304,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
-    wrong = wrong_fields(record, _FIELDS)
+    wrong = invalid_fields(record, _FIELDS)
     wrong = wrong or _wrong_rows(record)
     if wrong:
         raise EnsembleError(
@@ -325,7 +325,7 @@ class UnknownModelError(EnsembleError):
     """timm has no model of this name."""
 
 
-def wrong_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
+def invalid_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
     """Return one line for each invalid value of a record with the parts of a checkpoint; [] if all are valid.
 
     Parameters
@@ -342,7 +342,7 @@ def wrong_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> 
 
 
 def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
-    """Return the checkpoint with these fields, which were checked one by one (`wrong_fields`), if they fit together.
+    """Return the checkpoint with these fields, which were checked one by one (`invalid_fields`), if they fit together.
 
     Raises
     ------

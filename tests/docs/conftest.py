@@ -19,6 +19,8 @@ COMMANDS = (
     "blend",
     "tta",
     "predict",
+    "export",
+    "push",
     "serve",
     "runs",
     "trust",

@@ -146,6 +146,6 @@ def predict(
 def _stem(name: str) -> str:
     """Return the last part of a path, without its suffix, as a part of a file name."""
     path = Path(name)
-    path = path.parent if path.name == "blend.toml" else path
+    path = path.parent if path.name in ("blend.toml", "model.toml") else path
     text = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in path.resolve().stem)
     return text.strip("._") or "images"

@@ -165,6 +165,20 @@ def test_a_stopped_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_of_a_blend_and_of_a_model_is_refused(
+    blended: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    en.export("soft", tmp_path / "soft")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnsembleError, match="'soft' is an exported model here, and the name of a blend"):
+        load_source("soft", blended)
+    assert load_source("./soft", blended).kind == "model"
+    assert load_source(tmp_path / "soft" / "model.toml", blended).kind == "model"
+    assert load_source("soft", tmp_path).kind == "model"
+
+
 def test_optional_tables_are_written_and_read(
     blended: Path,  # noqa: F811
     tmp_path: Path,

@@ -135,6 +135,19 @@ def test_wrong_images_are_one_clear_error(model: en.Predictor, images: object, e
     assert re.search(expected, " ".join([caught.value.message, *caught.value.details]))
 
 
+def test_all_unreadable_images_are_one_error(
+    model: en.Predictor, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensemble.export.predictor._AT_ONCE", 2)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "b.jpg").write_bytes(images[0].read_bytes()[:300])
+    with pytest.raises(EnsembleError, match="2 images cannot be used") as caught:
+        model.predict_proba([tmp_path / "a.jpg", *images, tmp_path / "b.jpg"])
+    assert [name in line for name, line in zip(("a.jpg", "b.jpg"), caught.value.details, strict=True)] == [True, True]
+    whole = model.predict_proba(images)
+    np.testing.assert_allclose(whole, np.concatenate([model.predict_proba(one) for one in images]), atol=1e-5)
+
+
 def test_rank_voting_needs_more_than_one_image(exported: Path, images: list[Path]) -> None:
     loaded = en.load(exported / "rank")
     with pytest.raises(UsageError, match="compares the images of a table"):
