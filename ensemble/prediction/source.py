@@ -115,7 +115,7 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     if path.suffix == ".pt":
         return _of_run([_load(path)], "checkpoint")
     if path.name == "model.toml" or is_model(path):
-        _check_one_meaning(text, root)
+        check_one_meaning(text, root)
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if path.suffix == ".toml" or (path / "blend.toml").is_file():
         file = path if path.suffix == ".toml" else path / "blend.toml"
@@ -139,7 +139,7 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     raise _unknown(text, root)
 
 
-def _check_one_meaning(text: str, root: Path) -> None:
+def check_one_meaning(text: str, root: Path) -> None:
     """Raise EnsembleError if the name of an exported model here is that of a blend or a run as well."""
     others = [root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text]
     found = [place for place in others if "/" not in text and place.exists()]
