@@ -132,7 +132,7 @@ def load_source(
     if is_exported:
         if fold is not None or refit:
             raise UsageError(f"{text} is an exported model: `fold` and `refit` select what is exported")
-        _check_one_meaning(text, root)
+        check_one_meaning(text, root)
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if is_toml:
         file = path if path.suffix == ".toml" else path / "blend.toml"
@@ -166,7 +166,7 @@ def load_source(
     raise _unknown(text, root)
 
 
-def _check_one_meaning(text: str, root: Path) -> None:
+def check_one_meaning(text: str, root: Path) -> None:
     """Raise EnsembleError if the name of an exported model here is that of a blend or a run as well."""
     others = [root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text]
     found = [place for place in others if "/" not in text and place.exists()]

@@ -16,7 +16,7 @@ from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.predict import check_source
-from ensemble.prediction.source import PredictionSource, load_source, source_of
+from ensemble.prediction.source import PredictionSource, check_one_meaning, load_source, source_of
 from ensemble.serving.model import Answers, ServedModel
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
@@ -139,7 +139,10 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
     """
     path = Path(what)
     path = path.parent if path.name == "model.toml" else path
-    stored = read_model(path) if is_model(path) else None
+    stored = None
+    if is_model(path):
+        check_one_meaning(str(what), root)
+        stored = read_model(path)
     source = load_source(what, root) if stored is None else source_of(stored)
     check_source(source, 1)
     models = LoadedModels(source, device)

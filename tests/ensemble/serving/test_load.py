@@ -72,6 +72,10 @@ def test_an_exported_model_answers_as_its_source(grid: Path) -> None:
     assert record["kind"] == "model"
     assert record["models"] == len(en.load_run("test_resnet").checkpoints)
     np.testing.assert_allclose(answers(model, files, 5), en.load("model", device="cpu").predict_proba(files), atol=1e-6)
+    Path("checkpoints/model").mkdir()
+    with pytest.raises(EnsembleError, match="'model' is an exported model here, and the name of a run"):
+        open_model("model", "cpu", Path())
+    Path("checkpoints/model").rmdir()
     weights = next(Path("model/weights").iterdir())
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(EnsembleError):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.ensemble.serving.conftest import Server
@@ -190,3 +191,25 @@ def test_pages_of_other_sites_cannot_send_images(served: Start) -> None:
 def test_only_names_of_this_server_are_accepted(served: Start, host: str, status: int) -> None:
     server = served(hosts={"127.0.0.1", "::1", "localhost"})
     assert server.client.get("/health", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/json"])
+def test_mutated_requests_get_an_answer_in_json(served: Start, kind: str) -> None:
+    server, random = served(), np.random.default_rng(0)
+    whole = part(data=picture()) + b"--b--\r\n" if "form" in kind else json.dumps({"images": [GOOD]}).encode()
+    statuses = set()
+    for _ in range(150):
+        body = bytearray(whole)
+        for at in random.integers(0, len(body), random.integers(1, 6)):
+            body[at] = random.integers(0, 256)
+        start, stop = sorted(random.integers(0, len(body), 2).tolist())
+        if random.random() < 0.3:
+            del body[start:stop]
+        answer = server.client.post("/predict", content=bytes(body), headers={"Content-Type": kind})
+        statuses.add(answer.status_code)
+        assert ("images" if answer.status_code == 200 else "error") in answer.json(), answer.text
+    assert statuses <= {200, 400, 413, 415, 422}
+    assert len(statuses) > 1
+    assert server.value("ensemble_images_pending") == 0
+    assert server.value("ensemble_body_bytes") == 0
+    assert server.files(picture()).status_code == 200
