@@ -26,7 +26,7 @@ def decide_amp(job: Job) -> str:
     """Return the number format of a job: ``bf16``, ``fp16`` or ``off``.
 
     On a cluster ``auto`` stays open until a job has its GPU. The first job of a run decides and records it; a job that
-    goes on elsewhere, with a saved state of that format, follows.
+    continues elsewhere, with a saved state of that format, follows.
     """
     if job.amp != "auto" or job.device == "cpu":
         return resolve_amp(job.amp, job.device)[0]

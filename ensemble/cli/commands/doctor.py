@@ -85,7 +85,7 @@ def _devices(problems: list[str]) -> list[str]:
         import torch
 
         from folds.models.precision import cuda_devices, unused_gpu
-    except Exception:  # told as a problem of the package
+    except Exception:  # reported as a problem of the package
         return []
     try:
         count = cuda_devices()
