@@ -27,7 +27,7 @@ from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import difference_over_people, interval_over_people
-from folds.predictions.files import LABEL, fold_files, oof_file
+from folds.predictions.files import LABEL, fold_files, oof_file, read_sidecar
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -67,7 +67,7 @@ def passes_table(
     what : name of a blend or a run.
     images : images for the measurement, which no model has seen; the test images of the training by default.
     cascade : loss of the score that the cascade may have, or ``exact``.
-    student, soup : runs that replace the blend; by default, soups are found by their record.
+    student, soup : runs that replace the blend; by default, they are found by their records.
     metric : metric of the scores of a run; a blend has its own.
     measure : whether to measure time and memory.
 
@@ -143,7 +143,11 @@ def _parts(
     parts.append(scores.part("cascade", label, scores.cascade, cascade, passes, {"cascade": fitted.cascade.to_dict()}))
     for found, name, text in (
         (_refit(scores, used, root), "refit", f"ensemble kfold -c runs/{run.name}/config.toml --fold all --resume"),
-        (_replacement(scores, "student", student, root), "student", f"ensemble distill {what}, then --student RUN"),
+        (
+            _replacement(scores, "student", student or _find_student(root, source.name), root),
+            "student",
+            f"ensemble distill {what}",
+        ),
         (
             _replacement(scores, "soup", soup or _find_soup(root, used), root),
             "soup",
@@ -284,6 +288,15 @@ def _find_soup(root: Path, used: Sequence[str]) -> str | None:
         runs = record.get("runs") if isinstance(record, dict) else None
         if isinstance(runs, list) and set(map(str, runs)) & set(used):
             return path.parent.name
+    return None
+
+
+def _find_student(root: Path, blend: str) -> str | None:
+    """Return a run that was trained on the out-of-fold predictions of the blend; None if there is none."""
+    for path in sorted((root / "runs").glob("*.oof.npy")):
+        sidecar = read_sidecar(path)
+        if sidecar is not None and sidecar.teacher == blend and sidecar.run:
+            return sidecar.run
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,8 @@ def costs(
         typer.Option(help="loss of the nested score that the cascade may have, or exact", metavar="exact|LOSS"),
     ] = ".001",
     student: Annotated[
-        str | None, typer.Option(help="a run that was trained to replace the blend", metavar="RUN")
+        str | None,
+        typer.Option(help="a run that was trained to replace the blend [the first one that is found]", metavar="RUN"),
     ] = None,
     soup: Annotated[str | None, typer.Option(help="a soup [the first one of the blend's runs]", metavar="RUN")] = None,
     metric: Annotated[str, typer.Option(help="metric of a run (a blend has its own)", rich_help_panel=REPORT)] = (
@@ -45,6 +46,32 @@ def costs(
     a soup if they exist. Each has its score on people whom it has not seen, the difference to the full blend, forward
     passes and seconds per image on this machine, size on disk and peak memory.
     """
+    print_costs(
+        what,
+        images=images,
+        cascade=cascade,
+        student=student,
+        soup=soup,
+        metric=metric,
+        csv=csv,
+        measure=measure,
+        device=devices,
+        force=force,
+    )
+    return 0
+
+
+def print_costs(
+    what: str,
+    *,
+    images: str | None = None,
+    metric: str = "macro_f1",
+    csv: Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+    **named: Any,
+) -> None:
+    """Print the table of a blend, and write it as a CSV if asked; `named` are arguments of `passes_table`."""
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.costs import passes_table
     from ensemble.prediction.inputs import images_table
@@ -55,18 +82,7 @@ def costs(
     if csv is not None:
         check_not_existing(csv, "the file", force)
     table = None if images is None else images_table(images, load_source(what))
-    found = passes_table(
-        what,
-        images=table,
-        cascade=cascade,
-        student=student,
-        soup=soup,
-        metric=metric,
-        device=devices,
-        measure=measure,
-        progress=TerminalProgress(),
-    )
+    found = passes_table(what, images=table, metric=metric, device=device, progress=TerminalProgress(), **named)
     if csv is not None:
         save_csv(found.csv(), csv, force)
     console.result(found.display_table().text(100), found.to_dict())
-    return 0

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ensemble.cli.commands.costs import print_costs
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
     DECISIONS,
@@ -39,7 +40,7 @@ def export(
         ),
     ],
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "-o",
             "--output",
@@ -47,7 +48,15 @@ def export(
             metavar="FOLDER",
             rich_help_panel=WRITTEN,
         ),
-    ],
+    ] = None,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table",
+            help="print score and cost of the blend and of what can replace it: ensemble costs",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
     fold: FoldsOption = None,
     refit: RefitOption = False,
     half: Annotated[
@@ -95,6 +104,11 @@ def export(
     from ensemble.export.face import export as write_model
     from folds.errors import UsageError
 
+    if table:
+        print_costs(what, cascade=cascade or ".001", metric=metric or "macro_f1")
+        return 0
+    if output is None:
+        raise UsageError("expected a folder to write", hint="`output=model/`, or `table` to see what it would cost")
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for rules for images")
     made = write_model(

@@ -237,3 +237,22 @@ def test_the_command_exports_and_predicts(blended: Path, tmp_path: Path, call: C
     np.testing.assert_allclose(en.read_predictions(out).probabilities, before, atol=1e-6)
     assert call("export", "views", "-o", tmp_path / "model").code == 1
     assert call("export", "vieews", "-o", tmp_path / "x").code == 1
+
+
+def test_without_a_folder_the_command_asks_for_one(blended: Path, call: Callable[..., Called]) -> None:  # noqa: F811
+    done = call("export", "soft")
+    assert done.code == 2
+    assert "expected a folder to write" in done.err
+    assert "--table" in done.err
+
+
+def test_the_table_of_costs_is_printed(
+    blended: Path,  # noqa: F811
+    call: Callable[..., Called],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ensemble export --table` is `ensemble costs`."""
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(command, "print_costs", lambda what, **named: asked.append((what, named)))
+    assert call("export", "soft", "--table", "--cascade", ".01").code == 0
+    assert asked == [("soft", {"cascade": ".01", "metric": "macro_f1"})]
