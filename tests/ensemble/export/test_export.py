@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import ensemble as en
+from ensemble.cli.commands import export as command
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
