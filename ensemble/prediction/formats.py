@@ -209,12 +209,12 @@ def _decide(
         agreement = float((values.argmax(1) == reference.argmax(1)).mean())
         good = agreement >= AGREEMENT if way == BF16 else difference <= tolerance
         if good and np.isfinite(values).all():
-            change, checked = on_validation(base) if way == BF16 else (None, "")
+            change, finding = on_validation(base) if way == BF16 else (None, "")
             if change is not None and change > SCORE_CHANGE:
-                reasons.append(f"{way} was rejected: {checked}, allowed {SCORE_CHANGE:.3f}")
+                reasons.append(f"{way} was rejected: {finding}, allowed {SCORE_CHANGE:.3f}")
                 continue
             reason = "as requested" if (precision, way) == ("bf16", BF16) else "the fastest here"
-            notes = [reason, *([checked] if checked else []), *reasons]
+            notes = [reason, *([finding] if finding else []), *reasons]
             return Choice(way, "; ".join(notes), rates, difference, agreement)
         same = f"gives the same class for {agreement:.1%} of {len(compared)} images, expected {AGREEMENT:.1%}"
         off = f"differs by {difference:.0e} in a probability, allowed {tolerance:.0e}"

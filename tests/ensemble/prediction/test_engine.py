@@ -200,12 +200,8 @@ def test_a_second_prediction_into_one_output_is_refused(
     builds: list[tuple[str, str]],
     call: Callable[..., Called],
 ) -> None:
-    process = holding(tmp_path / ".p.npy.lock")
-    try:
+    with holding(tmp_path / ".p.npy.lock") as process:
         done = call("predict", "soft", TEST, "-o", tmp_path / "p.npy")
-    finally:
-        process.kill()
-        process.communicate()
     assert done.code != 0
     assert f"p.npy is in use by process {process.pid}" in done.err.replace("\n", " ")
     assert not builds
