@@ -12,6 +12,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,12 +151,26 @@ class Serving:
         with self._signals():
             self.engine.start(self.load, finished)
             try:
-                asyncio.run(self._server.serve([self.socket]))
+                self._run_loop()
             finally:
                 self.engine.stop()
                 self.socket.close()
         if self.engine.error is not None:
             raise self.engine.error
+
+    def _run_loop(self) -> None:
+        """Run the server in an event loop: in a thread of its own if this one has a loop, as in a notebook."""
+
+        def run() -> None:
+            asyncio.run(self._server.serve([self.socket]))
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            run()
+            return
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(run).result()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

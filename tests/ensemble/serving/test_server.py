@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -320,4 +321,14 @@ def test_a_signal_ends_the_server_and_handlers_come_back(number: int) -> None:
     serving = Serving(bind("127.0.0.1", 0), FakeModel)
     serving.run(lambda model: os.kill(os.getpid(), number))
     assert signal.getsignal(number) is before
+    assert serving.engine.state == STOPPED
+
+
+def test_it_runs_where_an_event_loop_runs_already() -> None:
+    serving = Serving(bind("127.0.0.1", 0), FakeModel)
+
+    async def cell() -> None:
+        serving.run(lambda model: os.kill(os.getpid(), signal.SIGINT))
+
+    asyncio.run(cell())
     assert serving.engine.state == STOPPED
