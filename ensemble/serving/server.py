@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 
 from ensemble.serving.app import make_app
-from ensemble.serving.engine import FAILED, READY, Engine
+from ensemble.serving.engine import FAILED, Engine
 from ensemble.serving.limits import Limits
 from ensemble.serving.metrics import Metrics
 from ensemble.serving.model import ServedModel
@@ -143,10 +143,10 @@ class Serving:
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
         def finished() -> None:
-            if self.engine.state == READY and self.engine.model is not None:
-                ready(self.engine.model)
-            elif self.engine.state == FAILED:
+            if self.engine.state == FAILED:
                 self._server.should_exit = True
+            elif self.engine.model is not None and not self._server.should_exit:
+                ready(self.engine.model)
 
         with self._signals():
             self.engine.start(self.load, finished)

@@ -332,3 +332,32 @@ def test_it_runs_where_an_event_loop_runs_already() -> None:
 
     asyncio.run(cell())
     assert serving.engine.state == STOPPED
+
+
+def test_a_stop_while_the_model_is_loaded_is_not_ready() -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def load() -> FakeModel:
+        loading.set()
+        go.wait(30)
+        return FakeModel()
+
+    serving, called = Serving(bind("127.0.0.1", 0), load), []
+    thread = threading.Thread(target=serving.run, args=(called.append,))
+    thread.start()
+    assert loading.wait(20)
+    serving.stop()
+    until(lambda: not accepts(int(serving.url.rpartition(":")[2])))
+    go.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert serving.engine.state == STOPPED
+    assert called == []
+
+
+def test_an_error_of_the_caller_ends_the_server() -> None:
+    def ready(model: object) -> None:
+        raise EnsembleError("the terminal is gone")
+
+    with pytest.raises(EnsembleError, match="the terminal is gone"):
+        Serving(bind("127.0.0.1", 0), FakeModel).run(ready)
