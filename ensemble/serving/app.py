@@ -135,13 +135,17 @@ class _Handlers:
         model = engine.check_ready()
         data = await body.read()
         facts["bytes"] = len(data)
-        uploads = await loop.run_in_executor(
-            self.parsers, read_uploads, kind, parameters, data, engine.limits.max_images
-        )
+        end = loop.time() + engine.limits.timeout
+        parsed = loop.run_in_executor(self.parsers, read_uploads, kind, parameters, data, engine.limits.max_images)
+        try:
+            async with asyncio.timeout_at(end):
+                uploads = await parsed
+        except TimeoutError:
+            raise self._late() from None
         facts["images"] = len(uploads)
         del data
         tickets = engine.submit([upload.data for upload in uploads if upload.error is None])
-        found = iter(await self._results(tickets, request))
+        found = iter(await self._results(tickets, request, end))
         records, errors = [], []
         for index, upload in enumerate(uploads):
             result = upload.error or next(found)
@@ -165,27 +169,29 @@ class _Handlers:
             answer = {"error": {**errors[0].to_dict(), "message": message}} | answer
         return JSONResponse(answer, status)
 
-    async def _results(self, tickets: Sequence[Ticket], request: Request) -> list[Answer | ServingError]:
-        """Return the result of each image, in order; stop the work if the client is gone or the time is over."""
+    def _late(self) -> ServingError:
+        return ServingError(
+            504,
+            "timeout",
+            f"expected an answer within {self.engine.limits.timeout:g} s, found none",
+            hint="send fewer images per request, or start the server with a larger --timeout",
+        )
+
+    async def _results(self, tickets: Sequence[Ticket], request: Request, end: float) -> list[Answer | ServingError]:
+        """Return the result of each image, in order; stop the work if the client is gone or the time `end` is over."""
         if not tickets:
             return []
         futures = [asyncio.wrap_future(ticket.future) for ticket in tickets]
         gone = asyncio.ensure_future(_disconnected(request))
         everything = asyncio.ensure_future(asyncio.wait(futures))
         try:
-            await asyncio.wait(
-                [everything, gone], timeout=self.engine.limits.timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            left = max(0.0, end - asyncio.get_running_loop().time())
+            await asyncio.wait([everything, gone], timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if everything.done():
                 return [_outcome(future) for future in futures]
             if gone.done():
                 raise ClientGoneError
-            raise ServingError(
-                504,
-                "timeout",
-                f"expected an answer within {self.engine.limits.timeout:g} s, found none",
-                hint="send fewer images per request, or start the server with a larger --timeout",
-            )
+            raise self._late()
         finally:
             for ticket in tickets:
                 ticket.cancel()

@@ -155,12 +155,7 @@ class Engine:
             self.model = load()
             with self._condition:
                 self.state = READY if self.state == LOADING else self.state
-        except BaseException as error:
-            self.error, self.state = error, FAILED
-            return
-        finally:
             finished()
-        try:
             self._serve()
         except BaseException as error:  # without this thread no request would be answered
             self.error, self.state = error, FAILED

@@ -12,6 +12,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ import uvicorn
 from PIL import Image
 
 from ensemble.serving.app import make_app
-from ensemble.serving.engine import FAILED, READY, Engine
+from ensemble.serving.engine import FAILED, Engine
 from ensemble.serving.limits import Limits
 from ensemble.serving.metrics import Metrics
 from ensemble.serving.model import ServedModel
@@ -142,20 +143,34 @@ class Serving:
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
         def finished() -> None:
-            if self.engine.state == READY and self.engine.model is not None:
-                ready(self.engine.model)
-            elif self.engine.state == FAILED:
+            if self.engine.state == FAILED:
                 self._server.should_exit = True
+            elif self.engine.model is not None and not self._server.should_exit:
+                ready(self.engine.model)
 
         with self._signals():
             self.engine.start(self.load, finished)
             try:
-                asyncio.run(self._server.serve([self.socket]))
+                self._run_loop()
             finally:
                 self.engine.stop()
                 self.socket.close()
         if self.engine.error is not None:
             raise self.engine.error
+
+    def _run_loop(self) -> None:
+        """Run the server in an event loop: in a thread of its own if this one has a loop, as in a notebook."""
+
+        def run() -> None:
+            asyncio.run(self._server.serve([self.socket]))
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            run()
+            return
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(run).result()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +75,7 @@ def serve(
     """
     from ensemble.serving.face import serve as run_server
     from ensemble.serving.limits import Limits
+    from folds.errors import EnsembleError
 
     limits = Limits(
         batch=batch,
@@ -89,7 +91,8 @@ def serve(
 
     def ready(url: str, model: ServedModel) -> None:
         record = {"url": url, "name": model.name, "classes": list(model.classes), **model.describe()}
-        console.result(f"{model.name} answers at {url}", record)
+        with contextlib.suppress(OSError, EnsembleError):  # a full or closed standard output ends no server
+            console.result(f"{model.name} answers at {url}", record)
         console.next_step(f"curl -F images=@photo.jpg {url}/predict, or open {url} in a browser; Ctrl-C stops")
 
     run_server(

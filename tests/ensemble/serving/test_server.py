@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -321,3 +322,42 @@ def test_a_signal_ends_the_server_and_handlers_come_back(number: int) -> None:
     serving.run(lambda model: os.kill(os.getpid(), number))
     assert signal.getsignal(number) is before
     assert serving.engine.state == STOPPED
+
+
+def test_it_runs_where_an_event_loop_runs_already() -> None:
+    serving = Serving(bind("127.0.0.1", 0), FakeModel)
+
+    async def cell() -> None:
+        serving.run(lambda model: os.kill(os.getpid(), signal.SIGINT))
+
+    asyncio.run(cell())
+    assert serving.engine.state == STOPPED
+
+
+def test_a_stop_while_the_model_is_loaded_is_not_ready() -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def load() -> FakeModel:
+        loading.set()
+        go.wait(30)
+        return FakeModel()
+
+    serving, called = Serving(bind("127.0.0.1", 0), load), []
+    thread = threading.Thread(target=serving.run, args=(called.append,))
+    thread.start()
+    assert loading.wait(20)
+    serving.stop()
+    until(lambda: not accepts(int(serving.url.rpartition(":")[2])))
+    go.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert serving.engine.state == STOPPED
+    assert called == []
+
+
+def test_an_error_of_the_caller_ends_the_server() -> None:
+    def ready(model: object) -> None:
+        raise EnsembleError("the terminal is gone")
+
+    with pytest.raises(EnsembleError, match="the terminal is gone"):
+        Serving(bind("127.0.0.1", 0), FakeModel).run(ready)
