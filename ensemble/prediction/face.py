@@ -148,7 +148,7 @@ class PredictedImages(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``ensemble predict --json`` prints them."""
-        record = {"trained_on": self.trained_on} if self.trained_on else {}
+        record: dict[str, Any] = {"trained_on": self.trained_on} if self.trained_on else {}
         if self.source.refit:
             record |= {"refit": True, "procedure": None if self.procedure is None else self.procedure.to_dict()}
         return record | {
