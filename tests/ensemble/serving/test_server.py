@@ -236,7 +236,7 @@ def test_work_for_a_client_that_is_gone_is_dropped(running: Callable[..., Runnin
     assert metrics._requests["/predict", 499] == 1
 
 
-def test_a_body_that_is_refused_is_read_so_that_the_answer_arrives(running: Callable[..., Running]) -> None:
+def test_a_refused_body_is_read_so_that_the_answer_arrives(running: Callable[..., Running]) -> None:
     server = running(max_body=0.5)
     status, found = server.ask(b"x" * 900_000)
     assert status == 413
