@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,15 +43,17 @@ def write_coefficients(folder: Path, arrays: Mapping[str, NDArray[np.float64]]) 
         path.unlink(missing_ok=True)
         return []
 
-    def write(file: IO[bytes]) -> None:
-        with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as stream:  # without a name and a time: equal bytes
-            total = sum(array.size for array in arrays.values())
-            description = {"descr": "<f8", "fortran_order": False, "shape": (total,)}
-            np.lib.format.write_array_header_1_0(stream, description)  # type: ignore[arg-type]
-            for array in arrays.values():
-                stream.write(np.ascontiguousarray(array, "<f8").data.cast("B"))
+    return [write_atomic(path, lambda file: pack_coefficients(file, arrays))]
 
-    return [write_atomic(path, write)]
+
+def pack_coefficients(file: IO[bytes], arrays: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write the arrays of `Combination.large_arrays` to an open file; equal bytes for equal arrays."""
+    with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as stream:  # without a name and a time
+        total = sum(array.size for array in arrays.values())
+        description = {"descr": "<f8", "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(stream, description)  # type: ignore[arg-type]
+        for array in arrays.values():
+            stream.write(np.ascontiguousarray(array, "<f8").data.cast("B"))
 
 
 def read_coefficients(recipe: Path, record: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
@@ -64,6 +66,25 @@ def read_coefficients(recipe: Path, record: Mapping[str, Any]) -> dict[str, NDAr
     Raises
     ------
     EnsembleError : the file is missing, is not the one that was written with ``blend.toml``, or is too large.
+    """
+    path = recipe.with_name(FILE)
+
+    def opened() -> IO[bytes]:
+        check_regular(path)
+        return path.open("rb")
+
+    return unpack_coefficients(record, recipe, path, opened)
+
+
+def unpack_coefficients(
+    record: Mapping[str, Any], recipe: Path, path: Path, opened: Callable[[], IO[bytes]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return field → numbers; see `read_coefficients`.
+
+    Parameters
+    ----------
+    recipe, path : the files of the record and of the numbers, for errors.
+    opened : opens the file of the numbers; called if the record needs it.
     """
     fields = {name: value for name in ARRAYS if isinstance(value := record.get(name), Mapping)}
     if not fields:
@@ -78,8 +99,7 @@ def read_coefficients(recipe: Path, record: Mapping[str, Any]) -> dict[str, NDAr
         raise EnsembleError(
             f"{recipe}: {', '.join(fields)}: expected at most {MAX_NUMBERS:,} numbers, found {total:,}", hint=_HINT
         )
-    path = recipe.with_name(FILE)
-    numbers, found, start = _read(path, total), {}, 0
+    numbers, found, start = _read(path, total, opened), {}, 0
     for name, value in fields.items():
         found[name] = numbers[start : start + sizes[name]].reshape(value["shape"])
         start += sizes[name]
@@ -88,11 +108,10 @@ def read_coefficients(recipe: Path, record: Mapping[str, Any]) -> dict[str, NDAr
     return found
 
 
-def _read(path: Path, total: int) -> NDArray[np.float64]:
+def _read(path: Path, total: int, opened: Callable[[], IO[bytes]]) -> NDArray[np.float64]:
     """Return exactly `total` numbers."""
     try:
-        check_regular(path)
-        with gzip.open(path, "rb") as stream:
+        with opened() as file, gzip.open(file, "rb") as stream:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("it is not an array of numbers")
             shape, _, dtype = np.lib.format.read_array_header_1_0(stream)

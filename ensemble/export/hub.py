@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.export.predictor import DEVICE, Predictor, load
-from ensemble.model_files.container import CARD, EXPECTED, ONNX, RECORD, WEIGHTS, is_part, open_parts
+from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS, is_part, open_parts
 from ensemble.model_files.reading import read_model
 from folds.errors import EnsembleError, UsageError, printable
 from folds.models.hub import can_connect
@@ -23,7 +23,7 @@ from folds.utils.schema import optional
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,120}", re.ASCII)
-PATTERNS = (RECORD, CARD, EXPECTED, ONNX, f"{WEIGHTS}/*.safetensors")
+PATTERNS = (RECORD, CARD, EXPECTED, ONNX, COEFFICIENTS, f"{WEIGHTS}/*.safetensors")
 MAX_BYTES = 64 << 30
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import zipfile
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.blending.coefficients import pack_coefficients
 from ensemble.export.card import card_text
 from ensemble.export.scores import Knowledge
-from ensemble.model_files.container import CARD, EXPECTED, ONNX, RECORD, WEIGHTS
+from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS
 from ensemble.model_files.expected import Expected, pack_expected, synthetic_images
 from ensemble.model_files.reading import read_record
 from ensemble.model_files.record import CASCADE, DECISION, FileEntry, ModelRecord, RunEntry, plain, to_text
@@ -81,6 +83,10 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         extras=_extras(source),
     )
     parts = {**files, EXPECTED: pack_expected(expected)}
+    if source.combination.large_arrays():
+        numbers = io.BytesIO()
+        pack_coefficients(numbers, source.combination.large_arrays())
+        parts[COEFFICIENTS] = numbers.getvalue()
     return Bundle(record, parts, stored, expected)
 
 
@@ -119,7 +125,7 @@ def _weights(source: PredictionSource, half: bool) -> tuple[dict[str, bytes], li
         if model.sha in names:
             continue
         checkpoint = model.checkpoint
-        name = f"{WEIGHTS}/{len(names):03d}-{checkpoint.run[:100].lstrip('.-')}.fold{checkpoint.fold}.safetensors"
+        name = f"{WEIGHTS}/{len(names):03d}-{checkpoint.run[:100].lstrip('.-')}.{checkpoint.part}.safetensors"
         names[model.sha] = name
         files[name] = pack_weights(checkpoint.weights, half)
         stored[model.sha] = replace(checkpoint, weights=unpack_weights(files[name])) if half else checkpoint

@@ -17,8 +17,9 @@ from folds.errors import EnsembleError, printable
 from folds.utils.bounded import read_bounded
 
 RECORD, CARD, EXPECTED, ONNX, WEIGHTS = "model.toml", "README.md", "expected.npz", "model.onnx", "weights"
+COEFFICIENTS = "blend.npy.gz"  # of a combination with thousands of them
 _NAME = re.compile(
-    rf"{re.escape(RECORD)}|{CARD}|{re.escape(EXPECTED)}|{re.escape(ONNX)}|"
+    rf"{re.escape(RECORD)}|{CARD}|{re.escape(EXPECTED)}|{re.escape(ONNX)}|{re.escape(COEFFICIENTS)}|"
     rf"{WEIGHTS}/[A-Za-z0-9_][A-Za-z0-9._-]{{0,150}}\.safetensors",
     re.ASCII,
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemble.model_files.container import EXPECTED, EXPORT_AGAIN, RECORD, Parts, open_parts, refused
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.blending.coefficients import unpack_coefficients
+from ensemble.model_files.container import COEFFICIENTS, EXPECTED, EXPORT_AGAIN, RECORD, Parts, open_parts, refused
 from ensemble.model_files.expected import Expected, unpack_expected
 from ensemble.model_files.record import ModelRecord, from_text
 from ensemble.model_files.weights import unpack_weights
@@ -20,6 +25,7 @@ from folds.utils.toml import MAX_BYTES
 if TYPE_CHECKING:
     import torch
 
+_MAX_COEFFICIENTS = 1 << 30
 _ANY = mapping_of(FieldType("anything", lambda value: True))
 _PARTS = {
     "architecture": _ANY,
@@ -110,7 +116,22 @@ def _record(parts: Parts) -> ModelRecord:
         raise refused(parts.path, f"{RECORD} is missing", "ensemble export BLEND -o model/ writes a model")
     if parts.sizes[RECORD] > MAX_BYTES:
         raise refused(parts.path, f"{RECORD} has more than {MAX_BYTES:,} bytes")
-    return from_text(parts.read(RECORD), parts.path)
+
+    def coefficients(combination: Mapping[str, Any]) -> Mapping[str, NDArray[np.float64]]:
+        path = parts.path / COEFFICIENTS
+        return unpack_coefficients(
+            combination, parts.path / RECORD, path, lambda: io.BytesIO(_content(parts, path.name))
+        )
+
+    return from_text(parts.read(RECORD), parts.path, coefficients)
+
+
+def _content(parts: Parts, name: str) -> bytes:
+    if name not in parts.sizes:
+        raise refused(parts.path, f"{name} is missing")
+    if parts.sizes[name] > _MAX_COEFFICIENTS:
+        raise refused(parts.path, f"{name} has {parts.sizes[name]:,} bytes, at most {_MAX_COEFFICIENTS:,} are read")
+    return parts.read(name)
 
 
 def _check_names(parts: Parts, record: ModelRecord) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
@@ -184,7 +187,7 @@ def to_text(record: ModelRecord) -> str:
         **{"ranking": list(record.ranking), "precision": record.precision, "half_difference": record.half_difference},
     }
     lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
-    parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record())]
+    parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record(inline=False))]
     parts += [("score", record.score), ("test_score", record.test_score), ("trained", record.trained)]
     lines += [line for name, table in parts if table for line in ("", f"[{name}]", *_lines(table))]
     for run in record.runs:
@@ -222,12 +225,16 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def from_text(content: bytes, path: Path) -> ModelRecord:
+Coefficients = Callable[[Mapping[str, Any]], Mapping[str, NDArray[np.float64]]]
+
+
+def from_text(content: bytes, path: Path, coefficients: Coefficients = lambda combination: {}) -> ModelRecord:
     """Return the record in a ``model.toml``, validated.
 
     Parameters
     ----------
     path : the model, for errors.
+    coefficients : reads the numbers of [combination] that are in a file of their own.
 
     Raises
     ------
@@ -241,7 +248,7 @@ def from_text(content: bytes, path: Path) -> ModelRecord:
     sha = _check_integrity(content, path)
     wrong = _wrong(record)
     if not wrong:
-        found = _record_of(record, path, sha)
+        found = _record_of(record, path, sha, coefficients)
         wrong = _contradictions(found)
     if wrong:
         raise EnsembleError(f"{path} was not loaded: {RECORD}: {wrong[0]}", hint=EXPORT_AGAIN, details=wrong[1:6])
@@ -292,15 +299,17 @@ def _wrong(record: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
-def _record_of(record: Mapping[str, Any], path: Path, sha: str) -> ModelRecord:
+def _record_of(record: Mapping[str, Any], path: Path, sha: str, coefficients: Coefficients) -> ModelRecord:
     classes = tuple(record["classes"])
     for name in EXTRAS:
         if name in record:
             EXTRAS[name](record[name], classes)
+    arrays = coefficients(record["combination"])
+    inline = {name: value for name, value in record["combination"].items() if name not in arrays}
     return ModelRecord(
         **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected")},
         classes=classes,
-        combination=Combination.from_record(record["combination"], len(classes), str(path)),
+        combination=Combination.from_record(inline, len(classes), str(path), arrays),
         runs=tuple(map(_run_of, record["run"])),
         models=tuple(record["model"]),
         class_attributes=record.get("class_attributes") or {},

@@ -16,6 +16,7 @@ import pytest
 
 import ensemble as en
 from ensemble.cli.commands import export as command
+from ensemble.learning import combination as combinations
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
@@ -257,3 +258,30 @@ def test_the_table_of_costs_is_printed(
     monkeypatch.setattr(command, "print_costs", lambda what, **named: asked.append((what, named)))
     assert call("export", "soft", "--table", "--cascade", ".01").code == 0
     assert asked == [("soft", {"cascade": ".01", "metric": "macro_f1"})]
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_thousands_of_coefficients_have_a_file_of_their_own(
+    blended: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    """A blend of 1,000 classes would have millions of numbers in the text otherwise."""
+    monkeypatch.setattr(combinations, "LARGE", 10)
+    path = tmp_path / f"model{suffix}"
+    en.export("stacking", path)
+    before = en.read_predictions("runs/blends/stacking/test.npy")
+    found = en.predict(path, TEST, verify=True, progress=False)
+    np.testing.assert_allclose(found.probabilities, before.probabilities, atol=1e-6)
+    if suffix:
+        return
+    text = (path / "model.toml").read_text()
+    assert "stacked = {" in text.replace('"', "")
+    numbers = path / "blend.npy.gz"
+    numbers.write_bytes(numbers.read_bytes()[:-1] + b"x")
+    with pytest.raises(EnsembleError, match=r"blend\.npy\.gz"):
+        en.load(path)
+    numbers.unlink()
+    with pytest.raises(EnsembleError, match=r"blend\.npy\.gz is missing"):
+        en.load(path)
