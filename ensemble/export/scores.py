@@ -73,8 +73,10 @@ def _predictions(
         found = [read_predictions(file) if file.is_file() else None for file in map(source.folder.joinpath, _FILES)]
         metric = record.get("metric") if isinstance(record.get("metric"), str) else "macro_f1"
         basis = "nested cross-validation over people" if record.get("fitted") else "out-of-fold predictions"
-        if source.refit:
-            return found[0], None, f"{basis}{_PROCEDURE}", (str(metric), record.get("per") == "person")
+        test = found[1]
+        if source.refit:  # the test predictions are those of the models of the folds
+            basis, test = f"{basis}{_PROCEDURE}", None
+        return found[0], test, basis, (str(metric), record.get("per") == "person")
     run = source.models[0].checkpoint.run
     file, tests = oof_file(root / "runs", run), fold_files(root / "runs", run)
     oof = read_predictions(file) if file.exists() else None

@@ -199,14 +199,14 @@ def test_aims_of_thresholds_that_compete_are_measured_and_not_guaranteed() -> No
         ({"sets": 0.9, "set_score": "ap"}, "unknown set_score"),
         ({"sets_for": "class", "abstain": 0.1}, "describe prediction sets"),
         ({"abstain": 0.1, "confidence": 1}, "confidence must be from 0"),
-        ({"threshold": "sick=.3", "cost": {"well": {"sick": 1}, "sick": {"well": 1}}}, "both decide"),
+        ({"threshold": "sick=.3", "cost_matrix": {"well": {"sick": 1}, "sick": {"well": 1}}}, "both decide"),
         (
-            {"abstain": 0.1, "cost": {"well": {"sick": 1, "abstain": 1}, "sick": {"well": 1, "abstain": 1}}},
+            {"abstain": 0.1, "cost_matrix": {"well": {"sick": 1, "abstain": 1}, "sick": {"well": 1, "abstain": 1}}},
             "both leave",
         ),
         ({"abstain": 0.1, "abstain_label": "well"}, "not a class"),
         ({"threshold": 3}, "threshold must be"),
-        ({"cost": 3}, "cost must be"),
+        ({"cost_matrix": 3}, "cost_matrix must be"),
     ],
 )
 def test_wrong_arguments_are_errors(options: dict[str, Any], reason: str) -> None:

@@ -103,7 +103,7 @@ def test_a_class_with_the_separator_is_an_error_in_texts() -> None:
 
 OPTIONS: list[dict[str, Any]] = [
     {"threshold": ["sick:sensitivity>=.9", "well=.4"], "abstain": 0.2, "sets": 0.8},
-    {"cost": {"well": {"sick": 1, "abstain": 0.2}, "sick": {"well": 5, "abstain": 0.5}}},
+    {"cost_matrix": {"well": {"sick": 1, "abstain": 0.2}, "sick": {"well": 5, "abstain": 0.5}}},
     {"threshold": "macro_f1", "sets": 0.8, "sets_for": "class", "set_score": "raps"},
     {"abstain": 0.0001},
     {"sets": 0.999},

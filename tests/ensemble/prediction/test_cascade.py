@@ -12,6 +12,7 @@ import pytest
 
 import ensemble as en
 from ensemble.cascade.record import Cascade, Step
+from ensemble.prediction import engine
 from ensemble.prediction import predict as module
 from ensemble.prediction.cascade import exact_cascade, pass_costs, run_models, with_cascade
 from ensemble.prediction.predict import predict_table
@@ -39,13 +40,13 @@ def test_skipped_models_are_not_run(blended: Path, monkeypatch: pytest.MonkeyPat
     source = load_source("soft")
     cascade = Cascade((Step({"test_resnet": 1}, 1, 0.0),), exact=False, costs=pass_costs(source))
     ran: list[tuple[str, int]] = []
-    logits = module._Models._logits
+    logits = engine.Engine._logits
 
-    def counted(self, model, pixels, rows, views):
-        ran.append((model.checkpoint.run, len(rows)))
-        return logits(self, model, pixels, rows, views)
+    def counted(self, task, network, pixels, rows, views):
+        ran.append((task.model.checkpoint.run, len(rows)))
+        return logits(self, task, network, pixels, rows, views)
 
-    monkeypatch.setattr(module._Models, "_logits", counted)
+    monkeypatch.setattr(engine.Engine, "_logits", counted)
     found = en.predict("soft", TEST, cascade="exact", progress=False)
     assert sum(rows for _, rows in ran) == round(found.passes * len(found))
     ran.clear()
@@ -152,7 +153,7 @@ def test_an_interrupted_cascade_continues(blended: Path, monkeypatch: pytest.Mon
     whole = en.predict("soft", TEST, cascade="exact", progress=False)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "BATCH", 16)
-    fill, calls = module.fill_cascade, []
+    fill, calls = engine.fill_cascade, []
 
     def interrupted(source, rows, logits, start, array):
         calls.append(start)
@@ -160,7 +161,7 @@ def test_an_interrupted_cascade_continues(blended: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return fill(source, rows, logits, start, array)
 
-    monkeypatch.setattr(module, "fill_cascade", interrupted)
+    monkeypatch.setattr(engine, "fill_cascade", interrupted)
     with pytest.raises(KeyboardInterrupt):
         en.predict("soft", TEST, cascade="exact", progress=False)
     again = en.predict("soft", TEST, cascade="exact", progress=False)

@@ -239,7 +239,7 @@ def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[...,
     costs = tmp_path / "costs.csv"
     lines = [",".join([a, *("0" if a == b else "1" for b in classes)]) for a in classes]
     costs.write_text("\n".join([",".join(["class", *classes]), *lines]))
-    assert "mean cost of argmax" in call("decide", "final", "--cost", costs).out
+    assert "mean cost of argmax" in call("decide", "final", "--cost-matrix", costs).out
     wrong = call("decide", "final")
     assert wrong.code == 2
     assert "--abstain" in wrong.err
