@@ -176,3 +176,17 @@ def test_checkpoints_of_0_1_0_predict_the_same_views(call: Callable[..., Called]
     called = call("tta", "test_resnet", "--views", "hflip", "--json")
     assert called.code == 0, called.err
     assert_same_arrays(before, predictions(legacy / "runs/tta"), same_machine(legacy), 1e-5)
+
+
+def test_defaults_that_changed_are_those_of_a_run_that_was_started(call: Callable[..., Called], legacy: Path) -> None:
+    """Weight decay depends on the optimizer now; a run with Adam was started with 0.05."""
+    record = legacy / "runs/cut/config.toml"
+    record.write_text(record.read_text().replace('opt = "adamw"', 'opt = "adam"'))
+    changed = (legacy / "old.toml").read_text() + '\nopt = "adam"\n'
+    (legacy / "adam.toml").write_text(changed)
+    words = [word if word != "old.toml" else "adam.toml" for word in KFOLD]
+    called = call(*words, "--name", "cut", "--seed", "1", "--dry-run")
+    assert called.code == 0, called.err
+    other = call(*words, "--name", "cut", "--seed", "1", "--dry-run", "--weight-decay", "0")
+    assert other.code == 1
+    assert "weight_decay: 0.05 → 0" in other.err

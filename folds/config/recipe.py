@@ -623,8 +623,17 @@ def known_keys() -> tuple[str, ...]:
     return tuple(all_settings())
 
 
+# Settings that had a fixed default and now depend on others, such as the optimizer.
+_FORMER = {"weight_decay": 0.05}
+
+
 def default_of(key: str) -> Any:
-    """Return the default of a setting, by any spelling; None if it has none or is an empty table."""
+    """Return the default of a setting, by any spelling; None if it has none or is an empty table.
+
+    It is also the value of a record that does not have the setting.
+    """
     known = key_of(key)
+    if known in _FORMER:
+        return _FORMER[known]
     default = None if known is None else all_settings()[known].default
     return None if default == {} else default

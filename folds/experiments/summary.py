@@ -199,10 +199,13 @@ def summarize_run(
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
         () if metric == "macro_f1" else _fold_scores(oof[0], oof[1], metric),
-        summarize_refit(
-            run, {str(fold): str(done["checkpoint_sha"]) for fold, done in folds.items()}, runs, per_person, metric
-        ),
+        summarize_refit(run, _checkpoints(folds), runs, per_person, metric),
     )
+
+
+def _checkpoints(folds: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
+    """Return fold → hash of its checkpoint, for the folds that recorded it."""
+    return {str(fold): str(done["checkpoint_sha"]) for fold, done in folds.items() if "checkpoint_sha" in done}
 
 
 def _fold_scores(values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str) -> tuple[float, ...]:

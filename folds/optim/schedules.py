@@ -91,11 +91,12 @@ def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], op
 def _cyclic(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
     """Return the triangular cyclic schedule between 1/`start` and the peak (Smith, 2017).
 
-    A cycle takes about `cycle` epochs: cycles are stretched so that a whole number of them fills the training, which
-    otherwise could end at its peak rate. Each peak is `shrink` times the previous one.
+    A cycle takes about `cycle` epochs: with `whole`, cycles are stretched so that a whole number of them fills the
+    training, which otherwise could end at its peak rate. Each peak is `shrink` times the previous one.
     """
-    low, count = 1 / options["start"], max(1, round(total / max(options["cycle"] * steps, 1.0)))
-    half = max(total / count / 2, 1.0)
+    low, half = 1 / options["start"], max(options["cycle"] * steps / 2, 1.0)
+    if options["whole"]:
+        half = max(total / max(1, round(total / (2 * half))) / 2, 1.0)
     cycle = math.floor(1 + step / (2 * half))
     height = max(0.0, 1 - abs(step / half - 2 * cycle + 1))
     return low + (1 - low) * height * options["shrink"] ** (cycle - 1)
@@ -128,12 +129,12 @@ SCHEDULES: dict[str, _ScheduleType] = {
     "cosine": _ScheduleType(_cosine, {"final": 0.0}),
     "constant": _ScheduleType(_constant),
     "onecycle": _ScheduleType(_onecycle, {"start": 25.0, "rise": 0.3, "end": 1e4}),
-    "cyclic": _ScheduleType(_cyclic, {"start": 10.0, "cycle": 4.0, "shrink": 1.0}),
+    "cyclic": _ScheduleType(_cyclic, {"start": 10.0, "cycle": 4.0, "shrink": 1.0, "whole": 1.0}),
     "step": _ScheduleType(_step, {"every": 5.0, "factor": 0.1}),
     "plateau": _ScheduleType(_plateau, {"patience": 2.0, "factor": 0.1, "least": 1e-4}),
 }
 RISING = ("onecycle", "cyclic")  # they start low, so after a warm-up to the peak the rate would drop at once
-_SHARES = {"final", "rise", "shrink", "factor", "least"}  # from 0 to 1
+_SHARES = {"final", "rise", "shrink", "factor", "least", "whole"}  # from 0 to 1
 
 
 def check_schedule(name: str, options: Mapping[str, Any]) -> None:

@@ -49,6 +49,7 @@ def make_runs(
     small: bool,
     root: Path = Path(),
     check: Callable[[Run], None] = lambda run: None,
+    anew: bool = False,
 ) -> tuple[Run, ...]:
     """Return all runs with unique names; raise if a model cannot be built or its weights cannot be loaded.
 
@@ -58,6 +59,7 @@ def make_runs(
     assignments : the folds of each repeat.
     small : use the small variants of the models (for synthetic data).
     root : folder with ``runs`` and ``checkpoints``.
+    anew : whether existing runs are trained from scratch.
     check : called with each run before any model is built, which may load weights from a network; it may raise.
     """
     runs: list[Run] = []
@@ -90,6 +92,8 @@ def make_runs(
                     None if first == name else first,
                     settings.max_pixels,
                 )
+                if recipe.weight_decay is None and not anew:
+                    run = run.as_started()
                 check(run)
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))

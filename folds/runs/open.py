@@ -22,7 +22,7 @@ from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.splits.assignment import save_folds
 from folds.training.amp import recorded_amp
-from folds.training.job import Job
+from folds.training.job import COURSE, Job
 from folds.training.resolve import trained_labels
 from folds.training.soft_labels import SoftLabels, soft_labels_of
 from folds.utils.csv_table import csv_text
@@ -238,6 +238,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
         folds_sha=run.assignment.sha,
         threads=plan.placement.threads,
+        course=run.recorded_course,
         amp=one.amp,
         save_seconds=plan.execution.save_seconds,
         versions=versions,
@@ -291,6 +292,7 @@ def _record(
         "amp": amp,
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
+        "course": COURSE,
         # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }

@@ -157,7 +157,7 @@ def build_plan(
     # Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or
     # weights of one's own say that the full model is meant.
     small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
-    runs = make_runs(settings, resolved, assignments, small, root, check)
+    runs = make_runs(settings, resolved, assignments, small, root, check, anew=force)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:

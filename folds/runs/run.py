@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from folds.images.settings import ImageSettings
 from folds.models.factory import Architecture
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
+from folds.training.job import COURSE
 from folds.utils.files import read_json, remove
 
 # Locations of files do not change the training; contents are compared by hash.
@@ -41,7 +42,7 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs"}
+_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course"}
 # Soft labels are compared by their hash; a blend can be renamed.
 _NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
 _RESOLVED = "resolved "
@@ -177,6 +178,22 @@ class Run:
     def _results(self) -> list[Path]:
         checkpoints = [*sorted((self.checkpoints / self.name).glob("fold*.pt")), self.refit_checkpoint]
         return [oof_file(self.runs, self.name), *fold_files(self.runs, self.name).values(), *checkpoints]
+
+    @property
+    def recorded_course(self) -> int:
+        """Return the version of the course of the learning rate that the run was started with; see `COURSE`."""
+        path = self.folder / "config.toml"
+        return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
+
+    def as_started(self) -> Run:
+        """Return the run with the settings whose defaults were others when it was started."""
+        path = self.folder / "config.toml"
+        if not path.exists() or self.recorded_course >= COURSE:
+            return self
+        decay = read_record(path).get("weight_decay")
+        if type(decay) not in (int, float):
+            return self
+        return replace(self, recipe=replace(self.recipe, weight_decay=float(decay)))
 
     def check_same_settings(self, record: str) -> None:
         """Raise EnsembleError if the run was started with different settings, data or folds.

@@ -147,10 +147,12 @@ class FoldContext:
     @property
     def schedule(self) -> Schedule:
         """Return the learning-rate schedule."""
-        recipe = self.recipe
-        return Schedule(
-            recipe.schedule, recipe.epochs, self.steps, recipe.warmup or 0.0, recipe.schedule_args, recipe.freeze
-        )
+        recipe, options = self.recipe, dict(self.recipe.schedule_args)
+        frozen = recipe.freeze
+        if self.job.course < 2:  # a run that an earlier version started ends as it would have
+            frozen = 0
+            options = ({"whole": 0.0} if recipe.schedule == "cyclic" else {}) | options
+        return Schedule(recipe.schedule, recipe.epochs, self.steps, recipe.warmup or 0.0, options, frozen)
 
     def counts(self) -> list[Tensor]:
         """Return for each head (values,) the images per epoch, all from the training part, on the device."""

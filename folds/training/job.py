@@ -15,6 +15,10 @@ LOCK_SECONDS = 120.0
 REFIT_TEST = "predicted.npy"  # test predictions of a refit, before they are published as test.npy with its sidecar
 
 
+# Version 1 (program 0.1.0): cyclic schedules could end at their peak, and frozen epochs were not followed by a warm-up.
+COURSE = 2
+
+
 @dataclass(frozen=True)
 class Job:
     """The training of one fold of a run, or of one model on all people (a refit).
@@ -32,6 +36,7 @@ class Job:
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
     teacher : what the soft labels are, recorded in the checkpoint.
+    course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     """
 
@@ -61,6 +66,7 @@ class Job:
     soft_labels: str | None = None
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
+    course: int = COURSE
 
     @property
     def part(self) -> str:

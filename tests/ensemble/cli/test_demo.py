@@ -79,7 +79,7 @@ def test_quick_demo_takes_few_people_and_two_folds(
     # The test above walks these; `make package` walks all of it.
     monkeypatch.setattr(demo, "_blends", lambda root, files, added: [])
     monkeypatch.setattr(demo, "_views", lambda root, force: [])
-    monkeypatch.setattr(demo, "_auto", lambda root, files: ([], ""))
+    monkeypatch.setattr(demo, "_auto", lambda root, files: ([], "", ""))
     called = call("demo", "--quick", "--json")
     assert called.code == 0, called.err
     assert [line["name"] for line in json.loads(called.out)["lines"]] == ["swin", "resnet18"]

@@ -74,6 +74,7 @@ def test_a_gpu_of_a_cluster_decides_the_number_format_itself() -> None:
 
 def test_gpus_have_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     assert plan_devices(5).devices == ("cuda:0", "cuda:1")
     assert plan_devices(5).threads == 4
     assert plan_devices(1).devices == ("cuda:0",)

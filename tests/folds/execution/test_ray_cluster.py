@@ -287,8 +287,8 @@ def test_two_jobs_share_a_gpu_when_a_machine_with_one_joins(
         import torch
 
         from folds.execution.ray_task import run_task
-        from folds.models.precision import resolve_amp
         from folds.training import trainer as training
+        from folds.training.amp import decide_amp
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:
             report({"event": "note", "text": "on it"})
@@ -301,7 +301,8 @@ def test_two_jobs_share_a_gpu_when_a_machine_with_one_joins(
             return {
                 "device": job.device,
                 "given": given,
-                "amp": resolve_amp(job.amp, job.device)[0],
+                "amp": decide_amp(job),
+                "process": os.getpid(),
                 "together": together,
             }
 
@@ -326,6 +327,7 @@ def test_two_jobs_share_a_gpu_when_a_machine_with_one_joins(
     assert errors(outcomes) == []
     expected = {"device": "cuda", "given": "0", "amp": "bf16", "together": True}
     assert [{key: (outcome.result or {})[key] for key in expected} for outcome in outcomes] == [expected] * 2
+    assert len({(outcome.result or {})["process"] for outcome in outcomes}) == 2
     assert logged.notes == [
         "no machine of the cluster has a GPU; waiting for one for up to 10 min",
         "on it",

@@ -130,3 +130,10 @@ def test_the_rate_rises_anew_after_frozen_epochs() -> None:
         assert frozen.share(step) == pytest.approx(bare.share(step) * rise)
     # Schedules that begin low have no warm-up of their own, but the body begins in their middle.
     assert Schedule("onecycle", 8, 10, frozen=2).share(20) < Schedule("onecycle", 8, 10).share(20) / 10
+
+
+def test_cycles_are_not_stretched_if_that_is_asked_for() -> None:
+    stretched, plain = (
+        Schedule("cyclic", epochs=10, steps=20, options={"cycle": 4, "whole": whole}) for whole in (1, 0)
+    )
+    assert plain.share(199) > 0.9 > 0.2 > stretched.share(199)
