@@ -7,6 +7,7 @@ order. It is decompressed only as far as these shapes say, and cannot run code.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from folds.utils.schema import FieldType, integer, list_of, validate_fields
 FILE = "blend.npy.gz"
 _HINT = "blend again to write both files anew"
 _LEVEL = 1  # most coefficients of many classes are 0; the other numbers hardly get shorter
+_MARGIN = 64 << 10  # bytes of a gzip header and of blocks that do not get shorter
+_DIMENSIONS = 3
 _APART = {
     "shape": list_of(integer(1, MAX_NUMBERS)),
     "sha": FieldType("a SHA-256 in hex", lambda value: isinstance(value, str) and len(value) == 64),
@@ -49,9 +52,7 @@ def write_coefficients(folder: Path, arrays: Mapping[str, NDArray[np.float64]]) 
 def pack_coefficients(file: IO[bytes], arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """Write the arrays of `Combination.large_arrays` to an open file; equal bytes for equal arrays."""
     with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as stream:  # without a name and a time
-        total = sum(array.size for array in arrays.values())
-        description = {"descr": "<f8", "fortran_order": False, "shape": (total,)}
-        np.lib.format.write_array_header_1_0(stream, description)  # type: ignore[arg-type]
+        stream.write(_header(sum(array.size for array in arrays.values())))
         for array in arrays.values():
             stream.write(np.ascontiguousarray(array, "<f8").data.cast("B"))
 
@@ -91,6 +92,8 @@ def unpack_coefficients(
         return {}
     for name, value in fields.items():
         wrong = validate_fields(dict(value), _APART)
+        if not wrong and len(value["shape"]) > _DIMENSIONS:
+            wrong = [f"expected at most {_DIMENSIONS} numbers in 'shape', found {len(value['shape']):,}"]
         if wrong:
             raise EnsembleError(f"{recipe}: '{name}': {wrong[0]}", hint=_HINT)
     sizes = {name: math.prod(value["shape"]) for name, value in fields.items()}
@@ -108,26 +111,33 @@ def unpack_coefficients(
     return found
 
 
+def _header(total: int) -> bytes:
+    """Return the bytes in front of `total` numbers; a file has exactly these, so nothing in it is parsed."""
+    file = io.BytesIO()
+    description = {"descr": "<f8", "fortran_order": False, "shape": (total,)}
+    np.lib.format.write_array_header_1_0(file, description)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
 def _read(path: Path, total: int, opened: Callable[[], IO[bytes]]) -> NDArray[np.float64]:
     """Return exactly `total` numbers."""
+    header = _header(total)
+    length = len(header) + 8 * total
     try:
-        with opened() as file, gzip.open(file, "rb") as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("it is not an array of numbers")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            if shape != (total,) or dtype != np.dtype("<f8"):
-                raise ValueError(f"expected {total:,} numbers, found {shape} {dtype}")
-            numbers = np.empty(total, "<f8")
-            room, read = numbers.data.cast("B"), 0
-            while read < len(room) and (count := stream.readinto(room[read:])):  # type: ignore[attr-defined]
-                read += count
-            if read < len(room) or stream.read(1):
-                raise ValueError("it does not have the length that it states")
-            return numbers.astype(np.float64, copy=False)
+        with opened() as file:
+            # What is compressed is hardly longer than what it holds, whatever it is.
+            content = file.read(length + length // 8 + _MARGIN + 1)
+        if len(content) > length + length // 8 + _MARGIN:
+            raise ValueError("it is longer than its numbers could be")
+        unpacker = zlib.decompressobj(wbits=31)  # one gzip member
+        numbers = unpacker.decompress(content, length + 1)
+        if len(numbers) != length or not unpacker.eof or unpacker.unused_data or not numbers.startswith(header):
+            raise ValueError(f"expected {total:,} numbers, found something else")
+        return np.frombuffer(numbers, "<f8", total, len(header)).astype(np.float64)
     except FileNotFoundError:
         raise EnsembleError(
             f"{path} is missing: it has coefficients of the blend",
-            hint=f"keep {FILE} beside blend.toml, or blend again",
+            hint=f"keep {FILE} beside its .toml file, or blend again",
         ) from None
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise EnsembleError(f"{path} cannot be read: {error}", hint=_HINT) from None

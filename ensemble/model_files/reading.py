@@ -25,7 +25,7 @@ from folds.utils.toml import MAX_BYTES
 if TYPE_CHECKING:
     import torch
 
-_MAX_COEFFICIENTS = 1 << 30
+_MAX_COEFFICIENTS = 640 << 20
 _ANY = mapping_of(FieldType("anything", lambda value: True))
 _PARTS = {
     "architecture": _ANY,

@@ -429,23 +429,41 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 # Where training programs keep weights, most wanted first: averaged weights score better than the last ones, and a
 # self-supervised teacher is what its authors publish.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
-_LAST = ("weights", "state_dict", "model", "model_state_dict", "net", "student")
+_LAST = ("weights", "state_dict", "model", "model_state_dict", "net", "student", "module", "shadow")
 
 
 def _weights_inside(path: Path, state: Any) -> Any:
     """Return the weights of a file that holds them under a name; log which were chosen if there are several."""
-    for _ in range(3):  # {"checkpoint": …} of programs around programs
-        if not isinstance(state, dict):
-            return state
-        inside = [key for key in (*_AVERAGED, *_LAST) if isinstance(state.get(key), dict) and state[key]]
+    while not _are_weights(state):
+        inside = _places_of_weights(state)
         if not inside:
             return state
         if len(inside) > 1:
             logger.info(f"{path}: the weights under '{inside[0]}' are used, not those under {_quoted(inside[1:])}")
         state = state[inside[0]]
-        if "n_averaged" in state:  # the counter of torch's AveragedModel, beside the names of its model
-            state = {name: value for name, value in state.items() if name != "n_averaged"}
-    return state
+    # The counter of torch's AveragedModel lies beside the names of its model.
+    return {name: value for name, value in state.items() if name != "n_averaged"}
+
+
+def _are_weights(value: Any) -> bool:
+    import torch
+
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(one, torch.Tensor) for key, one in value.items())
+    )
+
+
+def _places_of_weights(state: Any, depth: int = 3) -> list[str]:
+    """Return the names under which a mapping holds weights, most wanted first; some lie in a mapping of a mapping."""
+    if not isinstance(state, dict) or not depth:
+        return []
+    return [
+        key
+        for key in (*_AVERAGED, *_LAST)
+        if _are_weights(state.get(key)) or _places_of_weights(state.get(key), depth - 1)
+    ]
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -94,6 +94,10 @@ class PixelSource:
             return self.resident[torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)]
         return self._gather(rows).to(self.device, non_blocking=True)
 
+    def _take_ordered(self, rows: NDArray[np.integer], order: Tensor) -> Tensor:
+        # Asked at every step, and held by nothing else: a step that ran out of memory gives the images up.
+        return self.take(rows) if self.resident is None else self.resident[order]
+
     def batches(
         self,
         rows: Sequence[NDArray[np.integer]],
@@ -112,10 +116,7 @@ class PixelSource:
         if self.resident is not None and order is not None and change is None:
             start = 0
             for some in rows:
-                # Asked at every step: a step that ran out of memory gives the images up.
-                resident = self.resident
-                yield self.take(some) if resident is None else resident[order[start : start + len(some)]]
-                del resident
+                yield self._take_ordered(some, order[start : start + len(some)])
                 start += len(some)
         elif self.device.type != "cuda":
             for i, some in enumerate(rows):  # no thread: gathering takes about 1% of the model's time
@@ -143,6 +144,13 @@ def copy_in_blocks(values: NDArray[np.uint8], device: torch.device, block_bytes:
 
     A memory-mapped cache copied as a whole would need its size in host memory, once for every process.
     """
+    if device.type == "cuda":  # events belong to the stream of the current device
+        with torch.cuda.device(device):
+            return _copied(values, device, block_bytes)
+    return _copied(values, device, block_bytes)
+
+
+def _copied(values: NDArray[np.uint8], device: torch.device, block_bytes: int) -> Tensor:
     out = torch.empty(values.shape, dtype=torch.uint8, device=device)
     pinned = device.type == "cuda"
     rows = max(1, block_bytes // max(1, values[:1].nbytes))

@@ -41,13 +41,11 @@ class Schedule:
         losses : training losses of the finished epochs, for ``plateau``.
         """
         warmup = self.warmup * self.steps
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
+        share = (step + 1) / (warmup + 1) if step < warmup else self._share(step, warmup, losses)
         rise = (self.warmup or 1.0) * self.steps
         since = step - self.frozen * self.steps
-        if self.frozen and 0 <= since < rise:
-            return (since + 1) / (rise + 1) * self._share(step, warmup, losses)
-        return self._share(step, warmup, losses)
+        # A warm-up that is longer than the frozen epochs is not over yet: the body begins low all the same.
+        return share * (since + 1) / (rise + 1) if self.frozen and 0 <= since < rise else share
 
     def _share(self, step: int, warmup: float, losses: Sequence[float]) -> float:
         schedule_type = SCHEDULES[self.name]

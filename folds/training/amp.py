@@ -43,6 +43,10 @@ def decide_amp(job: Job) -> str:
         os.link(temporary, folder / _FILE)
     except FileExistsError:
         return recorded_amp(folder) or amp
+    except OSError:  # a drive without hard links: of two jobs that decide at once the last one wins
+        if recorded_amp(folder) is None:
+            write_atomic(folder / _FILE, f"{amp}\n")
+        return recorded_amp(folder) or amp
     finally:
         temporary.unlink()
     return amp

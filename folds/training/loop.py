@@ -274,6 +274,7 @@ def _train_step(
     """
     seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model")
     statistics.save()
+    short = False  # whether memory ran out in this step
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(seed)  # for dropout and stochastic depth
@@ -283,10 +284,11 @@ def _train_step(
             break
         except (RuntimeError, ValueError) as error:
             size = state.progress.micro_batch_size or len(inputs)
-            # The smallest parts are too small for a normalization over the batch.
-            single = size == 1 and isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+            # Parts of one image are too small for a normalization over the batch.
+            single = short and isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
             if not (is_out_of_memory(error) or single):
                 raise
+            short, size = True, 1 if single else size
             released = not single and context.pixels.release()
             if not released:
                 state.progress.micro_batch_size = (size + 1) // 2

@@ -68,6 +68,12 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
             return _train(job, report)
     except RuntimeError as error:
+        if "deterministic" in str(error) and job.recipe.get("deterministic"):
+            reason = " ".join(str(error).split())[:200]
+            raise EnsembleError(
+                f"{job.title}: the model needs a kernel that is not deterministic: {reason}",
+                hint="start another run (`name=NEW`) without `deterministic`",
+            ) from None
         if not is_out_of_memory(error):
             raise
         raise EnsembleError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,39 @@ def test_another_file_is_refused(tmp_path: Path, change: object, message: str) -
         read_recipe(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"(" * 9000,  # headers that a parser of literals cannot end
+        b"-" * 9000,
+        b"a" + b".a" * 4000,
+        b"",
+    ],
+)
+def test_a_hostile_header_is_refused_without_being_parsed(tmp_path: Path, content: bytes) -> None:
+    path = written(tmp_path, stacked(60))
+    with gzip.open(tmp_path / FILE, "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(content)) + content + bytes(8 * 7260))
+    with pytest.raises(EnsembleError, match="cannot be read: expected 7,260 numbers"):
+        read_recipe(path)
+
+
+def test_a_file_with_more_than_its_numbers_is_refused(tmp_path: Path) -> None:
+    """Zeros at the end, a second part, or a long name in front would take any time and memory."""
+    path = written(tmp_path, stacked(60))
+    good = (tmp_path / FILE).read_bytes()
+    long_name = io.BytesIO()
+    with gzip.GzipFile("n" * 300_000, "wb", 1, long_name, mtime=0) as file:
+        file.write(gzip.decompress(good))
+    bomb = gzip.compress(gzip.decompress(good) + bytes(50_000_000))
+    for content in (good + bytes(300_000), good + bytes(8), good + good, long_name.getvalue(), bomb):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(EnsembleError, match="cannot be read"):
+            read_recipe(path)
+    (tmp_path / FILE).write_bytes(good)
+    assert read_recipe(path).combination.stacked is not None
+
+
 def test_objects_are_refused_without_being_loaded(tmp_path: Path) -> None:
     path = written(tmp_path, stacked(60))
     with gzip.open(tmp_path / FILE, "wb") as file:
@@ -108,6 +143,8 @@ def test_objects_are_refused_without_being_loaded(tmp_path: Path) -> None:
         ({"shape": [MAX_NUMBERS, 2], "sha": "0" * 64}, "expected at most"),
         ({"shape": [-1], "sha": "0" * 64}, "shape"),
         ({"shape": [5]}, "sha"),
+        ({"shape": [2] * 65 + [5000], "sha": "0" * 64}, "expected at most 3 numbers in 'shape', found 66"),
+        ({"shape": [2] * 200_000, "sha": "0" * 64}, "found 200,000"),
     ],
 )
 def test_a_field_is_bounded_before_the_file_is_opened(tmp_path: Path, field: dict[str, object], message: str) -> None:

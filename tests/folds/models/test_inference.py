@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -236,12 +237,14 @@ def test_images_are_the_same_on_the_device_copied_in_blocks() -> None:
 def test_batches_go_on_when_the_images_on_the_device_are_given_up() -> None:
     values = np.random.default_rng(1).integers(0, 256, (12, 2, 2, 3), dtype=np.uint8)
     pixels = PixelSource(values, "cpu")
-    pixels.resident = torch.from_numpy(values)
+    pixels.resident = torch.from_numpy(values.copy())
     rows = [np.arange(4), np.array([11, 5, 7]), np.arange(8, 12)]
+    held = weakref.ref(pixels.resident)
     found = []
     for batch in pixels.batches(rows, torch.from_numpy(np.concatenate(rows))):
         found.append(batch.numpy())
         assert pixels.release() == (len(found) == 1)
+        assert held() is None  # the memory is free in the step that asked for it
     assert [batch.tolist() for batch in found] == [values[some].tolist() for some in rows]
 
 

@@ -79,6 +79,9 @@ def test_a_checkpoint_of_timms_training_script_is_read(trained, tmp_path, caplog
         lambda w: {"model_ema": {f"module.{k}": v for k, v in w.items()} | {"n_averaged": torch.tensor(5)}},
         lambda w: {"checkpoint": 1, "model": {"state_dict": {f"model._orig_mod.{k}": v for k, v in w.items()}}},
         lambda w: {"state_dict_ema": {}, "state_dict": w},
+        lambda w: {"model": w, "ema": {"decay": 0.99, "updates": 5}},
+        lambda w: {"model": {"x": torch.ones(1)}, "ema": {"module": w, "decay": 0.99}},
+        lambda w: {"state_dict": {"x": torch.ones(1)}, "ema": {"shadow": w}},
     ],
 )
 def test_weights_are_found_where_training_programs_keep_them(trained, wrap, tmp_path):

@@ -137,3 +137,13 @@ def test_cycles_are_not_stretched_if_that_is_asked_for() -> None:
         Schedule("cyclic", epochs=10, steps=20, options={"cycle": 4, "whole": whole}) for whole in (1, 0)
     )
     assert plain.share(199) > 0.9 > 0.2 > stretched.share(199)
+
+
+@pytest.mark.parametrize(("warmup", "frozen"), [(2.0, 1), (3.0, 2), (0.0, 1), (1.0, 3)])
+def test_the_body_begins_low_whatever_the_warm_up(warmup: float, frozen: int) -> None:
+    schedule = Schedule("cosine", epochs=8, steps=10, warmup=warmup, frozen=frozen)
+    body = [schedule.share(step) for step in range(frozen * 10, 80)]
+    assert body[0] < 0.1
+    peak = body.index(max(body))
+    assert body[: peak + 1] == sorted(body[: peak + 1])  # one rise, then the fall of the cosine
+    assert body[peak:] == sorted(body[peak:], reverse=True)

@@ -64,3 +64,15 @@ def test_a_requested_format_and_local_devices_are_not_recorded(tmp_path: Path, g
 def test_a_damaged_record_is_not_followed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "amp.txt").write_bytes(content)
     assert recorded_amp(tmp_path) is None
+
+
+def test_a_drive_without_hard_links_keeps_the_decision_too(
+    tmp_path: Path, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*paths: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(module.os, "link", refused)
+    gpus += ["bf16"]
+    assert [decided(tmp_path) for _ in range(2)] == ["bf16"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["amp.txt"]

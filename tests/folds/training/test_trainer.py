@@ -480,3 +480,18 @@ def test_deterministic_kernels_are_chosen_for_each_job(job: Callable[..., Job]) 
     for wanted in (True, False):
         train_fold(job(f"run-{wanted}", epochs=1, deterministic=wanted))
         assert torch.are_deterministic_algorithms_enabled() == wanted
+
+
+def test_a_kernel_that_is_not_deterministic_is_an_error_with_the_way(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*arguments: Any) -> None:
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set ...")
+
+    monkeypatch.setattr(fitting, "_accumulate_gradients", none)
+    try:
+        with pytest.raises(EnsembleError, match="not deterministic: cumsum_cuda_kernel does not have") as error:
+            train_fold(job(epochs=1, deterministic=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "without `deterministic`" in (error.value.hint or "")
