@@ -157,22 +157,23 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, known: object, mo
 
 
 def _directory_size(file: IO[bytes], length: int) -> int | None:
-    """Return the bytes of the table of contents, as the end of the archive says; None if there is no such end."""
-    tail_length = min(length, 22 + 65_535)
+    """Return the bytes of the table of contents, as the end of the archive says; None if there is no such end.
+
+    An archive of more than 4 GiB has a second end (ZIP64) with a locator that states its place. Versions of `zipfile`
+    differ in whether they read it there or directly before the locator, so the two must be one place.
+    """
+    tail_length = min(length, 56 + 20 + 22 + 65_535)
     file.seek(length - tail_length)
     tail = file.read(tail_length)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
         return None
-    sizes = [struct.unpack_from("<L", tail, at + 12)[0]]
-    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # an archive of more than 4 GiB has a second table
-        place = struct.unpack_from("<Q", tail, at - 12)[0]
-        file.seek(min(place, length))
-        further = file.read(56)
-        if len(further) < 56 or further[:4] != b"PK\x06\x06":
-            return None
-        sizes = [struct.unpack_from("<Q", further, 40)[0]]
-    return int(max(sizes))
+    if at < 20 or tail[at - 20 : at - 16] != b"PK\x06\x07":
+        return int(struct.unpack_from("<L", tail, at + 12)[0])
+    further, place = at - 20 - 56, struct.unpack_from("<Q", tail, at - 12)[0]
+    if further < 0 or tail[further : further + 4] != b"PK\x06\x06" or place != length - tail_length + further:
+        return None
+    return int(struct.unpack_from("<Q", tail, further + 40)[0])
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Path]]:

@@ -18,6 +18,7 @@ from PIL import Image
 from ensemble.model_files.container import open_zip, refused
 
 _MAX_BYTES = 1 << 28
+MAX_IMAGES = 32
 _KINDS = {"images": ("|u1", 4), "probabilities": ("<f4", 2), "members": ("<f4", 2)}
 HEIGHT, WIDTH = 96, 128
 
@@ -89,7 +90,9 @@ def unpack_expected(data: bytes, path: Path, classes: int, columns: int) -> Expe
             raise refused(path, str(error)) from None
     found = Expected(**arrays)
     shapes = (found.probabilities.shape, found.members.shape, found.images.shape[3:])
-    if len(found) < 1 or shapes != ((len(found), classes), (len(found), columns), (3,)):
+    if len(found) > MAX_IMAGES:
+        raise refused(path, f"it has {len(found):,} images, at most {MAX_IMAGES} are read")
+    if len(found) < 1 or 0 in found.images.shape or shapes != ((len(found), classes), (len(found), columns), (3,)):
         raise refused(path, f"its arrays do not belong together, or not to {classes} classes")
     if not (np.isfinite(found.probabilities).all() and np.isfinite(found.members).all()):
         raise refused(path, "its probabilities are not finite")

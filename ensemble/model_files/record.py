@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
+from ensemble.model_files.expected import MAX_IMAGES
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, printable
 from folds.utils.files import sha256_bytes
@@ -34,6 +35,7 @@ from folds.utils.schema import (
 from folds.utils.toml import parse_toml, toml_value
 
 SCHEMA = 1
+MAX_PASSES = 4096  # forward passes per image
 PRECISIONS = ("fp32", "fp16")
 _SHA = FieldType(
     "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
@@ -83,7 +85,7 @@ _TOLERANCE = FieldType(
         isinstance(value, dict) and set(value) == set(_KINDS) and all(NUMBER.holds(v) and v > 0 for v in value.values())
     ),
 )
-_EXPECTED = {"images": integer(1, 1000), "seed": integer(), "tolerance": _TOLERANCE}
+_EXPECTED = {"images": integer(1, MAX_IMAGES), "seed": integer(), "tolerance": _TOLERANCE}
 _RUN = {
     "name": ONE_LINE,
     "target": ONE_LINE,
@@ -347,6 +349,9 @@ def _contradictions(record: ModelRecord) -> list[str]:
     wrong += [f"'ranking' names {shown(name)}, which is not combined" for name in record.ranking if name not in by_name]
     for run in record.runs:
         wrong += _wrong_run(run, by_name, record)
+    passes = sum(len(run.models) * len(run.merge.views) for run in record.runs)
+    if passes > MAX_PASSES:
+        wrong.append(f"its runs need {passes:,} forward passes per image (models × views), at most {MAX_PASSES:,}")
     files = [str(model["file"]) for model in record.models]
     if len(set(files)) < len(files):
         wrong.append("two tables [[model]] have the same file")

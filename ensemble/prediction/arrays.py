@@ -17,7 +17,7 @@ from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, printable
 from folds.images.settings import ImageSettings
 from folds.models.inference import BATCH, PixelSource, predict_logits
 from folds.models.precision import resolve_devices
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Pixels = Mapping[ImageSettings, NDArray[np.uint8]]
 Decode = Callable[[int, ImageSettings], NDArray[np.uint8]]
+_AT_ONCE = 1 << 28  # bytes of the pixels of expected images that are decoded together
+_ONE_IMAGE = 1 << 30  # bytes of one image in all sizes of the models
 COMBINED = 1e-6  # largest difference of a combination of the same numbers
 
 
@@ -180,11 +182,8 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
     ------
     EnsembleError : something differs by more.
     """
-    from folds.images.decode import fit_image
-
     source, n = models.source, len(expected)
-    pixels = models.decoded(range(n), lambda at, settings: fit_image(_image(expected.images[at]), settings))
-    difference = float(np.abs(columns_of(source, models.members(pixels)) - expected.members).max())
+    difference = float(np.abs(_expected_columns(models, expected) - expected.members).max())
     kind = models.amp if models.amp != "off" else "cpu" if models.device == "cpu" else "gpu"
     if not difference <= tolerance[kind]:
         raise EnsembleError(
@@ -203,6 +202,40 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
             hint="another version may have exported it; `verify=False` loads it anyway",
         )
     return max(difference, combined)
+
+
+def _expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.float32]:
+    """Return `columns_of` for the expected images, a bounded number of pixels at a time.
+
+    Raises
+    ------
+    EnsembleError : one image needs too much memory in the sizes of the models, or a model cannot predict it.
+    """
+    from folds.images.decode import fit_image
+
+    folder = models.source.folder
+    one = sum(3 * settings.height * settings.width for settings in models.settings)
+    if one > _ONE_IMAGE:
+        raise EnsembleError(
+            f"{folder} was not loaded: one image has {one:,} bytes in the {len(models.settings)} image sizes of its "
+            f"models, at most {_ONE_IMAGE:,} are used",
+            hint="`verify=False` loads it, if you trust where it came from",
+        )
+
+    def decode(at: int, settings: ImageSettings) -> NDArray[np.uint8]:
+        return fit_image(_image(expected.images[at]), settings)
+
+    size, parts = max(1, _AT_ONCE // one), []
+    try:
+        for start in range(0, len(expected), size):
+            pixels = models.decoded(range(start, min(start + size, len(expected))), decode)
+            parts.append(columns_of(models.source, models.members(pixels)))
+    except (RuntimeError, MemoryError) as error:  # of torch: a size that the model does not take, or no memory left
+        raise EnsembleError(
+            f"{folder} was not loaded: it cannot predict its expected images: {printable(str(error))[:200]}",
+            hint="if memory ran out, try another device; otherwise export it again",
+        ) from error
+    return np.concatenate(parts)
 
 
 def _image(pixels: NDArray[np.uint8]):  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, validate_fields
 
+MAX_VIEWS = 256  # of one run
 MERGES = ("mean", "geometric", "weighted", "classwise", "auto")
 
 
@@ -135,6 +136,8 @@ class Merge:
         )
         if not wrong and (not weights or len({*map(len, weights.values())}) > 1 or min(map(min, weights.values())) < 0):
             wrong = ["'weights' must have one or more views, equally many weights per view, and none below 0"]
+        if len(weights) > MAX_VIEWS:
+            wrong = [f"'weights' has {len(weights):,} views, at most {MAX_VIEWS} are read"]
         if not wrong and not all(0 < sum(of_class) < math.inf for of_class in zip(*weights.values(), strict=True)):
             wrong = ["'weights' of all views together must be a finite number above 0, for each class"]
         if wrong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,15 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from folds.errors import UsageError, unknown_name
+from ensemble.tta.merge import MAX_VIEWS
+from folds.errors import UsageError, printable, unknown_name
 
 logger = logging.getLogger(__name__)
 
 NONE = "none"
+MAX_FACTORS = 8  # of one view
+# Of the sizes between the factors, relative to the image: `scale` alone is 0.5 to 2.
+_SMALLEST, _LARGEST = 0.25, 2.0
 Step = Callable[[Tensor], Tensor]
 Alternative = tuple[str, Step | None]  # name and transform; None for the identity
 
@@ -63,11 +68,16 @@ def parse_views(text: str) -> tuple[View, ...]:
 
     Raises
     ------
-    UsageError : an unknown factor (with close matches), or a value that is missing or out of range.
+    UsageError : an unknown factor (with close matches), a value that is missing or out of range, or too many factors
+        or views.
     """
     views = [View(NONE)]
     for term in _terms(text):
-        choices = [list(_factor(factor.strip())) for factor in term.split("*")]
+        factors = term.split("*")
+        _check_factors(factors)
+        choices = [list(_factor(factor.strip())) for factor in factors]
+        if len(views) + math.prod(map(len, choices)) > MAX_VIEWS:
+            raise UsageError(f"`views` are more than {MAX_VIEWS}", hint="fewer factors or values: `views=d4`")
         for combination in itertools.product(*choices):
             views.append(_product(combination))
     return tuple(views)
@@ -78,10 +88,12 @@ def view_named(name: str) -> View:
 
     Raises
     ------
-    UsageError : there is no such view.
+    UsageError : there is no such view, or it has too many factors or scales the image too much.
     """
     found = []
-    for part in name.split("*"):
+    parts = name.split("*")
+    _check_factors(parts)
+    for part in parts:
         factor = "rot90" if part.startswith("rot") else part.rpartition("-")[0] if part.startswith("fivecrop") else part
         step = next((one for label, one in _factor(factor) if label == part), None)
         if step is None and part != NONE:
@@ -90,9 +102,34 @@ def view_named(name: str) -> View:
     return _product(found)
 
 
+def _check_factors(parts: Sequence[str]) -> None:
+    if len(parts) > MAX_FACTORS:
+        text = printable("*".join(parts))[:100]
+        raise UsageError(
+            f"`views`: '{text}' has {len(parts):,} factors, expected {MAX_FACTORS} or fewer",
+            hint="for example `views=hflip*scale:0.9,1,1.1`",
+        )
+
+
+def _check_scales(parts: Sequence[str]) -> None:
+    """Raise UsageError if the scales of a view, one after another, make the image too large or too small."""
+    size = 1.0
+    for part in parts:
+        size *= float(part.partition(":")[2]) if part.startswith("scale:") else 1.0
+        if not _SMALLEST * 0.999 <= size <= _LARGEST * 1.001:
+            raise UsageError(
+                f"`views`: the scales of {'*'.join(parts)} multiply to {size:g}, "
+                f"expected {_SMALLEST:g} to {_LARGEST:g}",
+                hint="one `scale` per view is enough: `views=scale:1.2`",
+            )
+
+
 def _product(factors: Sequence[tuple[str, Step | None]]) -> View:
     chosen = [(name, step) for name, step in factors if step is not None]
-    changed = any(_changes_values(part.partition(":")[0]) for name, _ in chosen for part in name.split("*"))
+    parts = [part for name, _ in chosen for part in name.split("*")]
+    _check_factors(parts)
+    _check_scales(parts)
+    changed = any(_changes_values(part.partition(":")[0]) for part in parts)
     return View("*".join(name for name, _ in chosen) or NONE, tuple(step for _, step in chosen), not changed)
 
 

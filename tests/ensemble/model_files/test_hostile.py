@@ -19,6 +19,8 @@ import pytest
 import ensemble as en
 from ensemble.model_files import container, expected, weights
 from ensemble.model_files.reading import read_model
+from ensemble.prediction import arrays
+from ensemble.tta.merge import MAX_VIEWS
 from folds.errors import EnsembleError
 from folds.utils.files import sha256_bytes
 from tests.conftest import Called, made_once
@@ -306,6 +308,95 @@ ARRAYS = ("images.npy", "probabilities.npy", "members.npy")
 def test_expected_arrays_are_bounded(model: Path, content: bytes, wanted: str) -> None:
     put(model, "expected.npz", content)
     refused(model, wanted)
+
+
+def expected_npz(images: np.ndarray, members: int) -> bytes:
+    n, even = len(images), np.float32(1 / 18)
+    answers = (np.full((n, 18), even), np.full((n, 18 * members), even))
+    return expected.pack_expected(expected.Expected(images, *answers))
+
+
+def test_many_tiny_expected_images_are_refused(model: Path) -> None:
+    count = expected.MAX_IMAGES + 1
+    put(model, "expected.npz", expected_npz(np.zeros((count, 1, 1, 3), np.uint8), 3))
+    refused(model, "it has 33 images, at most 32 are read")
+    change(model, r"^images = \d+\nseed", f"images = {count}\nseed")
+    refused(model, "'images' is 33, expected a whole number from 1 to 32")
+
+
+def test_expected_images_are_decoded_a_few_at_a_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    members = arrays.LoadedModels.members
+
+    def counted(self: arrays.LoadedModels, pixels: arrays.Pixels) -> dict[str, np.ndarray]:
+        sizes.extend(map(len, pixels.values()))
+        return members(self, pixels)
+
+    monkeypatch.setattr(arrays.LoadedModels, "members", counted)
+    monkeypatch.setattr(arrays, "_AT_ONCE", 2 * 3 * 32 * 32)
+    whole = read_model(model).expected
+    assert en.load(model).difference <= 1e-4  # type: ignore[operator]
+    assert sum(sizes) == len(whole) == 3
+    assert max(sizes) == 2
+    monkeypatch.setattr(arrays, "_ONE_IMAGE", 3 * 32 * 32 - 1)
+    refused(model, "one image has 3,072 bytes in the 1 image sizes of its models, at most 3,071")
+
+
+def test_a_model_that_runs_out_of_memory_is_one_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise RuntimeError("not enough memory: you tried to allocate 51539607552 bytes")
+
+    monkeypatch.setattr(arrays.LoadedModels, "members", full)
+    refused(model, "it cannot predict its expected images: not enough memory")
+
+
+@pytest.mark.parametrize(
+    ("views", "wanted"),
+    [
+        (["*".join(["scale:2"] * 2)], r"scales of scale:2\*scale:2 multiply to 4, expected 0.25 to 2"),
+        (["scale:0.5*scale:0.5*scale:0.5*scale:2"], "multiply to 0.125"),
+        (["*".join(["hflip"] * 9)], "has 9 factors, expected 8 or fewer"),
+        (["*".join(["scale:2"] * 100_000)], "has 100,000 factors"),
+        ([f"add:0.{i:04d}1" for i in range(MAX_VIEWS + 1)], "has 257 views, at most 256 are read"),
+    ],
+)
+def test_views_are_bounded(model: Path, views: list[str], wanted: str) -> None:
+    weights_of = ", ".join(f'"{view}" = 1.0' for view in views)
+    change(model, "^merge = .*$", f'merge = {{"how" = "mean", "weights" = {{{weights_of}}}}}')
+    refused(model, wanted)
+
+
+def test_passes_of_all_runs_together_are_bounded(model: Path) -> None:
+    """Runs that repeat the same models cost nothing in the file, and time for every image."""
+    text = (model / "model.toml").read_text()
+    start, end = text.index("[[run]]"), text.index("[[model]]")
+    run = text[start:end]
+    assert "models = [0, 1, 2]" in run
+    copies = "".join(run.replace('name = "test_resnet"', f'name = "copy{i}"') for i in range(1366))
+    (model / "model.toml").write_text(signed(text[:end] + copies + text[end:]))
+    refused(model, r"need 4,101 forward passes per image \(models × views\), at most 4,096")
+
+
+def zip64(size: int, between: bytes = b"", moved: int = 0) -> bytes:
+    """The end of an archive with a second record, `between` the record and its locator, and the place it states."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 0, 0, size, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, moved, 1)
+    return record + between + locator + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_second_end_is_read_only_where_zipfile_reads_it(archive: Path) -> None:
+    archive.write_bytes(zip64(5 << 20))
+    refused(archive, "table of contents has 5,242,880 bytes")
+    # The locator names a small record; `zipfile` reads the large one before the locator.
+    small = zip64(0)[:56]
+    archive.write_bytes(small + zip64(5 << 20, moved=0))
+    refused(archive, "is not a zip archive")
+    archive.write_bytes(zip64(5 << 20, between=small))
+    refused(archive, "is not a zip archive")
+    # A comment as long as possible moves the record out of the last 64 KiB.
+    end = zip64(5 << 20)
+    archive.write_bytes(end[:-2] + struct.pack("<H", 65_535) + bytes(65_535))
+    refused(archive, "table of contents has 5,242,880 bytes")
 
 
 def rewritten(archive: Path, change: Callable[[zipfile.ZipFile, dict[str, bytes]], None]) -> None:

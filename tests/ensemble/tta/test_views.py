@@ -235,3 +235,27 @@ def test_skipped_duplicates_are_listed_with_their_equal(caplog: pytest.LogCaptur
     assert caplog.messages == [
         "duplicate views skipped, equal to another view at 48×32 px: scale:1.02 (as none), vflip (as hflip*rot180)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("scale:2*scale:1.1", "multiply to 2.2, expected 0.25 to 2"),
+        ("scale:0.5*scale:0.5*scale:0.9", "multiply to 0.225"),
+        ("*".join(["hflip"] * 9), "9 factors"),
+        ("*".join(["tencrop:0.9"] * 8), "more than 256"),
+        ("*".join(["d4"] * 3 + ["hflip"] * 5), "more than 256"),
+    ],
+)
+def test_the_cost_of_views_is_bounded(text: str, wanted: str) -> None:
+    with pytest.raises(UsageError, match=wanted):
+        parse_views(text)
+    if "d4" not in text and "tencrop" not in text:
+        with pytest.raises(UsageError, match=wanted):
+            view_named(text)
+
+
+def test_views_within_the_bounds_are_read_by_their_names() -> None:
+    for text in ("hflip*rot90*scale:0.7*scale:0.7*hshift:0.1*multiply:0.9", "scale:2,0.5", "scale:0.5*scale:2", "d4"):
+        for view in parse_views(text):
+            assert view_named(view.name).name == view.name
