@@ -30,7 +30,7 @@ def check_combination(combination: Combination) -> None:
     if METHODS[combination.pool].needs_all_rows and combination.stacked is None:
         raise UsageError(
             f"a cascade decides each image by itself, but {combination.pool} voting compares the images of a table",
-            hint="blend with another `method`, or predict without `cascade`",
+            hint="blend with another `method`, or use all models (no cascade)",
         )
 
 

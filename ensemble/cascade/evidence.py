@@ -93,7 +93,7 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
     if absent:
         raise EnsembleError(
             f"a cascade is fitted to the predictions that {folder.name} was made of; {absent[0]} does not exist",
-            hint="predict without `cascade`",
+            hint="use all models (no cascade)",
         )
     return BlendFiles(paths, {root / path: sha for path, sha in inputs}, request, True)
 
@@ -109,7 +109,7 @@ def files_of_run(run: str, root: Path, metric: str) -> BlendFiles:
     oof = oof_file(folder, run)
     if not oof.is_file():
         raise EnsembleError(
-            f"a cascade is fitted to out-of-fold predictions; {oof} does not exist", hint="predict without `cascade`"
+            f"a cascade is fitted to out-of-fold predictions; {oof} does not exist", hint="use all models (no cascade)"
         )
     return BlendFiles((oof, *fold_files(folder, run).values()), {}, BlendConfig("soft", metric=metric), False)
 
@@ -146,7 +146,7 @@ def load_evidence(
     if oof is None or truth is None:
         raise EnsembleError(
             "a cascade is fitted to out-of-fold predictions with labels, and there are none",
-            hint="predict without `cascade`",
+            hint="use all models (no cascade)",
         )
     rows = np.flatnonzero(truth.labels >= 0)
     oof, truth = oof.take(rows), truth.take(rows)
@@ -176,7 +176,7 @@ def _parts(
     if len(np.unique(parts)) < MIN_FOLDS:
         raise EnsembleError(
             f"a cascade is scored by nested cross-validation, which needs {MIN_FOLDS} or more outer folds",
-            hint="predict without `cascade`, or with `cascade=exact`",
+            hint="without a cascade, or with `cascade=exact`, no such score is needed",
         )
     if not files.is_blend or not files.request.is_fitted:
         return parts, {}

@@ -123,7 +123,7 @@ def fit_cascade(
         raise UsageError(f"`cascade={tolerance:g}`: expected a loss of the score from 0 to 1, or exact")
     total = sum(one.folds * one.views for one in evidence.runs if one.name in used_runs(combination))
     if total < 2:
-        raise UsageError("a cascade needs two or more forward passes per image", hint="predict without `cascade`")
+        raise UsageError("a cascade needs two or more forward passes per image", hint="use all models (no cascade)")
     procedure = _Procedure(evidence, combination, parts, metric, costs, tuple(ranking), total)
     closest: CascadeScore | None = None
     for stricter, raised in () if tolerance is None else dict.fromkeys(((tolerance, 0.0), *_STRICTER)):

@@ -39,7 +39,7 @@ def read_costs(costs: str | Path | Mapping[str, Mapping[str, float]], classes: S
     ------
     EnsembleError : the file cannot be read, a class is unknown or missing, or a cost is not a number from 0 on.
     """
-    source = "`cost`" if isinstance(costs, Mapping) else f"`cost={costs}`"
+    source = "`cost_matrix`" if isinstance(costs, Mapping) else f"`cost_matrix={costs}`"
     table = costs if isinstance(costs, Mapping) else _read(Path(costs), source)
     if not _FORM.holds(table):
         raise UsageError(f"{source}: expected true class → decision → number, found {shown(table)}")

@@ -70,7 +70,8 @@ class Decision:
         persons : (n,) the person of each row, if known. If the rules are for people, the rows of a person are averaged,
             and the result has one row per person, in the order of the names.
         ids : (n,) the id of each row, from which the random part of the scores ``aps`` and ``raps`` is derived: the
-            same image gets the same set. By default the number of the row.
+            same id gets the same set. `ensemble.predict`, exported models and the server give the hash of the image's
+            content (of rows for people, the person). By default the number of the row.
 
         Raises
         ------

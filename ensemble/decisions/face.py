@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
 from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
-from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions
-from ensemble.decisions.record import DecisionSource
-from ensemble.decisions.report import DecisionReport
+from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
+from ensemble.decisions.record import STUDENT, DecisionSource
+from ensemble.decisions.report import DecisionReport, optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import records_of
 from ensemble.decisions.sets import (
@@ -165,7 +166,14 @@ def _rows(
         given = next((name for name, value in of_arrays.items() if value is not None), None)
         if given is not None:
             raise UsageError(f"`{given}` is for arrays; predictions of a run or a blend have it", hint="leave it out")
-        return rows_of_predictions(*named_source, per_person)
+        rows, source = rows_of_predictions(*named_source, per_person)
+        if isinstance(predictions, Predictions) or named_source[2] == "file":
+            return rows, source
+        runs = root / "runs"
+        if named_source[2] == "blend" and source.basis != STUDENT:
+            members = [one.sidecar.teacher for one in getattr(predictions, "members", ()) if one.sidecar is not None]
+            source = replace(source, basis=STUDENT) if any(members) else source
+        return rows, with_selection(source, runs, runs_of(*named_source[1:], runs))
     if y is None:
         raise UsageError("rules are fitted to probabilities with their true classes", hint="decide(proba, y=y)")
     return rows_of_arrays(predictions, y, groups, fold, ids, classes, per_person)
@@ -254,7 +262,7 @@ def _warnings(
     rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision, parts: Sequence[FittedRules]
 ) -> list[str]:
     """Return what limits the rules, in words; logged as warnings by the commands that do not print the report."""
-    found = []
+    found = [optimism_warning(decision)]
     if not decision.source.persons_known:
         found.append(
             "persons are unknown: every image counts as its own person; if people have several images, nothing is "

@@ -118,7 +118,8 @@ def nested_decisions(rows: LabeledRows, request: RuleRequest) -> tuple[UnseenDec
     parts = np.unique(rows.parts)
     if len(parts) < 2:
         raise EnsembleError(
-            "decision rules need two people or more, found one", hint="name the person of each image (`groups`)"
+            "decision rules need two people or more, found one",
+            hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
         )
     n, classes = rows.probabilities.shape
     decided, answered = np.zeros(n, np.int64), np.zeros(n, bool)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, UNKNOWN, DecisionSource
+from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, STUDENT, UNKNOWN, DecisionSource
 from ensemble.decisions.rows import LabeledRows
 from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.arrays import as_probabilities, check_same_index, class_codes, column_classes, fold_numbers, names_of
 from folds.metrics.grouping import average_by_person
 from folds.predictions.files import oof_file
+from folds.predictions.optimism import selected_runs
 from folds.predictions.predictions import Predictions, read_predictions
-from folds.utils.files import sha256_bytes
+from folds.utils.files import is_file_safe, read_json, sha256_bytes
 from folds.utils.numeric import factorize
 
 logger = logging.getLogger(__name__)
@@ -102,7 +105,7 @@ def rows_of_predictions(
     code = {one: i for i, one in enumerate(found.classes)}
     codes = np.array([code[one] for one in labels[known].tolist()], dtype=np.int64)
     persons = None if found.persons is None else found.persons[known]
-    return prepare_rows(
+    rows, source = prepare_rows(
         found.probabilities[known],
         codes,
         persons,
@@ -112,6 +115,29 @@ def rows_of_predictions(
         per_person,
         (name, kind),
     )
+    return rows, replace(source, basis=STUDENT if found.metadata.teacher else source.basis)
+
+
+def with_selection(source: DecisionSource, runs: Path, names: Iterable[str]) -> DecisionSource:
+    """Return the source of rules, marked if models of these runs were selected on the people.
+
+    Parameters
+    ----------
+    runs : the folder of the runs.
+    """
+    if source.basis == STUDENT or not selected_runs(runs, names):
+        return source
+    return replace(source, basis=SELECTED)
+
+
+def runs_of(name: str, kind: str, runs: Path) -> list[str]:
+    """Return the run itself, or the runs that a blend in this folder was made of."""
+    if kind != "blend":
+        return [name] if kind == "run" and name else []
+    record = read_json(runs / "blends" / name / "blend.json") if name else None
+    listed = record.get("runs") if isinstance(record, dict) else None
+    found = [one.get("run") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [one for one in found if isinstance(one, str) and is_file_safe(one)]
 
 
 def rows_of_arrays(
@@ -160,7 +186,10 @@ def prepare_rows(
     if len(classes) < 2:
         raise EnsembleError(f"decision rules need two classes or more, found {len(classes)}")
     if persons is None and per_person:
-        raise UsageError("rules for people need the person of each image", hint="name them with `groups`")
+        raise UsageError(
+            "rules for people need the person of each image",
+            hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
+        )
     values = np.asarray(values, np.float64)
     sha = sha256_bytes(values.tobytes() + codes.tobytes() + repr(classes).encode())
     people = factorize(ids if persons is None else persons)[1]

@@ -41,6 +41,8 @@ KINDS = ("thresholds", "ratio", "costs")
 
 
 ONE_MODEL, CROSS_FITTED, SELECTED, UNKNOWN = "one model", "cross-fitted", "selected", "unknown"
+STUDENT = "student"
+BASES = (ONE_MODEL, CROSS_FITTED, SELECTED, STUDENT, UNKNOWN)
 SHOWN, NOT_SHOWN, MISSED = "shown", "not shown", "missed"
 
 
@@ -111,7 +113,8 @@ class DecisionSource:
     people, images : their number.
     persons_known : False if every image counts as its own person, because persons are unknown.
     basis : `ONE_MODEL` that predicted all rows, `CROSS_FITTED` if each fold's model predicted its own,
-        `SELECTED` if one model was selected by its score on these people, or `UNKNOWN`.
+        `SELECTED` if a model was selected by its score on these people, `STUDENT` if a model learned predictions of
+        models that have seen these people, or `UNKNOWN`.
     """
 
     name: str = ""
@@ -164,7 +167,7 @@ _SOURCE = {
     "sha": _TEXT,
     "people": integer(0),
     "images": integer(0),
-    "basis": one_of(ONE_MODEL, CROSS_FITTED, SELECTED, UNKNOWN),
+    "basis": one_of(*BASES),
     "persons_known": BOOL,
 }
 _FIELDS = {

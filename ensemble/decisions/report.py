@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ensemble.decisions.abstention import CurvePoint
 from ensemble.decisions.costs import ABSTAIN
 from ensemble.decisions.decision import Decision
-from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, UNKNOWN, MeasuredValue
+from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, STUDENT, UNKNOWN, MeasuredValue
 from ensemble.decisions.sets import EVERYTHING
 from folds.utils.display import Displayed, Table
 
@@ -23,7 +23,10 @@ _MAX_NAME = 40
 _BASIS = {
     ONE_MODEL: "one model predicted all of these people: for it, guarantees hold as stated",
     CROSS_FITTED: "each fold's model predicted its own people: for the mean of the models, guarantees are approximate",
-    SELECTED: "the model was selected by its score on these people: guarantees are approximate",
+    SELECTED: "a model was selected by its score on these people, so its predictions of them are optimistic: "
+    "guarantees are approximate",
+    STUDENT: "a model learned the predictions of models that have seen these people (docs/distill.md), so its "
+    "predictions of them are optimistic: nothing is guaranteed for other people",
     UNKNOWN: "guarantees hold for one model that predicted all rows and was trained on none of these people",
 }
 
@@ -171,7 +174,16 @@ def _label_lines(decision: Decision) -> list[str]:
 def guarantee_lines(decision: Decision) -> list[str]:
     """Return what is guaranteed and what is only measured, one line per rule."""
     lines = [record.guarantee for record in decision.records.values() if record.guarantee]
-    return [*lines, _BASIS[decision.source.basis]] if lines else []
+    basis = decision.source.basis
+    return [*lines, _BASIS[basis]] if lines or basis in (SELECTED, STUDENT) else []
+
+
+def optimism_warning(decision: Decision) -> str:
+    """Return that the rules are fitted to optimistic predictions, and why; "" if they are not."""
+    basis = decision.source.basis
+    if basis not in (SELECTED, STUDENT):
+        return ""
+    return f"the rules and their scores are made of out-of-fold predictions that are optimistic: {_BASIS[basis]}"
 
 
 def _listed(texts: list[str]) -> str:

@@ -37,6 +37,11 @@ class SetRule:
     score: str
     limits: tuple[float, ...]
 
+    @property
+    def is_random(self) -> bool:
+        """Return whether the score has a random part, which `contains` takes."""
+        return self.score != LAC
+
     def contains(self, probabilities: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return (n, classes) whether each class is in the set.
 

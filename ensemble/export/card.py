@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ensemble.model_files.record import ModelRecord
+from ensemble.decisions.decision import Decision
+from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
+from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
 
 _MOST_CLASSES = 200
@@ -24,7 +26,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "",
         f"Classifies images into {len(record.classes)} classes ({_text(record.target)}). It is a {record.kind} of "
         f"{len(record.runs)} run{'s' * (len(record.runs) > 1)} with {folds} model{'s' * (folds > 1)}, trained on "
-        f"{trained}, and was exported by {_text(record.program)}.",
+        f"{trained}, and was exported by {_text(record.program)}. {_predicts_with(record)}",
         "",
         "## Score",
         "",
@@ -42,6 +44,8 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "`ensemble predict model/ images/ --csv answers.csv` writes a CSV.",
         "",
         *([onnx_note, ""] if onnx_note else []),
+        *_decision_lines(record),
+        *_cascade_lines(record),
         "## Models",
         "",
         *_model_table(record),
@@ -93,12 +97,76 @@ def _score_lines(record: ModelRecord) -> list[str]:
     if not lines:
         return ["Unknown: no predictions with labels were found when the model was exported.", ""]
     if record.score:
-        lines += [
-            "Out-of-fold predictions are made by models that were not trained on the person. New images get the mean "
-            "of the models of all folds, which this score does not describe exactly.",
-            "",
-        ]
+        lines += [_score_note(record), ""]
     return lines
+
+
+def _score_note(record: ModelRecord) -> str:
+    """Return whether the score is that of these models."""
+    if record.refit:
+        return (
+            "Out-of-fold predictions are made by models of folds, which were not trained on the person. The models "
+            "here were trained on all people by the same procedure: the score is that of the procedure, and these "
+            "models themselves were never tested on other people."
+        )
+    if max((len(run.models) for run in record.runs), default=0) <= 1:
+        return "The score is that of this one model on the people of its fold, on whom it was not trained."
+    return (
+        "Out-of-fold predictions are made by models that were not trained on the person. New images get the mean "
+        "of the models of the folds, which this score does not describe exactly."
+    )
+
+
+def _predicts_with(record: ModelRecord) -> str:
+    """Return what predicts a new image."""
+    of_run = max((len(run.models) for run in record.runs), default=0)
+    one = len(record.models) == 1
+    if record.refit:
+        return "The model was trained on all people." if one else "Each run has one model, trained on all people."
+    if of_run <= 1:
+        return "It is one checkpoint, of one fold." if one else "Each run has one checkpoint, of one fold."
+    return "The prediction of a run is the mean of the models of its folds."
+
+
+def _decision_lines(record: ModelRecord) -> list[str]:
+    """Return the section about decision rules: what they are, what they aim at, and their nested scores."""
+    if DECISION not in record.extras:
+        return []
+    decision = Decision.from_json(record.extras[DECISION], record.classes, f"[{DECISION}]")
+    scores = [score for rule in decision.records.values() for score in rule.scores]
+    lines = ["## Decision rules", "", *(f"- {_text(line)}" for line in rule_lines(decision))]
+    lines += [f"- {_text(line)}" for line in guarantee_lines(decision)]
+    lines += ["", f"The rules are for one row per {decision.unit}. "]
+    if not scores:
+        return [*lines[:-1], f"{lines[-1]}Nothing is known about their result on other people.", ""]
+    people = f" ({decision.source.people:,} people)" if decision.source.people else ""
+    lines[-1] += f"On people who were not used to fit them{people}, nested, with 95% CIs over people:"
+    return [*lines, "", *(f"- {_text(line.strip())}" for line in score_lines(scores)), ""]
+
+
+def _cascade_lines(record: ModelRecord) -> list[str]:
+    """Return the section about the cascade: its order, and what it may lose."""
+    table = record.extras.get(CASCADE)
+    if table is None:
+        return []
+    lines = ["## Cascade", "", "Models that an image does not need are skipped, in this order:", ""]
+    for at, step in enumerate(table.get("steps") or (), start=1):
+        views = ", ".join(f"{name} ({count} view{'s' * (count > 1)})" for name, count in step["views"].items())
+        lines.append(
+            f"{at}. {_text(views)}, {step['folds']} fold{'s' * (step['folds'] > 1)} each; an image is decided if all "
+            f"folds name the same class and it leads by {step['threshold']:.4g}"
+        )
+    if not table.get("steps"):
+        costs = sorted(table.get("costs", {}).items(), key=lambda one: (one[1], one[0]))
+        lines.append(f"1. runs by the cost of a pass: {_text(', '.join(name for name, _ in costs)) or 'one run'}")
+    tolerance = table.get("tolerance")
+    loss = (
+        "Only models that can no longer change the decision are skipped: no decision changes, probabilities do."
+        if tolerance is None
+        else f"The allowed loss of the nested {_text(table.get('metric'))} is {tolerance:g}; the score above is that "
+        "of all models."
+    )
+    return [*lines, "", loss, ""]
 
 
 def _class_table(record: ModelRecord) -> list[str]:

@@ -76,7 +76,11 @@ class ExportedModel(Displayed):
             "bytes": self.bytes,
             "precision": record.precision,
             "half_difference": record.half_difference,
+            "refit": record.refit,
             "score": dict(record.score) or None,
+            "test_score": dict(record.test_score) or None,
+            "decision": record.extras.get(DECISION),
+            "cascade": record.extras.get(CASCADE),
             "trained": dict(record.trained),
             "onnx": self.onnx,
         }
@@ -92,6 +96,7 @@ class ExportedModel(Displayed):
             rows.append([score["metric"], f"{score['score']:.3f}{ends}"])
         notes = list(self._additions())
         notes += [f"score: {record.score['basis']}"] if record.score else ["score: not known"]
+        notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
         if record.half_difference is not None:
             notes.append(
                 f"fp16 weights change probabilities of the synthetic images by at most {record.half_difference:.1e}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.prediction.inputs import content_ids
 from folds.data.image_folder import is_image
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
@@ -18,6 +19,7 @@ from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image, fit_image
 from folds.images.settings import ImageSettings
 from folds.utils.arguments import described
+from folds.utils.files import sha256_bytes
 from folds.utils.parallel import cpu_count, map_threads
 
 if TYPE_CHECKING:
@@ -38,11 +40,13 @@ class ImageList:
     ids : one per image: its path, or its number.
     openers : functions (settings) → uint8 (height, width, 3).
     names : of the images in errors; () for their ids.
+    contents : functions that return a hash of the content of an image.
     """
 
     ids: tuple[str, ...]
     openers: tuple[Callable[[ImageSettings], NDArray[np.uint8]], ...]
     names: tuple[str, ...] = ()
+    contents: tuple[Callable[[], str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,7 +80,8 @@ def images_of_table(table: SampleTable) -> ImageList:
     """Return the images of a table, with its ids."""
     paths = list(table.paths or ())
     openers = tuple(_opener(at, path) for at, path in enumerate(paths))
-    return ImageList(tuple(table.ids.tolist()), openers, tuple(map(str, paths)))
+    contents = tuple(_content(path) for path in paths)
+    return ImageList(tuple(table.ids.tolist()), openers, tuple(map(str, paths)), contents)
 
 
 def images_of(images: Any) -> ImageList | SampleTable | Path:
@@ -112,8 +117,25 @@ def _list(images: list[Any]) -> ImageList:
         raise UsageError("expected one image or more, found none", hint=f"`images` are {EXPECTED}")
     openers = tuple(_opener(at, one) for at, one in enumerate(images))
     return ImageList(
-        tuple(str(one) if isinstance(one, str | Path) else str(at) for at, one in enumerate(images)), openers
+        tuple(str(one) if isinstance(one, str | Path) else str(at) for at, one in enumerate(images)),
+        openers,
+        contents=tuple(map(_content, images)),
     )
+
+
+def _content(image: Any) -> Callable[[], str]:
+    """Return a function that hashes an image: the bytes of its file, or the mode, size and pixels of one in memory."""
+    if isinstance(image, str | Path):
+        return lambda: content_ids([Path(image)])[0]
+    if isinstance(image, bytes | bytearray):
+        return lambda: sha256_bytes(bytes(image))
+
+    def of_pixels() -> str:
+        picture = image if _is_pil(image) else _of_array(0, image)
+        header = f"{picture.mode} {picture.size} {picture.getpalette()} ".encode()
+        return sha256_bytes(header + picture.tobytes())
+
+    return of_pixels
 
 
 def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]:

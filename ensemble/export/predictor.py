@@ -88,7 +88,7 @@ class Predictor(Displayed):
         UsageError : the images are of another type or shape, or the combination needs more than one.
         EnsembleError : images cannot be read, all of them in one error.
         """
-        return self._predicted(images)[0]
+        return self._predicted(images, drawn=False)[0]
 
     @property
     def decision(self) -> Decision | None:
@@ -110,8 +110,8 @@ class Predictor(Displayed):
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
-        values, ids = self._predicted(images)
-        return self.decision.apply(values, persons, ids)
+        values, _, drawn = self._predicted(images)
+        return self.decision.apply(values, persons, drawn)
 
     def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[np.str_]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
@@ -129,8 +129,8 @@ class Predictor(Displayed):
         UsageError : a threshold is not above 0 and at most 1, or not of a class.
         """
         limits = self._thresholds(threshold)
-        values, ids = self._predicted(images)
-        return self._labels(values, ids, limits)
+        values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
+        return self._labels(values, drawn, limits)
 
     def predict_frame(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
@@ -144,8 +144,8 @@ class Predictor(Displayed):
         import pandas as pd
 
         limits = self._thresholds(threshold)
-        values, ids = self._predicted(images)
-        frame = pd.DataFrame({"id": list(ids), "prediction": self._labels(values, ids, limits)})
+        values, ids, drawn = self._predicted(images, drawn=False)
+        frame = pd.DataFrame({"id": list(ids), "prediction": self._labels(values, drawn, limits)})
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,15 +191,24 @@ class Predictor(Displayed):
             return self.decision.apply(values, ids=ids).labels
         return np.array(self.classes_)[decide(values, limits)]
 
-    def _predicted(self, images: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """Return the probabilities and the ids of images."""
+    def _predicted(
+        self, images: Any, drawn: bool = True
+    ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
+        """Return the probabilities and the ids of images, and what the random part of their sets is derived from.
+
+        Parameters
+        ----------
+        drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
+        """
         given = images_of(images)
         if isinstance(given, Path):
             given = images_table(str(given), self._source)
         if isinstance(given, SampleTable):
             given = images_of_table(given)
         check_source(self._source, len(given))
-        return self._of_list(given), given.ids
+        values, sets = self._of_list(given), None if self.decision is None else self.decision.sets
+        contents = drawn and sets is not None and sets.is_random
+        return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
 
     def _of_list(self, images: ImageList) -> NDArray[np.float32]:
         parts: list[dict[str, NDArray[np.float32]]] = []

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.model_files.reading import read_record
+from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import confusion_counts
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
@@ -44,6 +45,12 @@ def collect(source: PredictionSource, root: Path, metric: str | None = None) -> 
     """
     if source.kind == "model" and source.folder is not None:
         record = read_record(source.folder)
+        if metric is not None and metric != record.score.get("metric"):
+            raise UsageError(
+                f"`metric={metric}`: an exported model has no predictions to score, only the score it states "
+                f"({record.score.get('metric', 'none')})",
+                hint="leave out `metric`, or export the blend or run again where it was trained",
+            )
         return Knowledge(record.score, record.test_score, record.trained)
     fallback = {"images": max((_images(one) for one in source.models), default=0)}
     try:
@@ -53,6 +60,8 @@ def collect(source: PredictionSource, root: Path, metric: str | None = None) -> 
         return Knowledge(trained=fallback)
     named, per_person = metric or recorded[0], recorded[1]
     score = _score(oof, named, per_person, basis) if oof is not None else {}
+    if score and (doubt := optimism(source, root, None if oof is None else oof.metadata.teacher)):
+        score["warning"] = f"{score['warning']}; {doubt}" if score["warning"] else doubt
     tested = _score(test, named, per_person, "test images") if test is not None else {}
     if not score:
         logger.warning(f"no out-of-fold predictions of {source.name} with labels were found: the model gets no score")

@@ -61,11 +61,15 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
     ------
     EnsembleError : the models cannot predict.
     """
+    before = read_record(source.folder) if source.kind == "model" and source.folder is not None else None
+    half = half or (before is not None and before.precision == "fp16")  # the weights stay those of fp16
     files, entries, stored = _weights(source, half)
     expected, difference = _expected(source, stored if half else source, half)
+    if before is not None:
+        difference += before.half_difference or 0.0
     record = ModelRecord(
         name=source.name,
-        kind=source.kind,
+        kind=source.kind if before is None else before.kind,
         program=f"ensemble {__version__}",
         classes=source.classes,
         target=source.target,
@@ -76,6 +80,7 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         ranking=tuple(name for name in source.ranking if name in source.combination.runs),
         precision="fp16" if half else "fp32",
         half_difference=difference if half else None,
+        refit=source.refit,
         score=known.score,
         test_score=known.test_score,
         trained=known.trained,
@@ -105,6 +110,8 @@ def finished(bundle: Bundle, onnx: bytes | None = None, onnx_note: str = "") -> 
     parts = dict(bundle.parts)
     if onnx is not None:
         parts[ONNX] = onnx
+    if onnx_note and bundle.record.extras:
+        onnx_note += " The graph gives probabilities of all models: decision rules and a cascade are not in it."
     parts[CARD] = card_text(bundle.record, onnx_note).encode()
     entries = {name: FileEntry(len(content), sha256_bytes(content)) for name, content in parts.items()}
     record = replace(bundle.record, files=entries)

@@ -205,7 +205,7 @@ def _of_size(path: Path, name: str, size: int, read: object) -> bytes:
 
 
 def _listed() -> str:
-    return f"{RECORD}, {CARD}, {EXPECTED}, {ONNX} and {WEIGHTS}/*.safetensors"
+    return f"{RECORD}, {CARD}, {EXPECTED}, {ONNX}, {COEFFICIENTS} and {WEIGHTS}/*.safetensors"
 
 
 def refused(path: Path, reason: str, hint: str = EXPORT_AGAIN) -> EnsembleError:

@@ -60,6 +60,7 @@ _TOP = {
     "ranking": list_of(ONE_LINE),
     "precision": one_of(*PRECISIONS),
     "half_difference": optional(NUMBER),
+    "refit": optional(BOOL),
     **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
 }
@@ -151,6 +152,7 @@ class ModelRecord:
     ----------
     kind : what was exported: ``checkpoint``, ``run`` or ``blend``.
     program : the version that wrote it.
+    refit : whether the models were trained on all people, so that the score is that of the procedure.
     models : the fields of each fold model, without its weights; ``file`` names them.
     score, test_score : out-of-fold or nested, and on test images: metric, score, low, high, people, …; {} if unknown.
     trained : counts of what the models were trained on.
@@ -172,6 +174,7 @@ class ModelRecord:
     ranking: tuple[str, ...] = ()
     precision: str = "fp32"
     half_difference: float | None = None
+    refit: bool = False
     score: Mapping[str, Any] = field(default_factory=dict)
     test_score: Mapping[str, Any] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
@@ -187,6 +190,7 @@ def to_text(record: ModelRecord) -> str:
         **{"schema": SCHEMA, "program": record.program, "name": record.name, "kind": record.kind},
         **{"target": record.target, "classes": list(record.classes), "class_attributes": record.class_attributes},
         **{"ranking": list(record.ranking), "precision": record.precision, "half_difference": record.half_difference},
+        "refit": record.refit or None,
     }
     lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
     parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record(inline=False))]
@@ -317,6 +321,7 @@ def _record_of(record: Mapping[str, Any], path: Path, sha: str, coefficients: Co
         class_attributes=record.get("class_attributes") or {},
         ranking=tuple(record["ranking"]),
         half_difference=record.get("half_difference"),
+        refit=bool(record.get("refit")),
         score=record.get("score") or {},
         test_score=record.get("test_score") or {},
         trained=record.get("trained") or {},

@@ -189,7 +189,8 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
         raise EnsembleError(
             f"{source.folder} was not loaded: its fold models give probabilities that differ by {difference:.1e} from "
             f"the expected ones (at most {tolerance[kind]:.0e} on {models.device})",
-            hint="the versions of torch or timm may differ in a way that matters; `verify=False` loads it anyway",
+            hint="the versions of torch or timm may differ in a way that matters; in Python, "
+            "ensemble.load(…, verify=False) loads it anyway",
         )
     keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
     places = np.cumsum([0, *(width for _, width in keys)])
@@ -199,7 +200,7 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
         raise EnsembleError(
             f"{source.folder} was not loaded: the combination of its fold models differs by {combined:.1e} from the "
             f"expected one (at most {COMBINED:.0e})",
-            hint="another version may have exported it; `verify=False` loads it anyway",
+            hint="another version may have exported it; in Python, ensemble.load(…, verify=False) loads it anyway",
         )
     return max(difference, combined)
 

@@ -63,7 +63,7 @@ def run_models(source: PredictionSource) -> list[RunModel]:
     if joined:
         raise UsageError(
             f"a cascade cannot skip parts of {joined[0]}, which joins the runs of several attributes",
-            hint="predict without `cascade`, or blend runs that predict the class",
+            hint="use all models (no cascade), or blend runs that predict the class",
         )
     by_name = {run.name: run for run in source.runs}
     found = []
@@ -102,7 +102,7 @@ def load_source_evidence(source: PredictionSource, root: Path, metric: str = "ma
     """Return the predictions that a run or a blend was made of; the errors are those of `fit_source`."""
     runs = run_models(source)
     if source.kind == "checkpoint":
-        raise UsageError("a cascade needs several models, found one checkpoint", hint="predict without `cascade`")
+        raise UsageError("a cascade needs several models, found one checkpoint", hint="use all models (no cascade)")
     if source.kind == "model":
         raise UsageError(
             f"the predictions to which a cascade is fitted are not in the model {source.name}",

@@ -17,6 +17,7 @@ from folds.predictions.files import fold_files, oof_file, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.submission import ID_FORMS
+from folds.utils.files import read_json
 
 if TYPE_CHECKING:
     pass
@@ -57,6 +58,23 @@ def procedure_score(source: PredictionSource, root: Path, metric: str, per_perso
     path = oof_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "oof.npy"
     found = read_predictions(path) if path.is_file() else None
     return None if found is None else score_of(found, metric, per_person)
+
+
+def is_fitted(source: PredictionSource) -> bool:
+    """Return whether the record of a blend says that something was fitted, so that its predictions are nested."""
+    path = None if source.folder is None or source.kind != "blend" else source.folder / "blend.json"
+    record = read_json(path) if path is not None and path.is_file() else None
+    return isinstance(record, dict) and bool(record.get("fitted"))
+
+
+def stated_procedure(source: PredictionSource) -> str:
+    """Return what an exported model of all people says about the score of its procedure; "" if it says nothing."""
+    score = {} if source.folder is None else read_record(source.folder).score
+    if not score:
+        return ""
+    ends = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else ""
+    nested = "nested " if str(score["basis"]).startswith("nested") else ""
+    return f": the score of the procedure is its {nested}out-of-fold {score['metric']} {score['score']:.3f}{ends}"
 
 
 def test_difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.blending.recipe import read_recipe
 from ensemble.cascade.combine import Combiner, used_runs
 from ensemble.cascade.evidence import Loaded
 from ensemble.cascade.fit import FittedCascade
@@ -21,13 +22,14 @@ from ensemble.cascade.predictions import CascadeEvidence, full_blend
 from ensemble.prediction.cascade import fit_loaded, load_source_evidence, parse_tolerance, with_cascade
 from ensemble.prediction.costs_table import ROWS, CostRow, CostTable
 from ensemble.prediction.measure import job_of, part_of, peak_memory, reduced, seconds_per_image
+from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import difference_over_people, interval_over_people
-from folds.predictions.files import LABEL, fold_files, oof_file, read_sidecar
+from folds.predictions.files import ALL, LABEL, fold_files, oof_file, read_sidecar
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -84,6 +86,8 @@ def passes_table(
         "OOF: people not used for training or fitting, one model per run; more folds show only in the test score",
         *fitted.notes,
     ]
+    doubt = optimism(source, root)
+    notes += [f"warning: the scores of {source.name} and its parts are {doubt}"] if doubt else []
     images = images if images is not None or not measure else _unseen_images(source, root)
     if measure and images is None:
         notes.append("time and memory: not measured, there are no test images; name images that no model has seen")
@@ -144,7 +148,7 @@ def _parts(
     for found, name, text in (
         (_refit(scores, used, root), "refit", f"ensemble kfold -c runs/{run.name}/config.toml --fold all --resume"),
         (
-            _replacement(scores, "student", student or _find_student(root, source.name), root),
+            _replacement(scores, "student", student or _find_student(root, source), root),
             "student",
             f"ensemble distill {what}",
         ),
@@ -270,7 +274,8 @@ def _replacement(scores: _Scores, kind: str, run: str | None, root: Path) -> _Pa
         return None
     source, runs = load_source(run, root), root / "runs"
     file = oof_file(runs, run)
-    oof = scores.aligned(read_predictions(file) if file.is_file() else None, scores.evidence.ids)
+    found = read_predictions(file) if file.is_file() else None
+    oof = scores.aligned(found, scores.evidence.ids)
     if oof is None:
         raise EnsembleError(
             f"run '{run}' has no out-of-fold predictions of the images of {scores.source.name}",
@@ -278,7 +283,19 @@ def _replacement(scores: _Scores, kind: str, run: str | None, root: Path) -> _Pa
         )
     tests = fold_files(runs, run)
     test = scores.aligned(mean_of_folds(list(tests.values())) if tests else None, scores.test_ids())
-    return scores.part(kind, run, (oof, test), source, len(source.models), {"what": run})
+    part = scores.part(kind, run, (oof, test), source, len(source.models), {"what": run})
+    return replace(part, row=replace(part.row, warning=_doubt(scores.source, source, found, root)))
+
+
+def _doubt(replaced: PredictionSource, replacement: PredictionSource, found: Predictions | None, root: Path) -> str:
+    """Return why the score of a replacement is optimistic, and whether its teacher is an earlier blend of the name."""
+    text = optimism(replacement, root, None if found is None else found.metadata.teacher)
+    identity = replacement.models[0].checkpoint.recipe.get("teacher_identity")
+    if not identity or replaced.folder is None or replaced.kind != "blend":
+        return text
+    if identity == read_recipe(replaced.folder / "blend.toml").identity:
+        return text
+    return f"{text}; its teacher is not this blend as it is now (made with other runs or settings)"
 
 
 def _find_soup(root: Path, used: Sequence[str]) -> str | None:
@@ -291,11 +308,13 @@ def _find_soup(root: Path, used: Sequence[str]) -> str | None:
     return None
 
 
-def _find_student(root: Path, blend: str) -> str | None:
-    """Return a run that was trained on the out-of-fold predictions of the blend; None if there is none."""
+def _find_student(root: Path, source: PredictionSource) -> str | None:
+    """Return a run that was trained on the out-of-fold predictions of the blend or run; None if there is none."""
+    name = source.name.removesuffix(f".{ALL}") if source.refit else source.name
+    teacher = f"blends/{name}" if source.kind == "blend" else source.runs[0].models[0].checkpoint.run
     for path in sorted((root / "runs").glob("*.oof.npy")):
         sidecar = read_sidecar(path)
-        if sidecar is not None and sidecar.teacher == blend and sidecar.run:
+        if sidecar is not None and sidecar.teacher == teacher and sidecar.run:
             return sidecar.run
     return None
 

@@ -27,6 +27,7 @@ class CostRow:
     megabytes : size of the checkpoints.
     memory : peak memory of a process that predicts, in megabytes.
     missing : how to get it, if it does not exist.
+    warning : why the score is optimistic; "" if it is not known to be.
     """
 
     name: str
@@ -39,12 +40,13 @@ class CostRow:
     megabytes: float | None = None
     memory: float | None = None
     missing: str = ""
+    warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         plain = {
             name: getattr(self, name)
-            for name in ("name", "what", "passes", "seconds", "megabytes", "memory", "missing")
+            for name in ("name", "what", "passes", "seconds", "megabytes", "memory", "missing", "warning")
         }
         found = {
             name: None if (value := getattr(self, name)) is None else value.to_dict()
@@ -84,7 +86,7 @@ class CostTable(Displayed):
             cells["p_value"] = None if change is None else change.p_value
             cells |= dict(zip(("test", "test_low", "test_high"), _ends(test), strict=True))
             cells |= {"passes": row.passes, "seconds": row.seconds, "megabytes": row.megabytes}
-            cells |= {"memory_megabytes": row.memory, "missing": row.missing}
+            cells |= {"memory_megabytes": row.memory, "missing": row.missing, "warning": row.warning}
             for name, value in cells.items():
                 text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
                 columns.setdefault(name, []).append(text)
@@ -107,6 +109,7 @@ class CostTable(Displayed):
             ]
             rows.append([row.name, *cells])
             notes += [f"{row.name}: {row.missing}"] if row.missing else []
+            notes += [f"{row.name}: warning: {row.warning}"] if row.warning else []
         return Table(f"{self.what}: {self.metric}", header, rows, (*notes, *self.notes), left=1)
 
 

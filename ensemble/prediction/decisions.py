@@ -13,11 +13,12 @@ from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
 from ensemble.decisions.face import fit_decision, request_of
 from ensemble.decisions.labels import GIVEN, LabelRule, fit_labels
 from ensemble.decisions.oof import rows_of_predictions
-from ensemble.decisions.record import SELECTED, MeasuredValue
+from ensemble.decisions.record import STUDENT, MeasuredValue
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
 from folds.predictions.files import oof_file
@@ -79,8 +80,8 @@ def decision_for(
         return _unscored(classes, options, per_person)
     fold = source.runs[0].models[0].checkpoint.fold if source.kind == "checkpoint" else None
     rows, origin = rows_of_predictions(oof, source.name, source.kind, per_person, fold)
-    if fold is not None and source.runs[0].models[0].checkpoint.selected_on_validation:
-        origin = replace(origin, basis=SELECTED)
+    if origin.basis != STUDENT and (found := optimism_basis(source, root)):
+        origin = replace(origin, basis=found)
     values = {name: getattr(options, name) for name in (*_RULES, "abstain_label")}
     report = fit_decision(rows, origin, per_person=per_person, **values)
     for text in report.warnings:

@@ -221,4 +221,5 @@ def _described(
         trained_on=seen,
         formats=found.formats,
         work=found.work,
+        paths=kept.paths or (),
     )

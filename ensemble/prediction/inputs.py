@@ -12,14 +12,40 @@ from ensemble.prediction.source import PredictionSource
 from folds.data.image_folder import is_image
 from folds.data.readers import not_there, read_test
 from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import LABEL
-from folds.utils.files import expand_pattern, is_pattern
+from folds.utils.files import expand_pattern, is_pattern, sha256_file
+from folds.utils.parallel import cpu_count, map_threads
 
 if TYPE_CHECKING:
     pass
 
 logger = logging.getLogger(__name__)
+
+
+def content_ids(paths: Sequence[Path]) -> list[str]:
+    """Return the hash of the content of each file, from which the random part of prediction sets is derived.
+
+    It is the same for every way to predict a file (`ensemble.predict`, an exported model, the server), whatever the
+    file is called.
+
+    Raises
+    ------
+    EnsembleError : a file cannot be read any more.
+    """
+    found = [""] * len(paths)
+
+    def read(at: int) -> None:
+        try:
+            found[at] = sha256_file(paths[at])
+        except OSError as error:
+            raise EnsembleError(
+                f"{paths[at]} cannot be read again ({error.strerror}); prediction sets are derived from its content",
+                hint="keep the images until the decisions are made",
+            ) from None
+
+    map_threads(read, len(paths), cpu_count(), None)
+    return found
 
 
 def images_table(

@@ -16,7 +16,9 @@ from ensemble.decisions.decision import Decided, Decision
 from ensemble.decisions.record import MeasuredValue
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.prediction.cascade import cascade_notes, cascade_record
+from ensemble.prediction.comparison import is_fitted, stated_procedure
 from ensemble.prediction.decisions import decision_notes, scores_here
+from ensemble.prediction.inputs import content_ids
 from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
@@ -58,6 +60,7 @@ class PredictedImages(Displayed):
     trained_on : images that models of the source were trained on, by their ids.
     formats : architecture → how it was computed: number format, reason, measured rates, difference from float32.
     work : folder of the predictions of each model, if it was kept (`clear_work`).
+    paths : the files of the images, from whose content the random part of prediction sets is derived.
     """
 
     predictions: Predictions
@@ -73,6 +76,7 @@ class PredictedImages(Displayed):
     trained_on: int = 0
     formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     work: Path | None = None
+    paths: Sequence[Path] = ()
 
     def clear_work(self) -> None:
         """Remove the work folder, after the result was written."""
@@ -112,7 +116,10 @@ class PredictedImages(Displayed):
                 f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
                 hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
             )
-        return self.decision.apply(self.probabilities, ids=self.ids)
+        rule, ids = self.decision.sets, self.ids.tolist()
+        if rule is not None and rule.is_random and self.unit == IMAGE and self.paths:
+            ids = content_ids(self.paths)
+        return self.decision.apply(self.probabilities, ids=ids)
 
     @property
     def labels(self) -> np.ndarray:
@@ -124,11 +131,13 @@ class PredictedImages(Displayed):
         """Return whose score stands for models of all people."""
         procedure = ""
         if self.procedure is not None:
-            nested = "nested " if self.source.kind == "blend" else ""
+            nested = "nested " if is_fitted(self.source) else ""
             procedure = (
                 f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
                 f"{self.procedure.interval.text()}"
             )
+        elif self.source.kind == "model":
+            procedure = stated_procedure(self.source)
         own = "" if self.score is not None else "; these models themselves were never tested on unseen people"
         return [f"predicted by models of all people{procedure}{own}"]
 

@@ -200,6 +200,7 @@ def source_of(model: StoredModel) -> PredictionSource:
         model.path,
         _decision_of(record),
         _cascade_of(record, model.path, runs),
+        record.refit,
     )
 
 

@@ -20,7 +20,7 @@ from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.named import blend_names, is_blend, oof_of
-from folds.utils.files import read_json
+from folds.predictions.optimism import selected_runs
 from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
@@ -245,17 +245,8 @@ def _published(run: str, runs: Path) -> _Published:
     config = runs / run / "config.toml"
     settings = settings_of(read_record(config)) if config.is_file() else {}
     # The initial weights can be selected on the scored folds, too; only done.json records that.
-    selected = (
-        settings.get("keep") == "best"
-        or settings.get("patience", 0) > 0
-        or any(map(_is_optimistic, (runs / run).glob("fold*/done.json")))
-    )
+    selected = settings.get("keep") == "best" or settings.get("patience", 0) > 0 or bool(selected_runs(runs, [run]))
     return _Published(run, path, values, sidecar, settings, selected)
-
-
-def _is_optimistic(path: Path) -> bool:
-    record = read_json(path)
-    return isinstance(record, dict) and record.get("optimistic") is True
 
 
 def _check_same_target(a: _Published, b: _Published) -> None:

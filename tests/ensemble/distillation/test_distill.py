@@ -12,6 +12,7 @@ import pytest
 import ensemble as en
 from ensemble.blending.recipe import read_recipe
 from ensemble.distillation.teacher import find_teacher
+from ensemble.prediction.costs import passes_table
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.predictions.predictions import read_predictions
@@ -121,3 +122,45 @@ def test_what_cannot_teach_is_refused(distilled: Path, call: Callable[..., Calle
     Path("runs/blends/fin/oof.npy").touch()
     with pytest.raises(EnsembleError):
         find_teacher("fin")
+
+
+def test_costs_find_the_student_and_doubt_its_score(distilled: Path) -> None:
+    rows = {row.name: row for row in passes_table("fin", cascade="exact", measure=False).rows}
+    assert rows["student"].what == STUDENT
+    assert "optimistic: it learned the predictions of blends/fin, whose models have seen" in rows["student"].warning
+    assert rows["student"].to_dict()["warning"] == rows["student"].warning
+    assert "not this blend as it is now" not in rows["student"].warning
+    assert rows["full blend"].warning == ""
+    (Path("runs") / f"{STUDENT}.oof.json").write_text(
+        (Path("runs") / f"{STUDENT}.oof.json").read_text().replace("blends/fin", "test_vit")
+    )
+    of_run = {row.name: row for row in passes_table("test_vit", cascade="exact", measure=False).rows}
+    assert of_run["student"].what == STUDENT
+    assert {row.name: row for row in passes_table("fin", cascade="exact", measure=False).rows}["student"].missing
+
+
+def test_rules_of_a_student_say_that_its_predictions_are_optimistic(distilled: Path, logged: Logged) -> None:
+    for what in (STUDENT, en.load_run(STUDENT)):
+        report = en.decide(what, sets=0.6)
+        assert report.decision.source.basis == "student"
+        assert any("optimistic: a model learned the predictions" in text for text in report.warnings)
+    predicted = en.predict(STUDENT, "people/eval", sets=0.6)
+    assert any("out-of-fold predictions that are optimistic" in line for line in logged.warnings)
+    assert "nothing is guaranteed for other people" in predicted.display_table().text(300)
+    assert en.decide("test_vit", sets=0.6).decision.source.basis == "cross-fitted"
+    in_memory = en.blend([STUDENT, "test_vit"], method="soft")
+    assert en.decide(in_memory, sets=0.6).decision.source.basis == "student"
+
+
+def test_an_exported_student_states_that_its_score_is_optimistic(distilled: Path, tmp_path: Path) -> None:
+    made = en.export(STUDENT, tmp_path / "model", sets=0.6)
+    said = "optimistic: it learned the predictions of blends/fin"
+    assert said in made.record.score["warning"]
+    assert "optimistic: it learned the predictions of blends/fin" in (tmp_path / "model/README.md").read_text()
+    assert said in made.display_table().text(300)
+    loaded = en.load(made)
+    assert loaded.score is not None
+    assert said in loaded.score.warning
+    assert loaded.decision is not None
+    assert loaded.decision.source.basis == "student"
+    assert "optimistic" not in str(en.export("test_vit", tmp_path / "other").record.score)

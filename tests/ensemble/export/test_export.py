@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ensemble as en
 from ensemble.cli.commands import export as command
+from ensemble.export.scores import Knowledge
+from ensemble.export.write import build_bundle, finished
 from ensemble.learning import combination as combinations
 from ensemble.prediction.source import load_source
+from ensemble.serving.load import open_model
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
 from tests.ensemble.prediction.test_predict import BLENDS, TEST, _blended, blended  # noqa: F401
@@ -285,3 +289,62 @@ def test_thousands_of_coefficients_have_a_file_of_their_own(
     numbers.unlink()
     with pytest.raises(EnsembleError, match=r"blend\.npy\.gz is missing"):
         en.load(path)
+
+
+def test_the_card_tells_rules_and_cascade(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = en.export("soft", tmp_path / "model", sets=0.6, cascade=0.05)
+    card, record = (tmp_path / "model/README.md").read_text(), made.to_dict()
+    decision = en.load(made).decision
+    assert decision is not None
+    assert "## Decision rules" in card
+    [score, *_] = decision.records["sets"].scores
+    assert f"{score.interval.value:.3f}" in card.partition("## Decision rules")[2].partition("##")[0]
+    assert "## Cascade" in card
+    assert r"The allowed loss of the nested macro\_f1 is 0.05" in card
+    assert record["decision"] == made.record.extras["decision"]
+    assert record["cascade"]["tolerance"] == 0.05
+    assert record["test_score"] == dict(made.record.test_score)
+    plain = en.export("soft", tmp_path / "plain")
+    assert "## Decision rules" not in (tmp_path / "plain/README.md").read_text()
+    assert (plain.to_dict()["decision"], plain.to_dict()["cascade"]) == (None, None)
+    noted = finished(build_bundle(load_source(tmp_path / "model"), Knowledge()), b"", "`model.onnx` is a graph.")
+    assert b"decision rules and a cascade are not in it" in noted.parts["README.md"]
+
+
+def test_a_model_exported_again_stays_half_and_keeps_its_score(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    half = en.export("soft", tmp_path / "half", half=True)
+    again = en.export(tmp_path / "half", tmp_path / "again")
+    assert (again.record.precision, again.record.kind) == ("fp16", "blend")
+    assert again.record.half_difference == half.record.half_difference
+    assert again.bytes == pytest.approx(half.bytes, rel=0.01)
+    assert en.export(tmp_path / "half", tmp_path / "same", metric="macro_f1").record.score == half.record.score
+    with pytest.raises(UsageError, match="no predictions to score, only the score it states"):
+        en.export(tmp_path / "half", tmp_path / "other", metric="accuracy")
+
+
+def test_a_file_gets_the_same_random_set_everywhere(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = en.export("soft", tmp_path / "model", sets=0.6, set_score="aps")
+    images = sorted(Path(TEST).rglob("*.*g"))
+    table = tmp_path / "renamed"
+    table.mkdir()
+    for at, path in enumerate(images):
+        shutil.copyfile(path, table / f"{len(images) - at:03d}{path.suffix}")
+    model, served = en.load(made), open_model(tmp_path / "model", "cpu", tmp_path)
+    of_list = model.decide(images).sets
+    assert of_list is not None
+    by_name = model.decision.apply(model.predict_proba(images), ids=list(map(str, images))).sets  # type: ignore[union-attr]
+    assert (by_name != of_list).any()  # the random part matters for some image
+    np.testing.assert_array_equal(model.decide([path.read_bytes() for path in images]).sets, of_list)
+    for what, given in (("soft", [*map(str, images)]), (tmp_path / "model", str(table))):
+        found = en.predict(what, given, **({"sets": 0.6, "set_score": "aps"} if what == "soft" else {})).decided
+        assert found is not None
+        sets = found.sets if what == "soft" else found.sets[::-1]  # type: ignore[index]
+        np.testing.assert_array_equal(sets, of_list)
+    decided = served.answer([served.decode(path.read_bytes(), 10**8) for path in images]).decisions
+    names = np.array(model.classes_)
+    assert [one["set"] for one in decided] == [names[row].tolist() for row in of_list]  # type: ignore[union-attr]
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in images[:4]]
+    in_memory = model.decide(pixels).sets
+    np.testing.assert_array_equal(model.decide([Image.fromarray(one) for one in pixels]).sets, in_memory)
+    assert in_memory is not None
+    assert (model.decide(pixels[::-1]).sets == in_memory[::-1]).all()  # type: ignore[union-attr]

@@ -138,3 +138,35 @@ def test_the_command_names_its_file(refits: Path, call: Callable[..., Called]) -
     assert call("predict", "test_resnet", TEST, "--fold", "all", "--verify").code == 0
     assert Path("runs/predict/test_resnet.all-eval.npy").is_file()
     assert call("predict", "fin", TEST, "--refit", "--verify", "--force").code == 1
+
+
+def test_an_export_of_models_of_all_people_stays_one(refits: Path, tmp_path: Path) -> None:
+    for name, folder, said in (
+        ("test_resnet", "one", "The model was trained on all people."),
+        ("fin", "blend", "Each run has one model, trained on all people."),
+    ):
+        chosen = {"refit": True} if name == "fin" else {"fold": "all"}
+        made = en.export(name, tmp_path / folder, **chosen)
+        source = load_source(tmp_path / folder)
+        assert (source.kind, source.refit, made.to_dict()["refit"]) == ("model", True, True)
+        card = (tmp_path / folder / "README.md").read_text()
+        assert said in card
+        assert "these models themselves were never tested on other people" in card
+        assert "mean of the models of the folds" not in card
+        found = en.predict(tmp_path / folder, TEST)
+        text = found.display_table().text(300)
+        expected = f"{made.record.score['score']:.3f}"
+        nested = "nested " if name == "fin" else ""
+        assert f"the score of the procedure is its {nested}out-of-fold macro_f1 {expected}" in text
+        assert found.to_dict()["refit"] is True
+        again = en.export(tmp_path / folder, tmp_path / f"{folder} again")
+        assert (again.record.refit, again.record.kind) == (True, made.record.kind)
+    folds = en.export("test_resnet", tmp_path / "folds")
+    assert load_source(folds.path).refit is False
+    assert "The prediction of a run is the mean of the models of its folds." in (folds.path / "README.md").read_text()
+
+
+def test_a_blend_without_a_fit_is_not_called_nested(refits: Path, call: Callable[..., Called]) -> None:
+    assert call("blend", "test_resnet", "test_vit", "--method", "soft", "-o", "plain").code == 0
+    text = en.predict("plain", TEST, refit=True).display_table().text(300)
+    assert "the score of the procedure is its out-of-fold macro_f1" in text
