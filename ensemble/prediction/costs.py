@@ -21,7 +21,7 @@ from ensemble.cascade.predictions import CascadeEvidence, full_blend
 from ensemble.prediction.cascade import fit_loaded, load_source_evidence, parse_tolerance, with_cascade
 from ensemble.prediction.costs_table import ROWS, CostRow, CostTable
 from ensemble.prediction.measure import job_of, part_of, peak_memory, reduced, seconds_per_image
-from ensemble.prediction.source import PredictionSource, load_source
+from ensemble.prediction.source import PredictionSource, load_source, root_of_source
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
@@ -77,6 +77,7 @@ def passes_table(
     """
     root = Path(root)
     source = load_source(what, root)
+    root = root_of_source(source, root)
     loaded = load_source_evidence(source, root, metric)
     fitted = fit_loaded(source, loaded, parse_tolerance(cascade))
     parts, missing = _parts(what, source, loaded, fitted, root, student, soup)
