@@ -74,7 +74,7 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
         request = BlendConfig(
             method=record["method"] if record["method"] != "weighted" else None,
             metric=record["metric"],
-            labels=None if record.get("labels") is None else root / record["labels"],
+            labels=None if record.get("labels") is None else recorded_file(Path(record["labels"]), root),
             calibrate=options.get("calibrate"),
             max_members=options.get("max_members"),
             budget=options.get("budget"),
@@ -88,14 +88,30 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
             )
     except (KeyError, TypeError, AttributeError):
         raise EnsembleError(f"{path} is not the record of a blend, or is missing", hint=_AGAIN) from None
-    paths = tuple(root / path for path, _ in inputs)
+    paths = tuple(recorded_file(path, root) for path, _ in inputs)
     absent = [path for path in paths if not path.is_file()]
     if absent:
         raise EnsembleError(
             f"a cascade is fitted to the predictions that {folder.name} was made of; {absent[0]} does not exist",
             hint="use all models (no cascade)",
         )
-    return BlendFiles(paths, {root / path: sha for path, sha in inputs}, request, True)
+    return BlendFiles(paths, {path: sha for path, (_, sha) in zip(paths, inputs, strict=True)}, request, True)
+
+
+def recorded_file(path: Path, root: Path) -> Path:
+    """Return where a file is that ``blend.json`` names: as recorded, else its part from ``runs/`` on under the root.
+
+    A blend that was made from another folder, or was moved with its runs, names its files relative to that folder.
+    The hash that is recorded with the path tells whether it is the same file.
+    """
+    asked = root / path
+    if not asked.is_file():
+        starts = [at for at, part in enumerate(path.parts) if part == "runs"]
+        for at in reversed(starts):
+            found = root.joinpath(*path.parts[at:])
+            if found.is_file():
+                return found
+    return asked
 
 
 def files_of_run(run: str, root: Path, metric: str) -> BlendFiles:

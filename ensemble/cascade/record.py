@@ -15,10 +15,13 @@ from folds.utils.schema import (
     integer,
     list_of,
     mapping_of,
+    one_of,
     optional,
     validate_fields,
 )
 
+# The nested score of a cascade with its interval, and cascade − all models with its interval.
+SCORE_NAMES = ("score", "low", "high", "difference", "difference_low", "difference_high")
 MAX_STEPS, MAX_VIEWS, MAX_FOLDS = 64, 10_000, 10_000
 _STEP = {
     "views": mapping_of(integer(1, MAX_VIEWS), ONE_LINE),
@@ -31,6 +34,7 @@ _TOP = {
     "tolerance": optional(NUMBER),
     "metric": ONE_LINE,
     "costs": mapping_of(NUMBER, ONE_LINE),
+    "score": optional(mapping_of(NUMBER, one_of(*SCORE_NAMES))),
 }
 _HINT = "fit the cascade again"
 
@@ -69,6 +73,8 @@ class Cascade:
     tolerance : largest loss of the score that was allowed; None for a cascade of exact skips only.
     metric : metric of the tolerance.
     costs : run → cost of one forward pass, in any unit; orders the models.
+    score : the nested score by the names in `SCORE_NAMES`; None if it is not known. An interval that could not be
+        computed is absent.
     """
 
     steps: tuple[Step, ...] = ()
@@ -76,6 +82,12 @@ class Cascade:
     tolerance: float | None = None
     metric: str = "macro_f1"
     costs: Mapping[str, float] = field(default_factory=dict)
+    score: Mapping[str, float] | None = None
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Return whether no decision changes: nothing is skipped but what cannot change one."""
+        return not self.steps
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a file; the inverse of `from_json`."""
@@ -85,7 +97,7 @@ class Cascade:
             "tolerance": self.tolerance,
             "metric": self.metric,
             "costs": dict(self.costs),
-        }
+        } | ({} if self.score is None else {"score": dict(self.score)})
 
     @classmethod
     def from_json(cls, record: Any, views: Mapping[str, int], folds: Mapping[str, int], source: str) -> Cascade:
@@ -117,6 +129,7 @@ class Cascade:
             None if tolerance is None else float(tolerance),
             record["metric"],
             {run: float(cost) for run, cost in record["costs"].items()},
+            None if record.get("score") is None else {name: float(one) for name, one in record["score"].items()},
         )
         problems = cascade.problems(views, folds)
         if problems:
@@ -130,6 +143,8 @@ class Cascade:
             wrong.append("'tolerance' must be from 0 to 1")
         if any(not 0 < cost < 1e12 for cost in self.costs.values()):
             wrong.append("'costs' must be above 0")
+        if self.score is not None and not {"score", "difference"} <= set(self.score):
+            wrong.append("'score' must have 'score' and 'difference'")
         wrong += [f"'costs' names '{run}', which is no run of the blend" for run in self.costs if run not in views]
         before: Step | None = None
         for number, step in enumerate(self.steps):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.blending.output import write_blend
+from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.report import rule_lines
@@ -18,7 +19,7 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.export.scores import Knowledge, collect
 from ensemble.export.write import build_bundle, check_target, finished, write_bundle
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
-from ensemble.prediction.cascade import cascaded, check_cascade_options
+from ensemble.prediction.cascade import cascaded, check_cascade_alone, check_cascade_options, loss_line
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
@@ -36,7 +37,7 @@ _KINDS = {
     "root": PATH,
     "metric": optional(NAME),
     "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
-    "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
+    "cascade": optional(named(either(NAME, NUMBER), "exact, off, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
     **dict.fromkeys(("half", "onnx", "force", "per_person", "refit"), FLAG),
     **RULE_KINDS,
@@ -112,8 +113,14 @@ class ExportedModel(Displayed):
         """Yield a line for each optional part of the model."""
         if CASCADE in self.record.extras:
             cascade = self.record.extras[CASCADE]
-            loss = "changes no decision" if cascade.get("tolerance") is None else f"may lose {cascade['tolerance']:g}"
+            if cascade.get("steps"):
+                tolerance = cascade.get("tolerance")
+                loss = "may lose some of the score" if tolerance is None else f"may lose {tolerance:g}"
+            else:
+                loss = "changes no decision"
             yield f"cascade: skips the models that an image does not need ({loss})"
+            if cascade.get("steps"):
+                yield loss_line(Cascade((), metric=cascade["metric"], score=cascade.get("score")))
         if DECISION in self.record.extras:
             decision = Decision.from_json(self.record.extras[DECISION], self.record.classes)
             yield from rule_lines(decision)
@@ -155,7 +162,8 @@ def export(
     metric : metric of the stated score; default: that of the blend, or macro_f1.
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
         that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does.
-    cascade, cost : the model skips what an image does not need; see `ensemble.predict`.
+    cascade, cost : the model skips what an image does not need; see `ensemble.predict`. Not together with decision
+        rules, which are fitted to the probabilities of all models.
     force : whether to replace an existing model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
 
@@ -179,6 +187,7 @@ def export(
     rules = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
 
     def add(source: PredictionSource) -> PredictionSource:
+        check_cascade_alone(source, cascade, rules.are_given)
         decision = decision_for(source, root, rules, per_person)
         if cascade is not None:
             source, _ = cascaded(source, root, cascade, cost, metric or "macro_f1")

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
+from ensemble.prediction.cascade import check_cascade_alone
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import check_source
@@ -105,11 +107,13 @@ class Predictor(Displayed):
 
         Raises
         ------
-        UsageError : the model has no decision rules.
+        UsageError : the model has no decision rules, or they are for people and there are no `persons`.
         UsageError, EnsembleError : see `predict_proba`.
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
+        if persons is None:
+            self._check_images()
         values, _, drawn = self._predicted(images)
         return self.decision.apply(values, persons, drawn)
 
@@ -126,7 +130,8 @@ class Predictor(Displayed):
 
         Raises
         ------
-        UsageError : a threshold is not above 0 and at most 1, or not of a class.
+        UsageError : a threshold is not above 0 and at most 1, or not of a class; or it meets a cascade; or the rules of
+            the model are for people (see `decide`).
         """
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
@@ -191,6 +196,14 @@ class Predictor(Displayed):
             return self.decision.apply(values, ids=ids).labels
         return np.array(self.classes_)[decide(values, limits)]
 
+    def _check_images(self) -> None:
+        """Raise UsageError if the rules of the model are for people, which single images are not."""
+        if self.decision is not None and self.decision.unit == PERSON:
+            raise UsageError(
+                f"the decision rules of {self._record.name} are for people, and no persons are given",
+                hint="decide(images, persons) gives one answer per person; predict_proba the probabilities of images",
+            )
+
     def _predicted(
         self, images: Any, drawn: bool = True
     ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
@@ -235,7 +248,9 @@ class Predictor(Displayed):
         """Return (classes,) the threshold of each class; nan for none."""
         limits = np.full(len(self.classes_), np.nan)
         if threshold is None:
+            self._check_images()
             return limits
+        check_cascade_alone(self._source, None, rules=True)
         named = threshold
         if not isinstance(named, Mapping):
             if len(limits) != 2:

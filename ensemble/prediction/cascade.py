@@ -15,17 +15,16 @@ from ensemble.analysis.cost import parse_costs
 from ensemble.cascade.combine import Combiner, check_combination, used_runs
 from ensemble.cascade.evidence import Loaded, files_of_blend, files_of_run, load_evidence
 from ensemble.cascade.fit import FittedCascade, fit_cascade
-from ensemble.cascade.record import Cascade
+from ensemble.cascade.record import SCORE_NAMES, Cascade
 from ensemble.cascade.run import RunModel, run_cascade
-from ensemble.prediction.source import FoldModel, PredictionSource
+from ensemble.prediction.source import FoldModel, PredictionSource, root_of_source
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.intervals import Interval
 from folds.models.checkpoint import Checkpoint
-
-logger = logging.getLogger(__name__)
 
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
-EXACT = "exact"
+EXACT, OFF = "exact", "off"
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,8 @@ def parse_tolerance(value: str | float) -> float | None:
         number = -1.0
     if not 0 <= number <= 1:
         raise UsageError(
-            f"`cascade={value}`: expected exact, or the loss of the score that is allowed, from 0 to 1",
-            hint="`cascade=exact` never changes a decision; `cascade=.001` skips more",
+            f"`cascade={value}`: expected exact, or the loss of the score that is allowed, from 0 to 1, or off",
+            hint="`cascade=exact` never changes a decision; `cascade=.001` skips more; `cascade=off` skips nothing",
         )
     return number
 
@@ -108,6 +107,7 @@ def load_source_evidence(source: PredictionSource, root: Path, metric: str = "ma
             f"the predictions to which a cascade is fitted are not in the model {source.name}",
             hint="export it with `cascade=.001` where it was trained; `cascade=exact` needs no predictions",
         )
+    root = root_of_source(source, root)
     files = (
         files_of_run(source.combination.runs[0], root, metric)
         if source.folder is None
@@ -154,10 +154,56 @@ def with_cascade(source: PredictionSource, cascade: Cascade) -> PredictionSource
 
 def check_cascade_options(cascade: str | float | None, cost: str | None) -> None:
     """Raise UsageError for a tolerance that is none, or for costs without a cascade."""
-    if cascade is None and cost is not None:
+    if cascade in (None, OFF) and cost is not None:
         raise UsageError("`cost` orders the models of a cascade", hint="add `cascade=.001`, or leave `cost` out")
-    if cascade is not None:
+    if cascade is not None and cascade != OFF:
         parse_tolerance(cascade)
+
+
+def _refuse(cascade: str, other: str, hint: str) -> None:
+    """Raise UsageError: probabilities of a cascade are used for what needs those of all models.
+
+    Parameters
+    ----------
+    cascade : what asks for the cascade, as a message names it.
+    other : what needs the probabilities of all models.
+    """
+    raise UsageError(
+        f"{cascade} and {other} exclude each other: the probabilities of a cascade are those of the models that were "
+        "used for an image, not of all models",
+        hint=hint,
+    )
+
+
+def check_cascade_alone(
+    source: PredictionSource, cascade: str | float | None, rules: bool, per_person: bool = False
+) -> None:
+    """Raise UsageError if decision rules or means over people would be applied to the probabilities of a cascade.
+
+    Rules are fitted to out-of-fold probabilities of all models. The loss of a cascade is measured by image, and its
+    exact skips keep the decisions of images: neither holds for the mean probabilities of a person.
+
+    Parameters
+    ----------
+    source : as it was loaded; it may have a cascade and rules of its own.
+    cascade : what is asked for now, if anything.
+    rules : whether decision rules are asked for now.
+    """
+    if cascade == OFF or (cascade is None and source.cascade is None):
+        return
+    asked = cascade is not None
+    named = f"`cascade={cascade}`" if asked else f"the cascade of {source.name}"
+    without = "leave out `cascade`" if asked and source.cascade is None else "add `cascade=off`"
+    if rules:
+        _refuse(
+            named,
+            "decision rules (`threshold`, `cost_matrix`, `abstain`, `sets`)",
+            f"{without} to decide with all models, or leave out the rules",
+        )
+    if source.decision is not None:
+        _refuse(named, f"the decision rules of {source.name}", "leave out `cascade`, or export it without rules")
+    if per_person:
+        _refuse(named, "`per_person`", f"{without} to average all models, or predict one row per image")
 
 
 def cascaded(
@@ -171,39 +217,78 @@ def cascaded(
     cost : cost of one forward pass of each run, ``swin=3,resnet18=1``; None for `pass_costs`.
     metric : metric of the tolerance for a run; a blend has its own.
     """
+    if cascade == OFF:
+        return replace(source, cascade=None), None
     tolerance = parse_tolerance(cascade)
     run_models(source)
+    if all_passes(source) < 2:
+        what = source.kind if source.kind == "checkpoint" else f"model: {source.name} makes one pass per image"
+        raise UsageError(f"a cascade needs several models, found one {what}", hint="predict without `cascade`")
+    if source.refit and tolerance is not None:
+        raise UsageError(
+            f"a cascade is fitted to the models of the folds, and {source.name} predicts with models of all people",
+            hint="leave out `refit` or `cascade`; `cascade=exact` needs no fit",
+        )
     costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
     if tolerance is None:
         return with_cascade(source, exact_cascade(source, costs)), None
     fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
     for note in fitted.notes:
         logger.warning("%s", note)
-    return with_cascade(source, fitted.cascade), fitted
+    return with_cascade(source, replace(fitted.cascade, score=stored_score(fitted))), fitted
+
+
+def stored_score(fitted: FittedCascade) -> dict[str, float]:
+    """Return the nested score of a cascade as its record keeps it; ends of an interval only where they are known."""
+    score, change = fitted.score.cascade, fitted.score.difference.difference
+    values = (score.value, score.low, score.high, change.value, change.low, change.high)
+    return {name: float(one) for name, one in zip(SCORE_NAMES, values, strict=True) if np.isfinite(one)}
+
+
+def score_texts(cascade: Cascade) -> tuple[str, str] | None:
+    """Return the nested score of a cascade and its difference from all models as text; None if they are not known."""
+    if cascade.score is None:
+        return None
+    ends = [cascade.score.get(name, np.nan) for name in SCORE_NAMES]
+    return Interval(*ends[:3]).text(), Interval(*ends[3:]).signed_text(4)
+
+
+def all_passes(source: PredictionSource) -> int:
+    """Return the forward passes per image of all models and views that the combination uses."""
+    used = used_runs(source.combination)
+    return sum(len(run.models) * len(run.merge.weights) for run in source.runs if run.name in used)
 
 
 def cascade_record(source: PredictionSource, fitted: FittedCascade | None) -> dict[str, Any] | None:
     """Return the cascade of a source and its nested score as plain values; None without a cascade."""
     if source.cascade is None:
         return None
-    return source.cascade.to_dict() | {"score": None if fitted is None else fitted.score.to_dict()}
+    score = source.cascade.score if fitted is None else fitted.score.to_dict()
+    return source.cascade.to_dict() | {"score": None if score is None else dict(score)}
 
 
 def cascade_notes(source: PredictionSource, fitted: FittedCascade | None, passes: float) -> list[str]:
     """Return what a cascade saves and gives up, a line each; [] without a cascade."""
     if source.cascade is None:
         return []
-    used = used_runs(source.combination)
-    most = sum(len(run.models) * len(run.merge.weights) for run in source.runs if run.name in used)
-    notes = [f"cascade: {passes:.1f} of {most} forward passes per image"]
-    if fitted is None:
-        return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
-    change = fitted.score.difference.difference.signed_text(4)
-    notes.append(
-        f"nested {source.cascade.metric} {fitted.score.cascade.text()}; compared with all models {change} (people not "
-        "used for fitting, one fold model per run)"
+    notes = [f"cascade: {passes:.1f} of {all_passes(source)} forward passes per image"]
+    if source.cascade.loses_nothing:
+        notes.append("the decisions are those of all models; the probabilities are of the models that were used")
+    else:
+        notes.append(loss_line(source.cascade))
+    return [*notes, *(() if fitted is None else fitted.notes)]
+
+
+def loss_line(cascade: Cascade) -> str:
+    """Return in one line what the steps of a cascade give up."""
+    texts = score_texts(cascade)
+    if texts is None:
+        allowed = "a part" if cascade.tolerance is None else f"up to {cascade.tolerance:g}"
+        return f"it stops early and may lose {allowed} of the {cascade.metric}; its own score is not known"
+    return (
+        f"nested {cascade.metric} {texts[0]}; compared with all models {texts[1]} (people not used for fitting, one "
+        "fold model per run)"
     )
-    return [*notes, *fitted.notes]
 
 
 def pass_costs(source: PredictionSource) -> dict[str, float]:

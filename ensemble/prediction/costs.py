@@ -23,7 +23,7 @@ from ensemble.prediction.cascade import fit_loaded, load_source_evidence, parse_
 from ensemble.prediction.costs_table import ROWS, CostRow, CostTable
 from ensemble.prediction.measure import job_of, part_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.optimism import optimism
-from ensemble.prediction.source import PredictionSource, load_source
+from ensemble.prediction.source import PredictionSource, load_source, root_of_source
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
@@ -79,6 +79,7 @@ def passes_table(
     """
     root = Path(root)
     source = load_source(what, root)
+    root = root_of_source(source, root)
     loaded = load_source_evidence(source, root, metric)
     fitted = fit_loaded(source, loaded, parse_tolerance(cascade))
     parts, missing = _parts(what, source, loaded, fitted, root, student, soup)

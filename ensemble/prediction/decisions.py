@@ -20,7 +20,7 @@ from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import oof_file
 from folds.predictions.predictions import Predictions, read_predictions
 
@@ -92,6 +92,26 @@ def decision_for(
             hint="allow a larger error, or a lower `confidence`; ensemble decide shows the risk–coverage curve",
         )
     return report.decision
+
+
+def check_unit(decision: Decision | None, per_person: bool, name: str) -> None:
+    """Raise UsageError if rules for people would meet rows of images, or the other way round.
+
+    Parameters
+    ----------
+    name : of the models, for the message.
+    """
+    if decision is None or (decision.unit == PERSON) == per_person:
+        return
+    if per_person:
+        raise UsageError(
+            f"the decision rules of {name} are for images, and `per_person` gives one row per person",
+            hint="leave out `per_person`, or export it with rules that were fitted with `per_person`",
+        )
+    raise UsageError(
+        f"the decision rules of {name} are for people: they apply to the mean probabilities of a person's images",
+        hint="add `per_person` and name the persons of the images, or export it with rules for images",
+    )
 
 
 _RULES = ("threshold", "cost_matrix", "abstain", "sets", "sets_for", "set_score", "confidence")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from numbers import Integral
@@ -14,7 +14,7 @@ from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.sets import ANY_IMAGE, LAC
-from ensemble.prediction.cascade import cascaded, check_cascade_options
+from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
 from ensemble.prediction.comparison import (
     count_trained_on,
     expected_difference,
@@ -22,11 +22,11 @@ from ensemble.prediction.comparison import (
     score_of,
     test_difference,
 )
-from ensemble.prediction.decisions import DecisionOptions, decision_for
+from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.formats import EQUAL
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import Predicted, check_source, predict_table
-from ensemble.prediction.result import TOLERANCE, PredictedImages
+from ensemble.prediction.result import NO_PERSONS, TOLERANCE, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
@@ -48,7 +48,7 @@ _KINDS = {
     "device": named(either(NAME, whole(0)), "auto, cpu, or the numbers of GPUs"),
     "precision": NAME,
     "progress": PROGRESS,
-    "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
+    "cascade": optional(named(either(NAME, NUMBER), "exact, off, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
     "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
     **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit", "keep_work"), FLAG),
@@ -81,6 +81,7 @@ def predict(
     cascade: str | float | None = None,
     cost: str | None = None,
     keep_work: bool = False,
+    check: Callable[[SampleTable, PredictionSource, Decision | None], None] | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -110,11 +111,15 @@ def predict(
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are
         fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
     cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
-        the loss of the nested score that is allowed (see ``docs/cascade.md``); None to use all models.
+        the loss of the nested score that is allowed (see ``docs/cascade.md``); ``off`` to use all models of an exported
+        model that has a cascade; None for the cascade of the model, if it has one. Not together with decision rules or
+        `per_person`.
     cost : cost of one forward pass of each run, ``swin=3,resnet18=1``, for the order of a cascade; by default their
         multiplications.
     keep_work : whether to keep the predictions of each model until `PredictedImages.clear_work`, so that the same call
         has its result at once if it could not be written.
+    check : called with the table, the models and the decision rules before an image is predicted; what it raises
+        refuses the table.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -134,23 +139,27 @@ def predict(
     check_arguments(locals(), _KINDS)
     root = Path(root)
     check_cascade_options(cascade, cost)
-    if cascade is not None and (verify or refit):
-        raise UsageError(
-            "`verify` compares the probabilities of all models, which a cascade does not use"
-            if verify
-            else "a cascade is fitted to the models of the folds, and `refit` replaces them",
-            hint=f"leave out `{'verify' if verify else 'refit'}` or `cascade`",
-        )
     folds = [int(fold)] if isinstance(fold, Integral) else fold
+    given = locals()
+    options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
     source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
+    check_cascade_alone(source, cascade, options.are_given, per_person)
+    if verify and cascade != OFF and not (cascade is None and source.cascade is None):
+        raise UsageError(
+            "`verify` compares the probabilities of all models, which a cascade does not use",
+            hint="leave out `verify`" + (" or `cascade`" if source.cascade is None else ", or add `cascade=off`"),
+        )
     if cascade is not None:
         with progress_of(progress).step("fitting the cascade"):
             source, fitted = cascaded(source, root, cascade, cost, metric)
-    given = locals()
-    options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
     decision = decision_for(source, root, options, per_person)
+    check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
     check_source(source, len(table))
+    if per_person and table.persons is None and decision is not None:
+        raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
+    if check is not None:
+        check(table, source, decision)
     of_expected = expected_difference(source, str(device)) if verify and source.kind == "model" else None
     run = partial(
         predict_table,

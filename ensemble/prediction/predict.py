@@ -125,7 +125,7 @@ def predict_table(
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder / "lock", "the prediction of these images"):
         state = WorkState.open(folder, source, len(table))
-        if state.done:
+        if 0 < state.done < len(table):
             logger.info("continuing with image %s of %s", f"{state.done + 1:,}", f"{len(table):,}")
         engine = Engine(source, devices, state, precision, len(table), tolerance, root)
         with engine, progress.step("predicting") as advance:

@@ -15,9 +15,10 @@ from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import Decided, Decision
 from ensemble.decisions.record import MeasuredValue
 from ensemble.decisions.rows import IMAGE, PERSON
-from ensemble.prediction.cascade import cascade_notes, cascade_record
+from ensemble.prediction.cascade import cascade_notes, cascade_record, check_cascade_alone
 from ensemble.prediction.comparison import is_fitted, stated_procedure
 from ensemble.prediction.decisions import decision_notes, scores_here
+from ensemble.prediction.formats import EXACT_WAY
 from ensemble.prediction.inputs import content_ids
 from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+NO_PERSONS = "one row per person needs the persons of the images, which are not known"
 TOLERANCE = 1e-6  # largest difference of predictions that are the same
 
 
@@ -127,6 +129,20 @@ class PredictedImages(Displayed):
         decided = self.decided
         return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
 
+    def _verified_otherwise(self) -> str:
+        """Return that the predictions were computed in another way than those that were compared; "" if they were not.
+
+        The expected probabilities are computed as in the training.
+        """
+        alike = {EXACT_WAY, *(model.checkpoint.amp for model in self.source.models)}  # on a GPU, the training's own
+        others = sorted({str(one["way"]) for one in self.formats.values()} - alike)
+        if not others:
+            return ""
+        return (
+            f", computed as in the training; these predictions were computed as {', '.join(others)}, which was not "
+            "compared (`precision=fp32` computes them alike)"
+        )
+
     def _refit_notes(self) -> list[str]:
         """Return whose score stands for models of all people."""
         procedure = ""
@@ -174,11 +190,9 @@ class PredictedImages(Displayed):
         UsageError : the persons are not known.
         """
         persons, rows = self.predictions.persons, self.predictions.metadata.rows
+        check_cascade_alone(self.source, None, False, per_person=True)
         if persons is None:
-            raise UsageError(
-                "one row per person needs the persons of the images, which are not known",
-                hint="predict a table with a column of persons",
-            )
+            raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
         classes = len(self.classes)
         nothing = np.zeros(len(self), np.int64)
         _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
@@ -267,7 +281,10 @@ class PredictedImages(Displayed):
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None and self.source.kind == "model":
-            notes.append(f"largest difference from the expected probabilities of the model: {self.difference:.1e}")
+            notes.append(
+                f"largest difference from the expected probabilities of the model: {self.difference:.1e}"
+                + self._verified_otherwise()
+            )
         elif self.difference is not None:
             notes.append(
                 f"largest difference from the test predictions of the training: {self.difference:.1e} "
@@ -295,6 +312,13 @@ def save(found: PredictedImages, path: Path, force: bool = False) -> Path:
     return write_prediction(path, found.probabilities, found.predictions.metadata)
 
 
+def check_csv_place(path: Path) -> None:
+    """Raise EnsembleError if a CSV cannot be written because its folder does not exist, or it is one itself."""
+    if not path.parent.is_dir():
+        raise EnsembleError(f"`csv={path}`: folder {path.parent} does not exist", hint="create it, or name another one")
+    check_not_folder(path)
+
+
 def save_csv(content: bytes, path: Path, force: bool = False) -> None:
     """Write the bytes of a CSV.
 
@@ -302,9 +326,7 @@ def save_csv(content: bytes, path: Path, force: bool = False) -> None:
     ------
     EnsembleError : the file exists with other content and `force` is false, or its folder does not exist.
     """
-    if not path.parent.is_dir():
-        raise EnsembleError(f"`csv={path}`: folder {path.parent} does not exist", hint="create it, or name another one")
-    check_not_folder(path)
+    check_csv_place(path)
     if not (path.is_file() and path.read_bytes() == content):
         check_not_existing(path, "the file", force)
         write_atomic(path, content)

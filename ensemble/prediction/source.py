@@ -136,7 +136,7 @@ def load_source(
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if is_toml:
         file = path if path.suffix == ".toml" else path / "blend.toml"
-        return _of_blend(file, _root_of(file) or root, refit)
+        return _of_blend(file, root_of(file) or root, refit)
     blend, folder = root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text
     plain = re.fullmatch(r"[\w.+#-]+", text, re.ASCII) is not None and text not in (".", "..")
     if plain and blend.is_file() and folder.is_dir():
@@ -178,8 +178,19 @@ def check_one_meaning(text: str, root: Path) -> None:
 
 
 def source_of(model: StoredModel) -> PredictionSource:
-    """Return what an exported model predicts with."""
+    """Return what an exported model predicts with.
+
+    Raises
+    ------
+    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade.
+    """
     record = model.record
+    if DECISION in record.extras and CASCADE in record.extras:
+        raise EnsembleError(
+            f"{model.path} has decision rules and a cascade: the rules were fitted to the probabilities of all models, "
+            "which a cascade does not use",
+            hint="export it again, with the rules or with the cascade",
+        )
     loaded = [
         FoldModel(model.path / file, record.files[file].sha256, checkpoint)
         for file, checkpoint in model.checkpoints.items()
@@ -314,10 +325,16 @@ def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
     )
 
 
-def _root_of(file: Path) -> Path | None:
+def root_of(file: Path) -> Path | None:
     """Return the folder that holds ``runs/`` of a ``runs/blends/NAME/blend.toml``; None for another place."""
     blends = file.absolute().parent.parent
     return blends.parent.parent if (blends.name, blends.parent.name) == ("blends", "runs") else None
+
+
+def root_of_source(source: PredictionSource, root: Path) -> Path:
+    """Return the folder that holds the ``runs/`` of a blend, which may be another one than that of the command."""
+    found = None if source.folder is None else root_of(source.folder / "blend.toml")
+    return root if found is None or found.resolve() == root.resolve() else found
 
 
 def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:

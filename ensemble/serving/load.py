@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.decisions.rows import IMAGE
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.predict import check_source
 from ensemble.prediction.source import PredictionSource, check_one_meaning, load_source, source_of
 from ensemble.serving.model import Answers, ServedModel
+from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
 from folds.utils.files import sha256_bytes
-
-logger = logging.getLogger(__name__)
 
 # A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.
 _SCANS = 16
@@ -57,9 +56,6 @@ class SourceModel:
         self.source, self.models, self.score = source, models, score
         self.name, self.classes = source.name, tuple(source.classes)
         self.decision = decision
-        if decision is not None and decision.unit != "image":
-            logger.warning("the decision rules of %s are for people, and are not applied to single images", self.name)
-            self.decision = None
 
     def decode(self, data: bytes, max_pixels: int) -> Decoded:
         """Return the pixels in each image size of the models, as `ensemble.predict` decodes them."""
@@ -145,8 +141,13 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
         stored = read_model(path)
     source = load_source(what, root) if stored is None else source_of(stored)
     check_source(source, 1)
+    decision = source.decision
+    if decision is not None and decision.unit != IMAGE:
+        raise EnsembleError(
+            f"the decision rules of {source.name} are for people, and a server does not know whose image it is sent",
+            hint="serve a model with rules for images, or without rules",
+        )
     models = LoadedModels(source, device)
-    decision = getattr(source, "decision", None)
     if stored is None:
         return SourceModel(source, models, decision=decision)
     check_expected(models, stored.expected, stored.record.expected["tolerance"])

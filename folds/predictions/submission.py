@@ -59,29 +59,12 @@ def submission_columns(
     UsageError : an unknown form, or names that do not fit the number of columns.
     EnsembleError : the sample submission has other ids or columns.
     """
-    if form not in (None, *FORMS):
-        raise unknown_name("`form`", form, FORMS)
-    ids, rows = predictions.ids.tolist(), np.arange(len(predictions))
-    order = list(range(len(predictions.classes)))
-    if like is not None:
-        if columns is not None:
-            raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
-        columns, ids, rows, form, order = _as_sample(predictions, like, form)
-    form = form or "label"
+    has_sets = sets is not None
+    columns, ids, rows, form, order = _planned(
+        predictions.ids.tolist(), predictions.classes, form, columns, like, has_sets
+    )
     values = predictions.probabilities[rows]
-    expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
-    if columns is None and form == SET_FORM:
-        columns = ["id", "set"]
-    if columns is None:
-        columns = ["id", "label"] if form == "label" else ["id", *(f"{PREFIX}{name}" for name in predictions.classes)]
-    if len(columns) != expected:
-        raise UsageError(
-            f"`columns={','.join(columns)}`: expected {expected} names for `form={form}`, found {len(columns)}",
-            hint="the first is the column of the ids",
-        )
-    if len(set(columns)) < len(columns):
-        raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
-    if form == "label":
+    if form == LABEL_FORM:
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
         if labels is not None:
             names = [labels[row] for row in rows.tolist()]
@@ -91,22 +74,83 @@ def submission_columns(
                     "%d rows have the label '%s', which %s may not allow", len(unanswered), unanswered[0], like
                 )
         return {columns[0]: ids, columns[1]: names}
-    if form == SET_FORM:
-        if sets is None:
-            raise UsageError("`form=sets` needs prediction sets", hint="ensemble predict makes them with `sets=0.9`")
+    if form == SET_FORM and sets is not None:
         return {columns[0]: ids, columns[1]: [sets[row] for row in rows.tolist()]}
     cells = [[f"{value:.9g}" for value in values[:, column].tolist()] for column in order]
     return dict(zip(columns, [ids, *cells], strict=True))
 
 
+def check_submission(
+    ids: Sequence[str],
+    classes: Sequence[str],
+    form: str | None = None,
+    columns: Sequence[str] | None = None,
+    like: Path | None = None,
+    has_sets: bool = False,
+) -> None:
+    """Raise the errors of `submission_columns` before anything is predicted.
+
+    Parameters
+    ----------
+    ids : (n,) of all predictions that there will be.
+    has_sets : whether there will be prediction sets.
+    """
+    _planned(list(ids), classes, form, columns, like, has_sets, is_said=False)
+
+
+def _planned(
+    known: list[str],
+    classes: Sequence[str],
+    form: str | None,
+    columns: Sequence[str] | None,
+    like: Path | None,
+    has_sets: bool,
+    is_said: bool = True,
+) -> tuple[Sequence[str], list[str], np.ndarray, str, list[int]]:
+    """Return names of the columns, ids, rows of the predictions, form, and order of the classes of a CSV.
+
+    Parameters
+    ----------
+    known : ids of the predictions.
+    is_said : whether to say what was guessed.
+    """
+    if form not in (None, *FORMS):
+        raise unknown_name("`form`", form, FORMS)
+    ids, rows, order, notes = known, np.arange(len(known)), list(range(len(classes))), []
+    if like is not None:
+        if columns is not None:
+            raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
+        columns, ids, rows, form, order, notes = _as_sample(known, classes, like, form)
+    form = form or LABEL_FORM
+    expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
+    if columns is None and form == SET_FORM:
+        columns = ["id", "set"]
+    if columns is None:
+        columns = ["id", "label"] if form == LABEL_FORM else ["id", *(f"{PREFIX}{name}" for name in classes)]
+    if len(columns) != expected:
+        raise UsageError(
+            f"`columns={','.join(columns)}`: expected {expected} names for `form={form}`, found {len(columns)}",
+            hint="the first is the column of the ids",
+        )
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
+    if form == SET_FORM and not has_sets:
+        raise UsageError("`form=sets` needs prediction sets", hint="ensemble predict makes them with `sets=0.9`")
+    for note in notes if is_said else ():
+        logger.info(note)
+    return columns, ids, rows, form, order
+
+
 def _as_sample(
-    predictions: Predictions, like: Path, form: str | None
-) -> tuple[list[str], list[str], np.ndarray, str, list[int]]:
-    """Return column names, ids, rows of the predictions, form and column order that a sample submission asks for."""
+    known: Sequence[str], classes: Sequence[str], like: Path, form: str | None
+) -> tuple[list[str], list[str], np.ndarray, str, list[int], list[str]]:
+    """Return column names, ids, rows of the predictions, form and column order that a sample submission asks for.
+
+    The last value is what a reader must know: what was guessed, and which predictions are left out.
+    """
     table = read_table_file(like)
     first, *rest = table.columns
-    classes = list(predictions.classes)
-    order = list(range(len(classes)))
+    order, notes = list(range(len(classes))), []
     found = None if form == SET_FORM else _class_columns(rest, classes)
     if form == SET_FORM and len(rest) == 1:
         pass  # the column gets the sets
@@ -119,17 +163,13 @@ def _as_sample(
         and (form == "probabilities" or _has_decimals(table.columns[rest[0]]))
     ):
         form, order = "probabilities", [1]
-        logger.info(
-            "%s: column '%s' gets the probability of class %s (`form=label`: the class)", like, *rest, classes[1]
-        )
+        notes.append(f"{like}: column '{rest[0]}' gets the probability of class {classes[1]} (`form=label`: the class)")
     elif len(rest) == 1 and form not in ("probabilities", SET_FORM):
         form = "label"
         if len(classes) == 2:
-            logger.info(
-                "%s: column '%s' gets the predicted class (`form=probabilities`: the probability of class %s)",
-                like,
-                *rest,
-                classes[1],
+            notes.append(
+                f"{like}: column '{rest[0]}' gets the predicted class (`form=probabilities`: the probability of class "
+                f"{classes[1]})"
             )
     else:
         raise EnsembleError(
@@ -137,7 +177,8 @@ def _as_sample(
             f"in {like}, found {', '.join(rest[:10])}",
             hint="name the columns yourself with `columns`",
         )
-    return [first, *rest], table.columns[first], _rows_of(predictions, table.columns[first], like), form, order
+    rows, note = _rows_of(known, table.columns[first], like)
+    return [first, *rest], table.columns[first], rows, form, order, notes + ([note] if note else [])
 
 
 def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:
@@ -173,27 +214,23 @@ ID_FORMS: tuple[Callable[[str], str], ...] = (
 )
 
 
-def _rows_of(predictions: Predictions, wanted: Sequence[str], like: Path) -> np.ndarray:
-    """Return the row of the predictions for each id of a sample submission."""
-    known = predictions.ids.tolist()
+def _rows_of(known: Sequence[str], wanted: Sequence[str], like: Path) -> tuple[np.ndarray, str]:
+    """Return the row of the predictions for each id of a sample submission, and a note if some are left out."""
     for key in ID_FORMS:
         ours, theirs = list(map(key, known)), list(map(key, wanted))
         if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
             continue
         position = {name: row for row, name in enumerate(ours)}
         if all(name in position for name in theirs):
+            note = ""
             if len(ours) > len(theirs):
                 wanted_ids = set(theirs)
                 first = next(row for row, name in enumerate(ours) if name not in wanted_ids)
-                logger.info(
-                    "%s has %s ids: the other %s of %s predicted samples are not in the CSV, e.g. '%s'",
-                    like,
-                    f"{len(theirs):,}",
-                    f"{len(ours) - len(theirs):,}",
-                    f"{len(ours):,}",
-                    known[first],
+                note = (
+                    f"{like} has {len(theirs):,} ids: the other {len(ours) - len(theirs):,} of {len(ours):,} predicted "
+                    f"samples are not in the CSV, e.g. '{known[first]}'"
                 )
-            return np.array([position[name] for name in theirs], dtype=np.int64)
+            return np.array([position[name] for name in theirs], dtype=np.int64), note
     repeated = [name for name, count in Counter(wanted).items() if count > 1]
     if repeated:
         raise EnsembleError(

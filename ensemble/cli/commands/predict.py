@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +34,11 @@ from ensemble.cli.terminal.options import (
     fold_numbers,
     takes_settings,
 )
+
+if TYPE_CHECKING:
+    from ensemble.decisions.decision import Decision
+    from ensemble.prediction.source import PredictionSource
+    from folds.data.table import SampleTable
 
 
 @takes_settings(
@@ -139,7 +145,7 @@ def predict(
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.face import FOLDER
     from ensemble.prediction.face import predict as run_prediction
-    from ensemble.prediction.result import TOLERANCE, save, save_csv
+    from ensemble.prediction.result import TOLERANCE, check_csv_place, save, save_csv
     from folds.config.files import given_settings
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
@@ -158,6 +164,8 @@ def predict(
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
         for file in (path, *([] if csv is None else [csv])):
             check_not_existing(file, "the file", force)
+        if csv is not None:
+            check_csv_place(csv)
         found = run_prediction(
             what,
             inputs[0] if len(inputs) == 1 else inputs,
@@ -181,6 +189,7 @@ def predict(
             cascade=cascade,
             cost=cost,
             keep_work=True,
+            check=partial(_check_table, per is not None, csv is not None, form, names, like),
             progress=TerminalProgress(),
         )
         rows = found.by_person() if per is not None else found
@@ -201,6 +210,28 @@ def predict(
         options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]
         console.next_step(f"ensemble predict {shlex.join([what, *inputs])}", options)
     return 3 if found.unreadable.rows else 0
+
+
+def _check_table(
+    per_person: bool,
+    has_csv: bool,
+    form: str | None,
+    columns: list[str] | None,
+    like: Path | None,
+    table: SampleTable,
+    source: PredictionSource,
+    decision: Decision | None,
+) -> None:
+    """Raise what would keep the result from being written, before the images are predicted."""
+    from ensemble.prediction.result import NO_PERSONS
+    from folds.errors import UsageError
+    from folds.predictions.submission import check_submission
+
+    if per_person and table.persons is None:
+        raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
+    if has_csv:
+        ids = sorted(set(table.persons.tolist())) if per_person and table.persons is not None else table.ids.tolist()
+        check_submission(ids, source.classes, form, columns, like, decision is not None and decision.sets is not None)
 
 
 def _wrapped(text: str) -> str:

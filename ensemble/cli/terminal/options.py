@@ -48,8 +48,8 @@ CascadeOption = Annotated[
     str | None,
     typer.Option(
         help="skip models that an image does not need: exact (no decision changes), or the loss of the nested score "
-        "that is allowed, e.g. .001",
-        metavar="exact|LOSS",
+        "that is allowed, e.g. .001; off: use all models of an exported model that has a cascade",
+        metavar="exact|LOSS|off",
         rich_help_panel=EXECUTION,
     ),
 ]
