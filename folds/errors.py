@@ -183,18 +183,22 @@ class Interrupted(EnsembleError):
         return [f"interrupted: {show(self.message)}", *(["", f"next: {show(self.hint)}"] if self.hint else [])]
 
 
-def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
+# Least likeness of the name of a column that is proposed: names are short, and 'label' is half like 'age'.
+LIKE_COLUMN = 0.65
+
+
+def close_matches(name: str, choices: Iterable[str], most: int = 3, cutoff: float = 0.5) -> list[str]:
     """Return the at most `most` choices that are closest to `name`, best first."""
     lower_case = {choice.lower(): choice for choice in choices}
     import difflib  # here, because only mistakes need it
 
-    found = difflib.get_close_matches(name.lower(), lower_case, n=most, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), lower_case, n=most, cutoff=cutoff)
     return [lower_case[match] for match in found]
 
 
 def did_you_mean(name: str, columns: Iterable[str]) -> str:
     """Return ``; did you mean 'target'?`` for the name of a column that a table lacks; "" if no column is close."""
-    close = close_matches(name, columns)
+    close = close_matches(name, columns, cutoff=LIKE_COLUMN)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

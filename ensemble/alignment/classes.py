@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ensemble.members.columns import is_fractional, numbers
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, close_matches
@@ -92,7 +93,8 @@ def _answered_classes(members: Sequence[Member], labels: TrueLabels | None) -> t
                 raise EnsembleError(
                     f"{member.path} answers {', '.join(answers[:5])}, but the labels are "
                     f"{', '.join(sorted(truth)[:5])}: they have no class in common",
-                    hint="write answers and labels with the same names",
+                    hint="write answers and labels with the same names"
+                    + ("; if these are probabilities, `probabilities=COLUMN`" * _are_decimals(answers)),
                 )
             source = dict.fromkeys(answers, member.path) | source
     by_number: dict[float, str] = {}
@@ -108,3 +110,8 @@ def _answered_classes(members: Sequence[Member], labels: TrueLabels | None) -> t
                 hint="write each class the same way in all files",
             )
     return sort_by_number(list(source))
+
+
+def _are_decimals(names: Sequence[str]) -> bool:
+    """Return whether answers are numbers that are not all whole: probabilities, and no classes."""
+    return is_fractional(numbers(names))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,6 +146,9 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: TrueLabels | N
             return []
         judged.append(agreement(run, codes[i], reference, len(sample.split.classes), sample.persons))
     found = [text for one, vote in zip(judged, votes, strict=True) if (text := _constant(one.run, vote))]
+    worst = None if sample.truth is not None or len(runs) < 3 else _most_permuted(judged, sample.split.classes)
+    if worst is not None:
+        return _without_permuted(sample, judged, worst, alignment, labels)
     for i, one in enumerate(judged):
         if one.rows < _LEAST or _constant(one.run, votes[i]):
             continue
@@ -163,6 +166,31 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: TrueLabels | N
             "or classes in different orders"
         )
     return found
+
+
+def _most_permuted(judged: Sequence[Agreement], classes: Sequence[str]) -> int | None:
+    """Return the member that fits the others best after a permutation of its classes; None if none is permuted."""
+    fits = [
+        (found[1], i)
+        for i, one in enumerate(judged)
+        if one.rows >= _LEAST
+        if (found := _permuted_columns(one, classes))
+    ]
+    return max(fits)[1] if fits else None
+
+
+def _without_permuted(
+    sample: _Sample, judged: Sequence[Agreement], worst: int, alignment: Alignment, labels: TrueLabels | None
+) -> list[str]:
+    """Return the doubt about a member whose classes are permuted, and those about the others, judged without it: it
+    takes part in what each of them is compared with.
+    """
+    one = judged[worst]
+    original = next(run for run in sample.split.runs if run.name == one.run.name)
+    others = [other for i, other in enumerate(judged) if i != worst]
+    found = _doubts_of(sample, original, one, others, alignment, labels)
+    rest = tuple(run for run in sample.split.runs if run.name != one.run.name)
+    return found + _member_doubts(replace(sample, split=replace(sample.split, runs=rest)), alignment, labels)
 
 
 def _constant(run: RunPredictions, votes: NDArray[np.float64]) -> str:

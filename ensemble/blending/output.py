@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blending.coefficients import write_coefficients
-from ensemble.blending.recipe import recipe_of, to_text
+from ensemble.blending.recipe import BlendRecipe, read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
@@ -69,7 +69,8 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
         _check_same_arrays([arrays[split] for split in wanted])
         if isinstance(before, dict):
             record |= _earlier_results(before, record, blend.request)
-    if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED):
+    same = isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED)
+    if not wanted and same and _holds_recipe(folder / "blend.toml", recipe):
         return []
     if force:
         _remove_stale(folder, arrays)
@@ -175,6 +176,20 @@ def _columns(rows: SampleRows) -> list[Any]:
 
 def _holds(path: Path, result: Vote) -> bool:
     return path.exists() and sidecar_path(path).exists() and same_values(read_array(path), result.probabilities)
+
+
+def _holds_recipe(path: Path, recipe: BlendRecipe | None) -> bool:
+    """Return whether ``blend.toml`` and its coefficients are there and can be read; there are none without a recipe."""
+    if recipe is None:
+        return not path.exists()
+    if not path.exists():
+        return False
+    try:
+        held = read_recipe(path).combination
+    except (EnsembleError, UsageError):
+        return False
+    shapes = {name: array.shape for name, array in recipe.combination.large_arrays().items()}
+    return {name: array.shape for name, array in held.large_arrays().items()} == shapes
 
 
 def _described(record: Any) -> str:

@@ -94,10 +94,13 @@ class _Reader:
     def __init__(self, table: CsvTable, names: ColumnNames, logits: bool) -> None:
         self.table, self.names, self.logits = table, names, logits
         self.columns = list(table.columns)
+        self.numbers = cache(lambda name: numbers(table.columns[name]))
         self.given = names.given(self.columns)
+        named = self.given.get("label")
+        if named is not None and _are_probabilities(self.numbers(named)):
+            del self.given["label"]  # probabilities in a column with the name of that of the labels
         order = ("id", "path", "prediction", "person", "fold", "label", "split")
         self.roles = find_columns(self.columns, table.source, order, self.given)
-        self.numbers = cache(lambda name: numbers(table.columns[name]))
         # A column of numbers that are not whole is no label, fold or person, whatever its name.
         self.role = {
             role: name
@@ -415,6 +418,11 @@ def _common_prefix(columns: Sequence[str]) -> str:
         if all(name.lower().startswith(prefix) and len(name) > size for name in columns):
             return columns[0][:size] if len({name[size:] for name in columns}) == len(columns) else ""
     return ""
+
+
+def _are_probabilities(values: NDArray[np.float64] | None) -> bool:
+    """Return whether numbers are from 0 to 1 and not only whole ones."""
+    return values is not None and is_fractional(values) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _is_finite(cell: str) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from folds.data.image_paths import IMAGE_SUFFIXES, ImagePaths, path_texts
@@ -18,6 +17,7 @@ from folds.utils.frames import FRAME
 # How a file was found → what is said about it.
 UNICODE, CASE, SUFFIX = "in another Unicode form", "in another case", "with the suffix that the table lacks"
 _MAX_FOLDERS = 200  # folders that are searched for a hint
+_ALL_LEVELS = 64  # of folders below one that the user named
 _MAX_NAMES = 2_000  # missing images that are looked for in them
 
 
@@ -243,20 +243,16 @@ def _several_rows(names: Sequence[str]) -> str:
 def _folders_with(names: Sequence[str], below: Path, not_here: Sequence[Path]) -> tuple[dict[Path, int], str]:
     """Return the folders that images of these names start from, with the number of names that each adds, and the file
     of the first name found; a folder that adds more names comes first. Files are looked for at most two levels below
-    `below`.
+    `below`, and at all levels of `not_here`; at most `_MAX_FOLDERS` folders are listed.
     """
-    try:
-        walk = [top for top in islice(os.walk(below), _MAX_FOLDERS) if len(Path(top[0]).relative_to(below).parts) < 3]
-    except OSError:
-        return {}, ""
+    walk = _folders_below(below, not_here)
     of_folder: dict[str, list[tuple[int, str]]] = {}  # the folder in each name → its names
     for i, name in enumerate(names):
         before, _, last = name.rpartition("/")
         of_folder.setdefault(before, []).append((i, last))
     holds: dict[str, dict[int, str]] = {}
-    for folder, _, files in sorted(walk):
-        listed = set(files)
-        for before, wanted in of_folder.items() if files else ():
+    for folder, listed in sorted(walk.items()):
+        for before, wanted in of_folder.items() if listed else ():
             start = folder if not before else folder.removesuffix(f"/{before}")
             if (before and start == folder) or Path(start) in not_here:
                 continue
@@ -279,6 +275,28 @@ def _folders_with(names: Sequence[str], below: Path, not_here: Sequence[Path]) -
         left -= added
         del holds[folder]
     return chosen, example
+
+
+def _folders_below(below: Path, named: Sequence[Path]) -> dict[str, set[str]]:
+    """Return folder → the names of its files, for all folders in those that the user named and for folders at most two
+    levels below `below`; those named first, and of each the nearest ones first. Linked folders are not entered.
+    """
+    found: dict[str, set[str]] = {}
+    queue = deque([*((str(folder), _ALL_LEVELS) for folder in named), (str(below), 2)])
+    while queue and len(found) < _MAX_FOLDERS:
+        folder, levels = queue.popleft()
+        if folder in found:
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                inside = list(entries)
+        except OSError:
+            continue
+        found[folder] = {entry.name for entry in inside if not entry.is_dir()}
+        if levels:
+            deeper = sorted(entry.path for entry in inside if entry.is_dir(follow_symlinks=False))
+            queue.extend((path, levels - 1) for path in deeper)
+    return found
 
 
 def _shown(folder: Path) -> str:

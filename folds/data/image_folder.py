@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from folds.data.folder_tables import listed_tables, tables_in
 from folds.data.image_paths import IMAGE_SUFFIXES, ImagePaths
 from folds.data.table import DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
@@ -216,10 +217,11 @@ def _check_tops(tops: Sequence[str], folder: Path, source: str) -> None:
             f"`images={folder / train}`",
         )
     if len(tops) == 1:
-        tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
-        tables.sort(key=lambda path: "train" not in path.name.lower())
+        tables = sorted(tables_in(folder), key=lambda path: "train" not in path.name.lower())
+        others = f"; the tables are {listed_tables(tables)}" if len(tables) > 1 else ""
         hint = (
-            f"to read the CSV: `data={tables[0]}` `path=COLUMN` `label=COLUMN`"
+            f"to read the {'CSV' if tables[0].suffix == '.csv' else 'table'}: `data={tables[0]}` `path=COLUMN` "
+            f"`label=COLUMN`{others}"
             if tables
             else "expected one subfolder per class"
         )
@@ -233,8 +235,10 @@ def _training_columns(
 ) -> RawColumns:
     names = [name.strip() for name in files]
     if spec.person_regex is None:
+        tables = tables_in(found.folder)
+        beside = f"; not read: {listed_tables(tables)} (`data={tables[0]}` reads it)" if tables else ""
         raise EnsembleError(
-            f"the person (group) of the images in {source} is unknown, e.g. of '{names[0]}'",
+            f"the person (group) of the images in {source} is unknown, e.g. of '{names[0]}'{beside}",
             hint=example_regex(names[0]),
         )
     persons = persons_by_regex(names, spec.person_regex, names)

@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from folds.data.folder_tables import listed_tables, tables_in
 from folds.data.image_folder import TEST_NAMES, Found, are_splits, find_images, scan_folder, split_folders, stem_of
 from folds.data.one_hot import one_hot_columns
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.utils.csv_table import read_header
-from folds.utils.tables import read_table_file, table_header, table_suffix
+from folds.utils.tables import read_table_file, table_header
 
-# The header of a folds.csv of this program, which has folds.json beside it.
-_FOLDS = ["id", "label", "person", "fold"]
+_FOLDERS_NAMED = 5  # of the folders of the images of a table, in a hint
 
 
 def only_table(folder: Path, spec: DataSpec, training: bool = True) -> Path | None:
@@ -72,12 +72,13 @@ def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | N
     ------
     EnsembleError : several tables could be meant, as in the folder of a competition: train.csv and
         sample_submission.csv beside ``train_images`` and ``test_images``; or a table and class folders
-        (``train/CLASS``) hold the same images. Tables of other images, such as predictions, are not meant.
+        hold the same images, and the table does not name these classes. Tables of other images are not meant.
     """
     tops = _tops(images)
     if len(tops) > 1 and not are_splits(tops):
+        _check_not_listed(folder, images)
         return None
-    tables = _tables(folder)
+    tables = tables_in(folder)
     fitting = [path for path in tables if _has_samples(table_header(path), spec)]
     if not fitting and spec.label == DataSpec(folder).label:
         fitting = [path for path in tables if _has_one_hot(path, spec)]
@@ -91,6 +92,83 @@ def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | N
     if len(fitting) > 1:
         raise _several(folder, fitting, spec, _image_folders(images))
     return fitting[0] if fitting else None
+
+
+def _check_not_listed(folder: Path, images: Found) -> None:
+    """Raise EnsembleError if tables name the images of subfolders, but not the subfolders as their classes: the
+    subfolders (``photos`` and ``photos_eval``) may be no classes, and the table may have the labels.
+    """
+    tops = _tops(images)
+    found = {path: names for path in tables_in(folder) if (names := _images_named(path, images, tops))}
+    if not found:
+        return
+    tables = sorted(
+        found, key=lambda path: (_is_template(path) or _is_test(path.name), "train" not in path.name.lower())
+    )
+    first, rest = tables[0], tables[1:]
+    ways = [_with_folders(folder, "data", "images", first, found[first])]
+    apart = next((path for path in rest if not set(found[path]) & set(found[first])), None)
+    if apart is not None:
+        ways.append(_with_folders(folder, "test", "test_images", apart, found[apart]))
+        ways += ["`test_labels=False`"] if _is_template(apart) else []
+    are = "is" if len(tables) == 1 else "are"
+    raise EnsembleError(
+        f"{folder} has the folders {', '.join(tops[:5])}{', …' if len(tops) > 5 else ''}, and {listed_tables(tables)} "
+        f"beside them list{'s' * (len(tables) == 1)} their images without these names as classes: whether the folders "
+        "are the classes cannot be known",
+        hint=f"{' '.join(ways)} reads the table; the folders are read as classes if {listed_tables(tables)} {are} not "
+        f"in {folder}",
+    )
+
+
+def _with_folders(folder: Path, data: str, option: str, table: Path, tops: Sequence[str]) -> str:
+    """Return the parameters that read a table and the folders of its images; folders in its paths are not named."""
+    named = ",".join(str(folder / top) for top in tops if top)
+    return f"`{data}={table}`" + (f" `{option}={named}`" if named else "")
+
+
+def _images_named(table: Path, images: Found, tops: Sequence[str]) -> list[str]:
+    """Return the folders of the images that a table names, "" for one in its paths; [] if it names no image, has no
+    other column, or names the folders as classes, as labels or predictions of these classes do.
+    """
+    try:
+        columns = read_table_file(table).columns
+    except EnsembleError:
+        return []  # no table of images; it is named as not read
+    classes = {top.strip().casefold() for top in tops}
+    if len(columns) < 2 or sum(_last_part(name, classes) for name in columns) > 1:
+        return []
+    roles = find_columns(list(columns), "", ("path", "id"))
+    known = {*roles.names.values(), *(name for names in roles.ambiguous.values() for name in names)}
+    stems: dict[str, list[str]] = {}
+    for name in images.images:
+        if "/" in name:
+            stems.setdefault(_stem(name), []).append(name.split("/", 1)[0])
+    for name, cells in columns.items():
+        # Numbers name images only in a column that is called so: the epochs of a log are no images.
+        named = [cell for cell in cells if (name in known or not _is_number(cell)) and _stem(cell) in stems]
+        if not named or 2 * len(named) < len(cells):
+            continue
+        if any({cell.strip().casefold() for cell in other} <= classes for key, other in columns.items() if key != name):
+            return []
+        first = {cell.replace("\\", "/").removeprefix("./").split("/", 1)[0] for cell in named if "/" in cell}
+        held = list(dict.fromkeys(top for cell in named for top in stems[_stem(cell)]))
+        return [""] if first & set(tops) or len(held) > _FOLDERS_NAMED else held
+    return []
+
+
+def _last_part(name: str, classes: set[str]) -> bool:
+    """Return whether the name of a column is that of a class, with or without a prefix: ``prob_cat``."""
+    name = name.strip().casefold()
+    return name in classes or any(name[at + 1 :] in classes for at, mark in enumerate(name) if mark in "_.- ")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _has_one_hot(path: Path, spec: DataSpec) -> bool:
@@ -110,12 +188,12 @@ def _image_folders(images: Found) -> list[str]:
 
 def ignored_tables(folder: Path) -> list[str]:
     """Return a note about the tables beside class folders, which are not read."""
-    found = _tables(folder)
+    found = tables_in(folder)
     if not found:
         return []
     return [
-        f"the classes are those of the subfolders of {folder}; not read: {', '.join(path.name for path in found[:5])}"
-        f"{', …' if len(found) > 5 else ''} (`data={found[0]}` reads it)"
+        f"the classes are those of the subfolders of {folder}; not read: {listed_tables(found)} (`data={found[0]}` "
+        "reads it)"
     ]
 
 
@@ -151,7 +229,7 @@ def _both_ways(folder: Path, tables: Sequence[Path], images: Found, why: str) ->
 
 def unread_test(table: Path) -> list[str]:
     """Return a note about tables of test images beside a table that was found in a folder; they are not read."""
-    beside = [path for path in _tables(table.parent) if path != table and (_is_test(path.name) or _is_template(path))]
+    beside = [path for path in tables_in(table.parent) if path != table and (_is_test(path.name) or _is_template(path))]
     beside.sort(key=lambda path: (_is_template(path), path.name))
     if not beside:
         return []
@@ -164,16 +242,6 @@ def _labels(spec: DataSpec) -> set[str]:
 
 def _csvs(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
-
-
-def _tables(folder: Path) -> list[Path]:
-    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
-    tables = [path for path in files if table_suffix(path.name) not in ("", ".txt", ".txt.gz")]
-    return [path for path in tables if not _is_folds(path)]
-
-
-def _is_folds(path: Path) -> bool:
-    return path.suffix == ".csv" and path.with_suffix(".json").is_file() and table_header(path) == _FOLDS
 
 
 def _tops(images: Found) -> list[str]:
@@ -195,7 +263,7 @@ def _several(folder: Path, tables: Sequence[Path], spec: DataSpec, tops: Sequenc
     """Return the error for several tables in a folder, with what to type."""
     names = ", ".join(path.name for path in tables)
     first = next((path for path in tables if "train" in path.name.lower()), tables[0])
-    others = [path for path in _tables(folder) if _is_test(path.name)]  # it need not have labels
+    others = [path for path in tables_in(folder) if _is_test(path.name)]  # it need not have labels
     others += [path for path in tables if _is_template(path) and path != first]
     others = [path for path in others if path != first]
     typed = [f"`data={first}`"]

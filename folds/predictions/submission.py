@@ -156,6 +156,7 @@ def _as_sample(
         pass  # the column gets the sets
     elif found is not None and form != "label":
         form, order = "probabilities", found
+        logger.info("%s: its columns get the probabilities of the classes, in the order of the columns", like)
     elif (
         len(rest) == 1
         and len(classes) == 2
@@ -166,7 +167,9 @@ def _as_sample(
         notes.append(f"{like}: column '{rest[0]}' gets the probability of class {classes[1]} (`form=label`: the class)")
     elif len(rest) == 1 and form not in ("probabilities", SET_FORM):
         form = "label"
-        if len(classes) == 2:
+        if len(classes) != 2:
+            notes.append(f"{like}: column '{rest[0]}' gets the predicted class")
+        else:
             notes.append(
                 f"{like}: column '{rest[0]}' gets the predicted class (`form=probabilities`: the probability of class "
                 f"{classes[1]})"
@@ -199,6 +202,8 @@ def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | 
 
 def _has_decimals(cells: Sequence[str]) -> bool:
     """Return whether a column holds probabilities: numbers from 0 to 1, and not only whole ones."""
+    if any("," in cell for cell in cells) and not any("." in cell for cell in cells):
+        cells = [cell.replace(",", ".") for cell in cells]  # 0,5 of a table separated by semicolons
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:

@@ -22,7 +22,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-from folds.errors import EnsembleError, close_matches, combine_errors, no_column
+from folds.errors import LIKE_COLUMN, EnsembleError, close_matches, combine_errors, no_column
 from folds.utils.bounded import text_room
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class CsvTable:
         if name in self.columns:
             return self.columns[name]
         others = [one for one in self.columns if one not in not_meant]
-        close = close_matches(name, others, most=1)
+        close = close_matches(name, others, most=1, cutoff=LIKE_COLUMN)
         given = f"={close[0] if close else 'COLUMN'}`"
         remedies = [f"name the column with {option.removesuffix('`')}{given}"] if option else []
         hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])

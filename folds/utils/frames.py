@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PARQUET = frozenset({".parquet", ".pq"})
 FEATHER = frozenset({".feather", ".ftr", ".arrow"})
 FRAME = "the DataFrame"
+# Of a record of the log that is printed once: a table is read several times to detect what it is.
+ONCE = {"once": True}
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,9 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
     whole = [_whole_numbers(each) for each in series]
     changed = [name for name, before, after in zip(header, series, whole, strict=True) if before is not after]
     if changed:
-        _log.info("%s: whole numbers stored as decimals are read as 1, not 1.0: %s", source, ", ".join(changed))
+        _log.info(
+            "%s: whole numbers stored as decimals are read as 1, not 1.0: %s", source, ", ".join(changed), extra=ONCE
+        )
     series = whole
     cells = [_plain_text(each, source) for each in series]
     # All other columns in one call: pandas writes dates without hours only if no column of the frame has hours.

@@ -303,7 +303,10 @@ def blend(
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
     if answers is not None:
         what = "decisions" if (form, names, like) == (None, None, None) else "predictions"
-        console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {answers.split} samples")
+        split = "test" if answers.split == "test" else "out-of-fold"
+        console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {split} samples")
+        if answers.split != "test":
+            console.warn(f"{csv} has out-of-fold samples, not test samples: no file has predictions of test samples")
     console.next_step(*_next(made, files, csv))
     return 0
 
@@ -348,9 +351,9 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[s
     if len(parents) == 1 and set(parents.pop().glob("*.npy")) == set(files):
         named = f"{files[0].parent}/*.npy"
     command = f"ensemble blend {named if len(named) < 200 else '…'}"
-    if csv is None:
+    if csv is None and made.test is not None:
         return command, [*console.again_without("csv", "force"), "--csv", "answers.csv"]
-    # The decisions are written: what may make them better, else what was made.
+    # The decisions are written, or there is no test sample: what may make them better, else what was made.
     several, labeled = len(made.runs) > 1, made.total.get("oof") is not None and made.total["oof"].score is not None
     if several and labeled and made.request.name in ("soft", "hard"):
         without = ("csv", "force", "output", *_OF_CSV, *_OF_METHOD)

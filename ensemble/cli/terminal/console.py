@@ -50,8 +50,16 @@ def fail(text: str) -> None:
 class _Printer(logging.Handler):
     """A logging handler that prints the records of the library on the current `sys.stderr`, above progress bars."""
 
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._once: set[str] = set()  # printed texts of records that are printed once
+
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
+        if getattr(record, "once", False):
+            if text in self._once:
+                return
+            self._once.add(text)
         (fail if record.levelno >= logging.ERROR else warn if record.levelno >= logging.WARNING else note)(text)
 
 

@@ -131,3 +131,13 @@ def test_rows_of_one_person_are_no_independent_evidence() -> None:
     assert shuffled.standard_error == alone.standard_error
     assert alone.above_chance
     assert not grouped.above_chance
+
+
+def test_only_the_permuted_member_is_doubted(tmp_path: Path) -> None:
+    for place in range(3):
+        members = {name: draw(i + 1) for i, name in enumerate("abc")}
+        name = "abc"[place]
+        members[name] = np.eye(3)[members[name].argmax(1)][:, [1, 2, 0]] * 0.98 + 0.02 / 3  # it outvotes the others
+        (found,) = blended(tmp_path, members, labeled=False).warnings
+        assert f"{name}.npy" in found
+        assert "if its classes were in another order: 'ant' is 'bee', 'bee' is 'cow', 'cow' is 'ant'" in found

@@ -220,3 +220,40 @@ def test_python_names_the_key_of_a_column(folder: Path) -> None:
         blend("m.csv", progress=False)
     assert "columns={'id': 'file'}" in error.value.lines()[-1]
     assert blend("m.csv", columns={"id": "file"}, progress=False).test is not None
+
+
+def test_one_name_for_labels_and_probabilities(folder: Path, call: Call) -> None:
+    for seed in (1, 2):
+        pd.DataFrame({"id": IDS, "risk": draw(seed)[:, 1]}).to_csv(f"r_{seed}.csv", index=False)
+    pd.DataFrame({"id": IDS, "risk": TRUTH}).to_csv("t01.csv", index=False)
+    words = ["blend", "r_1.csv", "r_2.csv", "--labels", "t01.csv", "--label", "risk", "--json"]
+    done = call(*words)
+    assert done.code == 0, done.err
+    expected = accuracy((draw(1) + draw(2)) / 2)
+    assert json.loads(done.out)["blend"]["oof"]["score"]["accuracy"] == pytest.approx(expected)
+    refused = call("blend", "r_1.csv", "r_2.csv", "--labels", "t01.csv", "--label", "risk", "--prediction", "risk")
+    assert refused.code == 1
+    assert "if these are probabilities, --probabilities COLUMN" in refused.err
+
+
+def test_missing_coefficients_are_written_again(folder: Path, call: Call) -> None:
+    truth = np.arange(240) % 60
+    for seed in (1, 2):
+        logits = np.random.default_rng(seed).normal(size=(240, 60)) + 3 * np.eye(60)[truth]
+        np.save(f"m{seed}.npy", np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    names = [f"c{i:02}" for i in range(60)]
+    table = {"id": range(240), "label": [names[i] for i in truth], "person": np.arange(240) // 2}
+    pd.DataFrame(table).to_csv("y.csv", index=False)
+    words = ["blend", "m1.npy", "m2.npy", "--labels", "y.csv", "--method", "stacking", "-o", "s"]
+    done = call(*words)
+    assert done.code == 0, done.err
+    assert "holds this blend already" in call(*words).err
+    for name in ("blend.npy.gz", "blend.toml"):
+        path = Path("runs/blends/s", name)
+        before = path.read_bytes()
+        path.unlink()
+        assert "s is written" in call(*words).err
+        assert path.read_bytes() == before
+    Path("runs/blends/s/blend.npy.gz").write_bytes(b"damaged")
+    assert "s is written" in call(*words).err
+    assert "holds this blend already" in call(*words).err

@@ -67,10 +67,21 @@ def test_a_blend_of_other_programs_goes_on_with_these_files(table: Path, call: C
         np.save(f"{name}.npy", values / 2)
     words = ["a.npy", "b.npy", "--labels", "train.csv", "--label", "grade", "--person", "who", "--metric", "accuracy"]
     first = suggested(call("blend", *words, "--method", "soft"))
-    assert first == ["blend", "./*.npy", *words[2:], "--method", "soft", "--csv", "answers.csv"]
-    second = suggested(call("blend", *words, "--csv", "answers.csv"))
+    assert first == ["blend", "./*.npy", *words[2:], "--method", "auto"], "no decisions of out-of-fold samples"
+    done = call("blend", *words, "--csv", "answers.csv")
+    assert "warning: answers.csv has out-of-fold samples, not test samples" in done.err
+    assert "the decisions for the 24 out-of-fold samples" in done.err
+    second = suggested(done)
     assert second == ["blend", "./*.npy", *words[2:], "--method", "auto"]
     assert suggested(call("blend", *words, "--method", "stacking", "--csv", "answers2.csv")) == ["runs"]
+
+
+def test_a_blend_of_test_predictions_proposes_a_csv(table: Path, call: Callable[..., Called]) -> None:
+    for name, value in (("sub1", 0.3), ("sub2", 0.4)):
+        Path(f"{name}.csv").write_text(f"id,target\nt1,{value}\nt2,{value + 0.4:.1f}\n")
+    found = suggested(call("blend", "sub1.csv", "sub2.csv"))
+    assert found == ["blend", "sub1.csv", "sub2.csv", "--csv", "answers.csv"]
+    assert "not test samples" not in call("blend", "sub1.csv", "sub2.csv", "--csv", "answers.csv").err
 
 
 def test_predict_repeats_its_options(grid: Path, call: Callable[..., Called]) -> None:

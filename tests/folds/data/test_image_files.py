@@ -164,3 +164,13 @@ def test_all_suffixes_of_the_decoder_are_those_of_images():
     image.init()
     known = {suffix for suffix, kind in image.EXTENSION.items() if kind in FORMATS}
     assert known - {".pfm"} <= IMAGE_SUFFIXES  # a .pfm holds floats, which need a window
+
+
+def test_deep_folders_below_the_named_one_are_proposed(tmp_path):
+    touch(tmp_path, *(f"photos/batch{i}/cam0/left/0000{i}.JPEG" for i in range(2)))
+    path = table(tmp_path, ["00000.JPEG", "00001"])
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(path, images=(str(tmp_path / "photos"),)))
+    folders = [f"{tmp_path}/photos/batch{i}/cam0/left" for i in range(2)]
+    assert error.value.hint.endswith(f"`images={','.join(folders)}`")
+    assert len(read_data(DataSpec(path, images=tuple(folders))).train) == 2

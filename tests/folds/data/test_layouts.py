@@ -85,11 +85,84 @@ def test_ids_and_labels_at_the_root_find_their_images(tmp_path):
 
 
 def test_tables_beside_class_folders_are_said_to_be_unread(tmp_path):
-    touch(tmp_path, "cat/1.jpg", "dog/2.jpg")
-    (tmp_path / "labels.csv").write_text(rows("image_id", 2))
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "dog/x.jpg", "dog/y.jpg")
+    (tmp_path / "labels.csv").write_text("image_id,label\n1,cat\n2,dog\n")
+    (tmp_path / "made.csv").write_text("id,p_cat,p_dog\n1,.5,.5\n2,.4,.6\n")
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,.5\n2,.4\n")
+    (tmp_path / "others.tsv").write_text("image\tlabel\nz\t0\nw\t1\n")
     data = read_data(DataSpec(tmp_path, person_regex="(.+)"))
     assert data.train.classes == ("cat", "dog")
-    assert any("not read: labels.csv" in note for note in data.notes)
+    assert any("not read: labels.csv, log.csv, made.csv, others.tsv" in note for note in data.notes)
+    with pytest.raises(EnsembleError, match=r"is unknown, e\.g\. of 'cat/1.jpg'; not read: labels.csv, log.csv, "):
+        read_data(DataSpec(tmp_path))
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "d"
+    touch(folder, *(f"photos/{i}.jpg" for i in range(6)), *(f"photos_eval/e{i}.jpg" for i in range(4)))
+    (folder / "labels.csv").write_text(rows("image_id", 6))
+    (folder / "sample_submission.csv").write_text("image_id,label\n" + "".join(f"e{i},0\n" for i in range(4)))
+    return folder
+
+
+@pytest.mark.parametrize("regex", [None, "(.+)"])
+def test_folders_of_images_that_a_table_lists_are_no_classes(photos, regex):
+    with pytest.raises(EnsembleError, match=r"photos, photos_eval, and labels.csv, sample_submission.csv") as error:
+        read_data(DataSpec(photos, person_regex=regex))
+    typed, folders = error.value.hint.split(" reads the table; ")
+    assert typed == (
+        f"`data={photos}/labels.csv` `images={photos}/photos` `test={photos}/sample_submission.csv` "
+        f"`test_images={photos}/photos_eval` `test_labels=False`"
+    )
+    spec = dict(part.strip("`").split("=") for part in typed.split(" "))
+    data = read_data(
+        DataSpec(
+            Path(spec["data"]),
+            images=(spec["images"],),
+            test=Path(spec["test"]),
+            test_images=(spec["test_images"],),
+            test_labels=False,
+            person_regex="(.+)",
+        )
+    )
+    assert (len(data.train), len(data.test), data.train.classes) == (6, 4, ("0", "1", "2"))
+    assert folders == f"the folders are read as classes if labels.csv, sample_submission.csv are not in {photos}"
+    for name in ("labels.csv", "sample_submission.csv"):
+        (photos / name).unlink()
+    assert read_data(DataSpec(photos, person_regex="(.+)")).train.classes == ("photos", "photos_eval")
+
+
+@pytest.mark.parametrize("column", ["image", "scan_file"])
+def test_columns_of_any_name_list_the_images_of_folders(tmp_path, column):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    touch(tmp_path, *(f"scans/s{i}.png" for i in range(6)), *(f"scans_test/t{i}.png" for i in range(3)))
+    frame = pandas.DataFrame({column: [f"s{i}.png" for i in range(6)], "grade": [0, 1, 2] * 2})
+    frame.to_parquet(tmp_path / "train.parquet")
+    pandas.DataFrame({column: [f"t{i}.png" for i in range(3)], "age": 4}).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(EnsembleError, match=r"scans, scans_test, and train.parquet, test.parquet beside") as error:
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    expected = f"`data={tmp_path}/train.parquet` `images={tmp_path}/scans` `test={tmp_path}/test.parquet` "
+    assert error.value.hint.startswith(f"{expected}`test_images={tmp_path}/scans_test` reads the table; ")
+
+
+def test_tables_of_all_formats_beside_one_folder_are_named(tmp_path):
+    touch(tmp_path, "img/a.jpg", "img/b.jpg")
+    (tmp_path / "train.tsv").write_text("nr\tgrade\na\t0\nb\t1\n")
+    (tmp_path / "made.csv").write_text("id,0,1\na,.5,.5\nb,.5,.5\n")
+    with pytest.raises(EnsembleError, match=r"all images of .* are in one subfolder, 'img'") as error:
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    start = f"to read the table: `data={tmp_path}/train.tsv` `path=COLUMN` `label=COLUMN`"
+    assert error.value.hint == f"{start}; the tables are train.tsv, made.csv"
+
+
+def test_a_column_of_another_name_is_not_proposed(tmp_path):
+    (tmp_path / "t.csv").write_text("image,age,grade\na.jpg,3,0\nb.jpg,4,1\n")
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(tmp_path / "t.csv", person_regex="(.+)"), need_images=False)
+    assert str(error.value).splitlines()[0].endswith("t.csv has no column 'label'")
+    assert error.value.hint == "name the column with `label=COLUMN`; its columns are image, age, grade"
 
 
 @pytest.fixture

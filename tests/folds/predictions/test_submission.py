@@ -40,14 +40,16 @@ def test_columns_of_a_sample_are_found_by_class_name(tmp_path: Path, names: list
 
 
 @pytest.mark.parametrize(
-    ("cell", "form", "expected"), [("0.5", None, "0.75"), ("0", "probabilities", "0.75"), ("0", None, "1")]
+    ("cell", "form", "expected"),
+    [("0.5", None, "0.75"), ("0,5", None, "0.75"), ("0", "probabilities", "0.75"), ("0", None, "1")],
 )
 def test_one_column_of_a_binary_sample(tmp_path: Path, cell: str, form: str | None, expected: str, logged) -> None:
     made = Predictions.from_array([[0.25, 0.75], [1, 0]], ids=["a.jpg", "b.jpg"], classes=["0", "1"], split="test")
     like = tmp_path / "sample.csv"
-    like.write_text(f"image_name,target\nb,{cell}\na,{cell}\n")
+    like.write_text(f"image_name;target\nb;{cell}\na;{cell}\n")
     assert lines(submission(made, form, like=like))[0::2] == ["image_name,target", f"a,{expected}"]
-    assert "probability of class 1" in logged.lines[-1]
+    gets = "the predicted class (" if expected == "1" else "the probability of class 1 ("
+    assert f"column 'target' gets {gets}" in logged.lines[-1]
     assert "column 'target' gets" in logged.lines[-1]
 
 
