@@ -156,7 +156,7 @@ def _as_sample(
         pass  # the column gets the sets
     elif found is not None and form != "label":
         form, order = "probabilities", found
-        logger.info("%s: its columns get the probabilities of the classes, in the order of the columns", like)
+        notes.append(f"{like}: its columns get the probabilities of the classes, in the order of the columns")
     elif (
         len(rest) == 1
         and len(classes) == 2

@@ -191,7 +191,7 @@ class Run:
         if not path.exists() or self.recorded_course >= COURSE:
             return self
         decay = read_record(path).get("weight_decay")
-        if type(decay) not in (int, float):
+        if isinstance(decay, bool) or not isinstance(decay, int | float):
             return self
         return replace(self, recipe=replace(self.recipe, weight_decay=float(decay)))
 
