@@ -116,7 +116,8 @@ def _planned(
     """
     if form not in (None, *FORMS):
         raise unknown_name("`form`", form, FORMS)
-    ids, rows, order, notes = known, np.arange(len(known)), list(range(len(classes))), []
+    notes: list[str] = []
+    ids, rows, order = known, np.arange(len(known)), list(range(len(classes)))
     if like is not None:
         if columns is not None:
             raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
