@@ -187,7 +187,7 @@ print("trained", runs["test_resnet"].trained)
 
 def test_script_needs_no_main_guard_and_resumes_after_interrupt(drawn: Path, tmp_path: Path) -> None:
     """Ctrl-C while it trains: what is saved is kept, and the same script goes on to the same result."""
-    (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=40))
+    (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=12))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "script.py"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
