@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,15 @@ def test_an_exported_student_states_that_its_score_is_optimistic(distilled: Path
     assert loaded.decision is not None
     assert loaded.decision.source.basis == "student"
     assert "optimistic" not in str(en.export("test_vit", tmp_path / "other").record.score)
+
+
+def test_rules_of_a_selected_model_say_so(distilled: Path) -> None:
+    done = Path("runs/test_vit/fold1/done.json")
+    done.write_text(json.dumps(json.loads(done.read_text()) | {"optimistic": True}))
+    for what in ("test_vit", "fin", en.blend(["test_resnet", "test_vit"], method="soft")):
+        report = en.decide(what, sets=0.6)
+        assert report.decision.source.basis == "selected"
+        assert any("a model was selected by its score on these people" in text for text in report.warnings)
+    made = en.export("test_vit", "model")
+    assert "something about the models of test_vit was selected" in made.record.score["warning"]
+    assert en.decide("test_resnet", sets=0.6).decision.source.basis == "cross-fitted"
