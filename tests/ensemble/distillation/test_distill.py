@@ -160,6 +160,7 @@ def test_an_exported_student_states_that_its_score_is_optimistic(distilled: Path
     assert "optimistic: it learned the predictions of blends/fin" in (tmp_path / "model/README.md").read_text()
     assert said in made.display_table().text(300)
     loaded = en.load(made)
+    assert said in loaded.display_table().text(300)
     assert loaded.score is not None
     assert said in loaded.score.warning
     assert loaded.decision is not None
