@@ -170,10 +170,11 @@ def _rows(
         if isinstance(predictions, Predictions) or named_source[2] == "file":
             return rows, source
         runs = root / "runs"
-        if named_source[2] == "blend" and source.basis != STUDENT:
-            members = [one.sidecar.teacher for one in getattr(predictions, "members", ()) if one.sidecar is not None]
-            source = replace(source, basis=STUDENT) if any(members) else source
-        return rows, with_selection(source, runs, runs_of(*named_source[1:], runs))
+        sidecars = [one.sidecar for one in getattr(predictions, "members", ()) if one.sidecar is not None]
+        if any(sidecar.teacher for sidecar in sidecars):  # a blend in memory
+            source = replace(source, basis=STUDENT)
+        names = [sidecar.run for sidecar in sidecars if sidecar.run] or runs_of(*named_source[1:], runs)
+        return rows, with_selection(source, runs, names)
     if y is None:
         raise UsageError("rules are fitted to probabilities with their true classes", hint="decide(proba, y=y)")
     return rows_of_arrays(predictions, y, groups, fold, ids, classes, per_person)

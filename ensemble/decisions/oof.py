@@ -134,7 +134,8 @@ def runs_of(name: str, kind: str, runs: Path) -> list[str]:
     """Return the run itself, or the runs that a blend in this folder was made of."""
     if kind != "blend":
         return [name] if kind == "run" and name else []
-    record = read_json(runs / "blends" / name / "blend.json") if name else None
+    path = runs / "blends" / name / "blend.json"
+    record = read_json(path) if name and path.is_file() else None
     listed = record.get("runs") if isinstance(record, dict) else None
     found = [one.get("run") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     return [one for one in found if isinstance(one, str) and is_file_safe(one)]

@@ -187,6 +187,7 @@ class Predictor(Displayed):
         notes = [f"{len(record.classes)} classes, trained on {trained}, exported by {record.program}"]
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
+            notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
         if self.difference is not None:
             notes.append(f"largest difference from the expected probabilities: {self.difference:.1e}")
         return Table(f"model {record.name}", ["run", "architecture", "folds", "views", "weight"], rows, tuple(notes), 2)

@@ -73,8 +73,11 @@ def stated_procedure(source: PredictionSource) -> str:
     if not score:
         return ""
     ends = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else ""
+    warning = f" ({score['warning']})" if score.get("warning") else ""
     nested = "nested " if str(score["basis"]).startswith("nested") else ""
-    return f": the score of the procedure is its {nested}out-of-fold {score['metric']} {score['score']:.3f}{ends}"
+    return (
+        f": the score of the procedure is its {nested}out-of-fold {score['metric']} {score['score']:.3f}{ends}{warning}"
+    )
 
 
 def test_difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:

@@ -20,12 +20,14 @@ from ensemble.prediction.comparison import is_fitted, stated_procedure
 from ensemble.prediction.decisions import decision_notes, scores_here
 from ensemble.prediction.formats import EXACT_WAY
 from ensemble.prediction.inputs import content_ids
+from ensemble.prediction.optimism import teacher_of
 from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import write_prediction
+from folds.predictions.optimism import student_text
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
 from folds.predictions.submission import SET_FORM, submission
@@ -152,6 +154,8 @@ class PredictedImages(Displayed):
                 f": the score of the procedure is its {nested}out-of-fold {self.procedure.metric} "
                 f"{self.procedure.interval.text()}"
             )
+            teacher = teacher_of(self.source)
+            procedure += f" ({student_text(teacher)})" if teacher else ""
         elif self.source.kind == "model":
             procedure = stated_procedure(self.source)
         own = "" if self.score is not None else "; these models themselves were never tested on unseen people"

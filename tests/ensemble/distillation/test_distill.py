@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,8 +160,21 @@ def test_an_exported_student_states_that_its_score_is_optimistic(distilled: Path
     assert "optimistic: it learned the predictions of blends/fin" in (tmp_path / "model/README.md").read_text()
     assert said in made.display_table().text(300)
     loaded = en.load(made)
+    assert said in loaded.display_table().text(300)
     assert loaded.score is not None
     assert said in loaded.score.warning
     assert loaded.decision is not None
     assert loaded.decision.source.basis == "student"
     assert "optimistic" not in str(en.export("test_vit", tmp_path / "other").record.score)
+
+
+def test_rules_of_a_selected_model_say_so(distilled: Path) -> None:
+    done = Path("runs/test_vit/fold1/done.json")
+    done.write_text(json.dumps(json.loads(done.read_text()) | {"optimistic": True}))
+    for what in ("test_vit", "fin", en.blend(["test_resnet", "test_vit"], method="soft")):
+        report = en.decide(what, sets=0.6)
+        assert report.decision.source.basis == "selected"
+        assert any("a model was selected by its score on these people" in text for text in report.warnings)
+    made = en.export("test_vit", "model")
+    assert "something about the models of test_vit was selected" in made.record.score["warning"]
+    assert en.decide("test_resnet", sets=0.6).decision.source.basis == "cross-fitted"
