@@ -142,6 +142,7 @@ def test_an_exported_cascade_states_its_nested_score(blended: Path, tmp_path: Pa
         en.load(tmp_path / "model").predict(TEST, threshold={found.classes[0]: 0.2})
     with pytest.raises(UsageError, match="the cascade of views and per_person"):
         found.by_person()
+    assert f"nested macro_f1 {score.text()}" in en.load(tmp_path / "model").display_table().text(300)
     full = en.predict(tmp_path / "model", TEST, cascade="off", verify=True, progress=False)
     assert full.source.cascade is None
     assert full.passes > found.passes
