@@ -15,7 +15,7 @@ from ensemble.export.inputs import ImageList, Problems, images_of, images_of_tab
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
-from ensemble.prediction.cascade import check_cascade_alone
+from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import check_source
@@ -188,6 +188,10 @@ class Predictor(Displayed):
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
             notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
+        cascade = self._source.cascade
+        if cascade is not None:
+            loss = "no decision changes" if cascade.loses_nothing else loss_line(cascade)
+            notes.append(f"a cascade skips models that an image does not need: {loss}")
         if self.difference is not None:
             notes.append(f"largest difference from the expected probabilities: {self.difference:.1e}")
         return Table(f"model {record.name}", ["run", "architecture", "folds", "views", "weight"], rows, tuple(notes), 2)

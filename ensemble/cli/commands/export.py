@@ -109,6 +109,7 @@ def export(
         return 0
     if output is None:
         raise UsageError("expected a folder to write", hint="`output=model/`, or `table` to see what it would cost")
+    console.flags = {**console.flags, "per_person": "--per person"}
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for rules for images")
     made = write_model(

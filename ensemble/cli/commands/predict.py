@@ -153,6 +153,7 @@ def predict(
     from folds.utils.locks import exclusive_lock
     from folds.utils.memory import keep_freed_memory
 
+    console.flags = {**console.flags, "per_person": "--per person"}
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
     names = csv_columns(csv, form, columns, like)

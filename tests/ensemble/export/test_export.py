@@ -9,6 +9,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from PIL import Image
 
 import ensemble as en
 from ensemble.cli.commands import export as command
-from ensemble.export.scores import Knowledge
-from ensemble.export.write import build_bundle, finished
+from ensemble.export.scores import Knowledge, collect
+from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning import combination as combinations
+from ensemble.prediction.cascade import exact_cascade
+from ensemble.prediction.formats import BF16
 from ensemble.prediction.source import load_source
 from ensemble.serving.load import open_model
 from folds.errors import EnsembleError, UsageError
@@ -183,29 +186,90 @@ def test_a_name_of_a_blend_and_of_a_model_is_refused(
     assert load_source("soft", tmp_path).kind == "model"
 
 
-def test_decision_rules_and_a_cascade_go_with_the_model(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_decision_rules_go_with_the_model(blended: Path, tmp_path: Path) -> None:  # noqa: F811
     images = sorted(str(path) for path in Path(TEST).rglob("*.*g"))[:12]
     plain = en.load(en.export("soft", tmp_path / "plain"))
     one = plain.classes_[1]
-    made = en.export("soft", tmp_path / "model", threshold=f"{one}=0.02", cascade="exact")
-    assert "cascade: skips the models that an image does not need (changes no decision)" in str(made)
-    model = en.load(made)
+    model = en.load(en.export("soft", tmp_path / "model", threshold=f"{one}=0.02"))
     assert model.decision is not None
     assert plain.decision is None
-    full, skipped = plain.predict_proba(images), model.predict_proba(images)
-    assert (full.argmax(axis=1) == skipped.argmax(axis=1)).all()
-    assert model.predict(images).tolist() == model.decision.apply(skipped).labels.tolist()
+    values = model.predict_proba(images)
+    assert model.predict(images).tolist() == model.decision.apply(values).labels.tolist()
     assert one in set(model.predict(images))
     again = load_source(tmp_path / "model")
     assert again.decision is not None
-    assert again.cascade is not None
     assert again.decision.to_dict() == model.decision.to_dict()
     found = en.predict(tmp_path / "model", images)
     assert found.labels.tolist() == model.predict(images).tolist()
-    np.testing.assert_allclose(found.probabilities, skipped, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, values, atol=1e-6)
     copied = en.load(en.export(tmp_path / "model", tmp_path / "copy"))
     assert copied.decision is not None
     assert copied.decision.to_dict() == model.decision.to_dict()
+    with pytest.raises(UsageError, match="cascade=exact and the decision rules of soft exclude each other"):
+        en.predict(tmp_path / "model", images, cascade="exact")
+    with pytest.raises(UsageError, match="exclude each other"):
+        en.export(tmp_path / "model", tmp_path / "both", cascade="exact")
+    with pytest.raises(UsageError, match="one row per person"):
+        en.predict(tmp_path / "model", images, per_person=True)
+
+
+def test_a_cascade_goes_with_the_model(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    images = sorted(str(path) for path in Path(TEST).rglob("*.*g"))[:12]
+    plain = en.load(en.export("soft", tmp_path / "plain"))
+    made = en.export("soft", tmp_path / "model", cascade="exact")
+    assert "cascade: skips the models that an image does not need (changes no decision)" in str(made)
+    model = en.load(made)
+    full, skipped = plain.predict_proba(images), model.predict_proba(images)
+    assert (full.argmax(axis=1) == skipped.argmax(axis=1)).all()
+    found = en.predict(tmp_path / "model", images)
+    assert found.source.cascade is not None
+    assert found.labels.tolist() == model.predict(images).tolist()
+    np.testing.assert_allclose(found.probabilities, skipped, atol=1e-6)
+    without = load_source(en.export(tmp_path / "model", tmp_path / "without", cascade="off").path)
+    assert without.cascade is None
+    with pytest.raises(UsageError, match="exclude each other"):
+        en.export("soft", tmp_path / "both", cascade="exact", threshold=f"{plain.classes_[1]}=0.02")
+    with pytest.raises(UsageError, match="exclude each other"):
+        en.export(tmp_path / "model", tmp_path / "both", threshold=f"{plain.classes_[1]}=0.02")
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_record_of_rules_and_a_cascade_is_refused(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    one = en.read_predictions("runs/blends/soft/oof.npy").classes[1]
+    source = load_source("soft")
+    rules = load_source(en.export("soft", tmp_path / "rules", threshold=f"{one}=0.02").path).decision
+    both = replace(source, decision=rules, cascade=exact_cascade(source))
+    write_bundle(finished(build_bundle(both, collect(source, Path(), None), False)), tmp_path / "model")
+    for load in (load_source, en.load):
+        with pytest.raises(EnsembleError, match="has decision rules and a cascade"):
+            load(tmp_path / "model")
+
+
+def test_rules_for_people_are_for_people_everywhere(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    images = sorted(str(path) for path in Path(TEST).rglob("*.*g"))[:6]
+    model = en.load(en.export("soft", tmp_path / "model", sets=0.6, per_person=True))
+    for call in (model.predict, model.predict_frame, model.decide):
+        with pytest.raises(UsageError, match="are for people, and no persons are given"):
+            call(images)
+    assert len(model.decide(images, ["a", "a", "b", "b", "c", "c"]).codes) == 3
+    assert len(model.predict(images, threshold={model.classes_[0]: 0.5})) == 6
+    with pytest.raises(UsageError, match="add per_person"):
+        en.predict(tmp_path / "model", images)
+    with pytest.raises(UsageError, match="persons of the images, which are not known"):
+        en.predict(tmp_path / "model", images, per_person=True)
+    with pytest.raises(EnsembleError, match="a server does not know whose image"):
+        open_model(tmp_path / "model", "cpu", Path())
+
+
+def test_what_was_verified_is_said(blended: Path, tmp_path: Path) -> None:  # noqa: F811
+    en.export("soft", tmp_path / "model")
+    found = en.predict(tmp_path / "model", TEST, verify=True, precision="fp32", progress=False)
+    assert "which was not compared" not in found.display_table().text(300)
+    formats = {name: dict(one) | {"way": BF16} for name, one in found.formats.items()}
+    reduced = replace(found, formats=formats).display_table().text(300)
+    assert (
+        "computed as in the training; these predictions were computed as bf16 fused, which was not compared" in reduced
+    )
 
 
 @pytest.mark.parametrize(

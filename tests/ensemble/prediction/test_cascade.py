@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 import ensemble as en
+from ensemble.blending.output import write_blend
 from ensemble.cascade.record import Cascade, Step
 from ensemble.prediction import engine
 from ensemble.prediction import predict as module
-from ensemble.prediction.cascade import exact_cascade, pass_costs, run_models, with_cascade
+from ensemble.prediction.cascade import (
+    cascade_notes,
+    exact_cascade,
+    load_source_evidence,
+    pass_costs,
+    run_models,
+    with_cascade,
+)
 from ensemble.prediction.predict import predict_table
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
@@ -105,10 +113,90 @@ def test_what_cannot_be_cascaded_is_refused_before_images_are_read(blended: Path
             en.predict(what, "no-such-folder", cascade=0.01, progress=False)
 
 
+def test_exact_skips_of_one_pass_are_refused_as_well(blended: Path) -> None:
+    with pytest.raises(UsageError, match="found one checkpoint"):
+        en.predict("checkpoints/test_vit/fold1.pt", "no-such-folder", cascade="exact", progress=False)
+    with pytest.raises(UsageError, match="makes one pass per image"):
+        en.predict("test_vit", "no-such-folder", fold=[1], cascade="exact", progress=False)
+
+
+def test_an_exported_cascade_states_its_nested_score(blended: Path, tmp_path: Path) -> None:
+    fitted = en.predict("views", TEST, cascade=0.05, progress=False)
+    assert fitted.cascade is not None
+    assert fitted.cascade.cascade.steps
+    made = en.export("views", tmp_path / "model", cascade=0.05)
+    found = en.predict(tmp_path / "model", TEST, progress=False)
+    assert found.cascade is None
+    score, change = fitted.cascade.score.cascade, fitted.cascade.score.difference.difference
+    for text in (fitted.display_table().text(300), found.display_table().text(300), made.display_table().text(300)):
+        assert f"nested macro_f1 {score.text()}; compared with all models {change.signed_text(4)}" in text
+        assert "the decisions are those of all models" not in text
+    record = found.to_dict()["cascade"]["score"]
+    assert record["score"] == pytest.approx(score.value, abs=1e-6)
+    assert record["difference"] == pytest.approx(change.value, abs=1e-6)
+    with pytest.raises(UsageError, match="the cascade of views and decision rules"):
+        en.predict(tmp_path / "model", TEST, threshold=f"{found.classes[0]}=.2", progress=False)
+    with pytest.raises(UsageError, match="the cascade of views and per_person"):
+        en.predict(tmp_path / "model", TEST, per_person=True, progress=False)
+    with pytest.raises(UsageError, match="the cascade of views and decision rules"):
+        en.load(tmp_path / "model").predict(TEST, threshold={found.classes[0]: 0.2})
+    with pytest.raises(UsageError, match="the cascade of views and per_person"):
+        found.by_person()
+    assert f"nested macro_f1 {score.text()}" in en.load(tmp_path / "model").display_table().text(300)
+    full = en.predict(tmp_path / "model", TEST, cascade="off", verify=True, progress=False)
+    assert full.source.cascade is None
+    assert full.passes > found.passes
+    np.testing.assert_allclose(full.probabilities, en.predict("views", TEST, progress=False).probabilities, atol=1e-6)
+
+
+def test_a_lossy_cascade_without_a_score_does_not_say_it_is_exact(blended: Path) -> None:
+    steps = (Step({"test_resnet": 1}, 1, 0.3),)
+    source = load_source("soft")
+    lossy = with_cascade(source, Cascade(steps, tolerance=0.01))
+    assert "may lose up to 0.01 of the macro_f1" in cascade_notes(lossy, None, 2.0)[1]
+    exact = with_cascade(source, Cascade((), tolerance=0.01))
+    assert "the decisions are those of all models" in cascade_notes(exact, None, 2.0)[1]
+
+
+def test_a_blend_finds_its_files_from_another_folder(
+    blended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It records them relative to the folder it was made from."""
+    for name in ("runs", "checkpoints", "people"):
+        shutil.copytree(blended / name, tmp_path / "made" / name)
+    monkeypatch.chdir(tmp_path)
+    files = sorted(Path("made/runs").glob("test_*.npy"))
+    blend = en.blend(files, method="soft")
+    write_blend(blend, Path("made/runs/blends/away"))
+    inputs = json.loads(Path("made/runs/blends/away/blend.json").read_text())["inputs"]
+    assert inputs[0]["path"].startswith("made/runs/")
+    monkeypatch.chdir(tmp_path / "made")
+    assert en.predict("away", TEST, cascade=0.1, progress=False).cascade is not None
+    monkeypatch.chdir(tmp_path)
+    loaded = load_source_evidence(load_source("made/runs/blends/away"), Path())
+    assert len(loaded.evidence.labels) == 210
+    Path("made/runs/test_vit.oof.npy").unlink()
+    with pytest.raises(EnsembleError, match=r"test_vit\.oof\.npy does not exist"):
+        load_source_evidence(load_source("made/runs/blends/away"), Path())
+
+
+def test_a_complete_work_folder_is_not_continued(blended: Path, logged) -> None:
+    first = en.predict("soft", TEST, cascade="exact", keep_work=True, progress=False)
+    again = en.predict("soft", TEST, cascade="exact", progress=False)
+    assert again.labels.tolist() == first.labels.tolist()
+    assert not [line for line in logged.notes if "continuing" in line]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"cascade": "fast"}, "expected exact, or the loss"),
+        ({"cascade": "exact", "verify": True}, "verify compares the probabilities of all models"),
+        ({"cascade": 0.1, "abstain": 0.2}, r"cascade=0\.1 and decision rules .* exclude each other"),
+        ({"cascade": "exact", "sets": 0.9}, "exclude each other"),
+        ({"cascade": "exact", "threshold": "no-class=1"}, "exclude each other"),
+        ({"cascade": "exact", "per_person": True}, "per_person exclude each other"),
+        ({"cascade": "off", "cost": "test_resnet=1"}, "cost orders the models of a cascade"),
         ({"cascade": -0.1}, "from 0 to 1"),
         ({"cascade": 2}, "from 0 to 1"),
         ({"cascade": float("nan")}, "from 0 to 1"),

@@ -16,6 +16,7 @@ import pytest
 import ensemble as en
 from ensemble.cli import main
 from ensemble.decisions.decision import Decision
+from ensemble.prediction import face
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
@@ -146,6 +147,38 @@ def test_sets_need_to_be_asked_for(decided: Path, call: Callable[..., Called], t
     assert done.code == 2
     assert "--form sets needs prediction sets" in done.err
     assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--form", "sets"], "--form sets needs prediction sets"),
+        (["--form", "lable"], "lable"),
+        (["--columns", "a,b,c"], "expected 2 names"),
+        (["--like", "sample.csv"], "1 of 1 ids of"),
+        (["--per", "person"], "the persons of the images, which are not known"),
+    ],
+)
+def test_a_csv_that_cannot_be_written_is_found_first(
+    decided: Path,
+    call: Callable[..., Called],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(face, "predict_table", lambda *_, **__: pytest.fail("images were predicted"))
+    (tmp_path / "sample.csv").write_text("id,label\nnobody,0\n")
+    images = tmp_path / "new"
+    images.mkdir()
+    shutil.copy(next(path for path in sorted(Path(TEST).rglob("*.jpg"))), images)
+    words = [str(tmp_path / word) if word == "sample.csv" else word for word in words]
+    done = call("predict", "final", images, "-o", tmp_path / "p.npy", "--csv", tmp_path / "s.csv", *words)
+    assert done.code in (1, 2)
+    assert expected in done.err
+    done = call("predict", "final", images, "-o", tmp_path / "p.npy", "--csv", tmp_path / "none" / "s.csv")
+    assert done.code == 1
+    assert "does not exist" in done.err
 
 
 def test_an_error_that_cannot_be_kept_is_refused_before_an_image_is_read(

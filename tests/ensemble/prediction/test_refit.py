@@ -65,6 +65,18 @@ def test_a_blend_predicts_with_the_models_of_all_people(refits: Path) -> None:
     assert (found.probabilities <= high + 1e-6).all()
 
 
+def test_a_cascade_is_not_fitted_to_other_models(refits: Path, tmp_path: Path) -> None:
+    for what, options in (("fin", {"refit": True}), ("fin.all", {})):
+        with pytest.raises(UsageError, match="predicts with models of all people"):
+            en.predict(what, "no-such-folder", cascade=0.1, progress=False, **options)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="predicts with models of all people"):
+            en.export(what, tmp_path / "model", cascade=0.1, **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="makes one pass per image"):
+        en.predict("test_resnet", "no-such-folder", fold="all", cascade="exact", progress=False)
+    full, exact = en.predict("fin", TEST, refit=True), en.predict("fin", TEST, refit=True, cascade="exact")
+    assert exact.labels.tolist() == full.labels.tolist()
+
+
 def test_the_nested_score_is_called_that_of_the_procedure(refits: Path) -> None:
     found = en.predict("fin", TEST, refit=True)
     record = found.to_dict()
