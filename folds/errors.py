@@ -184,7 +184,7 @@ class Interrupted(EnsembleError):
 
 
 # Least likeness of the name of a column that is proposed: names are short, and 'label' is half like 'age'.
-LIKE_COLUMN = 0.65
+LIKE_COLUMN = 0.6
 
 
 def close_matches(name: str, choices: Iterable[str], most: int = 3, cutoff: float = 0.5) -> list[str]:

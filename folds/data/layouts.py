@@ -106,18 +106,17 @@ def _check_not_listed(folder: Path, images: Found) -> None:
         found, key=lambda path: (_is_template(path) or _is_test(path.name), "train" not in path.name.lower())
     )
     first, rest = tables[0], tables[1:]
-    ways = [_with_folders(folder, "data", "images", first, found[first])]
+    ways = f"{_with_folders(folder, 'data', 'images', first, found[first])} reads the table"
     apart = next((path for path in rest if not set(found[path]) & set(found[first])), None)
     if apart is not None:
-        ways.append(_with_folders(folder, "test", "test_images", apart, found[apart]))
-        ways += ["`test_labels=False`"] if _is_template(apart) else []
+        ways += f", and where a test set is read, {_with_folders(folder, 'test', 'test_images', apart, found[apart])}"
+        ways += " `test_labels=False`" * _is_template(apart) + " its images"
     are = "is" if len(tables) == 1 else "are"
     raise EnsembleError(
         f"{folder} has the folders {', '.join(tops[:5])}{', …' if len(tops) > 5 else ''}, and {listed_tables(tables)} "
         f"beside them list{'s' * (len(tables) == 1)} their images without these names as classes: whether the folders "
         "are the classes cannot be known",
-        hint=f"{' '.join(ways)} reads the table; the folders are read as classes if {listed_tables(tables)} {are} not "
-        f"in {folder}",
+        hint=f"{ways}; the folders are read as classes if {listed_tables(tables)} {are} not in {folder}",
     )
 
 
@@ -138,8 +137,10 @@ def _images_named(table: Path, images: Found, tops: Sequence[str]) -> list[str]:
     classes = {top.strip().casefold() for top in tops}
     if len(columns) < 2 or sum(_last_part(name, classes) for name in columns) > 1:
         return []
-    roles = find_columns(list(columns), "", ("path", "id"))
-    known = {*roles.names.values(), *(name for names in roles.ambiguous.values() for name in names)}
+    roles = find_columns(list(columns), "", ("path", "id", "label", "prediction"))
+    of_role = {role: (name,) for role, name in roles.names.items()} | dict(roles.ambiguous)
+    known = {*of_role.get("path", ()), *of_role.get("id", ())}
+    labels = [*of_role.get("label", ()), *of_role.get("prediction", ())]
     stems: dict[str, list[str]] = {}
     for name in images.images:
         if "/" in name:
@@ -149,12 +150,18 @@ def _images_named(table: Path, images: Found, tops: Sequence[str]) -> list[str]:
         named = [cell for cell in cells if (name in known or not _is_number(cell)) and _stem(cell) in stems]
         if not named or 2 * len(named) < len(cells):
             continue
-        if any({cell.strip().casefold() for cell in other} <= classes for key, other in columns.items() if key != name):
+        if any(_are_classes(columns[other], classes) for other in labels or columns if other != name):
             return []
         first = {cell.replace("\\", "/").removeprefix("./").split("/", 1)[0] for cell in named if "/" in cell}
         held = list(dict.fromkeys(top for cell in named for top in stems[_stem(cell)]))
         return [""] if first & set(tops) or len(held) > _FOLDERS_NAMED else held
     return []
+
+
+def _are_classes(cells: Sequence[str], classes: set[str]) -> bool:
+    """Return whether all filled cells of a column are names of folders in lower case, and not only of splits."""
+    found = {cell.strip().casefold() for cell in cells} - {""}
+    return bool(found) and found <= classes and not are_splits(sorted(found))
 
 
 def _last_part(name: str, classes: set[str]) -> bool:

@@ -222,6 +222,19 @@ def test_python_names_the_key_of_a_column(folder: Path) -> None:
     assert blend("m.csv", columns={"id": "file"}, progress=False).test is not None
 
 
+@pytest.mark.parametrize(
+    ("cell", "said", "row"),
+    [("0,5", "the probability of class 1 (--form label: the class)", "b,0.75"), ("0", "the predicted class (", "b,1")],
+)
+def test_what_a_sample_of_one_column_gets_is_printed(folder: Path, call: Call, cell: str, said: str, row: str) -> None:
+    for name, (low, high) in {"p1": (0.2, 0.8), "p2": (0.3, 0.7)}.items():
+        Path(f"{name}.csv").write_text(f"id,target\na,{low}\nb,{high}\n")
+    Path("like.csv").write_text(f"id;target\na;{cell}\nb;{cell}\n")
+    done = call("blend", "p1.csv", "p2.csv", "--csv", "out.csv", "--like", "like.csv")
+    assert f"like.csv: column 'target' gets {said}" in done.err
+    assert Path("out.csv").read_text().splitlines()[2] == row
+
+
 def test_one_name_for_labels_and_probabilities(folder: Path, call: Call) -> None:
     for seed in (1, 2):
         pd.DataFrame({"id": IDS, "risk": draw(seed)[:, 1]}).to_csv(f"r_{seed}.csv", index=False)

@@ -13,6 +13,7 @@ import pytest
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.utils.progress import Progress
+from folds.utils.tables import read_table_file
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = [logging.getLogger("folds.runs.session"), logging.getLogger("ensemble.blending.blend")]
@@ -134,3 +135,18 @@ def test_each_epoch_is_a_line_off_a_terminal(capsys: pytest.CaptureFixture[str])
     assert lines[0] == "swin fold 1: epoch 1 of 5, loss 0.500, macro F1 0.250"
     assert lines[1].startswith("swin fold 1: epoch 2 of 5, loss 0.500, macro F1 0.250; about ")
     assert len(lines) == 2
+
+
+def test_a_table_read_twice_is_described_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for name in ("a", "b"):
+        pandas.DataFrame({"age": [1.0, None]}).to_parquet(tmp_path / f"{name}.parquet")
+    with console.printing_logs():
+        for name in ("a", "a", "b"):
+            assert read_table_file(tmp_path / f"{name}.parquet").columns == {"age": ["1", ""]}
+        LIBRARY[0].info("a note")
+        LIBRARY[0].info("a note")
+    lines = capsys.readouterr().err.splitlines()
+    said = "whole numbers stored as decimals are read as 1, not 1.0: age"
+    assert lines == [f"{tmp_path}/{name}.parquet: {said}" for name in ("a", "b")] + ["a note", "a note"]

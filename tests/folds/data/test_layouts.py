@@ -110,11 +110,12 @@ def photos(tmp_path) -> Path:
 def test_folders_of_images_that_a_table_lists_are_no_classes(photos, regex):
     with pytest.raises(EnsembleError, match=r"photos, photos_eval, and labels.csv, sample_submission.csv") as error:
         read_data(DataSpec(photos, person_regex=regex))
-    typed, folders = error.value.hint.split(" reads the table; ")
+    typed, folders = error.value.hint.split("; ")
     assert typed == (
-        f"`data={photos}/labels.csv` `images={photos}/photos` `test={photos}/sample_submission.csv` "
-        f"`test_images={photos}/photos_eval` `test_labels=False`"
+        f"`data={photos}/labels.csv` `images={photos}/photos` reads the table, and where a test set is read, "
+        f"`test={photos}/sample_submission.csv` `test_images={photos}/photos_eval` `test_labels=False` its images"
     )
+    typed = " ".join(part for part in typed.split(" ") if part[0] == "`")
     spec = dict(part.strip("`").split("=") for part in typed.split(" "))
     data = read_data(
         DataSpec(
@@ -143,8 +144,19 @@ def test_columns_of_any_name_list_the_images_of_folders(tmp_path, column):
     pandas.DataFrame({column: [f"t{i}.png" for i in range(3)], "age": 4}).to_parquet(tmp_path / "test.parquet")
     with pytest.raises(EnsembleError, match=r"scans, scans_test, and train.parquet, test.parquet beside") as error:
         read_data(DataSpec(tmp_path, person_regex="(.+)"))
-    expected = f"`data={tmp_path}/train.parquet` `images={tmp_path}/scans` `test={tmp_path}/test.parquet` "
-    assert error.value.hint.startswith(f"{expected}`test_images={tmp_path}/scans_test` reads the table; ")
+    assert f"`data={tmp_path}/train.parquet` `images={tmp_path}/scans` reads the table" in error.value.hint
+    assert f" `test={tmp_path}/test.parquet` `test_images={tmp_path}/scans_test` its images; " in error.value.hint
+
+
+@pytest.mark.parametrize("column", ["folder", "split"])
+def test_a_column_of_the_folders_beside_labels_names_no_classes(tmp_path, column):
+    touch(tmp_path, *(f"{name}/{name[0]}{i}.jpg" for name in ("train", "eval") for i in range(3)))
+    lines = [f"{name[0]}{i}.jpg,{i % 2},{name}" for name in ("train", "eval") for i in range(3)]
+    (tmp_path / "meta.csv").write_text("\n".join([f"image,label,{column}", *lines]))
+    with pytest.raises(EnsembleError, match=r"eval, train, and meta.csv beside them lists their images") as error:
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    start = f"`data={tmp_path}/meta.csv` `images={tmp_path}/train,{tmp_path}/eval` reads the table; "
+    assert error.value.hint.startswith(start)
 
 
 def test_tables_of_all_formats_beside_one_folder_are_named(tmp_path):
