@@ -249,8 +249,8 @@ def score_texts(cascade: Cascade) -> tuple[str, str] | None:
     """Return the nested score of a cascade and its difference from all models as text; None if they are not known."""
     if cascade.score is None:
         return None
-    ends = [cascade.score.get(name, np.nan) for name in SCORE_NAMES]
-    return Interval(*ends[:3]).text(), Interval(*ends[3:]).signed_text(4)
+    value, low, high, change, less, more = (float(cascade.score.get(name, np.nan)) for name in SCORE_NAMES)
+    return Interval(value, low, high).text(), Interval(change, less, more).signed_text(4)
 
 
 def all_passes(source: PredictionSource) -> int:
