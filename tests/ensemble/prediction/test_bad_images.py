@@ -142,7 +142,7 @@ def test_ids_that_repeat_are_refused(model: Path, tmp_path: Path) -> None:
     NOISE.save(tmp_path / "one.png")
     OTHER.save(tmp_path / "two.png")
     (tmp_path / "t.csv").write_text("id,path\na,one.png\na,two.png\n")
-    with pytest.raises(EnsembleError, match="ids .*are not unique"):
+    with pytest.raises(EnsembleError, match=r"ids .*are not unique"):
         en.predict(model, tmp_path / "t.csv", progress=False)
-    with pytest.raises(EnsembleError, match="ids .*are not unique"):
+    with pytest.raises(EnsembleError, match=r"ids .*are not unique"):
         en.predict(model, [tmp_path / "one.png", tmp_path / "one.png"], progress=False)
