@@ -123,6 +123,17 @@ def call_process(arguments: Sequence[object], folder: Path, **variables: str) ->
     return Called(done.returncode, done.stdout, done.stderr)
 
 
+def call_here(arguments: Sequence[object], folder: Path) -> int:
+    """Run a command in this process, in a folder; for fixtures of a session, where `call` cannot be used."""
+    from ensemble.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+    return int(left.value.code or 0)
+
+
 def start_over() -> None:
     """Remove what was trained in the current folder."""
     shutil.rmtree("runs")
@@ -132,7 +143,20 @@ def start_over() -> None:
 # Of what a machine has once (Ray and its ports) one process at a time makes use.
 ALONE = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
 # The files that take longest come first: started last, one of them would keep one process busy at the end.
-LONGEST = ("ensemble/cli/test_tune.py", "folds/training/test_trainer.py", "folds/training/test_recipes.py")
+LONGEST = (
+    "ensemble/cli/test_tune.py",
+    "folds/training/test_trainer.py",
+    "folds/training/test_recipes.py",
+    "test_contributing.py",
+    "test_fuzz_files.py",
+    "folds/runs/test_face.py",
+    "test_examples.py",
+    "ensemble/prediction/test_cascade.py",
+    "ensemble/export/test_onnx.py",
+    "ensemble/export/test_export.py",
+    "ensemble/prediction/test_predict.py",
+    "folds/runs/test_refit.py",
+)
 
 
 def _file(path: Path) -> str:

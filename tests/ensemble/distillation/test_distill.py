@@ -17,7 +17,7 @@ from ensemble.prediction.costs import passes_table
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.predictions.predictions import read_predictions
-from tests.conftest import Called, Logged, call_process, made_once
+from tests.conftest import Called, Logged, call_here, call_process, made_once
 
 STUDENT = "fin-student-test_resnet"
 SMALL = ["--epochs", "1", "--img-size", "32", "--no-pretrained"]
@@ -28,7 +28,7 @@ def _distilled(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Call
     def make(folder: Path) -> None:
         shutil.copytree(_grid[0], folder / "grid")
         words = ["blend", "test_resnet", "test_vit", "--method", "greedy", "-o", "fin"]
-        assert call_process(words, folder / "grid").code == 0
+        assert call_here(words, folder / "grid") == 0
         done = call_process(["distill", "fin", "--arch", "test_resnet", *SMALL], folder / "grid")
         assert done.code == 0, done.err
         (folder / "grid/said.txt").write_text(done.err + done.out)

@@ -14,7 +14,7 @@ import ensemble as en
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.predictions import read_predictions
-from tests.conftest import GRID, Called, call_process, made_once
+from tests.conftest import GRID, Called, call_here, call_process, made_once
 
 TEST = "people/eval"
 
@@ -28,7 +28,7 @@ def _refits(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called]
         done = call_process([*GRID, "--fold", "all"], folder / "grid")
         assert done.code == 0, done.err
         words = ["blend", "test_resnet", "test_vit", "--method", "greedy", "-o", "fin"]
-        assert call_process(words, folder / "grid").code == 0
+        assert call_here(words, folder / "grid") == 0
 
     return made_once(tmp_path_factory, "refits", make) / "grid"
 
