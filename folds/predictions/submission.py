@@ -116,7 +116,8 @@ def _planned(
     """
     if form not in (None, *FORMS):
         raise unknown_name("`form`", form, FORMS)
-    ids, rows, order, notes = known, np.arange(len(known)), list(range(len(classes))), []
+    ids, rows, order = known, np.arange(len(known)), list(range(len(classes)))
+    notes: list[str] = []
     if like is not None:
         if columns is not None:
             raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
@@ -150,7 +151,8 @@ def _as_sample(
     """
     table = read_table_file(like)
     first, *rest = table.columns
-    order, notes = list(range(len(classes))), []
+    order: list[int] = list(range(len(classes)))
+    notes: list[str] = []
     found = None if form == SET_FORM else _class_columns(rest, classes)
     if form == SET_FORM and len(rest) == 1:
         pass  # the column gets the sets
