@@ -151,7 +151,8 @@ def _as_sample(
     """
     table = read_table_file(like)
     first, *rest = table.columns
-    order, notes = list(range(len(classes))), []
+    order: list[int] = list(range(len(classes)))
+    notes: list[str] = []
     found = None if form == SET_FORM else _class_columns(rest, classes)
     if form == SET_FORM and len(rest) == 1:
         pass  # the column gets the sets

@@ -253,7 +253,7 @@ def test_rules_for_people_are_for_people_everywhere(blended: Path, tmp_path: Pat
             call(images)
     assert len(model.decide(images, ["a", "a", "b", "b", "c", "c"]).codes) == 3
     assert len(model.predict(images, threshold={model.classes_[0]: 0.5})) == 6
-    with pytest.raises(UsageError, match="add per_person"):
+    with pytest.raises(UsageError, match="are for people: they apply"):
         en.predict(tmp_path / "model", images)
     with pytest.raises(UsageError, match="persons of the images, which are not known"):
         en.predict(tmp_path / "model", images, per_person=True)
