@@ -148,7 +148,7 @@ def _images_named(table: Path, images: Found, tops: Sequence[str]) -> list[str]:
     for name, cells in columns.items():
         # Numbers name images only in a column that is called so: the epochs of a log are no images.
         named = [cell for cell in cells if (name in known or not _is_number(cell)) and _stem(cell) in stems]
-        if not named or 2 * len(named) < len(cells):
+        if not named or 2 * len(named) < min(len(cells), len(images.images)):  # of the table, or of the images
             continue
         if any(_are_classes(columns[other], classes) for other in labels or columns if other != name):
             return []

@@ -351,7 +351,7 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[s
     if len(parents) == 1 and set(parents.pop().glob("*.npy")) == set(files):
         named = f"{files[0].parent}/*.npy"
     command = f"ensemble blend {named if len(named) < 200 else '…'}"
-    if csv is None and made.test is not None:
+    if csv is None and "test" in made.votes:
         return command, [*console.again_without("csv", "force"), "--csv", "answers.csv"]
     # The decisions are written, or there is no test sample: what may make them better, else what was made.
     several, labeled = len(made.runs) > 1, made.total.get("oof") is not None and made.total["oof"].score is not None

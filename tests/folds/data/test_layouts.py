@@ -134,6 +134,15 @@ def test_folders_of_images_that_a_table_lists_are_no_classes(photos, regex):
     assert read_data(DataSpec(photos, person_regex="(.+)")).train.classes == ("photos", "photos_eval")
 
 
+def test_a_table_of_more_images_than_the_folders_hold_counts(tmp_path):
+    touch(tmp_path, *(f"{name}/{name}{i}.jpg" for name in ("new", "old") for i in range(3)))
+    (tmp_path / "all.csv").write_text(
+        "image_id,label\n" + "".join(f"{name}{i},0\n" for name in ("new", "old") for i in range(50))
+    )
+    with pytest.raises(EnsembleError, match=r"new, old, and all.csv beside them lists their images"):
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+
+
 @pytest.mark.parametrize("column", ["image", "scan_file"])
 def test_columns_of_any_name_list_the_images_of_folders(tmp_path, column):
     pandas = pytest.importorskip("pandas")
