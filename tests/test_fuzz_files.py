@@ -1,11 +1,20 @@
 """Some mutations of `benchmarks/fuzz_files.py`: a stranger's file is read or refused, never a crash or code that runs."""
 
 import importlib.util
+import logging
 from pathlib import Path
 
 import pytest
 
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "fuzz_files.py"
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_on_again():
+    """The script turns it off for its process, which here runs other tests too."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
