@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "fuzz_files.py"
 
 
