@@ -59,7 +59,11 @@ def _blended(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called
             assert typed("blend", *parts, "--method", "soft", "-o", "joined", "--quiet") == 0
             assert typed("blend", *parts, *files, "--method", "greedy", "-o", "mixed", "--quiet") == 0
 
-    return made_once(tmp_path_factory, "blended", make) / "grid"
+    # A copy for each process of tests: predictions of two at once would see each other's work folders.
+    made = made_once(tmp_path_factory, "blended", make) / "grid"
+    own = tmp_path_factory.mktemp("own") / "grid"
+    shutil.copytree(made, own)
+    return own
 
 
 @pytest.fixture
