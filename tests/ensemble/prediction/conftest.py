@@ -29,7 +29,10 @@ def _two_blends(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Cal
             views = sorted(Path("runs/tta").glob("*.npy"))
             typed("blend", *files, *views, "--method", "soft", "-o", "views", "--quiet")
 
-    return made_once(tmp_path_factory, "two_blends", make) / "grid"
+    # A copy for each process of tests: predictions of two at once would see each other's work folders.
+    own = tmp_path_factory.mktemp("own") / "grid"
+    shutil.copytree(made_once(tmp_path_factory, "two_blends", make) / "grid", own)
+    return own
 
 
 @pytest.fixture
