@@ -27,6 +27,8 @@ BOUNDED = (SENSITIVITY, SPECIFICITY, PRECISION)
 # How an aim was reached by the fitted people: with a stated confidence for new people, only in these data, or not.
 GUARANTEED, OBSERVED, UNREACHABLE, NO_PROMISE = "guaranteed", "observed", "unreachable", "none"
 STATUSES = (GUARANTEED, OBSERVED, UNREACHABLE, NO_PROMISE)
+# Kinds of rules.
+THRESHOLDS, RATIO = "thresholds", "ratio"
 MIN_THRESHOLD = 1e-9
 ABSTAINED = -1
 _FORMS = "CLASS=VALUE, CLASS:sensitivity>=VALUE, CLASS:specificity>=…, CLASS:precision>=…, CLASS:youden or macro_f1"
@@ -130,7 +132,7 @@ class LabelRule:
             return np.where(chosen < len(self.classes), chosen, ABSTAINED)
         without = np.isnan(self.thresholds)
         ratio = probabilities / np.where(without, 1.0, self.thresholds)
-        if self.kind == "ratio" or without.all():
+        if self.kind == RATIO or without.all():
             return ratio.argmax(axis=1)
         reached = ~without & (probabilities >= self.thresholds)
         other = np.where(without, probabilities, -1).argmax(axis=1) if without.any() else ratio.argmax(axis=1)
@@ -139,7 +141,7 @@ class LabelRule:
 
 def plain_rule(classes: tuple[str, ...]) -> LabelRule:
     """Return the rule of the most probable class."""
-    return LabelRule("ratio", classes, np.full(len(classes), np.nan))
+    return LabelRule(RATIO, classes, np.full(len(classes), np.nan))
 
 
 def fit_labels(rows: LabeledRows, aims: Sequence[Aim], error: float) -> tuple[LabelRule, tuple[str, ...]]:
@@ -154,7 +156,7 @@ def fit_labels(rows: LabeledRows, aims: Sequence[Aim], error: float) -> tuple[La
     if [aim.kind for aim in aims] == [MACRO_F1]:
         bias = expected_bias(rows.probabilities, rows.labels, METRICS[MACRO_F1])
         factors = np.exp(-(bias - bias.min()))
-        return LabelRule("ratio", rows.classes, factors / factors.sum()), (NO_PROMISE,)
+        return LabelRule(RATIO, rows.classes, factors / factors.sum()), (NO_PROMISE,)
     statuses = []
     for aim in aims:
         column = rows.classes.index(aim.name)
@@ -163,7 +165,7 @@ def fit_labels(rows: LabeledRows, aims: Sequence[Aim], error: float) -> tuple[La
         )
         thresholds[column] = min(max(value, MIN_THRESHOLD), 1.0)
         statuses.append(status)
-    return LabelRule("thresholds", rows.classes, thresholds), tuple(statuses)
+    return LabelRule(THRESHOLDS, rows.classes, thresholds), tuple(statuses)
 
 
 def missing_evidence(rows: LabeledRows, aim: Aim, error: float) -> str:

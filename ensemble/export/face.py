@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,8 +183,7 @@ def export(
     root, path = Path(root), Path(output)
     check_target(path, force)
     check_cascade_options(cascade, cost)
-    given = locals()
-    rules = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
+    rules = DecisionOptions(threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label)
 
     def add(source: PredictionSource) -> PredictionSource:
         check_cascade_alone(source, cascade, rules.are_given)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.labels import THRESHOLDS, LabelRule
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -199,7 +200,8 @@ class Predictor(Displayed):
     def _labels(self, values: NDArray[np.float32], ids: Sequence[str], limits: NDArray[np.float64]) -> NDArray[np.str_]:
         if self.decision is not None and np.isnan(limits).all():
             return self.decision.apply(values, ids=ids).labels
-        return np.array(self.classes_)[decide(values, limits)]
+        rule = LabelRule(THRESHOLDS, self.classes_, limits)
+        return np.array(self.classes_)[rule.decide(np.asarray(values, np.float64))]
 
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""
@@ -263,8 +265,7 @@ class Predictor(Displayed):
                     f"`threshold={threshold}` is a number, and there are {len(limits)} classes",
                     hint=f"name a class: `threshold={{'{self.classes_[0]}': .5}}`",
                 )
-            value = _probability(named)
-            return np.array([np.nextafter(1 - value, 1) or np.nextafter(0, 1), value])
+            return np.array([np.nan, _probability(named)])
         for name, value in named.items():
             if name not in self.classes_:
                 raise unknown_name("class", str(name), list(self.classes_))
@@ -276,23 +277,6 @@ def _probability(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 < value <= 1:
         raise UsageError(f"`threshold` must be a probability above 0 and at most 1, found {described(value)}")
     return float(value)
-
-
-def decide(probabilities: NDArray[np.floating], limits: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return (n,) the predicted columns; see `Predictor.predict`.
-
-    Parameters
-    ----------
-    limits : (classes,) thresholds; nan for a class without one.
-    """
-    values = np.asarray(probabilities, np.float64)
-    has = ~np.isnan(limits)
-    if not has.any():
-        return values.argmax(axis=1)
-    factor = np.where(has, values / np.where(has, limits, 1), 0)
-    reached = factor >= 1
-    others = values if has.all() else np.where(has, -1, values)
-    return np.where(reached.any(axis=1), np.where(reached, factor, 0).argmax(axis=1), others.argmax(axis=1))
 
 
 def _interval(score: Mapping[str, Any]) -> Interval | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -140,8 +140,7 @@ def predict(
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    given = locals()
-    options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
+    options = DecisionOptions(threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label)
     source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
     check_cascade_alone(source, cascade, options.are_given, per_person)
     if verify and cascade != OFF and not (cascade is None and source.cascade is None):

@@ -250,16 +250,16 @@ def _training_columns(
 def are_splits(tops: Sequence[str]) -> bool:
     """Return whether all names of subfolders are those of splits: ``train``, ``test_images``, ``val2017``.
 
-    Several may have one beginning in common: ``stage_2_train`` and ``stage_2_test``.
+    Several may have one prefix in common: ``stage_2_train`` and ``stage_2_test``.
     """
-    found = {_without_beginning(top) for top in tops}
+    found = {_prefix_and_kind(top) for top in tops}
     if None in found:
         return False
-    beginnings, kinds = {one[0] for one in found if one}, {one[1] for one in found if one}
-    return bool(tops) and (beginnings == {""} or (len(beginnings) == 1 and len(kinds) > 1))
+    prefixes, kinds = {one[0] for one in found if one}, {one[1] for one in found if one}
+    return bool(tops) and (prefixes == {""} or (len(prefixes) == 1 and len(kinds) > 1))
 
 
-def _without_beginning(top: str) -> tuple[str, str] | None:
+def _prefix_and_kind(top: str) -> tuple[str, str] | None:
     """Return the text before the name of a split, and whether it is ``test``; None if it is no such name."""
     if _SPLIT.fullmatch(top):
         return "", top.lower()[:4]

@@ -26,7 +26,8 @@ STEP_SECONDS = 1.0  # least time between two written steps; all notes and epochs
 class ProgressWriter:
     """A writer of progress events, for the process that holds the lock of the job.
 
-    The first event is ``{"event": "begun"}``. A second one in a file means that another process has taken over the job.
+    The first event is ``{"event": "started"}``. A second one in a file means that another process has taken over the
+    job.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class ProgressWriter:
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path = path
         self.fields = dict(fields)
-        self._unwritten = [self._line({"event": "begun"})]
+        self._unwritten = [self._line({"event": "started"})]
         self._written = -STEP_SECONDS
 
     def _line(self, event: Mapping[str, Any]) -> str:

@@ -358,7 +358,7 @@ class _ProgressMonitor:
 
     def _pass_on(self, job: Job) -> None:
         for event in self._readers[job.title].events():
-            if event["event"] != "begun":
+            if event["event"] != "started":
                 pass_on(self._report, job, event)
                 continue
             self._locked.taken(job)

@@ -287,7 +287,7 @@ def without_prefix(
 
 
 def _prefixes(weights: Mapping[str, Any]) -> list[str]:
-    """Return the beginnings of names up to their first, second and third dot, in the order of the file."""
+    """Return the prefixes of names up to their first, second and third dot, in the order of the file."""
     found: dict[str, None] = {}
     for name in weights:
         parts = name.split(".")[:4]

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import (
-    AbstainLabelOption,
-    AbstainOption,
-    ConfidenceOption,
-    CostOption,
-    ScoreByOption,
-    SetScoreOption,
-    SetsForOption,
-    SetsOption,
-    ThresholdOption,
-    scored_by_person,
-)
+from ensemble.cli.terminal.options import ScoreByOption, rules_of, scored_by_person, takes_settings
 
 
+@takes_settings(rules=True)
 def decide(
     what: Annotated[
         str,
@@ -28,15 +18,8 @@ def decide(
             help="the name of a run or of a blend, a blend.toml, or a prediction file", metavar="BLEND|RUN|FILE.npy"
         ),
     ],
-    threshold: ThresholdOption = None,
-    cost_matrix: CostOption = None,
-    abstain: AbstainOption = None,
-    sets: SetsOption = None,
-    sets_for: SetsForOption = "image",
-    set_score: SetScoreOption = "lac",
-    confidence: ConfidenceOption = 0.9,
-    abstain_label: AbstainLabelOption = "abstain",
     score_by: ScoreByOption = None,
+    **given: Any,
 ) -> int:
     """Fit decision rules to out-of-fold predictions and print what they are worth; nothing is written.
 
@@ -49,14 +32,7 @@ def decide(
 
     found = fit(
         what,
-        threshold=threshold or None,
-        cost_matrix=cost_matrix,
-        abstain=abstain,
-        sets=sets,
-        sets_for=sets_for,
-        set_score=set_score,
-        confidence=confidence,
-        abstain_label=abstain_label,
+        **rules_of(given),
         per_person=scored_by_person(score_by),
     )
     console.result(decide_report(found), found.to_dict())

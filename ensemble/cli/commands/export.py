@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,22 +15,17 @@ from ensemble.cli.terminal.options import (
     REPORT,
     RUN,
     WRITTEN,
-    AbstainLabelOption,
-    AbstainOption,
     CascadeOption,
-    ConfidenceOption,
-    CostOption,
     FoldsOption,
     PassCostOption,
     RefitOption,
-    SetScoreOption,
-    SetsForOption,
-    SetsOption,
-    ThresholdOption,
     fold_numbers,
+    rules_of,
+    takes_settings,
 )
 
 
+@takes_settings(rules=True)
 def export(
     what: Annotated[
         str,
@@ -79,14 +74,6 @@ def export(
         str | None,
         typer.Option(help="metric of the stated score [that of the blend, or macro_f1]", rich_help_panel=REPORT),
     ] = None,
-    threshold: ThresholdOption = None,
-    cost_matrix: CostOption = None,
-    abstain: AbstainOption = None,
-    sets: SetsOption = None,
-    sets_for: SetsForOption = "image",
-    set_score: SetScoreOption = "lac",
-    confidence: ConfidenceOption = 0.9,
-    abstain_label: AbstainLabelOption = "abstain",
     per: Annotated[
         str | None,
         typer.Option(help="person: the rules decide for people", metavar="person", rich_help_panel=DECISIONS),
@@ -94,6 +81,7 @@ def export(
     cascade: CascadeOption = None,
     cost: PassCostOption = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing model", rich_help_panel=RUN)] = False,
+    **given: Any,
 ) -> int:
     """Write a model as one folder: weights, how they are combined, the score, and a model card.
 
@@ -120,14 +108,7 @@ def export(
         half=half,
         onnx=onnx,
         metric=metric,
-        threshold=threshold or None,
-        cost_matrix=cost_matrix,
-        abstain=abstain,
-        sets=sets,
-        sets_for=sets_for,
-        set_score=set_score,
-        confidence=confidence,
-        abstain_label=abstain_label,
+        **rules_of(given),
         per_person=per is not None,
         cascade=cascade,
         cost=cost,

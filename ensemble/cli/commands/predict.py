@@ -15,23 +15,16 @@ from ensemble.cli.terminal.options import (
     REPORT,
     RUN,
     WRITTEN,
-    AbstainLabelOption,
-    AbstainOption,
     CascadeOption,
     ColumnsOption,
-    ConfidenceOption,
-    CostOption,
     FoldsOption,
     FormOption,
     LikeOption,
     PassCostOption,
     RefitOption,
-    SetScoreOption,
-    SetsForOption,
-    SetsOption,
-    ThresholdOption,
     csv_columns,
     fold_numbers,
+    rules_of,
     takes_settings,
 )
 
@@ -48,6 +41,7 @@ if TYPE_CHECKING:
         "label": "CSV column of the class; A,B,C: one-hot columns [that of the training]",
         "person": "CSV column of the person (group) [that of the training]",
     },
+    rules=True,
 )
 def predict(
     what: Annotated[
@@ -79,14 +73,6 @@ def predict(
     like: LikeOption = None,
     fold: FoldsOption = None,
     refit: RefitOption = False,
-    threshold: ThresholdOption = None,
-    cost_matrix: CostOption = None,
-    abstain: AbstainOption = None,
-    sets: SetsOption = None,
-    sets_for: SetsForOption = "image",
-    set_score: SetScoreOption = "lac",
-    confidence: ConfidenceOption = 0.9,
-    abstain_label: AbstainLabelOption = "abstain",
     per: Annotated[
         str | None,
         typer.Option(
@@ -160,7 +146,7 @@ def predict(
     part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
     path = output or FOLDER / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
-    columns_given = given_settings(given)
+    rules, columns_given = rules_of(given), given_settings(given)
     keep_freed_memory()
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
         for file in (path, *([] if csv is None else [csv])):
@@ -179,14 +165,7 @@ def predict(
             precision=precision,
             skip_unreadable=skip_unreadable,
             verify=verify,
-            threshold=threshold or None,
-            cost_matrix=cost_matrix,
-            abstain=abstain,
-            sets=sets,
-            sets_for=sets_for,
-            set_score=set_score,
-            confidence=confidence,
-            abstain_label=abstain_label,
+            **rules,
             cascade=cascade,
             cost=cost,
             keep_work=True,

@@ -120,6 +120,17 @@ ConfidenceOption = Annotated[
 AbstainLabelOption = Annotated[
     str, typer.Option(help="label of images without an answer", metavar="TEXT", rich_help_panel=DECISIONS)
 ]
+# The options of the decision rules, which several commands take: name → (annotation, default).
+_RULES = {
+    "threshold": (ThresholdOption, None),
+    "cost_matrix": (CostOption, None),
+    "abstain": (AbstainOption, None),
+    "sets": (SetsOption, None),
+    "sets_for": (SetsForOption, "image"),
+    "set_score": (SetScoreOption, "lac"),
+    "confidence": (ConfidenceOption, 0.9),
+    "abstain_label": (AbstainLabelOption, "abstain"),
+}
 FormOption = Annotated[
     str | None,
     typer.Option(
@@ -169,7 +180,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def takes_settings(
-    *keys: str, help: Mapping[str, str] | None = None, panels: Mapping[str, str] | None = None
+    *keys: str,
+    help: Mapping[str, str] | None = None,
+    panels: Mapping[str, str] | None = None,
+    rules: bool = False,
 ) -> Callable[[Command], Command]:
     """Return a decorator that replaces the ``**given`` of a command by the options of these settings.
 
@@ -181,6 +195,7 @@ def takes_settings(
     ----------
     keys : keys of the settings, in the order of the help.
     help, panels : key → help text and panel, where they differ from the setting's own for this command.
+    rules : whether the command has the options of decision rules as well; `rules_of` takes them out of ``given``.
     """
     from folds.config.recipe import all_settings  # imported here so that commands without settings start faster
 
@@ -195,12 +210,23 @@ def takes_settings(
             raise TypeError(f"{command.__name__} takes no **{given.name}")
         options = [_option(one, texts.get(one.key)) for one in described]
         keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        if rules:
+            keywords += [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+                for name, (annotation, default) in _RULES.items()
+            ]
         signature = inspect.Signature([*options, *keywords])
         vars(command)["__signature__"] = signature
         vars(command)["settings"] = tuple(one.spelling for one in described)
         return command
 
     return dress
+
+
+def rules_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of decision rules out of ``given``, and return them as arguments of `ensemble.decide`."""
+    found = {name: given.pop(name) for name in _RULES}
+    return found | {"threshold": found["threshold"] or None}
 
 
 def _option(described: Setting, help: str | None) -> inspect.Parameter:

@@ -10,6 +10,7 @@ from ensemble.decisions.labels import (
     GUARANTEED,
     NO_PROMISE,
     OBSERVED,
+    THRESHOLDS,
     UNREACHABLE,
     Aim,
     LabelRule,
@@ -180,3 +181,23 @@ def test_class_shares_by_hand() -> None:
     assert shares["sensitivity"][1].tolist() == [1, 1, 0]
     assert shares["specificity"][0].tolist() == [0, 0, 0.5]
     assert shares["precision"][0].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ([np.nan, np.nan, np.nan], [0, 1, 0]),
+        ([np.nan, 0.3, np.nan], [1, 1, 0]),
+        ([np.nan, 0.3, 0.05], [2, 1, 2]),  # of several, the one that exceeds its threshold by the largest factor
+        ([0.9, np.nan, np.nan], [1, 1, 2]),
+        ([0.9, 0.9, 0.9], [0, 1, 0]),
+    ],
+)
+def test_thresholds_decide_between_classes(limits: list[float], expected: list[int]) -> None:
+    values = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
+    assert LabelRule(THRESHOLDS, ("a", "b", "c"), np.array(limits)).decide(values).tolist() == expected
+
+
+def test_one_threshold_of_two_classes_decides_alone() -> None:
+    rule = LabelRule(THRESHOLDS, ("no", "yes"), np.array([np.nan, 0.3]))
+    assert rule.decide(np.array([[0.7, 0.3], [0.71, 0.29], [0.1, 0.9]])).tolist() == [1, 0, 1]

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 import ensemble as en
-from ensemble.export.predictor import decide
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import ROOT, made_once
 from tests.ensemble.prediction.test_predict import TEST, _blended, blended  # noqa: F401
@@ -153,15 +152,6 @@ def test_rank_voting_needs_more_than_one_image(exported: Path, images: list[Path
     with pytest.raises(UsageError, match="compares the images of a table"):
         loaded.predict_proba(images[0])
     assert loaded.predict_proba(images).shape == (5, 18)
-
-
-def test_thresholds_decide_between_classes() -> None:
-    values, nan = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]]), np.nan
-    assert decide(values, np.full(3, nan)).tolist() == [0, 1, 0]
-    assert decide(values, np.array([nan, 0.3, nan])).tolist() == [1, 1, 0]
-    assert decide(values, np.array([nan, 0.3, 0.05])).tolist() == [2, 1 if 0.7 / 0.3 > 0.1 / 0.05 else 2, 2]
-    assert decide(values, np.array([0.9, nan, nan])).tolist() == [1, 1, 2]
-    assert decide(values, np.array([0.9, 0.9, 0.9])).tolist() == [0, 1, 0]
 
 
 def test_a_threshold_is_of_a_class(model: en.Predictor, images: list[Path]) -> None:

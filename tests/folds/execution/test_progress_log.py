@@ -31,7 +31,7 @@ def test_simultaneous_notes_and_epochs_are_read_once_in_order(tmp_path: Path) ->
     ]
     for event in said:
         journal.add(event)
-    assert listener.events() == [{**event, "node": "a"} for event in [{"event": "begun"}, *said]]
+    assert listener.events() == [{**event, "node": "a"} for event in [{"event": "started"}, *said]]
     journal.add(note("last"))
     assert listener.events() == [{"event": "note", "text": "last", "node": "a"}]
     assert listener.events() == []
@@ -56,7 +56,7 @@ def test_a_part_of_a_line_is_heard_when_the_rest_has_come(tmp_path: Path) -> Non
     for size in range(len(text) + 1):
         path.write_bytes(text[:size])
         heard += listener.events()
-    assert heard == [{"event": "begun"}, note("whole")]
+    assert heard == [{"event": "started"}, note("whole")]
 
 
 def test_incomplete_line_of_a_killed_process_loses_only_itself(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_incomplete_line_of_a_killed_process_loses_only_itself(tmp_path: Path) -
         file.write(b'{"event": "epo\x00\x00')
     ProgressWriter(path, {"node": "b"}).add(note("second"))
     assert [(event["event"], event["node"]) for event in listener.events()] == [
-        ("begun", "a"),
+        ("started", "a"),
         ("note", "a"),
-        ("begun", "b"),
+        ("started", "b"),
         ("note", "b"),
     ]
 
@@ -89,7 +89,7 @@ def test_unwritten_events_are_written_with_the_next_event(tmp_path: Path) -> Non
         journal.add(event)  # nothing is raised: the training goes on
     (tmp_path / "folder").unlink()
     journal.add(note("three"))
-    assert ProgressReader(path).events() == [{"event": "begun"}, note("one"), note("two"), note("three")]
+    assert ProgressReader(path).events() == [{"event": "started"}, note("one"), note("two"), note("three")]
 
 
 def test_reader_forget_removes_the_file_and_restarts(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_reader_forget_removes_the_file_and_restarts(tmp_path: Path) -> None:
     listener.forget()
     assert not path.exists()
     ProgressWriter(path, {}).add(note("new"))
-    assert listener.events() == [{"event": "begun"}, note("new")]
+    assert listener.events() == [{"event": "started"}, note("new")]
