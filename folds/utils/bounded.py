@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from folds.errors import UsageError
 
 MAX_DEPTH = 20
 MAX_VALUES = 20_000_000  # of a nested value, repetitions counted each time
-_END = object()
 MAX_DIGITS = 4_000  # Python refuses to print longer numbers
 
 
@@ -25,39 +24,42 @@ def check_bounded(value: Any, depth: int = MAX_DEPTH, values: int = MAX_VALUES) 
     """Raise ValueError if nested lists and mappings are too deep or too large to be walked or printed.
 
     A list that is contained twice counts twice, because everything that walks it (a check, ``repr``, a copy) visits it
-    twice: a file of a few hundred bytes can hold 2**100 values. The walk ends at the limit.
+    twice: a file of a few hundred bytes can hold 2**100 values. Here it is visited once and its size is remembered.
 
     Parameters
     ----------
     depth : most levels of lists and mappings.
     values : most values in total.
     """
-    level, count = 0, 0
-    inner: Iterable[Any] = [value]
-    stack: list[Iterator[Any]] = []  # of the levels above: a walk that keeps no list of what is still to come
-    current = iter(inner)
-    while True:
-        one = next(current, _END)
-        if one is _END:
-            if not stack:
-                return
-            current, level = stack.pop(), level - 1
-            continue
+    sizes: dict[int, tuple[int, int]] = {}  # id of a list or mapping → its values in total, and its levels
+
+    def measure(one: Any, level: int) -> tuple[int, int]:
+        """Return how many values `one` holds and how many levels it has; `level` are those around it."""
         if type(one) is int and one.bit_length() > 3 * MAX_DIGITS:
             raise ValueError(f"it holds a number of more than {MAX_DIGITS:,} digits")
         if isinstance(one, Mapping):
-            inner, size = chain(one, one.values()), 2 * len(one)
+            inner, count = chain(one, one.values()), 2 * len(one)
         elif isinstance(one, list | tuple | set | frozenset):
-            inner, size = one, len(one)
+            inner, count = iter(one), len(one)
         else:
-            continue
-        if level >= depth:
-            raise ValueError(f"it is nested more than {depth} levels deep")
-        count += size
+            return 0, 0
         if count > values:
             raise ValueError(f"it holds more than {values:,} values")
-        stack.append(current)
-        current, level = iter(inner), level + 1
+        size, levels = sizes.get(id(one), (0, 0))
+        # What contains itself ends here as well: its size is known only when all that it holds has been visited.
+        if level + max(levels, 1) > depth:
+            raise ValueError(f"it is nested more than {depth} levels deep")
+        if levels:
+            return size, levels
+        below = 0
+        for held in inner:
+            size, levels = measure(held, level + 1)
+            count, below = count + size, max(below, levels)
+            if count > values:
+                raise ValueError(f"it holds more than {values:,} values")
+        return sizes.setdefault(id(one), (count, below + 1))
+
+    measure(value, 0)
 
 
 def check_regular(path: Path) -> None:
