@@ -26,7 +26,16 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.cascade import fill_cascade
 from ensemble.prediction.combine import member_key
-from ensemble.prediction.formats import EQUAL, FAST_BATCH, Choice, architecture_key, built, choose, threads_per_stream
+from ensemble.prediction.formats import (
+    EQUAL,
+    FAST_BATCH,
+    Choice,
+    architecture_key,
+    batch_size,
+    built,
+    choose,
+    threads_per_stream,
+)
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.prediction.work import CASCADE, WorkState, models_of
 from ensemble.tta.merge import Merge
@@ -34,12 +43,14 @@ from ensemble.tta.views import view_named
 from folds.images.settings import ImageSettings
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_amp
+from folds.utils.memory import give_back_freed_memory
 from folds.utils.numeric import softmax
 from folds.utils.parallel import cpu_count
 
 logger = logging.getLogger(__name__)
 
-_MODEL_BYTES = 768 << 20  # weights that a lane keeps between chunks; other models are loaded again for each chunk
+# Weights that a lane keeps between chunks; other models are loaded again for each chunk, which is the larger for it.
+_MODEL_BYTES, _MODEL_BYTES_CPU = 768 << 20, 384 << 20
 _STREAMS = 8  # at most: each holds the activations of a batch
 
 Pixels = Mapping[ImageSettings, NDArray[np.uint8]]
@@ -54,6 +65,11 @@ class Lane:
     pool: ThreadPoolExecutor
     kept: dict[tuple[Path, str], tuple[torch.nn.Module, bool]] = field(default_factory=dict)
     kept_bytes: int = 0
+
+    @property
+    def room(self) -> int:
+        """Return how many bytes of weights it keeps."""
+        return _MODEL_BYTES_CPU if torch.device(self.device).type == "cpu" else _MODEL_BYTES
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ class Engine:
     def keeps_all(self) -> bool:
         """Return whether all weights stay in memory between chunks."""
         weights = sum(model.checkpoint.weight_bytes for model in self.source.models)
-        return weights <= _MODEL_BYTES * len(self.lanes)
+        return weights <= sum(lane.room for lane in self.lanes)
 
     def formats(self) -> dict[str, dict[str, Any]]:
         """Return how each architecture was computed, by its name."""
@@ -224,6 +240,7 @@ class Engine:
                     model, images, usable, self.precision, passes[key], self.tolerance, self.root
                 )
             _log_choice(model, self.choices[key])
+            give_back_freed_memory()
         self.state.record["formats"] = {key: _fields_of(choice) for key, choice in self.choices.items()}
         self.preparing += time.perf_counter() - began
 
@@ -260,6 +277,7 @@ class Engine:
         lane, choice = task.lane, self.choices[architecture_key(task.model)]
         architecture = task.model.checkpoint.architecture
         functions = [view_named(name) for name in views]
+        batch = batch_size(task.model, choice, lane.device)
 
         def predict(some: NDArray[np.int64]) -> NDArray[np.float32]:
             if self._stopping.is_set():
@@ -274,10 +292,10 @@ class Engine:
                 amp=choice.way if choice.way in ("bf16", "fp16") else "off",
                 channels_last=network[1],
                 views=functions,
-                batch=choice.batch,
+                batch=batch,
             )
 
-        parts = [rows[at : at + choice.batch] for at in range(0, len(rows), choice.batch)]
+        parts = [rows[at : at + batch] for at in range(0, len(rows), batch)]
         if choice.is_exact and torch.device(lane.device).type == "cpu":
             with threads_per_stream(self.cores):
                 return np.concatenate([predict(part) for part in parts], axis=1)
@@ -294,8 +312,9 @@ class Engine:
         with self._loading:  # one checkpoint is in memory at a time
             began = time.perf_counter()
             network = built(task.model, lane.device, choice)
+            give_back_freed_memory()
             weights = task.model.checkpoint.weight_bytes
-            if lane.kept_bytes + weights <= _MODEL_BYTES:
+            if lane.kept_bytes + weights <= lane.room:
                 lane.kept[key] = network
                 lane.kept_bytes += weights
             if key not in self._seen:  # a model that is loaded for each chunk costs that time for each chunk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 _NEVER = 2**31 - 1
@@ -26,3 +27,15 @@ def keep_freed_memory() -> bool:
     options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     done = [set_option(*option) == 1 for option in options]
     return all(done)
+
+
+def give_back_freed_memory() -> None:
+    """Return the pages of freed blocks to the system, once; what is allocated afterwards is mapped anew.
+
+    For the moments after which other blocks are needed than before, such as the loading of a model: with
+    `keep_freed_memory` the blocks of the loading would stay beside those of the predictions.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -98,7 +98,7 @@ def test_models_that_fit_are_loaded_once_and_others_for_each_chunk(
     assert len(builds) == 3
     builds.clear()
     one = load_source("test_resnet").models[0].checkpoint.weight_bytes
-    monkeypatch.setattr(engine, "_MODEL_BYTES", int(1.5 * one))
+    monkeypatch.setattr(engine, "_MODEL_BYTES_CPU", int(1.5 * one))
     found = en.predict("test_resnet", TEST, progress=False)
     assert len(builds) == 1 + 2 * 3  # the first stays
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
