@@ -77,6 +77,11 @@ class LoadedModels:
         self.settings = tuple(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
 
     @property
+    def tolerance_name(self) -> str:
+        """Return the name of the tolerance that fits the computation, as an exported model states it."""
+        return self.amp if self.amp != "off" else "cpu" if self.device == "cpu" else "gpu"
+
+    @property
     def amp(self) -> str:
         """Return the number format that differs most from fp32 among those of the models on this device."""
         used = {network.amp for network in self._networks.values()}
@@ -177,7 +182,12 @@ def columns_of(source: PredictionSource, members: Mapping[str, NDArray[np.float3
     return np.concatenate([members[key] for key in keys], axis=1)
 
 
-def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[str, float]) -> float:
+def check_expected(
+    models: LoadedModels,
+    expected: Expected,
+    tolerance: Mapping[str, float],
+    columns: NDArray[np.float32] | None = None,
+) -> float:
     """Return the largest difference of the probabilities of fold models from the expected ones.
 
     Every fold model must give its expected probabilities within the tolerance of its number format and device, and
@@ -186,14 +196,15 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
     Parameters
     ----------
     tolerance : ``cpu``, ``gpu``, ``bf16`` and ``fp16`` → largest difference.
+    columns : `expected_columns`, if they are known.
 
     Raises
     ------
     EnsembleError : something differs by more.
     """
     source = models.source
-    difference = float(np.abs(expected_columns(models, expected) - expected.members).max())
-    kind = models.amp if models.amp != "off" else "cpu" if models.device == "cpu" else "gpu"
+    found = expected_columns(models, expected) if columns is None else columns
+    difference, kind = float(np.abs(found - expected.members).max()), models.tolerance_name
     if not difference <= tolerance[kind]:
         raise EnsembleError(
             f"{source.folder} was not loaded: its fold models give probabilities that differ by {difference:.1e} from "

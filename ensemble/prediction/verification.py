@@ -109,18 +109,19 @@ def verify_model(source: PredictionSource, device: str, choices: Mapping[str, Ch
     assert source.folder is not None  # noqa: S101 - exported models have one
     expected, tolerance = read_expected(source.folder), read_record(source.folder).expected["tolerance"]
     models = LoadedModels(source, device, choices)
-    kind = models.amp if models.amp != "off" else "cpu" if models.device == "cpu" else "gpu"
-    if choices is None:
-        difference = check_expected(models, expected, tolerance)
-        return Verification(MODEL, difference, tolerance[kind], 1.0, len(expected), "fp32", ())
     columns = expected_columns(models, expected)
-    difference = float(np.abs(columns - expected.members).max())
+    if choices is None:
+        check_expected(models, expected, tolerance, columns)
+    number_format, ways = _formats(source, device, choices or {})
     same = combined_columns(source, columns).argmax(1) == expected.probabilities.argmax(1)
-    number_format, ways = _formats(source, device, choices)
-    if number_format != "fp32":
-        kind = number_format
     return Verification(
-        MODEL, difference, float(tolerance[kind]), float(same.mean()), len(expected), number_format, ways
+        MODEL,
+        float(np.abs(columns - expected.members).max()),
+        float(tolerance[models.tolerance_name if number_format == "fp32" else number_format]),
+        float(same.mean()),
+        len(expected),
+        number_format,
+        ways,
     )
 
 

@@ -77,6 +77,7 @@ def test_verify_compares_the_reduced_format_that_was_used(
 ) -> None:
     for module in (formats, verification):
         monkeypatch.setattr(module, "AGREEMENT", 0.0)
+    monkeypatch.setattr(formats, "SCORE_CHANGE", 1.0)
     found = en.predict("test_resnet", TEST, precision="bf16", verify=True, progress=False)
     stored = en.load_run("test_resnet").test
     assert stored is not None
@@ -105,6 +106,7 @@ def test_an_exported_model_is_verified_in_the_form_that_was_used(
     call: Callable[..., Called],
 ) -> None:
     monkeypatch.setattr(formats, "AGREEMENT", 0.0)
+    monkeypatch.setattr(formats, "SCORE_CHANGE", 1.0)
     en.export("test_resnet", tmp_path / "model")
     plain = en.predict(tmp_path / "model", TEST, precision="fp32", verify=True, progress=False).verification
     reduced = en.predict(tmp_path / "model", TEST, precision="bf16", verify=True, progress=False).verification
@@ -116,7 +118,8 @@ def test_an_exported_model_is_verified_in_the_form_that_was_used(
     fuse = formats.fused
 
     def wrong(network: Any, dtype: Any, example: Any) -> tuple[Any, Any]:
-        return (lambda images: 0 * fuse(network, dtype, example)[0](images)), None
+        made, rest = fuse(network, dtype, example)
+        return (lambda images: 0 * made(images)), rest
 
     monkeypatch.setattr(formats, "fused", wrong)
     done = call(
