@@ -13,6 +13,7 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "CostTable": "ensemble.prediction.costs_table",
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
     "ExportedModel": "ensemble.export.face",
@@ -20,6 +21,7 @@ _NAMES = {
     "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "costs": "ensemble.prediction.costs",
     "decide": "ensemble.decisions.face",
     "export": "ensemble.export",  # the package, which is callable
     "from_hub": "ensemble.export.hub",
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from ensemble.export.hub import push as push
     from ensemble.export.predictor import Predictor as Predictor
     from ensemble.export.predictor import load as load
+    from ensemble.prediction.costs import costs as costs
+    from ensemble.prediction.costs_table import CostTable as CostTable
     from ensemble.prediction.face import predict as predict
     from ensemble.prediction.result import PredictedImages as PredictedImages
     from ensemble.serving.face import serve as serve
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from folds import Run as Run
     from folds import Runs as Runs
     from folds import SampleTable as SampleTable
+    from folds import Soup as Soup
     from folds import StratifiedPersonKFold as StratifiedPersonKFold
     from folds import StratifiedPersonShuffleSplit as StratifiedPersonShuffleSplit
     from folds import StudyReport as StudyReport
@@ -78,5 +83,6 @@ if TYPE_CHECKING:
     from folds import read_predictions as read_predictions
     from folds import read_table as read_table
     from folds import score as score
+    from folds import soup as soup
     from folds import split as split
     from folds import tune as tune

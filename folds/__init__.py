@@ -25,6 +25,7 @@ _NAMES = {
     "Run": "folds.runs.results",
     "Runs": "folds.runs.results",
     "SampleTable": "folds.data.table",
+    "Soup": "folds.runs.soup",
     "StratifiedPersonKFold": "folds.splits.sklearn_splitters",
     "StratifiedPersonShuffleSplit": "folds.splits.sklearn_splitters",
     "StudyReport": "folds.tuning.report",
@@ -39,6 +40,7 @@ _NAMES = {
     "read_predictions": "folds.predictions.predictions",
     "read_table": "folds.data.face",
     "score": "folds.metrics.arrays",
+    "soup": "folds.runs.soup",
     "split": "folds.splits.split",
     "tune": "folds.tuning.face",
 }
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from folds.runs.results import Runs as Runs
     from folds.runs.results import list_runs as list_runs
     from folds.runs.results import load_run as load_run
+    from folds.runs.soup import Soup as Soup
+    from folds.runs.soup import soup as soup
     from folds.splits.assignment import FoldAssignment as FoldAssignment
     from folds.splits.sklearn_splitters import RepeatedStratifiedPersonKFold as RepeatedStratifiedPersonKFold
     from folds.splits.sklearn_splitters import StratifiedPersonKFold as StratifiedPersonKFold

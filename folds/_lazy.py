@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from folds.utils.startup import collection_paused
+
 
 def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) whose `names` are each loaded from their module.
@@ -20,7 +22,8 @@ def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any]
     def load(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(names[name])
+        with collection_paused():
+            module = importlib.import_module(names[name])
         found = module if names[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, found)
         return found

@@ -6,17 +6,19 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.blending.coefficients import FILE, read_coefficients
-from ensemble.blending.result import BlendResult
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
 from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of, optional, shown, validate_fields
 from folds.utils.toml import read_toml, toml_value
+
+if TYPE_CHECKING:
+    from ensemble.blending.result import BlendResult
 
 SCHEMA = 1
 _REWRITE = "run ensemble blend again to rewrite it"

@@ -87,8 +87,15 @@ def rows_of_predictions(
 
     Raises
     ------
+    UsageError : the predictions were made with a cascade.
     EnsembleError : there are no labels, or not of two people.
     """
+    if found.metadata.cascade is not None:
+        raise UsageError(
+            f"the predictions of {name} were made with a cascade: the probabilities of an image are those of the "
+            "models that were used for it, not of all models, so their confidences cannot be compared",
+            hint="predict again with `cascade=off`, and name that file",
+        )
     labels = found.labels
     if found.split != "oof":
         logger.warning(

@@ -18,7 +18,7 @@ from ensemble.blending.coefficients import pack_coefficients
 from ensemble.export.card import card_text
 from ensemble.export.scores import Knowledge
 from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS
-from ensemble.model_files.expected import Expected, pack_expected, synthetic_images
+from ensemble.model_files.expected import TOLERANCE, Expected, pack_expected, synthetic_images
 from ensemble.model_files.reading import read_record
 from ensemble.model_files.record import CASCADE, DECISION, FileEntry, ModelRecord, RunEntry, plain, to_text
 from ensemble.model_files.weights import pack_weights, unpack_weights
@@ -36,7 +36,6 @@ IMAGES = 3
 _CANDIDATES = 24
 _CLEAR_MARGIN = 1e-3  # distance from the threshold of adaptive views, where rounding could decide
 # Largest difference of a fold model's probabilities: fp32 on CPUs differs in the last bits; GPUs may use TF32.
-TOLERANCE = {"cpu": 1e-4, "gpu": 5e-3, "fp16": 2e-2, "bf16": 8e-2}
 
 
 @dataclass(frozen=True)

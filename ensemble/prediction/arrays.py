@@ -14,6 +14,7 @@ from ensemble.cascade.run import run_cascade
 from ensemble.model_files.expected import Expected
 from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.formats import EXACT_WAY, Choice, architecture_key, built
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named
@@ -39,6 +40,8 @@ class _Network:
     module: torch.nn.Module
     channels_last: bool
     views: tuple[View, ...]
+    amp: str
+    batch: int
 
 
 class LoadedModels:
@@ -47,6 +50,7 @@ class LoadedModels:
     Parameters
     ----------
     device : ``auto`` (the first GPU, else the CPU), ``cpu``, or the number of a GPU.
+    choices : `architecture_key` → how the models are computed; as in the training where it has none.
 
     Raises
     ------
@@ -54,24 +58,33 @@ class LoadedModels:
     UsageError : there is no such device.
     """
 
-    def __init__(self, source: PredictionSource, device: str = "auto") -> None:
+    def __init__(
+        self, source: PredictionSource, device: str = "auto", choices: Mapping[str, Choice] | None = None
+    ) -> None:
         self.source = source
         self.device = resolve_devices(device)[0]
-        built: dict[str, tuple[torch.nn.Module, bool]] = {}
+        networks: dict[str, tuple[torch.nn.Module, bool]] = {}
         self._networks: dict[str, _Network] = {}
         for run in source.runs:
             views = tuple(map(view_named, run.merge.views)) if run.models else ()
             for model in run.models:
-                key = str(model.path)
-                if key not in built:
-                    built[key] = model.checkpoint.build_on(self.device, model.path)
-                self._networks[member_key(run, model)] = _Network(*built[key], views)
+                key, choice = str(model.path), (choices or {}).get(architecture_key(model))
+                if key not in networks:
+                    networks[key] = built(model, self.device, choice or Choice(EXACT_WAY, ""))
+                amp = model.checkpoint.amp_on(self.device) if choice is None else choice.amp
+                batch = BATCH if choice is None else choice.batch
+                self._networks[member_key(run, model)] = _Network(*networks[key], views, amp, batch)
         self.settings = tuple(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
+
+    @property
+    def tolerance_name(self) -> str:
+        """Return the name of the tolerance that fits the computation, as an exported model states it."""
+        return self.amp if self.amp != "off" else "cpu" if self.device == "cpu" else "gpu"
 
     @property
     def amp(self) -> str:
         """Return the number format that differs most from fp32 among those of the models on this device."""
-        used = {model.checkpoint.amp_on(self.device) for model in self.source.models}
+        used = {network.amp for network in self._networks.values()}
         return next((name for name in ("bf16", "fp16") if name in used), "off")
 
     def probabilities(self, count: int, decode: Decode, rows: SampleRows | None = None) -> NDArray[np.float32]:
@@ -151,9 +164,10 @@ class LoadedModels:
             checkpoint.architecture.mean,
             checkpoint.architecture.std,
             device=self.device,
-            amp=checkpoint.amp_on(self.device),
+            amp=network.amp,
             channels_last=network.channels_last,
             views=network.views[views],
+            batch=network.batch,
         )
 
 
@@ -168,7 +182,12 @@ def columns_of(source: PredictionSource, members: Mapping[str, NDArray[np.float3
     return np.concatenate([members[key] for key in keys], axis=1)
 
 
-def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[str, float]) -> float:
+def check_expected(
+    models: LoadedModels,
+    expected: Expected,
+    tolerance: Mapping[str, float],
+    columns: NDArray[np.float32] | None = None,
+) -> float:
     """Return the largest difference of the probabilities of fold models from the expected ones.
 
     Every fold model must give its expected probabilities within the tolerance of its number format and device, and
@@ -177,14 +196,15 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
     Parameters
     ----------
     tolerance : ``cpu``, ``gpu``, ``bf16`` and ``fp16`` → largest difference.
+    columns : `expected_columns`, if they are known.
 
     Raises
     ------
     EnsembleError : something differs by more.
     """
-    source, n = models.source, len(expected)
-    difference = float(np.abs(_expected_columns(models, expected) - expected.members).max())
-    kind = models.amp if models.amp != "off" else "cpu" if models.device == "cpu" else "gpu"
+    source = models.source
+    found = expected_columns(models, expected) if columns is None else columns
+    difference, kind = float(np.abs(found - expected.members).max()), models.tolerance_name
     if not difference <= tolerance[kind]:
         raise EnsembleError(
             f"{source.folder} was not loaded: its fold models give probabilities that differ by {difference:.1e} from "
@@ -192,10 +212,7 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
             hint="the versions of torch or timm may differ in a way that matters; in Python, "
             "ensemble.load(…, verify=False) loads it anyway",
         )
-    keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
-    places = np.cumsum([0, *(width for _, width in keys)])
-    stored = {key: expected.members[:, places[i] : places[i + 1]] for i, (key, _) in enumerate(keys)}
-    combined = float(np.abs(combine_members(source, stored, numbered(n)) - expected.probabilities).max())
+    combined = float(np.abs(combined_columns(source, expected.members) - expected.probabilities).max())
     if not combined <= COMBINED:
         raise EnsembleError(
             f"{source.folder} was not loaded: the combination of its fold models differs by {combined:.1e} from the "
@@ -205,7 +222,15 @@ def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[
     return max(difference, combined)
 
 
-def _expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.float32]:
+def combined_columns(source: PredictionSource, columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, classes) the combination of the probabilities of all fold models, given as by `columns_of`."""
+    keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
+    places = np.cumsum([0, *(width for _, width in keys)])
+    stored = {key: columns[:, places[i] : places[i + 1]] for i, (key, _) in enumerate(keys)}
+    return combine_members(source, stored, numbered(len(columns)))
+
+
+def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.float32]:
     """Return `columns_of` for the expected images, a bounded number of pixels at a time.
 
     Raises

@@ -1,4 +1,4 @@
-"""Compare predictions with those that the training wrote, and score them."""
+"""Score predictions, and say whose score stands for models of all people."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ensemble.model_files.reading import read_expected, read_record
+from ensemble.model_files.reading import read_record
 from ensemble.prediction.source import PredictionSource
-from folds.errors import EnsembleError, UsageError
+from folds.errors import UsageError
 from folds.metrics.report import ScoreReport
 from folds.models.checkpoint import hash_ids
-from folds.predictions.files import fold_files, oof_file, refit_file
-from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
+from folds.predictions.files import oof_file
+from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import score_rows
-from folds.predictions.submission import ID_FORMS
 from folds.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -36,15 +33,6 @@ def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreRe
     if per_person and rows.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
     return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
-
-
-def expected_difference(source: PredictionSource, device: str) -> float:
-    """Return the largest difference of an exported model from its expected probabilities."""
-    from ensemble.prediction.arrays import LoadedModels, check_expected
-
-    assert source.folder is not None  # noqa: S101 - exported models have one
-    tolerance = read_record(source.folder).expected["tolerance"]
-    return check_expected(LoadedModels(source, device), read_expected(source.folder), tolerance)
 
 
 def count_trained_on(source: PredictionSource, predictions: Predictions) -> int:
@@ -78,44 +66,3 @@ def stated_procedure(source: PredictionSource) -> str:
     return (
         f": the score of the procedure is its {nested}out-of-fold {score['metric']} {score['score']:.3f}{ends}{warning}"
     )
-
-
-def test_difference(source: PredictionSource, predictions: Predictions, root: Path) -> float:
-    """Return the largest difference from the test predictions that the training or the blend wrote, by id.
-
-    Raises
-    ------
-    EnsembleError : there are none, or no image has one.
-    """
-    before = _stored_predictions(source, root)
-    if before is None:
-        raise EnsembleError(
-            f"`verify` needs the test predictions of {source.name}, and there are none",
-            hint="verify what was trained or blended with test images",
-        )
-    rows: list[tuple[int, int]] = []
-    for key in ID_FORMS:
-        ours, theirs = list(map(key, predictions.ids.tolist())), list(map(key, before.ids.tolist()))
-        position = {name: row for row, name in enumerate(theirs)}
-        unique = len(position) == len(theirs) and len(set(ours)) == len(ours)
-        rows = [(row, position[name]) for row, name in enumerate(ours) if name in position] if unique else []
-        if rows:
-            break
-    if not rows:
-        raise EnsembleError(
-            f"none of the images is a test image of {source.name}, e.g. '{predictions.ids[0]}' is not",
-            hint="`verify` compares the test images of the training: predict the same table",
-        )
-    mine, stored = map(list, zip(*rows, strict=True))
-    columns = [before.classes.index(name) for name in predictions.classes]
-    return float(np.abs(predictions.probabilities[mine] - before.probabilities[stored][:, columns]).max())
-
-
-def _stored_predictions(source: PredictionSource, root: Path) -> Predictions | None:
-    """Return the test predictions that the training or the blend wrote; None if there are none."""
-    if source.folder is not None or source.refit:
-        # A blend of models of all people has no test predictions of its own.
-        path = refit_file(root / "runs", source.runs[0].name) if source.folder is None else source.folder / "test.npy"
-        return read_predictions(path) if path.is_file() and not (source.refit and source.folder) else None
-    files = fold_files(root / "runs", source.runs[0].name)
-    return mean_of_folds([files[fold] for fold in source.runs[0].folds if fold in files])

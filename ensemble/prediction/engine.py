@@ -289,7 +289,7 @@ class Engine:
                 architecture.mean,
                 architecture.std,
                 device=lane.device,
-                amp=choice.way if choice.way in ("bf16", "fp16") else "off",
+                amp=choice.amp,
                 channels_last=network[1],
                 views=functions,
                 batch=batch,

@@ -8,26 +8,20 @@ from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
-from ensemble.prediction.comparison import (
-    count_trained_on,
-    expected_difference,
-    procedure_score,
-    score_of,
-    test_difference,
-)
+from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.formats import EQUAL
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import Predicted, check_source, predict_table
-from ensemble.prediction.result import NO_PERSONS, TOLERANCE, PredictedImages
+from ensemble.prediction.result import NO_PERSONS, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
+from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
 from folds.predictions.files import PredictionMetadata
@@ -36,9 +30,6 @@ from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_argum
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 from folds.utils.schema import NUMBER, either, named, optional
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +42,7 @@ _KINDS = {
     "cascade": optional(named(either(NAME, NUMBER), "exact, off, or a loss of the score from 0 to 1")),
     "cost": optional(NAME),
     "fold": optional(named(either(NAME, FOLDS), f"{FOLDS.expected}, or 'all'")),
-    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit", "keep_work"), FLAG),
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify", "refit"), FLAG),
     **RULE_KINDS,
 }
 FOLDER = Path("runs/predict")
@@ -80,8 +71,6 @@ def predict(
     abstain_label: str = ABSTAIN_LABEL,
     cascade: str | float | None = None,
     cost: str | None = None,
-    keep_work: bool = False,
-    check: Callable[[SampleTable, PredictionSource, Decision | None], None] | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -107,7 +96,8 @@ def predict(
         ``fastest``. A reduced format is taken only if the predicted classes of a sample agree.
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one; an
-        exported model is compared with its expected probabilities.
+        exported model computes its expected probabilities again. Both in the number format of the predictions; the
+        result is `PredictedImages.verification`.
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are
         fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
     cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
@@ -116,15 +106,12 @@ def predict(
         `per_person`.
     cost : cost of one forward pass of each run, ``swin=3,resnet18=1``, for the order of a cascade; by default their
         multiplications.
-    keep_work : whether to keep the predictions of each model until `PredictedImages.clear_work`, so that the same call
-        has its result at once if it could not be written.
-    check : called with the table, the models and the decision rules before an image is predicted; what it raises
-        refuses the table.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
     Raises
     ------
+    UsageError : options contradict each other, or `per_person` without a column of persons.
     EnsembleError : nothing of this name exists, a checkpoint was replaced, or images cannot be used.
 
     Examples
@@ -135,31 +122,62 @@ def predict(
     ...
     folds.errors.EnsembleError: expected a checkpoint, a run, a blend or a model, found 'swin'
     """
+    given = dict(locals())
     log_in_notebook()
-    check_arguments(locals(), _KINDS)
+    check_arguments(given, _KINDS)
+    rules = DecisionOptions(**{name: given.pop(name) for name in RULE_KINDS})
+    return predict_images(given.pop("what"), given.pop("images"), rules, **given)
+
+
+def predict_images(
+    what: str | Path,
+    images: str | Path | Sequence[str | Path],
+    rules: DecisionOptions,
+    *,
+    spec: DataSpec | None = None,
+    fold: int | Sequence[int] | str | None = None,
+    refit: bool = False,
+    per_person: bool = False,
+    metric: str = "macro_f1",
+    device: str | int = "auto",
+    precision: str = "auto",
+    skip_unreadable: bool = False,
+    verify: bool = False,
+    cascade: str | float | None = None,
+    cost: str | None = None,
+    root: str | Path = ".",
+    progress: bool | Progress = True,
+    keep_work: bool = False,
+    check: Callable[[SampleTable, PredictionSource, Decision | None], None] | None = None,
+) -> PredictedImages:
+    """Predict as `predict` does, for callers that write the result.
+
+    Parameters
+    ----------
+    rules : the decision rules; the other parameters are those of `predict`.
+    keep_work : whether to keep the predictions of each model until `PredictedImages.clear_work`, so that the same call
+        has its result at once if it could not be written.
+    check : called with the table, the models and the decision rules before an image is predicted; what it raises
+        refuses the table.
+    """
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    options = DecisionOptions(threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label)
     source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
-    check_cascade_alone(source, cascade, options.are_given, per_person)
-    if verify and cascade != OFF and not (cascade is None and source.cascade is None):
-        raise UsageError(
-            "`verify` compares the probabilities of all models, which a cascade does not use",
-            hint="leave out `verify`" + (" or `cascade`" if source.cascade is None else ", or add `cascade=off`"),
-        )
+    check_cascade_alone(source, cascade, rules.are_given, per_person)
+    _check_verify(source, cascade, verify)
     if cascade is not None:
         with progress_of(progress).step("fitting the cascade"):
             source, fitted = cascaded(source, root, cascade, cost, metric)
-    decision = decision_for(source, root, options, per_person)
+    decision = decision_for(source, root, rules, per_person)
     check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
     check_source(source, len(table))
-    if per_person and table.persons is None and decision is not None:
+    if per_person and table.persons is None:
         raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
     if check is not None:
         check(table, source, decision)
-    of_expected = expected_difference(source, str(device)) if verify and source.kind == "model" else None
+    of_model = verify_model(source, str(device)) if verify and source.kind == "model" else None
     run = partial(
         predict_table,
         source,
@@ -175,15 +193,29 @@ def predict(
     describe = partial(_described, source, table, decision, fitted, root, metric, per_person)
     found = run(precision=precision)
     made = describe(found)
-    if not verify or source.kind == "model":
-        return replace(made, difference=of_expected)
-    difference = test_difference(source, made.predictions, root)
-    if difference > TOLERANCE and not found.exact and precision == "auto":
-        logger.info(f"the fast form differs by {difference:.1e}: computed again as in the training")
+    if not verify:
+        return made
+    if of_model is not None:
+        if not computed_as_trained(source, str(device), found.choices):
+            of_model = verify_model(source, str(device), found.choices)
+        return replace(made, verification=of_model)
+    verified = verify_predictions(source, made.predictions, root, str(device), found.choices)
+    if not verified.holds and not verified.is_reduced and not found.exact:
+        logger.info(f"the fast form differs by {verified.difference:.1e}: computed again as in the training")
         made.clear_work()
-        made = describe(run(precision="fp32"))
-        difference = test_difference(source, made.predictions, root)
-    return replace(made, difference=difference)
+        found = run(precision="fp32")
+        made = describe(found)
+        verified = verify_predictions(source, made.predictions, root, str(device), found.choices)
+    return replace(made, verification=verified)
+
+
+def _check_verify(source: PredictionSource, cascade: str | float | None, verify: bool) -> None:
+    """Raise UsageError if the probabilities of a cascade are to be compared with those of all models."""
+    if verify and cascade != OFF and not (cascade is None and source.cascade is None):
+        raise UsageError(
+            "`verify` compares the probabilities of all models, which a cascade does not use",
+            hint="leave out `verify`" + (" or `cascade`" if source.cascade is None else ", or add `cascade=off`"),
+        )
 
 
 def _described(
@@ -209,6 +241,7 @@ def _described(
         arch="blend" if source.kind in ("blend", "model") else source.models[0].checkpoint.architecture.timm_name,
         decision=None if decision is None else decision.to_dict(),
         formats=found.formats,
+        cascade=None if source.cascade is None else source.cascade.to_dict(),
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, predictions)

@@ -65,6 +65,16 @@ class Choice:
         """Return whether values are computed as the training computed its predictions."""
         return self.way not in _DTYPES
 
+    @property
+    def amp(self) -> str:
+        """Return the number format of autocast; ``off`` for the forms that are rebuilt for a format."""
+        return self.way if self.way in ("bf16", "fp16") else "off"
+
+    @property
+    def number_format(self) -> str:
+        """Return the number format of the computation: ``fp32``, ``bf16`` or ``fp16``."""
+        return "bf16" if self.way == BF16 else "fp32" if self.amp == "off" else self.amp
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the sidecar and ``--json``."""
         return {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
-from ensemble.prediction.formats import EQUAL, check_precision
+from ensemble.prediction.formats import EQUAL, Choice, check_precision
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.work import CASCADE, WorkState, work_key
 from ensemble.voting.vote import METHODS
@@ -66,6 +66,7 @@ class Predicted:
     passes : forward passes per image, on average.
     formats : architecture → how it was computed (`ensemble.prediction.formats.Choice`).
     exact : whether every model was computed as in the training.
+    choices : key of an architecture → how it was computed.
     work : the work folder, if it was kept.
     """
 
@@ -76,6 +77,7 @@ class Predicted:
     formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exact: bool = True
     work: Path | None = None
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 def check_source(source: PredictionSource, images: int) -> None:
@@ -153,6 +155,7 @@ def predict_table(
         engine.formats(),
         all(choice.is_exact for choice in engine.choices.values()),
         folder if keep_work else None,
+        dict(engine.choices),
     )
 
 

@@ -18,11 +18,11 @@ from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.prediction.cascade import cascade_notes, cascade_record, check_cascade_alone
 from ensemble.prediction.comparison import is_fitted, stated_procedure
 from ensemble.prediction.decisions import decision_notes, scores_here
-from ensemble.prediction.formats import EXACT_WAY
 from ensemble.prediction.inputs import content_ids
 from ensemble.prediction.optimism import teacher_of
 from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
+from ensemble.prediction.verification import Verification
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 
 NO_PERSONS = "one row per person needs the persons of the images, which are not known"
-TOLERANCE = 1e-6  # largest difference of predictions that are the same
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,8 +54,8 @@ class PredictedImages(Displayed):
     unreadable : images that were left out.
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
-    difference : largest difference from the test predictions that the training wrote, or from the expected
-        probabilities of an exported model, if that was checked.
+    verification : comparison with the test predictions that the training wrote, or of an exported model with its
+        expected probabilities; None if it was not asked for.
     decision : rules for labels, abstention and sets; None for the most probable class.
     unit : ``image``, or ``person`` if each row is the mean of a person's images.
     cascade : the nested score of the cascade, if one was fitted.
@@ -72,7 +71,7 @@ class PredictedImages(Displayed):
     unreadable: SkippedImages
     passes: float
     score: ScoreReport | None
-    difference: float | None = None
+    verification: Verification | None = None
     decision: Decision | None = None
     unit: str = IMAGE
     cascade: FittedCascade | None = None
@@ -81,6 +80,11 @@ class PredictedImages(Displayed):
     formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     work: Path | None = None
     paths: Sequence[Path] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Return the largest difference that the verification found; None without one."""
+        return None if self.verification is None else self.verification.difference
 
     def clear_work(self) -> None:
         """Remove the work folder, after the result was written."""
@@ -130,20 +134,6 @@ class PredictedImages(Displayed):
         """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
         decided = self.decided
         return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
-
-    def _verified_otherwise(self) -> str:
-        """Return that the predictions were computed in another way than those that were compared; "" if they were not.
-
-        The expected probabilities are computed as in the training.
-        """
-        alike = {EXACT_WAY, *(model.checkpoint.amp for model in self.source.models)}  # on a GPU, the training's own
-        others = sorted({str(one["way"]) for one in self.formats.values()} - alike)
-        if not others:
-            return ""
-        return (
-            f", computed as in the training; these predictions were computed as {', '.join(others)}, which was not "
-            "compared (`precision=fp32` computes them alike)"
-        )
 
     def _refit_notes(self) -> list[str]:
         """Return whose score stands for models of all people."""
@@ -237,6 +227,7 @@ class PredictedImages(Displayed):
                 "unreadable": list(self.unreadable.problems),
                 "score": None if self.score is None else self.score.to_dict(),
                 "difference": self.difference,
+                "verification": None if self.verification is None else self.verification.to_dict(),
                 "cascade": cascade_record(self.source, self.cascade),
                 "formats": {name: dict(one) for name, one in self.formats.items()},
             }
@@ -284,16 +275,7 @@ class PredictedImages(Displayed):
         notes += cascade_notes(self.source, self.cascade, self.passes)
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
-        if self.difference is not None and self.source.kind == "model":
-            notes.append(
-                f"largest difference from the expected probabilities of the model: {self.difference:.1e}"
-                + self._verified_otherwise()
-            )
-        elif self.difference is not None:
-            notes.append(
-                f"largest difference from the test predictions of the training: {self.difference:.1e} "
-                f"({'equal' if self.difference <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e})"
-            )
+        notes += [] if self.verification is None else [self.verification.text()]
         return Table(title, ["class", "images", "mean confidence"], rows, tuple(notes), left=1)
 
     def _decision_notes(self) -> list[str]:

@@ -13,6 +13,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.archive import load_archive
 from folds.models.hub import without_waiting
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
+from folds.utils.startup import collection_paused
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,14 @@ SMALL_VARIANTS = {
 }
 SMALL_SIZE = 64
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _timm() -> Any:
+    """Return timm, which is imported on first use."""
+    with collection_paused():
+        import timm
+
+        return timm
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def resolve(
     ------
     UsageError : an unknown name (the message suggests the closest ones), or an invalid argument.
     """
-    import timm
+    timm = _timm()
 
     variant = SMALL_VARIANTS.get(name) if small else None
     timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
@@ -139,7 +148,7 @@ def is_known(timm_name: str) -> bool:
 
     The name of a hub model or of a folder is not known: timm would download or read its files.
     """
-    import timm
+    timm = _timm()
 
     return not set(timm_name) & set(":/\\") and timm.is_model(timm_name)
 
@@ -200,7 +209,7 @@ def create_model(
     EnsembleError : the hub cannot be reached, or the file does not fit the model or holds no weights.
     UsageError : timm has no such model, or the model cannot be built with its arguments.
     """
-    import timm
+    timm = _timm()
 
     # Checked here as well as in `resolve`, because an architecture can come from a checkpoint.
     check_arguments(architecture.arguments)
@@ -345,7 +354,7 @@ def _body_and_head(
     others random. So the weights are loaded into a model with the number of classes of the file. A missing or unknown
     weight is an error.
     """
-    import timm
+    timm = _timm()
 
     from folds.models.build_limit import BuildLimit
 
@@ -364,7 +373,7 @@ def _body_and_head(
 
 def _heads(timm_name: str) -> tuple[str, ...]:
     """Return the names of the classifiers of a model, ``("head.fc",)``."""
-    import timm
+    timm = _timm()
 
     config = timm.get_pretrained_cfg(timm_name)
     named = config.classifier if config else None

@@ -79,6 +79,7 @@ _FIELDS = {
     "images_sha": optional(_SHA),
     "trained_on": optional(_TRAINED),
     "formats": optional(mapping_of(ANYTHING)),
+    "cascade": optional(mapping_of(ANYTHING)),
     "created": optional(UNICODE),
 }
 
@@ -106,6 +107,9 @@ class PredictionMetadata:
     # Sample ids, or fold → sample ids, if a file from another program has them.
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     formats: Mapping[str, Any] | None = None  # how each architecture was computed; only recorded
+    # The order of the models that were skipped for images that did not need them; then the probabilities are not those
+    # of all models.
+    cascade: Mapping[str, Any] | None = None
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
@@ -204,6 +208,8 @@ def _to_json(
         record["teacher"] = sidecar.teacher
     if sidecar.formats is not None:
         record["formats"] = dict(sidecar.formats)
+    if sidecar.cascade is not None:
+        record["cascade"] = dict(sidecar.cascade)
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -260,6 +266,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),
         formats=record.get("formats"),
+        cascade=record.get("cascade"),
         trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),

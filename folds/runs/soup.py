@@ -1,4 +1,4 @@
-"""Average the models of several runs fold by fold into one run, if the out-of-fold score agrees.
+"""`folds.soup`: average the models of several runs fold by fold into one run, if the out-of-fold score agrees.
 
 Only models of the same fold are averaged: a model of another fold was trained on this fold's people, so the average
 would have seen them, and there would be no out-of-fold score.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,23 +21,29 @@ from folds.predictions.files import oof_file
 from folds.runs.run import file_safe
 from folds.runs.soup_files import write_soup
 from folds.runs.soup_models import SoupModels
-from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments
-from folds.utils.bars import progress_of
+from folds.utils.arguments import FLAG, METRIC, NAME, PATH, PROGRESS, check_arguments, whole
+from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import is_file_safe
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import factorize
 from folds.utils.progress import Progress
-from folds.utils.schema import list_of, one_of, optional
+from folds.utils.schema import ANYTHING, either, list_of, named, one_of, optional
+
+if TYPE_CHECKING:
+    from folds.runs.results import Runs, TrainedRun
 
 STATISTICS = ("recompute", "average")
 _KINDS = {
-    "runs": list_of(NAME),
     "name": optional(NAME),
+    "metric": METRIC,
     "batch_norm": one_of(*STATISTICS),
+    "data": optional(PATH),
+    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
     "root": PATH,
     "force": FLAG,
     "progress": PROGRESS,
+    "runs": named(list_of(ANYTHING), "a list of runs or of their names, or what kfold returned"),
 }
 
 
@@ -99,7 +105,7 @@ class Soup(Displayed):
 
 
 def soup(
-    runs: Sequence[str],
+    runs: Sequence[str | TrainedRun] | Runs,
     *,
     name: str | None = None,
     metric: str = "macro_f1",
@@ -119,7 +125,7 @@ def soup(
     Parameters
     ----------
     runs : two or more runs of one architecture with the same folds, e.g. seeds, or settings, from the same initial
-        weights.
+        weights: their names, runs, or what `kfold` returned.
     name : name of the new run, by default ``soup-`` and the first run.
     metric : metric of the choice.
     batch_norm : ``recompute`` the statistics of batch normalization on the training images of each fold, or ``average``
@@ -128,6 +134,7 @@ def soup(
     device : ``auto``, ``cpu``, or the number of a GPU.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     force : whether to replace a run of that name.
+    progress : False for no progress output.
 
     Raises
     ------
@@ -136,22 +143,24 @@ def soup(
 
     Examples
     --------
-    >>> from folds.runs.soup import soup
-    >>> soup(["only"], root="/nowhere")
+    >>> import folds
+    >>> folds.soup(["only"], root="/nowhere")
     Traceback (most recent call last):
     ...
     folds.errors.UsageError: expected two or more runs, found 1
     """
-    check_arguments(locals(), _KINDS)
+    log_in_notebook()
+    check_arguments(locals() | {"runs": list(runs) if isinstance(runs, Mapping) else runs}, _KINDS)
     root, scored = Path(root), metric_of(metric)
-    _check_names(runs)
-    target = file_safe(name or f"soup-{runs[0]}")
-    if target in runs:
+    names = [str(getattr(run, "name", run)) for run in runs]
+    _check_names(names)
+    target = file_safe(name or f"soup-{names[0]}")
+    if target in names:
         raise UsageError(f"`name={target}` is one of the runs", hint="give the soup a name of its own")
     folder = root / "runs" / target
     if not force and (folder.exists() or oof_file(root / "runs", target).exists()):
         raise EnsembleError(f"the run {folder} exists", hint="`name=NEW`, or `force=True` to replace it")
-    models = SoupModels(runs, root, scored, batch_norm, None if data is None else Path(data), str(device))
+    models = SoupModels(names, root, scored, batch_norm, None if data is None else Path(data), str(device))
     shown = progress_of(progress)
     with shown.step("averaging") as advance:
         chosen, best = models.choose(advance)

@@ -218,11 +218,22 @@ def parse_json(path: Path, content: bytes) -> Any:
             raise ValueError("it has too many lists and objects")
         if content.count(b",") > MAX_COMMAS:  # each may end a value, which needs ten times its length
             raise ValueError(f"it has more than {MAX_COMMAS:,} values")
+        if len(content) * (width := _bytes_per_character(content)) > MAX_JSON:
+            most = f"with characters that need {width} bytes each, at most {MAX_JSON // width:,} bytes are read"
+            raise ValueError(f"it has {len(content):,} bytes; {most}")
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise EnsembleError(
             f"{path} is not JSON: {error}", hint="restore the file, or remove it to continue without it"
         ) from None
+
+
+_WIDE, _WIDER = re.compile(rb"[\xc4-\xff]|\\u"), re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
+
+
+def _bytes_per_character(content: bytes) -> int:
+    """Return the most bytes of a character of a text in JSON: Python stores a text at the width of its widest one."""
+    return 1 if _WIDE.search(content) is None else 2 if _WIDER.search(content) is None else 4
 
 
 def relocated(path: Path, before: Path, after: Path) -> Path | None:

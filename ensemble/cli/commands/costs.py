@@ -71,18 +71,15 @@ def print_costs(
     force: bool = False,
     **named: Any,
 ) -> None:
-    """Print the table of a blend, and write it as a CSV if asked; `named` are arguments of `passes_table`."""
+    """Print the table of a blend, and write it as a CSV if asked; `named` are arguments of `ensemble.costs`."""
     from ensemble.cli.terminal.progress import TerminalProgress
-    from ensemble.prediction.costs import passes_table
-    from ensemble.prediction.inputs import images_table
+    from ensemble.prediction.costs import costs as compare_costs
     from ensemble.prediction.result import save_csv
-    from ensemble.prediction.source import load_source
     from folds.utils.files import check_not_existing
 
     if csv is not None:
         check_not_existing(csv, "the file", force)
-    table = None if images is None else images_table(images, load_source(what))
-    found = passes_table(what, images=table, metric=metric, device=device, progress=TerminalProgress(), **named)
+    found = compare_costs(what, images, metric=metric, device=device, progress=TerminalProgress(), **named)
     if csv is not None:
         save_csv(found.csv(), csv, force)
     console.result(found.display_table().text(100), found.to_dict())

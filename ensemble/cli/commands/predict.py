@@ -129,9 +129,12 @@ def predict(
     out-of-fold predictions, and scored nested over people.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
-    from ensemble.prediction.face import FOLDER
-    from ensemble.prediction.face import predict as run_prediction
-    from ensemble.prediction.result import TOLERANCE, check_csv_place, save, save_csv
+    from folds.utils.startup import collection_paused
+
+    with collection_paused():
+        from ensemble.prediction.decisions import DecisionOptions
+        from ensemble.prediction.face import FOLDER, predict_images
+        from ensemble.prediction.result import check_csv_place, save, save_csv
     from folds.config.files import given_settings
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
@@ -153,9 +156,10 @@ def predict(
             check_not_existing(file, "the file", force)
         if csv is not None:
             check_csv_place(csv)
-        found = run_prediction(
+        found = predict_images(
             what,
             inputs[0] if len(inputs) == 1 else inputs,
+            DecisionOptions(**rules),
             fold=fold if fold in (None, "all") else fold_numbers(fold),
             refit=refit,
             spec=DataSpec(Path(), **columns_given) if columns_given else None,
@@ -165,7 +169,6 @@ def predict(
             precision=precision,
             skip_unreadable=skip_unreadable,
             verify=verify,
-            **rules,
             cascade=cascade,
             cost=cost,
             keep_work=True,
@@ -181,9 +184,9 @@ def predict(
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
     console.result(f"{_wrapped(rows.display_table().text(100))}\n\n{files} written", record)
-    if found.source.kind != "model" and found.difference is not None and found.difference > TOLERANCE:
+    if found.verification is not None and not found.verification.holds:
         raise EnsembleError(
-            f"the predictions differ from the test predictions of the training by up to {found.difference:.1e}",
+            f"the predictions are not the expected ones: {found.verification.text()}",
             hint="were the images changed, or predicted on another device or with another `precision`?",
         )
     if csv is None:
@@ -203,12 +206,8 @@ def _check_table(
     decision: Decision | None,
 ) -> None:
     """Raise what would keep the result from being written, before the images are predicted."""
-    from ensemble.prediction.result import NO_PERSONS
-    from folds.errors import UsageError
     from folds.predictions.submission import check_submission
 
-    if per_person and table.persons is None:
-        raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
     if has_csv:
         ids = sorted(set(table.persons.tolist())) if per_person and table.persons is not None else table.ids.tolist()
         check_submission(ids, source.classes, form, columns, like, decision is not None and decision.sets is not None)

@@ -13,7 +13,7 @@ import pytest
 import ensemble as en
 from ensemble.blending.recipe import read_recipe
 from ensemble.distillation.teacher import find_teacher
-from ensemble.prediction.costs import passes_table
+from ensemble.prediction.costs import costs
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.predictions.predictions import read_predictions
@@ -126,7 +126,7 @@ def test_what_cannot_teach_is_refused(distilled: Path, call: Callable[..., Calle
 
 
 def test_costs_find_the_student_and_doubt_its_score(distilled: Path) -> None:
-    rows = {row.name: row for row in passes_table("fin", cascade="exact", measure=False).rows}
+    rows = {row.name: row for row in costs("fin", cascade="exact", measure=False).rows}
     assert rows["student"].what == STUDENT
     assert "optimistic: it learned the predictions of blends/fin, whose models have seen" in rows["student"].warning
     assert rows["student"].to_dict()["warning"] == rows["student"].warning
@@ -135,9 +135,9 @@ def test_costs_find_the_student_and_doubt_its_score(distilled: Path) -> None:
     (Path("runs") / f"{STUDENT}.oof.json").write_text(
         (Path("runs") / f"{STUDENT}.oof.json").read_text().replace("blends/fin", "test_vit")
     )
-    of_run = {row.name: row for row in passes_table("test_vit", cascade="exact", measure=False).rows}
+    of_run = {row.name: row for row in costs("test_vit", cascade="exact", measure=False).rows}
     assert of_run["student"].what == STUDENT
-    assert {row.name: row for row in passes_table("fin", cascade="exact", measure=False).rows}["student"].missing
+    assert {row.name: row for row in costs("fin", cascade="exact", measure=False).rows}["student"].missing
 
 
 def test_rules_of_a_student_say_that_its_predictions_are_optimistic(distilled: Path, logged: Logged) -> None:

@@ -23,6 +23,8 @@ from ensemble.prediction.cascade import (
     run_models,
     with_cascade,
 )
+from ensemble.prediction.decisions import DecisionOptions
+from ensemble.prediction.face import predict_images
 from ensemble.prediction.predict import predict_table
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
@@ -181,7 +183,7 @@ def test_a_blend_finds_its_files_from_another_folder(
 
 
 def test_a_complete_work_folder_is_not_continued(blended: Path, logged) -> None:
-    first = en.predict("soft", TEST, cascade="exact", keep_work=True, progress=False)
+    first = predict_images("soft", TEST, DecisionOptions(), cascade="exact", keep_work=True, progress=False)
     again = en.predict("soft", TEST, cascade="exact", progress=False)
     assert again.labels.tolist() == first.labels.tolist()
     assert not [line for line in logged.notes if "continuing" in line]

@@ -8,18 +8,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ensemble as en
 from ensemble.prediction import costs as module
-from ensemble.prediction.costs import passes_table
+from ensemble.prediction.costs import costs
+from ensemble.prediction.costs_scores import PartScores
 from ensemble.prediction.costs_table import ROWS
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.measure import job_of, peak_memory, reduced, seconds_per_image
 from ensemble.prediction.source import load_source
-from folds.errors import EnsembleError
+from folds.data.table import SampleTable
+from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
 from tests.ensemble.prediction.test_predict import TEST, _blended, blended
 
@@ -27,7 +30,7 @@ __all__ = ["_blended", "blended"]  # fixtures
 
 
 def test_each_row_has_the_scores_of_what_it_names(blended: Path) -> None:
-    found = passes_table("views", cascade="exact", measure=False)
+    found = costs("views", cascade="exact", measure=False)
     rows = {row.name: row for row in found.rows}
     assert list(rows) == list(ROWS)
     blend = json.loads(Path("runs/blends/views/blend.json").read_text())["blend"]
@@ -57,7 +60,7 @@ def test_the_best_run_is_chosen_without_the_people_it_is_scored_on(blended: Path
     source = load_source("soft")
     loaded = module.load_source_evidence(source, Path())
     fitted = module.fit_loaded(source, loaded, None)
-    scores = module._Scores(source, loaded, fitted)
+    scores = PartScores(source, loaded, fitted)
     evidence = loaded.evidence
     for part in np.unique(evidence.parts):
         rest, inside = np.flatnonzero(evidence.parts != part), np.flatnonzero(evidence.parts == part)
@@ -70,7 +73,7 @@ def test_replacements_are_scored_on_the_same_people(blended: Path, tmp_path: Pat
         shutil.copytree(blended / name, tmp_path / name)
     shutil.copyfile(tmp_path / "checkpoints/test_resnet/fold1.pt", tmp_path / "checkpoints/test_resnet/all.pt")
     (tmp_path / "runs/test_vit/soup.json").write_text(json.dumps({"runs": ["test_resnet", "test_vit"]}))
-    found = passes_table("soft", cascade="exact", student="test_vit", measure=False, root=tmp_path)
+    found = costs("soft", cascade="exact", student="test_vit", measure=False, root=tmp_path)
     rows = {row.name: row for row in found.rows}
     expected = en.load_run("test_vit").score("macro_f1")
     for name in ("student", "soup"):
@@ -85,7 +88,29 @@ def test_replacements_are_scored_on_the_same_people(blended: Path, tmp_path: Pat
     assert rows["refit"].passes == 1
     np.save(tmp_path / "runs/only.oof.npy", np.zeros((2, 2)))
     with pytest.raises(EnsembleError):
-        passes_table("soft", cascade="exact", student="nothing", measure=False, root=tmp_path)
+        costs("soft", cascade="exact", student="nothing", measure=False, root=tmp_path)
+
+
+def test_images_of_the_measurement_are_named_as_for_predict(blended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[str, ...]] = []
+
+    def seconds(sources: Any, table: SampleTable, device: str, advance: Any) -> dict[str, tuple[float, float]]:
+        timed.append(tuple(table.ids.tolist()))
+        return dict.fromkeys(sources, (0.5, 2.0))
+
+    monkeypatch.setattr(module, "seconds_per_image", seconds)
+    monkeypatch.setattr(module, "peak_memory", lambda job: 3e6)
+    table = images_table(TEST, load_source("soft"))
+    for images in (TEST, table, [str(path) for path in table.paths or ()]):
+        found = en.costs("soft", images, cascade="exact", progress=False)
+        assert {row.seconds for row in found.rows if not row.missing} == {0.5}
+        assert {row.memory for row in found.rows if not row.missing} == {3.0}
+    assert timed[0] == timed[1] == tuple(table.ids.tolist())
+    assert len(timed[2]) == len(table)
+    assert "best fold" in repr(found)
+    assert "best fold" in found._repr_html_()
+    with pytest.raises(UsageError, match="measure must be True or False"):
+        en.costs("soft", measure="no")  # type: ignore[arg-type]
 
 
 def test_times_and_passes_are_measured_in_turn(blended: Path) -> None:

@@ -92,6 +92,33 @@ def test_rules_are_those_of_the_out_of_fold_predictions(decided: Path, what: str
     assert "coverage of an image" in repr(found) or "more" in repr(found)
 
 
+def test_rules_are_not_fitted_to_the_confidences_of_a_cascade(
+    decided: Path, labeled: Path, tmp_path: Path, call: Callable[..., Called]
+) -> None:
+    for cascade, code in (("exact", 2), ("off", 0)):
+        path = tmp_path / f"{cascade}.npy"
+        assert call("predict", "final", labeled, "--cascade", cascade, "-o", path).code == 0
+        done = call("decide", path, "--abstain", ".9", "--confidence", "0")
+        assert done.code == code, done.err
+        assert ("were made with a cascade" in done.err) == (cascade == "exact")
+    found = en.predict("final", str(labeled), cascade="exact", progress=False)
+    with pytest.raises(UsageError, match="confidences cannot be compared"):
+        en.decide(found.predictions, sets=0.6)
+
+
+def test_people_without_names_are_refused_before_an_image_is_read(
+    decided: Path, tmp_path: Path, call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [str(path) for path in sorted(Path("people/eval").rglob("*.jpg"))[:3]]
+    assert images
+    monkeypatch.setattr(face, "predict_table", lambda *given, **options: pytest.fail("a model was run"))
+    with pytest.raises(UsageError, match="needs the persons of the images"):
+        en.predict("final", images, per_person=True, progress=False)
+    done = call("predict", "final", *images, "--per", "person", "-o", tmp_path / "p.npy")
+    assert done.code == 2
+    assert "needs the persons of the images" in done.err
+
+
 def test_predictions_without_rules_are_as_before(decided: Path) -> None:
     found = en.predict("final", TEST, progress=False)
     assert found.decided is None

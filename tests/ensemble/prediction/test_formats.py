@@ -6,12 +6,13 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.prediction import engine, formats
+from ensemble.prediction import engine, formats, verification
 from ensemble.prediction.formats import BF16, EXACT_WAY, FUSED, _decide
 from folds.errors import UsageError
 from tests.conftest import Called
@@ -65,6 +66,68 @@ def test_bf16_is_taken_only_if_the_classes_agree(
     refused = en.predict("test_resnet", TEST, precision="fastest", progress=False)
     assert refused.formats["test_resnet"]["way"] == FUSED
     assert "bf16 fused was rejected" in refused.formats["test_resnet"]["reason"]
+
+
+def test_verify_compares_the_reduced_format_that_was_used(
+    two_blends: Path,
+    fused_is_fastest: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    call: Callable[..., Called],
+) -> None:
+    for module in (formats, verification):
+        monkeypatch.setattr(module, "AGREEMENT", 0.0)
+    monkeypatch.setattr(formats, "SCORE_CHANGE", 1.0)
+    found = en.predict("test_resnet", TEST, precision="bf16", verify=True, progress=False)
+    stored = en.load_run("test_resnet").test
+    assert stored is not None
+    found_, stored_ = found.probabilities, stored.probabilities
+    verified = found.verification
+    assert verified is not None
+    assert (verified.ways, verified.number_format, verified.limit) == ((BF16,), "bf16", 8e-2)
+    assert verified.difference == found.difference == float(np.abs(found_ - stored_).max())
+    assert verified.difference > 1e-6
+    assert verified.same_class == (found_.argmax(1) == stored_.argmax(1)).mean()
+    assert verified.holds
+    assert "equal within 8e-02, the tolerance of bf16); same class for" in found.display_table().text(300)
+    monkeypatch.setattr(verification, "AGREEMENT", 1.1)
+    words = ["predict", "test_resnet", TEST, "--precision", "bf16", "--verify", "-o", tmp_path / "p.npy"]
+    done = call(*words, "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["verification"] == verified.to_dict() | {"holds": False}
+    assert "NOT equal within 8e-02, the tolerance of bf16" in done.err
+
+
+def test_an_exported_model_is_verified_in_the_form_that_was_used(
+    two_blends: Path,
+    fused_is_fastest: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    call: Callable[..., Called],
+) -> None:
+    monkeypatch.setattr(formats, "AGREEMENT", 0.0)
+    monkeypatch.setattr(formats, "SCORE_CHANGE", 1.0)
+    en.export("test_resnet", tmp_path / "model")
+    plain = en.predict(tmp_path / "model", TEST, precision="fp32", verify=True, progress=False).verification
+    reduced = en.predict(tmp_path / "model", TEST, precision="bf16", verify=True, progress=False).verification
+    assert plain is not None
+    assert reduced is not None
+    assert (plain.ways, plain.number_format, plain.limit) == ((), "fp32", 1e-4)
+    assert (reduced.ways, reduced.number_format, reduced.limit) == ((BF16,), "bf16", 8e-2)
+    assert plain.difference < 1e-6 < reduced.difference < 8e-2
+    fuse = formats.fused
+
+    def wrong(network: Any, dtype: Any, example: Any) -> tuple[Any, Any]:
+        made, rest = fuse(network, dtype, example)
+        return (lambda images: 1000 * made(images)), rest
+
+    monkeypatch.setattr(formats, "fused", wrong)
+    done = call(
+        *("predict", tmp_path / "model", TEST, "--precision", "bf16", "--verify", "-o", tmp_path / "p.npy", "--json")
+    )
+    assert done.code == 1
+    assert not json.loads(done.out)["verification"]["holds"]
+    assert "computed like these predictions as bf16 fused (NOT equal" in done.err
 
 
 def test_a_form_whose_values_differ_is_rejected_with_the_reason() -> None:

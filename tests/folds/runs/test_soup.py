@@ -60,8 +60,11 @@ def around(grid: Path) -> Path:
 
 
 def test_a_soup_is_the_average_of_the_models_of_each_fold(around: Path) -> None:
-    found = soup(["plus", "minus"], metric="log_loss", batch_norm="average", name="both", progress=False)
+    runs = [en.load_run(name) for name in ("plus", "minus")]
+    found = en.soup(runs, metric="log_loss", batch_norm="average", name="both", progress=False)
     assert found.kept
+    assert "soup of 2 runs" in repr(found)
+    assert "<table" in found._repr_html_()
     assert found.ingredients == {fold: found.ingredients[fold] for fold in range(3)}
     assert all(set(runs) == {"plus", "minus"} for runs in found.ingredients.values())
     before, after = en.read_predictions("runs/test_resnet.oof.npy"), en.read_predictions("runs/both.oof.npy")
@@ -126,6 +129,10 @@ def test_runs_that_do_not_fit_are_refused(grid: Path) -> None:
         soup(["test_resnet", "test_vit"], progress=False)
     with pytest.raises(UsageError, match="expected two or more runs"):
         soup(["test_resnet"])
+    with pytest.raises(UsageError, match="expected two or more runs, found 1"):
+        en.soup({"test_resnet": en.load_run("test_resnet")})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="runs must be a list of runs"):
+        en.soup("test_resnet")
     with pytest.raises(UsageError, match=r"expected names of runs, found '\.\./x'"):
         soup(["../x", "test_resnet"])
     with pytest.raises(UsageError, match="named twice"):

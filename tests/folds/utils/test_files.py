@@ -339,6 +339,25 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "other.json"}
 
 
+@pytest.mark.parametrize(
+    ("text", "bytes_each"),
+    [("é", 1), ("漢", 2), ("\U0001f600", 4), ("\\u6f22", 2), ("\\ud83d\\ude00", 4)],
+)
+def test_a_json_text_of_wide_characters_counts_as_large_as_it_becomes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, bytes_each: int
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f'["{text + 1000 * "a"}"]', encoding="utf-8")
+    read = read_json(path)[0]
+    wide = sys.getsizeof(read) - sys.getsizeof(read[:0])
+    assert wide >= 1000 * bytes_each
+    monkeypatch.setattr("folds.utils.files.MAX_JSON", 1100 * bytes_each)
+    assert read_json(path) == [read]
+    monkeypatch.setattr("folds.utils.files.MAX_JSON", 1000 * bytes_each)
+    with pytest.raises(EnsembleError, match="bytes" if bytes_each == 1 else f"characters that need {bytes_each} bytes"):
+        read_json(path)
+
+
 @pytest.mark.parametrize("limit", ["MAX_JSON", "MAX_BRACKETS", "MAX_COMMAS"])
 def test_json_larger_than_its_parsing_may_be_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
