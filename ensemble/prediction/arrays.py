@@ -14,7 +14,7 @@ from ensemble.cascade.run import run_cascade
 from ensemble.model_files.expected import Expected
 from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
-from ensemble.prediction.formats import EXACT_WAY, Choice, architecture_key, built
+from ensemble.prediction.formats import EXACT_WAY, Choice, architecture_key, batch_size, built
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named
@@ -72,7 +72,7 @@ class LoadedModels:
                 if key not in networks:
                     networks[key] = built(model, self.device, choice or Choice(EXACT_WAY, ""))
                 amp = model.checkpoint.amp_on(self.device) if choice is None else choice.amp
-                batch = BATCH if choice is None else choice.batch
+                batch = BATCH if choice is None else batch_size(model, choice, self.device)
                 self._networks[member_key(run, model)] = _Network(*networks[key], views, amp, batch)
         self.settings = tuple(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
 
