@@ -45,6 +45,11 @@ class Worker:
         self.stopped = False
         self.running = False  # whether a thread reads the events of a job
 
+    @property
+    def pid(self) -> int | None:
+        """Return the number of the process; None before the first job."""
+        return None if self.process is None else self.process.pid
+
     def _start(self) -> subprocess.Popen[str]:
         source = str(source_root())
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))

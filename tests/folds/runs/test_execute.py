@@ -39,6 +39,8 @@ Planner = Callable[..., Plan]
 class InProcess:
     """Stands in for a worker process where a test is not about processes: the same job, without the start-up."""
 
+    pid = None
+
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
