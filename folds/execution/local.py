@@ -14,6 +14,7 @@ from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan
 from folds.execution.progress_log import Report, pass_on
 from folds.execution.worker import Worker, WorkerDied
+from folds.models.gpus import device_variables
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.memory import available_bytes, private_bytes
 
@@ -81,8 +82,15 @@ class _Slots:
 
     def _start(self, device: str) -> None:
         """Start a slot with the next waiting job."""
-        worker = Worker(self._placement.threads)
-        thread = threading.Thread(target=self._serve, args=(device, worker), daemon=True)
+        variables = device_variables(device)
+        worker = Worker(self._placement.threads, variables)
+        # A process that sees one GPU has it as its first one.
+        own: dict[str, Any] = {
+            "device": "cuda:0" if variables else device,
+            "physical_device": device if variables else None,
+        }
+        own["memory_fraction"] = 1 / self._placement.devices.count(device)
+        thread = threading.Thread(target=self._serve, args=(own, worker), daemon=True)
         with self._lock:
             if not self._waiting:
                 return
@@ -91,14 +99,12 @@ class _Slots:
             self._threads.append(thread)
         thread.start()
 
-    def _serve(self, device: str, worker: Worker) -> None:
-        """Train one job after the other, while there are any."""
-        share = 1 / self._placement.devices.count(device)
+    def _serve(self, own: dict[str, Any], worker: Worker) -> None:
+        """Train one job after the other, while there are any; `own` are the fields of a job that the slot sets."""
         try:
             job: Job | None = self._running[worker]
             while job is not None:
-                assigned = replace(job, device=device, memory_fraction=share)
-                outcome = _train_one(assigned, worker, self._heard, lambda: self._withdraw(worker))
+                outcome = _train_one(replace(job, **own), worker, self._heard, lambda: self._withdraw(worker))
                 if outcome is None:
                     return
                 self._ended.put(outcome)

@@ -19,7 +19,7 @@ class Execution:
 
     Attributes
     ----------
-    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
+    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
     per_device : parallel jobs per device; None for the rule of `plan_devices`.
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
@@ -88,11 +88,11 @@ def plan_devices(
 
     Parameters
     ----------
-    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
+    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
     per_device : slots per device, which are never exceeded; None for the rule.
     threads : CPU threads per slot; None for the rule. A resumed run keeps its number of threads.
     """
-    names = resolve_devices(devices)
+    names = resolve_devices(devices, workers=True)
     cores = cpu_count()
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))

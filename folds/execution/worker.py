@@ -17,12 +17,15 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import IO, TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError
 from folds.models.memory import allocator_variables
 from folds.utils.parallel import source_root
+
+if TYPE_CHECKING:
+    from folds.training.job import Job
 
 
 class WorkerDied(Exception):
@@ -35,10 +38,12 @@ class Worker:
     Parameters
     ----------
     threads : CPU threads for numerical libraries.
+    variables : further environment variables of the process, such as the GPU that it sees.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, variables: Mapping[str, str] | None = None) -> None:
         self.threads = threads
+        self.variables = dict(variables or {})
         self.process: subprocess.Popen[str] | None = None
         self.stderr: IO[bytes] | None = None
         self.lock = threading.Lock()
@@ -55,7 +60,7 @@ class Worker:
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         # Several processes that each start a compiler for every core would stop the machine.
         variables["TORCHINDUCTOR_COMPILE_THREADS"] = str(self.threads)
-        variables |= allocator_variables()
+        variables |= allocator_variables() | self.variables
         # Idle threads sleep instead of spinning, which would slow down other processes on the same cores.
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
@@ -172,6 +177,7 @@ def _serve() -> None:
     while True:
         job = job_from_dict(json.loads(jobs.get()))
         try:
+            _require_gpu(job)
             send({"event": "done", "result": train_fold(job, send)})
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
@@ -190,6 +196,20 @@ def _serve() -> None:
             )
             # After an unexpected error (e.g. of a GPU) the next job gets a new process.
             os._exit(1)
+
+
+def _require_gpu(job: Job) -> None:
+    """Raise EnsembleError if the job needs a GPU, but torch finds none in this process."""
+    if job.device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise EnsembleError(
+            f"{job.title}: torch finds no GPU in the worker for {job.shown_device} (CUDA_VISIBLE_DEVICES={visible})",
+            hint="nvidia-smi -L lists the GPUs and MIG slices; ensemble doctor shows which ones torch can use",
+        )
 
 
 if __name__ == "__main__":

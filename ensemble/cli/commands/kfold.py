@@ -76,7 +76,9 @@ LoggerOption = Annotated[
         rich_help_panel=EXPERIMENT,
     ),
 ]
-DevicesOption = Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1", rich_help_panel=EXECUTION)]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, GPU numbers 0,1, or UUIDs GPU-…,MIG-…", rich_help_panel=EXECUTION)
+]
 BackendOption = Annotated[
     str,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Jobs:
 
     def __init__(self) -> None:
         self.order: list[int] = []
+        self.variables: list[dict[str, str]] = []
+        self.devices: set[tuple[str, str | None]] = set()
         self.now: set[int] = set()
         self.most = 0
         self.may_end: Callable[[int], bool] = lambda fold: True
@@ -40,6 +42,7 @@ class Jobs:
         fold = record["fold"]
         with self.changed:
             self.order.append(fold)
+            self.devices.add((record["device"], record["physical_device"]))
             self.now.add(fold)
             self.most = max(self.most, len(self.now))
         report({"event": "step", "done": 1, "total": 2})
@@ -63,8 +66,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     class Fake:
         pid, stopped = 1, False
 
-        def __init__(self, threads: int) -> None:
+        def __init__(self, threads: int, variables: Mapping[str, str]) -> None:
             self.run = shared.run
+            shared.variables.append(dict(variables))
 
         def stop(self) -> None:
             self.stopped = True
@@ -140,3 +144,13 @@ def test_an_error_of_the_progress_display_ends_the_training(jobs: Jobs, tmp_path
 
     with pytest.raises(OSError, match="no terminal"):
         list(train_on_this_machine([job(tmp_path, 0)], SHARED, broken))
+
+
+def test_each_worker_sees_its_gpu_only_as_the_first_one(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8f2c,7")
+    jobs.may_end = lambda fold: len(jobs.order) >= 3
+    trained(tmp_path, 5, DevicePlan(("cuda:0", "cuda:1", "cuda:MIG-11aa"), 1, ""))
+    assert jobs.variables == [{"CUDA_VISIBLE_DEVICES": name} for name in ("5", "GPU-8f2c", "MIG-11aa")]
+    assert jobs.devices == {("cuda:0", name) for name in ("cuda:0", "cuda:1", "cuda:MIG-11aa")}
