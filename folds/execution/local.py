@@ -14,7 +14,7 @@ from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan
 from folds.execution.progress_log import Report, pass_on
 from folds.execution.worker import Worker, WorkerDied
-from folds.models.gpus import device_variables
+from folds.models.gpus import device_variables, driver_loaded
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.memory import available_bytes, private_bytes
 
@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 RETRIES = 2  # retries of a job whose process was killed before it saved a new state
 # An additional job is started if this many times the memory of the largest running one is available.
 _HEADROOM = 1.5
+
+
+def prepare_workers(devices: str, backend: str) -> None:
+    """Let the workers of a command start faster, while it reads its data; for workers on the CPU of this machine."""
+    if backend == "local" and (devices == "cpu" or (devices == "auto" and not driver_loaded())):
+        Worker.warm_up()
 
 
 def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Report) -> Generator[Outcome]:

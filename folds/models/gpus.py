@@ -7,15 +7,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from folds.errors import UsageError
 
+_DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 # As nvidia-smi -L prints them; older drivers name a slice MIG-GPU-<uuid>/<instance>/<slice>.
 _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{4,80}")
 _SMI_SECONDS = 10.0
 _MUCH = 0.1  # of a GPU's memory
 _HINT = "`devices` must be auto, cpu, CUDA numbers such as 0,1, or UUIDs as nvidia-smi -L prints them"
+
+
+def driver_loaded() -> bool:
+    """Return whether this machine has the driver of NVIDIA GPUs, without importing torch."""
+    return _DRIVER.exists()
 
 
 def is_uuid(name: str) -> bool:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.models.gpus import all_slices, named_devices, torch_name
+from folds.models.gpus import all_slices, driver_loaded, named_devices, torch_name
 
 if TYPE_CHECKING:
     import torch
 
 
 AMP = ("auto", "bf16", "fp16", "off")
-_DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ def unused_gpu() -> str:
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not _DRIVER.exists() or (hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles")):
+    if not driver_loaded() or (hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles")):
         return ""
     if torch.version.cuda is None and torch.version.hip is None:
         return (

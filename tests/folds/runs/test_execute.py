@@ -50,6 +50,10 @@ class InProcess:
     def stop(self) -> None:
         pass
 
+    @classmethod
+    def warm_up(cls) -> None:
+        pass
+
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,10 +290,10 @@ def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pyte
     run(plan(folds=[0], epochs=3))
     expected = Path("runs/test_resnet.oof.npy").read_bytes()
     start_over()
-    started: list[subprocess.Popen[str]] = []
+    started: list[worker_module.Process] = []
     start = worker_module.Worker._start
 
-    def remember(self: worker_module.Worker) -> subprocess.Popen[str]:
+    def remember(self: worker_module.Worker) -> worker_module.Process:
         started.append(start(self))
         return started[-1]
 
