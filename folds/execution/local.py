@@ -1,21 +1,34 @@
-"""Train jobs in worker processes of this machine, one job per slot at a time."""
+"""Train jobs in worker processes of this machine, one job per slot at a time; the last jobs share the cores."""
 
 from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Generator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan
 from folds.execution.progress_log import Report, pass_on
 from folds.execution.worker import Worker, WorkerDied
+from folds.models.gpus import device_variables, driver_loaded
 from folds.training.job import Job, Outcome, job_as_dict
+from folds.utils.memory import available_bytes, private_bytes
 
 logger = logging.getLogger(__name__)
 
 RETRIES = 2  # retries of a job whose process was killed before it saved a new state
+# An additional job is started if this many times the memory of the largest running one is available.
+_HEADROOM = 1.5
+
+
+def prepare_workers(devices: str, backend: str) -> None:
+    """Let the workers of a command start faster, while it reads its data; for workers on the CPU of this machine."""
+    if backend == "local" and (devices == "cpu" or (devices == "auto" and not driver_loaded())):
+        Worker.warm_up()
 
 
 def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Report) -> Generator[Outcome]:
@@ -23,36 +36,144 @@ def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Re
 
     Closing the generator ends the workers; unfinished jobs can be resumed from their last saved state.
     """
-    from joblib import Parallel, delayed
-
     if not jobs:
         return
-    workers = [Worker(placement.threads) for _ in placement.devices[: len(jobs)]]
-    slots: queue.Queue[tuple[str, Worker]] = queue.Queue()
-    for slot in zip(placement.devices, workers, strict=False):
-        slots.put(slot)
-
-    def in_slot(job: Job) -> Outcome:
-        device, worker = slots.get()
-        try:
-            assigned = replace(job, device=device, memory_fraction=1 / placement.devices.count(device))
-            return _train_one(assigned, worker, report)
-        finally:
-            slots.put((device, worker))
-
-    # Threads are enough, because each only waits for its worker process.
-    parallel = Parallel(
-        n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1
-    )
+    slots = _Slots(jobs, placement, report)
     try:
-        yield from parallel(delayed(in_slot)(job) for job in jobs)
+        yield from slots.outcomes()
     finally:
+        slots.stop()
+
+
+class _Slots:
+    """The slots of a plan: a thread and a worker process each, which take the waiting jobs in their order.
+
+    When less than two rounds of jobs are left on a CPU, the waiting ones start beside the running ones, and the system
+    divides the cores among them. A last, incomplete round would leave cores idle; this way all jobs end at about the
+    same time. The threads per job, and so the bytes of the results, stay the same.
+    """
+
+    def __init__(self, jobs: Sequence[Job], placement: DevicePlan, report: Report) -> None:
+        self._placement, self._report, self._count = placement, report, len(jobs)
+        self._slots = min(len(placement.devices), len(jobs))
+        self._waiting = deque(jobs)
+        self._running: dict[Worker, Job] = {}
+        self._stepped: set[str] = set()  # jobs with a finished step, whose memory is known
+        self._largest = 0  # bytes that a job took
+        self._may_share = placement.shares_cores
+        self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.RLock()
+
+    def outcomes(self) -> Generator[Outcome]:
+        """Start the slots and yield each outcome; raise what a report raises."""
+        for device in self._placement.devices[: self._slots]:
+            self._start(device)
+        for _ in range(self._count):
+            ended = self._ended.get()
+            if isinstance(ended, BaseException):
+                raise ended
+            yield ended
+
+    def stop(self) -> None:
+        """End the workers; no further job is started."""
+        with self._lock:
+            self._waiting.clear()
+            workers, threads = list(self._workers), list(self._threads)
         for worker in workers:
             worker.stop()
+        for thread in threads:
+            thread.join()
+
+    def _start(self, device: str) -> None:
+        """Start a slot with the next waiting job."""
+        variables = device_variables(device)
+        worker = Worker(self._placement.threads, variables)
+        # A process that sees one GPU has it as its first one.
+        own: dict[str, Any] = {
+            "device": "cuda:0" if variables else device,
+            "physical_device": device if variables else None,
+        }
+        own["memory_fraction"] = 1 / self._placement.devices.count(device)
+        thread = threading.Thread(target=self._serve, args=(own, worker), daemon=True)
+        with self._lock:
+            if not self._waiting:
+                return
+            self._running[worker] = self._waiting.popleft()
+            self._workers.append(worker)
+            self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, own: dict[str, Any], worker: Worker) -> None:
+        """Train one job after the other, while there are any; `own` are the fields of a job that the slot sets."""
+        try:
+            job: Job | None = self._running[worker]
+            while job is not None:
+                outcome = _train_one(replace(job, **own), worker, self._heard, lambda: self._withdraw(worker))
+                if outcome is None:
+                    return
+                self._ended.put(outcome)
+                job = self._next(worker)
+        except BaseException as error:  # raised again where the outcomes are read
+            self._ended.put(error)
+
+    def _next(self, worker: Worker) -> Job | None:
+        with self._lock:
+            self._running.pop(worker, None)
+            if not self._waiting:
+                return None
+            job = self._running[worker] = self._waiting.popleft()
+        self._share()
+        return job
+
+    def _heard(self, job: Job, event: dict[str, Any]) -> None:
+        with self._lock:
+            first = event["event"] in ("step", "epoch") and job.title not in self._stepped
+            if first:
+                self._stepped.add(job.title)
+        if first:
+            self._share()
+        self._report(job, event)
+
+    def _share(self) -> None:
+        """Start waiting jobs beside the running ones, if less than two rounds are left and the memory suffices."""
+        with self._lock:
+            while self._waiting and self._may_share and self._has_room():
+                self._start(self._placement.devices[0])
+
+    def _has_room(self) -> bool:
+        running = list(self._running.items())
+        if len(running) + len(self._waiting) >= 2 * self._slots:
+            return False
+        if any(job.title not in self._stepped for _, job in running):
+            return False  # its memory is not known yet
+        sizes = [private_bytes(worker.pid) for worker, _ in running if worker.pid is not None]
+        self._largest = max([self._largest, *(size for size in sizes if size is not None)])
+        available = available_bytes()
+        return bool(self._largest) and available is not None and available > _HEADROOM * self._largest
+
+    def _withdraw(self, worker: Worker) -> bool:
+        """Let the job of a worker that was killed wait for a free slot, if more jobs run than there are slots.
+
+        The system may have killed it because memory was short; no further jobs share the cores.
+        """
+        with self._lock:
+            if len(self._running) <= self._slots:
+                return False
+            self._may_share = False
+            self._waiting.appendleft(self._running.pop(worker))
+            return True
 
 
-def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
-    """Train a job in a worker; if its process is killed, restart it from the last saved state."""
+def _train_one(job: Job, worker: Worker, report: Report, withdraw: Callable[[], bool]) -> Outcome | None:
+    """Train a job in a worker; if its process is killed, restart it from the last saved state.
+
+    Parameters
+    ----------
+    withdraw : called if the process was killed; returns whether the job waits for another slot, so that the result is
+        None.
+    """
     state, before, failures = job.fold_dir / "state.pt", 0, 0
     while True:
         try:
@@ -63,6 +184,9 @@ def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
             if worker.stopped:
                 hint = "`resume=True` continues from the last saved state"
                 return Outcome(job, error=EnsembleError(f"{job.title}: stopped", hint=hint))
+            if withdraw():
+                logger.info(f"{job.title}: worker {error}; it continues from the last saved state when a job has ended")
+                return None
             # A worker that was killed several times without progress would be killed again.
             saved = state.stat().st_mtime_ns if state.exists() else 0
             failures, before = (failures + 1 if saved == before else 0), saved

@@ -19,7 +19,7 @@ class Execution:
 
     Attributes
     ----------
-    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
+    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
     per_device : parallel jobs per device; None for the rule of `plan_devices`.
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
@@ -57,6 +57,7 @@ class DevicePlan:
     threads : CPU threads per slot.
     reason : the plan and its reason, for messages.
     gpu_share : share of a GPU that a Ray task requests.
+    shares_cores : whether the last jobs run beside each other, more than there are slots, so that no core is idle.
     """
 
     devices: tuple[str, ...]
@@ -64,6 +65,7 @@ class DevicePlan:
     reason: str
     backend: str = "local"
     gpu_share: float = 0.0
+    shares_cores: bool = False
 
     @property
     def kind(self) -> str:
@@ -80,24 +82,45 @@ def plan_devices(
     are faster than one process with all threads, which wait for each other. So there are as many slots as cores, at
     most one per job, and the cores are divided among them.
 
+    The number of jobs is rarely a multiple of the cores. So that no core is idle at the end, the jobs of the last two
+    rounds (the last one incomplete) run beside each other and share the cores; their threads, and so the bytes of their
+    results, do not change. Fewer jobs than cores have enough threads for all cores.
+
     Parameters
     ----------
-    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
-    per_device : slots per device; None for the rule.
+    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
+    per_device : slots per device, which are never exceeded; None for the rule.
     threads : CPU threads per slot; None for the rule. A resumed run keeps its number of threads.
     """
-    names = resolve_devices(devices)
+    names = resolve_devices(devices, workers=True)
     cores = cpu_count()
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))
-        reason = (
-            f"training {slots} fold{'s' if slots > 1 else ''} in parallel on the CPU, "
-            f"{each} thread{'s' if each > 1 else ''} each ({cores} core{'s' if cores > 1 else ''})"
-        )
-        return DevicePlan(("cpu",) * slots, each, reason)
+        shares = per_device is None and each == 1 and 1 < slots < jobs
+        return DevicePlan(("cpu",) * slots, each, _cpu_reason(slots, each, cores, jobs, shares), shares_cores=shares)
     slots_each = per_device or 1
     used = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
     each = threads or max(1, cores // len(used))
-    count = f"{len(used)} fold{'s' if len(used) > 1 else ''}"
-    return DevicePlan(used, each, f"training {count} in parallel on {', '.join(names)} ({slots_each} per GPU)")
+    idle = len(used) - jobs % len(used) if jobs > len(used) and jobs % len(used) else 0
+    reason = f"training {_counted(len(used), 'fold')} in parallel on {', '.join(names)} ({slots_each} per GPU)"
+    if idle:
+        reason += f"; {_counted(idle, 'GPU')} idle in the last round of {_counted(jobs, 'training')}"
+    return DevicePlan(used, each, reason)
+
+
+def _cpu_reason(slots: int, threads: int, cores: int, jobs: int, shares: bool) -> str:
+    """Return the plan for a CPU and its reason."""
+    reason = (
+        f"training {_counted(slots, 'fold')} in parallel on the CPU, {_counted(threads, 'thread')} each "
+        f"({_counted(cores, 'core')})"
+    )
+    if not shares:
+        return reason
+    together = min(jobs, 2 * slots - 1)
+    which = f"all {jobs}" if together == jobs else f"the last {together} of {jobs}"
+    return f"{reason}; {which} share the cores, so that none is idle at the end"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,8 +1,7 @@
-"""Train jobs in a worker process, one at a time.
+"""Start, use and end a worker process (`folds.execution.serve`), as seen by its parent.
 
-Jobs are JSON lines on standard input, events are JSON lines on standard output. A worker is reused, so imports and
-compilation happen once instead of once per fold. Each slot has a process of its own, so a killed process affects only
-its own job. When the parent process ends, for whatever reason, standard input is closed and the worker exits.
+A worker is reused, so imports and compilation happen once instead of once per fold. Each slot has a process of its own,
+so a killed process affects only its own job.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from folds.errors import EnsembleError
+from folds.execution.template import Copy, copy_worker, warm_up
 from folds.models.memory import allocator_variables
 from folds.utils.parallel import source_root
 
@@ -29,41 +27,65 @@ class WorkerDied(Exception):
     """The worker process ended during a job; the message has its exit status and the last line of its stderr."""
 
 
+Process = subprocess.Popen[str] | Copy
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment variables of a worker."""
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    # Several processes that each start a compiler for every core would stop the machine.
+    variables["TORCHINDUCTOR_COMPILE_THREADS"] = str(threads)
+    variables |= allocator_variables()
+    # Idle threads sleep instead of spinning, which would slow down other processes on the same cores.
+    variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    path = os.pathsep.join(filter(None, [str(source_root()), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **variables, "PYTHONPATH": path}
+
+
 class Worker:
     """A worker process, as seen by the parent; it is started with the first job.
 
     Parameters
     ----------
     threads : CPU threads for numerical libraries.
+    variables : further environment variables of the process, such as the GPU that it sees.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, variables: Mapping[str, str] | None = None) -> None:
         self.threads = threads
-        self.process: subprocess.Popen[str] | None = None
+        self.variables = dict(variables or {})
+        self.process: Process | None = None
         self.stderr: IO[bytes] | None = None
         self.lock = threading.Lock()
         self.stopped = False
+        self.may_copy = not self.variables  # a process that sees one GPU is started for it
         self.running = False  # whether a thread reads the events of a job
 
-    def _start(self) -> subprocess.Popen[str]:
-        source = str(source_root())
-        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
-        # Several processes that each start a compiler for every core would stop the machine.
-        variables["TORCHINDUCTOR_COMPILE_THREADS"] = str(self.threads)
-        variables |= allocator_variables()
-        # Idle threads sleep instead of spinning, which would slow down other processes on the same cores.
-        variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    @property
+    def pid(self) -> int | None:
+        """Return the number of the process; None before the first job."""
+        return None if self.process is None else self.process.pid
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Let workers on the CPU start faster later, in the background."""
+        warm_up(_environment(1))
+
+    def _start(self) -> Process:
+        environment = _environment(self.threads) | self.variables
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        copy = copy_worker(environment, self.stderr) if self.may_copy else None
+        if copy is not None:
+            return copy
         # -P: a module that lies in the working folder must not shadow one of the libraries.
         # A session of its own, so that only the parent receives Ctrl-C and handles the jobs.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "folds.execution.worker"],
+            [sys.executable, "-P", "-m", "folds.execution.serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             encoding="utf-8",
-            env={**os.environ, **variables, "PYTHONPATH": path},
+            env=environment,
             start_new_session=True,
         )
 
@@ -94,9 +116,7 @@ class Worker:
                 if self.stopped:
                     self._close()
 
-    def _run(
-        self, process: subprocess.Popen[str], job: dict[str, Any], report: Callable[[dict[str, Any]], None]
-    ) -> dict[str, Any]:
+    def _run(self, process: Process, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):  # the code below detects that the process has ended
@@ -113,6 +133,7 @@ class Worker:
                 raise EnsembleError(event["message"], hint=event["hint"], details=event["details"])
             report(event)
         status = process.wait()
+        self.may_copy &= not isinstance(process, Copy) or process.has_existed
         reason = f"killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
         raise WorkerDied(reason + self._last_line())
 
@@ -143,49 +164,3 @@ class Worker:
                 with contextlib.suppress(OSError):  # unwritten text for a process that has ended
                     file.close()
         self.stderr = None
-
-
-def _serve() -> None:
-    from folds.training.job import job_from_dict
-    from folds.training.trainer import train_fold
-
-    # Events have a file descriptor of their own, because libraries print to standard output.
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    jobs: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            jobs.put(line)
-        os._exit(0)  # the parent has ended
-
-    threading.Thread(target=listen, daemon=True).start()
-
-    def send(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-
-    while True:
-        job = job_from_dict(json.loads(jobs.get()))
-        try:
-            send({"event": "done", "result": train_fold(job, send)})
-        except EnsembleError as error:
-            send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
-        except Exception as error:
-            trace, reason = traceback.format_exc(), " ".join(str(error).split())
-            with contextlib.suppress(OSError):
-                job.fold_dir.mkdir(parents=True, exist_ok=True)
-                (job.fold_dir / "error.txt").write_text(trace, encoding="utf-8", errors="backslashreplace")
-            send(
-                {
-                    "event": "failed",
-                    "message": f"{job.title}: {type(error).__name__}: {reason[:300]}",
-                    "hint": f"the traceback is in {job.fold_dir / 'error.txt'}",
-                    "details": [],
-                }
-            )
-            # After an unexpected error (e.g. of a GPU) the next job gets a new process.
-            os._exit(1)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -246,6 +246,7 @@ def _predict_blocks(
 ) -> Iterator[Tensor]:
     """Yield the predictions of `index`, `batch` rows at a time; if memory runs out, half as many for the rest."""
     done, size = 0, batch
+    finished = _FinishedRows(progress, len(index))
     while done < len(index):
         try:
             block = predict(index[done : done + size])
@@ -254,7 +255,37 @@ def _predict_blocks(
                 raise
             size //= 2
         else:
-            done += size
+            done = min(done + size, len(index))
+            finished.add(block, done)
             yield block
-        if progress is not None:
-            progress(min(done, len(index)), len(index))
+    finished.report_last()
+
+
+class _FinishedRows:
+    """Progress in rows that are computed: a GPU works on a block when the next one is sent already."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._last: tuple[torch.cuda.Event | None, int] | None = None
+
+    def add(self, block: Tensor, done: int) -> None:
+        """Report the block before this one when it is computed; `done` rows are those up to this one."""
+        if self._progress is None:
+            return
+        event = None
+        if block.is_cuda:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(block.device))
+        self.report_last()
+        self._last = event, done
+        if event is None:
+            self.report_last()
+
+    def report_last(self) -> None:
+        """Report the last block when it is computed."""
+        if self._last is not None and self._progress is not None:
+            event, done = self._last
+            if event is not None:
+                event.synchronize()
+            self._progress(done, self._total)
+            self._last = None

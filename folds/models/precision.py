@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.models.gpus import all_slices, driver_loaded, named_devices, torch_name
 
 if TYPE_CHECKING:
     import torch
 
 
 AMP = ("auto", "bf16", "fp16", "off")
-_DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def unused_gpu() -> str:
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not _DRIVER.exists() or (hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles")):
+    if not driver_loaded() or (hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles")):
         return ""
     if torch.version.cuda is None and torch.version.hip is None:
         return (
@@ -84,7 +83,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
         return "off", "half precision is not faster on a CPU"
     if device == "cuda":  # some GPU of a cluster; the one of this machine says nothing about it
         return "auto", "chosen for the GPU that a job gets"
-    major, minor = torch.cuda.get_device_capability(torch.device(device))
+    major, minor = torch.cuda.get_device_capability(torch.device(torch_name(device)))
     if major >= 8:
         return "bf16", f"CUDA compute capability {major}.{minor} has bf16"
     return "fp16", f"CUDA compute capability {major}.{minor} has no fast bf16"
@@ -105,12 +104,14 @@ def autocast(amp: str, device: str) -> torch.autocast:
     return torch.autocast(device.split(":")[0], dtype=dtype, enabled=amp != "off")
 
 
-def resolve_devices(devices: str = "auto") -> list[str]:
+def resolve_devices(devices: str = "auto", workers: bool = False) -> list[str]:
     """Return the names of the requested devices as torch names: ``cpu``, or ``cuda:0`` and so on.
 
     Parameters
     ----------
-    devices : ``auto`` (all CUDA devices, else the CPU), ``cpu``, or CUDA numbers ``0,1``.
+    devices : ``auto`` (all CUDA devices, else the CPU), ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
+    workers : whether each device gets a process of its own (`folds.models.gpus.device_variables`); names may then be
+        ``cuda:MIG-…``.
 
     Raises
     ------
@@ -118,7 +119,8 @@ def resolve_devices(devices: str = "auto") -> list[str]:
     EnsembleError : there are GPUs that torch cannot use.
     """
     if devices == "auto":
-        return [f"cuda:{i}" for i in range(cuda_devices())] or ["cpu"]
+        found = cuda_devices()
+        return (all_slices(found) if workers else []) or [f"cuda:{i}" for i in range(found)] or ["cpu"]
     if devices == "cpu":
         return ["cpu"]
     if devices.partition(":")[0] in ("mps", "xpu", "rocm", "hip", "tpu", "xla"):
@@ -126,10 +128,4 @@ def resolve_devices(devices: str = "auto") -> list[str]:
             f"`devices={devices}` is not supported: training runs on the CPU and on CUDA GPUs",
             hint="`devices=cpu` works on every machine; on ROCm, the GPUs have CUDA numbers",
         )
-    names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
-    found = cuda_devices()
-    bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
-    if bad:
-        message = f"`devices={devices}`: device {bad[0]} not found; this machine has {found} CUDA devices"
-        raise UsageError(message, hint="`devices` must be auto, cpu, or CUDA numbers such as 0,1")
-    return names
+    return named_devices(devices, cuda_devices(), workers)

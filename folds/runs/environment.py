@@ -1,40 +1,16 @@
-"""Record the versions and the kind of machine that affect whether results are bit-identical."""
+"""Compare the versions and the kind of machine with those that a run was started with."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 from folds.errors import EnsembleError
+from folds.training.versions import environment as environment
 from folds.utils.files import read_json
 
 # The saved folds matter, not the version that made them.
 _NOT_OF_TRAINING = {"scikit-learn"}
-
-
-def environment() -> dict[str, str]:
-    """Return versions by name; ``cpu`` is the instruction set that torch uses."""
-    import numpy
-    import PIL
-    import sklearn
-    import timm
-    import torch
-    import torchvision
-
-    from folds import __version__
-
-    versions = {
-        "ensemble": __version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-    versions |= {"cpu": torch.backends.cpu.get_cpu_capability()}
-    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__), "timm": timm.__version__}
-    versions |= {"numpy": numpy.__version__, "pillow": PIL.__version__, "scikit-learn": sklearn.__version__}
-    if torch.cuda.is_available():
-        versions["cuda device"] = torch.cuda.get_device_name(0)
-    return versions
 
 
 def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool) -> list[str]:

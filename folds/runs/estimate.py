@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from folds.models.factory import create_model
+from folds.models.gpus import torch_name
 from folds.models.precision import autocast, resolve_amp
 from folds.runs.plan import Plan
 from folds.runs.run import Run
@@ -25,7 +26,7 @@ def estimate_seconds(plan: Plan) -> float | None:
     """
     if plan.placement.backend == "ray":
         return None
-    device, total = plan.placement.devices[0], 0.0
+    device, total = torch_name(plan.placement.devices[0]), 0.0
     measured: dict[tuple[object, ...], float] = {}
     with _threads(plan.placement.threads):
         for run in plan.runs:

@@ -16,6 +16,7 @@ from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, 
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
+from folds.execution.local import prepare_workers
 from folds.execution.placement import Execution
 from folds.experiments.loggers import open_tracker
 from folds.predictions.files import ALL
@@ -144,6 +145,7 @@ def kfold(
     flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
     own, recipe, variants, k_given = _recipes(flags, path, sweep)
+    prepare_workers(devices, backend)
     plan = build_plan(
         own,
         recipe,

@@ -16,6 +16,7 @@ from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
+from folds.models.gpus import busy_gpus
 from folds.models.precision import amp_warning, resolve_amp
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
@@ -166,6 +167,8 @@ def build_plan(
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
+    if execution.devices == "auto" and placement.kind == "cuda" and placement.backend == "local":
+        warnings += _warned(busy_gpus(placement.devices))
     if built_in:
         models = "reduced 64 px models, " if small else ""
         logger.info(f"synthetic data: {models}random initial weights (use `data` for your own images)")

@@ -38,6 +38,7 @@ class Job:
     teacher : what the soft labels are, recorded in the checkpoint.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
+    physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     """
 
     run: str
@@ -67,6 +68,12 @@ class Job:
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
     course: int = COURSE
+    physical_device: str | None = None
+
+    @property
+    def shown_device(self) -> str:
+        """Return the device for messages and records: its name in the plan, not that in the worker's process."""
+        return self.physical_device or self.device
 
     @property
     def part(self) -> str:

@@ -294,7 +294,7 @@ def _train_step(
                 state.progress.micro_batch_size = (size + 1) // 2
         if size == 1 and not released:
             raise EnsembleError(
-                f"{context.job.title}: out of memory on {context.device}, even with one image at a time",
+                f"{context.job.title}: out of memory on {context.job.shown_device}, even with one image at a time",
                 hint="use a smaller `img_size` or model"
                 + ("" if context.device == "cpu" else ", or `jobs=1` if several jobs train on this device"),
             )
@@ -307,7 +307,7 @@ def _train_step(
             if released
             else f"{state.progress.micro_batch_size} images at a time in batches of {len(inputs)}"
         )
-        text = f"{context.job.title}: out of memory on {context.device}, continuing with {way}"
+        text = f"{context.job.title}: out of memory on {context.job.shown_device}, continuing with {way}"
         report({"event": "note", "text": text})
     if context.recipe.clip:
         state.scaler.unscale_(state.optimizer)

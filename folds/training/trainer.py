@@ -36,6 +36,7 @@ from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
 from folds.training.state import Progress, StateWriter, TrainingState
+from folds.training.versions import versions_of_training
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
@@ -77,7 +78,7 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
         if not is_out_of_memory(error):
             raise
         raise EnsembleError(
-            f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of "
+            f"{job.title}: out of memory on {job.shown_device}: the model, the state of its optimizer and one batch of "
             "images do not fit",
             hint="use a smaller model, `batch_size` or `img_size`, or `jobs=1` if several jobs train on this device",
         ) from None
@@ -236,7 +237,7 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         validation_hashes=validation,
         labels_sha=labels_sha,
         folds_sha=job.folds_sha,
-        versions=job.versions,
+        versions=versions_of_training(job.versions),
         selected_on_validation=context.selected_on_validation,
         refit=job.refit,
     )
@@ -262,7 +263,7 @@ def _record(
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
         **({"teacher": job.teacher.get("teacher", "unknown")} if job.soft_labels is not None else {}),
-        "device": job.device,
+        "device": job.shown_device,
         "threads": job.threads,
         "amp": context.amp,
         "micro_batch": progress.micro_batch_size or None,

@@ -76,7 +76,9 @@ LoggerOption = Annotated[
         rich_help_panel=EXPERIMENT,
     ),
 ]
-DevicesOption = Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1", rich_help_panel=EXECUTION)]
+DevicesOption = Annotated[
+    str, typer.Option(help="auto, cpu, GPU numbers 0,1, or UUIDs GPU-…,MIG-…", rich_help_panel=EXECUTION)
+]
 BackendOption = Annotated[
     str,
     typer.Option(
@@ -274,11 +276,14 @@ def run_training(
     from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.auditing.run import check_strict
+    from folds.execution.local import prepare_workers
     from folds.experiments.loggers import open_tracker
     from folds.runs.plan import build_plan
     from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
+    if not dry_run and preview is None:
+        prepare_workers(planning["execution"].devices, planning["execution"].backend)
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
     plan.check_not_started(training["resume"] or dry_run or preview is not None, force)
     describe(plan)

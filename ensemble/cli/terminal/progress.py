@@ -105,7 +105,8 @@ class TrainingView:
             done, total = self.state.get((job.run, job.fold), (0, totals.get(job.run, usual)))
             if (job.run, job.fold) not in self.finished:
                 left += (total - done) * self.pace.get(job.run, slowest)
-        return left / self.slots
+        # The last jobs share the cores: more of them run than there are slots, each at a slower pace.
+        return left / max(self.slots, len(self.state.keys() - self.finished))
 
     def outcome(self, outcome: Outcome) -> None:
         """Show that a job has ended."""

@@ -50,7 +50,7 @@ def test_error_for_an_unknown_device_counts_the_devices(choice: str) -> None:
         plan_devices(1, choice)
     assert error.value.message.startswith(f"`devices={choice}`: device cuda:")
     assert error.value.message.endswith("this machine has 0 CUDA devices")
-    assert error.value.hint == "`devices` must be auto, cpu, or CUDA numbers such as 0,1"
+    assert (error.value.hint or "").startswith("`devices` must be auto, cpu, CUDA numbers such as 0,1, or UUIDs")
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,33 @@ def test_an_unknown_precision_offers_the_nearest() -> None:
 def test_autocast_computes_in_the_chosen_precision(amp: str, dtype: torch.dtype) -> None:
     with autocast(amp, "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (9, "all 9 share the cores, so that none is idle at the end"),
+        (40, "the last 15 of 40 share the cores"),
+        (8, ""),
+        (3, ""),
+    ],
+)
+def test_last_jobs_share_cores_if_there_are_more_than_cores(jobs: int, said: str) -> None:
+    placement = plan_devices(jobs)
+    assert placement.shares_cores == bool(said)
+    assert said in placement.reason
+    assert ("share" in placement.reason) == bool(said)
+
+
+def test_cores_are_not_shared_if_jobs_or_threads_are_set() -> None:
+    assert not plan_devices(9, per_device=8).shares_cores
+    assert not plan_devices(9, threads=2).shares_cores  # threads of one job would wait for each other
+    assert plan_devices(9, threads=1).shares_cores
+
+
+def test_a_plan_of_gpus_says_which_stay_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert plan_devices(5).reason.endswith("(1 per GPU); 3 GPUs idle in the last round of 5 trainings")
+    assert "idle" not in plan_devices(8).reason + plan_devices(3).reason
+    assert not plan_devices(5).shares_cores

@@ -49,5 +49,7 @@ def test_a_module_that_lies_in_the_folder_is_not_imported(tmp_path, monkeypatch)
     for name in ("json", "torch", "numpy"):
         (tmp_path / f"{name}.py").write_text("open('was-run', 'w')\n", encoding="utf-8")
     process = Worker(1)._start()
-    process.communicate("", timeout=60)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait() == 0
     assert not (tmp_path / "was-run").exists()

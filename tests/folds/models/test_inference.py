@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -253,3 +254,22 @@ def test_short_memory_is_recognized_in_errors_without_a_class(text: str) -> None
     assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError(text))
+
+
+def test_progress_counts_rows_that_the_gpu_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is one block behind what was sent to it."""
+    log: list[object] = []
+
+    class Event:
+        def record(self, stream: object) -> None:
+            log.append("sent")
+
+        def synchronize(self) -> None:
+            log.append("computed")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    block = SimpleNamespace(is_cuda=True, device="cuda:0")
+    found = inference._predict_blocks(lambda rows: block, np.arange(5), 2, lambda done, total: log.append(done))
+    assert list(found) == [block] * 3
+    assert log == ["sent", "sent", "computed", 2, "sent", "computed", 4, "computed", 5]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from folds.errors import EnsembleError, UsageError
-from folds.models import precision
+from folds.models import gpus, precision
 from folds.models.precision import amp_warning, resolve_amp, resolve_devices
 
 
@@ -52,14 +52,14 @@ def test_a_driver_without_a_usable_gpu_is_warned_of(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(precision, "_DRIVER", tmp_path)
+    monkeypatch.setattr(gpus, "_DRIVER", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert resolve_devices() == ["cpu"]
     assert said in caplog.text
     assert bool(said) == bool(caplog.records)
-    monkeypatch.setattr(precision, "_DRIVER", tmp_path / "none")
+    monkeypatch.setattr(gpus, "_DRIVER", tmp_path / "none")
     assert precision.unused_gpu() == ""
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,19 @@ Planner = Callable[..., Plan]
 class InProcess:
     """Stands in for a worker process where a test is not about processes: the same job, without the start-up."""
 
-    def __init__(self, threads: int) -> None:
+    pid = None
+
+    def __init__(self, threads: int, variables: Mapping[str, str] | None = None) -> None:
         self.threads = threads
 
     def run(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         return train_fold(job_from_dict(json.loads(json.dumps(job))), report)
 
     def stop(self) -> None:
+        pass
+
+    @classmethod
+    def warm_up(cls) -> None:
         pass
 
 
@@ -284,10 +290,10 @@ def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pyte
     run(plan(folds=[0], epochs=3))
     expected = Path("runs/test_resnet.oof.npy").read_bytes()
     start_over()
-    started: list[subprocess.Popen[str]] = []
+    started: list[worker_module.Process] = []
     start = worker_module.Worker._start
 
-    def remember(self: worker_module.Worker) -> subprocess.Popen[str]:
+    def remember(self: worker_module.Worker) -> worker_module.Process:
         started.append(start(self))
         return started[-1]
 

@@ -1,0 +1,156 @@
+"""Slots of this machine: how many jobs run beside each other, and what a killed worker does to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folds.execution import local
+from folds.execution.local import train_on_this_machine
+from folds.execution.placement import DevicePlan
+from folds.execution.worker import WorkerDied
+from folds.training.job import Job
+from tests.conftest import Logged
+
+SHARED = DevicePlan(("cpu", "cpu"), 1, "", shares_cores=True)
+GIB = 2**30
+
+
+def job(folder: Path, fold: int) -> Job:
+    empty: dict[str, Any] = {}
+    return Job("swin", fold, 9, str(folder), "", "", None, empty, empty, empty, empty, ("a", "b"), {}, "")
+
+
+class Jobs:
+    """What a worker of a test does: each job reports a step, then waits until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.order: list[int] = []
+        self.variables: list[dict[str, str]] = []
+        self.devices: set[tuple[str, str | None]] = set()
+        self.now: set[int] = set()
+        self.most = 0
+        self.may_end: Callable[[int], bool] = lambda fold: True
+        self.dies: list[int] = []  # folds whose worker is killed once
+        self.changed = threading.Condition()
+
+    def run(self, record: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        fold = record["fold"]
+        with self.changed:
+            self.order.append(fold)
+            self.devices.add((record["device"], record["physical_device"]))
+            self.now.add(fold)
+            self.most = max(self.most, len(self.now))
+        report({"event": "step", "done": 1, "total": 2})
+        with self.changed:
+            self.changed.notify_all()
+            ended = self.changed.wait_for(lambda: self.may_end(fold), timeout=10)
+            self.now.remove(fold)
+            self.changed.notify_all()
+        assert ended, "the jobs of the test wait for each other"
+        if fold in self.dies:
+            self.dies.remove(fold)
+            raise WorkerDied("killed (SIGKILL)")
+        return {"fold": fold}
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """Fake workers of 1 GiB each on a machine with 4 GiB left."""
+    shared = Jobs()
+
+    class Fake:
+        pid, stopped = 1, False
+
+        def __init__(self, threads: int, variables: Mapping[str, str]) -> None:
+            self.run = shared.run
+            shared.variables.append(dict(variables))
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    monkeypatch.setattr(local, "Worker", Fake)
+    monkeypatch.setattr(local, "private_bytes", lambda pid: GIB)
+    monkeypatch.setattr(local, "available_bytes", lambda: 4 * GIB)
+    return shared
+
+
+def trained(folder: Path, count: int, placement: DevicePlan = SHARED) -> set[int]:
+    outcomes = train_on_this_machine([job(folder, i) for i in range(count)], placement, lambda job, event: None)
+    return {outcome.result["fold"] for outcome in outcomes if outcome.result is not None}
+
+
+def test_three_jobs_share_two_cores(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.may_end = lambda fold: jobs.most == 3
+    assert trained(tmp_path, 3) == {0, 1, 2}
+    assert jobs.order[-1] == 2
+
+
+def test_only_the_last_round_and_a_half_shares_the_cores(jobs: Jobs, tmp_path: Path) -> None:
+    def may_end(fold: int) -> bool:
+        """Two run at a time until three are left, which run together."""
+        left = 5 - len(jobs.order) + len(jobs.now)
+        return len(jobs.now) == (2 if left > 3 else 3) or len(jobs.order) == 5
+
+    jobs.may_end = may_end
+    assert trained(tmp_path, 5) == set(range(5))
+    assert jobs.most == 3
+
+
+@pytest.mark.parametrize(
+    "placement", [DevicePlan(("cpu", "cpu"), 1, ""), DevicePlan(("cuda:0", "cuda:1"), 1, "")], ids=["--jobs 2", "GPUs"]
+)
+def test_slots_are_not_exceeded_where_they_were_chosen(jobs: Jobs, tmp_path: Path, placement: DevicePlan) -> None:
+    assert trained(tmp_path, 5, placement) == set(range(5))
+    assert jobs.most <= 2
+
+
+@pytest.mark.parametrize(("each", "left"), [(GIB, GIB), (GIB, None), (None, 4 * GIB)])
+def test_jobs_do_not_share_cores_without_memory_for_one_more(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int | None, left: int | None
+) -> None:
+    monkeypatch.setattr(local, "private_bytes", lambda pid: each)
+    monkeypatch.setattr(local, "available_bytes", lambda: left)
+    assert trained(tmp_path, 3) == {0, 1, 2}
+    assert jobs.most <= 2
+
+
+def test_a_job_killed_while_cores_are_shared_waits_for_a_slot(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    withdraw, withdrawn = local._Slots._withdraw, list[bool]()
+
+    def remember(self: Any, worker: Any) -> bool:
+        withdrawn.append(withdraw(self, worker))
+        with jobs.changed:
+            jobs.changed.notify_all()
+        return withdrawn[-1]
+
+    monkeypatch.setattr(local._Slots, "_withdraw", remember)
+    jobs.dies = [2]
+    jobs.may_end = lambda fold: jobs.most == 3 and (fold == 2 or withdrawn == [True])
+    assert trained(tmp_path, 3) == {0, 1, 2}
+    assert jobs.order.count(2) == 2
+    assert any("swin fold 2: worker killed (SIGKILL); it continues" in line for line in logged.notes)
+
+
+def test_an_error_of_the_progress_display_ends_the_training(jobs: Jobs, tmp_path: Path) -> None:
+    def broken(job: Job, event: dict[str, Any]) -> None:
+        raise OSError("no terminal")
+
+    with pytest.raises(OSError, match="no terminal"):
+        list(train_on_this_machine([job(tmp_path, 0)], SHARED, broken))
+
+
+def test_each_worker_sees_its_gpu_only_as_the_first_one(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8f2c,7")
+    jobs.may_end = lambda fold: len(jobs.order) >= 3
+    trained(tmp_path, 5, DevicePlan(("cuda:0", "cuda:1", "cuda:MIG-11aa"), 1, ""))
+    assert jobs.variables == [{"CUDA_VISIBLE_DEVICES": name} for name in ("5", "GPU-8f2c", "MIG-11aa")]
+    assert jobs.devices == {("cuda:0", name) for name in ("cuda:0", "cuda:1", "cuda:MIG-11aa")}
