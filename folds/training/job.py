@@ -36,6 +36,10 @@ class Job:
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
     teacher : what the soft labels are, recorded in the checkpoint.
+    channels_last : memory format of the training; None for that of the recipe.
+    compiled : whether the training is compiled although the recipe does not ask for it.
+    validation, stored : format of the predictions during the training, and of those that are stored (`Predictor`); ""
+        for that of the training, as on a GPU and in runs of earlier versions.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     """
@@ -67,6 +71,10 @@ class Job:
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
     course: int = COURSE
+    channels_last: bool | None = None
+    compiled: bool = False
+    validation: str = ""
+    stored: str = ""
 
     @property
     def part(self) -> str:
