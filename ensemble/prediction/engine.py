@@ -26,21 +26,13 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.cascade import fill_cascade
 from ensemble.prediction.combine import member_key
-from ensemble.prediction.formats import (
-    EQUAL,
-    FAST_BATCH,
-    Choice,
-    architecture_key,
-    batch_size,
-    built,
-    choose,
-    threads_per_stream,
-)
+from ensemble.prediction.formats import EQUAL, FAST_BATCH, Choice, architecture_key, batch_size, built, choose
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.prediction.work import CASCADE, WorkState, models_of
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
 from folds.images.settings import ImageSettings
+from folds.models.formats import torch_threads
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_amp
 from folds.utils.memory import give_back_freed_memory
@@ -123,7 +115,7 @@ class Engine:
         # A few images make few batches: then several threads work on each.
         streams = min(_STREAMS, cores, -(-self.images // FAST_BATCH)) if on_cpu else 1
         if on_cpu:
-            self._stack.enter_context(threads_per_stream(max(1, cores // streams)))
+            self._stack.enter_context(torch_threads(max(1, cores // streams)))
         self.lanes = [Lane(device, streams, self._pool(streams)) for device in self.devices]
         self._coordinators = self._pool(len(self.lanes))
         return self
@@ -297,7 +289,7 @@ class Engine:
 
         parts = [rows[at : at + batch] for at in range(0, len(rows), batch)]
         if choice.is_exact and torch.device(lane.device).type == "cpu":
-            with threads_per_stream(self.cores):
+            with torch_threads(self.cores):
                 return np.concatenate([predict(part) for part in parts], axis=1)
         if lane.streams == 1:
             return predict(rows)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
 from ensemble.prediction.source import FoldModel
 from folds.errors import unknown_name
+from folds.models.formats import fastest_seconds
 from folds.models.fusion import fused
 from folds.models.inference import BATCH, PixelSource, predict_logits
 from folds.utils.numeric import softmax
@@ -32,7 +32,6 @@ _DTYPES = {FUSED: torch.float32, BF16: torch.bfloat16}
 EQUAL = 1e-5  # largest difference of a probability that counts as the same in float32
 AGREEMENT = 0.995  # share of images whose predicted class a reduced format must not change
 _SAMPLE, _CHECKED = 16, 200  # images that are timed; images whose classes are compared
-_REPEATS = 2
 _WORTH_MEASURING = 400  # forward passes; with fewer, the measurement takes longer than it can save
 FAST_BATCH = 16  # images per forward pass of a fused model; more are not faster and take more memory
 _LARGE = (
@@ -190,14 +189,8 @@ def _timed(predict: Callable[[str, NDArray[np.int64]], Any], way: str, rows: NDA
 
 
 def _rates(timed: Mapping[str, Callable[[], float]], images: int) -> dict[str, float]:
-    """Return images per second of each way; the ways are timed in turn, after one pass that does not count."""
-    for seconds in timed.values():
-        seconds()
-    best = dict.fromkeys(timed, float("inf"))
-    for _ in range(_REPEATS):
-        for way, seconds in timed.items():
-            best[way] = min(best[way], seconds())
-    return {way: images / max(seconds, 1e-9) for way, seconds in best.items()}
+    """Return images per second of each way."""
+    return {way: images / max(seconds, 1e-9) for way, seconds in fastest_seconds(timed).items()}
 
 
 def _decide(
@@ -235,14 +228,3 @@ def _decide(
         off = f"differs by {difference:.0e} in a probability, allowed {tolerance:.0e}"
         reasons.append(f"{way} was rejected: it {same if way == BF16 else off}")
     raise AssertionError("the plain way is always available")
-
-
-@contextmanager
-def threads_per_stream(threads: int) -> Iterator[None]:
-    """Let each operation of torch use this many threads while the context is open."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

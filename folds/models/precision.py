@@ -67,7 +67,8 @@ def unused_gpu() -> str:
 def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     """Return the number format for a device (``bf16``, ``fp16`` or ``off``) and the reason for it.
 
-    The format is ``auto`` for the device ``cuda``, a GPU of a cluster that is not known yet.
+    The format is ``auto`` for the device ``cuda``, a GPU of a cluster that is not known yet. On a CPU it is ``off``,
+    the format of a run for which nothing is measured (`folds.runs.formats`).
 
     Raises
     ------
@@ -80,7 +81,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     if choice != "auto":
         return choice, "as requested"
     if device == "cpu":
-        return "off", "half precision is not faster on a CPU"
+        return "off", "unless bf16 is measured to be faster before the training"
     if device == "cuda":  # some GPU of a cluster; the one of this machine says nothing about it
         return "auto", "chosen for the GPU that a job gets"
     major, minor = torch.cuda.get_device_capability(torch.device(torch_name(device)))

@@ -15,13 +15,13 @@ from folds.config.files import to_toml
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
-from folds.models.precision import resolve_amp
 from folds.runs.environment import environment, version_warnings
+from folds.runs.formats import decide_format, resolved_format
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.splits.assignment import save_folds
-from folds.training.amp import recorded_amp
+from folds.training.formats import Format
 from folds.training.job import COURSE, Job
 from folds.training.resolve import trained_labels
 from folds.training.soft_labels import SoftLabels, soft_labels_of
@@ -61,7 +61,7 @@ class OpenedRun:
     Attributes
     ----------
     record : content of its config.toml.
-    amp : number format of the training.
+    format : how the training is computed.
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
     soft_labels : soft label of each sample; None without them.
     """
@@ -69,7 +69,7 @@ class OpenedRun:
     run: Run
     images: Images
     record: str
-    amp: str
+    format: Format
     training_labels: list[str] | None
     soft_labels: SoftLabels | None = None
 
@@ -128,7 +128,7 @@ def prepare(
     if decoded is not None:
         decoded(images[plan.runs[0].image_settings])
     # All runs are checked before anything is removed.
-    opened = [_check_run(plan, run, images[run.image_settings], force) for run in plan.runs]
+    opened = [_check_run(plan, run, images[run.image_settings], force, progress) for run in plan.runs]
     versions = environment()
     for one in opened:
         _write_run(plan, one, versions, force)
@@ -155,17 +155,16 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
     return images
 
 
-def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
+def _check_run(plan: Plan, run: Run, images: Images, force: bool, progress: Progress) -> OpenedRun:
     """Raise if a run was started with different settings."""
-    amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
-    if run.recipe.amp == "auto" and plan.placement.kind != "cpu":
-        amp = recorded_amp(run.folder) or amp
+    anew = force and plan.trains_all_folds
+    decided = decide_format(plan, run, anew=anew, progress=progress)
     training_labels = trained_labels(run.recipe, plan.table)
     soft = soft_labels_of(run.recipe, plan.table, run.target)
-    record = _record(plan, run, images, amp, training_labels, soft)
-    if not (force and plan.trains_all_folds):
+    record = _record(plan, run, images, decided, training_labels, soft)
+    if not anew:
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, amp, training_labels, soft)
+    return OpenedRun(run, images, record, decided, training_labels, soft)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -239,7 +238,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         folds_sha=run.assignment.sha,
         threads=plan.placement.threads,
         course=run.recorded_course,
-        amp=one.amp,
+        amp=one.format.amp,
+        channels_last=one.format.channels_last,
+        compiled=one.format.compiled,
+        validation=one.format.validation,
+        stored=one.format.final,
         save_seconds=plan.execution.save_seconds,
         versions=versions,
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
@@ -258,7 +261,7 @@ def _record(
     plan: Plan,
     run: Run,
     images: Images,
-    amp: str,
+    decided: Format,
     training_labels: Sequence[str] | None,
     soft: SoftLabels | None,
 ) -> str:
@@ -289,7 +292,7 @@ def _record(
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
         **({} if soft is None else soft.record()),
-        "amp": amp,
+        **resolved_format(decided),
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
         "course": COURSE,

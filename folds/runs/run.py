@@ -43,6 +43,8 @@ _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs", "course"}
+# The rates by which the number format was chosen.
+_NOT_COMPARED_RESOLVED |= {"format"}
 # Soft labels are compared by their hash; a blend can be renamed.
 _NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
 _RESOLVED = "resolved "

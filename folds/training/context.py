@@ -19,12 +19,12 @@ from folds.augmentation.presets import Augmentation
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, TrainingDivergedError
-from folds.models.factory import Architecture
-from folds.models.inference import Change, PixelSource, predict_logits
-from folds.models.multi_head import join_heads
+from folds.models.factory import Architecture, is_convolutional
+from folds.models.inference import Change, PixelSource
 from folds.optim.schedules import Schedule
 from folds.training.criterion import SoftTargets
 from folds.training.job import Job
+from folds.training.predictor import Predictor
 from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
 
@@ -162,18 +162,28 @@ class FoldContext:
             torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)
         ]
 
-    def logits(self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(
+        self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64], *, stored: bool = False
+    ) -> NDArray[np.float32]:
         """Return (n, classes) the logits of `rows`, in this order.
+
+        Parameters
+        ----------
+        stored : whether they are stored, so that other commands must be able to compute them again. The memory format
+            of the model may be another one afterwards.
 
         Raises
         ------
         TrainingDivergedError : a logit is not finite.
         """
-        model = join_heads(model.eval(), self.target)
-        mean, std = self.architecture.mean, self.architecture.std
-        logits = predict_logits(
-            model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last
-        )[0]
+        predictor = Predictor(model, self.target, self.architecture, self.device)
+        way, channels_last = self.job.validation, self.channels_last
+        if stored and self.job.stored:
+            way = self.job.stored
+            channels_last = is_convolutional(model) if self.recipe.channels_last is None else self.recipe.channels_last
+        if channels_last != self.channels_last:
+            model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+        logits = predictor.logits(pixels, rows, way or self.amp, channels_last)
         if not np.isfinite(logits).all():
             raise self.diverged("predictions are not finite numbers")
         return logits

@@ -36,6 +36,10 @@ class Job:
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
     teacher : what the soft labels are, recorded in the checkpoint.
+    channels_last : memory format of the training; None for that of the recipe.
+    compiled : whether the training is compiled although the recipe does not ask for it.
+    validation, stored : format of the predictions during the training, and of those that are stored (`Predictor`); ""
+        for that of the training, as on a GPU and in runs of earlier versions.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
@@ -69,6 +73,10 @@ class Job:
     refit: dict[str, Any] | None = None
     course: int = COURSE
     physical_device: str | None = None
+    channels_last: bool | None = None
+    compiled: bool = False
+    validation: str = ""
+    stored: str = ""
 
     @property
     def shown_device(self) -> str:

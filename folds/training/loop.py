@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.augmentation.batch import augment_batch
@@ -36,8 +37,11 @@ def run_epochs(
     writer: StateWriter,
     forward: Callable[[Tensor], Tensor],
     report: Report,
-) -> None:
+) -> NDArray[np.float32] | None:
     """Train from the current epoch and step of `state` to the last epoch; the model of `state` gets the final weights.
+
+    Return (n, classes) the logits of the validation part by the final weights; None if they were not computed, because
+    the training had ended before, or it is only known now which weights are kept.
 
     Parameters
     ----------
@@ -58,6 +62,7 @@ def run_epochs(
     weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
     if weights is not None:
         state.model.load_state_dict(weights)
+    return loop.final
 
 
 class _Loop:
@@ -85,6 +90,7 @@ class _Loop:
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
         self.statistics = _BatchNormSnapshot(state.model)
         self.reported, self.saved, self.clock = 0.0, time.monotonic(), time.perf_counter()
+        self.final: NDArray[np.float32] | None = None  # logits by the weights that are kept
         self.spent_before = 0.0  # seconds of the current epoch before the training was resumed
 
     def train_epoch(self) -> tuple[float, float]:
@@ -121,7 +127,14 @@ class _Loop:
     def close_epoch(self, loss: float, rate: float) -> None:
         """Validate, record and save the epoch after its last step."""
         context, state, progress = self.context, self.state, self.state.progress
-        validation = _validate(context, state.eval_model)
+        recipe = context.recipe
+        # Then the weights of this epoch are kept, and predictions to store are those of the validation.
+        last = progress.epoch + 1 == recipe.epochs and recipe.keep == "last" and not recipe.patience
+        logits = None
+        if len(context.validation):
+            logits = context.logits(state.eval_model, context.pixels, context.validation, stored=last)
+        validation = {} if logits is None else _validate(context, logits)
+        self.final = logits if last else None
         # The time includes the validation and the save of the previous epoch, so it is the full cost of an epoch.
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
@@ -329,11 +342,8 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
     return loss_sum
 
 
-def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
-    """Return the scores of the predicted classes on the validation part; {} if all people train the model."""
-    if not len(context.validation):
-        return {}
-    logits = context.logits(model, context.pixels, context.validation)
+def _validate(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, float]:
+    """Return the scores of the validation part from its logits (n, classes)."""
     labels, predicted = context.labels[context.validation], argmax_classes(logits)
     probabilities = softmax(logits)
     scores = {

@@ -106,8 +106,8 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     _set_numerics(job)
     fold = _build(job)
-    state = _fit(fold, report)
-    logits = _predict(fold)
+    state, logits = _fit(fold, report)
+    logits = _predict(fold, logits)
     sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
     done = _record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
@@ -177,36 +177,42 @@ def _build(job: Job) -> _Fold:
     return _Fold(assignment, context, model, forward)
 
 
-def _fit(fold: _Fold, report: Report) -> TrainingState:
-    """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights."""
+def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32] | None]:
+    """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights.
+
+    Return the state, and the logits of the validation part if `run_epochs` has computed those to store.
+    """
     context = fold.context
     state = _initial_state(fold.model, context.recipe, context.amp)
     writer = StateWriter(context.job.fold_dir)
     try:
         writer.restore(state)
-        run_epochs(context, state, writer, fold.forward, report)
+        logits = run_epochs(context, state, writer, fold.forward, report)
         writer.wait()
     finally:
         writer.close()
         if context.transform is not None:
             context.transform.close()
-    return state
+    return state, logits
 
 
-def _predict(fold: _Fold) -> NDArray[np.float32]:
+def _predict(fold: _Fold, known: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part.
+
+    `known` are these logits, if they are known already.
 
     A model of all people has no validation part, so it has no out-of-fold predictions.
     """
     context, job = fold.context, fold.context.job
-    logits = np.zeros((0, len(context.target.classes)), np.float32)
+    logits = np.zeros((0, len(context.target.classes)), np.float32) if known is None else known
     if job.refit is None:
-        logits = context.logits(fold.model, context.pixels, context.validation)
+        if known is None:
+            logits = context.logits(fold.model, context.pixels, context.validation, stored=True)
         _save_array(job.fold_dir / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
         name = "test.npy" if job.refit is None else REFIT_TEST
-        _save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)))))
+        _save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)), stored=True)))
     return logits
 
 
@@ -338,8 +344,9 @@ def _model(
     )
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
-    channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
-    if not recipe.compile:
+    wanted = recipe.channels_last if job.channels_last is None else job.channels_last
+    channels_last = is_convolutional(model) if wanted is None else wanted
+    if not (recipe.compile or job.compiled):
         return _placed(model, job.device, channels_last), model, channels_last
     key = json.dumps(
         [job.architecture, outputs, job.device, channels_last, recipe.grad_checkpointing], sort_keys=True, default=list

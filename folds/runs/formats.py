@@ -1,0 +1,164 @@
+"""Decide how a run is computed, once: from its record, from what was measured on this machine, or by measuring."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from folds.config.files import DAMAGED, read_record
+from folds.errors import EnsembleError
+from folds.models.formats import has_bf16, recall, remember
+from folds.models.precision import resolve_amp
+from folds.runs.plan import Plan
+from folds.runs.run import Run
+from folds.training.amp import recorded_amp
+from folds.training.formats import (
+    BF16,
+    FUSED,
+    OFF,
+    Amount,
+    Format,
+    Rates,
+    choose,
+    has_compiler,
+    measure,
+    measure_compiled,
+    rate_of,
+)
+from folds.utils.progress import SILENT, Progress
+from folds.utils.text import duration
+
+logger = logging.getLogger(__name__)
+
+# images × pixels × parameters: twenty seconds of training or more; with less, measuring costs more than it can gain.
+# Not seconds, because those differ from one command to the next.
+_WORTH_MEASURING = 2e14
+_WORTH_COMPILING = 3600.0  # seconds of training
+_GAIN_OF_COMPILING = 1.15
+_COMPILATIONS = 3  # that the saved time must be worth
+
+
+def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progress = SILENT) -> Format:
+    """Return how the jobs of a run are computed.
+
+    A run that was started keeps what its record says. On a GPU, and where `amp` is given, nothing is measured.
+
+    Parameters
+    ----------
+    anew : ignore the record, because the run is trained from scratch.
+    """
+    path, asked = run.folder / "config.toml", run.recipe.amp
+    amp = resolve_amp(asked, plan.placement.devices[0])[0]
+    if plan.placement.kind != "cpu":
+        if asked == "auto":
+            amp = recorded_amp(run.folder) or amp
+        return Format(amp, validation="", final="")
+    if path.exists() and not anew:
+        return _recorded(path, None if asked == "auto" else amp)
+    if asked != "auto":
+        # As before, and stored predictions in full precision: they are what other commands compute again.
+        return Format(amp, validation=BF16 if amp == BF16 else OFF, final=OFF, reason="as requested")
+    decided = _measured(plan, run, progress)
+    logger.info(f"{run.name}: number format: {decided.reason}")
+    return decided
+
+
+def resolved_format(decided: Format) -> dict[str, Any]:
+    """Return the entries of [resolved] in config.toml, from which `decide_format` reads them again."""
+    return {
+        "amp": decided.amp,
+        "memory_format": {None: None, True: "channels_last", False: "contiguous"}[decided.channels_last],
+        "compiled": decided.compiled or None,
+        "validation": decided.validation or None,
+        "stored": decided.final or None,
+        "format": decided.reason or None,
+    }
+
+
+def _recorded(path: Path, amp: str | None) -> Format:
+    """Return the format of a run that was started; runs of earlier versions recorded only `amp`."""
+    resolved = read_record(path).get("resolved", {})
+    resolved = resolved if isinstance(resolved, Mapping) else {}  # `Run.check_same_settings` says that it is damaged
+
+    def one_of(key: str, allowed: Sequence[Any]) -> Any:
+        value = resolved.get(key)
+        if value is not None and value not in allowed:
+            names = ", ".join(map(str, allowed))
+            raise EnsembleError(
+                f"{path} is damaged: [resolved] {key} must be one of {names}, found {value!r}", hint=DAMAGED
+            )
+        return value
+
+    layout = one_of("memory_format", ("channels_last", "contiguous"))
+    return Format(
+        amp or one_of("amp", (OFF, BF16, "fp16", "auto")) or OFF,
+        None if layout is None else layout == "channels_last",
+        bool(one_of("compiled", (True, False))),
+        one_of("validation", (OFF, BF16, FUSED)) or "",
+        one_of("stored", (OFF, FUSED)) or "",
+        str(resolved.get("format", "")),
+    )
+
+
+def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
+    """Return the format by measurement, or fp32 with the reason why nothing was measured."""
+    fp32 = Format()
+    if plan.placement.backend == "ray" and plan.execution.address is not None:
+        return replace(fp32, reason="fp32, because the machines of the cluster may differ (`amp=bf16` asks for bf16)")
+    if not has_bf16():
+        return replace(fp32, reason="fp32, because this CPU has no bf16 instructions")
+    sizes = [len(run.assignment.training_index(fold)) for fold in plan.folds]
+    trained = float(run.recipe.epochs * sum(sizes))
+    shape = run.architecture
+    work, slots = trained * shape.height * shape.width * run.parameters, len(plan.placement.devices)
+    if work < _WORTH_MEASURING:
+        return replace(fp32, reason="fp32, because the training is too short to measure bf16")
+    amount = Amount(trained / slots, min(len(run.assignment.validation_index(fold)) for fold in plan.folds))
+    what = _what(run, plan.placement.threads)
+    rates = Rates.from_record(recall(what) or {})
+    try:
+        if rates is None:
+            with progress.step(f"{run.name}: measuring number formats"):
+                rates = measure(shape, run.recipe, run.target.outputs, plan.placement.threads)
+            remember(what, vars(rates))
+        return _compiled(run, choose(rates, amount), rates, amount, what)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        return replace(fp32, reason=f"fp32, because the formats could not be measured: {reason}")
+
+
+def _compiled(run: Run, chosen: Format, rates: Rates, amount: Amount, what: Mapping[str, Any]) -> Format:
+    """Return the format compiled, if the training is long, a compiler is there, and it is clearly faster."""
+    rate = rate_of(rates, chosen)
+    seconds = amount.seconds_of(rate)
+    if run.recipe.compile or seconds < _WORTH_COMPILING or not has_compiler():
+        return chosen
+    if rates.compiled == (0.0, 0.0):
+        logger.info(f"{run.name}: about {duration(seconds)} of training: trying whether compiling pays")
+        found = measure_compiled(run.architecture, run.recipe, run.target.outputs, what["threads"], chosen)
+        rates = replace(rates, compiled=found if found[0] else (1e-9, 0.0))  # a failure is remembered as well
+        remember(what, vars(rates))
+    fast, compiling = rates.compiled
+    saved = seconds - amount.seconds_of(fast)
+    if fast < _GAIN_OF_COMPILING * rate or saved < _COMPILATIONS * compiling:
+        return chosen
+    reason = f"{chosen.reason}; compiled {fast:.0f} images/s, after {compiling:.0f} s of compiling"
+    return replace(chosen, compiled=True, reason=reason)
+
+
+def _what(run: Run, threads: int) -> dict[str, Any]:
+    """Return what the rates of a model depend on, beside the machine."""
+    recipe = run.recipe
+    return {
+        "formats": 1,  # version of the measurement
+        "architecture": {key: value for key, value in asdict(run.architecture).items() if key not in ("mean", "std")},
+        "outputs": run.target.outputs,
+        "batch": recipe.batch_size,
+        "threads": threads,
+        "channels_last": recipe.channels_last,
+        "grad_checkpointing": recipe.grad_checkpointing,
+        "opt": recipe.opt,
+    }
