@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from folds.augmentation import operations
+from folds.augmentation.changes import Augmentations, Changes, as_tuple, compute_changes, sample_parameters
 from folds.augmentation.presets import PRESETS, Augmentation, preset, strongest
 
 __all__ = [
     "PRESETS",
     "Augmentation",
+    "apply_changes",
     "augment_batch",
     "blocks",
     "preset",
@@ -31,10 +31,6 @@ __all__ = [
     "to_input",
 ]
 
-Augmentations = Augmentation | Sequence[Augmentation]
-# Random numbers per sample: flip, scale, rotation, shift in x and y, saturation, contrast, brightness. With operations
-# or erased rectangles there are three more for the operation and five for the rectangle.
-_PLAIN, _EXTRA = 8, 8
 # Bytes of float pixels in a block on a CPU. A block stays in the cache for all operations, and its memory is reused
 # instead of being requested from the system: half the time at 224 px.
 _BLOCK = 1_250_000
@@ -49,21 +45,6 @@ def to_input(
     n, height, width, _ = batch.shape
     inputs = torch.empty((n, 3, height, width), device=batch.device, memory_format=layout)
     return _normalize(inputs.copy_(batch.permute(0, 3, 1, 2)), tuple(mean), tuple(std))
-
-
-def sample_parameters(n: int, augmentations: Augmentations, generator: torch.Generator) -> Tensor:
-    """Return the random numbers for the augmentation of a batch: float32 (n, numbers), 0…1, on the CPU.
-
-    Parameters
-    ----------
-    augmentations : one augmentation, or all that samples of the run have. The first eight numbers do not depend on it.
-    generator : of the CPU.
-    """
-    widest = strongest(_as_tuple(augmentations))
-    plain = torch.rand((n, _PLAIN), generator=generator)
-    if not (widest.operation or widest.erase):
-        return plain
-    return torch.cat([plain, torch.rand((n, _EXTRA), generator=generator)], 1)
 
 
 def sample_batches(
@@ -105,24 +86,39 @@ def augment_batch(
         there are several.
     layout : of the result: channels_last or contiguous.
     """
-    choices = _as_tuple(augmentations)
-    widest = strongest(choices)
-    if widest == Augmentation():
+    if strongest(as_tuple(augmentations)) == Augmentation():
         return to_input(batch, mean, std, layout)
-    if augmentation_index is None and len(choices) > 1:
-        raise ValueError(f"{len(choices)} augmentations need augmentation_index, found None")
-    ranges = widest if len(choices) == 1 else _Ranges(*_table(choices, batch.device)[:, augmentation_index].unbind())
-    batch, parameters = _parameters(batch, draws, widest, ranges)
+    changes = compute_changes(draws, augmentations, (batch.shape[1], batch.shape[2]), augmentation_index)
+    return apply_changes(batch, changes, mean, std, layout)
 
-    def augment_part(part: slice) -> Tensor:
-        return _augment_part(batch[part], parameters.of(part), tuple(mean), tuple(std))
 
+def apply_changes(
+    batch: Tensor,
+    changes: Changes,
+    mean: Sequence[float],
+    std: Sequence[float],
+    layout: torch.memory_format = torch.contiguous_format,
+    *,
+    in_place: bool = False,
+) -> Tensor:
+    """Return uint8 (n, height, width, 3) as augmented, normalized float32 (n, 3, height, width) on its device.
+
+    Parameters
+    ----------
+    changes : to each sample, on the batch's device.
+    layout : of the result: channels_last or contiguous.
+    in_place : the batch itself may be changed.
+    """
+    if all(values is None for values in changes):
+        return to_input(batch, mean, std, layout)
+    if changes.recoding is not None:
+        batch = operations.recode(batch, changes.recoding, in_place=in_place)
     parts = blocks(batch.numel() * 4, len(batch), batch.device)
     if len(parts) == 1:
-        return augment_part(parts[0]).contiguous(memory_format=layout)
+        return _augment_part(batch, changes, tuple(mean), tuple(std)).contiguous(memory_format=layout)
     inputs = torch.empty((len(batch), 3, *batch.shape[1:3]), memory_format=layout)
     for part in parts:
-        inputs[part] = augment_part(part)
+        inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std))
     return inputs
 
 
@@ -134,126 +130,28 @@ def blocks(size: int, n: int, device: torch.device) -> list[slice]:
     return [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]
 
 
-class _Ranges(NamedTuple):
-    """The fields of `Augmentation`, each (n,): one range per sample."""
-
-    flip: Tensor
-    scale: Tensor
-    shift: Tensor
-    rotate: Tensor
-    brightness: Tensor
-    contrast: Tensor
-    saturation: Tensor
-    operation: Tensor
-    erase: Tensor
-
-
-class _Parameters(NamedTuple):
-    """The changes to each sample, each (n, …) on the batch's device; None if no sample is changed in this way."""
-
-    mirrored: Tensor | None = None
-    affine: Tensor | None = None
-    sharpness: Tensor | None = None
-    saturation: Tensor | None = None
-    contrast: Tensor | None = None
-    brightness: Tensor | None = None
-    erased: Tensor | None = None
-
-    def of(self, some: slice) -> _Parameters:
-        return _Parameters(*(None if values is None else values[some] for values in self))
-
-
-def _as_tuple(augmentations: Augmentations) -> tuple[Augmentation, ...]:
-    return (augmentations,) if isinstance(augmentations, Augmentation) else tuple(augmentations)
-
-
-@lru_cache(maxsize=64)
-def _table(augmentations: tuple[Augmentation, ...], device: torch.device) -> Tensor:
-    """Return (fields, augmentations)."""
-    return (
-        torch.tensor([astuple(augmentation) for augmentation in augmentations], dtype=torch.float32)
-        .T.contiguous()
-        .to(device)
-    )
-
-
-def _parameters(
-    batch: Tensor, draws: Tensor, widest: Augmentation, augmentation: Augmentation | _Ranges
-) -> tuple[Tensor, _Parameters]:
-    """Return the batch with its levels changed by operations that do so, and the parameters of all other changes."""
-    _, height, width, _ = batch.shape
-    chosen = operations.choose(draws[:, 8:11], augmentation.operation) if widest.operation else None
-    found = _Parameters()
-    if chosen is not None:
-        batch = operations.recode(batch, chosen)
-        found = found._replace(sharpness=chosen.effects["sharpness"])
-    if widest.scale or widest.shift or widest.rotate or chosen is not None:
-        found = found._replace(affine=_affine(draws, augmentation, height / width, chosen))
-    elif widest.flip:
-        found = found._replace(mirrored=(draws[:, 0] < augmentation.flip)[:, None, None, None])
-    if widest.brightness or widest.contrast or widest.saturation or chosen is not None:
-        colors = {
-            "saturation": (augmentation.saturation, draws[:, 5]),
-            "contrast": (augmentation.contrast, draws[:, 6]),
-            "brightness": (augmentation.brightness, draws[:, 7]),
-        }
-        factors = {name: 1 + strength * (2 * uniform - 1) for name, (strength, uniform) in colors.items()}
-        if chosen is not None:
-            factors = {name: factor * (1 + chosen.effects[name]) for name, factor in factors.items()}
-        found = found._replace(**{name: factor[:, None, None, None] for name, factor in factors.items()})
-    if widest.erase:
-        found = found._replace(erased=operations.rectangles(draws[:, 11:16], augmentation.erase, height, width))
-    return batch, found
-
-
-def _affine(
-    uniform: Tensor, augmentation: Augmentation | _Ranges, aspect: float, chosen: operations.Chosen | None
-) -> Tensor:
-    """Return (n, 2, 3) maps from output to input coordinates, both in −1…1."""
-    sign = torch.where(uniform[:, 0] < augmentation.flip, -1.0, 1.0)
-    scale = 1 + augmentation.scale * (2 * uniform[:, 1] - 1)
-    angle = math.pi / 180 * augmentation.rotate * (2 * uniform[:, 2] - 1)
-    x, y = 2 * augmentation.shift * (2 * uniform[:, 3] - 1), 2 * augmentation.shift * (2 * uniform[:, 4] - 1)
-    if chosen is not None:
-        angle = angle + chosen.effects["rotate"]
-        x, y = x + 2 * chosen.effects["shift-x"], y + 2 * chosen.effects["shift-y"]
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    matrix = (cos, -sin, sin, cos)
-    if chosen is not None:
-        shear_x, shear_y = chosen.effects["shear-x"], chosen.effects["shear-y"]
-        matrix = (cos - sin * shear_y, cos * shear_x - sin, sin + cos * shear_y, sin * shear_x + cos)
-    # The aspect ratio makes this a rotation, because pixels are not square in these coordinates.
-    return torch.stack(
-        [
-            torch.stack([sign * matrix[0], matrix[1] * aspect, x], 1),
-            torch.stack([sign * matrix[2] / aspect, matrix[3], y], 1),
-        ],
-        1,
-    )
-
-
-def _augment_part(batch: Tensor, parameters: _Parameters, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def _augment_part(batch: Tensor, changes: Changes, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     n, height, width, _ = batch.shape
     pixels = batch.permute(0, 3, 1, 2).float()
-    if parameters.affine is not None:
+    if changes.affine is not None:
         grid = torch.bmm(
-            _pixel_centers(height, width, pixels.device).expand(n, -1, -1), parameters.affine.transpose(1, 2)
+            _pixel_centers(height, width, pixels.device).expand(n, -1, -1), changes.affine.transpose(1, 2)
         ).view(n, height, width, 2)
         pixels = torch.nn.functional.grid_sample(
             pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
         )
-    elif parameters.mirrored is not None:
-        pixels = torch.where(parameters.mirrored, pixels.flip(3), pixels)
-    if parameters.sharpness is not None:
-        pixels = operations.sharpen(pixels, parameters.sharpness)
-    if parameters.saturation is not None and parameters.contrast is not None and parameters.brightness is not None:
+    elif changes.mirrored is not None:
+        pixels = torch.where(changes.mirrored, pixels.flip(3), pixels)
+    if changes.sharpness is not None:
+        pixels = operations.sharpen(pixels, changes.sharpness, changes.sharpened)
+    if changes.saturation is not None and changes.contrast is not None and changes.brightness is not None:
         gray = pixels.mean(1, keepdim=True)
-        torch.lerp(gray, pixels, parameters.saturation, out=pixels)
-        torch.lerp(gray.mean((2, 3), keepdim=True), pixels, parameters.contrast, out=pixels).mul_(
-            parameters.brightness
+        torch.lerp(gray, pixels, changes.saturation, out=pixels)
+        torch.lerp(gray.mean((2, 3), keepdim=True), pixels, changes.contrast, out=pixels).mul_(
+            changes.brightness
         ).clamp_(0, 255)
     pixels = _normalize(pixels, mean, std)
-    return pixels if parameters.erased is None else operations.erase(pixels, parameters.erased)
+    return pixels if changes.erased is None else operations.erase(pixels, changes.erased)
 
 
 # Cached, because torch's affine_grid computes it in every call and takes twice as long.

@@ -6,7 +6,9 @@ steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,15 +70,58 @@ def mix_batch(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, T
     -------
     inputs, targets : of the same shapes and layout. The weight of a pasted rectangle is its area inside the image.
     """
-    n, channels, height, width = inputs.shape
-    partner, weight, target_weight = draws[:, 0].long(), draws[:, 1], draws[:, 1]
-    boxes = None
+    return apply_mixing(inputs, targets, compute_mixing(draws, (inputs.shape[2], inputs.shape[3])))
+
+
+class Mixing(NamedTuple):
+    """How the images of a batch are mixed, on one device.
+
+    Attributes
+    ----------
+    partner : (n,) int64 position of the other image in the batch.
+    weight, target_weight : (n,) weight of the image outside of its rectangle, and of its target.
+    boxes : (n, 4) int64 top, bottom, left, right of the rectangle of the partner; None without cutmix.
+    """
+
+    partner: Tensor
+    weight: Tensor
+    target_weight: Tensor
+    boxes: Tensor | None
+
+
+def compute_mixing(draws: Tensor, size: tuple[int, int]) -> Mixing:
+    """Return how images are mixed, from the numbers of `draw_mixing`; of one step or of many.
+
+    Parameters
+    ----------
+    size : height and width of the images in pixels.
+    """
+    height, width = size
+    weight, target_weight, boxes = draws[:, 1], draws[:, 1], None
     if draws.shape[1] > 2:
         cut = draws[:, 2] > 0
         boxes = torch.where(cut[:, None], _rectangles(draws, height, width), 0)
         top, bottom, left, right = boxes.unbind(1)
         target_weight = torch.where(cut, 1 - (bottom - top) * (right - left) / (height * width), weight)
         weight = torch.where(cut, 1.0, weight)
+    return Mixing(draws[:, 0].long(), weight, target_weight, boxes)
+
+
+def split_mixing(mixing: Mixing, sizes: Sequence[int], device: torch.device | str) -> list[Mixing]:
+    """Return the mixing of several steps, on the device, from that of all their images; each kind is sent in one copy.
+
+    Parameters
+    ----------
+    sizes : images of each step.
+    """
+    columns = [[None] * len(sizes) if values is None else values.to(device).split(list(sizes)) for values in mixing]
+    return [Mixing(*values) for values in zip(*columns, strict=True)]
+
+
+def apply_mixing(inputs: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Return the images and targets of `mix_batch`, from what was computed before."""
+    n, channels, height, width = inputs.shape
+    partner, weight, target_weight, boxes = mixing
     # Channels-last images are processed as one channel with rows of 3·width numbers, because rows of three numbers take
     # several times as long on a CPU.
     repeat = 1 if inputs.is_contiguous() else channels

@@ -23,14 +23,14 @@ class Execution:
     per_device : parallel jobs per device; None for the rule of `plan_devices`.
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
-    save_seconds : longest time between two saved states; longer epochs are also saved between steps.
+    save_seconds : time between two saved states, which are taken after any step.
     """
 
     devices: str = "auto"
     per_device: int | None = None
     backend: str = "local"
     address: str | None = None
-    save_seconds: float = 180.0
+    save_seconds: float = 30.0
 
     def check(self) -> None:
         """Raise UsageError for invalid or contradicting settings."""

@@ -14,6 +14,7 @@ from folds.models.gpus import torch_name
 from folds.models.precision import autocast, resolve_amp
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.training.batches import count_batches
 
 _SECONDS = 2.0  # of measuring, per model and batch size
 _VALIDATION = 1 / 3  # of the time of a training step: forward only
@@ -35,11 +36,11 @@ def estimate_seconds(plan: Plan) -> float | None:
             if key not in measured:
                 measured[key] = _seconds_per_step(run, batch, device)
             for fold in plan.folds:
-                training = math.ceil(len(run.assignment.training_index(fold)) / batch)
+                training = count_batches(len(run.assignment.training_index(fold)), batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
                 total += run.recipe.epochs * (training + _VALIDATION * validation) * measured[key]
             if plan.refit:  # at most the epochs of a fold, of all people
-                total += run.recipe.epochs * math.ceil(len(run.assignment) / batch) * measured[key]
+                total += run.recipe.epochs * count_batches(len(run.assignment), batch) * measured[key]
     slots = max(1, min(len(plan.placement.devices), plan.trainings))
     return total / slots
 

@@ -81,7 +81,7 @@ def kfold(
     jobs: int | None = None,
     backend: str = "local",
     ray_address: str | None = None,
-    save_every: float = 180.0,
+    save_every: float = 30.0,
     root: str | Path = ".",
     progress: bool | Progress = True,
     **settings: Any,

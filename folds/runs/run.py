@@ -190,7 +190,7 @@ class Run:
     def as_started(self) -> Run:
         """Return the run with the settings whose defaults were others when it was started."""
         path = self.folder / "config.toml"
-        if not path.exists() or self.recorded_course >= COURSE:
+        if not path.exists() or self.recorded_course > 1:  # since version 2 the record has the optimizer's own decay
             return self
         decay = read_record(path).get("weight_decay")
         if isinstance(decay, bool) or not isinstance(decay, int | float):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.batch import sample_batches, sample_parameters
+from folds.augmentation.batch import sample_batches
+from folds.augmentation.changes import Changes, compute_changes, sample_parameters, split_changes
 from folds.augmentation.custom import TransformPool
-from folds.augmentation.mixup import MixupCutmix, draw_mixing
+from folds.augmentation.mixup import Mixing, MixupCutmix, compute_mixing, draw_mixing, split_mixing
 from folds.augmentation.presets import Augmentation
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
@@ -22,11 +22,14 @@ from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
 from folds.models.inference import Change, PixelSource
 from folds.optim.schedules import Schedule
+from folds.training.batches import count_batches, full_batches
 from folds.training.criterion import SoftTargets
 from folds.training.job import Job
 from folds.training.predictor import Predictor
 from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
+
+_IMAGES_AT_ONCE = 65_536  # whose augmentation is computed at once: about 20 MB
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,26 @@ class FoldContext:
 
     @property
     def steps(self) -> int:
-        """Return the number of steps per epoch.
+        """Return the number of steps per epoch; see `folds.training.batches`."""
+        return count_batches(len(self.epochs), self._batch_size, full=self._full_batches)
 
-        Batches have almost equal sizes: images of a short last batch would have more weight, and a batch of one image
-        has no variance.
-        """
-        return max(1, math.ceil(len(self.epochs) / (self.recipe.batch_size or len(self.epochs))))
+    @property
+    def images_per_epoch(self) -> int:
+        """Return the number of images of all steps of an epoch."""
+        return self.steps * min(self._batch_size, len(self.epochs)) if self._full_batches else len(self.epochs)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.recipe.batch_size or len(self.epochs)
+
+    @property
+    def _full_batches(self) -> bool:
+        return self.job.course > 2  # a run that an earlier version started ends as it would have
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the rows of each step of an epoch."""
+        if self._full_batches:
+            return full_batches(self.epochs.rows, len(self.epochs), self._batch_size, epoch)
         return np.array_split(self.epochs.rows(epoch), self.steps)
 
     @property
@@ -108,25 +122,55 @@ class FoldContext:
         """Return the settings of mixup and CutMix."""
         return MixupCutmix(self.recipe.mixup, self.recipe.cutmix)
 
-    def augmentation_params(
-        self, epoch: int, steps: Sequence[int], batches: Sequence[NDArray[np.int64]]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return the random numbers of augmentation and of mixing for each step, each (images, numbers), on the device.
+    def step_changes(
+        self, epoch: int, first: int, batches: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[Changes, Mixing | None]]:
+        """Yield how the images of each step are augmented and mixed, on the device.
+
+        They are computed for many steps at once. Which steps these are does not depend on `first`, because numbers
+        computed in another place of a vector may differ in the last bit, and a resumed training must not.
 
         Parameters
         ----------
-        steps : steps of the epoch.
-        batches : rows of each step.
+        first : the first step to yield.
+        batches : rows of each step of the epoch.
         """
+        steps = max(1, _IMAGES_AT_ONCE // max(map(len, batches)))
+        for start in range(first // steps * steps, len(batches), steps):
+            changes = self._changes(epoch, start, batches[start : start + steps])
+            yield from changes[max(0, first - start) :]
+
+    def _changes(
+        self, epoch: int, first: int, batches: Sequence[NDArray[np.int64]]
+    ) -> list[tuple[Changes, Mixing | None]]:
+        """Return the changes of the steps from `first` on; `batches` has the rows of these steps."""
         mixing, columns = self.mixing, sample_parameters(1, self.augmentations, torch.Generator()).shape[1]
+        size = (self.architecture.height, self.architecture.width)
 
         def sample(n: int, generator: torch.Generator) -> Tensor:
             parameters = sample_parameters(n, self.augmentations, generator)
             return torch.cat([parameters, draw_mixing(n, mixing, generator)], 1) if mixing else parameters
 
-        seeds = [derive_seed(*self.seed, epoch, step) for step in steps]
-        samples = sample_batches(sample, [len(rows) for rows in batches], seeds, self.device)
-        return [(both[:, :columns], both[:, columns:]) for both in samples]
+        sizes = [len(rows) for rows in batches]
+        seeds = [derive_seed(*self.seed, epoch, first + i) for i in range(len(batches))]
+        index = torch.from_numpy(self.augmentation_index[np.concatenate(batches)])
+        together = self.job.course > 2  # the GPU or the vectors of a run of an earlier version may round otherwise
+        numbers = sample_batches(sample, sizes, seeds, "cpu" if together else self.device)
+        mixed: Sequence[Mixing | None] = [None] * len(batches)
+        if together:
+            changes = compute_changes(torch.cat(numbers)[:, :columns], self.augmentations, size, index)
+            found = split_changes(changes, sizes, self.device)
+            if mixing:
+                mixed = split_mixing(compute_mixing(torch.cat(numbers)[:, columns:], size), sizes, self.device)
+        else:
+            kinds = index.to(self.device).split(sizes)
+            found = [
+                compute_changes(draws[:, :columns], self.augmentations, size, kind)
+                for draws, kind in zip(numbers, kinds, strict=True)
+            ]
+            if mixing:
+                mixed = [compute_mixing(draws[:, columns:], size) for draws in numbers]
+        return list(zip(found, mixed, strict=True))
 
     def user_transform(self, epoch: int) -> Change | None:
         """Return the transform of uint8 images by the user's function; None without one.

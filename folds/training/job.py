@@ -16,7 +16,9 @@ REFIT_TEST = "predicted.npy"  # test predictions of a refit, before they are pub
 
 
 # Version 1 (program 0.1.0): cyclic schedules could end at their peak, and frozen epochs were not followed by a warm-up.
-COURSE = 2
+# Version 2: batches of near-equal sizes instead of full ones (`folds.training.batches`), and augmentation computed step
+# by step.
+COURSE = 3
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Job:
     folder : ``runs/<run>``; its folds.csv has the same rows as the `pixels` file.
     checkpoint : the file to write.
     pixels, test_pixels : cache files of the decoded images.
-    save_seconds : longest time between two saved states; longer epochs are also saved between steps.
+    save_seconds : time between two saved states, which are taken after any step.
     memory_fraction : share of the device's memory for this job; 0.5 if two jobs train on the device.
     training_labels : CSV file ``id,label`` with the training labels, if they differ from the scored labels.
     init : checkpoint with the initial weights.
@@ -40,7 +42,7 @@ class Job:
     compiled : whether the training is compiled although the recipe does not ask for it.
     validation, stored : format of the predictions during the training, and of those that are stored (`Predictor`); ""
         for that of the training, as on a GPU and in runs of earlier versions.
-    course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
+    course : version of the order and the numbers of a training (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     """
@@ -62,7 +64,7 @@ class Job:
     device: str = "cpu"
     threads: int = 1
     amp: str = "auto"
-    save_seconds: float = 180.0
+    save_seconds: float = 30.0
     memory_fraction: float = 1.0
     training_labels: str | None = None
     init: str | None = None

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.batch import augment_batch
-from folds.augmentation.mixup import mix_batch
+from folds.augmentation.batch import apply_changes
+from folds.augmentation.changes import Changes
+from folds.augmentation.mixup import Mixing, apply_mixing
 from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.metrics.custom import find_metric
@@ -22,13 +23,14 @@ from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, build_criterion, one_hot
-from folds.training.state import StateWriter, TrainingState
+from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
 
 Report = Callable[[dict[str, Any]], None]
 LossOf = Callable[[Tensor, Tensor], Tensor]  # images, labels → scalar
 _REPORT_SECONDS = 0.2
+_COPY_SHARE = 20  # the training runs at least so many times as long as the last save took before it saves again
 
 
 def run_epochs(
@@ -45,7 +47,7 @@ def run_epochs(
 
     Parameters
     ----------
-    writer : saves the state after every epoch, and between steps of a long epoch.
+    writer : writes the history after every epoch, and saves the state when `Job.save_seconds` have gone by.
     forward : the model of `state`, or its compiled form.
     report : called with ``step``, ``epoch`` and ``note`` events.
 
@@ -55,8 +57,8 @@ def run_epochs(
     EnsembleError : the memory is too small even for one image at a time; a state cannot be written.
     """
     loop = _Loop(context, state, writer, forward, report)
-    recipe, progress = context.recipe, state.progress
-    while progress.epoch < recipe.epochs and not _should_stop_early(progress.history, recipe.patience, recipe.metric):
+    progress = state.progress
+    while not _has_ended(context, progress):
         loss, rate = loop.train_epoch()
         loop.close_epoch(loss, rate)
     weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
@@ -77,20 +79,20 @@ class _Loop:
         report: Report,
     ) -> None:
         self.context, self.state, self.writer, self.forward, self.report = context, state, writer, forward, report
-        self.schedule, self.mixing = context.schedule, bool(context.mixing)
+        self.schedule = context.schedule
         self.targets = torch.from_numpy(context.training_labels).to(context.device)
         self.soft_targets, self.soft_labels = context.soft_targets, None
         if self.soft_targets is not None and context.soft_labels is not None:
             soft = torch.from_numpy(context.soft_labels).to(context.device)
             self.soft_labels = at_temperature(context.target, soft, self.soft_targets.temperature)
         self.counts = context.counts()
-        self.augmentation_index = torch.from_numpy(context.augmentation_index).to(context.device)
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
         self.total = context.recipe.epochs * context.steps
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
         self.statistics = _BatchNormSnapshot(state.model)
         self.reported, self.saved, self.clock = 0.0, time.monotonic(), time.perf_counter()
         self.final: NDArray[np.float32] | None = None  # logits by the weights that are kept
+        self.copy_seconds = 0.0  # of the last save
         self.spent_before = 0.0  # seconds of the current epoch before the training was resumed
 
     def train_epoch(self) -> tuple[float, float]:
@@ -98,10 +100,11 @@ class _Loop:
         context, state, progress = self.context, self.state, self.state.progress
         epoch, self.spent_before = progress.epoch, progress.epoch_seconds
         loss_of, losses = self._loss_of(epoch), [record["loss"] for record in progress.history]
-        batches = context.batches(epoch)[progress.step :]
+        batches = context.batches(epoch)
+        changes = context.step_changes(epoch, progress.step, batches)
+        batches = batches[progress.step :]
         # One transfer per epoch; an index sent at every step would wait for the kernels of the previous step.
         order = torch.from_numpy(np.concatenate(batches)).to(context.device)
-        parameters = context.augmentation_params(epoch, range(progress.step, context.steps), batches)
         zero = torch.zeros((), device=context.device)
         progress.loss_sum = zero if progress.loss_sum is None else progress.loss_sum.to(context.device)
         state.model.train()
@@ -109,23 +112,26 @@ class _Loop:
             self.freezer.set(epoch < context.recipe.freeze)
         start = 0
         pixels = context.pixels.batches(batches, order, context.user_transform(epoch), progress.step)
-        for rows, batch, drawn in zip(batches, pixels, parameters, strict=True):
+        for rows, batch, change in zip(batches, pixels, changes, strict=True):
             step = epoch * context.steps + progress.step
             rate = self._set_learning_rate(step, losses)
-            inputs, labels = self._inputs(batch, order[start : start + len(rows)], *drawn)
+            inputs, labels = self._inputs(batch, order[start : start + len(rows)], *change)
             start += len(rows)
             progress.loss_sum += _train_step(context, state, loss_of, inputs, labels, self.statistics, self.report)
             if state.ema is not None:
-                state.ema.update(state.model, step=step)
+                state.ema.update(step)
             progress.step += 1
             self._between_steps(step)
-        loss = float(progress.loss_sum) / len(context.epochs)
+        loss = float(progress.loss_sum) / context.images_per_epoch
         if not math.isfinite(loss):
             raise context.diverged(f"the loss is {loss} in epoch {epoch + 1}")
         return loss, rate
 
     def close_epoch(self, loss: float, rate: float) -> None:
-        """Validate, record and save the epoch after its last step."""
+        """Validate and record the epoch after its last step, and save the state if it is time.
+
+        The last epoch is not saved: its state is not needed once the predictions are written.
+        """
         context, state, progress = self.context, self.state, self.state.progress
         recipe = context.recipe
         # Then the weights of this epoch are kept, and predictions to store are those of the validation.
@@ -135,7 +141,7 @@ class _Loop:
             logits = context.logits(state.eval_model, context.pixels, context.validation, stored=last)
         validation = {} if logits is None else _validate(context, logits)
         self.final = logits if last else None
-        # The time includes the validation and the save of the previous epoch, so it is the full cost of an epoch.
+        # The time includes the validation, and what was saved since, so it is the full cost of an epoch.
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
@@ -144,8 +150,10 @@ class _Loop:
         progress.history.append(record)
         progress.seconds += spent
         progress.epoch, progress.step, progress.loss_sum, progress.epoch_seconds = progress.epoch + 1, 0, None, 0.0
-        self.writer.save(state)
-        self.saved = time.monotonic()
+        if not _has_ended(context, progress) and self._save_is_due():
+            self._save()
+        else:
+            self.writer.record(progress.history)
         self.report({"event": "epoch", "done": progress.epoch * context.steps, "total": self.total, **record})
 
     def _loss_of(self, epoch: int) -> LossOf:
@@ -174,33 +182,25 @@ class _Loop:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
-    def _inputs(self, batch: Tensor, index: Tensor, drawn: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    def _inputs(self, batch: Tensor, index: Tensor, changes: Changes, mixing: Mixing | None) -> tuple[Tensor, Tensor]:
         """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
         With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels.
 
         Parameters
         ----------
-        batch : uint8 (n, height, width, 3).
+        batch : uint8 (n, height, width, 3); it may be changed.
         index : (n,) rows of the batch, on the device.
-        drawn, mixed : (n, numbers) random numbers of augmentation and of mixing.
+        changes, mixing : how the images are augmented and mixed.
         """
         context, architecture = self.context, self.context.architecture
-        inputs = augment_batch(
-            batch,
-            drawn,
-            context.augmentations,
-            architecture.mean,
-            architecture.std,
-            self.augmentation_index[index],
-            self.layout,
-        )
+        inputs = apply_changes(batch, changes, architecture.mean, architecture.std, self.layout, in_place=True)
         labels = self.targets[index]
-        if self.mixing or self.soft_labels is not None:
+        if mixing is not None or self.soft_labels is not None:
             labels = one_hot(context.target, labels)
         if self.soft_labels is not None:
             labels = torch.cat([labels, self.soft_labels[index]], dim=1)
-        return mix_batch(inputs, labels, mixed) if self.mixing else (inputs, labels)
+        return (inputs, labels) if mixing is None else apply_mixing(inputs, labels, mixing)
 
     def _between_steps(self, step: int) -> None:
         """Report progress and save the state if the last report or save was long enough ago."""
@@ -209,12 +209,29 @@ class _Loop:
         if now - self.reported > _REPORT_SECONDS:
             self.reported = now
             self.report({"event": "step", "done": step + 1, "total": self.total})
-        if now - self.saved > context.job.save_seconds and progress.step < context.steps:
+        if progress.step < context.steps and self._save_is_due():
             progress.epoch_seconds = self.spent_before + time.perf_counter() - self.clock
             if not math.isfinite(float(progress.loss_sum)):  # type: ignore[arg-type]
                 raise context.diverged(f"the loss is not finite in epoch {progress.epoch + 1}")
-            self.writer.save(self.state)
-            self.saved = now
+            self._save()
+
+    def _save_is_due(self) -> bool:
+        """Return whether the last save was long enough ago.
+
+        A save does not wait for the one before, and copying takes at most a twentieth of the time. With
+        `save_seconds` of 0 or less, every step is saved.
+        """
+        seconds = self.context.job.save_seconds
+        if seconds <= 0:
+            return True
+        since = time.monotonic() - self.saved
+        return since > max(seconds, _COPY_SHARE * self.copy_seconds) and not self.writer.busy
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        self.writer.save(self.state)
+        self.saved = time.monotonic()
+        self.copy_seconds = self.saved - start
 
 
 def _rank(record: Mapping[str, float], metric: str) -> float:
@@ -245,6 +262,12 @@ def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int, me
         return False
     scores = [_rank(record, metric) for record in history]
     return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+
+
+def _has_ended(context: FoldContext, progress: Progress) -> bool:
+    """Return whether the last epoch is trained."""
+    recipe = context.recipe
+    return progress.epoch >= recipe.epochs or _should_stop_early(progress.history, recipe.patience, recipe.metric)
 
 
 class _BatchNormSnapshot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from folds.errors import EnsembleError
 from folds.models.archive import load_archive
+from folds.training.ema import MovingAverage
 from folds.utils.files import write_atomic
 
 
@@ -45,6 +46,7 @@ class Progress:
     micro_batch_size: int = 0
 
 
+_HISTORY = "history.csv"
 _KEYS = {"loss_sum": "summed", "micro_batch_size": "micro"}  # field of `Progress` → its key in state.pt, if different
 _FIELDS = {key: field for field, key in _KEYS.items()}
 
@@ -58,7 +60,7 @@ class TrainingState:
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    ema: Any  # timm's ModelEmaV3, or None
+    ema: MovingAverage | None
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
 
@@ -67,17 +69,26 @@ class TrainingState:
         """Return the model for predictions: the moving average (EMA) of the weights, if there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def state(self) -> dict[str, Any]:
-        """Return the state as plain values and tensors on the CPU, copied so that later steps do not change them."""
-        return _copied(
+    def state(self, best: dict[str, Tensor] | None = None) -> dict[str, Any]:
+        """Return the state as plain values and tensors on the CPU, copied so that later steps do not change them.
+
+        Parameters
+        ----------
+        best : a copy of the weights of the best epoch; without it they are copied.
+        """
+        progress = vars(self.progress) | ({} if best is None else {"best": None})
+        state = _copied(
             {
-                "progress": {_KEYS.get(name, name): value for name, value in vars(self.progress).items()},
+                "progress": {_KEYS.get(name, name): value for name, value in progress.items()},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if self.ema is None else self.ema.module.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
         )
+        if best is not None:
+            state["progress"]["best"] = best
+        return state  # type: ignore[no-any-return]
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state`."""
@@ -100,8 +111,12 @@ def _copied(value: Any) -> Any:
 class StateWriter:
     """A writer of ``state.pt`` and ``history.csv`` of a job in a thread of its own while the training continues.
 
-    A state is three times as large as the weights, so writing it in the training thread would delay every epoch. `save`
-    copies the state before it returns. There is one write at a time; its error is raised at the next call.
+    A state is three times as large as the weights, so writing it in the training thread would delay the training.
+    `save` copies the state before it returns. There is one write of a state at a time; an error is raised at the next
+    call.
+
+    The history is written after every epoch, the state only now and then, so a process that was killed can leave a
+    history with epochs that the state does not know. They are trained again: `restore` removes them from the history.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,6 +124,15 @@ class StateWriter:
         self.path = folder / "state.pt"
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
+        self._recording: Future[None] | None = None
+        self._newest: list[dict[str, float]] = []  # the history to write; replaced by newer ones until it is written
+        self._written: list[dict[str, float]] | None = None
+        self._best: tuple[dict[str, Tensor] | None, dict[str, Tensor] | None] = (None, None)
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a state is still being written."""
+        return self._pending is not None and not self._pending.done()
 
     def restore(self, state: TrainingState) -> bool:
         """Load the last saved state into `state`; return False if there is none.
@@ -118,6 +142,7 @@ class StateWriter:
         EnsembleError : the file is damaged or belongs to another training.
         """
         if not self.path.exists():
+            self._write_history()
             return False
         try:
             # On the CPU, because an optimizer reads its step counts at every step and keeps them on their device.
@@ -135,33 +160,61 @@ class StateWriter:
                 f"{self.path} cannot be used to continue the training: {reason}",
                 hint=f"remove {self.path} to train this fold from the start",
             ) from None
-        # Written again because the process may have been killed between the two files in the last epoch.
-        self._write_history(state.progress.history)
+        self._newest = list(state.progress.history)
+        self._write_history()
         return True
 
     def save(self, state: TrainingState) -> None:
         """Save the current state; return when it is copied, before it is written."""
-        self.wait()
-        self._pending = self._writer.submit(self._write, state.state())
+        self._finish()
+        best = state.progress.best
+        if best is not self._best[0]:  # copied once, because it changes seldom
+            self._best = best, _copied(best)
+        self._newest = list(state.progress.history)
+        self._pending = self._writer.submit(self._write, state.state(self._best[1]))
+
+    def record(self, history: Sequence[dict[str, float]]) -> None:
+        """Write the history without the state; return before it is written.
+
+        Of the histories that come while another one is being written, only the last one is written.
+        """
+        self._newest = list(history)
+        if self._recording is None or self._recording.done():
+            recording, self._recording = self._recording, self._writer.submit(self._write_history)
+            if recording is not None:
+                recording.result()
+
+    def wait(self) -> None:
+        """Wait until the last state and the last history are on disk; raise the error of a failed write."""
+        self._finish()
+        self._write_history()
+
+    def close(self) -> None:
+        """Wait for a write in progress and end the thread."""
+        self._writer.shutdown(wait=True)
+
+    def _finish(self) -> None:
+        writes = self._pending, self._recording
+        self._pending = self._recording = None
+        for write in writes:
+            if write is not None:
+                write.result()
 
     def _write(self, state: dict[str, Any]) -> None:
         write_atomic(self.path, lambda file: torch.save(state, file))
-        self._write_history(state["progress"]["history"])
+        self._write_history()
 
-    def _write_history(self, history: list[dict[str, float]]) -> None:
+    def _write_history(self) -> None:
+        """Write the newest history if it is not on disk yet."""
+        history = self._newest
+        if history == self._written:
+            return
         if history:
             text = io.StringIO()
             writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
-            write_atomic(self.folder / "history.csv", text.getvalue())
-
-    def wait(self) -> None:
-        """Wait until the last save is on disk; raise its error if it failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def close(self) -> None:
-        """Wait for a write in progress and end the thread."""
-        self._writer.shutdown(wait=True)
+            write_atomic(self.folder / _HISTORY, text.getvalue())
+        else:
+            (self.folder / _HISTORY).unlink(missing_ok=True)
+        self._written = history

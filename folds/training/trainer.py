@@ -32,6 +32,7 @@ from folds.predictions.files import LABEL, read_array
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
+from folds.training.ema import MovingAverage
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
@@ -264,7 +265,7 @@ def _record(
     return {
         "run": job.run,
         **(_scores(context, logits) if job.refit is None else {"refit": job.refit}),
-        "images": len(context.epochs),
+        "images": context.images_per_epoch,
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
@@ -371,10 +372,8 @@ def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.n
 
 def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
     """Return the state before the first step."""
-    from timm.utils import ModelEmaV3
-
     optimizer = build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
-    average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    average = MovingAverage(model, recipe.ema) if recipe.ema else None
     state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
     if recipe.accumulate > 1:
         state.progress.micro_batch_size = math.ceil((recipe.batch_size or 1) / recipe.accumulate)

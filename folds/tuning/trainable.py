@@ -95,14 +95,17 @@ class _Course:
         return float(np.mean(list(self.scores.values()))) if self.scores else None
 
     def epoch(self, index: int, record: Mapping[str, Any]) -> None:
-        """Add an epoch of the fold at `index`, and report it unless it is the last epoch of the trial."""
+        """Add an epoch of the fold at `index`, and report it unless it is the last epoch of the trial.
+
+        An epoch that is trained again after a kill, because the state was saved before it, is not reported again.
+        """
         number = int(record["epoch"])
         fold = self.jobs[index].fold
         first = self.trained.get(fold, 0) < number
         self.seconds[fold] = self.seconds.get(fold, 0.0) + (float(record["seconds"]) if first else 0.0)
         self.trained[fold] = max(self.trained.get(fold, 0), number)
         self.scores[fold] = float(record[f"validation_{self.metric}"])
-        if number < self.epochs or index + 1 < len(self.jobs):
+        if first and (number < self.epochs or index + 1 < len(self.jobs)):
             self.report(round((index + number / self.epochs) * self.max_epochs, 6), float(self.mean or 0.0))
 
     def fold(self, index: int, score: float, epochs: int, seconds: float) -> None:

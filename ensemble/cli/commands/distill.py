@@ -49,7 +49,7 @@ def distill(
     devices: DevicesOption = "auto",
     backend: BackendOption = "local",
     ray_address: RayOption = None,
-    save_every: SaveEveryOption = 180.0,
+    save_every: SaveEveryOption = 30.0,
     score_by: ScoreByOption = None,
     resume: ResumeOption = False,
     force: ForceOption = False,

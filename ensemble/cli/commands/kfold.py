@@ -88,7 +88,9 @@ BackendOption = Annotated[
 SaveEveryOption = Annotated[
     float,
     typer.Option(
-        help="seconds between saves within long epochs; every epoch is saved", metavar="S", rich_help_panel=EXECUTION
+        help="seconds between two saved states; at most so much is repeated after a kill",
+        metavar="S",
+        rich_help_panel=EXECUTION,
     ),
 ]
 StrictOption = Annotated[
@@ -130,7 +132,7 @@ def kfold(
     devices: DevicesOption = "auto",
     backend: BackendOption = "local",
     ray_address: RayOption = None,
-    save_every: SaveEveryOption = 180.0,
+    save_every: SaveEveryOption = 30.0,
     score_by: ScoreByOption = None,
     resume: ResumeOption = False,
     force: ForceOption = False,

@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
-from folds.augmentation import batch as module
+from folds.augmentation import batch as module_of_batch
+from folds.augmentation import changes as module_of_changes
 from folds.augmentation import operations as policies
 from folds.augmentation.batch import (
     PRESETS,
@@ -264,7 +265,7 @@ def test_blocks_and_layouts_give_bit_identical_results(
 ) -> None:
     batch = images(7, 20, 16)
     whole = augment(batch, PRESETS[name], MEAN, STD, generator())
-    monkeypatch.setattr(module, "_BLOCK", 20 * 16 * 3 * 4 * 2)
+    monkeypatch.setattr(module_of_batch, "_BLOCK", 20 * 16 * 3 * 4 * 2)
     assert len(blocks(batch.numel() * 4, 7, batch.device)) == 4
     found = augment(batch, PRESETS[name], MEAN, STD, generator(), layout=layout)
     assert torch.equal(found, whole)
@@ -435,5 +436,7 @@ def test_on_a_gpu_nothing_waits_for_a_value() -> None:
                     inputs.device.type == "cuda" and inputs.is_contiguous(memory_format=layout) for inputs in found
                 )
     finally:  # what is kept for this device has no values either
-        for kept in (module._table, module._pixel_centers, module._scale_and_offset, policies._full):
-            kept.cache_clear()
+        for module in (module_of_batch, module_of_changes, policies):
+            for kept in vars(module).values():
+                if hasattr(kept, "cache_clear"):
+                    kept.cache_clear()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
 from folds.augmentation import operations as policies
-from folds.augmentation.operations import OPERATIONS, choose, erase, inside, recode, rectangles, sharpen
+from folds.augmentation.operations import OPERATIONS, choose, erase, inside, recoding, rectangles, sharpen
 
 
 def images(n: int = 5, height: int = 14, width: int = 11, seed: int = 0) -> torch.Tensor:
@@ -28,6 +28,10 @@ def chosen(operation: str, strength: float, n: int) -> policies.Chosen:
         [0.0, (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS), (strength + 1) / 2], dtype=torch.float64
     )
     return choose(row.float().expand(n, 3), 1.0)
+
+
+def recode(batch: torch.Tensor, which: policies.Chosen) -> torch.Tensor:
+    return policies.recode(batch, recoding(which))
 
 
 def uniform(n: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -85,6 +89,9 @@ def test_recoding_leaves_other_samples_and_the_input_unchanged() -> None:
     same = (found == batch).flatten(1).all(1)
     assert same[: OPERATIONS.index("posterize")].all()
     assert torch.equal(recode(batch, chosen("identity", 1.0, len(batch))), batch)
+    changed = policies.recode(batch, recoding(choose(each, 1.0)), in_place=True)
+    assert changed is batch
+    assert torch.equal(batch, found)
 
 
 @pytest.mark.parametrize("change", [-0.9, -0.3, 0.9])
@@ -116,7 +123,7 @@ def test_all_samples_at_once_give_what_the_needing_ones_give(monkeypatch: pytest
         sharpen(pixels.clone(), operations.effects["sharpness"]),
         erase(pixels.clone(), boxes),
     )
-    monkeypatch.setattr(policies, "needing", lambda needs: slice(None))
+    monkeypatch.setattr(policies, "rows_of", lambda needs: None)
     every = recode(batch, operations), sharpen(pixels.clone(), operations.effects["sharpness"])
     assert torch.equal(some[0], every[0])
     torch.testing.assert_close(some[1], every[1], atol=1e-4, rtol=0)

@@ -326,6 +326,8 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
         "--no-pretrained",
         "--jobs",
         "1",
+        "--save-every",
+        "0.01",
     ]
     parent = subprocess.Popen(
         [sys.executable, "-m", "ensemble.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

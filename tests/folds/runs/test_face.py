@@ -180,7 +180,7 @@ def test_the_environment_and_a_file_beside_do_not_decide(
 
 SCRIPT = """
 import ensemble as en
-runs = en.kfold({data!r}, arch="test_resnet", k=2, epochs={epochs}, img_size=32, pretrained=False, root="here", progress=False)
+runs = en.kfold({data!r}, arch="test_resnet", k=2, epochs={epochs}, img_size=32, pretrained=False, root="here", progress=False, save_every=0.01)
 print("trained", runs["test_resnet"].trained)
 """
 

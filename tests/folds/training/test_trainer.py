@@ -137,7 +137,7 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job
     expected = (straight.fold_dir / "oof.npy").read_bytes()
     start_over()
 
-    stopped = job(epochs=3, **recipe)
+    stopped = replace(job(epochs=3, **recipe), save_seconds=-1.0)  # after every step
 
     def stop_after_two(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 2:
@@ -150,6 +150,73 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job
     train_fold(stopped, lambda event: seen.append(event["epoch"]) if event["event"] == "epoch" else None)
     assert seen == [3]
     assert (stopped.fold_dir / "oof.npy").read_bytes() == expected
+
+
+@pytest.mark.parametrize("saved", [0, 1])
+def test_epochs_after_the_last_save_are_trained_again(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, saved: int
+) -> None:
+    """To the same bytes, the best weights included; the history has them once."""
+    recipe = {"epochs": 4, "keep": "best", "ema": 0.9}
+    straight = job(**recipe)
+    train_fold(straight)
+    expected = (straight.fold_dir / "oof.npy").read_bytes()
+    losses = [row.split(",")[:3] for row in (straight.fold_dir / "history.csv").read_text().splitlines()]
+    start_over()
+    stopped, saves = job(**recipe), iter([True] * saved)
+    monkeypatch.setattr(
+        fitting._Loop, "_save_is_due", lambda loop: loop.state.progress.step == 0 and next(saves, False)
+    )
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_fold(stopped, stop)
+    history = stopped.fold_dir / "history.csv"
+    assert history.read_text().count("\n") == 4
+    assert (stopped.fold_dir / "state.pt").exists() == bool(saved)
+    seen: list[tuple[int, int]] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and not seen:
+            seen.append((-1, history.read_text().count("\n") if history.exists() else 1))
+        if event["event"] == "epoch":
+            seen.append((event["epoch"], 0))
+
+    train_fold(stopped, look)
+    assert seen == [(-1, 1 + saved), *((epoch, 0) for epoch in range(saved + 1, 5))]
+    assert (stopped.fold_dir / "oof.npy").read_bytes() == expected
+    assert [row.split(",")[:3] for row in history.read_text().splitlines()] == losses
+
+
+def test_the_state_is_saved_by_time_and_not_at_the_end(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, int]] = []
+    save = StateWriter.save
+
+    def counted(writer: StateWriter, state: TrainingState) -> None:
+        saved.append((state.progress.epoch, state.progress.step))
+        save(writer, state)
+
+    monkeypatch.setattr(StateWriter, "save", counted)
+    train_fold(job(epochs=2))
+    assert saved == []
+    steps = train_fold(replace(job("often", epochs=2), save_seconds=-1.0))["images"] // 32
+    assert saved == [*((0, step) for step in range(1, steps)), (1, 0), *((1, step) for step in range(1, steps))]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_batches(job: Callable[..., Job]) -> None:
+    one = job(epochs=1)
+    train_fold(one)
+    new = (one.fold_dir / "oof.npy").read_bytes()
+    start_over()
+    one = replace(job(epochs=1), course=2)
+    done = train_fold(one)
+    assert done["images"] == len(load_checkpoint(Path(one.checkpoint)).training_hashes)
+    assert (one.fold_dir / "oof.npy").read_bytes() != new
 
 
 def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job]) -> None:
@@ -187,13 +254,13 @@ def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[...,
 
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_resume_rewrites_a_history_that_lacks_the_last_epoch(job: Callable[..., Job], stop_at: int) -> None:
-    stopped = job(epochs=2)
+    stopped = replace(job(epochs=3), save_seconds=-1.0)
     write = StateWriter._write_history
 
-    def killed_between(self: StateWriter, history: list[dict[str, float]]) -> None:
-        if len(history) == stop_at:
+    def killed_between(self: StateWriter) -> None:
+        if len(self._newest) == stop_at:
             raise Stop
-        write(self, history)
+        write(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StateWriter, "_write_history", killed_between)
@@ -203,7 +270,7 @@ def test_resume_rewrites_a_history_that_lacks_the_last_epoch(job: Callable[..., 
     history = stopped.fold_dir / "history.csv"
     assert (history.read_text().count("\n") if history.exists() else 1) == stop_at
     train_fold(stopped)
-    assert [row.split(",")[0] for row in history.read_text().splitlines()] == ["epoch", "1", "2"]
+    assert [row.split(",")[0] for row in history.read_text().splitlines()] == ["epoch", "1", "2", "3"]
 
 
 def test_a_job_survives_json(job: Callable[..., Job]) -> None:
@@ -264,7 +331,7 @@ def test_out_of_memory_halves_the_micro_batch_only(job: Callable[..., Job], monk
     assert done["micro_batch"] == 8  # 32, 16, 8
     assert len(notes) == 2
     assert "8 images at a time in batches of 32" in notes[-1]
-    assert sum(sizes) == len(load_checkpoint(Path(one.checkpoint)).training_hashes)
+    assert sum(sizes) == done["images"]
     assert max(sizes) == 8
     assert (one.fold_dir / "history.csv").read_text().count("\n") == 2
 
@@ -306,7 +373,7 @@ def test_too_little_memory_for_the_optimizer_is_said_as_that(
     def none(*arguments: Any, **named: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(fitting, "augment_batch", none)
+    monkeypatch.setattr(fitting, "apply_changes", none)
     with pytest.raises(EnsembleError, match="the model, the state of its optimizer and one batch of images do not fit"):
         train_fold(job(epochs=1))
 
@@ -345,7 +412,8 @@ def test_full_disk_fails_the_job_and_keeps_the_saved_state(
     train_fold(straight)
     expected = (straight.fold_dir / "oof.npy").read_bytes()
     start_over()
-    one, saves, save = job(epochs=3), 0, torch.save
+    one, saves, save = replace(job(epochs=3), save_seconds=1e-9), 0, torch.save
+    monkeypatch.setattr(fitting._Loop, "_save_is_due", lambda loop: loop.state.progress.step == 0)
 
     def full(value: Any, file: Any) -> None:
         nonlocal saves

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from folds.augmentation import batch as batch_module
+from folds.augmentation import changes as changes_module
+from folds.augmentation import operations
+from folds.augmentation.batch import PRESETS, apply_changes, augment_batch
+from folds.augmentation.changes import Changes, compute_changes, sample_parameters, split_changes
+from folds.augmentation.mixup import MixupCutmix, apply_mixing, compute_mixing, draw_mixing, mix_batch, split_mixing
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZES = [5, 1, 7, 3]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n: int, height: int = 12, width: int = 10) -> torch.Tensor:
+    return torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=generator(n))
+
+
+@pytest.mark.parametrize("names", [("light",), ("standard",), ("strong",), ("none", "light", "strong")])
+def test_steps_computed_together_are_those_computed_alone(names: tuple[str, ...]) -> None:
+    ways = [PRESETS[name] for name in names]
+    index = torch.arange(sum(SIZES)) % len(ways)
+    draws = sample_parameters(sum(SIZES), ways, generator())
+    together = split_changes(compute_changes(draws, ways, (12, 10), index), SIZES, "cpu")
+    recoded = 0
+    for changes, some, kind in zip(together, draws.split(SIZES), index.split(SIZES), strict=True):
+        batch = images(len(some))
+        found, expected = apply_changes(batch, changes, MEAN, STD), augment_batch(batch, some, ways, MEAN, STD, kind)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+        if changes.recoding is not None:
+            recoded += len(changes.recoding.code)
+            assert torch.equal(
+                operations.recode(batch, changes.recoding),
+                operations.recode(batch, compute_changes(some, ways, (12, 10), kind).recoding),  # type: ignore[arg-type]
+            )
+    assert (recoded > 0) == ("strong" in names)
+
+
+def test_mixing_computed_together_is_that_of_each_step() -> None:
+    draws = torch.cat([draw_mixing(n, MixupCutmix(0.4, 1.0), generator(n)) for n in SIZES])
+    for mixing, some in zip(
+        split_mixing(compute_mixing(draws, (12, 10)), SIZES, "cpu"), draws.split(SIZES), strict=True
+    ):
+        inputs, targets = torch.rand(len(some), 3, 12, 10), torch.rand(len(some), 4)
+        for found, expected in zip(
+            apply_mixing(inputs, targets, mixing), mix_batch(inputs, targets, some), strict=True
+        ):
+            assert torch.equal(found, expected)
+
+
+def test_rows_are_counted_from_the_first_sample_of_their_step() -> None:
+    rows = torch.tensor([0, 4, 5, 6, 12, 15])
+    assert [some.tolist() for some in operations.split_rows(rows, SIZES, "cpu")] == [[0, 4], [0], [0, 6], [2]]
+    assert [some.tolist() for some in operations.split_rows(rows[:0], SIZES, "cpu")] == [[], [], [], []]
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that start a kernel on a GPU."""
+
+    FREE = (
+        "view",
+        "expand",
+        "permute",
+        "slice",
+        "select",
+        "unbind",
+        "empty",
+        "detach",
+        "transpose",
+        "alias",
+        "split",
+        "unsqueeze",
+        "device",
+        "reshape",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if not any(word in name for word in self.FREE):
+            self.found[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def moved(values: Any, mode: FakeTensorMode) -> Any:
+    """The same structure on a GPU, without values."""
+    if isinstance(values, torch.Tensor):
+        return mode.from_tensor(values).to("cuda")
+    if isinstance(values, tuple):
+        return type(values)(*(moved(value, mode) for value in values))
+    return values
+
+
+@pytest.mark.parametrize(("name", "most"), [("light", 7), ("standard", 13), ("strong", 75)])
+def test_a_step_on_a_gpu_starts_few_kernels(name: str, most: int) -> None:
+    """Most of the work of a step on small batches is to start its kernels."""
+    way, n = PRESETS[name], 64
+    changes = compute_changes(sample_parameters(n, way, generator()), way, (16, 16))
+    assert (name == "strong") == (changes.recoding is not None and len(changes.recoding.kind) > 0)
+    try:
+        with FakeTensorMode() as mode:
+            batch, fake = torch.empty((n, 16, 16, 3), dtype=torch.uint8, device="cuda"), moved(changes, mode)
+            apply_changes(batch, fake, MEAN, STD, in_place=True)  # fills the caches
+            with Kernels() as kernels:
+                apply_changes(batch, fake, MEAN, STD, in_place=True)
+    finally:  # what is kept for this device has no values
+        for module in (batch_module, changes_module, operations):
+            for kept in vars(module).values():
+                if hasattr(kept, "cache_clear"):
+                    kept.cache_clear()
+    assert sum(kernels.found.values()) <= most, kernels.found
+
+
+def test_without_augmentation_there_is_nothing_to_change() -> None:
+    draws = sample_parameters(4, PRESETS["none"], generator())
+    assert compute_changes(draws, PRESETS["none"], (8, 8)) == Changes()
