@@ -16,7 +16,8 @@ REFIT_TEST = "predicted.npy"  # test predictions of a refit, before they are pub
 
 
 # Version 1 (program 0.1.0): cyclic schedules could end at their peak, and frozen epochs were not followed by a warm-up.
-COURSE = 2
+# Version 2: losses with class weights were not divided by the weights of the batch.
+COURSE = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ class Job:
     init : checkpoint with the initial weights.
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
-    teacher : what the soft labels are, recorded in the checkpoint.
+    teacher : what the soft labels are, recorded in the checkpoint; the teachers of pseudo-labels too.
+    annotated : whether the soft labels are given with the table, and not predicted by models.
+    weights : `.npy` file (rows, 1) with the weight of each row of folds.csv in the loss.
+    pseudo : `.npy` file (k + 1, test images, classes) with the target of each test image for each fold, last for a
+        refit; 0 if it is not learned. Beside it, `.csv` has the ids and people of the test images.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     """
@@ -67,6 +72,9 @@ class Job:
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
     course: int = COURSE
+    annotated: bool = False
+    weights: str | None = None
+    pseudo: str | None = None
 
     @property
     def part(self) -> str:
@@ -87,7 +95,9 @@ class Job:
     def reads(self) -> tuple[str, ...]:
         """Return the input files."""
         inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init) if path)
+        pseudo = () if self.pseudo is None else (self.pseudo, str(Path(self.pseudo).with_suffix(".csv")))
+        others = (*inputs, self.init, self.weights, *pseudo)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in others if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -115,6 +125,8 @@ class Job:
             test_pixels=test,
             training_labels=None if self.training_labels is None else absolute(self.training_labels),
             soft_labels=None if self.soft_labels is None else absolute(self.soft_labels),
+            weights=None if self.weights is None else absolute(self.weights),
+            pseudo=None if self.pseudo is None else absolute(self.pseudo),
             init=None if self.init is None else absolute(self.init),
             recipe=self.recipe | init,
         )
