@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from folds.config.files import load_settings
 from folds.runs.environment import environment
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import build_plan
 from tests.conftest import Called
 
 ARCHIVE = Path(__file__).parent / "data/version_0.1.0.tar.gz"
@@ -190,3 +193,22 @@ def test_defaults_that_changed_are_those_of_a_run_that_was_started(call: Callabl
     other = call(*words, "--name", "cut", "--seed", "1", "--dry-run", "--weight-decay", "0")
     assert other.code == 1
     assert "weight_decay: 0.05 → 0" in other.err
+
+
+def test_focal_loss_of_a_run_that_was_started_stays_smoothed(call: Callable[..., Called], legacy: Path) -> None:
+    """Only cross-entropy is smoothed by default now; and weighted losses are divided by the weights of a batch."""
+    record = legacy / "runs/cut/config.toml"
+    record.write_text(record.read_text().replace('loss = "ce"', 'loss = "focal:weights=inverse"'))
+    words = [*KFOLD, "--name", "cut", "--seed", "1", "--loss", "focal:weights=inverse", "--dry-run"]
+    called = call(*words)
+    assert called.code == 0, called.err
+    other = call(*words, "--label-smoothing", "0")
+    assert other.code == 1
+    assert "label_smoothing: 0.1 → 0" in other.err
+    flags = {"data": "people", "arch": "test_resnet", "k": 2, "epochs": 3, "img_size": "32", "pretrained": False}
+    own, recipe, _ = load_settings(
+        flags | {"name": "cut", "seed": 1, "loss": "focal:weights=inverse"}, Path("old.toml")
+    )
+    plan = build_plan(own, recipe)
+    assert prepare_jobs(plan, resume=True)[0].course == 1
+    assert plan.runs[0].recipe.label_smoothing == 0.1

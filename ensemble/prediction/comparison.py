@@ -37,7 +37,11 @@ def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreRe
 
 def count_trained_on(source: PredictionSource, predictions: Predictions) -> int:
     """Return how many images have the id of an image that a model was trained on."""
-    trained = {one for model in source.models for one in model.checkpoint.training_hashes}
+    trained = {
+        one
+        for checkpoint in (model.checkpoint for model in source.models)
+        for one in (*checkpoint.training_hashes, *checkpoint.pseudo_hashes)
+    }
     return sum(one in trained for one in hash_ids(predictions.ids.tolist()))
 
 

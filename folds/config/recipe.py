@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from folds.config.combinations import check_combinations
 from folds.config.setting import (
     DATA,
     FOLDS,
@@ -26,6 +27,7 @@ from folds.config.setting import (
 )
 from folds.errors import UsageError, unknown_name
 from folds.images.settings import check_fit, parse_size, parse_window
+from folds.optim.loss_spec import default_smoothing
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 from folds.optim.weight_decay import default_weight_decay
 
@@ -114,20 +116,70 @@ class Recipe:
         unit="epochs",
     )
     loss: str = setting(
-        "ce", "ce, wce, focal, ldam, bce, f1 or a sum, e.g. focal:gamma=1+.5*f1", TRAINING, metavar="L[+L]"
+        "ce",
+        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1 or a sum, e.g. focal:gamma=1+.5*f1",
+        TRAINING,
+        metavar="L[+L]",
     )
-    label_smoothing: float = setting(0.1, "share of the target spread over all classes", TRAINING, minimum=0, below=1)
+    label_smoothing: float | None = setting(
+        None,
+        "share of the target spread over all classes",
+        TRAINING,
+        shown="0.1 with ce and wce, 0 with other losses",
+        minimum=0,
+        below=1,
+    )
+    weight_column: str | None = setting(
+        None,
+        "column of the table with the weight of each image in the loss; images of weight 0 are only predicted",
+        TRAINING,
+        metavar="COL",
+    )
+    soft_columns: str | None = setting(
+        None,
+        "learn the shares in the columns PREFIX<class>, e.g. of votes; scores use the label",
+        TRAINING,
+        metavar="PREFIX",
+    )
     soft_labels: Path | None = setting(
         None,
         "also learn these class probabilities of the training images, e.g. a blend's out-of-fold predictions",
         TRAINING,
         metavar="FILE.npy",
     )
+    pseudo: str | None = setting(
+        None,
+        "also learn the test images as these runs predict them: fold i from their models of fold i",
+        TRAINING,
+        metavar="RUN[,RUN]",
+    )
+    pseudo_confidence: float | None = setting(
+        None,
+        "smallest probability of the predicted class of a pseudo-labeled image",
+        TRAINING,
+        shown="0.9 with pseudo",
+        metavar="P",
+        minimum=0,
+        maximum=1,
+    )
+    pseudo_per_class: int | None = setting(
+        None, "pseudo-labeled images of a class at most, the most confident ones", TRAINING, metavar="N", minimum=1
+    )
+    pseudo_soft: bool = setting(False, "learn the probabilities of pseudo-labeled images, not the class", TRAINING)
+    pseudo_weight: float | None = setting(
+        None,
+        "weight of a pseudo-labeled image in the loss; a labeled one has 1 on average",
+        TRAINING,
+        shown="1 with pseudo",
+        metavar="W",
+        above=0,
+        maximum=1000,
+    )
     soft_weight: float | None = setting(
         None,
         "share of the soft labels in the loss; 1: without the labels of the table",
         TRAINING,
-        shown="0.5 with soft_labels",
+        shown="0.5 with soft_labels, 1 with soft_columns",
         metavar="SHARE",
         above=0,
         maximum=1,
@@ -136,7 +188,7 @@ class Recipe:
         None,
         "temperature at which outputs and soft labels are compared; above 1: small probabilities count more",
         TRAINING,
-        shown="1 with soft_labels",
+        shown="1 with soft_labels or soft_columns",
         metavar="T",
         above=0,
         maximum=100,
@@ -150,6 +202,25 @@ class Recipe:
     )
     ema: float = setting(
         0.0, "decay of the exponential moving average of the weights, e.g. 0.999", TRAINING, minimum=0, below=1, off=0
+    )
+    ema_warmup: float | None = setting(
+        None,
+        "power of the warm-up of the decay, 1 − (1 + steps)^−power: 1 reaches it sooner, 0: none",
+        TRAINING,
+        shown="2/3 with ema",
+        metavar="POWER",
+        minimum=0,
+        maximum=2,
+        off=0,
+    )
+    average_last: int = setting(
+        0,
+        "average the weights at the ends of the last N epochs",
+        TRAINING,
+        metavar="N",
+        minimum=0,
+        off=0,
+        unit="epochs",
     )
     clip: float = setting(
         1.0, "largest norm of the gradient; 0: no clipping", OPTIMIZER, metavar="NORM", minimum=0, off=0
@@ -197,6 +268,21 @@ class Recipe:
     pretrained: bool | None = setting(None, "start from timm's pretrained weights", MODEL, shown="yes")
     init: Path | None = setting(
         None, "start from the weights in this file", MODEL, spelling="init_weights", metavar="FILE"
+    )
+    head: str = setting(
+        "linear",
+        "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam",
+        MODEL,
+        metavar="HEAD",
+    )
+    drop_path: float | None = setting(
+        None,
+        "stochastic depth: probability that a block is skipped, growing to this one at the last block",
+        MODEL,
+        shown="the model's own",
+        metavar="P",
+        minimum=0,
+        below=1,
     )
     model_args: dict[str, Any] = setting(dict, "further arguments of the timm model, e.g. {drop_rate = 0.1}", MODEL)
     sampler: str = setting(
@@ -267,6 +353,15 @@ class Recipe:
         maximum=1,
         off=1,
     )
+    head_lr: float = setting(
+        1.0,
+        "learning rate of the head, as a multiple of lr",
+        OPTIMIZER,
+        metavar="FACTOR",
+        above=0,
+        maximum=1000,
+        off=1,
+    )
     accumulate: int = setting(
         1,
         "gradient accumulation: number of parts a batch is split into, to save memory",
@@ -334,10 +429,18 @@ class Recipe:
             "augment": "standard",
             "warmup": 0.0 if self.schedule in RISING else 1.0,
             "weight_decay": default_weight_decay(self.opt),
+            **self._smoothing(),
             **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
+            **({} if self.soft_columns is None else {"soft_weight": 1.0, "soft_temperature": 1.0}),
+            **({} if self.pseudo is None else {"pseudo_confidence": 0.9, "pseudo_weight": 1.0}),
             **own,
         }
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason
+
+    def _smoothing(self) -> dict[str, float | None]:
+        """Return the label smoothing of the losses, if it is open."""
+        losses = [self.loss, *self.head_loss.values()]
+        return {} if self.label_smoothing is not None else {"label_smoothing": default_smoothing(losses)}
 
     @property
     def selected_on_validation(self) -> bool:
@@ -599,14 +702,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
     recipe.value_window()
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
-    for name in ("soft_weight", "soft_temperature"):
-        if getattr(recipe, name) is not None and recipe.soft_labels is None:
-            raise UsageError(f"`{name}` needs `soft_labels`, which is not given", hint="`soft_labels=FILE.npy`")
-    if recipe.soft_labels is not None and recipe.rebin:
-        raise UsageError(
-            "`soft_labels` and `rebin` contradict each other: soft labels are of the classes of the table",
-            hint="give one of them",
-        )
+    check_combinations(recipe)
     if recipe.init is not None and recipe.init_run is not None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:
@@ -624,7 +720,7 @@ def known_keys() -> tuple[str, ...]:
 
 
 # Settings that had a fixed default and now depend on others, such as the optimizer.
-_FORMER = {"weight_decay": 0.05}
+_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1}
 
 
 def default_of(key: str) -> Any:

@@ -39,6 +39,8 @@ _CONTENT = {
     "init_sha": "init",
     "soft_sha": "soft_labels",
     "trained_sha": "trained",
+    "weights_sha": "weights",
+    "pseudo_sha": "pseudo",
 }
 
 

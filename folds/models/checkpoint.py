@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
+from folds.models.head_spec import LINEAR, cosine_scale
 from folds.models.multi_head import join_heads
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL
@@ -52,6 +53,7 @@ _IMAGES["max_pixels"] = optional(integer(1))
 _ARCHITECTURE = {
     **{"name": UNICODE, "timm_name": UNICODE, "height": _SIDE, "width": _SIDE},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
+    "head": optional(UNICODE),
 }
 _DATA = {
     **{
@@ -87,6 +89,7 @@ _FIELDS: dict[str, FieldType] = {
     "recipe": mapping_of(ANYTHING),
     "amp": one_of("off", "bf16", "fp16"),
     "training_hashes": optional(UNICODE),
+    "pseudo_hashes": optional(UNICODE),
     "validation_hashes": optional(UNICODE),
     "labels_sha": optional(UNICODE),
     "folds_sha": UNICODE,
@@ -107,6 +110,7 @@ _REFIT = {
 }
 _TUPLES = ("classes", "heads")
 _HASHES = ("training_hashes", "validation_hashes")
+_PSEUDO = "pseudo_hashes"  # not in checkpoints without pseudo-labels, which stay as they were
 _HASH_DIGITS = 16
 
 
@@ -122,6 +126,7 @@ class Checkpoint:
     recipe : the resolved training settings.
     training_hashes, validation_hashes : hashes of the sample ids of the training and the validation part of the fold
         (`hash_ids`).
+    pseudo_hashes : hashes of the ids of the images without labels whose pseudo-labels were learned.
     labels_sha : hash of the labels of the validation part (`hash_labels`); None if they were not recorded.
     heads : attributes with one head each; empty if the outputs are the classes.
     selected_on_validation : whether the score of the validation part is optimistic: something was chosen on it, or
@@ -150,6 +155,7 @@ class Checkpoint:
     heads: tuple[str, ...] = ()
     selected_on_validation: bool = False
     refit: Mapping[str, Any] | None = None
+    pseudo_hashes: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
@@ -278,12 +284,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     import torch
 
     record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-    record["architecture"] = asdict(checkpoint.architecture)
+    record["architecture"] = checkpoint.architecture.to_dict()
     record["weights"] = dict(checkpoint.weights.items())
     record["format"] = FORMAT
     if checkpoint.refit is None:
         del record["refit"]  # the files of folds stay as they were
-    record |= {name: "".join(record[name]) for name in _HASHES}
+    record |= {name: "".join(record[name]) for name in (*_HASHES, _PSEUDO)}
+    if not checkpoint.pseudo_hashes:
+        del record[_PSEUDO]
     record["data"] = anonymous_data(checkpoint.data)
     record["recipe"] = {name: value for name, value in checkpoint.recipe.items() if name != "init"}  # a path
     write_atomic(path, lambda file: torch.save(record, file))
@@ -378,10 +386,12 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     """
     architecture = {**values["architecture"]}
     architecture |= {name: tuple(architecture[name]) for name in ("mean", "std")}
+    architecture["head"] = architecture.get("head") or LINEAR
     tuples = {name: tuple(values[name]) for name in _TUPLES if name in values}
     checkpoint = Checkpoint(**{**values, **tuples, "architecture": Architecture(**architecture)})
     checkpoint.image_settings  # noqa: B018 - it checks its fields
     check_arguments(checkpoint.architecture.arguments)
+    cosine_scale(checkpoint.architecture.head)
     checkpoint._outputs()
     if not is_known(checkpoint.architecture.timm_name):
         raise UnknownModelError(
@@ -395,9 +405,9 @@ def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
     """Return one line per problem of the training and validation rows, in the form of this version or of 0.1.0."""
     ids, labels = record.get("validation_ids"), record.get("validation_labels")
     wrong = []
-    for name in _HASHES:
+    for name in (*_HASHES, _PSEUDO):
         text, older = record.get(name), name.replace("hashes", "ids")
-        if text is None and record.get(older) is None:
+        if text is None and record.get(older) is None and name != _PSEUDO:
             wrong.append(f"'{name}' is missing, expected text")
         elif text is not None and re.fullmatch(rf"(?:[0-9a-f]{{{_HASH_DIGITS}}})*", text) is None:
             wrong.append(f"'{name}' is {shown(text)}, expected hashes of {_HASH_DIGITS} digits each")
@@ -412,10 +422,10 @@ def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
 def _rows_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hashes of the training and validation rows, also of a checkpoint that has the ids themselves."""
     found: dict[str, Any] = {}
-    for name in _HASHES:
+    for name in (*_HASHES, _PSEUDO):
         text = record.get(name)
         found[name] = (
-            hash_ids(record[name.replace("hashes", "ids")])
+            hash_ids(record.get(name.replace("hashes", "ids"), ()))
             if text is None
             else tuple(text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS))
         )

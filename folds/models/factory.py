@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.archive import load_archive
+from folds.models.head_spec import COSINE, LINEAR, cosine_scale
 from folds.models.hub import without_waiting
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 from folds.utils.startup import collection_paused
@@ -74,7 +75,7 @@ class Architecture:
     """Everything needed to build the same model again, as stored in the checkpoint.
 
     `height` and `width` are in pixels; `mean` and `std` apply to inputs scaled to 0–1; `arguments` are passed to
-    ``timm.create_model``.
+    ``timm.create_model``. `head` is ``linear``, or ``cosine:30`` (`folds.models.head_spec`).
     """
 
     name: str
@@ -84,6 +85,11 @@ class Architecture:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    head: str = LINEAR
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values; without the usual head, which earlier versions do not know."""
+        return {key: value for key, value in asdict(self).items() if key != "head" or value != LINEAR}
 
     def describe(self) -> str:
         """Return one phrase for messages: ``swin_tiny_patch4_window7_224 with embed_dim=64, 64×64 px``."""
@@ -93,7 +99,8 @@ class Architecture:
             if not arguments
             else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in arguments.items())}"
         )
-        return f"{named}, {self.width}×{self.height} px"
+        head = "" if self.head == LINEAR else f", {self.head} head"
+        return f"{named}{head}, {self.width}×{self.height} px"
 
 
 def resolve(
@@ -102,6 +109,7 @@ def resolve(
     *,
     small: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    head: str = LINEAR,
 ) -> Architecture:
     """Return the architecture with this name.
 
@@ -111,6 +119,7 @@ def resolve(
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
+    head : ``linear``, ``cosine`` or ``cosine:S``.
 
     Raises
     ------
@@ -122,6 +131,7 @@ def resolve(
     timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
     check_arguments(merged)
+    scale = cosine_scale(head)
     if not is_known(timm_name):
         listed = timm.list_models()
         raise unknown_name(
@@ -140,7 +150,8 @@ def resolve(
         # Window and position tables are built for one size, so the size is an argument of the model as well.
         merged["img_size"] = (height, width)
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
-    return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged)
+    head = LINEAR if scale is None else f"{COSINE}:{scale:g}"
+    return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
 
 
 def is_known(timm_name: str) -> bool:
@@ -221,6 +232,7 @@ def create_model(
     from folds.models.build_limit import BuildLimit, TooLargeError
 
     arguments: dict[str, Any] = dict(architecture.arguments)
+    scale = cosine_scale(architecture.head)
     weights = None if init is None else read_weights(init)
     if pretrained and init is None:
         without_waiting()
@@ -229,10 +241,16 @@ def create_model(
             model = timm.create_model(
                 architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
             )
+        if scale is not None:
+            from folds.models.cosine_head import with_cosine_head
+
+            with_cosine_head(model, scale, architecture.timm_name)
         if init is not None and weights is not None:
             weights = without_prefix(init, weights, list(model.state_dict()), _heads(architecture.timm_name))
             loaded, head = _body_and_head(architecture.timm_name, weights, arguments)
-            if load_head and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
+            # A cosine head has no bias, so a head of one kind is not loaded into one of the other kind.
+            own = {name: value.shape for name, value in model.state_dict().items() if name not in loaded}
+            if load_head and {name: value.shape for name, value in head.items()} == own:
                 loaded |= head
             model.load_state_dict(loaded, strict=False)
         return model
@@ -359,6 +377,10 @@ def _body_and_head(
     from folds.models.build_limit import BuildLimit
 
     heads = _heads(timm_name)
+    cosine = {f"{head}.weight": weights[f"{head}.weight"] for head in heads if f"{head}.weight" in weights}
+    if any(name.replace(".weight", ".bias") in weights for name in cosine):
+        cosine = {}
+    weights = {name: value for name, value in weights.items() if name not in cosine}
     names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in names if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
@@ -367,7 +389,7 @@ def _body_and_head(
             timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
         )
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
-    own = {name: value for name, value in state.items() if name.startswith(prefixes)}
+    own = {name: value for name, value in state.items() if name.startswith(prefixes)} | cosine
     return {name: value for name, value in state.items() if name not in own}, own
 
 

@@ -65,19 +65,22 @@ class PixelSource:
         return source
 
     @classmethod
-    def of(cls, path: Path, device: str, memory_fraction: float = 1.0) -> PixelSource:
-        """Return the images of a cache file.
+    def of(cls, path: Path, device: str, memory_fraction: float = 1.0, more: Path | None = None) -> PixelSource:
+        """Return the images of a cache file and, after them, those of another one.
 
         The two sources that the process used last are kept, so that the next fold does not send them to the device
         again.
         """
-        key = (str(path), path.stat().st_mtime_ns, device, memory_fraction)
+        paths = [path] if more is None else [path, more]
+        key = (*((str(one), one.stat().st_mtime_ns) for one in paths), device, memory_fraction)
         if key in _recent:
             _recent[key] = _recent.pop(key)
         else:
             while len(_recent) > 1:  # training and test images; older sources are freed before new ones are loaded
                 del _recent[next(iter(_recent))]
-            _recent[key] = cls(np.load(path, mmap_mode="r", allow_pickle=False), device, memory_fraction)
+            arrays = [np.load(one, mmap_mode="r", allow_pickle=False) for one in paths]
+            values = arrays[0] if more is None else JoinedArrays(*arrays)
+            _recent[key] = cls(values, device, memory_fraction)  # type: ignore[arg-type]
         return _recent[key]
 
     def __len__(self) -> int:
@@ -174,7 +177,34 @@ def _copied(values: NDArray[np.uint8], device: torch.device, block_bytes: int) -
     return out
 
 
-_recent: dict[tuple[str, int, str, float], PixelSource] = {}
+class JoinedArrays:
+    """Two arrays of images of one size, one after the other, without a copy of either.
+
+    Parameters
+    ----------
+    first, second : uint8 (images, height, width, 3).
+    """
+
+    def __init__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+        self.parts = first, second
+        self.shape = (len(first) + len(second), *first.shape[1:])
+        self.nbytes = first.nbytes + second.nbytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Return the images of a range of rows or of an array of rows, as a new array."""
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        first, second = self.parts
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        of_first = rows < len(first)
+        out[of_first] = first[rows[of_first]]
+        out[~of_first] = second[rows[~of_first] - len(first)]
+        return out
+
+
+_recent: dict[tuple[object, ...], PixelSource] = {}
 
 
 def identity(batch: Tensor) -> Tensor:

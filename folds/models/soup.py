@@ -56,27 +56,49 @@ def with_statistics(checkpoint: Checkpoint, pixels: PixelSource, rows: np.ndarra
     ----------
     rows : (n,) rows of `pixels`; training images of the fold.
     """
+    model, channels_last = checkpoint.build_on(device)
+    architecture = checkpoint.architecture
+    refresh_statistics(
+        model, pixels, rows, architecture.mean, architecture.std, device=device, channels_last=channels_last
+    )
+    return _with_buffers(checkpoint, model)
+
+
+def refresh_statistics(
+    model: torch.nn.Module,
+    pixels: PixelSource,
+    rows: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    device: str,
+    amp: str = "off",
+    channels_last: bool = False,
+) -> None:
+    """Give a model the batch statistics of these images, without augmentation; everything else works as in prediction.
+
+    Parameters
+    ----------
+    rows : (n,) rows of `pixels`.
+    """
     import torch
 
-    model, channels_last = checkpoint.build_on(device)
     kinds = torch.nn.modules.batchnorm._BatchNorm
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    for layer in layers.values():
+    layers = [module for module in model.modules() if isinstance(module, kinds) and module.track_running_stats]
+    if not layers:
+        return
+    model.eval()
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all batches
         layer.train()
     if len(rows) > 1 and len(rows) % BATCH == 1:  # one image has no variance
         rows = rows[:-1]
-    predict_logits(
-        model,
-        pixels,
-        rows,
-        checkpoint.architecture.mean,
-        checkpoint.architecture.std,
-        device=device,
-        channels_last=channels_last,
-    )
-    return _with_buffers(checkpoint, model)
+    predict_logits(model, pixels, rows, mean, std, device=device, amp=amp, channels_last=channels_last)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
 
 
 def _with_buffers(checkpoint: Checkpoint, model: torch.nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from folds.errors import UsageError, unknown_name
 WEIGHTS = ("none", "inverse", "effective")
 GRAMMAR = "[WEIGHT*]NAME[:KEY=VALUE…], joined by +, as in focal:gamma=1+.5*f1"
 
-# Loss → its keys and their defaults. The default of `smoothing` is that of the recipe.
+# Loss → its keys and their defaults. `smoothing` without a value of its own is that of the recipe or, without one,
+# that of `default_smoothing`.
 _WEIGHTED: Mapping[str, float | str] = {"weights": "none", "beta": 0.999, "drw": 0.0}
 LOSSES: dict[str, Mapping[str, float | str]] = {
     "ce": {"smoothing": 0.0},
@@ -20,14 +21,22 @@ LOSSES: dict[str, Mapping[str, float | str]] = {
     "focal": {"gamma": 2.0, "smoothing": 0.0, **_WEIGHTED},
     "ldam": {"margin": 0.5, "s": 1.0, "smoothing": 0.0, **_WEIGHTED, "weights": "effective", "drw": 0.6},
     "bce": {"smoothing": 0.0, **_WEIGHTED},
+    "logit_adjusted": {"tau": 1.0, "smoothing": 0.0, **_WEIGHTED},
+    "balanced_softmax": {"smoothing": 0.0, **_WEIGHTED},
     "f1": {},
 }
+# Losses to which smoothing belongs. The others are made for hard targets: focal's weights are of the true class, the
+# margin of ldam is that of the true class, bce has no distribution over classes, and a target spread over all classes
+# would pull adjusted logits to the rarest ones.
+_SMOOTHED = ("ce", "wce")
+SMOOTHING = 0.1
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "beta": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "drw": (lambda v: 0 <= v <= 1, "from 0 (from the start) to 1 (never)"),
     "gamma": (lambda v: 0 <= v <= 100, "from 0 to 100"),
+    "tau": (lambda v: 0 <= v <= 10, "from 0 (cross-entropy) to 10"),
     "margin": (lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     "s": (lambda v: 0 < v <= 1000, "above 0, up to 1000"),
 }
@@ -45,6 +54,7 @@ class Term:
         ``effective`` (1/effective number of images, with `beta`). The weights apply from the share `drw` of the epochs.
     gamma : exponent of `focal`; a larger value reduces the weight of well-classified images more.
     margin, s : margin of the rarest class, and scale of the logits, in `ldam`.
+    tau : strength of the adjustment in `logit_adjusted`.
     """
 
     name: str
@@ -56,11 +66,12 @@ class Term:
     gamma: float = 0.0
     margin: float = 0.0
     s: float = 1.0
+    tau: float = 1.0
 
     @property
     def needs_counts(self) -> bool:
         """Return whether the loss needs the number of images of each class."""
-        return self.weights != "none" or self.name == "ldam"
+        return self.weights != "none" or self.name in ("ldam", "logit_adjusted", "balanced_softmax")
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,25 @@ class LossSpec:
         return any(term.needs_counts for term in self.terms)
 
 
-def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
+def default_smoothing(losses: Iterable[str]) -> float | None:
+    """Return the label smoothing that the terms of these expressions have by default: 0.1, 0, or None if they differ.
+
+    Raises
+    ------
+    UsageError : an invalid expression.
+    """
+    names = {term.name for loss in losses for term in parse_loss(loss).terms} - {"f1"}
+    smoothed = names & set(_SMOOTHED)
+    return (SMOOTHING if smoothed == names else None) if smoothed else 0.0
+
+
+def parse_loss(expression: str, label_smoothing: float | None = 0.0) -> LossSpec:
     """Parse ``[WEIGHT*]NAME[:KEY=VALUE…]``, joined by ``+``: ``.5*ce:smoothing=.1+f1``, ``ldam:margin=1:drw=.8``.
 
     Parameters
     ----------
-    label_smoothing : smoothing of the terms without a smoothing of their own; `f1` has none.
+    label_smoothing : smoothing of the terms without a smoothing of their own; `f1` has none. None: 0.1 for `ce` and
+        `wce`, none for the others.
 
     Raises
     ------
@@ -93,7 +117,7 @@ def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
     )
 
 
-def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
+def _parse_term(text: str, expression: str, label_smoothing: float | None) -> Term:
     weight, star, rest = text.rpartition("*")
     name, *settings = (part.strip() for part in rest.split(":"))
     if not name:
@@ -110,7 +134,8 @@ def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
     )
     values: dict[str, Any] = dict(LOSSES[name])
     if "smoothing" in values:
-        values["smoothing"] = label_smoothing
+        own = SMOOTHING if name in _SMOOTHED else 0.0
+        values["smoothing"] = own if label_smoothing is None else label_smoothing
     given: set[str] = set()
     for setting in settings:
         key, _, value = (part.strip() for part in setting.partition("="))

@@ -5,15 +5,20 @@ over all classes (label smoothing). Every loss but `f1` is defined by the loss o
 target is the expectation Σ_c t_c·ℓ_c. So every loss accepts mixed images, and smoothing is implemented once.
 
 Losses are computed in float32 on the device of the logits, whatever their dtype, without synchronizing with the device.
-The loss of a batch is the mean over its images, so the losses of parts of a batch add up. The exception is `f1`, which
-is defined on a whole batch.
+The loss of a batch is the mean over its images; with class weights it is divided by their mean in the batch, as torch
+does. So the losses of parts of a batch add up, if each part is given the targets of the whole batch. The exception is
+`f1`, which is defined on a whole batch.
+
+The target of an image with a weight of its own (a sample weight) is its distribution times this weight: all losses are
+linear in the target. Sample weights have mean 1 over the training images, and are not divided by their mean in a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,22 +27,47 @@ from torch.nn.functional import cross_entropy, log_softmax, softplus
 from folds.errors import UsageError
 from folds.optim.loss_spec import Term, parse_loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """A loss: logits (n, classes), targets, targets of the whole batch if these are a part of it → float32 scalar."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, whole: Tensor | None = None, /) -> Tensor: ...
+
+
 # float32 logits (n, classes) → (n, classes) the loss of each class as the true class
 PerClass = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class LossForm:
+    """How the losses of a run are computed, whatever their expression.
+
+    Attributes
+    ----------
+    normalized : whether a loss with class weights is divided by the mean weight of the batch. Runs that an earlier
+        version started divide by the number of images: a batch with an image of a rare class counts more there.
+    weighted : whether the targets are distributions times sample weights.
+    scale : scale of the cosines of a cosine head, in which the margins of `ldam` are; 1 for a linear head.
+    """
+
+    normalized: bool = True
+    weighted: bool = False
+    scale: float = 1.0
+
+
 def build_loss(
     expression: str,
-    label_smoothing: float,
+    label_smoothing: float | None,
     counts: Tensor | None = None,
     epoch_fraction: float = 0.0,
     smooth: bool = True,
+    form: LossForm | None = None,
 ) -> Loss:
-    """Return the loss of an expression as a function of logits and targets.
+    """Return the loss of an expression as a function of logits, targets and the targets of the whole batch.
 
     The function maps logits (n, classes) and targets ((n,) class indices or (n, classes) distributions) to a float32
-    scalar. It is built again for each epoch, so a loss has no state, and a resumed training restores none.
+    scalar. If they are a part of a batch, the third argument has the targets of the whole batch, else it is None. The
+    function is built again for each epoch, so a loss has no state, and a resumed training restores none.
 
     Parameters
     ----------
@@ -46,6 +76,7 @@ def build_loss(
         with weights need it.
     epoch_fraction : share of the epochs that are finished; weights with ``drw`` apply from that share on.
     smooth : False for no label smoothing in any term, also where the expression has one: targets are soft already.
+    form : None for the usual form.
 
     Raises
     ------
@@ -53,13 +84,13 @@ def build_loss(
     """
     terms = parse_loss(expression, label_smoothing).terms
     terms = terms if smooth else tuple(replace(term, smoothing=0.0) for term in terms)
-    parts = [(term.factor, _build(term, counts, epoch_fraction)) for term in terms]
+    parts = [(term.factor, _build(term, counts, epoch_fraction, form or LossForm())) for term in terms]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_weighted_sum, parts=parts)
 
 
-def _build(term: Term, counts: Tensor | None, epoch_fraction: float) -> Loss:
+def _build(term: Term, counts: Tensor | None, epoch_fraction: float, form: LossForm) -> Loss:
     if term.name == "f1":
-        return soft_f1
+        return _weighted_f1 if form.weighted else _f1
     weights = None
     if counts is None:
         if term.needs_counts:
@@ -69,18 +100,25 @@ def _build(term: Term, counts: Tensor | None, epoch_fraction: float) -> Loss:
             )
     elif term.weights != "none" and epoch_fraction >= term.drw:
         weights = class_weights(counts, term.beta if term.weights == "effective" else None)
-    if weights is None and term.name in ("ce", "wce"):
+    if weights is None and term.name in ("ce", "wce") and not form.weighted:
         return partial(_cross_entropy, smoothing=term.smoothing)
+    per_class = PER_CLASS[term.name](replace(term, margin=term.margin * form.scale), counts)
     return partial(
-        soft_target_loss, per_class=PER_CLASS[term.name](term, counts), weights=weights, smoothing=term.smoothing
+        soft_target_loss,
+        per_class=per_class,
+        weights=weights,
+        smoothing=term.smoothing,
+        normalized=form.normalized,
     )
 
 
-def _weighted_sum(logits: Tensor, targets: Tensor, parts: Sequence[tuple[float, Loss]]) -> Tensor:
-    return torch.stack([factor * loss(logits, targets) for factor, loss in parts]).sum()
+def _weighted_sum(
+    logits: Tensor, targets: Tensor, whole: Tensor | None = None, *, parts: Sequence[tuple[float, Loss]]
+) -> Tensor:
+    return torch.stack([factor * loss(logits, targets, whole) for factor, loss in parts]).sum()
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(logits: Tensor, targets: Tensor, whole: Tensor | None = None, *, smoothing: float) -> Tensor:
     # The same as `soft_target_loss` with `negative_log_probability`, in one kernel.
     return cross_entropy(
         logits.float(), targets.float() if targets.is_floating_point() else targets, label_smoothing=smoothing
@@ -88,25 +126,46 @@ def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 
 
 def soft_target_loss(
-    logits: Tensor, targets: Tensor, *, per_class: PerClass, weights: Tensor | None, smoothing: float
+    logits: Tensor,
+    targets: Tensor,
+    whole: Tensor | None = None,
+    *,
+    per_class: PerClass,
+    weights: Tensor | None,
+    smoothing: float,
+    normalized: bool = True,
 ) -> Tensor:
     """Return the mean of Σ_c t_c·w_c·ℓ_c over the batch, with the share `smoothing` of t·w spread over all classes.
 
-    Label smoothing follows Szegedy et al., 2016 (section 7). The share that is spread has the weight of the image's own
-    class: with weights applied after smoothing, the rarest classes would get most of that share.
+    With `normalized` it is divided by the mean weight of the batch. Label smoothing follows Szegedy et al., 2016
+    (section 7). The share that is spread has the weight of the image's own class: with weights applied after smoothing,
+    the rarest classes would get most of that share.
 
     Parameters
     ----------
-    targets : (n,) class indices, or (n, classes) distributions.
+    targets : (n,) class indices, or (n, classes) distributions, which may be multiplied by sample weights.
+    whole : targets of the whole batch, if `targets` are those of a part; its weights count then.
     weights : (classes,) weight of an image of each class; None for equal weights.
     """
     logits = logits.float()
     shares = _distribution(targets, logits)
     if weights is not None:
-        shares = shares * weights.to(logits.device)
+        weights = weights.to(logits.device)
+        shares = shares * weights
     if smoothing:
         shares = torch.lerp(shares, shares.mean(1, keepdim=True), smoothing)
-    return (shares * per_class(logits)).sum(1).mean()
+    loss = (shares * per_class(logits)).sum(1).mean()
+    if weights is None or not normalized:
+        return loss
+    return loss / _mean_weight(targets if whole is None else whole, weights).clamp_min(1e-12)
+
+
+def _mean_weight(targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over the images of their class weights, whatever their sample weights."""
+    if not targets.is_floating_point():
+        return weights[targets].mean()
+    # A distribution times a sample weight has this weight as its sum.
+    return ((targets.float() @ weights) / targets.float().sum(1).clamp_min(1e-12)).mean()
 
 
 def negative_log_probability(logits: Tensor) -> Tensor:
@@ -145,11 +204,35 @@ def ldam(logits: Tensor, margins: Tensor, s: float) -> Tensor:
     largest logit. The logits of a linear head are not bounded, and the predicted probabilities are computed from them.
     So s is 1 here: any other s defines the loss on other probabilities than the predicted ones, which become too flat.
     A linear head can also satisfy any margin with larger weights. So margins have little effect there, large margins
-    reduce the score, and the deferred weights have the largest effect. The loss of the paper is ``margin=15`` for a
-    cosine head with logits of 30·cosine, and ``margin=.5:s=30`` for one with plain cosines.
+    reduce the score, and the deferred weights have the largest effect. The loss of the paper is that of a cosine head:
+    its logits are 30·cosine, and margins are in units of cosines (`LossForm.scale`).
     """
     log_p = log_softmax(s * logits, 1)
     return softplus(log1m_prob(log_p) - log_p + s * margins.to(logits.device))
+
+
+def adjusted_cross_entropy(logits: Tensor, adjustment: Tensor) -> Tensor:
+    """Return (n, classes) the cross-entropy of each class after `adjustment` (classes,) is added to the logits.
+
+    With τ·log π it is the logit-adjusted loss, −log e^{z_c + τ·log π_c} / Σ_j e^{z_j + τ·log π_j} (Menon et al., 2021,
+    equation 10); with τ = 1 the balanced softmax, −log n_c·e^{z_c} / Σ_j n_j·e^{z_j} (Ren et al., 2020, equation 4).
+    The predicted probabilities are the softmax of z itself, which then ranks classes as if all were equally frequent.
+    """
+    return -log_softmax(logits + adjustment.to(logits.device), 1)
+
+
+def log_priors(counts: Tensor) -> Tensor:
+    """Return (classes,) float32 log π, the logarithms of the shares of the images.
+
+    A class without images counts as one with a single image: its logarithm would be infinite.
+    """
+    n = counts.detach().cpu().double().clamp_min(1)
+    return (n / n.sum()).log().float().to(counts.device)
+
+
+def _adjusted_of(term: Term, counts: Tensor | None) -> PerClass:
+    assert counts is not None  # noqa: S101 - `_build` has checked `Term.needs_counts`
+    return partial(adjusted_cross_entropy, adjustment=term.tau * log_priors(counts))
 
 
 def _ldam_of(term: Term, counts: Tensor | None) -> PerClass:
@@ -165,6 +248,8 @@ PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {
     "focal": lambda term, counts: partial(focal, gamma=term.gamma),
     "ldam": _ldam_of,
     "bce": lambda term, counts: one_vs_rest,
+    "logit_adjusted": _adjusted_of,
+    "balanced_softmax": _adjusted_of,
 }
 
 
@@ -189,6 +274,20 @@ def soft_f1(logits: Tensor, targets: Tensor) -> Tensor:
     f1 = 2 * (shares * p).sum(0) / (images + p.sum(0)).clamp_min(1e-7)
     present = images.clamp(max=1)
     return 1 - (present * f1).sum() / present.sum()
+
+
+def _f1(logits: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
+    return soft_f1(logits, targets)
+
+
+def _weighted_f1(logits: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
+    """Return 1 − macro F1 of the batch, in which an image counts as its sample weight, the sum of its target."""
+    weight = targets.sum(1, keepdim=True)
+    p, shares = weight * logits.float().softmax(1), targets.to(torch.float32)
+    images = shares.sum(0)
+    f1 = 2 * (shares * p / weight.clamp_min(1e-12)).sum(0) / (images + p.sum(0)).clamp_min(1e-7)
+    present = images.clamp(max=1)
+    return 1 - (present * f1).sum() / present.sum().clamp_min(1e-12)
 
 
 def class_weights(counts: Tensor, beta: float | None) -> Tensor:

@@ -34,7 +34,12 @@ def optimizers() -> list[str]:
 
 
 def build_optimizer(
-    model: torch.nn.Module, name: str, weight_decay: float | None, layer_decay: float, options: Mapping[str, Any]
+    model: torch.nn.Module,
+    name: str,
+    weight_decay: float | None,
+    layer_decay: float,
+    options: Mapping[str, Any],
+    head_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
     """Return an optimizer with a learning rate of 1, which the schedule multiplies.
 
@@ -46,6 +51,7 @@ def build_optimizer(
     layer_decay : factor of the learning rate from each block to the block before it (Clark et al., 2020, ELECTRA); 1
         for equal rates.
     options : options of the optimizer, e.g. ``{"momentum": 0.9}``, ``{"betas": [0.9, 0.99]}``.
+    head_lr : factor of the learning rate of the head.
 
     Raises
     ------
@@ -72,6 +78,8 @@ def build_optimizer(
         given["layer_decay"] = layer_decay
     try:
         optimizer = create_optimizer_v2(model, opt=name, lr=1.0, weight_decay=weight_decay, **given)
+        if head_lr != 1:
+            _scale_head(optimizer, model, head_lr)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
@@ -86,6 +94,24 @@ def build_optimizer(
     return optimizer
 
 
+def _scale_head(optimizer: torch.optim.Optimizer, model: torch.nn.Module, factor: float) -> None:
+    """Give the parameters of the head groups of their own, whose ``lr_scale`` is multiplied by `factor`."""
+    in_head = {id(parameter) for head in heads_of(model) for parameter in head.parameters()}
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in in_head]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in in_head]
+        if own:
+            scale = group.get("lr_scale", 1.0) * factor
+            optimizer.add_param_group({**group, "params": own, "lr_scale": scale})
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+
+
+def heads_of(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
+    """Return the classifiers of a timm model; usually one."""
+    heads = model.get_classifier()  # type: ignore[operator]
+    return tuple(heads) if isinstance(heads, tuple | list) else (heads,)
+
+
 class Freezer:
     """The parameters and batch statistics of a model without its head, which can be frozen for the first epochs.
 
@@ -95,8 +121,7 @@ class Freezer:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        heads = model.get_classifier()  # type: ignore[operator]
-        heads = heads if isinstance(heads, tuple | list) else (heads,)
+        heads = heads_of(model)
         self.of_head = {id(module) for head in heads for module in head.modules()}
         in_head = {id(parameter) for head in heads for parameter in head.parameters()}
         self.model = model

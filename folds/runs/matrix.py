@@ -67,7 +67,9 @@ def make_runs(
     models, built = _Models(), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
-        architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
+        drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
+        arguments = recipe.model_args | drop_path
+        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=recipe.head)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
@@ -92,8 +94,8 @@ def make_runs(
                     None if first == name else first,
                     settings.max_pixels,
                 )
-                if recipe.weight_decay is None and not anew:
-                    run = run.as_started()
+                if not anew:
+                    run = run.as_started(recipe)
                 check(run)
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))
@@ -138,12 +140,21 @@ class _Models:
         pretrained = bool(recipe.pretrained) and recipe.init is None
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
-            self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
+            try:
+                self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
+            except UsageError as error:
+                if recipe.drop_path is None or "drop_path_rate" not in error.message:
+                    raise
+                raise _no_drop_path(architecture.timm_name, "takes no drop_path_rate") from None
+            if recipe.drop_path and not _drops_paths(self._model):
+                raise _no_drop_path(architecture.timm_name, "has no block that can be skipped")
             check_forward(self._model, architecture)
             self._key = key
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
-        build_optimizer(self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
+        build_optimizer(
+            self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
+        )
         if recipe.grad_checkpointing:
             _check_grad_checkpointing(self._model, architecture.timm_name)
         return sum(parameter.numel() for parameter in self._model.parameters())
@@ -161,6 +172,15 @@ def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tup
         for run in runs:
             check_comparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
     return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
+
+
+def _drops_paths(model: Any) -> bool:
+    """Return whether a part of a model skips blocks at random (timm's DropPath, under any of its names)."""
+    return any(getattr(module, "drop_prob", 0) or getattr(module, "drop_path_rate", 0) for module in model.modules())
+
+
+def _no_drop_path(timm_name: str, reason: str) -> UsageError:
+    return UsageError(f"`drop_path` has no effect: {timm_name} {reason}", hint="leave out `drop_path`")
 
 
 def _check_grad_checkpointing(model: Any, timm_name: str) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
+from folds.config.recipe import default_of
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
@@ -24,6 +26,7 @@ from folds.splits.assignment import save_folds
 from folds.training.formats import Format
 from folds.training.job import COURSE, Job
 from folds.training.resolve import trained_labels
+from folds.training.sample_weights import sample_weights_of
 from folds.training.soft_labels import SoftLabels, soft_labels_of
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
@@ -41,9 +44,15 @@ _LATER_FIELDS = (
     "skip_unusable",
     "max_pixels",
 )
-# Settings that checkpoints of runs without soft labels do not record, so that they stay as they were.
-_SOFT = ("soft_labels", "soft_weight", "soft_temperature")
+# Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
+_LATER_SETTINGS = (
+    *("soft_labels", "soft_weight", "soft_temperature", "soft_columns", "weight_column"),
+    *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
+    *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
+)
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
+WEIGHTS = "weights.npy"  # the weights of the images in the loss, likewise
+PSEUDO = "pseudo.npy"  # the pseudo-labels of the test images for each fold, beside pseudo.csv with their ids
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
 
@@ -64,6 +73,7 @@ class OpenedRun:
     format : how the training is computed.
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
     soft_labels : soft label of each sample; None without them.
+    weights : (n,) weight of each sample in the loss; None without them.
     """
 
     run: Run
@@ -72,6 +82,7 @@ class OpenedRun:
     format: Format
     training_labels: list[str] | None
     soft_labels: SoftLabels | None = None
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,10 +172,11 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool, progress: Prog
     decided = decide_format(plan, run, anew=anew, progress=progress)
     training_labels = trained_labels(run.recipe, plan.table)
     soft = soft_labels_of(run.recipe, plan.table, run.target)
-    record = _record(plan, run, images, decided, training_labels, soft)
+    weights = sample_weights_of(run.recipe, plan.table)
+    record = _record(plan, run, images, decided, training_labels, soft, weights)
     if not anew:
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, decided, training_labels, soft)
+    return OpenedRun(run, images, record, decided, training_labels, soft, weights)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -183,6 +195,14 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     if one.soft_labels is not None:
         values = one.soft_labels.values
         write_atomic(run.folder / SOFT, lambda file: np.save(file, values, allow_pickle=False))
+    if one.weights is not None:
+        column = one.weights[:, None].astype(np.float32)
+        write_atomic(run.folder / WEIGHTS, lambda file: np.save(file, column, allow_pickle=False))
+    if run.name in plan.pseudo and plan.data.test is not None:
+        test, targets = plan.data.test, plan.pseudo[run.name].values
+        persons = [""] * len(test) if test.persons is None else test.persons.tolist()
+        write_atomic((run.folder / PSEUDO).with_suffix(".csv"), csv_text({"id": test.ids.tolist(), "person": persons}))
+        write_atomic(run.folder / PSEUDO, lambda file: np.save(file, targets, allow_pickle=False))
     write_atomic(run.folder / "config.toml", one.record)
 
 
@@ -221,11 +241,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         checkpoint="",
         pixels=str(train.path),
         test_pixels=str(test.path) if test else None,
-        architecture=asdict(run.architecture),
+        architecture=run.architecture.to_dict(),
         recipe={
             key: str(value) if isinstance(value, Path) else value
-            for key, value in _without_open(asdict(run.recipe), _SOFT).items()
-            if key != "soft_labels"  # a path; `soft_labels` and `teacher` of the job are what was read from it
+            for key, value in _without_defaults(asdict(run.recipe), _LATER_SETTINGS).items()
+            if key not in ("soft_labels", "pseudo")  # places; `teacher` of the job has what was read from them
         },
         images=_without_open(asdict(run.image_settings), ("max_pixels",)),
         data={
@@ -247,9 +267,24 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         versions=versions,
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
         soft_labels=None if one.soft_labels is None else str(run.folder / SOFT),
-        teacher={} if one.soft_labels is None else one.soft_labels.record(),
-        selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
+        teacher=_teachers(plan, one),
+        selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation
+        or (run.name in plan.pseudo and plan.pseudo[run.name].optimistic),
+        annotated=one.soft_labels is not None and one.soft_labels.annotated,
+        weights=None if one.weights is None else str(run.folder / WEIGHTS),
+        pseudo=str(run.folder / PSEUDO) if run.name in plan.pseudo else None,
     )
+
+
+def _teachers(plan: Plan, one: OpenedRun) -> dict[str, str]:
+    """Return what the soft labels and the pseudo-labels of a run are."""
+    soft = {} if one.soft_labels is None else one.soft_labels.record()
+    return soft | (plan.pseudo[one.run.name].record() if one.run.name in plan.pseudo else {})
+
+
+def _without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings without those of `names` that have their default."""
+    return {key: value for key, value in values.items() if key not in names or value != default_of(key)}
 
 
 def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -264,6 +299,7 @@ def _record(
     decided: Format,
     training_labels: Sequence[str] | None,
     soft: SoftLabels | None,
+    weights: NDArray[np.float64] | None,
 ) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
@@ -282,7 +318,7 @@ def _record(
         # Its folds do not follow from its seed: use those saved with the record.
         settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
     resolved = {
-        "architecture": _plain(asdict(run.architecture)),
+        "architecture": _plain(run.architecture.to_dict()),
         "table_sha": plan.table.sha,
         "test_sha": plan.data.test.sha if plan.data.test is not None else "",
         "folds_sha": run.assignment.sha,
@@ -292,6 +328,8 @@ def _record(
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
         **({} if soft is None else soft.record()),
+        "weights_sha": None if weights is None else sha256_bytes(weights.tobytes()),
+        **(plan.pseudo[run.name].record() if run.name in plan.pseudo else {}),
         **resolved_format(decided),
         "device": plan.placement.kind,
         "threads": plan.placement.threads,

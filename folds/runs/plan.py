@@ -18,6 +18,7 @@ from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
 from folds.models.gpus import busy_gpus
 from folds.models.precision import amp_warning, resolve_amp
+from folds.optim.ema import ema_note
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
@@ -26,7 +27,9 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
+from folds.training.pseudo_labels import PseudoLabels, pseudo_labels_of, pseudo_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
+from folds.training.sample_weights import check_weights_of_folds, sample_weights_of, zero_weight_note
 from folds.training.soft_labels import soft_label_warnings, soft_labels_of
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class Plan:
     refit : whether to train one model on all people as well, after the folds.
     built_in : whether the data are synthetic.
     initial_weights : run name → its initial weights.
+    pseudo : run name → the pseudo-labels of the test images, of runs that learn them.
     root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
     warnings : warnings about the data, the folds or the recipe, which were also logged.
     """
@@ -58,6 +62,7 @@ class Plan:
     root: Path = Path()
     warnings: tuple[str, ...] = ()
     refit: bool = False
+    pseudo: Mapping[str, PseudoLabels] = field(default_factory=dict)
 
     @property
     def table(self) -> SampleTable:
@@ -161,6 +166,8 @@ def build_plan(
     runs = make_runs(settings, resolved, assignments, small, root, check, anew=force)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
+    pseudo, doubts = _learned_from(runs, data, root)
+    warnings += _warned(doubts)
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
     retrains = force and not refit and runs[0].has_all(selected)
@@ -185,7 +192,40 @@ def build_plan(
         root,
         tuple(warnings),
         refit,
+        pseudo,
     )
+
+
+def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[str, PseudoLabels], list[str]]:
+    """Return the pseudo-labels of the runs that learn some, and warnings about what the runs learn from."""
+    found: dict[str, PseudoLabels] = {}
+    lines: list[str] = []
+    for run in runs:
+        weights = sample_weights_of(run.recipe, data.train)
+        if weights is not None and run.recipe.weight_column is not None:
+            check_weights_of_folds(weights, run.assignment, range(run.assignment.k))
+            lines.append(zero_weight_note(run.recipe.weight_column, weights))
+        sizes = [len(run.assignment.training_index(fold)) for fold in range(run.assignment.k)]
+        steps = run.recipe.epochs * max(1, round(min(sizes) / (run.recipe.batch_size or 1)))
+        lines.append(ema_note(steps, run.recipe.ema, run.recipe.ema_warmup))
+        if run.recipe.pseudo is not None:
+            _check_teachers(run, runs)
+        labels = pseudo_labels_of(run.recipe, run.assignment, data.train, data.test, root)
+        if labels is not None and data.test is not None:
+            found[run.name] = labels
+            logger.info(f"{run.name}: {labels.note()}")
+            lines += pseudo_warnings(labels, data.test)
+    return found, [line for line in dict.fromkeys(lines) if line]
+
+
+def _check_teachers(run: Run, runs: Sequence[Run]) -> None:
+    """Raise UsageError if this command trains a teacher of its own pseudo-labels."""
+    own = {name.strip() for name in (run.recipe.pseudo or "").split(",")} & {other.name for other in runs}
+    if own:
+        raise UsageError(
+            f"`pseudo={run.recipe.pseudo}`: this command trains {sorted(own)[0]} itself",
+            hint="use another name for the new run (`name=NEW`), and train the teacher first, in another command",
+        )
 
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
@@ -207,6 +247,7 @@ def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple
     target = check_for_classes(recipe, table.classes, table.class_attributes)
     trained_labels(recipe, table)
     soft_labels_of(recipe, table, target)
+    sample_weights_of(recipe, table)
     return recipe, target
 
 

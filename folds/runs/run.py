@@ -33,6 +33,7 @@ _NOT_COMPARED = {
     "person_regex",
     "init",
     "soft_labels",
+    "pseudo",
     "resolved",
     "name",
 }
@@ -46,8 +47,10 @@ _NOT_COMPARED_RESOLVED = {"threads", "jobs", "course"}
 # The rates by which the number format was chosen.
 _NOT_COMPARED_RESOLVED |= {"format"}
 # Soft labels are compared by their hash; a blend can be renamed.
-_NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
+_NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity", "pseudo_teacher"}
 _RESOLVED = "resolved "
+# Settings whose default depends on others since this version of the course (`COURSE`).
+_NEW_DEFAULTS = {"weight_decay": 2, "label_smoothing": 3}
 _DEVICE = f"{_RESOLVED}device"
 _DONE: dict[str, type | tuple[type, ...]] = {
     "macro_f1": (int, float),
@@ -187,15 +190,24 @@ class Run:
         path = self.folder / "config.toml"
         return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
 
-    def as_started(self) -> Run:
-        """Return the run with the settings whose defaults were others when it was started."""
+    def as_started(self, given: Recipe) -> Run:
+        """Return the run with the settings whose defaults were others when it was started.
+
+        Parameters
+        ----------
+        given : the recipe before its open settings were decided; what it has is kept.
+        """
         path = self.folder / "config.toml"
         if not path.exists() or self.recorded_course > 1:  # since version 2 the record has the optimizer's own decay
             return self
-        decay = read_record(path).get("weight_decay")
-        if isinstance(decay, bool) or not isinstance(decay, int | float):
-            return self
-        return replace(self, recipe=replace(self.recipe, weight_decay=float(decay)))
+        course, record = self.recorded_course, read_record(path)
+        recorded: dict[str, Any] = {
+            name: float(value)
+            for name, since in _NEW_DEFAULTS.items()
+            if course < since and getattr(given, name) is None
+            if isinstance(value := record.get(name), int | float) and not isinstance(value, bool)
+        }
+        return replace(self, recipe=replace(self.recipe, **recorded)) if recorded else self
 
     def check_same_settings(self, record: str) -> None:
         """Raise EnsembleError if the run was started with different settings, data or folds.

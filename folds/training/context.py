@@ -20,7 +20,9 @@ from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
+from folds.models.head_spec import cosine_scale
 from folds.models.inference import Change, PixelSource
+from folds.optim.losses import LossForm
 from folds.optim.schedules import Schedule
 from folds.training.batches import count_batches, full_batches
 from folds.training.criterion import SoftTargets
@@ -39,13 +41,17 @@ class FoldContext:
     Attributes
     ----------
     labels : (images,) indices of the predicted classes.
-    training_labels : (images, heads) class index of each head.
-    training, validation : rows of the two parts; a refit trains on all rows and has no validation part.
+    training_labels : (rows, heads) class index of each head; rows are the images of the table, then test images if
+        they are learned (`folds.training.examples`).
+    training, validation : images of the table in the two parts; a refit trains on all and has no validation part.
     epochs : sampler of the rows of each epoch.
     augmentations : the augmentations in use.
-    augmentation_index : (images,) index of the augmentation of each image.
+    augmentation_index : (rows,) index of the augmentation of each row.
     amp : ``bf16``, ``fp16`` or ``off``.
-    soft_labels : (images, outputs) probabilities to learn as well; None without them.
+    soft_labels : (rows, outputs) probabilities to learn as well; None without them.
+    weights : (rows,) float32 weight of each row in the loss; None for equal weights.
+    targets : (rows, outputs) float32 target of each row; None if all are one class.
+    pseudo_ids : ids of the test images that are learned.
     """
 
     job: Job
@@ -64,6 +70,16 @@ class FoldContext:
     amp: str
     channels_last: bool
     soft_labels: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
+    targets: NDArray[np.float32] | None = None
+    pseudo_ids: tuple[str, ...] = ()
+
+    @property
+    def loss_form(self) -> LossForm:
+        """Return how the losses are computed."""
+        # A run that an earlier version started ends as it would have.
+        normalized = self.job.course >= 3
+        return LossForm(normalized, self.weights is not None, cosine_scale(self.architecture.head) or 1.0)
 
     @property
     def device(self) -> str:
@@ -83,7 +99,7 @@ class FoldContext:
         people (docs/distill.md).
         """
         selected = self.recipe.selected_on_validation or self.job.selected_on_validation
-        return selected or self.job.soft_labels is not None
+        return selected or (self.job.soft_labels is not None and not self.job.annotated)
 
     @property
     def steps(self) -> int:

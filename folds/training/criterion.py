@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from folds.data.targets import Target
 from folds.errors import unknown_name
-from folds.optim.losses import Loss, build_loss
+from folds.optim.losses import Loss, LossForm, build_loss
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,16 @@ def build_criterion(
     target: Target,
     loss: str,
     head_loss: Mapping[str, str],
-    label_smoothing: float,
+    label_smoothing: float | None,
     counts: Counts,
     epoch_fraction: float,
     soft: SoftTargets | None = None,
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss of a batch: (outputs (n, outputs), labels) → scalar.
+    form: LossForm | None = None,
+) -> Loss:
+    """Return the loss of a batch or a part of it: (outputs (n, outputs), labels, labels of the whole batch) → scalar.
 
-    The labels are (n, heads) class indices or, for mixed images, (n, outputs) float shares. With soft labels they are
+    The labels are (n, heads) class indices or, for mixed images, (n, outputs) float shares, which may be multiplied by
+    sample weights. With soft labels they are
     (n, 2·outputs): the shares of the labels of the table, then the soft labels at the temperature T. Both parts have
     the same loss (so class weights hold for both), (1 − w)·ℓ(z, hard) + w·T²·ℓ(z / T, soft), where only the first is
     smoothed. For cross-entropy the second has the gradient of the KL divergence of Hinton et al., 2015.
@@ -59,11 +61,12 @@ def build_criterion(
     counts : images of each class, from the training part of the fold only.
     epoch_fraction : share of the epochs that are finished, for losses that change during the training.
     soft : how soft labels enter the loss; None without them.
+    form : how all losses are computed; None for the usual form.
     """
 
     def losses(smooth: bool) -> list[Loss]:
         return [
-            build_loss(head_loss.get(head.name, loss), label_smoothing, own, epoch_fraction, smooth)
+            build_loss(head_loss.get(head.name, loss), label_smoothing, own, epoch_fraction, smooth, form)
             for head, own in zip(target.heads, counts, strict=True)
         ]
 
@@ -72,10 +75,13 @@ def build_criterion(
         return hard
     learned, (weight, t) = _sum_over_heads(target, losses(smooth=False)), (soft.weight, soft.temperature)
 
-    def criterion(outputs: Tensor, labels: Tensor) -> Tensor:
+    def criterion(outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
         of_table, of_teacher = labels.split(outputs.shape[1], dim=1)
-        distilled = t**2 * learned(outputs.float() / t, of_teacher)
-        return distilled if weight == 1 else (1 - weight) * hard(outputs, of_table) + weight * distilled
+        all_of_table, all_of_teacher = (None, None) if whole is None else whole.split(outputs.shape[1], dim=1)
+        distilled = t**2 * learned(outputs.float() / t, of_teacher, all_of_teacher)
+        if weight == 1:
+            return distilled
+        return (1 - weight) * hard(outputs, of_table, all_of_table) + weight * distilled
 
     return criterion
 
@@ -86,14 +92,18 @@ def at_temperature(target: Target, values: Tensor, temperature: float) -> Tensor
     return torch.cat([block / block.sum(1, keepdim=True) for block in blocks], dim=1)
 
 
-def _sum_over_heads(target: Target, losses: Sequence[Loss]) -> Callable[[Tensor, Tensor], Tensor]:
+def _sum_over_heads(target: Target, losses: Sequence[Loss]) -> Loss:
     """Return the sum of the losses of the heads as a function of all outputs and their labels."""
     sizes = [len(head.values) for head in target.heads]
 
-    def criterion(outputs: Tensor, labels: Tensor) -> Tensor:
-        blocks = outputs.split(sizes, dim=1)
-        parts = labels.split(sizes, dim=1) if labels.is_floating_point() else labels.unbind(1)
-        return torch.stack([one(block, part) for one, block, part in zip(losses, blocks, parts, strict=True)]).sum()
+    def of_heads(labels: Tensor) -> Sequence[Tensor]:
+        return labels.split(sizes, dim=1) if labels.is_floating_point() else labels.unbind(1)
+
+    def criterion(outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
+        blocks, parts = outputs.split(sizes, dim=1), of_heads(labels)
+        wholes = [None] * len(sizes) if whole is None else of_heads(whole)
+        each = zip(losses, blocks, parts, wholes, strict=True)
+        return torch.stack([one(block, part, of_batch) for one, block, part, of_batch in each]).sum()
 
     return criterion
 

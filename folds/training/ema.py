@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WARMUP_POWER = 2 / 3
+from folds.optim.ema import DEFAULT_POWER, ema_decay
 
 
 class MovingAverage:
@@ -22,11 +22,12 @@ class MovingAverage:
     ----------
     model : the model, on its device; its parameters must stay the same tensors.
     decay : share of the average that a step keeps, after the warm-up.
+    power : of the warm-up: step `n` keeps at most 1 − n^(−power); 0: no warm-up.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+    def __init__(self, model: torch.nn.Module, decay: float, power: float = DEFAULT_POWER) -> None:
         self.module = deepcopy(model).eval()
-        self.max_decay = decay
+        self.max_decay, self.power = decay, power
         self._followed, self._average = _slots(model), _slots(self.module)
         kinds = [value.dtype for value in _tensors(self._average)]
         self._floating = [i for i, kind in enumerate(kinds) if kind.is_floating_point]
@@ -37,11 +38,8 @@ class MovingAverage:
         ]
 
     def decay(self, step: int) -> float:
-        """Return the share that step `step` (from 0) keeps: 0 for the first two, then 1 − step^(−2/3) up to the limit.
-
-        So the average forgets the initial weights, also in a short training.
-        """
-        return 0.0 if step < 2 else max(min(1 - step**-_WARMUP_POWER, self.max_decay), 0.0)
+        """Return the share that a step, counted from 0, keeps; at first 0, so that the initial weights are forgotten."""
+        return ema_decay(step, self.max_decay, self.power)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -16,8 +16,8 @@ REFIT_TEST = "predicted.npy"  # test predictions of a refit, before they are pub
 
 
 # Version 1 (program 0.1.0): cyclic schedules could end at their peak, and frozen epochs were not followed by a warm-up.
-# Version 2: batches of near-equal sizes instead of full ones (`folds.training.batches`), and augmentation computed step
-# by step.
+# Version 2: batches of near-equal sizes instead of full ones (`folds.training.batches`), augmentation computed step by
+# step, and losses with class weights that were not divided by the weights of the batch.
 COURSE = 3
 
 
@@ -37,7 +37,11 @@ class Job:
     init : checkpoint with the initial weights.
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     soft_labels : `.npy` file (rows, classes) with the soft label of each row of folds.csv.
-    teacher : what the soft labels are, recorded in the checkpoint.
+    teacher : what the soft labels are, recorded in the checkpoint; the teachers of pseudo-labels too.
+    annotated : whether the soft labels are given with the table, and not predicted by models.
+    weights : `.npy` file (rows, 1) with the weight of each row of folds.csv in the loss.
+    pseudo : `.npy` file (k + 1, test images, classes) with the target of each test image for each fold, last for a
+        refit; 0 if it is not learned. Beside it, `.csv` has the ids and people of the test images.
     channels_last : memory format of the training; None for that of the recipe.
     compiled : whether the training is compiled although the recipe does not ask for it.
     validation, stored : format of the predictions during the training, and of those that are stored (`Predictor`); ""
@@ -74,6 +78,9 @@ class Job:
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
     course: int = COURSE
+    annotated: bool = False
+    weights: str | None = None
+    pseudo: str | None = None
     physical_device: str | None = None
     channels_last: bool | None = None
     compiled: bool = False
@@ -104,7 +111,9 @@ class Job:
     def reads(self) -> tuple[str, ...]:
         """Return the input files."""
         inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init) if path)
+        pseudo = () if self.pseudo is None else (self.pseudo, str(Path(self.pseudo).with_suffix(".csv")))
+        others = (*inputs, self.init, self.weights, *pseudo)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in others if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -132,6 +141,8 @@ class Job:
             test_pixels=test,
             training_labels=None if self.training_labels is None else absolute(self.training_labels),
             soft_labels=None if self.soft_labels is None else absolute(self.soft_labels),
+            weights=None if self.weights is None else absolute(self.weights),
+            pseudo=None if self.pseudo is None else absolute(self.pseudo),
             init=None if self.init is None else absolute(self.init),
             recipe=self.recipe | init,
         )

@@ -21,6 +21,7 @@ from folds.metrics.custom import find_metric
 from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
+from folds.training.averaging import added, load_average
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, build_criterion, one_hot
 from folds.training.state import Progress, StateWriter, TrainingState
@@ -28,7 +29,7 @@ from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
 
 Report = Callable[[dict[str, Any]], None]
-LossOf = Callable[[Tensor, Tensor], Tensor]  # images, labels → scalar
+LossOf = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # images, labels, labels of the whole batch → scalar
 _REPORT_SECONDS = 0.2
 _COPY_SHARE = 20  # the training runs at least so many times as long as the last save took before it saves again
 
@@ -64,6 +65,8 @@ def run_epochs(
     weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
     if weights is not None:
         state.model.load_state_dict(weights)
+    elif progress.last_sum is not None:
+        load_average(context, state.model, progress.last_sum)
     return loop.final
 
 
@@ -85,6 +88,8 @@ class _Loop:
         if self.soft_targets is not None and context.soft_labels is not None:
             soft = torch.from_numpy(context.soft_labels).to(context.device)
             self.soft_labels = at_temperature(context.target, soft, self.soft_targets.temperature)
+        self.weights = None if context.weights is None else torch.from_numpy(context.weights).to(context.device)
+        self.shares = None if context.targets is None else torch.from_numpy(context.targets).to(context.device)
         self.counts = context.counts()
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
         self.total = context.recipe.epochs * context.steps
@@ -136,6 +141,7 @@ class _Loop:
         recipe = context.recipe
         # Then the weights of this epoch are kept, and predictions to store are those of the validation.
         last = progress.epoch + 1 == recipe.epochs and recipe.keep == "last" and not recipe.patience
+        last = last and not recipe.average_last
         logits = None
         if len(context.validation):
             logits = context.logits(state.eval_model, context.pixels, context.validation, stored=last)
@@ -148,6 +154,8 @@ class _Loop:
         if context.recipe.keep == "best" and _is_best(record, progress.history, context.recipe.metric):
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
+        if context.recipe.average_last and progress.epoch >= context.recipe.epochs - context.recipe.average_last:
+            progress.last_sum = added(progress.last_sum, state.model)
         progress.seconds += spent
         progress.epoch, progress.step, progress.loss_sum, progress.epoch_seconds = progress.epoch + 1, 0, None, 0.0
         if not _has_ended(context, progress) and self._save_is_due():
@@ -167,11 +175,12 @@ class _Loop:
             self.counts,
             epoch / recipe.epochs,
             self.soft_targets,
+            context.loss_form,
         )
 
-        def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+        def loss_of(images: Tensor, labels: Tensor, whole: Tensor | None) -> Tensor:
             with autocast(context.amp, context.device):
-                return criterion(forward(images), labels)
+                return criterion(forward(images), labels, whole)
 
         return loss_of
 
@@ -185,7 +194,8 @@ class _Loop:
     def _inputs(self, batch: Tensor, index: Tensor, changes: Changes, mixing: Mixing | None) -> tuple[Tensor, Tensor]:
         """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
-        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels.
+        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels. With sample
+        weights, they are multiplied by them.
 
         Parameters
         ----------
@@ -196,10 +206,14 @@ class _Loop:
         context, architecture = self.context, self.context.architecture
         inputs = apply_changes(batch, changes, architecture.mean, architecture.std, self.layout, in_place=True)
         labels = self.targets[index]
-        if mixing is not None or self.soft_labels is not None:
+        if self.shares is not None:
+            labels = self.shares[index]
+        elif mixing is not None or self.soft_labels is not None or self.weights is not None:
             labels = one_hot(context.target, labels)
         if self.soft_labels is not None:
             labels = torch.cat([labels, self.soft_labels[index]], dim=1)
+        if self.weights is not None:
+            labels = labels * self.weights[index][:, None]
         return (inputs, labels) if mixing is None else apply_mixing(inputs, labels, mixing)
 
     def _between_steps(self, step: int) -> None:
@@ -359,7 +373,7 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
     parts = math.ceil(n / size) if size else 1
     loss_sum = torch.zeros((), device=inputs.device)
     for images, part_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        loss = loss_of(images, part_labels)
+        loss = loss_of(images, part_labels, labels if parts > 1 else None)
         state.scaler.scale(loss if parts == 1 else loss * (len(images) / n)).backward()
         loss_sum += loss.detach() * len(images)
     return loss_sum

@@ -16,7 +16,8 @@ from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
-from folds.optim.loss_spec import parse_loss
+from folds.models.head_spec import cosine_scale
+from folds.optim.loss_spec import LossSpec, parse_loss
 from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
@@ -33,13 +34,31 @@ def validate_recipe(recipe: Recipe) -> None:
                 hint=f'{key} = {{"{wrong}" = "NAME"}}',
             )
     preset(recipe.augment or "none")
+    scale = cosine_scale(recipe.head)
     for loss in (recipe.loss, *recipe.head_loss.values()):
-        parse_loss(loss, recipe.label_smoothing)
+        _check_for_head(loss, parse_loss(loss, recipe.label_smoothing), scale)
     parse_sampler(recipe.sampler)
     MixupCutmix(recipe.mixup, recipe.cutmix)
     find_metric(recipe.metric)
     if recipe.transform is not None:
         load_transform(recipe.transform)
+
+
+def _check_for_head(expression: str, loss: LossSpec, scale: float | None) -> None:
+    """Raise UsageError if the loss has a scale or margins that do not fit a cosine head."""
+    for term in loss.terms:
+        if term.name != "ldam" or scale is None:
+            continue
+        if term.s != 1:
+            raise UsageError(
+                f"`loss={expression}`: with a cosine head the scale is that of the head, found s={term.s:g} as well",
+                hint=f"`head=cosine:{term.s:g}` and ldam without s is the loss of the paper",
+            )
+        if term.margin > 2:
+            raise UsageError(
+                f"`loss={expression}`: with a cosine head margins are of cosines, from 0 to 2, found {term.margin:g}",
+                hint="the paper has margin=.5",
+            )
 
 
 def recipe_warnings(recipe: Recipe) -> list[str]:

@@ -16,9 +16,12 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.predictions.files import LABEL
 from folds.predictions.predictions import Predictions, read_predictions
+from folds.training.examples import outputs_of
+from folds.training.sample_weights import number_column
 from folds.utils.files import read_json, sha256_bytes
 
 logger = logging.getLogger(__name__)
+TOLERANCE = 1e-3  # of sums of shares, which tables round
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class SoftLabels:
     sha : hash of `values`.
     teacher : name of the blend or run that predicted them; "" if unknown.
     identity : identity of the blend; "" for anything else.
+    annotated : whether they are columns of the table, e.g. of votes, and not predictions of models.
     """
 
     values: NDArray[np.float32]
     sha: str
     teacher: str = ""
     identity: str = ""
+    annotated: bool = False
 
     def record(self) -> dict[str, str]:
         """Return what a run and its checkpoints record."""
@@ -52,6 +57,8 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
     EnsembleError : the file cannot be read, lacks an image of the table or a class, or has a value that is no
         probability.
     """
+    if recipe.soft_columns is not None:
+        return _of_columns(recipe.soft_columns, table, target)
     path = recipe.soft_labels
     if path is None:
         return None
@@ -64,6 +71,11 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
 
 def soft_label_warnings(recipe: Recipe) -> list[str]:
     """Return warnings about the soft labels of a recipe: whether their models may have seen the people."""
+    if recipe.soft_columns is not None:
+        return [
+            f"`soft_columns={recipe.soft_columns}` are taken as given, like labels: if a model predicted them, "
+            "`soft_labels=FILE` marks the score as optimistic"
+        ]
     path = recipe.soft_labels
     if path is None or read_predictions(path).split == "oof":
         return []
@@ -71,6 +83,28 @@ def soft_label_warnings(recipe: Recipe) -> list[str]:
         f"`soft_labels={path}` are not out-of-fold predictions: if their models were trained on these people, they "
         "repeat the labels, and the score of this training is optimistic"
     ]
+
+
+def _of_columns(prefix: str, table: SampleTable, target: Target) -> SoftLabels:
+    """Return the shares in the columns ``PREFIX<class>`` of a table, which must sum to 1 in each row.
+
+    Raises
+    ------
+    EnsembleError : a class has no column, a cell is missing or no share, or a row does not sum to 1.
+    """
+    columns = [number_column(table, f"{prefix}{name}", "soft_columns") for name in table.classes]
+    values = np.stack(columns, axis=1)
+    wrong = np.flatnonzero((values < 0).any(1) | (np.abs(values.sum(1) - 1) > TOLERANCE))
+    if len(wrong):
+        row = int(wrong[0])
+        raise EnsembleError(
+            f"`soft_columns={prefix}`: expected shares from 0 that sum to 1, found a sum of {values[row].sum():g} "
+            f"(smallest {values[row].min():g}) in {table.locations[row]}",
+            hint="divide the votes of each image by their number",
+            details=[table.locations[row] for row in wrong[:10].tolist()],
+        )
+    shares = outputs_of(target, values / values.sum(1, keepdims=True))
+    return SoftLabels(shares, sha256_bytes(shares.tobytes()), annotated=True)
 
 
 def _joined(found: Predictions, path: Path, table: SampleTable) -> NDArray[np.float64]:
@@ -117,12 +151,7 @@ def _of_heads(values: NDArray[np.float64], found: Predictions, target: Target) -
     """Return float32 (rows, outputs) for values of the classes: of each head, the sum over the classes of a value."""
     if found.metadata.target != LABEL:
         return np.ascontiguousarray(values, np.float32)
-    blocks = []
-    for head in target.heads:
-        # (classes, values): one where the class has the value
-        has = np.array(head.of_label)[:, None] == np.arange(len(head.values))
-        blocks.append(values @ has)
-    return np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32)
+    return outputs_of(target, values)
 
 
 def _teacher(found: Predictions, path: Path) -> tuple[str, str]:

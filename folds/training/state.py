@@ -32,6 +32,7 @@ class Progress:
     history : one record per finished epoch.
     seconds, epoch_seconds : time spent on finished epochs, and on the current epoch.
     best : weights of the best epoch, if the best epoch is selected.
+    last_sum : sum of the weights at the ends of the last epochs so far, if they are averaged.
     micro_batch_size : images per forward pass if the memory is too small for a whole batch, or if gradients are
         accumulated; 0 for the whole batch.
     """
@@ -44,6 +45,7 @@ class Progress:
     epoch_seconds: float = 0.0
     best: dict[str, Tensor] | None = None
     micro_batch_size: int = 0
+    last_sum: dict[str, Tensor] | None = None
 
 
 _HISTORY = "history.csv"

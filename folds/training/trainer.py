@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,18 +27,19 @@ from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_chec
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import is_out_of_memory
+from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
-from folds.predictions.files import LABEL, read_array
+from folds.predictions.files import LABEL
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
 from folds.training.ema import MovingAverage
+from folds.training.examples import examples_of, trained_rows, training_codes
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
 from folds.training.state import Progress, StateWriter, TrainingState
 from folds.training.versions import versions_of_training
-from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import softmax
@@ -143,17 +144,20 @@ def _build(job: Job) -> _Fold:
     code = {name: i for i, name in enumerate(job.classes)}
     codes = np.array([code[name] for name in assignment.labels.tolist()])
     labels_file = job.training_labels
-    training_codes = codes if labels_file is None else _training_codes(Path(labels_file), assignment.ids, code)
+    labeled = codes if labels_file is None else training_codes(Path(labels_file), assignment.ids, code)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
     training, validation = _parts(job, assignment)
-    pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
+    more = Path(job.test_pixels) if job.pseudo is not None and job.test_pixels is not None else None
+    pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction, more)
+    examples = examples_of(job, recipe, target, assignment, training, labeled)
+    training = trained_rows(examples, len(codes))
     architecture = Architecture(**job.architecture)
     if recipe.normalise == "data":
         mean, std = mean_std(pixels.values, training)
         architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
     seed = (recipe.seed, job.run, job.fold)
-    persons, attributes = assignment.persons, job.class_attributes
-    epochs = epochs_of(recipe, target, job.classes, attributes, training, training_codes, persons, seed)
+    attributes = job.class_attributes
+    epochs = epochs_of(recipe, target, job.classes, attributes, examples.rows, examples.codes, examples.persons, seed)
     in_use, class_index = augmentations(recipe, job.classes, attributes)
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
     threads = 0 if job.device == "cpu" else job.threads
@@ -164,16 +168,19 @@ def _build(job: Job) -> _Fold:
         pixels=pixels,
         target=target,
         labels=target.encode_scored(codes),
-        training_labels=target.encode_heads(training_codes),
+        training_labels=target.encode_heads(examples.codes),
         training=training,
         validation=validation,
         epochs=epochs,
         augmentations=in_use,
-        augmentation_index=class_index[training_codes],
+        augmentation_index=class_index[examples.codes],
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
         amp=decide_amp(job),
         channels_last=channels_last,
-        soft_labels=_soft_labels(job, len(codes), target.outputs),
+        soft_labels=examples.soft_labels,
+        weights=examples.weights,
+        targets=examples.targets,
+        pseudo_ids=examples.pseudo_ids,
     )
     return _Fold(assignment, context, model, forward)
 
@@ -242,6 +249,7 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         amp=context.amp,
         training_hashes=hash_ids(rows.ids[context.training].tolist()),
         validation_hashes=validation,
+        pseudo_hashes=hash_ids(context.pseudo_ids),
         labels_sha=labels_sha,
         folds_sha=job.folds_sha,
         versions=versions_of_training(job.versions),
@@ -262,6 +270,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return the content of done.json: scores on the validation part, and the time and resources of the training."""
     job = context.job
+    is_student = job.soft_labels is not None and not job.annotated
     return {
         "run": job.run,
         **(_scores(context, logits) if job.refit is None else {"refit": job.refit}),
@@ -269,7 +278,8 @@ def _record(
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
-        **({"teacher": job.teacher.get("teacher", "unknown")} if job.soft_labels is not None else {}),
+        **({"teacher": job.teacher.get("teacher", "unknown")} if is_student else {}),
+        **({"pseudo": len(context.pseudo_ids)} if job.pseudo is not None else {}),
         "device": job.shown_device,
         "threads": job.threads,
         "amp": context.amp,
@@ -289,42 +299,6 @@ def _scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, Any]
         "accuracy": accuracy(labels, predicted),
         **({"scores": scores} if scores else {}),
     }
-
-
-def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return (n,) the training class of each sample, from a CSV file ``id,label``.
-
-    Raises
-    ------
-    EnsembleError : a sample or a class is missing.
-    """
-    table = read_csv(path)
-    label = dict(zip(table.column("id"), table.column("label"), strict=True))
-    try:
-        return np.array([code[label[name]] for name in ids.tolist()])
-    except KeyError as error:
-        raise EnsembleError(
-            f"{path} lacks {error}", hint="this file is part of the run; `force=True` retrains the run from scratch"
-        ) from None
-
-
-def _soft_labels(job: Job, rows: int, outputs: int) -> NDArray[np.float32] | None:
-    """Return (rows, outputs) the soft labels that were saved with the run; None without them.
-
-    Raises
-    ------
-    EnsembleError : the file is missing or damaged.
-    """
-    if job.soft_labels is None:
-        return None
-    path = Path(job.soft_labels)
-    values = read_array(path)
-    if values.shape != (rows, outputs):
-        raise EnsembleError(
-            f"{path} has shape {values.shape}, expected {(rows, outputs)}",
-            hint="this file is part of the run; `force=True` retrains the run from scratch",
-        )
-    return np.array(values, np.float32)
 
 
 def _model(
@@ -372,8 +346,11 @@ def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.n
 
 def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
     """Return the state before the first step."""
-    optimizer = build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
-    average = MovingAverage(model, recipe.ema) if recipe.ema else None
+    optimizer = build_optimizer(
+        model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
+    )
+    power = DEFAULT_POWER if recipe.ema_warmup is None else recipe.ema_warmup
+    average = MovingAverage(model, recipe.ema, power) if recipe.ema else None
     state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
     if recipe.accumulate > 1:
         state.progress.micro_batch_size = math.ceil((recipe.batch_size or 1) / recipe.accumulate)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from folds.augmentation.presets import PRESETS
 from folds.config.files import load_settings, read_record, to_toml
 from folds.config.recipe import KEEP, NORMALISE, Recipe, Settings, all_settings, check, default_of, spelling_of
-from folds.errors import EnsembleError, UsageError
+from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.settings import FITS, parse_size
 from folds.models.precision import AMP
+from folds.optim.loss_spec import parse_loss
 from folds.optim.schedules import SCHEDULES
 
 
@@ -288,15 +289,57 @@ def test_the_default_learning_rate_depends_on_weights_and_model(
 
 
 def test_open_settings_come_from_the_model_then_from_defaults() -> None:
-    decided = {"lr": 1.0, "warmup": 1.0, "weight_decay": 0.05}
+    decided = {"lr": 1.0, "warmup": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1}
     assert Recipe(lr=1.0).completed({})[0] == Recipe(batch_size=32, augment="standard", **decided)
     assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(
         batch_size=8, augment="light", **decided
     )
     for opt, decay in (("sgd", 1e-4), ("adam", 0.0), ("lion", 0.05)):
         assert Recipe(opt=opt).completed({})[0].weight_decay == decay
-    given = Recipe(lr=1.0, batch_size=4, augment="none", warmup=0.0, weight_decay=0.2)
+    given = Recipe(lr=1.0, batch_size=4, augment="none", warmup=0.0, weight_decay=0.2, label_smoothing=0.3)
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
+
+
+@pytest.mark.parametrize(
+    ("loss", "smoothing"),
+    [
+        ("wce+f1", 0.1),
+        ("focal", 0.0),
+        ("ldam:drw=.5", 0.0),
+        ("bce+f1", 0.0),
+        ("logit_adjusted", 0.0),
+        ("ce+focal", None),
+    ],
+)
+def test_only_cross_entropy_is_smoothed_unless_asked(loss: str, smoothing: float | None) -> None:
+    completed = Recipe(loss=loss).completed({})[0]
+    assert completed.label_smoothing == smoothing
+    terms = parse_loss(loss, completed.label_smoothing).terms
+    assert [one.smoothing for one in terms if one.name != "f1"] == [
+        0.1 if one.name in ("ce", "wce") else 0.0 for one in terms if one.name != "f1"
+    ]
+    assert Recipe(loss=loss, label_smoothing=0.2).completed({})[0].label_smoothing == 0.2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"average_last": 3, "ema": 0.9}, "average_last and ema contradict"),
+        ({"average_last": 3, "patience": 2}, "average_last and patience contradict"),
+        ({"average_last": 3, "keep": "best"}, "average_last and select=best contradict"),
+        ({"average_last": 1}, "from 2 to the number of epochs"),
+        ({"average_last": 16}, "from 2 to the number of epochs"),
+        ({"ema_warmup": 1.0}, "ema_warmup needs ema"),
+        ({"pseudo_weight": 1.0}, "pseudo_weight needs pseudo"),
+        ({"pseudo_soft": True}, "pseudo_soft needs pseudo"),
+        ({"soft_columns": "p_", "soft_labels": Path("x.npy")}, "soft_labels and soft_columns contradict"),
+        ({"drop_path": 0.1, "model_args": {"drop_path_rate": 0.2}}, "drop_path and drop_path_rate"),
+    ],
+)
+def test_settings_that_exclude_or_need_each_other(recipe: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check(Settings(), Recipe(**recipe))
+    assert said in without_marks(error.value.message)
 
 
 words = st.text(st.characters(codec="utf-8"), max_size=10)

@@ -50,6 +50,7 @@ def checkpoint() -> Checkpoint:
         amp="off",
         training_hashes=hash_ids(["a", "b,c", "张"]),
         validation_hashes=hash_ids(["d"]),
+        pseudo_hashes=hash_ids(["e"]),
         folds_sha="f" * 64,
         versions={"torch": torch.__version__.split("+")[0]},
     )
@@ -209,7 +210,7 @@ def test_a_fold_that_is_no_number_is_refused(checkpoint: Checkpoint, fold: Any) 
     refused(spoiled(checkpoint, lambda record: record.update(fold=fold)), "is a damaged checkpoint: 'fold' is")
 
 
-LATER = ("labels_sha", "heads", "optimistic")  # fields that an earlier version did not record
+LATER = ("labels_sha", "heads", "optimistic", "pseudo_hashes")  # fields that an earlier version did not record
 RIGHT = {
     ("run", 2),
     ("target", 2),
@@ -311,6 +312,20 @@ def test_what_an_earlier_version_did_not_record_has_its_default(checkpoint: Chec
     default = Checkpoint.__dataclass_fields__[name].default
     for change in (lambda record: record.pop(field), lambda record: record.update({field: None})):
         assert getattr(load_checkpoint(Path(spoiled(checkpoint, change))), name) == default
+
+
+@pytest.mark.parametrize("head", [5, "round", "cosine:-1", "cosine:x", ["cosine"]])
+def test_a_head_that_does_not_exist_is_damage(checkpoint: Checkpoint, head: Any) -> None:
+    refused(
+        spoiled(checkpoint, lambda record: record["architecture"].update(head=head)), "is a damaged checkpoint", "head"
+    )
+
+
+def test_records_without_pseudo_labels_or_cosine_head_are_as_before(checkpoint: Checkpoint) -> None:
+    save_checkpoint(Path("a.pt"), replace(checkpoint, pseudo_hashes=()))
+    record = torch.load("a.pt", weights_only=True)
+    assert "pseudo_hashes" not in record
+    assert "head" not in record["architecture"]
 
 
 @pytest.mark.parametrize("part", ["weights", "classes", "architecture"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
-from folds.optim.losses import build_loss, class_margins, class_weights
+from folds.optim.losses import Loss, LossForm, build_loss, class_margins, class_weights
 
 Numbers = NDArray[np.float64]
 CLASSES = 5
@@ -28,6 +28,8 @@ EVERY = [
     "ldam:s=10:margin=.5",
     "bce",
     "bce:weights=inverse",
+    "logit_adjusted:tau=.5",
+    "balanced_softmax:weights=effective",
 ]
 ALL = [*EVERY, "f1", "focal+f1", ".5*ce:smoothing=.3+2*ldam"]
 
@@ -51,9 +53,7 @@ def mixed(seed: int = 0, n: int = 7) -> torch.Tensor:
     return share * first + (1 - share) * second
 
 
-def loss_of(
-    expression: str, smoothing: float = 0.0, epoch_fraction: float = 1.0
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def loss_of(expression: str, smoothing: float = 0.0, epoch_fraction: float = 1.0) -> Loss:
     return build_loss(expression, smoothing, COUNTS, epoch_fraction)
 
 
@@ -85,21 +85,38 @@ def ldam(z: Numbers, c: int, margin: float = 0.5, s: float = 1.0) -> float:
     return -log_softmax(s * lowered)[c]
 
 
+def adjusted(z: Numbers, c: int, tau: float = 1.0) -> float:
+    """−log e^{z_c + τ·log π_c} / Σ_j e^{z_j + τ·log π_j} (Menon et al., 2021); a class without images counts as one."""
+    n = np.array([400, 20, 1, 100, 7])
+    shifted = np.exp(z + tau * np.log(n / n.sum()))
+    return -np.log(shifted[c] / shifted.sum())
+
+
+def balanced(z: Numbers, c: int) -> float:
+    """−log n_c·e^{z_c} / Σ_j n_j·e^{z_j} (Ren et al., 2020)."""
+    n = np.array([400, 20, 1, 100, 7])
+    return -np.log(n[c] * np.exp(z[c]) / (n * np.exp(z)).sum())
+
+
 def mean_cost(
     cost: Callable[[Numbers, int], float],
     logits: Numbers,
     targets: Numbers,
     weights: Numbers | None = None,
     smoothing: float = 0.0,
+    normalized: bool = True,
 ) -> float:
-    """Each sample, each of its classes, and for each of these all classes that smoothing names instead."""
+    """Each sample, each of its classes, and for each of these all classes that smoothing names instead.
+
+    Divided by the weights of the batch, as torch does, or by its images, as before.
+    """
     weights = np.ones(CLASSES) if weights is None else weights
     total = 0.0
     for z, target in zip(logits, targets):
         costs = [cost(z, c) for c in range(CLASSES)]
         for c in range(CLASSES):
             total += target[c] * weights[c] * ((1 - smoothing) * costs[c] + smoothing * sum(costs) / CLASSES)
-    return total / len(logits)
+    return total / (targets @ weights).sum() if normalized else total / len(logits)
 
 
 INVERSE = np.array([527 / (4 * n) if n else 0.0 for n in (400, 20, 0, 100, 7)])
@@ -125,6 +142,11 @@ FORMULAS: dict[str, tuple[Callable[[Numbers, int], float], Numbers | None]] = {
     "ldam": (ldam, effective(0.999)),
     "ldam:s=10:margin=.8:weights=inverse": (lambda z, c: ldam(z, c, 0.8, 10), INVERSE),
     "ldam:margin=0:weights=none": (ce, None),
+    "logit_adjusted": (adjusted, None),
+    "logit_adjusted:tau=.4": (lambda z, c: adjusted(z, c, 0.4), None),
+    "logit_adjusted:tau=0": (ce, None),
+    "logit_adjusted:weights=inverse": (adjusted, INVERSE),
+    "balanced_softmax": (balanced, None),
 }
 
 
@@ -156,6 +178,47 @@ def test_its_gradient_is_that_of_the_formula(expression: str) -> None:
         ) / 2e-5
     assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_weighted_losses_of_earlier_runs_divide_by_the_images() -> None:
+    logits, targets = batch()[0], mixed()
+    found = build_loss("wce", 0.1, COUNTS, form=LossForm(normalized=False))(logits, targets)
+    z, shares = logits.double().numpy(), targets.double().numpy()
+    assert found.item() == pytest.approx(mean_cost(ce, z, shares, INVERSE, 0.1, normalized=False), rel=1e-5)
+
+
+def test_a_weighted_loss_is_that_of_torch() -> None:
+    logits, labels = batch(n=9)
+    weights = torch.tensor(INVERSE, dtype=torch.float32)
+    wanted = torch.nn.functional.cross_entropy(logits, labels, weight=weights)
+    assert loss_of("wce")(logits, labels).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("expression", ["ce", "wce", "focal", "ldam", "logit_adjusted", "ce:smoothing=.2"])
+def test_a_sample_weight_multiplies_the_loss_of_its_image(expression: str) -> None:
+    logits, targets = batch()[0], mixed()
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.25, 1.75, 0.5, 1.0])
+    loss = build_loss(expression, 0.1, COUNTS, 1.0, form=LossForm(weighted=True))
+    alone = [float(loss(logits[i : i + 1], targets[i : i + 1], targets)) for i in range(7)]
+    found = loss(logits, targets * weights[:, None])
+    assert float(found) == pytest.approx(np.mean(weights.numpy() * alone), rel=1e-5)
+
+
+def test_sample_weights_of_f1_count_images() -> None:
+    logits, labels = batch()
+    twice = torch.cat([logits, logits[:2]]), torch.cat([one_hot(labels), one_hot(labels)[:2]])
+    weights = torch.tensor([2.0, 2, 1, 1, 1, 1, 1])[:, None]
+    found = build_loss("f1", 0.0, COUNTS, form=LossForm(weighted=True))(logits, one_hot(labels) * weights)
+    assert float(found) == pytest.approx(float(loss_of("f1")(*twice)), rel=1e-5)
+
+
+def test_margins_of_a_cosine_head_are_of_cosines() -> None:
+    cosines, labels = torch.nn.functional.normalize(batch()[0]), batch()[1]
+    found = build_loss("ldam:margin=.5:weights=none", 0.0, COUNTS, form=LossForm(scale=30.0))(30 * cosines, labels)
+    paper = mean_cost(
+        lambda z, c: ldam(z, c, 0.5, 30), cosines.double().numpy(), one_hot(labels).double().numpy(), None
+    )
+    assert float(found) == pytest.approx(paper, rel=1e-4)
 
 
 def soft_f1(z: Numbers, targets: Numbers) -> float:
@@ -220,7 +283,9 @@ def test_class_index_and_one_hot_target_have_equal_loss(expression: str) -> None
 
 @pytest.mark.parametrize("expression", EVERY)
 def test_loss_of_mixed_targets_is_the_mixture_of_losses(expression: str) -> None:
-    loss, logits, first, second = loss_of(expression, 0.1), batch()[0], batch()[1], batch(1)[1]
+    # With class weights, the mixture of means that are divided by different weights is no mean.
+    loss = build_loss(expression, 0.1, COUNTS, 1.0, form=LossForm(normalized=False))
+    logits, first, second = batch()[0], batch()[1], batch(1)[1]
     mixture = 0.3 * one_hot(first) + 0.7 * one_hot(second)
     torch.testing.assert_close(loss(logits, mixture), 0.3 * loss(logits, first) + 0.7 * loss(logits, second))
 
@@ -228,8 +293,9 @@ def test_loss_of_mixed_targets_is_the_mixture_of_losses(expression: str) -> None
 @pytest.mark.parametrize("expression", EVERY)
 def test_the_parts_of_a_batch_add_up_to_the_batch(expression: str) -> None:
     loss, (logits, labels) = loss_of(expression, 0.1), batch()
-    parts = (4 * loss(logits[:4], labels[:4]) + 3 * loss(logits[4:], labels[4:])) / 7
-    torch.testing.assert_close(loss(logits, labels), parts)
+    for targets in (labels, mixed()):
+        first, second = ((logits[part], targets[part], targets) for part in (slice(0, 4), slice(4, 7)))
+        torch.testing.assert_close(loss(logits, targets), (4 * loss(*first) + 3 * loss(*second)) / 7)
 
 
 @pytest.mark.parametrize("expression", ALL)

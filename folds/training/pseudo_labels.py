@@ -1,0 +1,259 @@
+"""Choose pseudo-labels of test images, so that no fold learns from a model that has seen its people.
+
+Fold i of a run learns what the models of fold i of other runs, its teachers, predict for the test images. They were
+trained on the same folds, so without the people that fold i is scored on: their predictions, and what the student
+learns from them, know nothing about these people. A mean over folds does, and so does a model of other folds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.config.recipe import Recipe
+from folds.data.table import SampleTable
+from folds.errors import EnsembleError
+from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
+from folds.predictions.files import LABEL, fold_files, oof_file
+from folds.predictions.named import is_blend
+from folds.predictions.predictions import Predictions, read_predictions
+from folds.splits.assignment import FoldAssignment
+from folds.utils.files import sha256_bytes, sha256_file
+from folds.utils.text import counted
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The pseudo-labels of the test images, for each fold.
+
+    Attributes
+    ----------
+    values : float32 (k + 1, images, classes): of each fold, last of the model of all people, the target of each image;
+        0 in all classes for an image that is not used.
+    sha : hash of `values`.
+    teachers : the runs that predicted them.
+    optimistic : whether the score of a teacher is optimistic, which makes that of the student optimistic too.
+    """
+
+    values: NDArray[np.float32]
+    sha: str
+    teachers: tuple[str, ...]
+    optimistic: bool
+
+    def record(self) -> dict[str, str]:
+        """Return what a run and its checkpoints record."""
+        return {"pseudo_sha": self.sha, "pseudo_teacher": ",".join(self.teachers)}
+
+    def note(self) -> str:
+        """Return one line: how many images are learned."""
+        used = self.values.any(axis=2).sum(axis=1)[:-1]
+        each = f"{used.min():,}" if used.min() == used.max() else f"{used.min():,} to {used.max():,}"
+        return f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+
+
+def pseudo_labels_of(
+    recipe: Recipe,
+    assignment: FoldAssignment,
+    table: SampleTable,
+    test: SampleTable | None,
+    root: Path = Path(),
+) -> PseudoLabels | None:
+    """Return the pseudo-labels of a recipe for the folds of a run; None without them.
+
+    Parameters
+    ----------
+    root : folder with ``runs`` and ``checkpoints``, in which the teachers are.
+
+    Raises
+    ------
+    EnsembleError : there are no test images; a teacher has seen people of the fold that would learn from it, or which
+        people it has seen cannot be known; its predictions lack an image; or no image is confident enough.
+    """
+    if recipe.pseudo is None:
+        return None
+    if test is None:
+        raise EnsembleError("`pseudo` labels the test images, and there are none", hint="`test=PATH` names them")
+    teachers = tuple(dict.fromkeys(_teacher(name.strip(), root / "runs") for name in recipe.pseudo.split(",")))
+    of_folds, optimistic = [], False
+    for fold in range(assignment.k):
+        found = [_of_fold(name, fold, assignment, table, test, root) for name in teachers]
+        of_folds.append(np.mean([values for values, _ in found], axis=0))
+        optimistic |= any(of_teacher for _, of_teacher in found)
+    allowed = [_of_other_people(assignment, fold, test) for fold in range(assignment.k)]
+    # The model of all people is scored on nobody, so every model may teach it.
+    of_folds.append(np.mean(of_folds, axis=0))
+    allowed.append(np.ones(len(test), bool))
+    values = np.stack([_chosen(one, may, recipe) for one, may in zip(of_folds, allowed, strict=True)])
+    if not values.any():
+        highest = max(float(one.max()) for one in of_folds)
+        raise EnsembleError(
+            f"`pseudo`: no test image has a class of probability {recipe.pseudo_confidence:g} or more; the largest "
+            f"probability is {highest:.3f}",
+            hint=f"`pseudo_confidence={max(highest - 0.05, 0):.2f}`, or better teachers",
+        )
+    return PseudoLabels(values, sha256_bytes(values.tobytes()), teachers, optimistic)
+
+
+def pseudo_warnings(pseudo: PseudoLabels, test: SampleTable) -> list[str]:
+    """Return what the scores of a run with pseudo-labels do not say, a line each."""
+    lines = []
+    if test.persons is None:
+        lines.append(
+            "`pseudo`: the people of the test images are not known; if some of them are in the table, a fold learns "
+            "from images of people it is scored on (without their labels), and its score is optimistic"
+        )
+    if test.labels is not None:
+        lines.append(
+            "`pseudo`: the test images are learned from, without their labels: their score is not of new images"
+        )
+    if pseudo.optimistic:
+        lines.append(
+            f"`pseudo`: something about the models of {', '.join(pseudo.teachers)} was chosen on the people they are "
+            "scored on, or they learned from models that have seen them: the score of this run is optimistic too"
+        )
+    return lines
+
+
+def _teacher(name: str, runs: Path) -> str:
+    """Return the run that a name or a file of predictions stands for.
+
+    Raises
+    ------
+    EnsembleError : it is a blend or a mean over folds, out-of-fold predictions, or no run.
+    """
+    path, source = Path(name), f"`pseudo={name}`"
+    if path.suffix == ".npy" and path.is_file():
+        found = read_predictions(path).metadata
+        if found.split == "oof":
+            raise EnsembleError(
+                f"{source} are out-of-fold predictions: of the labeled images, not of the test images",
+                hint="`soft_labels=FILE` learns out-of-fold predictions (docs/distill.md); `pseudo=RUN` names a run",
+            )
+        if not isinstance(found.fold, int):
+            raise _of_no_fold(source)
+        name = path.name.removesuffix(f".fold{found.fold}.test.npy")
+    if is_blend(name, runs) or name.startswith("tta/"):
+        raise _of_no_fold(source)
+    if not fold_files(runs, name):
+        known = ", ".join(sorted({one.name.split(".fold")[0] for one in runs.glob("*.fold*.test.npy")}))
+        raise EnsembleError(
+            f"{source}: there are no test predictions of the folds of a run '{name}' in {runs}"
+            + (", only out-of-fold ones" if oof_file(runs, name).is_file() else ""),
+            hint=f"runs with test predictions: {known}"
+            if known
+            else "train the teacher with the same images in `test` first",
+        )
+    return name
+
+
+def _of_no_fold(source: str) -> EnsembleError:
+    return EnsembleError(
+        f"{source} is a mean over models of several folds: for every fold, some of them have seen the people it is "
+        "scored on",
+        hint="name the runs themselves, which predict by fold: `pseudo=RUN,RUN`",
+    )
+
+
+def _of_fold(
+    name: str, fold: int, assignment: FoldAssignment, table: SampleTable, test: SampleTable, root: Path
+) -> tuple[NDArray[np.float64], bool]:
+    """Return (test images, classes) what the model of a fold predicts, and whether its score is optimistic."""
+    path = fold_files(root / "runs", name).get(fold)
+    if path is None:
+        raise EnsembleError(
+            f"`pseudo={name}`: the model of fold {fold} has not predicted the test images",
+            hint=f"ensemble kfold --resume {name} trains the missing folds",
+        )
+    found = read_predictions(path)
+    checkpoint = _proof(name, fold, found, path, root)
+    _check_people(name, fold, checkpoint, found, assignment)
+    return _joined(found, path, table, test), checkpoint.selected_on_validation
+
+
+def _proof(name: str, fold: int, found: Predictions, path: Path, root: Path) -> Checkpoint:
+    """Return the checkpoint that made predictions.
+
+    Raises
+    ------
+    EnsembleError : it is not there or another one, so whom the model was trained on cannot be known.
+    """
+    file = root / "checkpoints" / name / f"fold{fold}.pt"
+    expected = found.metadata.checkpoint_sha
+    if not file.is_file() or not isinstance(expected, str) or sha256_file(file) != expected:
+        what = "does not exist" if not file.is_file() else "is not the model that predicted them"
+        raise EnsembleError(
+            f"`pseudo={name}`: whom the model behind {path} was trained on cannot be known: {file} {what}",
+            hint="pseudo-labels need the checkpoints of their teachers, which record their training images",
+        )
+    return load_checkpoint(file)
+
+
+def _check_people(name: str, fold: int, checkpoint: Checkpoint, found: Predictions, assignment: FoldAssignment) -> None:
+    """Raise EnsembleError if a teacher was trained on people whom the fold is scored on, or on other folds."""
+    trained = set(checkpoint.training_hashes)
+    known = np.array([one in trained for one in hash_ids(assignment.ids.tolist())])
+    people = np.unique(assignment.persons[assignment.validation_index(fold)])
+    leaked = np.intersect1d(people, np.unique(assignment.persons[known]))
+    if len(leaked):
+        raise EnsembleError(
+            f"`pseudo={name}`: its model of fold {fold} was trained on {len(leaked):,} of the {len(people):,} people "
+            f"that fold {fold} is scored on, e.g. '{leaked[0]}': the score would be invalid",
+            hint=f"use its folds (`folds=runs/{name}/folds.csv`), or train a teacher on these folds",
+        )
+    same = {checkpoint.folds_sha, found.metadata.folds_sha} == {assignment.sha}
+    if not same or checkpoint.fold != fold or found.metadata.fold != fold or checkpoint.refit is not None:
+        raise EnsembleError(
+            f"`pseudo={name}`: its model of fold {fold} was trained on other folds",
+            hint=f"use its folds: `folds=runs/{name}/folds.csv`",
+        )
+
+
+def _joined(found: Predictions, path: Path, table: SampleTable, test: SampleTable) -> NDArray[np.float64]:
+    """Return the probabilities of the test images by id, with a column for each class of the table."""
+    if found.metadata.target != LABEL or set(found.classes) != set(table.classes):
+        raise EnsembleError(
+            f"`pseudo`: {path} predicts {found.metadata.target} with the classes {', '.join(found.classes[:10])}, "
+            f"expected the label with the classes {', '.join(table.classes[:10])}",
+            hint="a teacher predicts all classes of the label",
+        )
+    position = {name: row for row, name in enumerate(found.ids.tolist())}
+    missing = [name for name in test.ids.tolist() if name not in position]
+    if missing:
+        raise EnsembleError(
+            f"`pseudo`: {path} has no row for {counted(len(missing), 'test image')} of {len(test):,}, e.g. "
+            f"'{missing[0]}'",
+            hint="the teacher must have predicted the same `test` images",
+        )
+    rows = [position[name] for name in test.ids.tolist()]
+    columns = [found.classes.index(name) for name in table.classes]
+    values = np.asarray(found.probabilities, np.float64)[rows][:, columns]
+    return values / values.sum(1, keepdims=True)
+
+
+def _of_other_people(assignment: FoldAssignment, fold: int, test: SampleTable) -> NDArray[np.bool_]:
+    """Return (test images,) whether an image is of none of the people whom a fold is scored on."""
+    if test.persons is None:
+        return np.ones(len(test), bool)
+    return ~np.isin(test.persons, assignment.persons[assignment.validation_index(fold)])
+
+
+def _chosen(values: NDArray[np.float64], may: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.float32]:
+    """Return (images, classes) the targets: 0 in all classes for images that are not confident enough."""
+    confidence, classes = values.max(1), values.argmax(1)
+    used = may & (confidence >= (recipe.pseudo_confidence or 0.0))
+    if recipe.pseudo_per_class is not None:
+        used &= _ranks(confidence, classes, used) < recipe.pseudo_per_class
+    targets = values if recipe.pseudo_soft else np.eye(values.shape[1])[classes]
+    return np.where(used[:, None], targets, 0).astype(np.float32)
+
+
+def _ranks(confidence: NDArray[np.float64], classes: NDArray[np.int64], used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return (images,) the place of each image among the used ones of its class, from 0, the most confident first."""
+    ranks = np.full(len(classes), len(classes))
+    for one in np.unique(classes[used]).tolist():
+        rows = np.flatnonzero(used & (classes == one))
+        ranks[rows[np.argsort(-confidence[rows], kind="stable")]] = np.arange(len(rows))
+    return ranks
