@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from folds.augmentation.custom import load_transform
+from folds.config.defaults import DEFAULTS
 from folds.config.files import to_toml
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
@@ -293,6 +294,7 @@ def _record(
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
         "course": COURSE,
+        "defaults": DEFAULTS,
         # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }

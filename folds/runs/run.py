@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.defaults import DEFAULTS, former_defaults
 from folds.config.files import DAMAGED, read_record
 from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
@@ -42,7 +43,7 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course"}
+_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults"}
 # Soft labels are compared by their hash; a blend can be renamed.
 _NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity"}
 _RESOLVED = "resolved "
@@ -185,15 +186,30 @@ class Run:
         path = self.folder / "config.toml"
         return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
 
-    def as_started(self) -> Run:
-        """Return the run with the settings whose defaults were others when it was started."""
+    def as_started(self, given: Recipe, own: Mapping[str, Any]) -> Run:
+        """Return the run with the settings whose defaults were others when it was started.
+
+        A setting that was given then, and is open now, has today's default, so the difference is found.
+
+        Parameters
+        ----------
+        given : the recipe of the command, before it was completed.
+        own : settings of the small variant of the model.
+        """
         path = self.folder / "config.toml"
-        if not path.exists() or self.recorded_course >= COURSE:
+        if not path.exists():
             return self
-        decay = read_record(path).get("weight_decay")
-        if isinstance(decay, bool) or not isinstance(decay, int | float):
-            return self
-        return replace(self, recipe=replace(self.recipe, weight_decay=float(decay)))
+        record, kept = read_record(path), dict[str, float]()
+        decay = record.get("weight_decay")
+        if self.recorded_course < COURSE and not isinstance(decay, bool) and isinstance(decay, int | float):
+            kept["weight_decay"] = float(decay)
+        if (_number(_resolved(record, path), "defaults", path) or 1) < DEFAULTS:
+            former = former_defaults(given.has_weights, given.opt, own)
+            kept |= {key: value for key, value in former.items() if record.get(key, default_of(key)) == value}
+        kept = {key: value for key, value in kept.items() if getattr(given, key) is None}
+        if kept.get("lr") not in (None, self.recipe.lr):
+            return replace(self, recipe=replace(self.recipe, **kept), rate_reason="as this run was started")
+        return replace(self, recipe=replace(self.recipe, **kept))
 
     def check_same_settings(self, record: str) -> None:
         """Raise EnsembleError if the run was started with different settings, data or folds.
