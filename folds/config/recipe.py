@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.combinations import check_combinations
+from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, learning_rate
 from folds.config.setting import (
     DATA,
     FOLDS,
@@ -77,8 +78,6 @@ def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None
 
 KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
-# Peak learning rates of other optimizers, relative to that of AdamW.
-_RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,11 @@ class Recipe:
         None, "images per optimizer step", TRAINING, shown="32; 8 for the small Swin", minimum=2, unit="images"
     )
     lr: float | None = setting(
-        None, "peak learning rate", OPTIMIZER, shown="2e-4 from pretrained weights, 1e-3 from random ones", above=0
+        None,
+        "peak learning rate",
+        OPTIMIZER,
+        shown="by family and size from pretrained weights, 1e-3 from random ones, × √(batch_size / 32)",
+        above=0,
     )
     weight_decay: float | None = setting(
         None,
@@ -200,8 +203,14 @@ class Recipe:
         shown="standard",
         choices=("none", "light", "standard", "strong"),
     )
-    ema: float = setting(
-        0.0, "decay of the exponential moving average of the weights, e.g. 0.999", TRAINING, minimum=0, below=1, off=0
+    ema: float | None = setting(
+        None,
+        "decay of the exponential moving average of the weights, e.g. 0.999",
+        TRAINING,
+        shown="0: off",
+        minimum=0,
+        below=1,
+        off=0,
     )
     ema_warmup: float | None = setting(
         None,
@@ -345,10 +354,11 @@ class Recipe:
         choices=tuple(SCHEDULES),
     )
     schedule_args: dict[str, Any] = setting(dict, "arguments of the schedule", OPTIMIZER)
-    layer_decay: float = setting(
-        1.0,
+    layer_decay: float | None = setting(
+        None,
         "layer-wise learning rate decay: factor from each block to the one before",
         OPTIMIZER,
+        shown="1: off; from pretrained weights 0.75 for ViT-like models, 0.9 for Swin and ConvNeXt",
         above=0,
         maximum=1,
         off=1,
@@ -406,36 +416,39 @@ class Recipe:
         False, "on a GPU: only kernels that give the same bytes again (slower; a CPU always does)", TRAINING
     )
 
-    def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
+    @property
+    def has_weights(self) -> bool:
+        """Return whether the training starts from trained weights."""
+        return bool(self.pretrained or self.init or self.init_run)
+
+    def completed(self, own: Mapping[str, Any], model: Model | None = None) -> tuple[Recipe, str]:
         """Return the recipe with every open setting decided, and the reason for its learning rate.
 
         Parameters
         ----------
         own : settings for the architecture, used if the user gave none.
+        model : what the defaults for fine-tuning depend on; None for those of an unknown model.
         """
-        has_weights = self.pretrained or self.init or self.init_run
-        default_lr, reason = (2e-4, "from pretrained weights") if has_weights else (1e-3, "from random weights")
-        if self.opt in _RATES:
-            default_lr, reason = default_lr * _RATES[self.opt], f"{reason}, for {self.opt}"
-        if self.lr is not None:
-            reason = "as asked"
-        elif "lr" in own:
-            reason = "suits this small model"
-        if self.opt != "adamw":
-            own = {key: value for key, value in own.items() if key != "lr"}
+        batch_size = self.batch_size or own.get("batch_size", BATCH_SIZE)
+        lr, reason = learning_rate(self.has_weights, self.opt, batch_size, own, model)
         defaults = {
-            "lr": default_lr,
-            "batch_size": 32,
+            "batch_size": batch_size,
             "augment": "standard",
             "warmup": 0.0 if self.schedule in RISING else 1.0,
             "weight_decay": default_weight_decay(self.opt),
             **self._smoothing(),
+            "ema": 0.0,
+            "layer_decay": 1.0,
+            **(fine_tuning(model) if self.has_weights else {}),
             **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
             **({} if self.soft_columns is None else {"soft_weight": 1.0, "soft_temperature": 1.0}),
             **({} if self.pseudo is None else {"pseudo_confidence": 0.9, "pseudo_weight": 1.0}),
             **own,
+            "lr": lr,
         }
-        return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason
+        names = {described.name for described in fields(self)}
+        decided = {key: value for key, value in defaults.items() if key in names and getattr(self, key) is None}
+        return replace(self, **decided), reason if self.lr is None else "as asked"
 
     def _smoothing(self) -> dict[str, float | None]:
         """Return the label smoothing of the losses, if it is open."""
@@ -719,8 +732,8 @@ def known_keys() -> tuple[str, ...]:
     return tuple(all_settings())
 
 
-# Settings that had a fixed default and now depend on others, such as the optimizer.
-_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1}
+# Settings that had a fixed default and now depend on others, such as the optimizer or the model.
+_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0}
 
 
 def default_of(key: str) -> Any:

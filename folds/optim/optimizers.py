@@ -37,7 +37,7 @@ def build_optimizer(
     model: torch.nn.Module,
     name: str,
     weight_decay: float | None,
-    layer_decay: float,
+    layer_decay: float | None,
     options: Mapping[str, Any],
     head_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
@@ -49,7 +49,7 @@ def build_optimizer(
     ----------
     weight_decay : None for the default of the optimizer.
     layer_decay : factor of the learning rate from each block to the block before it (Clark et al., 2020, ELECTRA); 1
-        for equal rates.
+        or None for equal rates.
     options : options of the optimizer, e.g. ``{"momentum": 0.9}``, ``{"betas": [0.9, 0.99]}``.
     head_lr : factor of the learning rate of the head.
 
@@ -74,7 +74,7 @@ def build_optimizer(
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     if name in _FUSED:
         given["fused"] = True
-    if layer_decay != 1:
+    if layer_decay not in (None, 1):
         given["layer_decay"] = layer_decay
     try:
         optimizer = create_optimizer_v2(model, opt=name, lr=1.0, weight_decay=weight_decay, **given)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.augmentation.custom import load_transform
+from folds.config.defaults import Model
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import SampleTable
 from folds.data.targets import Target
@@ -23,6 +24,7 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
+from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
@@ -73,7 +75,8 @@ def make_runs(
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
-        complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
+        variant_settings = SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {}
+        complete, why = recipe.completed(variant_settings, models.of(architecture, recipe))
         for repeat, assignment in enumerate(assignments):
             for seed in range(recipe.seed, recipe.seed + settings.seeds):
                 # The first has no suffix, so that repeats and seeds can be added to an existing run.
@@ -95,7 +98,7 @@ def make_runs(
                     settings.max_pixels,
                 )
                 if not anew:
-                    run = run.as_started(recipe)
+                    run = run.as_started(recipe, variant_settings)
                 check(run)
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))
@@ -134,6 +137,16 @@ class _Models:
     def __init__(self) -> None:
         self._key: object = None
         self._model: Any = None
+        self._parameters: dict[str, int] = {}
+
+    def of(self, architecture: Architecture, recipe: Recipe) -> Model | None:
+        """Return what the defaults for fine-tuning depend on; None if the training starts from random weights."""
+        if not recipe.has_weights:
+            return None
+        key = repr((architecture.timm_name, sorted(architecture.arguments.items())))
+        if key not in self._parameters:
+            self._parameters[key] = count_parameters(architecture)
+        return Model(architecture.timm_name, self._parameters[key])
 
     def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
         """Return the number of parameters; raise if the recipe does not work with its model."""

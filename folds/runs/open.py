@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.augmentation.custom import load_transform
+from folds.config.defaults import DEFAULTS
 from folds.config.files import to_toml
 from folds.config.recipe import default_of
 from folds.data.sources import FOUND
@@ -334,6 +335,7 @@ def _record(
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
         "course": COURSE,
+        "defaults": DEFAULTS,
         # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.defaults import DEFAULTS, former_defaults
 from folds.config.files import DAMAGED, read_record
 from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
@@ -43,7 +44,7 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course"}
+_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults"}
 # The rates by which the number format was chosen.
 _NOT_COMPARED_RESOLVED |= {"format"}
 # Soft labels are compared by their hash; a blend can be renamed.
@@ -190,24 +191,32 @@ class Run:
         path = self.folder / "config.toml"
         return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
 
-    def as_started(self, given: Recipe) -> Run:
+    def as_started(self, given: Recipe, own: Mapping[str, Any]) -> Run:
         """Return the run with the settings whose defaults were others when it was started.
+
+        A setting that was given then, and is open now, has today's default, so the difference is found.
 
         Parameters
         ----------
-        given : the recipe before its open settings were decided; what it has is kept.
+        given : the recipe of the command, before it was completed.
+        own : settings of the small variant of the model.
         """
         path = self.folder / "config.toml"
-        if not path.exists() or self.recorded_course > 1:  # since version 2 the record has the optimizer's own decay
+        if not path.exists():
             return self
-        course, record = self.recorded_course, read_record(path)
-        recorded: dict[str, Any] = {
+        record, course = read_record(path), self.recorded_course
+        kept = {
             name: float(value)
             for name, since in _NEW_DEFAULTS.items()
-            if course < since and getattr(given, name) is None
-            if isinstance(value := record.get(name), int | float) and not isinstance(value, bool)
+            if course < since and isinstance(value := record.get(name), int | float) and not isinstance(value, bool)
         }
-        return replace(self, recipe=replace(self.recipe, **recorded)) if recorded else self
+        if (_number(_resolved(record, path), "defaults", path) or 1) < DEFAULTS:
+            former = former_defaults(given.has_weights, given.opt, own)
+            kept |= {key: value for key, value in former.items() if record.get(key, default_of(key)) == value}
+        kept = {key: value for key, value in kept.items() if getattr(given, key) is None}
+        if kept.get("lr") not in (None, self.recipe.lr):
+            return replace(self, recipe=replace(self.recipe, **kept), rate_reason="as this run was started")
+        return replace(self, recipe=replace(self.recipe, **kept))
 
     def check_same_settings(self, record: str) -> None:
         """Raise EnsembleError if the run was started with different settings, data or folds.

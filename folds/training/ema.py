@@ -38,7 +38,7 @@ class MovingAverage:
         ]
 
     def decay(self, step: int) -> float:
-        """Return the share that a step, counted from 0, keeps; at first 0, so that the initial weights are forgotten."""
+        """Return the share that a step (from 0) keeps; at first 0, so that the initial weights are forgotten."""
         return ema_decay(step, self.max_decay, self.power)
 
     @torch.no_grad()

@@ -279,6 +279,9 @@ def test_without_size_and_window_model_and_file_decide() -> None:
         (Recipe(pretrained=False), {}, 1e-3, "from random weights"),
         (Recipe(), {}, 1e-3, "from random weights"),
         (Recipe(), {"lr": 0.1}, 0.1, "suits this small model"),
+        (Recipe(batch_size=128), {}, 2e-3, "from random weights, ×2.00 for batches of 128"),
+        (Recipe(batch_size=32), {"lr": 0.1, "batch_size": 8}, 0.2, "suits this small model, ×2.00 for batches of 32"),
+        (Recipe(opt="sgd"), {"lr": 0.1}, 0.05, "from random weights, ×50 for sgd"),
     ],
 )
 def test_the_default_learning_rate_depends_on_weights_and_model(
@@ -289,14 +292,23 @@ def test_the_default_learning_rate_depends_on_weights_and_model(
 
 
 def test_open_settings_come_from_the_model_then_from_defaults() -> None:
-    decided = {"lr": 1.0, "warmup": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1}
+    decided = {"lr": 1.0, "warmup": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0}
     assert Recipe(lr=1.0).completed({})[0] == Recipe(batch_size=32, augment="standard", **decided)
     assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(
         batch_size=8, augment="light", **decided
     )
     for opt, decay in (("sgd", 1e-4), ("adam", 0.0), ("lion", 0.05)):
         assert Recipe(opt=opt).completed({})[0].weight_decay == decay
-    given = Recipe(lr=1.0, batch_size=4, augment="none", warmup=0.0, weight_decay=0.2, label_smoothing=0.3)
+    given = Recipe(
+        lr=1.0,
+        batch_size=4,
+        augment="none",
+        warmup=0.0,
+        weight_decay=0.2,
+        label_smoothing=0.3,
+        ema=0.5,
+        layer_decay=0.5,
+    )
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
 
 

@@ -140,9 +140,9 @@ def test_a_range_holds_what_its_words_say(numbers: Range, text: str, inside: lis
 
 def test_a_default_is_shown_as_one_reads_it() -> None:
     shown = {key: one.default_text for key, one in all_settings().items()}
-    assert (shown["epochs"], shown["mixup"], shown["layer_decay"], shown["clip"]) == ("15", "0: off", "1: off", "1")
+    assert (shown["epochs"], shown["mixup"], shown["freeze"], shown["clip"]) == ("15", "0: off", "0: off", "1")
     assert (shown["repair"], shown["compile"], shown["arch"], shown["holdout"]) == ("yes", "no", "swin", "")
-    assert shown["lr"] == "2e-4 from pretrained weights, 1e-3 from random ones"
+    assert shown["lr"].startswith("by family and size from pretrained weights, 1e-3 from random ones")
 
 
 def test_a_signature_of_all_settings_can_be_made() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from folds.config.files import load_settings
 from folds.config.recipe import Recipe, Settings
@@ -246,3 +247,31 @@ def test_folds_of_the_folder_are_those_of_the_plan_and_recorded(planned: Planner
     assert again.settings.folds == Path("folds.csv")
     assert again.assignment.sha == first.assignment.sha
     assert planned(seed=5, more={"found_folds": None}).assignment.sha != first.assignment.sha
+
+
+def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path: Path) -> None:
+    """Version 1 of the defaults had one rate for all pretrained models, and no layer decay."""
+    from folds.models.factory import create_model, resolve
+
+    weights = tmp_path / "w.pt"
+    torch.save(create_model(resolve("test_vit", (32, 32)), 18).state_dict(), weights)
+    recipe = Recipe(epochs=1, img_size="32", init=weights, batch_size=64)
+
+    def again() -> Plan:
+        return build_plan(replace(planned().settings, arch=("test_vit",)), recipe)
+
+    run = again().runs[0]
+    assert (run.recipe.lr, run.recipe.layer_decay, run.recipe.ema) == (1.41e-4, 0.75, 0.0)
+    assert run.rate_reason.endswith(" parameters from pretrained weights, ×1.41 for batches of 64")
+    prepare_jobs(again())
+    record = run.folder / "config.toml"
+    now = record.read_text()
+    before = now.replace("defaults = 2\n", "").replace("layer_decay = 0.75", "layer_decay = 1.0")
+    record.write_text(before.replace("lr = 0.000141", "lr = 0.0002"))
+    old = again().runs[0]
+    assert (old.recipe.lr, old.recipe.layer_decay) == (2e-4, 1.0)
+    prepare_jobs(again(), resume=True)
+    record.write_text(now.replace("layer_decay = 0.75", "layer_decay = 1.0"))  # given when it was started
+    with pytest.raises(EnsembleError, match="different settings") as caught:
+        prepare_jobs(again(), resume=True)
+    assert list(caught.value.details) == ["layer_decay: 1.0 → 0.75"]
