@@ -207,7 +207,7 @@ def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[
             lines.append(zero_weight_note(run.recipe.weight_column, weights))
         sizes = [len(run.assignment.training_index(fold)) for fold in range(run.assignment.k)]
         steps = run.recipe.epochs * max(1, round(min(sizes) / (run.recipe.batch_size or 1)))
-        lines.append(ema_note(steps, run.recipe.ema, run.recipe.ema_warmup))
+        lines.append(ema_note(steps, run.recipe.ema or 0.0, run.recipe.ema_warmup))
         if run.recipe.pseudo is not None:
             _check_teachers(run, runs)
         labels = pseudo_labels_of(run.recipe, run.assignment, data.train, data.test, root)

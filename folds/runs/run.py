@@ -205,7 +205,7 @@ class Run:
         if not path.exists():
             return self
         record, course = read_record(path), self.recorded_course
-        kept = {
+        kept: dict[str, Any] = {
             name: float(value)
             for name, since in _NEW_DEFAULTS.items()
             if course < since and isinstance(value := record.get(name), int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,10 @@ def check_bounded(value: Any, depth: int = MAX_DEPTH, values: int = MAX_VALUES) 
         """Return how many values `one` holds and how many levels it has; `level` are those around it."""
         if type(one) is int and one.bit_length() > 3 * MAX_DIGITS:
             raise ValueError(f"it holds a number of more than {MAX_DIGITS:,} digits")
-        if isinstance(one, Mapping):
-            inner, count = chain(one, one.values()), 2 * len(one)
-        elif isinstance(one, list | tuple | set | frozenset):
-            inner, count = iter(one), len(one)
-        else:
+        if not isinstance(one, Mapping | list | tuple | set | frozenset):
             return 0, 0
+        inner: Iterable[Any] = chain(one, one.values()) if isinstance(one, Mapping) else one
+        count = 2 * len(one) if isinstance(one, Mapping) else len(one)
         if count > values:
             raise ValueError(f"it holds more than {values:,} values")
         size, levels = sizes.get(id(one), (0, 0))
