@@ -1,6 +1,7 @@
 """Measure how well a whole grid uses the cores: busy core seconds ÷ (cores × seconds), from the start of the command.
 
     python benchmarks/grid.py                     k = 3, 5 and 10; resnet18 and test_resnet at 64 px from 384×512 JPEGs
+    python benchmarks/grid.py --share             what jobs that share cores lose, against threads: images per core second
     python benchmarks/grid.py --quick             a tiny grid, to see that it works
 
 A grid rarely has a multiple of the cores in jobs. Three ways to train the last, incomplete round are compared in turn,
@@ -17,6 +18,7 @@ other can be busy as well, so the seconds of the command decide between two ways
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -27,6 +29,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +102,39 @@ def compare(data: Path, arch: str, size: int, k: int, epochs: int, repeats: int)
     return f"| {arch} {size} px, k={k}, {epochs} epochs | {' | '.join(cells)} | {gain:.2f}× |"
 
 
+def _train(arch: str, size: int, steps: int, threads: int, barrier: Any, results: Any) -> None:
+    import torch
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from alone import pace
+
+    torch.set_num_threads(threads)
+    train = pace(arch, size, 32, 18, "cpu", 0.25)
+    barrier.wait()
+    began = time.process_time()
+    seconds = train(steps)
+    results.put((steps * 32 / (time.process_time() - began), steps * 32 / seconds))
+    barrier.wait()  # until all are through: none runs on an empty machine
+
+
+def share(arch: str, size: int, steps: int) -> str:
+    """Return a line: images per busy core second, and in all per second, of jobs × threads on all cores."""
+    context, cores = multiprocessing.get_context("spawn"), cpu_count()
+    cells = []
+    for jobs, threads in ((cores, 1), (2 * cores - 1, 1), (1, cores)):
+        barrier, results = context.Barrier(jobs), context.Queue()
+        processes = [
+            context.Process(target=_train, args=(arch, size, steps, threads, barrier, results)) for _ in range(jobs)
+        ]
+        for process in processes:
+            process.start()
+        rates = [results.get() for _ in processes]
+        for process in processes:
+            process.join()
+        cells.append(f"{statistics.mean(own for own, _ in rates):.0f} ({sum(whole for _, whole in rates):.0f})")
+    return f"| {arch} {size} px | {' | '.join(cells)} |"
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=60)
@@ -108,11 +144,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--arch", default="resnet18,test_resnet")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--share", action="store_true")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.one:
         way, data, arch, size, k, epochs = arguments.one
         command(way, Path(data), arch, int(size), int(k), int(epochs))
+        return
+    if arguments.share:
+        cores = cpu_count()
+        jobs = f"{cores} jobs, 1 thread | {2 * cores - 1} jobs, 1 thread | 1 job, {cores} threads"
+        print(f"| images per core second (in all per second) | {jobs} |")
+        print("|---|---|---|---|", flush=True)
+        for arch, steps in (("test_resnet", 60), ("resnet18", 12)):
+            print(share(arch, arguments.size, steps), flush=True)
         return
     if arguments.quick:
         arguments.people, arguments.epochs, arguments.repeats, arguments.k = 12, 1, 1, "3"
