@@ -63,7 +63,6 @@ class _Slots:
         self._may_share = placement.shares_cores
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._workers: list[Worker] = []
-        self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
 
     def outcomes(self) -> Generator[Outcome]:
@@ -77,14 +76,12 @@ class _Slots:
             yield ended
 
     def stop(self) -> None:
-        """End the workers; no further job is started."""
+        """End the workers; no further job is started. The threads, which wait for the workers, end by themselves."""
         with self._lock:
             self._waiting.clear()
-            workers, threads = list(self._workers), list(self._threads)
+            workers = list(self._workers)
         for worker in workers:
             worker.stop()
-        for thread in threads:
-            thread.join()
 
     def _start(self, device: str) -> None:
         """Start a slot with the next waiting job."""
@@ -102,7 +99,6 @@ class _Slots:
                 return
             self._running[worker] = self._waiting.popleft()
             self._workers.append(worker)
-            self._threads.append(thread)
         thread.start()
 
     def _serve(self, own: dict[str, Any], worker: Worker) -> None:

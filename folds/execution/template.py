@@ -96,7 +96,7 @@ class Template:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.key = _key(environment)
+        self.key, self._owner = _key(environment), os.getpid()
         self._copies: dict[int, Copy] = {}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -168,10 +168,18 @@ class Template:
             copy.hear(None)
         self._process.wait()
 
+    def serves(self, environment: Mapping[str, str]) -> bool:
+        """Return whether it can make workers of this process with these variables."""
+        return not self.lost and self._owner == os.getpid() and self.key == _key(environment)
+
     def end(self) -> None:
-        """End the template at once; its copies end with their standard input."""
-        self._process.kill()
-        self._process.wait()
+        """End the template at once, unless it belongs to a process that this one is a copy of.
+
+        Its copies end with their standard input.
+        """
+        if not self.lost and self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
 
 
 _template: Template | None = None
@@ -201,7 +209,7 @@ def _current(environment: Mapping[str, str]) -> Template | None:
     if sys.platform != "linux":
         return None
     with _guard:
-        if _template is None or _template.lost or _template.key != _key(environment):
+        if _template is None or not _template.serves(environment):
             if _template is None:
                 atexit.register(_end)
             # An earlier template ends when its copies have ended and it was not needed for a minute.
@@ -210,7 +218,7 @@ def _current(environment: Mapping[str, str]) -> Template | None:
 
 
 def _end() -> None:
-    if _template is not None and not _template.lost:
+    if _template is not None:
         _template.end()
 
 

@@ -405,10 +405,13 @@ def _heads(timm_name: str) -> tuple[str, ...]:
 def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
     """Raise UsageError if the model cannot process one empty image of its input size.
 
-    This finds an unsuitable size before any image is decoded.
+    This finds an unsuitable size before any image is decoded. One thread is enough for one image: on a busy machine,
+    several that wait for each other took ten times as long.
     """
     import torch
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, architecture.height, architecture.width))
@@ -417,6 +420,8 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
         raise UsageError(
             f"architecture {architecture.name} does not accept {architecture.width}×{architecture.height} px: {reason}"
         ) from None
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -94,14 +94,15 @@ def _draw_few(root: Path) -> None:
 
 
 def _runs(root: Path, k: int, epochs: int, force: bool, again: str) -> list[ResultLine]:
+    from folds.execution.local import prepare_workers
+
+    prepare_workers("auto", "local")  # before the imports below, which take as long as those of the workers
     from ensemble.cli.reports.training import describe, raise_failed, train_shown
     from folds.config.recipe import Recipe, Settings
-    from folds.execution.local import prepare_workers
     from folds.runs.plan import build_plan
 
     command = f"ensemble kfold --k {k} --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    prepare_workers("auto", "local")
     plan = build_plan(Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force, root=root)
     describe(plan)
     trained = train_shown(plan, again, resume=True, force=force)

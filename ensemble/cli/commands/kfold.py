@@ -275,17 +275,18 @@ def run_training(
     dry_run: bool,
 ) -> int:
     """Plan, describe and train; `planning` has the arguments of `build_plan`, `training` those of `train_runs`."""
+    from folds.execution.local import prepare_workers
+
+    if not dry_run and preview is None:  # before the imports below, which take as long as those of the workers
+        prepare_workers(planning["execution"].devices, planning["execution"].backend)
     from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.auditing.run import check_strict
-    from folds.execution.local import prepare_workers
     from folds.experiments.loggers import open_tracker
     from folds.runs.plan import build_plan
     from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
-    if not dry_run and preview is None:
-        prepare_workers(planning["execution"].devices, planning["execution"].backend)
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
     plan.check_not_started(training["resume"] or dry_run or preview is not None, force)
     describe(plan)
