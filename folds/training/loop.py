@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from folds.augmentation.batch import apply_changes
+from folds.augmentation.batch import apply_changes, compiled_work
 from folds.augmentation.changes import Changes
 from folds.augmentation.mixup import Mixing, apply_mixing
 from folds.errors import EnsembleError
@@ -81,6 +81,9 @@ class _Loop:
             soft = torch.from_numpy(context.soft_labels).to(context.device)
             self.soft_labels = at_temperature(context.target, soft, self.soft_targets.temperature)
         self.counts = context.counts()
+        # On a CPU the parts of a batch have several shapes, and compiling does not pay.
+        compiles = context.recipe.compile and context.device != "cpu" and context.job.course > 2
+        self.work = compiled_work() if compiles else None
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
         self.total = context.recipe.epochs * context.steps
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
@@ -181,7 +184,9 @@ class _Loop:
         changes, mixing : how the images are augmented and mixed.
         """
         context, architecture = self.context, self.context.architecture
-        inputs = apply_changes(batch, changes, architecture.mean, architecture.std, self.layout, in_place=True)
+        inputs = apply_changes(
+            batch, changes, architecture.mean, architecture.std, self.layout, in_place=True, work=self.work
+        )
         labels = self.targets[index]
         if mixing is not None or self.soft_labels is not None:
             labels = one_hot(context.target, labels)
