@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ __all__ = [
     "apply_changes",
     "augment_batch",
     "blocks",
+    "compiled_work",
     "preset",
     "sample_batches",
     "sample_parameters",
@@ -100,6 +102,7 @@ def apply_changes(
     layout: torch.memory_format = torch.contiguous_format,
     *,
     in_place: bool = False,
+    work: PixelWork | None = None,
 ) -> Tensor:
     """Return uint8 (n, height, width, 3) as augmented, normalized float32 (n, 3, height, width) on its device.
 
@@ -108,6 +111,7 @@ def apply_changes(
     changes : to each sample, on the batch's device.
     layout : of the result: channels_last or contiguous.
     in_place : the batch itself may be changed.
+    work : `compiled_work` to use compiled functions; they round otherwise.
     """
     if all(values is None for values in changes):
         return to_input(batch, mean, std, layout)
@@ -115,10 +119,10 @@ def apply_changes(
         batch = operations.recode(batch, changes.recoding, in_place=in_place)
     parts = blocks(batch.numel() * 4, len(batch), batch.device)
     if len(parts) == 1:
-        return _augment_part(batch, changes, tuple(mean), tuple(std)).contiguous(memory_format=layout)
+        return _augment_part(batch, changes, tuple(mean), tuple(std), work).contiguous(memory_format=layout)
     inputs = torch.empty((len(batch), 3, *batch.shape[1:3]), memory_format=layout)
     for part in parts:
-        inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std))
+        inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std), work)
     return inputs
 
 
@@ -130,28 +134,65 @@ def blocks(size: int, n: int, device: torch.device) -> list[slice]:
     return [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]
 
 
-def _augment_part(batch: Tensor, changes: Changes, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    n, height, width, _ = batch.shape
-    pixels = batch.permute(0, 3, 1, 2).float()
+class PixelWork(NamedTuple):
+    """The functions that change all pixels of a batch."""
+
+    warp: Callable[[Tensor, Tensor, Tensor], Tensor]
+    recolor: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _augment_part(
+    batch: Tensor, changes: Changes, mean: tuple[float, ...], std: tuple[float, ...], work: PixelWork | None
+) -> Tensor:
+    work = work or _EAGER
     if changes.affine is not None:
-        grid = torch.bmm(
-            _pixel_centers(height, width, pixels.device).expand(n, -1, -1), changes.affine.transpose(1, 2)
-        ).view(n, height, width, 2)
-        pixels = torch.nn.functional.grid_sample(
-            pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-        )
-    elif changes.mirrored is not None:
-        pixels = torch.where(changes.mirrored, pixels.flip(3), pixels)
+        pixels = work.warp(batch, changes.affine, _pixel_centers(*batch.shape[1:3], batch.device))
+    else:
+        pixels = batch.permute(0, 3, 1, 2).float()
+        if changes.mirrored is not None:
+            pixels = torch.where(changes.mirrored, pixels.flip(3), pixels)
     if changes.sharpness is not None:
         pixels = operations.sharpen(pixels, changes.sharpness, changes.sharpened)
     if changes.saturation is not None and changes.contrast is not None and changes.brightness is not None:
-        gray = pixels.mean(1, keepdim=True)
-        torch.lerp(gray, pixels, changes.saturation, out=pixels)
-        torch.lerp(gray.mean((2, 3), keepdim=True), pixels, changes.contrast, out=pixels).mul_(
-            changes.brightness
-        ).clamp_(0, 255)
+        pixels = work.recolor(pixels, changes.saturation, changes.contrast, changes.brightness)
     pixels = _normalize(pixels, mean, std)
     return pixels if changes.erased is None else operations.erase(pixels, changes.erased)
+
+
+def _warp(batch: Tensor, affine: Tensor, centers: Tensor) -> Tensor:
+    """Return the pixels of uint8 (n, height, width, 3) at other places, as float32 (n, 3, height, width)."""
+    n, height, width, _ = batch.shape
+    grid = torch.bmm(centers.expand(n, -1, -1), affine.transpose(1, 2)).view(n, height, width, 2)
+    return torch.nn.functional.grid_sample(
+        batch.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def _recolor(pixels: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Change the colors of pixels in place."""
+    gray = pixels.mean(1, keepdim=True)
+    torch.lerp(gray, pixels, saturation, out=pixels)
+    mean = gray.mean((2, 3), keepdim=True)
+    return torch.lerp(mean, pixels, contrast, out=pixels).mul_(brightness).clamp_(0, 255)
+
+
+def _recolor_to_new(pixels: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Return what `_recolor` returns; written so that it can be compiled."""
+    gray = pixels.mean(1, keepdim=True)
+    colored = torch.lerp(gray.mean((2, 3), keepdim=True), torch.lerp(gray, pixels, saturation), contrast)
+    return (colored * brightness).clamp(0, 255)
+
+
+_EAGER = PixelWork(_warp, _recolor)
+
+
+@lru_cache(maxsize=1)
+def compiled_work() -> PixelWork:
+    """Return the pixel work compiled by torch, for a GPU: a few fused kernels instead of one for each operation.
+
+    All folds of a process share it. The first call for a shape of a batch compiles.
+    """
+    return PixelWork(torch.compile(_warp, dynamic=False), torch.compile(_recolor_to_new, dynamic=False))
 
 
 # Cached, because torch's affine_grid computes it in every call and takes twice as long.

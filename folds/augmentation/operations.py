@@ -160,7 +160,7 @@ def recode(batch: Tensor, new: Recoding, *, in_place: bool = False) -> Tensor:
         counts, kind = _histograms(levels[measured]), new.kind[:, None, None]
         present = counts > 0
         level = _level_numbers(device).expand_as(counts)
-        high = torch.where(present, level, 0).amax(2, keepdim=True)
+        high = (level * present).amax(2, keepdim=True)
         table = torch.where(kind == _AUTOCONTRAST, _stretched(present, high, level), tables[measured])
         tables[measured] = torch.where(kind == _EQUALIZE, _equalized(counts, high, level), table).to(torch.uint8)
     # 32 bits suffice for the address of a level.
@@ -179,9 +179,9 @@ def _histograms(levels: Tensor) -> Tensor:
     address = torch.add(_table_offsets(n, width // 3, levels.device), levels).flatten()
     if levels.device.type == "cpu":
         return torch.bincount(address, minlength=768 * n).view(n, 3, 256)
-    ones = torch.ones((), dtype=torch.int32, device=levels.device).expand(address.numel())
-    counts = torch.zeros(768 * n, dtype=torch.int32, device=levels.device)
-    return counts.scatter_add_(0, address.long(), ones).long().view(n, 3, 256)
+    counts = torch.zeros(768 * n, dtype=torch.int64, device=levels.device)
+    one = _level_numbers(levels.device)[1].expand(address.numel())
+    return counts.scatter_add_(0, address.long(), one).view(n, 3, 256)
 
 
 # Constants are cached, because computing them again is a kernel each, and sending them waits for all kernels before.
@@ -207,7 +207,7 @@ def _table_offsets(n: int, width: int, device: torch.device) -> Tensor:
 
 
 def _stretched(present: Tensor, high: Tensor, level: Tensor) -> Tensor:
-    low = torch.where(present, level, 255).amin(2, keepdim=True)
+    low = 255 - ((255 - level) * present).amax(2, keepdim=True)
     return torch.where(high > low, ((level - low) * 255 // (high - low).clamp_min(1)).clamp(0, 255), level)
 
 

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths
+from folds.images.channel_sums import mean_std
 from folds.images.checks import check_images, refusal, unusable_images
 from folds.images.content_index import (
     Entry,
@@ -104,47 +104,6 @@ def load_images(
     for line in depth_notes(cache.depths):
         logger.info(line)
     return cache
-
-
-def mean_std(
-    pixels: NDArray[np.uint8], index: NDArray[np.integer] | None = None, block: int = 256
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each channel, in [0, 1], over the images `index` (by default all).
-
-    Sums are exact integers, so the result does not depend on the order of the images or on `block`.
-
-    Parameters
-    ----------
-    pixels : (n, height, width, 3) uint8.
-    index : positions or booleans.
-    block : number of images read at once.
-
-    Returns
-    -------
-    mean, std : (3,) float64 each; the standard deviation of the population (``ddof=0``).
-    """
-    rows = np.arange(len(pixels)) if index is None else np.asarray(index)
-    if rows.dtype == bool:
-        rows = np.flatnonzero(rows)
-    if not len(rows):
-        raise EnsembleError("expected at least one image for mean and standard deviation, found none")
-    sums, squares = np.zeros((2, math.prod(pixels.shape[1:])), np.uint64)
-    block = min(block, 65536)
-    for start in range(0, len(rows), block):
-        part = pixels[rows[start : start + block]].reshape(-1, sums.size)
-        sums += part.sum(axis=0, dtype=np.uint32)
-        squared = np.zeros(sums.size, np.uint32)  # 32 bits hold 66,051 × 255² and are added faster than 64
-        for image in part:
-            squared += np.square(image, dtype=np.uint16)
-        squares += squared
-    count = len(rows) * sums.size // 3
-    mean, std = np.empty(3), np.empty(3)
-    for channel in range(3):
-        # Python integers do not overflow or round before the last division.
-        first, second = int(sums[channel::3].sum()), int(squares[channel::3].sum())
-        mean[channel] = first / (255 * count)
-        std[channel] = math.sqrt((count * second - first * first) / (255 * count) ** 2)
-    return mean, std
 
 
 def _settings_key(settings: ImageSettings, count: int) -> str:

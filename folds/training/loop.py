@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.batch import apply_changes
+from folds.augmentation.batch import apply_changes, compiled_work
 from folds.augmentation.changes import Changes
 from folds.augmentation.mixup import Mixing, apply_mixing
 from folds.errors import EnsembleError
@@ -91,6 +91,9 @@ class _Loop:
         self.weights = None if context.weights is None else torch.from_numpy(context.weights).to(context.device)
         self.shares = None if context.targets is None else torch.from_numpy(context.targets).to(context.device)
         self.counts = context.counts()
+        # On a CPU the parts of a batch have several shapes, and compiling does not pay.
+        compiles = context.recipe.compile and context.device != "cpu" and context.job.course > 2
+        self.work = compiled_work() if compiles else None
         self.layout = torch.channels_last if context.channels_last else torch.contiguous_format
         self.total = context.recipe.epochs * context.steps
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
@@ -204,7 +207,9 @@ class _Loop:
         changes, mixing : how the images are augmented and mixed.
         """
         context, architecture = self.context, self.context.architecture
-        inputs = apply_changes(batch, changes, architecture.mean, architecture.std, self.layout, in_place=True)
+        inputs = apply_changes(
+            batch, changes, architecture.mean, architecture.std, self.layout, in_place=True, work=self.work
+        )
         labels = self.targets[index]
         if self.shares is not None:
             labels = self.shares[index]

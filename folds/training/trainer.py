@@ -20,7 +20,7 @@ from folds.augmentation.custom import TransformPool
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
-from folds.images.cache import mean_std
+from folds.images.channel_sums import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.metrics.custom import find_metric
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
@@ -153,7 +153,7 @@ def _build(job: Job) -> _Fold:
     training = trained_rows(examples, len(codes))
     architecture = Architecture(**job.architecture)
     if recipe.normalise == "data":
-        mean, std = mean_std(pixels.values, training)
+        mean, std = mean_std(pixels.values, training, file=Path(job.pixels), threads=job.threads)
         architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
     seed = (recipe.seed, job.run, job.fold)
     attributes = job.class_attributes
