@@ -68,7 +68,7 @@ def test_predictions_have_formats_of_their_own(
     predict: dict[str, float], preparing: float, ways: tuple[str, str]
 ) -> None:
     chosen = choose(rates({"fp32": 10}, predict, preparing=preparing), AMOUNT)
-    assert (chosen.validation, chosen.final) == ways
+    assert (chosen.validation, chosen.stored) == ways
 
 
 def test_what_was_measured_can_be_read_again() -> None:
@@ -78,6 +78,7 @@ def test_what_was_measured_can_be_read_again() -> None:
         {},
         vars(made) | {"train": {"fp32": "fast"}},
         vars(made) | {"predict": {}},
+        vars(made) | {"predict": {"off": 1, "fused": 0}},
         vars(made) | {"train": 3},
     ):
         assert Rates.from_record(broken) is None
