@@ -109,7 +109,7 @@ def _recorded(path: Path, amp: str | None) -> Format:
         None if layout is None else layout == "channels_last",
         bool(one_of("compiled", (True, False))),
         one_of("validation", (OFF, BF16, FUSED)) or "",
-        one_of("stored", (OFF, FUSED)) or "",
+        one_of("stored", (OFF,)) or "",
         str(resolved.get("format", "")),
     )
 

@@ -41,8 +41,8 @@ class Format:
     compiled : whether the training is compiled although the recipe does not ask for it.
     validation : format of the predictions during the training: ``off``, ``bf16`` or ``fused`` (batch norms folded, in
         fp32).
-    stored : format of the predictions that are stored: ``off`` or ``fused``. Both are "" on a GPU, and in runs of
-        earlier versions: predicted as trained.
+    stored : format of the predictions that are stored: ``off``, exactly as other commands compute them from the
+        checkpoint. Both are "" on a GPU, and in runs of earlier versions: predicted as trained.
     reason : why, with the measured rates.
     """
 
@@ -261,10 +261,11 @@ def choose(rates: Rates, amount: Amount) -> Format:
         channels_last, best = not rates.convolutional, other
     predict = rates.predict
     gained = amount.predicted * (1 / predict[OFF] - 1 / predict.get(FUSED, predict[OFF]))
-    stored = OFF
+    validation = OFF
     if predict.get(FUSED, 0) >= GAIN_OF_PREDICTION * predict[OFF] and gained > 2 * rates.preparing:
-        stored = FUSED
-    validation = BF16 if predict.get(BF16, 0) >= GAIN_OF_PREDICTION * predict[stored] else stored
+        validation = FUSED
+    if predict.get(BF16, 0) >= GAIN_OF_PREDICTION * predict[validation]:
+        validation = BF16
     if name == FP32:
         reason = f"fp32 trains {_rate(train[FP32])} images/s, and nothing else clearly more"
         tried = [f"{key} {_rate(value)}" for key, value in train.items() if key != FP32]
@@ -276,8 +277,8 @@ def choose(rates: Rates, amount: Amount) -> Format:
         if rates.convolutional or channels_last is not None:
             layout = f" {layout_name(rates.convolutional if channels_last is None else channels_last)}"
         reason = f"bf16{layout} trains {_rate(train[best])} images/s against {_rate(train[FP32])} in fp32"
-    reason += f" (measured); validation in {spoken(validation)}, stored predictions in {spoken(stored)}"
-    return Format(BF16 if name == BF16 else OFF, channels_last, False, validation, stored, reason)
+    reason += f" (measured); validation in {spoken(validation)}, stored predictions in fp32"
+    return Format(BF16 if name == BF16 else OFF, channels_last, False, validation, OFF, reason)
 
 
 def rate_of(rates: Rates, chosen: Format) -> float:
