@@ -3,6 +3,8 @@
     python benchmarks/kfold.py                    resnet18 and test_resnet at 64 px from 384×512 JPEGs, k=5, on the CPU
     python benchmarks/kfold.py --busy             with a process that keeps one core busy
     python benchmarks/kfold.py --growth           how the time grows with k, epochs, architectures and images
+    python benchmarks/kfold.py --row resnet18-64  whole commands (benchmarks/whole.py); all rows: --row all
+    python benchmarks/kfold.py --quick            a tiny row, to see that it runs
 
 All in one run, alternating, medians of --repeats. Rates are training images per second in steady state. For this
 program these are the images of all slots from the end of the last first epoch until the first slot has nothing more to
@@ -33,6 +35,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from whole import HEADER, QUICK, ROWS, Row, measure_row
 
 from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
@@ -145,31 +149,54 @@ def theirs(
 
 
 def _alone(
-    arch: str, size: int, classes: int, steps: int, validated: float, threads: int, barrier: Any, results: Any
+    arch: str,
+    size: int,
+    classes: int,
+    steps: int,
+    validated: float,
+    threads: int,
+    barrier: Any,
+    results: Any,
+    batch: int,
+    how: dict[str, Any],
 ) -> None:
     import torch
     from alone import pace
 
     torch.set_num_threads(threads)
-    train = pace(arch, size, BATCH, classes, "cpu", validated)
+    train = pace(arch, size, batch, classes, "cpu", validated, **how)
     barrier.wait()
-    results.put(steps * BATCH / train(steps))
+    results.put(steps * batch / train(steps))
     barrier.wait()  # until all are through: none runs on an empty machine
 
 
-def ceiling(arch: str, size: int, images: int, validated: float, slots: int, classes: int = 18) -> float:
-    """Training images a second of `slots` models with one thread each and no data path; validation is in."""
+def ceiling(
+    arch: str,
+    size: int,
+    images: int,
+    validated: float,
+    slots: int,
+    classes: int = 18,
+    batch: int = BATCH,
+    **how: Any,
+) -> float:
+    """Training images a second of `slots` models with one thread each and no data path; validation is in.
+
+    `how` is the number format and the memory format (`alone.pace`).
+    """
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(slots), context.Queue()
     arguments = (
         arch,
         size,
         classes,
-        max(1, round(images / BATCH)),
+        max(1, round(images / batch)),
         validated,
         max(1, cpu_count() // slots),
         barrier,
         results,
+        batch,
+        how,
     )
     processes = [context.Process(target=_alone, args=arguments) for _ in range(slots)]
     for process in processes:
@@ -263,6 +290,14 @@ def growth(folder: Path) -> Iterator[str]:
         )
 
 
+def whole_commands(rows: dict[str, Row], folder: Path, repeats: int, search: bool) -> None:
+    """Print the table of whole commands, each line as soon as it is known; the runs of a row go to standard error."""
+    print(HEADER, flush=True)
+    for name, row in rows.items():
+        for line in measure_row(row, folder / name, repeats, search):
+            print(line, file=sys.stdout if line.startswith("|") else sys.stderr, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=150)
@@ -271,9 +306,21 @@ def main() -> None:
     parser.add_argument("--arch", default="test_resnet,resnet18")
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--row", action="append", choices=["all", *ROWS], help="may be given several times")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-search", action="store_true", help="the usual loop with a worker and a thread per core")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kfold-"))
     try:
+        if arguments.row or arguments.quick:
+            chosen = list(ROWS) if "all" in (arguments.row or ()) else arguments.row or []
+            whole_commands(
+                {name: ROWS[name] for name in chosen} or {"quick": QUICK},
+                folder,
+                1 if arguments.quick else arguments.repeats,
+                search=not (arguments.quick or arguments.no_search),
+            )
+            return
         if arguments.growth:
             print(
                 "| | jobs | decoding | training, all jobs | training, a job | whole command "

@@ -249,7 +249,7 @@ class Recipe:
     )
     amp: str = setting(
         "auto",
-        "mixed precision: auto (where the device is faster with it), bf16, fp16 or off",
+        "mixed precision: auto (where the device is faster with it; measured on a CPU), bf16, fp16 or off",
         TRAINING,
         choices=("auto", "bf16", "fp16", "off"),
     )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
-from folds.models.factory import create_model
+from folds.models.factory import create_model, is_convolutional
+from folds.models.formats import torch_threads
 from folds.models.gpus import torch_name
 from folds.models.precision import autocast, resolve_amp
+from folds.runs.formats import decide_format, log_formats
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.batches import count_batches
+from folds.training.formats import Format
 
 _SECONDS = 2.0  # of measuring, per model and batch size
 _VALIDATION = 1 / 3  # of the time of a training step: forward only
@@ -28,13 +29,16 @@ def estimate_seconds(plan: Plan) -> float | None:
     if plan.placement.backend == "ray":
         return None
     device, total = torch_name(plan.placement.devices[0]), 0.0
+    formats = {run.name: decide_format(plan, run) for run in plan.runs}
+    log_formats([(run, formats[run.name]) for run in plan.runs])
     measured: dict[tuple[object, ...], float] = {}
-    with _threads(plan.placement.threads):
+    with torch_threads(plan.placement.threads):
         for run in plan.runs:
             batch = run.recipe.batch_size or 32
-            key = (repr(run.architecture), batch, run.target.outputs, run.recipe.amp)
+            decided = formats[run.name]
+            key = (repr(run.architecture), batch, run.target.outputs, decided.amp, decided.channels_last)
             if key not in measured:
-                measured[key] = _seconds_per_step(run, batch, device)
+                measured[key] = _seconds_per_step(run, batch, device, decided)
             for fold in plan.folds:
                 training = count_batches(len(run.assignment.training_index(fold)), batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
@@ -45,13 +49,17 @@ def estimate_seconds(plan: Plan) -> float | None:
     return total / slots
 
 
-def _seconds_per_step(run: Run, batch: int, device: str) -> float:
+def _seconds_per_step(run: Run, batch: int, device: str, decided: Format) -> float:
     """Return the time of a forward and a backward pass of one batch, the first one not counted unless it is slow."""
     shape = run.architecture
     model = create_model(shape, run.target.outputs).to(device).train()
-    images = torch.rand(batch, 3, shape.height, shape.width, device=device)
+    wanted = run.recipe.channels_last if decided.channels_last is None else decided.channels_last
+    wide = is_convolutional(model) if wanted is None else wanted
+    layout = torch.channels_last if wide else torch.contiguous_format
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    images = torch.rand(batch, 3, shape.height, shape.width, device=device).contiguous(memory_format=layout)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
-    amp = resolve_amp(run.recipe.amp, device)[0]
+    amp = resolve_amp(run.recipe.amp, device)[0] if decided.amp == "auto" else decided.amp
 
     def step() -> float:
         start = time.perf_counter()
@@ -69,13 +77,3 @@ def _seconds_per_step(run: Run, batch: int, device: str) -> float:
     while sum(times) < _SECONDS and len(times) < 20:
         times.append(step())
     return sorted(times)[len(times) // 2]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,6 +17,7 @@ from folds.runs.run import Run
 from folds.training.amp import recorded_amp
 from folds.training.formats import (
     BF16,
+    FP32,
     FUSED,
     OFF,
     Amount,
@@ -55,15 +56,25 @@ def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progres
     if plan.placement.kind != "cpu":
         if asked == "auto":
             amp = recorded_amp(run.folder) or amp
-        return Format(amp, validation="", final="")
+        return Format(amp, validation="", stored="")
     if path.exists() and not anew:
         return _recorded(path, None if asked == "auto" else amp)
     if asked != "auto":
         # As before, and stored predictions in full precision: they are what other commands compute again.
-        return Format(amp, validation=BF16 if amp == BF16 else OFF, final=OFF, reason="as requested")
-    decided = _measured(plan, run, progress)
-    logger.info(f"{run.name}: number format: {decided.reason}")
-    return decided
+        return Format(
+            amp,
+            validation=BF16 if amp == BF16 else OFF,
+            stored=OFF,
+            reason=f"{FP32 if amp == OFF else amp}, as requested",
+        )
+    return _measured(plan, run, progress)
+
+
+def log_formats(decided: Sequence[tuple[Run, Format]]) -> None:
+    """Log how runs are computed and why, one line for those that differ only in repeat or seed."""
+    for name, reason in dict.fromkeys((run.base, one.reason) for run, one in decided):
+        if reason:
+            logger.info(f"{name}: number format: {reason}")
 
 
 def resolved_format(decided: Format) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def resolved_format(decided: Format) -> dict[str, Any]:
         "memory_format": {None: None, True: "channels_last", False: "contiguous"}[decided.channels_last],
         "compiled": decided.compiled or None,
         "validation": decided.validation or None,
-        "stored": decided.final or None,
+        "stored": decided.stored or None,
         "format": decided.reason or None,
     }
 
@@ -98,7 +109,7 @@ def _recorded(path: Path, amp: str | None) -> Format:
         None if layout is None else layout == "channels_last",
         bool(one_of("compiled", (True, False))),
         one_of("validation", (OFF, BF16, FUSED)) or "",
-        one_of("stored", (OFF, FUSED)) or "",
+        one_of("stored", (OFF,)) or "",
         str(resolved.get("format", "")),
     )
 
@@ -123,7 +134,11 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
         if rates is None:
             with progress.step(f"{run.name}: measuring number formats"):
                 rates = measure(shape, run.recipe, run.target.outputs, plan.placement.threads)
-            remember(what, vars(rates))
+            # Another command may have measured meanwhile: both take the same numbers.
+            earlier = Rates.from_record(recall(what) or {})
+            rates = earlier or rates
+            if earlier is None:
+                remember(what, vars(rates))
         return _compiled(run, choose(rates, amount), rates, amount, what)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]

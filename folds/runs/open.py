@@ -19,7 +19,7 @@ from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
 from folds.runs.environment import environment, version_warnings
-from folds.runs.formats import decide_format, resolved_format
+from folds.runs.formats import decide_format, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
@@ -141,6 +141,7 @@ def prepare(
         decoded(images[plan.runs[0].image_settings])
     # All runs are checked before anything is removed.
     opened = [_check_run(plan, run, images[run.image_settings], force, progress) for run in plan.runs]
+    log_formats([(one.run, one.format) for one in opened])
     versions = environment()
     for one in opened:
         _write_run(plan, one, versions, force)
@@ -263,7 +264,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         channels_last=one.format.channels_last,
         compiled=one.format.compiled,
         validation=one.format.validation,
-        stored=one.format.final,
+        stored=one.format.stored,
         save_seconds=plan.execution.save_seconds,
         versions=versions,
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -40,8 +41,8 @@ class Format:
     compiled : whether the training is compiled although the recipe does not ask for it.
     validation : format of the predictions during the training: ``off``, ``bf16`` or ``fused`` (batch norms folded, in
         fp32).
-    final : format of the predictions that are stored: ``off`` or ``fused``. Both are "" on a GPU, and in runs of
-        earlier versions: predicted as trained.
+    stored : format of the predictions that are stored: ``off``, exactly as other commands compute them from the
+        checkpoint. Both are "" on a GPU, and in runs of earlier versions: predicted as trained.
     reason : why, with the measured rates.
     """
 
@@ -49,7 +50,7 @@ class Format:
     channels_last: bool | None = None
     compiled: bool = False
     validation: str = OFF
-    final: str = OFF
+    stored: str = OFF
     reason: str = field(default="", compare=False)
 
 
@@ -91,7 +92,9 @@ class Rates:
             )
         except (KeyError, TypeError, ValueError):
             return None
-        return found if found.train.get(FP32, 0) > 0 and found.predict.get(OFF, 0) > 0 else None
+        values = [*found.train.values(), *found.predict.values()]
+        good = FP32 in found.train and OFF in found.predict and all(0 < value < math.inf for value in values)
+        return found if good else None
 
 
 @dataclass(frozen=True)
@@ -258,10 +261,11 @@ def choose(rates: Rates, amount: Amount) -> Format:
         channels_last, best = not rates.convolutional, other
     predict = rates.predict
     gained = amount.predicted * (1 / predict[OFF] - 1 / predict.get(FUSED, predict[OFF]))
-    final = OFF
+    validation = OFF
     if predict.get(FUSED, 0) >= GAIN_OF_PREDICTION * predict[OFF] and gained > 2 * rates.preparing:
-        final = FUSED
-    validation = BF16 if predict.get(BF16, 0) >= GAIN_OF_PREDICTION * predict[final] else final
+        validation = FUSED
+    if predict.get(BF16, 0) >= GAIN_OF_PREDICTION * predict[validation]:
+        validation = BF16
     if name == FP32:
         reason = f"fp32 trains {_rate(train[FP32])} images/s, and nothing else clearly more"
         tried = [f"{key} {_rate(value)}" for key, value in train.items() if key != FP32]
@@ -269,10 +273,12 @@ def choose(rates: Rates, amount: Amount) -> Format:
         if channels_last is not None:
             reason = f"{other} trains {_rate(train[other])} images/s against {_rate(train[FP32])} {usual}"
     else:
-        layout = layout_name(rates.convolutional if channels_last is None else channels_last)
-        reason = f"bf16 {layout} trains {_rate(train[best])} images/s against {_rate(train[FP32])} in fp32"
-    reason += f" (measured); validation in {spoken(validation)}, stored predictions in {spoken(final)}"
-    return Format(BF16 if name == BF16 else OFF, channels_last, False, validation, final, reason)
+        layout = ""  # of convolutions only
+        if rates.convolutional or channels_last is not None:
+            layout = f" {layout_name(rates.convolutional if channels_last is None else channels_last)}"
+        reason = f"bf16{layout} trains {_rate(train[best])} images/s against {_rate(train[FP32])} in fp32"
+    reason += f" (measured); validation in {spoken(validation)}, stored predictions in fp32"
+    return Format(BF16 if name == BF16 else OFF, channels_last, False, validation, OFF, reason)
 
 
 def rate_of(rates: Rates, chosen: Format) -> float:

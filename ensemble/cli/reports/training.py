@@ -55,8 +55,9 @@ def describe(plan: Plan) -> None:
                 f"{' ' * len(run.name)}  same recipe, other folds or seeds: {', '.join(other.name for other in others)}"
             )
     console.note(plan.placement.reason)
-    amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
-    console.note(f"mixed precision {amp}: {why}")
+    if plan.placement.kind != "cpu":  # there it is measured when the images are decoded, and said then
+        amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
+        console.note(f"mixed precision {amp}: {why}")
 
 
 def train_shown(plan: Plan, again: str, **options: Any) -> TrainingResult:

@@ -14,7 +14,7 @@ def test_a_dry_run_estimates_the_time_of_all_folds(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Called]
 ) -> None:
     monkeypatch.chdir(drawn.parent)
-    monkeypatch.setattr(estimate, "_seconds_per_step", lambda run, batch, device: 0.5)
+    monkeypatch.setattr(estimate, "_seconds_per_step", lambda run, batch, device, decided: 0.5)
     folder = str(drawn.relative_to(drawn.parent))
     words = ["kfold", "--data", folder, *GRID[3:], "--batch-size", "20", "--jobs", "1", "--dry-run"]
     called = call(*words)
