@@ -47,11 +47,19 @@ class PseudoLabels:
         """Return what a run and its checkpoints record."""
         return {"pseudo_sha": self.sha, "pseudo_teacher": ",".join(self.teachers)}
 
-    def note(self) -> str:
-        """Return one line: how many images are learned."""
+    def note(self, labeled: bool) -> str:
+        """Return one line: how many images are learned.
+
+        Parameters
+        ----------
+        labeled : whether the labels of the test images are known.
+        """
         used = self.values.any(axis=2).sum(axis=1)[:-1]
         each = f"{used.min():,}" if used.min() == used.max() else f"{used.min():,} to {used.max():,}"
-        return f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+        text = f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+        return (
+            f"{text}; they are learned without their labels, so their score is not one of new images" * labeled or text
+        )
 
 
 def pseudo_labels_of(
@@ -98,16 +106,12 @@ def pseudo_labels_of(
 
 
 def pseudo_warnings(pseudo: PseudoLabels, test: SampleTable) -> list[str]:
-    """Return what the scores of a run with pseudo-labels do not say, a line each."""
+    """Return why the out-of-fold score of a run with pseudo-labels is or may be optimistic, a line each."""
     lines = []
     if test.persons is None:
         lines.append(
             "`pseudo`: the people of the test images are not known; if some of them are in the table, a fold learns "
             "from images of people it is scored on (without their labels), and its score is optimistic"
-        )
-    if test.labels is not None:
-        lines.append(
-            "`pseudo`: the test images are learned from, without their labels: their score is not of new images"
         )
     if pseudo.optimistic:
         lines.append(
@@ -134,6 +138,11 @@ def _teacher(name: str, runs: Path) -> str:
             )
         if not isinstance(found.fold, int):
             raise _of_no_fold(source)
+        if path.resolve().parent != runs.resolve():
+            raise EnsembleError(
+                f"{source} is not in {runs}, and its checkpoint is looked for beside that folder",
+                hint="`pseudo=RUN` names a run of this folder",
+            )
         name = path.name.removesuffix(f".fold{found.fold}.test.npy")
     if is_blend(name, runs) or name.startswith("tta/"):
         raise _of_no_fold(source)
