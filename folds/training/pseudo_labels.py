@@ -57,9 +57,7 @@ class PseudoLabels:
         used = self.values.any(axis=2).sum(axis=1)[:-1]
         each = f"{used.min():,}" if used.min() == used.max() else f"{used.min():,} to {used.max():,}"
         text = f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
-        return (
-            f"{text}; they are learned without their labels, so their score is not one of new images" * labeled or text
-        )
+        return f"{text}; without their labels, but their score is not one of new images" if labeled else text
 
 
 def pseudo_labels_of(
@@ -91,7 +89,7 @@ def pseudo_labels_of(
         of_folds.append(np.mean([values for values, _ in found], axis=0))
         optimistic |= any(of_teacher for _, of_teacher in found)
     allowed = [_of_other_people(assignment, fold, test) for fold in range(assignment.k)]
-    # The model of all people is scored on nobody, so every model may teach it.
+    # The model of all people is scored on no person, so every model may teach it.
     of_folds.append(np.mean(of_folds, axis=0))
     allowed.append(np.ones(len(test), bool))
     values = np.stack([_chosen(one, may, recipe) for one, may in zip(of_folds, allowed, strict=True)])
