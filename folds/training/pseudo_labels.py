@@ -83,24 +83,24 @@ def pseudo_labels_of(
     if test is None:
         raise EnsembleError("`pseudo` labels the test images, and there are none", hint="`test=PATH` names them")
     teachers = tuple(dict.fromkeys(_teacher(name.strip(), root / "runs") for name in recipe.pseudo.split(",")))
-    of_folds, optimistic = [], False
+    chosen, total, highest, optimistic = [], np.zeros((len(test), len(table.classes))), 0.0, False
     for fold in range(assignment.k):
         found = [_of_fold(name, fold, assignment, table, test, root) for name in teachers]
-        of_folds.append(np.mean([values for values, _ in found], axis=0))
-        optimistic |= any(of_teacher for _, of_teacher in found)
-    allowed = [_of_other_people(assignment, fold, test) for fold in range(assignment.k)]
+        values = np.mean([of_teacher for of_teacher, _ in found], axis=0)
+        optimistic |= any(is_optimistic for _, is_optimistic in found)
+        chosen.append(_chosen(values, _of_other_people(assignment, fold, test), recipe))
+        total += values
+        highest = max(highest, float(values.max()))
     # The model of all people is scored on no person, so every model may teach it.
-    of_folds.append(np.mean(of_folds, axis=0))
-    allowed.append(np.ones(len(test), bool))
-    values = np.stack([_chosen(one, may, recipe) for one, may in zip(of_folds, allowed, strict=True)])
-    if not values.any():
-        highest = max(float(one.max()) for one in of_folds)
+    chosen.append(_chosen(total / assignment.k, np.ones(len(test), bool), recipe))
+    targets = np.stack(chosen)
+    if not targets.any():
         raise EnsembleError(
             f"`pseudo`: no test image has a class of probability {recipe.pseudo_confidence:g} or more; the largest "
             f"probability is {highest:.3f}",
             hint=f"`pseudo_confidence={max(highest - 0.05, 0):.2f}`, or better teachers",
         )
-    return PseudoLabels(values, sha256_bytes(values.tobytes()), teachers, optimistic)
+    return PseudoLabels(targets, sha256_bytes(targets.tobytes()), teachers, optimistic)
 
 
 def pseudo_warnings(pseudo: PseudoLabels, test: SampleTable) -> list[str]:
