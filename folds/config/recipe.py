@@ -168,7 +168,9 @@ class Recipe:
     pseudo_per_class: int | None = setting(
         None, "pseudo-labeled images of a class at most, the most confident ones", TRAINING, metavar="N", minimum=1
     )
-    pseudo_soft: bool = setting(False, "learn the probabilities of pseudo-labeled images, not the class", TRAINING)
+    pseudo_soft: bool | None = setting(
+        None, "learn the probabilities of pseudo-labeled images, not the class", TRAINING, shown="no"
+    )
     pseudo_weight: float | None = setting(
         None,
         "weight of a pseudo-labeled image in the loss; a labeled one has 1 on average",

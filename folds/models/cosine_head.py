@@ -30,8 +30,13 @@ class CosineHead(torch.nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits of features (…, in_features)."""
         # In half precision a cosine has 8 to 11 bits, which the scale would multiply to errors of up to 0.1.
-        with torch.autocast(features.device.type, enabled=False):
-            return self.scale * linear(normalize(features.float(), dim=-1), normalize(self.weight.float(), dim=-1))
+        if torch.is_autocast_enabled(features.device.type):
+            with torch.autocast(features.device.type, enabled=False):
+                return self._logits(features)
+        return self._logits(features)  # without a context, which the graphs of exporters do not have
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.scale * linear(normalize(features.float(), dim=-1), normalize(self.weight.float(), dim=-1))
 
     def extra_repr(self) -> str:
         """Return the sizes and the scale, for the text of the model."""

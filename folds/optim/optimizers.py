@@ -98,11 +98,14 @@ def _scale_head(optimizer: torch.optim.Optimizer, model: torch.nn.Module, factor
     """Give the parameters of the head groups of their own, whose ``lr_scale`` is multiplied by `factor`."""
     in_head = {id(parameter) for head in heads_of(model) for parameter in head.parameters()}
     for group in list(optimizer.param_groups):
-        own = [parameter for parameter in group["params"] if id(parameter) in in_head]
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in in_head]
-        if own:
+        inside = [id(parameter) in in_head for parameter in group["params"]]
+        lists = [key for key in ("params", "param_names") if key in group]
+        head = {key: [one for one, own in zip(group[key], inside, strict=True) if own] for key in lists}
+        rest = {key: [one for one, own in zip(group[key], inside, strict=True) if not own] for key in lists}
+        group.update(rest)
+        if head["params"]:
             scale = group.get("lr_scale", 1.0) * factor
-            optimizer.add_param_group({**group, "params": own, "lr_scale": scale})
+            optimizer.add_param_group({**group, **head, "lr_scale": scale})
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 

@@ -30,7 +30,7 @@ from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.pseudo_labels import PseudoLabels, pseudo_labels_of, pseudo_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
 from folds.training.sample_weights import check_weights_of_folds, sample_weights_of, zero_weight_note
-from folds.training.soft_labels import soft_label_warnings, soft_labels_of
+from folds.training.soft_labels import soft_columns_note, soft_label_warnings, soft_labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -197,30 +197,34 @@ def build_plan(
 
 
 def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[str, PseudoLabels], list[str]]:
-    """Return the pseudo-labels of the runs that learn some, and warnings about what the runs learn from."""
+    """Return the pseudo-labels of the runs that learn some, and warnings about them; log what the runs learn from."""
     found: dict[str, PseudoLabels] = {}
     lines: list[str] = []
+    notes: list[str] = []
     for run in runs:
         weights = sample_weights_of(run.recipe, data.train)
         if weights is not None and run.recipe.weight_column is not None:
             check_weights_of_folds(weights, run.assignment, range(run.assignment.k))
-            lines.append(zero_weight_note(run.recipe.weight_column, weights))
+            notes.append(zero_weight_note(run.recipe.weight_column, weights))
         sizes = [len(run.assignment.training_index(fold)) for fold in range(run.assignment.k)]
         steps = run.recipe.epochs * max(1, round(min(sizes) / (run.recipe.batch_size or 1)))
-        lines.append(ema_note(steps, run.recipe.ema or 0.0, run.recipe.ema_warmup))
+        notes += [ema_note(steps, run.recipe.ema or 0.0, run.recipe.ema_warmup), soft_columns_note(run.recipe)]
         if run.recipe.pseudo is not None:
-            _check_teachers(run, runs)
+            _check_teachers(run, runs, [name.strip() for name in run.recipe.pseudo.split(",")])
         labels = pseudo_labels_of(run.recipe, run.assignment, data.train, data.test, root)
         if labels is not None and data.test is not None:
             found[run.name] = labels
-            logger.info(f"{run.name}: {labels.note()}")
+            _check_teachers(run, runs, labels.teachers)
+            notes.append(f"{run.name}: {labels.note(data.test.labels is not None)}")
             lines += pseudo_warnings(labels, data.test)
-    return found, [line for line in dict.fromkeys(lines) if line]
+    for note in filter(None, dict.fromkeys(notes)):
+        logger.info(note)
+    return found, list(dict.fromkeys(lines))
 
 
-def _check_teachers(run: Run, runs: Sequence[Run]) -> None:
+def _check_teachers(run: Run, runs: Sequence[Run], teachers: Iterable[str]) -> None:
     """Raise UsageError if this command trains a teacher of its own pseudo-labels."""
-    own = {name.strip() for name in (run.recipe.pseudo or "").split(",")} & {other.name for other in runs}
+    own = set(teachers) & {other.name for other in runs}
     if own:
         raise UsageError(
             f"`pseudo={run.recipe.pseudo}`: this command trains {sorted(own)[0]} itself",

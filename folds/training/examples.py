@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError
-from folds.predictions.files import read_array
+from folds.predictions.files import load_npy, read_array
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import Job
 from folds.utils.csv_table import read_csv
@@ -92,17 +92,15 @@ def _with_pseudo(job: Job, recipe: Recipe, target: Target, own: Examples) -> Exa
     path = Path(job.pseudo)
     table = read_csv(path.with_suffix(".csv"))
     ids, people = table.column("id"), table.column("person")
-    both = np.load(path, mmap_mode="r", allow_pickle=False)
-    if both.shape != (job.k + 1, len(ids), len(job.classes)):
-        raise EnsembleError(
-            f"{path} has shape {both.shape}, expected {(job.k + 1, len(ids), len(job.classes))}", hint=_AGAIN
-        )
+    both, shape = load_npy(path), (job.k + 1, len(ids), len(job.classes))
+    if getattr(both, "shape", None) != shape:
+        raise EnsembleError(f"{path} does not have the shape {shape}", hint=_AGAIN)
     of_classes = np.array(both[job.fold], np.float32)  # the fold of a refit is k, and its pseudo-labels are the last
     used = np.flatnonzero(of_classes.any(1))
     n, m = len(own.codes), len(ids)
     codes = np.concatenate([own.codes, of_classes.argmax(1)])
     # An image without a person is its own person.
-    named = [f"person {person}" if person else f"image {one}" for one, person in zip(ids, people, strict=True)]
+    named = [person or f"image {one}" for one, person in zip(ids, people, strict=True)]
     persons = np.concatenate([own.persons, np.array(named, dtype=str)])
     of_heads = outputs_of(target, of_classes)
     targets = None

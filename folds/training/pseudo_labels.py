@@ -47,11 +47,17 @@ class PseudoLabels:
         """Return what a run and its checkpoints record."""
         return {"pseudo_sha": self.sha, "pseudo_teacher": ",".join(self.teachers)}
 
-    def note(self) -> str:
-        """Return one line: how many images are learned."""
+    def note(self, labeled: bool) -> str:
+        """Return one line: how many images are learned.
+
+        Parameters
+        ----------
+        labeled : whether the labels of the test images are known.
+        """
         used = self.values.any(axis=2).sum(axis=1)[:-1]
         each = f"{used.min():,}" if used.min() == used.max() else f"{used.min():,} to {used.max():,}"
-        return f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+        text = f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+        return f"{text}; without their labels, but their score is not one of new images" if labeled else text
 
 
 def pseudo_labels_of(
@@ -77,37 +83,33 @@ def pseudo_labels_of(
     if test is None:
         raise EnsembleError("`pseudo` labels the test images, and there are none", hint="`test=PATH` names them")
     teachers = tuple(dict.fromkeys(_teacher(name.strip(), root / "runs") for name in recipe.pseudo.split(",")))
-    of_folds, optimistic = [], False
+    chosen, total, highest, optimistic = [], np.zeros((len(test), len(table.classes))), 0.0, False
     for fold in range(assignment.k):
         found = [_of_fold(name, fold, assignment, table, test, root) for name in teachers]
-        of_folds.append(np.mean([values for values, _ in found], axis=0))
-        optimistic |= any(of_teacher for _, of_teacher in found)
-    allowed = [_of_other_people(assignment, fold, test) for fold in range(assignment.k)]
-    # The model of all people is scored on nobody, so every model may teach it.
-    of_folds.append(np.mean(of_folds, axis=0))
-    allowed.append(np.ones(len(test), bool))
-    values = np.stack([_chosen(one, may, recipe) for one, may in zip(of_folds, allowed, strict=True)])
-    if not values.any():
-        highest = max(float(one.max()) for one in of_folds)
+        values = np.mean([of_teacher for of_teacher, _ in found], axis=0)
+        optimistic |= any(is_optimistic for _, is_optimistic in found)
+        chosen.append(_chosen(values, _of_other_people(assignment, fold, test), recipe))
+        total += values
+        highest = max(highest, float(values.max()))
+    # The model of all people is scored on no person, so every model may teach it.
+    chosen.append(_chosen(total / assignment.k, np.ones(len(test), bool), recipe))
+    targets = np.stack(chosen)
+    if not targets.any():
         raise EnsembleError(
             f"`pseudo`: no test image has a class of probability {recipe.pseudo_confidence:g} or more; the largest "
             f"probability is {highest:.3f}",
             hint=f"`pseudo_confidence={max(highest - 0.05, 0):.2f}`, or better teachers",
         )
-    return PseudoLabels(values, sha256_bytes(values.tobytes()), teachers, optimistic)
+    return PseudoLabels(targets, sha256_bytes(targets.tobytes()), teachers, optimistic)
 
 
 def pseudo_warnings(pseudo: PseudoLabels, test: SampleTable) -> list[str]:
-    """Return what the scores of a run with pseudo-labels do not say, a line each."""
+    """Return why the out-of-fold score of a run with pseudo-labels is or may be optimistic, a line each."""
     lines = []
     if test.persons is None:
         lines.append(
             "`pseudo`: the people of the test images are not known; if some of them are in the table, a fold learns "
             "from images of people it is scored on (without their labels), and its score is optimistic"
-        )
-    if test.labels is not None:
-        lines.append(
-            "`pseudo`: the test images are learned from, without their labels: their score is not of new images"
         )
     if pseudo.optimistic:
         lines.append(
@@ -134,6 +136,11 @@ def _teacher(name: str, runs: Path) -> str:
             )
         if not isinstance(found.fold, int):
             raise _of_no_fold(source)
+        if path.resolve().parent != runs.resolve():
+            raise EnsembleError(
+                f"{source} is not in {runs}, and its checkpoint is looked for beside that folder",
+                hint="`pseudo=RUN` names a run of this folder",
+            )
         name = path.name.removesuffix(f".fold{found.fold}.test.npy")
     if is_blend(name, runs) or name.startswith("tta/"):
         raise _of_no_fold(source)

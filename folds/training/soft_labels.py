@@ -71,11 +71,6 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
 
 def soft_label_warnings(recipe: Recipe) -> list[str]:
     """Return warnings about the soft labels of a recipe: whether their models may have seen the people."""
-    if recipe.soft_columns is not None:
-        return [
-            f"`soft_columns={recipe.soft_columns}` are taken as given, like labels: if a model predicted them, "
-            "`soft_labels=FILE` marks the score as optimistic"
-        ]
     path = recipe.soft_labels
     if path is None or read_predictions(path).split == "oof":
         return []
@@ -83,6 +78,16 @@ def soft_label_warnings(recipe: Recipe) -> list[str]:
         f"`soft_labels={path}` are not out-of-fold predictions: if their models were trained on these people, they "
         "repeat the labels, and the score of this training is optimistic"
     ]
+
+
+def soft_columns_note(recipe: Recipe) -> str:
+    """Return one line about soft labels of the table, whose origin is not known; "" without them."""
+    if recipe.soft_columns is None:
+        return ""
+    return (
+        f"`soft_columns={recipe.soft_columns}` are taken as given, like labels: if a model predicted them, "
+        "`soft_labels=FILE` marks the score as optimistic"
+    )
 
 
 def _of_columns(prefix: str, table: SampleTable, target: Target) -> SoftLabels:

@@ -11,6 +11,7 @@ import torch
 from folds.errors import UsageError
 from folds.models.cosine_head import CosineHead, with_cosine_head
 from folds.models.factory import Architecture, create_model, resolve
+from folds.models.fusion import fused
 from folds.models.head_spec import cosine_scale
 
 
@@ -36,6 +37,22 @@ def test_half_precision_does_not_reach_the_head() -> None:
     model = create_model(resolve("test_vit", (32, 32), head="cosine"), 5).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert model(torch.randn(2, 3, 32, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_rebuilt_for_inference_keeps_its_head(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, images = create_model(resolve("test_resnet", (32, 32), head="cosine"), 5).eval(), torch.randn(4, 3, 32, 32)
+    rebuilt, steps = fused(model, dtype, images)
+    assert "batch norms folded" in steps
+    with torch.inference_mode():
+        assert (rebuilt(images) - model(images)).abs().max() < (1e-4 if dtype == torch.float32 else 0.3)
+
+
+def test_the_graph_of_an_exporter_has_no_context() -> None:
+    model = create_model(resolve("test_vit", (32, 32), head="cosine"), 5).eval()
+    nodes = torch.export.export(model, (torch.randn(2, 3, 32, 32),)).graph.nodes
+    assert not any("autocast" in str(node.target) for node in nodes)
 
 
 def test_records_of_linear_heads_are_as_before() -> None:

@@ -130,3 +130,16 @@ def test_the_default_weight_decay_does_not_erase_weights(name: str) -> None:
 def test_decay_in_the_gradient_is_small_and_another_is_as_usual() -> None:
     found = {name: default_weight_decay(name) for name in ("adamw", "lion", "lookahead_adam", "SGD", "nadamw", "sgdw")}
     assert found == {"adamw": 0.05, "lion": 0.05, "lookahead_adam": 0.0, "SGD": 1e-4, "nadamw": 0.05, "sgdw": 0.05}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "lamb", "muon"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_the_head_has_a_rate_of_its_own(name: str, layer_decay: float, model: torch.nn.Module) -> None:
+    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    plain = build_optimizer(model, name, 0.05, layer_decay, {}).param_groups
+    scales = {id(one): group.get("lr_scale", 1.0) for group in plain for one in group["params"]}
+    groups = build_optimizer(model, name, 0.05, layer_decay, {}, head_lr=10.0).param_groups
+    found = {id(one): group.get("lr_scale", 1.0) for group in groups for one in group["params"]}
+    assert found == {key: scale * (10 if key in head else 1) for key, scale in scales.items()}
+    decays = {id(one): group["weight_decay"] for group in plain for one in group["params"]}
+    assert {id(one): group["weight_decay"] for group in groups for one in group["params"]} == decays

@@ -216,6 +216,11 @@ REFUSED: dict[str, tuple[str, Callable[[], Any], str]] = {
         "is not the model that predicted them",
     ),
     "a missing fold": ("teacher", lambda: Path("runs/teacher.fold1.test.npy").unlink(), "model of fold 1 has not"),
+    "of another folder": (
+        "elsewhere/teacher.fold0.test.npy",
+        lambda: shutil.copytree("runs", "elsewhere"),
+        "is not in runs",
+    ),
     "nobody": ("teachr", lambda: None, "no test predictions of the folds of a run 'teachr'"),
 }
 
