@@ -33,7 +33,8 @@ __all__ = [
 
 Augmentations = Augmentation | Sequence[Augmentation]
 # Random numbers per sample: flip, scale, rotation, shift in x and y, saturation, contrast, brightness. With operations
-# or erased rectangles there are three more for the operation and five for the rectangle.
+# or erased rectangles there are three more for the operation and five for the rectangle. A random crop has the numbers
+# of scale and shift, and the last one for the ratio of its sides.
 _PLAIN, _EXTRA = 8, 8
 # Bytes of float pixels in a block on a CPU. A block stays in the cache for all operations, and its memory is reused
 # instead of being requested from the system: half the time at 224 px.
@@ -60,10 +61,9 @@ def sample_parameters(n: int, augmentations: Augmentations, generator: torch.Gen
     generator : of the CPU.
     """
     widest = strongest(_as_tuple(augmentations))
-    plain = torch.rand((n, _PLAIN), generator=generator)
-    if not (widest.operation or widest.erase):
-        return plain
-    return torch.cat([plain, torch.rand((n, _EXTRA), generator=generator)], 1)
+    counts = [_PLAIN, *([_EXTRA] if widest.operation or widest.erase else []), *([1] if widest.aspect else [])]
+    parts = [torch.rand((n, count), generator=generator) for count in counts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def sample_batches(
@@ -92,6 +92,7 @@ def augment_batch(
     std: Sequence[float],
     augmentation_index: Tensor | None = None,
     layout: torch.memory_format = torch.contiguous_format,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return uint8 (n, height, width, 3) as augmented, normalized float32 (n, 3, height, width) on the batch's device.
 
@@ -104,26 +105,37 @@ def augment_batch(
     augmentation_index : (n,) int64 on the batch's device, the position in `augmentations` for each sample; required if
         there are several.
     layout : of the result: channels_last or contiguous.
+    size : (height, width) of the result, which shows the center of larger images before they are augmented; None for
+        the size of the images.
     """
     choices = _as_tuple(augmentations)
     widest = strongest(choices)
+    size = (batch.shape[1], batch.shape[2]) if size is None else size
+    if not widest.moves:
+        batch = center_crop(batch, size)
     if widest == Augmentation():
         return to_input(batch, mean, std, layout)
     if augmentation_index is None and len(choices) > 1:
         raise ValueError(f"{len(choices)} augmentations need augmentation_index, found None")
     ranges = widest if len(choices) == 1 else _Ranges(*_table(choices, batch.device)[:, augmentation_index].unbind())
-    batch, parameters = _parameters(batch, draws, widest, ranges)
+    batch, parameters = _parameters(batch, draws, widest, ranges, size)
 
     def augment_part(part: slice) -> Tensor:
-        return _augment_part(batch[part], parameters.of(part), tuple(mean), tuple(std))
+        return _augment_part(batch[part], parameters.of(part), tuple(mean), tuple(std), size)
 
     parts = blocks(batch.numel() * 4, len(batch), batch.device)
     if len(parts) == 1:
         return augment_part(parts[0]).contiguous(memory_format=layout)
-    inputs = torch.empty((len(batch), 3, *batch.shape[1:3]), memory_format=layout)
+    inputs = torch.empty((len(batch), 3, *size), memory_format=layout)
     for part in parts:
         inputs[part] = augment_part(part)
     return inputs
+
+
+def center_crop(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the center (n, height, width, channels) of images that are at least as large."""
+    top, left = (batch.shape[1] - size[0]) // 2, (batch.shape[2] - size[1]) // 2
+    return batch[:, top : top + size[0], left : left + size[1]].contiguous()
 
 
 def blocks(size: int, n: int, device: torch.device) -> list[slice]:
@@ -146,6 +158,8 @@ class _Ranges(NamedTuple):
     saturation: Tensor
     operation: Tensor
     erase: Tensor
+    crop: Tensor
+    aspect: Tensor
 
 
 class _Parameters(NamedTuple):
@@ -178,17 +192,18 @@ def _table(augmentations: tuple[Augmentation, ...], device: torch.device) -> Ten
 
 
 def _parameters(
-    batch: Tensor, draws: Tensor, widest: Augmentation, augmentation: Augmentation | _Ranges
+    batch: Tensor, draws: Tensor, widest: Augmentation, augmentation: Augmentation | _Ranges, size: tuple[int, int]
 ) -> tuple[Tensor, _Parameters]:
     """Return the batch with its levels changed by operations that do so, and the parameters of all other changes."""
-    _, height, width, _ = batch.shape
+    height, width = size
     chosen = operations.choose(draws[:, 8:11], augmentation.operation) if widest.operation else None
     found = _Parameters()
     if chosen is not None:
         batch = operations.recode(batch, chosen)
         found = found._replace(sharpness=chosen.effects["sharpness"])
-    if widest.scale or widest.shift or widest.rotate or chosen is not None:
-        found = found._replace(affine=_affine(draws, augmentation, height / width, chosen))
+    if widest.moves:
+        affine = _affine(draws, augmentation, height / width, chosen)
+        found = found._replace(affine=_in_window(affine, draws, widest, augmentation, batch, size))
     elif widest.flip:
         found = found._replace(mirrored=(draws[:, 0] < augmentation.flip)[:, None, None, None])
     if widest.brightness or widest.contrast or widest.saturation or chosen is not None:
@@ -232,8 +247,34 @@ def _affine(
     )
 
 
-def _augment_part(batch: Tensor, parameters: _Parameters, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    n, height, width, _ = batch.shape
+def _in_window(
+    affine: Tensor,
+    draws: Tensor,
+    widest: Augmentation,
+    augmentation: Augmentation | _Ranges,
+    batch: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """Return maps (n, 2, 3) from output coordinates to those of the whole images, of which the output shows a window.
+
+    The window is the center in the size of the output, or a random crop (Szegedy et al., 2015).
+    """
+    shares = size[1] / batch.shape[2], size[0] / batch.shape[1]  # of the width and of the height
+    if not widest.crops:
+        return affine if shares == (1, 1) else torch.stack([affine[:, 0] * shares[0], affine[:, 1] * shares[1]], 1)
+    area = 1 - augmentation.crop * draws[:, 1]
+    ratio = torch.exp(augmentation.aspect * (2 * draws[:, -1] - 1)) if widest.aspect else torch.ones_like(area)
+    # The sides of the whole image are as those of the output, up to the rounding of its margin.
+    sides = torch.stack([area * ratio, area / ratio], 1).sqrt().clamp(max=1)
+    middle = (1 - sides) * (2 * draws[:, 3:5] - 1)
+    affine = affine * sides[:, :, None]
+    return torch.cat([affine[:, :, :2], affine[:, :, 2:] + middle[:, :, None]], 2)
+
+
+def _augment_part(
+    batch: Tensor, parameters: _Parameters, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int]
+) -> Tensor:
+    n, (height, width) = len(batch), size
     pixels = batch.permute(0, 3, 1, 2).float()
     if parameters.affine is not None:
         grid = torch.bmm(

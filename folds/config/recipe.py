@@ -229,6 +229,33 @@ class Recipe:
         minimum=0,
         maximum=1,
     )
+    cache_scale: float = setting(
+        1.0,
+        "size of the decoded images as a multiple of the input, which shows their center; augmentation sees the rest",
+        MODEL,
+        metavar="FACTOR",
+        minimum=1,
+        maximum=2,
+        off=1,
+    )
+    crop_scale: float = setting(
+        1.0,
+        "random resized crop: smallest share of the area, e.g. 0.35; replaces scale and shift of the preset",
+        SAMPLING,
+        metavar="SHARE",
+        minimum=0.05,
+        maximum=1,
+        off=1,
+    )
+    crop_ratio: float = setting(
+        1.0,
+        "random resized crop: largest ratio of its sides, e.g. 1.33 for 3:4 to 4:3",
+        SAMPLING,
+        metavar="RATIO",
+        minimum=1,
+        maximum=4,
+        off=1,
+    )
     mixup: float = setting(
         0.0,
         "alpha of mixup (pairs of images blended), usually 0.2",

@@ -13,6 +13,7 @@ import numpy as np
 from folds.augmentation.custom import load_transform
 from folds.config.defaults import DEFAULTS
 from folds.config.files import to_toml
+from folds.config.recipe import default_of
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
@@ -44,6 +45,8 @@ _LATER_FIELDS = (
 )
 # Settings that checkpoints of runs without soft labels do not record, so that they stay as they were.
 _SOFT = ("soft_labels", "soft_weight", "soft_temperature")
+# Later settings that checkpoints do not record where they are off.
+_OFF = ("cache_scale", "crop_scale", "crop_ratio")
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
@@ -228,8 +231,9 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
             key: str(value) if isinstance(value, Path) else value
             for key, value in _without_open(asdict(run.recipe), _SOFT).items()
             if key != "soft_labels"  # a path; `soft_labels` and `teacher` of the job are what was read from it
+            and not (key in _OFF and value == default_of(key))
         },
-        images=_without_open(asdict(run.image_settings), ("max_pixels",)),
+        images=_images(run.input_settings),
         data={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _without_open(asdict(plan.spec), _LATER_FIELDS).items()
@@ -248,6 +252,12 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         teacher={} if one.soft_labels is None else one.soft_labels.record(),
         selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
+
+
+def _images(settings: ImageSettings) -> dict[str, Any]:
+    """Return how a checkpoint records the decoding of images."""
+    values = _without_open(asdict(settings), ("max_pixels",))
+    return values if any(settings.margin) else {key: value for key, value in values.items() if key != "margin"}
 
 
 def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -96,6 +96,11 @@ class FoldContext:
         return np.array_split(self.epochs.rows(epoch), self.steps)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) of the model's input; the images may be larger (`cache_scale`)."""
+        return self.architecture.height, self.architecture.width
+
+    @property
     def soft_targets(self) -> SoftTargets | None:
         """Return how soft labels enter the loss; None without them."""
         recipe = self.recipe
@@ -170,9 +175,16 @@ class FoldContext:
         TrainingDivergedError : a logit is not finite.
         """
         model = join_heads(model.eval(), self.target)
-        mean, std = self.architecture.mean, self.architecture.std
         logits = predict_logits(
-            model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last
+            model,
+            pixels,
+            rows,
+            self.architecture.mean,
+            self.architecture.std,
+            device=self.device,
+            amp=self.amp,
+            channels_last=self.channels_last,
+            size=self.size,
         )[0]
         if not np.isfinite(logits).all():
             raise self.diverged("predictions are not finite numbers")

@@ -181,6 +181,7 @@ class _Loop:
             architecture.std,
             self.augmentation_index[index],
             self.layout,
+            context.size,
         )
         labels = self.targets[index]
         if self.mixing or self.soft_labels is not None:
