@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, learning_rate
+from folds.config.presets import PRESETS
 from folds.config.setting import (
     DATA,
     FOLDS,
@@ -528,6 +529,12 @@ class Settings:
         ("swin",), "models, by short name or timm id: swin,resnet18", MODEL, metavar="A[,B]"
     )
     name: str | None = setting(None, "name of the run", RUN, shown="the architecture")
+    preset: str | None = setting(
+        None,
+        "how much time a training may take: quick, good or best; it decides settings that you do not give",
+        TRAINING,
+        choices=tuple(PRESETS),
+    )
 
 
 @lru_cache(maxsize=1)

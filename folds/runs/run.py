@@ -36,6 +36,7 @@ _NOT_COMPARED = {
     "soft_labels",
     "resolved",
     "name",
+    "preset",
 }
 # Folds are compared by their hash.
 _NOT_COMPARED |= {"holdout", "repair", "stratify"}
