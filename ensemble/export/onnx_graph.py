@@ -107,7 +107,7 @@ def check_possible(source: PredictionSource) -> ImageSettings:
             )
     settings = list(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
     if len(settings) > 1:
-        sizes = ", ".join(f"{one.width}×{one.height} px ({one.fit})" for one in settings)
+        sizes = ", ".join(f"{one.width}×{one.height} px ({one.describe()})" for one in settings)
         raise UsageError(
             f"the models read images in {len(settings)} ways ({sizes}), and an ONNX graph has one input", hint=hint
         )
@@ -154,7 +154,7 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
 def _note(settings: ImageSettings, difference: float) -> str:
     return (
         f"`{ONNX}` is the same model as one graph, with all folds, views and weights: input `{INPUT}` uint8 (n, "
-        f"{settings.height}, {settings.width}, 3), RGB, resized ({settings.fit}); output `{OUTPUT}` float32 (n, "
+        f"{settings.height}, {settings.width}, 3), RGB, resized ({settings.describe()}); output `{OUTPUT}` float32 (n, "
         f"classes). On the synthetic images, its probabilities differ from those of torch by at most {difference:.1e}."
     )
 

@@ -75,6 +75,7 @@ def augment_batch(
     std: Sequence[float],
     augmentation_index: Tensor | None = None,
     layout: torch.memory_format = torch.contiguous_format,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return uint8 (n, height, width, 3) as augmented, normalized float32 (n, 3, height, width) on the batch's device.
 
@@ -87,11 +88,22 @@ def augment_batch(
     augmentation_index : (n,) int64 on the batch's device, the position in `augmentations` for each sample; required if
         there are several.
     layout : of the result: channels_last or contiguous.
+    size : (height, width) of the result, which shows the center of larger images before they are augmented; None for
+        the size of the images.
     """
+    whole = batch.shape[1], batch.shape[2]
     if strongest(as_tuple(augmentations)) == Augmentation():
-        return to_input(batch, mean, std, layout)
-    changes = compute_changes(draws, augmentations, (batch.shape[1], batch.shape[2]), augmentation_index)
-    return apply_changes(batch, changes, mean, std, layout)
+        return to_input(center_crop(batch, size or whole), mean, std, layout)
+    changes = compute_changes(draws, augmentations, whole, augmentation_index, size)
+    return apply_changes(batch, changes, mean, std, layout, size=size)
+
+
+def center_crop(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the center (n, height, width, channels) of images that are at least as large."""
+    if size == batch.shape[1:3]:
+        return batch
+    top, left = (batch.shape[1] - size[0]) // 2, (batch.shape[2] - size[1]) // 2
+    return batch[:, top : top + size[0], left : left + size[1]].contiguous()
 
 
 def apply_changes(
@@ -103,6 +115,7 @@ def apply_changes(
     *,
     in_place: bool = False,
     work: PixelWork | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return uint8 (n, height, width, 3) as augmented, normalized float32 (n, 3, height, width) on its device.
 
@@ -112,17 +125,21 @@ def apply_changes(
     layout : of the result: channels_last or contiguous.
     in_place : the batch itself may be changed.
     work : `compiled_work` to use compiled functions; they round otherwise.
+    size : (height, width) of the result, as in `compute_changes`; None for that of the images.
     """
+    size = (batch.shape[1], batch.shape[2]) if size is None else size
+    if changes.affine is None:
+        batch = center_crop(batch, size)
     if all(values is None for values in changes):
         return to_input(batch, mean, std, layout)
     if changes.recoding is not None:
         batch = operations.recode(batch, changes.recoding, in_place=in_place)
     parts = blocks(batch.numel() * 4, len(batch), batch.device)
     if len(parts) == 1:
-        return _augment_part(batch, changes, tuple(mean), tuple(std), work).contiguous(memory_format=layout)
-    inputs = torch.empty((len(batch), 3, *batch.shape[1:3]), memory_format=layout)
+        return _augment_part(batch, changes, tuple(mean), tuple(std), size, work).contiguous(memory_format=layout)
+    inputs = torch.empty((len(batch), 3, *size), memory_format=layout)
     for part in parts:
-        inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std), work)
+        inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std), size, work)
     return inputs
 
 
@@ -137,16 +154,21 @@ def blocks(size: int, n: int, device: torch.device) -> list[slice]:
 class PixelWork(NamedTuple):
     """The functions that change all pixels of a batch."""
 
-    warp: Callable[[Tensor, Tensor, Tensor], Tensor]
+    warp: Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
     recolor: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def _augment_part(
-    batch: Tensor, changes: Changes, mean: tuple[float, ...], std: tuple[float, ...], work: PixelWork | None
+    batch: Tensor,
+    changes: Changes,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: tuple[int, int],
+    work: PixelWork | None,
 ) -> Tensor:
     work = work or _EAGER
     if changes.affine is not None:
-        pixels = work.warp(batch, changes.affine, _pixel_centers(*batch.shape[1:3], batch.device))
+        pixels = work.warp(batch, changes.affine, _pixel_centers(*size, batch.device), size)
     else:
         pixels = batch.permute(0, 3, 1, 2).float()
         if changes.mirrored is not None:
@@ -159,10 +181,10 @@ def _augment_part(
     return pixels if changes.erased is None else operations.erase(pixels, changes.erased)
 
 
-def _warp(batch: Tensor, affine: Tensor, centers: Tensor) -> Tensor:
-    """Return the pixels of uint8 (n, height, width, 3) at other places, as float32 (n, 3, height, width)."""
-    n, height, width, _ = batch.shape
-    grid = torch.bmm(centers.expand(n, -1, -1), affine.transpose(1, 2)).view(n, height, width, 2)
+def _warp(batch: Tensor, affine: Tensor, centers: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the pixels of uint8 (n, …, …, 3) images at other places, as float32 (n, 3, height, width) of `size`."""
+    n = len(batch)
+    grid = torch.bmm(centers.expand(n, -1, -1), affine.transpose(1, 2)).view(n, *size, 2)
     return torch.nn.functional.grid_sample(
         batch.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )

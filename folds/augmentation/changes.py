@@ -21,7 +21,8 @@ from folds.augmentation.presets import Augmentation, strongest
 
 Augmentations = Augmentation | Sequence[Augmentation]
 # Random numbers per sample: flip, scale, rotation, shift in x and y, saturation, contrast, brightness. With operations
-# or erased rectangles there are three more for the operation and five for the rectangle.
+# or erased rectangles there are three more for the operation and five for the rectangle. A random crop has the numbers
+# of scale and shift, and the last one for the ratio of its sides.
 _PLAIN, _EXTRA = 8, 8
 
 
@@ -69,6 +70,8 @@ class _Ranges(NamedTuple):
     saturation: Tensor
     operation: Tensor
     erase: Tensor
+    crop: Tensor
+    aspect: Tensor
 
 
 def as_tuple(augmentations: Augmentations) -> tuple[Augmentation, ...]:
@@ -85,10 +88,9 @@ def sample_parameters(n: int, augmentations: Augmentations, generator: torch.Gen
     generator : of the CPU.
     """
     widest = strongest(as_tuple(augmentations))
-    plain = torch.rand((n, _PLAIN), generator=generator)
-    if not (widest.operation or widest.erase):
-        return plain
-    return torch.cat([plain, torch.rand((n, _EXTRA), generator=generator)], 1)
+    counts = [_PLAIN, *([_EXTRA] if widest.operation or widest.erase else []), *([1] if widest.aspect else [])]
+    parts = [torch.rand((n, count), generator=generator) for count in counts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def compute_changes(
@@ -96,6 +98,7 @@ def compute_changes(
     augmentations: Augmentations,
     size: tuple[int, int],
     augmentation_index: Tensor | None = None,
+    result: tuple[int, int] | None = None,
 ) -> Changes:
     """Return the changes to n samples, on the device of `draws`.
 
@@ -106,8 +109,11 @@ def compute_changes(
     size : height and width of the images in pixels.
     augmentation_index : (n,) int64 on the same device, the position in `augmentations` for each sample; required if
         there are several.
+    result : (height, width) of the augmented images, which show the center of larger ones before they are augmented;
+        None for `size`.
     """
-    choices, (height, width) = as_tuple(augmentations), size
+    result = size if result is None else result
+    choices, (height, width) = as_tuple(augmentations), result
     widest = strongest(choices)
     if augmentation_index is None and len(choices) > 1:
         raise ValueError(f"{len(choices)} augmentations need augmentation_index, found None")
@@ -119,8 +125,9 @@ def compute_changes(
         found = found._replace(
             sharpness=sharpness, recoding=operations.recoding(chosen), sharpened=operations.rows_of(sharpness != 0)
         )
-    if widest.scale or widest.shift or widest.rotate or chosen is not None:
-        found = found._replace(affine=_affine(draws, one, height / width, chosen))
+    if widest.moves:
+        affine = _affine(draws, one, height / width, chosen)
+        found = found._replace(affine=_in_window(affine, draws, widest, one, size, result))
     elif widest.flip:
         found = found._replace(mirrored=(draws[:, 0] < one.flip)[:, None, None, None])
     if widest.brightness or widest.contrast or widest.saturation or chosen is not None:
@@ -202,3 +209,27 @@ def _affine(
         ],
         1,
     )
+
+
+def _in_window(
+    affine: Tensor,
+    draws: Tensor,
+    widest: Augmentation,
+    augmentation: Augmentation | _Ranges,
+    whole: tuple[int, int],
+    size: tuple[int, int],
+) -> Tensor:
+    """Return maps (n, 2, 3) from output coordinates to those of the whole images, of which the output shows a window.
+
+    The window is the center in the size of the output, or a random crop (Szegedy et al., 2015).
+    """
+    shares = size[1] / whole[1], size[0] / whole[0]  # of the width and of the height
+    if not widest.crops:
+        return affine if shares == (1, 1) else torch.stack([affine[:, 0] * shares[0], affine[:, 1] * shares[1]], 1)
+    area = 1 - augmentation.crop * draws[:, 1]
+    ratio = torch.exp(augmentation.aspect * (2 * draws[:, -1] - 1)) if widest.aspect else torch.ones_like(area)
+    # The sides of the whole image are as those of the output, up to the rounding of its margin.
+    sides = torch.stack([area * ratio, area / ratio], 1).sqrt().clamp(max=1)
+    middle = (1 - sides) * (2 * draws[:, 3:5] - 1)
+    affine = affine * sides[:, :, None]
+    return torch.cat([affine[:, :, :2], affine[:, :, 2:] + middle[:, :, None]], 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,8 @@ class Augmentation:
     brightness, contrast, saturation : ± share.
     operation : probability of one of `folds.augmentation.operations.OPERATIONS`, of random strength.
     erase : probability of an erased rectangle.
+    crop : largest share of the image's area that a random crop leaves out; the crop is resized to the input.
+    aspect : ± the logarithm of the ratio of the sides of a crop, relative to the input.
     """
 
     flip: float = 0.0
@@ -36,6 +39,18 @@ class Augmentation:
     saturation: float = 0.0
     operation: float = 0.0
     erase: float = 0.0
+    crop: float = 0.0
+    aspect: float = 0.0
+
+    @property
+    def crops(self) -> bool:
+        """Return whether images are cropped at random."""
+        return bool(self.crop or self.aspect)
+
+    @property
+    def moves(self) -> bool:
+        """Return whether pixels change their places, other than by a mirror image."""
+        return bool(self.scale or self.shift or self.rotate or self.operation or self.crops)
 
 
 # For upright photographs: no vertical flip and little rotation. Presets are listed from weak to strong.
@@ -48,8 +63,14 @@ PRESETS = {
 }
 
 
-def preset(name: str, erase: float | None = None) -> Augmentation:
-    """Return the augmentation of this name; `erase` replaces its probability of an erased rectangle.
+def preset(name: str, erase: float | None = None, crop_scale: float = 1.0, crop_ratio: float = 1.0) -> Augmentation:
+    """Return the augmentation of this name.
+
+    Parameters
+    ----------
+    erase : replaces its probability of an erased rectangle.
+    crop_scale, crop_ratio : smallest area of a random crop, as a share, and largest ratio of its sides, relative to the
+        input. A random crop replaces scale and shift.
 
     Raises
     ------
@@ -57,7 +78,10 @@ def preset(name: str, erase: float | None = None) -> Augmentation:
     """
     if name not in PRESETS:
         raise unknown_name("`augment`", name, list(PRESETS))
-    return PRESETS[name] if erase is None else replace(PRESETS[name], erase=erase)
+    found = PRESETS[name] if erase is None else replace(PRESETS[name], erase=erase)
+    if crop_scale == 1 and crop_ratio == 1:
+        return found
+    return replace(found, scale=0.0, shift=0.0, crop=1 - crop_scale, aspect=math.log(crop_ratio))
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.augmentation.batch import augment_batch, sample_parameters
+from folds.augmentation.batch import augment_batch, center_crop, sample_parameters
 from folds.augmentation.custom import Transform
 from folds.augmentation.mixup import MixupCutmix, draw_mixing, mix_batch
 from folds.augmentation.presets import preset
@@ -37,6 +37,8 @@ class PreviewSettings:
     mixing, transform : as in training.
     mean, std : normalization of the model's inputs; the mean is the color of erased rectangles.
     seed : of the sheet.
+    crop_scale, crop_ratio : as in training.
+    size : (height, width) of the input, if the images are larger.
     """
 
     presets: tuple[str, ...]
@@ -47,6 +49,9 @@ class PreviewSettings:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     seed: int = 0
+    crop_scale: float = 1.0
+    crop_ratio: float = 1.0
+    size: tuple[int, int] | None = None
 
 
 def preview_rows(
@@ -87,7 +92,8 @@ def augmented_versions(
     uint8 (versions, n, height, width, 3), and for each image the shares of the classes in its mixture, if at least
     0.005.
     """
-    augmentations = tuple(preset(name, settings.erase) for name in settings.presets)
+    crop = settings.crop_scale, settings.crop_ratio
+    augmentations = tuple(preset(name, settings.erase, *crop) for name in settings.presets)
     classes = sort_classes(labels)
     targets = torch.eye(len(classes))[[classes.index(label) for label in labels]]
     mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
@@ -108,6 +114,7 @@ def augmented_versions(
                 settings.mean,
                 settings.std,
                 torch.from_numpy(settings.codes),
+                size=settings.size,
             ),
             targets,
         )
@@ -132,6 +139,8 @@ def write_preview(
     labels : (n,) their classes.
     """
     shown, shares = augmented_versions(pixels, labels, settings, versions)
+    if settings.size is not None:  # as predictions see it
+        pixels = center_crop(torch.from_numpy(np.array(pixels)), settings.size).numpy()
     height, width = pixels.shape[1:3]
     # Small images are enlarged by a whole number, so that their pixels are visible.
     scale = max(1, -(-_MIN_SIDE // max(height, width)))

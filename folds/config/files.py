@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from folds.config.presets import preset_settings
 from folds.config.recipe import (
     Recipe,
     Settings,
@@ -85,6 +86,10 @@ def load_settings(
             values[key] = _coerce(key, value, known[key].kind, origin)
             origins[key] = origin
     _follow_moved(values, origins, layers)
+    known["preset"].check(values.get("preset"))
+    for key, value in preset_settings(values.get("preset"), values).items():
+        if not (tuning and key == "seeds"):  # a study has its own way to average over seeds
+            values[key], origins[key] = value, f"preset {values['preset']}"
     if runs_code and (config is None or config.resolve() != CONFIG.resolve()):
         lying = {key: values[key] for key in CODE if key in values and origins[key] == str(CONFIG)}
         check_trusted(CONFIG, lying)

@@ -12,6 +12,7 @@ from typing import Any
 
 from folds.config.combinations import check_combinations
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, learning_rate
+from folds.config.presets import PRESETS
 from folds.config.setting import (
     DATA,
     FOLDS,
@@ -317,6 +318,33 @@ class Recipe:
         minimum=0,
         maximum=1,
     )
+    cache_scale: float = setting(
+        1.0,
+        "size of the decoded images as a multiple of the input, which shows their center; augmentation sees the rest",
+        MODEL,
+        metavar="FACTOR",
+        minimum=1,
+        maximum=2,
+        off=1,
+    )
+    crop_scale: float = setting(
+        1.0,
+        "random resized crop: smallest share of the area, e.g. 0.35; replaces scale and shift of the preset",
+        SAMPLING,
+        metavar="SHARE",
+        minimum=0.05,
+        maximum=1,
+        off=1,
+    )
+    crop_ratio: float = setting(
+        1.0,
+        "random resized crop: largest ratio of its sides, e.g. 1.33 for 3:4 to 4:3",
+        SAMPLING,
+        metavar="RATIO",
+        minimum=1,
+        maximum=4,
+        off=1,
+    )
     mixup: float = setting(
         0.0,
         "alpha of mixup (pairs of images blended), usually 0.2",
@@ -606,6 +634,12 @@ class Settings:
         ("swin",), "models, by short name or timm id: swin,resnet18", MODEL, metavar="A[,B]"
     )
     name: str | None = setting(None, "name of the run", RUN, shown="the architecture")
+    preset: str | None = setting(
+        None,
+        "how much time a training may take: quick, good or best; it decides settings that you do not give",
+        TRAINING,
+        choices=tuple(PRESETS),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -66,6 +66,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     ------
     UnreadableImageError : empty, not an image, truncated or damaged, too many pixels, or a window is required.
     """
+    kept, settings = settings, settings.enlarged
     with _reasons(data[:12], settings.max_pixels), pixel_limit(settings.max_pixels):
         if not data:
             raise UnreadableImageError("is empty (0 bytes)")
@@ -83,7 +84,8 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
             depth = color_depth(image) if deep_color else None
             eight_bit = _to_l_or_rgb(image)
     drafted = extent[0] / stored_width if extent else 1.0
-    return Decoded(_fit(eight_bit, extent or eight_bit.size, drafted, orientation, settings), depth)
+    pixels = _fit(eight_bit, extent or eight_bit.size, drafted, orientation, settings)
+    return Decoded(_without_margin(pixels, kept), depth)
 
 
 def fit_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -93,13 +95,14 @@ def fit_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
     ------
     UnreadableImageError : it is damaged, has too many pixels, or needs a window.
     """
+    kept, settings = settings, settings.enlarged
     with _reasons(b"image", settings.max_pixels), pixel_limit(settings.max_pixels):
         _check_pixels(image, settings.max_pixels)
         image.load()
         orientation = _orientation(image)
         deep = image.mode.startswith("I") or image.mode == "F"
         eight_bit = apply_window(image, settings.window)[0] if deep else _to_l_or_rgb(image)
-    return _fit(eight_bit, eight_bit.size, 1.0, orientation, settings)
+    return _without_margin(_fit(eight_bit, eight_bit.size, 1.0, orientation, settings), kept)
 
 
 def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int, int]:
@@ -246,6 +249,13 @@ def _fit(
     top, left = (settings.height - pixels.shape[0]) // 2, (settings.width - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return canvas
+
+
+def _without_margin(pixels: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint8]:
+    rows, columns = settings.margin
+    if not (rows or columns):
+        return pixels
+    return np.ascontiguousarray(pixels[rows : rows + settings.height, columns : columns + settings.width])
 
 
 def _to_l_or_rgb(image: Image.Image) -> Image.Image:

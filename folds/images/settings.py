@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ class ImageSettings:
         clipped. None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have
         no such range and need a window.
     max_pixels : height × width of the largest image that is decoded; None: `MAX_PIXELS`.
+    margin : (rows, columns) that are cut off at each side: the image is decoded larger by twice the margin, and its
+        center is kept.
 
     Raises
     ------
-    UsageError : an unknown fit, a size below 1, or a window that is not LO < HI.
+    UsageError : an unknown fit, a size below 1, a margin below 0, or a window that is not LO < HI.
     """
 
     height: int
@@ -35,9 +37,13 @@ class ImageSettings:
     fit: str = "squash"
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
+    margin: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
+        if min(self.margin) < 0 or 2 * self.margin[0] > self.height or 2 * self.margin[1] > self.width:
+            rows, columns = self.margin
+            raise UsageError(f"the margin must be 0 pixels to half the side, found {rows} and {columns}")
         if min(self.height, self.width) < 1:
             raise UsageError(f"images must be at least 1 pixel high and wide, found {self.height}×{self.width}")
         if self.window is not None:
@@ -53,10 +59,24 @@ class ImageSettings:
         """Return (height, width, 3)."""
         return (self.height, self.width, 3)
 
+    @property
+    def enlarged(self) -> ImageSettings:
+        """Return the settings of the image with its margin, before that is cut off."""
+        rows, columns = self.margin
+        return replace(self, height=self.height + 2 * rows, width=self.width + 2 * columns, margin=(0, 0))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings that determine the pixels as plain values for JSON; equal settings give equal dicts."""
         window = None if self.window is None else [float(value) for value in self.window]
-        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
+        margin = {"margin": list(self.margin)} if any(self.margin) else {}  # earlier caches have no such key
+        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window, **margin}
+
+    def describe(self) -> str:
+        """Return in words how an image is resized: ``squash``, or ``squash to 256×256, the central 224×224 kept``."""
+        if not any(self.margin):
+            return self.fit
+        large = self.enlarged
+        return f"{self.fit} to {large.width}×{large.height}, the central {self.width}×{self.height} kept"
 
 
 MAX_PIXELS = 178_956_970  # twice Pillow's `MAX_IMAGE_PIXELS`, above which it refuses an image
@@ -73,6 +93,11 @@ def check_fit(fit: str) -> None:
             f"`resize={fit}`: expected a number of pixels after crop:",
             hint="`resize=crop:380` takes the central 380 × 380 pixels",
         )
+
+
+def margin_of(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Return the (rows, columns) at each side of an image that is `scale` times as large, rounded to whole pixels."""
+    return round(height * (scale - 1) / 2), round(width * (scale - 1) / 2)
 
 
 def parse_size(text: str) -> tuple[int, int]:

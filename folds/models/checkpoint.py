@@ -49,7 +49,7 @@ FORMAT = "ensemble checkpoint 1"
 _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
 _SIDE = integer(1, 4096)
 _IMAGES = {"height": _SIDE, "width": _SIDE, "fit": UNICODE, "window": optional(list_of(NUMBER, 2))}
-_IMAGES["max_pixels"] = optional(integer(1))
+_IMAGES |= {"max_pixels": optional(integer(1)), "margin": optional(list_of(integer(0), 2))}
 _ARCHITECTURE = {
     **{"name": UNICODE, "timm_name": UNICODE, "height": _SIDE, "width": _SIDE},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
@@ -165,8 +165,9 @@ class Checkpoint:
     @property
     def image_settings(self) -> ImageSettings:
         """Return how images were decoded."""
-        window = self.images.get("window")
-        return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
+        window, margin = self.images.get("window"), self.images.get("margin") or (0, 0)
+        values = {**self.images, "window": tuple(window) if window else None}
+        return ImageSettings(**{**values, "margin": (int(margin[0]), int(margin[1]))})
 
     @property
     def weight_bytes(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from folds.augmentation.batch import center_crop
 from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 
@@ -226,6 +227,7 @@ def predict_logits(
     views: Sequence[View] = (identity,),
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> NDArray[np.float32]:
     """Return float32 (views, n, classes) the logits of every view.
 
@@ -240,6 +242,7 @@ def predict_logits(
         its own, so its logits do not depend on the other views.
     batch : images per forward pass.
     progress : called with (rows done, total rows).
+    size : (height, width) of the center of the images that the model gets; None for the whole images.
 
     Raises
     ------
@@ -251,7 +254,9 @@ def predict_logits(
     geometric = [getattr(view, "geometric_only", False) for view in views]
 
     def predict(rows: NDArray[np.integer]) -> Tensor:
-        scaled = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
+        images = pixels.take(rows)
+        images = images if size is None else center_crop(images, size)
+        scaled = images.permute(0, 3, 1, 2).float().div_(255)
         # The pixels before normalization are kept only if a view needs them.
         normal = scaled.sub_(center).div_(deviation) if all(geometric) else (scaled - center).div_(deviation)
         logits = []

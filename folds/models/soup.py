@@ -59,7 +59,14 @@ def with_statistics(checkpoint: Checkpoint, pixels: PixelSource, rows: np.ndarra
     model, channels_last = checkpoint.build_on(device)
     architecture = checkpoint.architecture
     refresh_statistics(
-        model, pixels, rows, architecture.mean, architecture.std, device=device, channels_last=channels_last
+        model,
+        pixels,
+        rows,
+        architecture.mean,
+        architecture.std,
+        device=device,
+        channels_last=channels_last,
+        size=(architecture.height, architecture.width),
     )
     return _with_buffers(checkpoint, model)
 
@@ -74,12 +81,14 @@ def refresh_statistics(
     device: str,
     amp: str = "off",
     channels_last: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Give a model the batch statistics of these images, without augmentation; everything else works as in prediction.
 
     Parameters
     ----------
     rows : (n,) rows of `pixels`.
+    size : (height, width) of the center of the images that the model gets; None for the whole images.
     """
     import torch
 
@@ -95,7 +104,7 @@ def refresh_statistics(
         layer.train()
     if len(rows) > 1 and len(rows) % BATCH == 1:  # one image has no variance
         rows = rows[:-1]
-    predict_logits(model, pixels, rows, mean, std, device=device, amp=amp, channels_last=channels_last)
+    predict_logits(model, pixels, rows, mean, std, device=device, amp=amp, channels_last=channels_last, size=size)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

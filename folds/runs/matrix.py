@@ -15,6 +15,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import check_comparable, require_run
+from folds.images.settings import margin_of
 from folds.models.factory import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -164,7 +165,8 @@ class _Models:
             check_forward(self._model, architecture)
             self._key = key
         if recipe.transform is not None:
-            load_transform(recipe.transform).check(architecture.height, architecture.width)
+            rows, columns = margin_of(architecture.height, architecture.width, recipe.cache_scale)
+            load_transform(recipe.transform).check(architecture.height + 2 * rows, architecture.width + 2 * columns)
         build_optimizer(
             self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
         )

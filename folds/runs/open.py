@@ -50,6 +50,7 @@ _LATER_SETTINGS = (
     *("soft_labels", "soft_weight", "soft_temperature", "soft_columns", "weight_column"),
     *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
+    *("cache_scale", "crop_scale", "crop_ratio"),
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 WEIGHTS = "weights.npy"  # the weights of the images in the loss, likewise
@@ -249,7 +250,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
             for key, value in _without_defaults(asdict(run.recipe), _LATER_SETTINGS).items()
             if key not in ("soft_labels", "pseudo")  # places; `teacher` of the job has what was read from them
         },
-        images=_without_open(asdict(run.image_settings), ("max_pixels",)),
+        images=_images(run.input_settings),
         data={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _without_open(asdict(plan.spec), _LATER_FIELDS).items()
@@ -287,6 +288,12 @@ def _teachers(plan: Plan, one: OpenedRun) -> dict[str, str]:
 def _without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return the settings without those of `names` that have their default."""
     return {key: value for key, value in values.items() if key not in names or value != default_of(key)}
+
+
+def _images(settings: ImageSettings) -> dict[str, Any]:
+    """Return how a checkpoint records the decoding of images."""
+    values = _without_open(asdict(settings), ("max_pixels",))
+    return values if any(settings.margin) else {key: value for key, value in values.items() if key != "margin"}
 
 
 def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from folds.config.files import to_toml
+from folds.config.presets import preset_note
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
@@ -147,6 +148,8 @@ def build_plan(
     first = _plan_devices(1, execution).devices[0]
     requested = list(variants) or [RequestedRecipe("", recipe)]
     warnings = _check_recipes([one.recipe for one in requested], first)
+    if settings.preset is not None:
+        logger.info(preset_note(settings.preset, asdict(settings) | asdict(recipe)))
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
     resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]

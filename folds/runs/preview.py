@@ -68,5 +68,8 @@ def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
         run.architecture.mean,
         run.architecture.std,
         recipe.seed,
+        recipe.crop_scale,
+        recipe.crop_ratio,
+        (run.architecture.height, run.architecture.width),
     )
     write_preview(file, pixels[rows], [labels[row] for row in rows.tolist()], settings)

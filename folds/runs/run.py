@@ -14,7 +14,7 @@ from folds.config.files import DAMAGED, read_record
 from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
-from folds.images.settings import ImageSettings
+from folds.images.settings import ImageSettings, margin_of
 from folds.models.factory import Architecture
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
@@ -37,6 +37,7 @@ _NOT_COMPARED = {
     "pseudo",
     "resolved",
     "name",
+    "preset",
 }
 # Folds are compared by their hash.
 _NOT_COMPARED |= {"holdout", "repair", "stratify"}
@@ -91,13 +92,20 @@ class Run:
 
     @property
     def image_settings(self) -> ImageSettings:
-        """Return how images are decoded for this run."""
+        """Return how images are decoded for the training of this run."""
+        return self.input_settings.enlarged
+
+    @property
+    def input_settings(self) -> ImageSettings:
+        """Return how images are decoded for predictions: without the margin that augmentation can show."""
+        height, width = self.architecture.height, self.architecture.width
         return ImageSettings(
-            self.architecture.height,
-            self.architecture.width,
+            height,
+            width,
             self.recipe.fit,
             self.recipe.value_window(),
             self.max_pixels,
+            margin_of(height, width, self.recipe.cache_scale),
         )
 
     @property

@@ -142,6 +142,7 @@ class SoupModels:
             device=self.device,
             amp=checkpoint.amp_on(self.device),
             channels_last=channels_last,
+            size=(checkpoint.architecture.height, checkpoint.architecture.width),
         )
         return softmax(logits[0]).astype(np.float32)
 

@@ -55,4 +55,5 @@ def load_average(context: FoldContext, model: torch.nn.Module, total: Mapping[st
         device=context.device,
         amp=context.amp,
         channels_last=context.channels_last,
+        size=context.size,
     )

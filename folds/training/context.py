@@ -126,6 +126,17 @@ class FoldContext:
         return np.array_split(self.epochs.rows(epoch), self.steps)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) of the model's input; the images may be larger (`cache_scale`)."""
+        return self.architecture.height, self.architecture.width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Return (height, width) of the images."""
+        _, height, width, _ = self.pixels.values.shape
+        return height, width
+
+    @property
     def soft_targets(self) -> SoftTargets | None:
         """Return how soft labels enter the loss; None without them."""
         recipe = self.recipe
@@ -161,7 +172,7 @@ class FoldContext:
     ) -> list[tuple[Changes, Mixing | None]]:
         """Return the changes of the steps from `first` on; `batches` has the rows of these steps."""
         mixing, columns = self.mixing, sample_parameters(1, self.augmentations, torch.Generator()).shape[1]
-        size = (self.architecture.height, self.architecture.width)
+        size, whole = self.size, self.image_size
 
         def sample(n: int, generator: torch.Generator) -> Tensor:
             parameters = sample_parameters(n, self.augmentations, generator)
@@ -174,14 +185,14 @@ class FoldContext:
         numbers = sample_batches(sample, sizes, seeds, "cpu" if together else self.device)
         mixed: Sequence[Mixing | None] = [None] * len(batches)
         if together:
-            changes = compute_changes(torch.cat(numbers)[:, :columns], self.augmentations, size, index)
+            changes = compute_changes(torch.cat(numbers)[:, :columns], self.augmentations, whole, index, size)
             found = split_changes(changes, sizes, self.device)
             if mixing:
                 mixed = split_mixing(compute_mixing(torch.cat(numbers)[:, columns:], size), sizes, self.device)
         else:
             kinds = index.to(self.device).split(sizes)
             found = [
-                compute_changes(draws[:, :columns], self.augmentations, size, kind)
+                compute_changes(draws[:, :columns], self.augmentations, whole, kind, size)
                 for draws, kind in zip(numbers, kinds, strict=True)
             ]
             if mixing:

@@ -208,7 +208,14 @@ class _Loop:
         """
         context, architecture = self.context, self.context.architecture
         inputs = apply_changes(
-            batch, changes, architecture.mean, architecture.std, self.layout, in_place=True, work=self.work
+            batch,
+            changes,
+            architecture.mean,
+            architecture.std,
+            self.layout,
+            in_place=True,
+            work=self.work,
+            size=context.size,
         )
         labels = self.targets[index]
         if self.shares is not None:

@@ -56,7 +56,8 @@ class Predictor:
         self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64], amp: str, channels_last: bool
     ) -> NDArray[np.float32]:
         mean, std = self.architecture.mean, self.architecture.std
+        size = self.architecture.height, self.architecture.width
         joined = MultiHeadModel(model, self.target).to(self.device) if self.target.joined else model
         return predict_logits(
-            joined, pixels, rows, mean, std, device=self.device, amp=amp, channels_last=channels_last
+            joined, pixels, rows, mean, std, device=self.device, amp=amp, channels_last=channels_last, size=size
         )[0]

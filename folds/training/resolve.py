@@ -139,7 +139,7 @@ def augmentations(
 ) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
     """Return the augmentations in use, and (classes,) the index of the augmentation of each class."""
     names, index = presets_of(recipe, classes, attributes)
-    return tuple(preset(name, recipe.erase) for name in names), index
+    return tuple(preset(name, recipe.erase, recipe.crop_scale, recipe.crop_ratio) for name in names), index
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:

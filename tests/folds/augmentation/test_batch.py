@@ -22,6 +22,7 @@ from folds.augmentation.batch import (
     Augmentation,
     augment_batch,
     blocks,
+    preset,
     sample_batches,
     sample_parameters,
     to_input,
@@ -112,6 +113,48 @@ def test_half_of_the_images_are_mirrored_when_half_should_be() -> None:
 def test_a_grid_that_hardly_moves_leaves_every_pixel_where_it_is(how: dict[str, float], size: tuple[int, int]) -> None:
     batch = images(4, *size)
     assert (pixels(batch, Augmentation(**how)) - batch.permute(0, 3, 1, 2)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"flip": 1.0}, {"scale": 1e-7}, {"brightness": 1e-7}, {"flip": 1.0, "shift": 1e-7}]
+)
+def test_of_larger_images_the_center_is_shown_with_its_own_pixels(how: dict[str, float]) -> None:
+    batch = images(4, 18, 14)
+    center = batch[:, 3:15, 2:12].permute(0, 3, 1, 2)
+    found = augment(batch, Augmentation(**how), *PLAIN, generator(), size=(12, 10))
+    assert (found - (center.flip(3) if "flip" in how else center)).abs().max() < 0.1
+
+
+def ramp(n: int, height: int, width: int) -> torch.Tensor:
+    """Images whose first two channels are the position of each pixel, across and down."""
+    across, down = torch.arange(width).expand(height, width), torch.arange(height)[:, None].expand(height, width)
+    return torch.stack([across, down, torch.zeros_like(down)], 2).to(torch.uint8).expand(n, -1, -1, -1)
+
+
+def test_a_random_crop_is_a_window_of_its_area_and_ratio() -> None:
+    how = Augmentation(crop=0.7, aspect=math.log(1.4))
+    draws = sample_parameters(500, how, generator())
+    assert draws.shape == (500, 9)
+    found = augment_batch(ramp(500, 200, 160), draws, how, *PLAIN, size=(100, 80))
+    across, down = found[:, 0, 0], found[:, 1, :, 0]
+    width, height = (across[:, -1] - across[:, 0]) * 80 / 79, (down[:, -1] - down[:, 0]) * 100 / 99
+    area, ratio = width * height / (160 * 200), (width / 160) / (height / 200)
+    inside = (width < 159) & (height < 199)  # a side that would be longer than the image is as long as it
+    torch.testing.assert_close(area[inside], 1 - 0.7 * draws[inside, 1], atol=0.01, rtol=0)
+    torch.testing.assert_close(ratio[inside], 1.4 ** (2 * draws[inside, -1] - 1), atol=0.02, rtol=0)
+    assert inside.sum() > 350
+    assert across.min() >= 0
+    assert across.max() <= 159
+    left = across[:, 0] - width / 160
+    assert left.min() < 5  # all of the image is reached
+    assert (across[:, -1] + width / 160).max() > 155
+
+
+def test_a_random_crop_replaces_scale_and_shift_of_a_preset() -> None:
+    found = preset("standard", None, 0.35, 1.33)
+    assert (found.scale, found.shift, found.crop, found.aspect) == (0, 0, 0.65, pytest.approx(math.log(1.33)))
+    assert (found.flip, found.rotate) == (PRESETS["standard"].flip, PRESETS["standard"].rotate)
+    assert preset("standard", None, 1.0, 1.0) == PRESETS["standard"]
 
 
 def test_the_outside_of_an_image_is_filled_by_reflection() -> None:

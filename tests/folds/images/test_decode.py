@@ -12,7 +12,7 @@ from PIL import Image
 
 from folds.errors import UsageError
 from folds.images.content_index import UnreadableImageError
-from folds.images.decode import BACKGROUND, decode_image
+from folds.images.decode import BACKGROUND, decode_image, fit_image
 from folds.images.settings import ImageSettings
 
 FOUR = ImageSettings(4, 4)
@@ -284,6 +284,19 @@ def test_impossible_settings_are_refused() -> None:
         ImageSettings(8, 8, window=(5, 5))
     with pytest.raises(UsageError, match="at least 1 pixel"):
         ImageSettings(0, 8)
+
+
+def test_a_margin_is_decoded_and_cut_off() -> None:
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)), "PNG")
+    settings = ImageSettings(24, 20, margin=(3, 2))
+    large = decode_image(data, settings.enlarged).pixels
+    assert large.shape == (30, 24, 3)
+    np.testing.assert_array_equal(decode_image(data, settings).pixels, large[3:27, 2:22])
+    np.testing.assert_array_equal(fit_image(Image.open(io.BytesIO(data)), settings), large[3:27, 2:22])
+    assert settings.as_dict() != settings.enlarged.as_dict()
+    assert ImageSettings(24, 20).as_dict() == {"height": 24, "width": 20, "fit": "squash", "window": None}
+    with pytest.raises(UsageError, match="half the side, found 13 and 2"):
+        ImageSettings(24, 20, margin=(13, 2))
 
 
 def test_formats_that_start_other_programs_are_not_opened() -> None:

@@ -16,7 +16,11 @@ import torch
 from sklearn.metrics import f1_score
 
 from folds.config.recipe import Recipe, Settings
+from folds.data.readers import read_data
+from folds.data.table import DataSpec
 from folds.errors import EnsembleError
+from folds.images.decode import decode_image
+from folds.images.settings import ImageSettings
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.inference import PixelSource
 from folds.runs.open import prepare_jobs
@@ -231,6 +235,24 @@ def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job
     with torch.no_grad():
         expected = model((pixels[rows] - mean) / std).softmax(1)
     np.testing.assert_allclose(np.load(one.fold_dir / "oof.npy"), expected, atol=1e-5)
+
+
+def test_predictions_of_larger_cached_images_are_those_of_new_files(job: Callable[..., Job], drawn: Path) -> None:
+    """Training sees larger images at random; the recorded settings decode their center, as the training predicted."""
+    one = job(epochs=1, cache_scale=1.25, crop_scale=0.5, crop_ratio=1.33)
+    assert np.load(one.pixels, mmap_mode="r").shape[1:] == (40, 40, 3)
+    train_fold(one)
+    checkpoint = load_checkpoint(Path(one.checkpoint))
+    settings = checkpoint.image_settings
+    assert settings == ImageSettings(32, 32, margin=(4, 4))
+    table = read_data(DataSpec(drawn)).train
+    rows = [hash_ids(table.ids.tolist()).index(name) for name in checkpoint.validation_hashes]
+    assert table.paths is not None
+    images = np.stack([decode_image(table.paths[row].read_bytes(), settings).pixels for row in rows])
+    mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.architecture.mean, checkpoint.architecture.std))
+    with torch.no_grad():
+        logits = checkpoint.build()((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+    np.testing.assert_allclose(np.load(one.fold_dir / "oof.npy"), logits.softmax(1), atol=1e-5)
 
 
 def test_a_choice_of_the_best_epoch_is_marked_optimistic(job: Callable[..., Job]) -> None:
