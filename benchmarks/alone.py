@@ -23,6 +23,7 @@ def pace(
     from folds.models.inference import BATCH
 
     gpu = device != "cpu"
+    torch.backends.cudnn.benchmark = gpu
     model = timm.create_model(arch, num_classes=classes).to(device)
     layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
     model = model.to(memory_format=layout)

@@ -1,6 +1,6 @@
 """Train as a competent user would: timm's model, a dataset of image files, DataLoader with workers, torchvision, AMP.
 
-It is the opponent of `benchmarks/kfold.py`, and nothing in it is slowed down: workers persist, memory is pinned,
+It is the opponent of `benchmarks/kfold.py` and `benchmarks/on_gpu.py`, and nothing in it is slowed down: workers persist, memory is pinned,
 convolutions are channels_last, bf16 is used on a GPU, optimizer and schedule are those of the program, the augmentation
 is as strong. Pillow decodes JPEGs at a fraction of their size (`draft`), which few users do, so that the comparison is
 not about that.
@@ -9,7 +9,7 @@ not about that.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,13 @@ def train_fold(
     threads: int,
     device: str,
     draft: bool,
+    compiled: bool = False,
+    report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train one fold the usual way; one record an epoch."""
+    """Train one fold the usual way; one record an epoch, which is also reported when the epoch is over."""
     torch.set_num_threads(threads)
     gpu = device != "cpu"
+    torch.backends.cudnn.benchmark = gpu
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     strong = transforms.Compose(
@@ -92,6 +95,7 @@ def train_fold(
     model = timm.create_model(arch, num_classes=classes).to(device)
     if not arch.startswith(("swin", "vit")):
         model = model.to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     train, check = loader(training, strong, True), loader(validation, plain, False)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(train))
@@ -104,7 +108,7 @@ def train_fold(
             images = images.to(device, non_blocking=True)
             targets = targets.to(device, non_blocking=True)
             with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-                loss = criterion(model(images), targets)
+                loss = criterion(forward(images), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -119,4 +123,5 @@ def train_fold(
                 ).sum()
         float(right)
         records.append(Epoch(len(training), len(validation), time.perf_counter() - began))
+        report(records[-1])
     return records
