@@ -49,7 +49,7 @@ class Transfers:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pinned = device.type in ("cuda", "xpu")
-        self._streams = streams_of(device)
+        self._streams: Any = streams_of(device)
         self._stream: Any = None
 
     @property
@@ -66,8 +66,9 @@ class Transfers:
         """
         if not self.pinned or not values.flags.c_contiguous:
             return self.send(torch.from_numpy(values[rows]))
-        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < len(values)):
-            raise IndexError(f"expected rows 0 to {len(values) - 1}, found {int(rows.min())} to {int(rows.max())}")
+        least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
+        if least < 0 or most >= max(len(values), 1):
+            raise IndexError(f"expected rows 0 to {len(values) - 1}, found {least} to {most}")
         with self._side():
             images = self._empty((len(rows), *values.shape[1:]))
             # "clip" writes to the buffer itself; "raise" would go through a copy.
@@ -86,13 +87,11 @@ class Transfers:
 
     def _side(self) -> Any:
         """Return the context of the stream of the copies, and of its device: a thread begins on the first GPU."""
-        assert self._streams is not None
         if self._stream is None:
             self._stream = self._streams.Stream(self.device)
         return self._streams.stream(self._stream)
 
     def _copied(self, images: Tensor) -> Sent:
-        assert self._streams is not None
         sent = images.to(self.device, non_blocking=True)
         event = self._streams.Event()
         event.record(self._stream)

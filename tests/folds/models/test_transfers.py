@@ -36,7 +36,7 @@ class FakeStreams:
 
         self.Event, self._current = Event, Current()
 
-    def Stream(self, device: torch.device) -> str:  # noqa: N802 - as in torch
+    def Stream(self, device: torch.device) -> str:
         return "side"
 
     def stream(self, stream: str) -> Any:
@@ -67,9 +67,7 @@ class FirstPixel(torch.nn.Module):
 
 def test_the_next_batch_is_sent_while_this_one_is_computed(streams: FakeStreams) -> None:
     values, rows = images(10), np.array([9, 1, 1, 0, 4, 3, 8])
-    found = predict_logits(
-        FirstPixel(), PixelSource(values, "cpu"), rows, (0, 0, 0), (1, 1, 1), device="cpu", batch=3
-    )
+    found = predict_logits(FirstPixel(), PixelSource(values, "cpu"), rows, (0, 0, 0), (1, 1, 1), device="cpu", batch=3)
     np.testing.assert_allclose(found[0], values[rows, 0, 0] / 255, atol=1e-6)
     assert streams.log.count("sent") == streams.log.count("waited") == streams.log.count("kept") == 3
     assert streams.threads[0] == threading.current_thread().name
