@@ -32,6 +32,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+# As in the workers of this program: threads that have nothing to do sleep instead of spinning on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
@@ -168,7 +170,7 @@ class Bench:
             epochs=self.epochs,
             batch=self.model.batches[0],
             workers=self.workers,
-            threads=2,
+            threads=1 if self.quick else 2,
             device=self.device,
             draft=False,
             compiled=compiled,

@@ -14,6 +14,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import check_comparable, require_run
+from folds.images.settings import CACHE
 from folds.models.factory import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -23,6 +24,7 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
+from folds.models.pretrained import FOLDER, kept_weights
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
@@ -64,7 +66,7 @@ def make_runs(
     """
     runs: list[Run] = []
     firsts: dict[tuple[int, int, int], str] = {}
-    models, built = _Models(), list[tuple[Architecture, Recipe, Target]]()
+    models, built = _Models(root / CACHE / FOLDER), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
@@ -127,9 +129,15 @@ def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
 
 
 class _Models:
-    """A check that builds each model once, before anything is decoded or trained."""
+    """A check that builds each model once, before anything is decoded or trained.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    weights : folder of pretrained weights; those that it lacks are fetched from the hub.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        self._weights = weights
         self._key: object = None
         self._model: Any = None
 
@@ -138,7 +146,12 @@ class _Models:
         pretrained = bool(recipe.pretrained) and recipe.init is None
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
-            self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
+            kept = kept_weights(self._weights, architecture, target.outputs) if pretrained else None
+            self._model = create_model(
+                architecture, target.outputs, pretrained=pretrained and kept is None, init=recipe.init
+            )
+            if kept is not None:
+                kept.load_into(self._model)
             check_forward(self._model, architecture)
             self._key = key
         if recipe.transform is not None:

@@ -14,8 +14,9 @@ from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
-from folds.images.settings import ImageSettings
+from folds.images.settings import CACHE, ImageSettings
 from folds.models.precision import resolve_amp
+from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights
 from folds.runs.environment import environment, version_warnings
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
@@ -64,6 +65,7 @@ class OpenedRun:
     amp : number format of the training.
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
     soft_labels : soft label of each sample; None without them.
+    pretrained : the pretrained weights of the folds; None if they start from others.
     """
 
     run: Run
@@ -72,6 +74,7 @@ class OpenedRun:
     amp: str
     training_labels: list[str] | None
     soft_labels: SoftLabels | None = None
+    pretrained: PretrainedWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,19 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
         amp = recorded_amp(run.folder) or amp
     training_labels = trained_labels(run.recipe, plan.table)
     soft = soft_labels_of(run.recipe, plan.table, run.target)
-    record = _record(plan, run, images, amp, training_labels, soft)
+    pretrained = _pretrained(plan, run)
+    record = _record(plan, run, images, amp, training_labels, soft, pretrained)
     if not (force and plan.trains_all_folds):
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, amp, training_labels, soft)
+    return OpenedRun(run, images, record, amp, training_labels, soft, pretrained)
+
+
+def _pretrained(plan: Plan, run: Run) -> PretrainedWeights | None:
+    """Return the pretrained weights of a run, fetched if they are not kept yet; None if it starts from others."""
+    recipe = run.recipe
+    if not recipe.pretrained or recipe.init is not None or recipe.init_run is not None:
+        return None
+    return keep_weights(plan.root / CACHE / FOLDER, run.architecture, run.target.outputs)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -245,6 +257,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
         soft_labels=None if one.soft_labels is None else str(run.folder / SOFT),
         teacher={} if one.soft_labels is None else one.soft_labels.record(),
+        pretrained=None if one.pretrained is None else str(one.pretrained.path),
+        pretrained_sha="" if one.pretrained is None else one.pretrained.sha,
         selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
 
@@ -261,6 +275,7 @@ def _record(
     amp: str,
     training_labels: Sequence[str] | None,
     soft: SoftLabels | None,
+    pretrained: PretrainedWeights | None,
 ) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
@@ -286,6 +301,7 @@ def _record(
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
         "init_run_sha": plan.initial_weights.get(run.name, InitialWeights()).sha or None,
+        **({} if pretrained is None else {"pretrained_sha": pretrained.sha}),
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
         **({} if soft is None else soft.record()),

@@ -38,6 +38,8 @@ class Job:
     teacher : what the soft labels are, recorded in the checkpoint.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
+    pretrained, pretrained_sha : file of the pretrained weights and its hash (`folds.models.pretrained`); None if the
+        weights are those of `init`, or random, or asked of the hub.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     """
 
@@ -69,6 +71,8 @@ class Job:
     refit: dict[str, Any] | None = None
     course: int = COURSE
     physical_device: str | None = None
+    pretrained: str | None = None
+    pretrained_sha: str = ""
 
     @property
     def shown_device(self) -> str:
@@ -94,7 +98,7 @@ class Job:
     def reads(self) -> tuple[str, ...]:
         """Return the input files."""
         inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init) if path)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in (*inputs, self.init, self.pretrained) if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -123,6 +127,7 @@ class Job:
             training_labels=None if self.training_labels is None else absolute(self.training_labels),
             soft_labels=None if self.soft_labels is None else absolute(self.soft_labels),
             init=None if self.init is None else absolute(self.init),
+            pretrained=None if self.pretrained is None else absolute(self.pretrained),
             recipe=self.recipe | init,
         )
 
