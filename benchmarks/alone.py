@@ -35,6 +35,7 @@ def pace(
     from folds.models.inference import BATCH
 
     gpu = device != "cpu"
+    torch.backends.cudnn.benchmark = gpu
     model = timm.create_model(arch, num_classes=classes).to(device)
     wide = is_convolutional(model) if channels_last is None else channels_last
     layout = torch.channels_last if wide else torch.contiguous_format

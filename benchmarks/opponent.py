@@ -1,6 +1,6 @@
 """Train as a competent user would: timm's model, a dataset of image files, DataLoader with workers, torchvision, AMP.
 
-It is the opponent of `benchmarks/kfold.py`, and nothing in it is slowed down: workers persist, memory is pinned,
+It is the opponent of `benchmarks/kfold.py` and `benchmarks/on_gpu.py`, and nothing in it is slowed down: workers persist, memory is pinned,
 convolutions are channels_last, bf16 is used on a GPU (and on a CPU where asked for, which few users do), optimizer and schedule are those of the program, the augmentation
 is as strong. Pillow decodes JPEGs at a fraction of their size (`draft`), which few users do, so that the comparison is
 not about that.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,16 @@ def train_fold(
     device: str,
     draft: bool = False,
     bf16: bool = False,
+    compiled: bool = False,
+    report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train one fold the usual way; one record an epoch. On a GPU bf16 is always used, on a CPU if it is asked for."""
+    """Train one fold the usual way; one record an epoch, which is also reported when the epoch is over.
+
+    On a GPU bf16 is always used, on a CPU if it is asked for.
+    """
     torch.set_num_threads(threads)
     gpu = device != "cpu"
+    torch.backends.cudnn.benchmark = gpu
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     strong = transforms.Compose(
@@ -95,6 +101,7 @@ def train_fold(
     model = timm.create_model(arch, num_classes=classes).to(device)
     if not arch.startswith(("swin", "vit")):
         model = model.to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     train, check = loader(training, strong, True), loader(validation, plain, False)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(train))
@@ -107,7 +114,7 @@ def train_fold(
             images = images.to(device, non_blocking=True)
             targets = targets.to(device, non_blocking=True)
             with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=gpu or bf16):
-                loss = criterion(model(images), targets)
+                loss = criterion(forward(images), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -122,6 +129,7 @@ def train_fold(
                 ).sum()
         float(right)
         records.append(Epoch(len(training), len(validation), time.perf_counter() - began))
+        report(records[-1])
     return records
 
 

@@ -127,7 +127,7 @@ _KINDS = {
     "merge": NAME,
     "budget": optional(whole()),
     "data": optional(PATH),
-    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
+    "device": named(either(NAME, whole(0)), "auto, cpu, or GPU numbers such as 0,1"),
     "root": PATH,
     "progress": PROGRESS,
     **dict.fromkeys(("adaptive", "per_person", "force"), FLAG),
@@ -168,7 +168,7 @@ def tta(
     data, test : the table that the run was trained on and its test images, if they have moved.
     images, test_images : folder (or folders) of the images that these tables name, if they have moved.
     per_person : whether to average the probabilities of each person's images before scoring.
-    device : ``auto``, ``cpu``, or the number of a GPU.
+    device : ``auto`` (all GPUs), ``cpu``, or GPU numbers ``0,1``; the rows of a fold are divided among them.
     force : whether to predict the views again.
     root : the folder that holds ``runs/`` and ``checkpoints/``; ignored if `run` is a run, which has its own.
     progress : False for no progress output.

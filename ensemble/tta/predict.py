@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
-from folds.models.inference import PixelSource, predict_logits
+from folds.models.inference import BATCH, GPU_BATCH, PixelSource, predict_logits
 from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
 from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes, sha256_file
-from folds.utils.progress import SILENT, Progress
+from folds.utils.progress import SILENT, Advance, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class FoldPredictor:
     open_data : returns the table a checkpoint was trained on.
     images : images of tables that were read before, shared by the folds of a run.
     image_cache : the folder of decoded images.
+    device : as `resolve_devices`; the rows of a fold are divided among the devices.
     again : whether to predict cached views again.
     progress : shows one step per prediction.
 
@@ -66,7 +68,8 @@ class FoldPredictor:
         self.index = _positions(
             self.data.train, self.checkpoint, folder.parent.parent / self.checkpoint.run / "folds.csv"
         )
-        self.device = resolve_devices(device)[0]
+        self.devices = resolve_devices(device)
+        self._models: dict[str, tuple[torch.nn.Module, bool]] = {}
         self.passes = 0  # images × views that were predicted
         self._made: set[Path] = set()
 
@@ -75,14 +78,15 @@ class FoldPredictor:
         """Return the fold of the checkpoint."""
         return self.checkpoint.fold
 
-    @cached_property
-    def model(self) -> tuple[torch.nn.Module, bool]:
-        """Return the model on its device, and whether it uses channels_last; built on first use."""
-        return self.checkpoint.build_on(self.device, self.path)
+    def model(self, device: str) -> tuple[torch.nn.Module, bool]:
+        """Return the model on a device, and whether it uses channels_last; built on first use."""
+        if device not in self._models:
+            self._models[device] = self.checkpoint.build_on(device, self.path)
+        return self._models[device]
 
     def release(self) -> None:
-        """Release the model and its memory before the next fold."""
-        self.__dict__.pop("model", None)
+        """Release the models and their memory before the next fold."""
+        self._models.clear()
 
     def out_of_fold(self, views: Sequence[View]) -> None:
         """Predict the validation rows of the fold."""
@@ -141,8 +145,9 @@ class FoldPredictor:
         if key not in self.images:
             settings = self.checkpoint.image_settings
             loaded = load_images(table.paths or (), settings, cache_dir=self.image_cache, locations=table.locations)
-            self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
-        images, pixels = self.images[key]
+            sources = [(device, PixelSource(loaded.pixels, device)) for device in self.devices]
+            self.images[key] = loaded, sources
+        images, sources = self.images[key]
         sha = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
         shared = replace(shared, images_sha=sha if shared.split == "test" else {str(self.fold): sha})
         kept = {view.name: self._cached(view, replace(shared, views=(view.name,))) for view in views}
@@ -154,7 +159,7 @@ class FoldPredictor:
                 lacking.setdefault(missing.tobytes(), []).append(view)
         for mask, some in lacking.items():
             missing = np.frombuffer(mask, bool)
-            for view, logits in zip(some, self._predicted(pixels, index[missing], some), strict=True):
+            for view, logits in zip(some, self._predicted(sources, index[missing], some), strict=True):
                 before = kept[view.name]
                 values = np.empty((len(index), logits.shape[1]), np.float32)
                 values[before.there], values[missing] = before.logits, logits
@@ -175,23 +180,68 @@ class FoldPredictor:
             return CachedView(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
         return load_cached_logits(path, wanted)
 
-    def _predicted(self, pixels: PixelSource, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
-        """Return logits (views, n, classes)."""
-        network, channels_last = self.model
+    def _predicted(
+        self, sources: Sequence[tuple[str, PixelSource]], index: NDArray[np.int64], views: Sequence[View]
+    ) -> NDArray[np.float32]:
+        """Return logits (views, n, classes); each device predicts a part of the rows in a thread of its own.
+
+        The parts are whole batches, so the logits are those of one device.
+
+        Parameters
+        ----------
+        sources : the devices with the images.
+        """
+        batch = BATCH if torch.device(sources[0][0]).type == "cpu" else GPU_BATCH
+        parts = _whole_batches(index, batch, len(sources))
+        used = list(zip(sources, parts, strict=False))
+        networks = [self.model(device) for (device, _), _ in used]  # built here: building is not safe in threads
+        amp = self.checkpoint.amp_on(sources[0][0])  # of all, so that the rows do not differ in it
         self.passes += len(index) * len(views)
         with self.progress.step(str(self.path)) as advance:
-            return predict_logits(
-                network,
-                pixels,
-                index,
-                self.checkpoint.architecture.mean,
-                self.checkpoint.architecture.std,
-                device=self.device,
-                amp=self.checkpoint.amp_on(self.device),
-                channels_last=channels_last,
-                views=views,
-                progress=advance,
-            )
+            shared = _SharedProgress(advance, len(index), len(parts))
+
+            def predict(i: int) -> NDArray[np.float32]:
+                (device, pixels), rows = used[i]
+                return predict_logits(
+                    networks[i][0],
+                    pixels,
+                    rows,
+                    self.checkpoint.architecture.mean,
+                    self.checkpoint.architecture.std,
+                    device=device,
+                    amp=amp,
+                    channels_last=networks[i][1],
+                    views=views,
+                    batch=batch,
+                    progress=lambda done, total: shared.report(i, done),
+                )
+
+            if len(used) == 1:
+                return predict(0)
+            with ThreadPoolExecutor(len(used), thread_name_prefix="views") as pool:
+                return np.concatenate(list(pool.map(predict, range(len(used)))), axis=1)
+
+
+def _whole_batches(index: NDArray[np.int64], batch: int, most: int) -> list[NDArray[np.int64]]:
+    """Return at most `most` parts of `index`, in its order, that all but the last are multiples of `batch` rows."""
+    batches = max(1, -(-len(index) // batch))
+    each = -(-batches // most) * batch
+    return [index[start : start + each] for start in range(0, max(len(index), 1), each)]
+
+
+class _SharedProgress:
+    """The progress of several threads as that of one task."""
+
+    def __init__(self, advance: Advance, total: int, parts: int) -> None:
+        self._advance, self._total = advance, total
+        self._done = [0] * parts
+        self._lock = threading.Lock()
+
+    def report(self, part: int, done: int) -> None:
+        """Tell that `done` rows of a part are predicted."""
+        with self._lock:
+            self._done[part] = done
+            self._advance(sum(self._done), self._total)
 
 
 def _teacher(checkpoint: Checkpoint) -> str | None:

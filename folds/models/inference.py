@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from folds.augmentation.batch import center_crop
 from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
+from folds.models.transfers import Sent, Transfers
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
@@ -22,6 +23,8 @@ Change = Callable[[int, NDArray[np.integer], NDArray[np.uint8]], NDArray[np.uint
 
 # The batch size changes logits by a few 1e-6 (other kernels, other sums), so all predictions use the same size.
 BATCH = 64
+# For views, which are compared with each other only: a GPU would wait for the launches of small batches.
+GPU_BATCH = 256
 
 
 class PixelSource:
@@ -37,6 +40,7 @@ class PixelSource:
     def __init__(self, values: NDArray[np.uint8], device: str, memory_fraction: float = 1.0) -> None:
         self.values = values
         self.device = torch.device(device)
+        self.transfers = Transfers(self.device)
         self.resident: Tensor | None = None
         if self.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self.device)
@@ -96,7 +100,11 @@ class PixelSource:
         """Return uint8 (n, height, width, 3) the images of these rows, on the device."""
         if self.resident is not None:
             return self.resident[torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)]
-        return self._gather(rows).to(self.device, non_blocking=True)
+        return self._send(rows).received()
+
+    def ahead(self) -> Prefetcher:
+        """Return a prefetcher of batches of these images, a context manager."""
+        return Prefetcher(self)
 
     def _take_ordered(self, rows: NDArray[np.integer], order: Tensor) -> Tensor:
         # Asked at every step, and held by nothing else: a step that ran out of memory gives the images up.
@@ -122,22 +130,60 @@ class PixelSource:
             for some in rows:
                 yield self._take_ordered(some, order[start : start + len(some)])
                 start += len(some)
-        elif self.device.type != "cuda":
+        elif not self.transfers.overlap:
             for i, some in enumerate(rows):  # no thread: gathering takes about 1% of the model's time
-                yield self._gather(some, change, first + i)
+                yield self._send(some, change, first + i).received()
         else:
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") as executor:
-                pending = executor.submit(self._gather, rows[0], change, first)
+                pending = executor.submit(self._send, rows[0], change, first)
                 for i in range(len(rows)):
                     batch = pending.result()
                     if i + 1 < len(rows):
-                        pending = executor.submit(self._gather, rows[i + 1], change, first + i + 1)
-                    yield batch.to(self.device, non_blocking=True)
+                        pending = executor.submit(self._send, rows[i + 1], change, first + i + 1)
+                    yield batch.received()
 
-    def _gather(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Tensor:
-        images = self.values[rows]
-        batch = torch.from_numpy(images if change is None else change(step, rows, images))
-        return batch.pin_memory() if self.device.type == "cuda" else batch
+    def _send(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Sent:
+        """Gather the images of these rows and begin to send them to the device."""
+        if change is not None:
+            return self.transfers.send(torch.from_numpy(change(step, rows, self.values[rows])))
+        return self.transfers.send_rows(self.values, rows)
+
+
+class Prefetcher:
+    """Give batches of images on the device, and prepare the next one while the device works on this one.
+
+    A thread gathers the rows of the next batch and sends them on a stream of its own. Nothing is done ahead on the CPU,
+    or if the images are on the device already.
+    """
+
+    def __init__(self, pixels: PixelSource) -> None:
+        self._pixels = pixels
+        ahead = pixels.resident is None and pixels.transfers.overlap
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") if ahead else None
+        self._next: tuple[NDArray[np.integer], Future[Sent]] | None = None
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def take(self, rows: NDArray[np.integer], following: NDArray[np.integer]) -> Tensor:
+        """Return uint8 (n, height, width, 3) the images of `rows`, on the device; `following` are prepared meanwhile.
+
+        Other rows than the `following` ones of the last call may be asked for.
+        """
+        if self._executor is None:
+            return self._pixels.take(rows)
+        prepared, self._next = self._next, None
+        if prepared is not None and np.array_equal(prepared[0], rows):
+            sent = prepared[1].result()
+        else:
+            sent = self._pixels._send(rows)
+        if len(following):
+            self._next = following, self._executor.submit(self._pixels._send, following)
+        return sent.received()
 
 
 _BLOCK_BYTES = 64 << 20
@@ -253,8 +299,7 @@ def predict_logits(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     geometric = [getattr(view, "geometric_only", False) for view in views]
 
-    def predict(rows: NDArray[np.integer]) -> Tensor:
-        images = pixels.take(rows)
+    def predict(images: Tensor) -> Tensor:
         images = images if size is None else center_crop(images, size)
         scaled = images.permute(0, 3, 1, 2).float().div_(255)
         # The pixels before normalization are kept only if a view needs them.
@@ -267,24 +312,32 @@ def predict_logits(
                 logits.append(model(inputs.contiguous(memory_format=layout)).float())
         return torch.stack(logits)
 
-    blocks = list(_predict_blocks(predict, index, batch, progress))
+    with pixels.ahead() as images:
+        blocks = list(
+            _predict_blocks(lambda rows, following: predict(images.take(rows, following)), index, batch, progress)
+        )
     if not blocks:
         raise ValueError("no rows to predict")
     return torch.cat(blocks, dim=1).cpu().numpy()
 
 
 def _predict_blocks(
-    predict: Callable[[NDArray[np.integer]], Tensor],
+    predict: Callable[[NDArray[np.integer], NDArray[np.integer]], Tensor],
     index: NDArray[np.integer],
     batch: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tensor]:
-    """Yield the predictions of `index`, `batch` rows at a time; if memory runs out, half as many for the rest."""
+    """Yield the predictions of `index`, `batch` rows at a time; if memory runs out, half as many for the rest.
+
+    Parameters
+    ----------
+    predict : called with the rows to predict and those that are predicted next.
+    """
     done, size = 0, batch
     finished = _FinishedRows(progress, len(index))
     while done < len(index):
         try:
-            block = predict(index[done : done + size])
+            block = predict(index[done : done + size], index[done + size : done + 2 * size])
         except RuntimeError as error:
             if not is_out_of_memory(error) or size == 1:
                 raise

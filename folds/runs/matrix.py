@@ -15,7 +15,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import check_comparable, require_run
-from folds.images.settings import margin_of
+from folds.images.settings import CACHE, margin_of
 from folds.models.factory import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,6 +25,7 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
+from folds.models.pretrained import FOLDER, kept_weights
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
@@ -67,7 +68,7 @@ def make_runs(
     """
     runs: list[Run] = []
     firsts: dict[tuple[int, int, int], str] = {}
-    models, built = _Models(), list[tuple[Architecture, Recipe, Target]]()
+    models, built = _Models(root / CACHE / FOLDER), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
@@ -133,9 +134,15 @@ def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
 
 
 class _Models:
-    """A check that builds each model once, before anything is decoded or trained."""
+    """A check that builds each model once, before anything is decoded or trained.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    weights : folder of pretrained weights; those that it lacks are fetched from the hub.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        self._weights = weights
         self._key: object = None
         self._model: Any = None
         self._parameters: dict[str, int] = {}
@@ -154,14 +161,19 @@ class _Models:
         pretrained = bool(recipe.pretrained) and recipe.init is None
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
+            kept = kept_weights(self._weights, architecture, target.outputs) if pretrained else None
             try:
-                self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
+                self._model = create_model(
+                    architecture, target.outputs, pretrained=pretrained and kept is None, init=recipe.init
+                )
             except UsageError as error:
                 if recipe.drop_path is None or "drop_path_rate" not in error.message:
                     raise
                 raise _no_drop_path(architecture.timm_name, "takes no drop_path_rate") from None
             if recipe.drop_path and not _drops_paths(self._model):
                 raise _no_drop_path(architecture.timm_name, "has no block that can be skipped")
+            if kept is not None:
+                kept.load_into(self._model)
             check_forward(self._model, architecture)
             self._key = key
         if recipe.transform is not None:

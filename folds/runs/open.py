@@ -17,7 +17,8 @@ from folds.config.files import to_toml
 from folds.config.recipe import default_of
 from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
-from folds.images.settings import ImageSettings
+from folds.images.settings import CACHE, ImageSettings
+from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights
 from folds.runs.environment import environment, version_warnings
 from folds.runs.formats import decide_format, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
@@ -76,6 +77,7 @@ class OpenedRun:
     training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
     soft_labels : soft label of each sample; None without them.
     weights : (n,) weight of each sample in the loss; None without them.
+    pretrained : the pretrained weights of the folds; None if they start from others.
     """
 
     run: Run
@@ -85,6 +87,7 @@ class OpenedRun:
     training_labels: list[str] | None
     soft_labels: SoftLabels | None = None
     weights: NDArray[np.float64] | None = None
+    pretrained: PretrainedWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,19 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool, progress: Prog
     training_labels = trained_labels(run.recipe, plan.table)
     soft = soft_labels_of(run.recipe, plan.table, run.target)
     weights = sample_weights_of(run.recipe, plan.table)
-    record = _record(plan, run, images, decided, training_labels, soft, weights)
+    pretrained = _pretrained(plan, run)
+    record = _record(plan, run, images, decided, training_labels, soft, weights, pretrained)
     if not anew:
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, decided, training_labels, soft, weights)
+    return OpenedRun(run, images, record, decided, training_labels, soft, weights, pretrained)
+
+
+def _pretrained(plan: Plan, run: Run) -> PretrainedWeights | None:
+    """Return the pretrained weights of a run, fetched if they are not kept yet; None if it starts from others."""
+    recipe = run.recipe
+    if not recipe.pretrained or recipe.init is not None or recipe.init_run is not None:
+        return None
+    return keep_weights(plan.root / CACHE / FOLDER, run.architecture, run.target.outputs)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -276,6 +288,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         annotated=one.soft_labels is not None and one.soft_labels.annotated,
         weights=None if one.weights is None else str(run.folder / WEIGHTS),
         pseudo=str(run.folder / PSEUDO) if run.name in plan.pseudo else None,
+        pretrained=None if one.pretrained is None else str(one.pretrained.path),
+        pretrained_sha="" if one.pretrained is None else one.pretrained.sha,
     )
 
 
@@ -309,6 +323,7 @@ def _record(
     training_labels: Sequence[str] | None,
     soft: SoftLabels | None,
     weights: NDArray[np.float64] | None,
+    pretrained: PretrainedWeights | None,
 ) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
@@ -334,6 +349,7 @@ def _record(
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
         "init_run_sha": plan.initial_weights.get(run.name, InitialWeights()).sha or None,
+        **({} if pretrained is None else {"pretrained_sha": pretrained.sha}),
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
         **({} if soft is None else soft.record()),

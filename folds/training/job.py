@@ -48,6 +48,8 @@ class Job:
         for that of the training, as on a GPU and in runs of earlier versions.
     course : version of the order and the numbers of a training (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
+    pretrained, pretrained_sha : file of the pretrained weights and its hash (`folds.models.pretrained`); None if the
+        weights are those of `init`, or random, or asked of the hub.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     """
 
@@ -86,6 +88,8 @@ class Job:
     compiled: bool = False
     validation: str = ""
     stored: str = ""
+    pretrained: str | None = None
+    pretrained_sha: str = ""
 
     @property
     def shown_device(self) -> str:
@@ -112,7 +116,7 @@ class Job:
         """Return the input files."""
         inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
         pseudo = () if self.pseudo is None else (self.pseudo, str(Path(self.pseudo).with_suffix(".csv")))
-        others = (*inputs, self.init, self.weights, *pseudo)
+        others = (*inputs, self.init, self.weights, self.pretrained, *pseudo)
         return str(Path(self.folder) / "folds.csv"), *(path for path in others if path)
 
     @property
@@ -144,6 +148,7 @@ class Job:
             weights=None if self.weights is None else absolute(self.weights),
             pseudo=None if self.pseudo is None else absolute(self.pseudo),
             init=None if self.init is None else absolute(self.init),
+            pretrained=None if self.pretrained is None else absolute(self.pretrained),
             recipe=self.recipe | init,
         )
 

@@ -27,6 +27,7 @@ from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_chec
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import is_out_of_memory
+from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
@@ -313,10 +314,12 @@ def _model(
     model = create_model(
         architecture,
         outputs,
-        pretrained=bool(recipe.pretrained) and init is None,
+        pretrained=bool(recipe.pretrained) and init is None and job.pretrained is None,
         init=init,
         load_head=job.init is not None,
     )
+    if job.pretrained is not None and init is None:
+        PretrainedWeights(Path(job.pretrained), job.pretrained_sha).load_into(model)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     wanted = recipe.channels_last if job.channels_last is None else job.channels_last

@@ -68,7 +68,7 @@ def tta(
         typer.Option(help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
     ] = None,
     score_by: ScoreByOption = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1", rich_help_panel=EXECUTION)] = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="predict the views of these checkpoints again", rich_help_panel=RUN)
     ] = False,

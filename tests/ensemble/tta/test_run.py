@@ -550,3 +550,32 @@ def test_a_multi_head_model_is_augmented_like_a_label_model(grid: Path, call: Ca
     assert {len(some) for some in weights_of.values()} == {18}
     assert np.load("runs/tta/heads/views/hflip.oof.npy").shape[1] == 18
     np.testing.assert_allclose(np.load("runs/tta/heads.oof.npy").sum(1), 1, atol=1e-5)
+
+
+def test_several_devices_give_the_logits_of_one(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here two names of the CPU stand for two GPUs."""
+    call("tta", "checkpoints/test_resnet/fold1.pt", "--views", "hflip")
+    one = merged_files()
+    used: list[tuple[str, int]] = []
+    real = view_predictions.predict_logits
+
+    def recorded(model: object, pixels: object, rows: np.ndarray, *rest: object, device: str, **how: object) -> object:
+        used.append((device, len(rows)))
+        return real(model, pixels, rows, *rest, device=device, **how)
+
+    monkeypatch.setattr(view_predictions, "resolve_devices", lambda devices: ["cpu", "cpu:0"])
+    monkeypatch.setattr(view_predictions, "predict_logits", recorded)
+    monkeypatch.setattr(view_predictions, "BATCH", 16)
+    assert call("tta", "checkpoints/test_resnet/fold1.pt", "--views", "hflip", "--force").code == 0
+    assert sorted({device for device, _ in used}) == ["cpu", "cpu:0"]
+    assert all(n % 16 == 0 for device, n in used if device == "cpu")
+    for path, before in one.items():
+        np.testing.assert_allclose(np.load(path), np.load(io.BytesIO(before)), atol=1e-5)
+
+
+def test_parts_of_rows_are_whole_batches_in_order() -> None:
+    for n, batch, most in [(1, 64, 8), (64, 64, 8), (65, 64, 2), (1000, 64, 3), (1000, 1, 7)]:
+        parts = view_predictions._whole_batches(np.arange(n), batch, most)
+        assert np.concatenate(parts).tolist() == list(range(n))
+        assert len(parts) <= most
+        assert all(len(part) and len(part) % batch == 0 for part in parts[:-1])

@@ -270,6 +270,8 @@ def test_progress_counts_rows_that_the_gpu_has_computed(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     block = SimpleNamespace(is_cuda=True, device="cuda:0")
-    found = inference._predict_blocks(lambda rows: block, np.arange(5), 2, lambda done, total: log.append(done))
+    found = inference._predict_blocks(
+        lambda rows, following: block, np.arange(5), 2, lambda done, total: log.append(done)
+    )
     assert list(found) == [block] * 3
     assert log == ["sent", "sent", "computed", 2, "sent", "computed", 4, "computed", 5]

@@ -1,0 +1,106 @@
+"""Send images to a GPU on a stream of their own, so that the copy runs while the GPU computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Images on their way to the device.
+
+    Attributes
+    ----------
+    images : on the device, complete after `event`.
+    event : of the stream of the copy; None if there was nothing to wait for.
+    streams : the module of the streams, ``torch.cuda``.
+    """
+
+    images: Tensor
+    event: Any = None
+    streams: Any = None
+
+    def received(self) -> Tensor:
+        """Return the images, for the current stream of the device."""
+        if self.event is not None:
+            stream = self.streams.current_stream(self.images.device)
+            stream.wait_event(self.event)
+            # The memory came from the stream of the copy: it must not be used again before this stream is done.
+            self.images.record_stream(stream)
+        return self.images
+
+
+class Transfers:
+    """The way of images to one device.
+
+    Attributes
+    ----------
+    overlap : whether a copy can run while the device computes, so that sending ahead pays.
+    pinned : whether images are gathered in pinned memory, which the device reads by itself.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pinned = device.type in ("cuda", "xpu")
+        self._streams: Any = streams_of(device)
+        self._stream: Any = None
+
+    @property
+    def overlap(self) -> bool:
+        """Return whether the device has streams."""
+        return self._streams is not None
+
+    def send_rows(self, values: NDArray[np.uint8], rows: NDArray[np.integer]) -> Sent:
+        """Gather rows of images, in one copy into pinned memory for a GPU, and begin to send them.
+
+        Raises
+        ------
+        IndexError : there is no such row.
+        """
+        if not self.pinned or not values.flags.c_contiguous:
+            return self.send(torch.from_numpy(values[rows]))
+        least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
+        if least < 0 or most >= max(len(values), 1):
+            raise IndexError(f"expected rows 0 to {len(values) - 1}, found {least} to {most}")
+        with self._side():
+            images = self._empty((len(rows), *values.shape[1:]))
+            # "clip" writes to the buffer itself; "raise" would go through a copy.
+            np.take(values, rows, axis=0, out=images.numpy(), mode="clip")
+            return self._copied(images)
+
+    def send(self, images: Tensor) -> Sent:
+        """Begin to send images that lie in host memory."""
+        if self._streams is None:
+            return Sent(images.to(self.device))
+        with self._side():
+            return self._copied(images.pin_memory() if self.pinned else images)
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+
+    def _side(self) -> Any:
+        """Return the context of the stream of the copies, and of its device: a thread begins on the first GPU."""
+        if self._stream is None:
+            self._stream = self._streams.Stream(self.device)
+        return self._streams.stream(self._stream)
+
+    def _copied(self, images: Tensor) -> Sent:
+        sent = images.to(self.device, non_blocking=True)
+        event = self._streams.Event()
+        event.record(self._stream)
+        return Sent(sent, event, self._streams)
+
+
+def streams_of(device: torch.device) -> ModuleType | None:
+    """Return the module with the streams of a device, ``torch.cuda`` or ``torch.xpu``; None if it has none to use.
+
+    The CPU has none, and Apple's GPUs (``mps``) share their memory with the CPU and work in one stream.
+    """
+    return torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
