@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,7 @@ def times(n: int, px: int, rounds: int, seconds: float) -> dict[str, float]:
     for seed in range(rounds):
         for name in NAMES:
             changes = split_changes(changes_of(name, n, px, seed), [n], "cpu")[0]
-            found[name].append(
-                cpu_ms(lambda c=changes: apply_changes(batch, c, MEAN, STD, torch.channels_last), seconds)
-            )  # type: ignore[misc]
+            found[name].append(cpu_ms(partial(apply_changes, batch, changes, MEAN, STD, torch.channels_last), seconds))
     return {name: sorted(values)[len(values) // 2] for name, values in found.items()}
 
 

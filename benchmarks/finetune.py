@@ -140,7 +140,7 @@ def report(root: Path, arch: str, names: Sequence[str], seeds: int) -> list[str]
         settings = folds.load_run(f"{arch}-{name}", root=root).config
         shown = f"lr {settings['lr']:g}, layer decay {settings['layer_decay']:g}, EMA {settings['ema']:g}"
         change, units = scores[name] - first, len(first) - 1
-        error = float(jackknife_standard_error(change[1:], float(change[0])))
+        error = np.array(jackknife_standard_error(change[1:], float(change[0])))
         low, high = (float(end) for end in t_interval(float(change[0]), error, units - 1, units, 0.95))
         difference = "" if name == names[0] else f"{change[0]:+.3f} | [{low:+.3f}, {high:+.3f}]"
         rows.append(f"| {arch} | {name} | {shown} | {scores[name][0]:.3f} | {difference or ' | '} |")

@@ -37,6 +37,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import numpy as np
 import torch
 from alone import pace
 from kfold import plan_of
@@ -50,7 +51,8 @@ from folds.execution.placement import Execution
 from folds.models import inference
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
-from folds.training import loop, state
+from folds.training import state
+from folds.training.context import FoldContext
 from folds.training.trainer import train_fold
 from folds.utils.parallel import cpu_count
 
@@ -217,15 +219,20 @@ class Bench:
             if event["event"] == "epoch":
                 ends.append(time.perf_counter())
 
-        threads, validate, save = torch.get_num_threads(), loop._validate, state.StateWriter.save
-        loop._validate = lambda context, model: {}
-        state.StateWriter.save = lambda writer, current: None  # type: ignore[method-assign]
+        def no_logits(context: FoldContext, model: Any, pixels: Any, rows: Any, **_: Any) -> Any:
+            return np.zeros((len(rows), len(context.target.classes)), np.float32)
+
+        threads, logits, save = torch.get_num_threads(), FoldContext.logits, state.StateWriter.save
+        replaced = (("logits", FoldContext, no_logits), ("save", state.StateWriter, lambda *_: None))
+        for name, owner, value in replaced:
+            setattr(owner, name, value)
         try:
             with lock_runs(plan):
                 job = replace(prepare_jobs(plan)[0], device=self.device, threads=plan.placement.threads)
                 train_fold(job, report)
         finally:
-            loop._validate, state.StateWriter.save = validate, save  # type: ignore[method-assign]
+            setattr(FoldContext, "logits", logits)  # noqa: B010
+            setattr(state.StateWriter, "save", save)  # noqa: B010
             torch.set_num_threads(threads)
             inference._recent.clear()  # images on the GPU
             into.epochs += [(self.training, after - before) for before, after in itertools.pairwise(ends)]

@@ -52,7 +52,8 @@ class Changes(NamedTuple):
 
     def of(self, part: slice) -> Changes:
         """Return the changes to the pixels of some samples, after their levels were recoded."""
-        return Changes(*(None if values is None else values[part] for values in self[:_PER_SAMPLE]))
+        found = {name: getattr(self, name) for name in self._fields[:_PER_SAMPLE]}
+        return Changes(**{name: None if values is None else values[part] for name, values in found.items()})
 
 
 _PER_SAMPLE = Changes._fields.index("recoding")
@@ -131,7 +132,8 @@ def compute_changes(
     elif widest.flip:
         found = found._replace(mirrored=(draws[:, 0] < one.flip)[:, None, None, None])
     if widest.brightness or widest.contrast or widest.saturation or chosen is not None:
-        found = found._replace(**_factors(draws, one, chosen))
+        saturation, contrast, brightness = _factors(draws, one, chosen)
+        found = found._replace(saturation=saturation, contrast=contrast, brightness=brightness)
     if widest.erase:
         found = found._replace(erased=operations.rectangles(draws[:, 11:16], one.erase, height, width))
     return found
@@ -146,13 +148,15 @@ def split_changes(changes: Changes, sizes: Sequence[int], device: torch.device |
     ----------
     sizes : samples of each step.
     """
-    columns = [_sent(values, sizes, device) for values in changes[:_PER_SAMPLE]]
+    names = Changes._fields[:_PER_SAMPLE]
+    columns = [_sent(getattr(changes, name), sizes, device) for name in names]
     recoded = operations.split_recoding(changes.recoding, sizes, device)
     sharpened: Sequence[Tensor | None] = [None] * len(sizes)
     if changes.sharpened is not None:
         sharpened = operations.split_rows(changes.sharpened, sizes, device)
     return [
-        Changes(*values, recoding, rows) for *values, recoding, rows in zip(*columns, recoded, sharpened, strict=True)
+        Changes(**dict(zip(names, values, strict=True)), recoding=recoding, sharpened=rows)
+        for values, recoding, rows in zip(zip(*columns, strict=True), recoded, sharpened, strict=True)
     ]
 
 
@@ -172,17 +176,14 @@ def _table(augmentations: tuple[Augmentation, ...], device: torch.device) -> Ten
 
 def _factors(
     draws: Tensor, augmentation: Augmentation | _Ranges, chosen: operations.Chosen | None
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the factors of saturation, contrast and brightness, each (n, 1, 1, 1)."""
-    colors = {
-        "saturation": (augmentation.saturation, draws[:, 5]),
-        "contrast": (augmentation.contrast, draws[:, 6]),
-        "brightness": (augmentation.brightness, draws[:, 7]),
-    }
-    factors = {name: 1 + strength * (2 * uniform - 1) for name, (strength, uniform) in colors.items()}
-    if chosen is not None:
-        factors = {name: factor * (1 + chosen.effects[name]) for name, factor in factors.items()}
-    return {name: factor[:, None, None, None] for name, factor in factors.items()}
+    colors = {"saturation": draws[:, 5], "contrast": draws[:, 6], "brightness": draws[:, 7]}
+    found = []
+    for name, uniform in colors.items():
+        factor = 1 + getattr(augmentation, name) * (2 * uniform - 1)
+        found.append((factor if chosen is None else factor * (1 + chosen.effects[name]))[:, None, None, None])
+    return found[0], found[1], found[2]
 
 
 def _affine(

@@ -91,7 +91,7 @@ def test_weights_scale_labels_and_leave_zero_weights_out(
     job: Callable[..., Job], csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = labels_of_steps(monkeypatch)
-    one = job(weight_column="importance")
+    one = job(weight_column="importance", batch_size=5)  # three full batches are all 15 images
     done = train_fold(one)
     given = np.array([(i % 5) / 2 for i in range(36)])
     fold = np.array([int(line.split(",")[-1]) for line in Path("runs/run/folds.csv").read_text().splitlines()[1:]])

@@ -51,7 +51,7 @@ def draw(folder: Path) -> None:
 def plan_of(name: str, seed: int = 0, test: bool = True, folder: Path = Path(), **recipe: Any) -> Plan:
     data, unlabeled = folder / "train.csv", folder / "test.csv" if test else None
     settings = Settings(data=data, test=unlabeled, arch=("test_resnet",), k=2, name=name)
-    return build_plan(settings, Recipe(**TINY, seed=seed, **recipe), root=folder)
+    return build_plan(settings, Recipe(**{**TINY, "seed": seed, **recipe}), root=folder)
 
 
 def teach(folder: Path) -> None:
@@ -137,7 +137,9 @@ def test_a_student_learns_them_and_is_scored_on_the_table(taught: Path, monkeypa
         return found
 
     monkeypatch.setattr(_Loop, "_inputs", watched)
-    plan = plan_of("student", pseudo="teacher", pseudo_confidence=0.0, pseudo_weight=0.5, sampler="none")
+    plan = plan_of(
+        "student", pseudo="teacher", pseudo_confidence=0.0, pseudo_weight=0.5, sampler="none", batch_size=100
+    )
     job = prepare_jobs(plan)[0]
     done = train_fold(job)
     values, n = plan.pseudo["student"].values[job.fold], 24
