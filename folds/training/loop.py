@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.augmentation.batch import augment_batch
@@ -36,8 +37,11 @@ def run_epochs(
     writer: StateWriter,
     forward: Callable[[Tensor], Tensor],
     report: Report,
-) -> None:
+) -> NDArray[np.float32] | None:
     """Train from the current epoch and step of `state` to the last epoch; the model of `state` gets the final weights.
+
+    Return (n, classes) the logits of the validation part with the final weights, if the last epoch has computed them;
+    otherwise None: the final weights are those of an earlier epoch, or nothing was left to train.
 
     Parameters
     ----------
@@ -58,6 +62,7 @@ def run_epochs(
     weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
     if weights is not None:
         state.model.load_state_dict(weights)
+    return loop.final_logits
 
 
 class _Loop:
@@ -85,6 +90,7 @@ class _Loop:
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
         self.statistics = _BatchNormSnapshot(state.model)
         self.reported, self.saved, self.clock = 0.0, time.monotonic(), time.perf_counter()
+        self.final_logits: NDArray[np.float32] | None = None  # of the weights that are kept
         self.spent_before = 0.0  # seconds of the current epoch before the training was resumed
 
     def train_epoch(self) -> tuple[float, float]:
@@ -121,12 +127,17 @@ class _Loop:
     def close_epoch(self, loss: float, rate: float) -> None:
         """Validate, record and save the epoch after its last step."""
         context, state, progress = self.context, self.state, self.state.progress
-        validation = _validate(context, state.eval_model)
+        logits = (
+            context.logits(state.eval_model, context.pixels, context.validation) if len(context.validation) else None
+        )
+        validation = _validate(context, logits)
         # The time includes the validation and the save of the previous epoch, so it is the full cost of an epoch.
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
-        if context.recipe.keep == "best" and _is_best(record, progress.history, context.recipe.metric):
+        is_kept = context.recipe.keep != "best" or _is_best(record, progress.history, context.recipe.metric)
+        self.final_logits = logits if is_kept else None
+        if context.recipe.keep == "best" and is_kept:
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         progress.seconds += spent
@@ -329,11 +340,10 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
     return loss_sum
 
 
-def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
+def _validate(context: FoldContext, logits: NDArray[np.float32] | None) -> dict[str, float]:
     """Return the scores of the predicted classes on the validation part; {} if all people train the model."""
-    if not len(context.validation):
+    if logits is None:
         return {}
-    logits = context.logits(model, context.pixels, context.validation)
     labels, predicted = context.labels[context.validation], argmax_classes(logits)
     probabilities = softmax(logits)
     scores = {

@@ -106,8 +106,8 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     _set_numerics(job)
     fold = _build(job)
-    state = _fit(fold, report)
-    logits = _predict(fold)
+    state, logits = _fit(fold, report)
+    logits = _predict(fold, logits)
     sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
     done = _record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
@@ -177,31 +177,35 @@ def _build(job: Job) -> _Fold:
     return _Fold(assignment, context, model, forward)
 
 
-def _fit(fold: _Fold, report: Report) -> TrainingState:
-    """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights."""
+def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32] | None]:
+    """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights.
+
+    Return the state, and the logits of the validation part with these weights if they are known (`run_epochs`).
+    """
     context = fold.context
     state = _initial_state(fold.model, context.recipe, context.amp)
     writer = StateWriter(context.job.fold_dir)
     try:
         writer.restore(state)
-        run_epochs(context, state, writer, fold.forward, report)
+        logits = run_epochs(context, state, writer, fold.forward, report)
         writer.wait()
     finally:
         writer.close()
         if context.transform is not None:
             context.transform.close()
-    return state
+    return state, logits
 
 
-def _predict(fold: _Fold) -> NDArray[np.float32]:
+def _predict(fold: _Fold, known: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part.
 
-    A model of all people has no validation part, so it has no out-of-fold predictions.
+    `known` are these logits, if the last epoch has computed them. A model of all people has no validation part, so it
+    has no out-of-fold predictions.
     """
     context, job = fold.context, fold.context.job
     logits = np.zeros((0, len(context.target.classes)), np.float32)
     if job.refit is None:
-        logits = context.logits(fold.model, context.pixels, context.validation)
+        logits = context.logits(fold.model, context.pixels, context.validation) if known is None else known
         _save_array(job.fold_dir / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
