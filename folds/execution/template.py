@@ -187,7 +187,7 @@ _guard = threading.Lock()
 
 
 def warm_up(environment: Mapping[str, str]) -> None:
-    """Start the template, if this system has any use for it, so that it imports while the caller goes on."""
+    """Start the template, if this system has any use for it, so that it imports while the caller works."""
     with contextlib.suppress(OSError):
         _current(environment)
 

@@ -64,6 +64,34 @@ def test_job_writes_its_files_and_done_json_last(job: Callable[..., Job]) -> Non
     assert (one.fold_dir / "history.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize(
+    ("recipe", "scores", "known"),
+    [({"ema": 0.5}, (0.9, 0.1), True), ({"keep": "best"}, (0.1, 0.9), True), ({"keep": "best"}, (0.9, 0.1), False)],
+    ids=["average", "last is best", "first is best"],
+)
+def test_last_validation_has_the_predictions_of_the_final_model(
+    job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: dict[str, Any],
+    scores: tuple[float, float],
+    known: bool,
+) -> None:
+    """They are written without predicting again; if the final weights are those of an earlier epoch, they are not."""
+    given, judge, fit = iter(scores), fitting._validate, training._fit
+    monkeypatch.setattr(fitting, "_validate", lambda *every: judge(*every) | {"validation_macro_f1": next(given)})
+    compared: list[bool] = []
+
+    def fit_and_predict(fold: Any, report: Any) -> Any:
+        state, logits = fit(fold, report)
+        again = fold.context.logits(fold.model, fold.context.pixels, fold.context.validation)
+        compared.append(logits is not None and logits.tobytes() == again.tobytes())
+        return state, logits
+
+    monkeypatch.setattr(training, "_fit", fit_and_predict)
+    train_fold(job(**recipe))
+    assert compared == [known]
+
+
 def names_of(one: Job, hashes: Sequence[str]) -> list[str]:
     """Return the ids with these hashes, from the split of the job."""
     ids = [line.split(",")[0] for line in (Path(one.folder) / "folds.csv").read_text().splitlines()[1:]]
