@@ -61,7 +61,6 @@ CASES: dict[str, dict[str, Any]] = {
     "freeze": {"freeze": 1},
     "lion": {"opt": "lion"},
     "keep best": {"keep": "best"},
-    "statistics of the data": {"normalise": "data"},
     "grad checkpointing (vit)": {"arch": "test_vit", "grad_checkpointing": True},
     "swin, layer decay": {"arch": SWIN, "layer_decay": 0.75, "epochs": 1},
     "deterministic": {"deterministic": True},
