@@ -51,7 +51,7 @@ class Changes(NamedTuple):
 
     def of(self, part: slice) -> Changes:
         """Return the changes to the pixels of some samples, after their levels were recoded."""
-        return Changes(*(None if values is None else values[part] for values in self[:_PER_SAMPLE]))
+        return Changes(*(None if values is None else values[part] for values in self[:_PER_SAMPLE]))  # type: ignore[arg-type]
 
 
 _PER_SAMPLE = Changes._fields.index("recoding")
@@ -124,7 +124,7 @@ def compute_changes(
     elif widest.flip:
         found = found._replace(mirrored=(draws[:, 0] < one.flip)[:, None, None, None])
     if widest.brightness or widest.contrast or widest.saturation or chosen is not None:
-        found = found._replace(**_factors(draws, one, chosen))
+        found = found._replace(**_factors(draws, one, chosen))  # type: ignore[arg-type]
     if widest.erase:
         found = found._replace(erased=operations.rectangles(draws[:, 11:16], one.erase, height, width))
     return found
@@ -139,13 +139,14 @@ def split_changes(changes: Changes, sizes: Sequence[int], device: torch.device |
     ----------
     sizes : samples of each step.
     """
-    columns = [_sent(values, sizes, device) for values in changes[:_PER_SAMPLE]]
+    columns = [_sent(values, sizes, device) for values in changes[:_PER_SAMPLE]]  # type: ignore[arg-type]
     recoded = operations.split_recoding(changes.recoding, sizes, device)
     sharpened: Sequence[Tensor | None] = [None] * len(sizes)
     if changes.sharpened is not None:
         sharpened = operations.split_rows(changes.sharpened, sizes, device)
     return [
-        Changes(*values, recoding, rows) for *values, recoding, rows in zip(*columns, recoded, sharpened, strict=True)
+        Changes(*values, recoding, rows)
+        for *values, recoding, rows in zip(*columns, recoded, sharpened, strict=True)  # type: ignore[call-arg]
     ]
 
 
