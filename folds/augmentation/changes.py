@@ -145,8 +145,8 @@ def split_changes(changes: Changes, sizes: Sequence[int], device: torch.device |
     if changes.sharpened is not None:
         sharpened = operations.split_rows(changes.sharpened, sizes, device)
     return [
-        Changes(*values, recoding, rows)
-        for *values, recoding, rows in zip(*columns, recoded, sharpened, strict=True)  # type: ignore[call-arg]
+        Changes(*values, recoding, rows)  # type: ignore[call-arg]
+        for *values, recoding, rows in zip(*columns, recoded, sharpened, strict=True)
     ]
 
 
