@@ -2,8 +2,9 @@
 
     python benchmarks/kill.py --rounds 100
 
-A round decodes the images and trains two architectures on two folds; every other round averages weights and keeps the
-best epoch. One to three times, at random moments, the command or one of its workers is killed; the command is then
+A round decodes the images and trains two architectures on two folds. Rounds take turns: plain; averaged weights and the
+best epoch; bf16 with averaged weights; strong augmentation with mixing, saved seldom, so that a kill falls between two
+saved states and epochs are trained again. One to three times, at random moments, the command or one of its workers is killed; the command is then
 resumed (it handles a killed worker itself). A round without a kill is repeated. At the end the prediction files, their
 sidecars except the date, and the checkpoints must equal those of the uninterrupted run. Exits 1 if any differs.
 """
@@ -28,11 +29,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ARGUMENTS = (
-    "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every "
-    "0.02 -q"
+ARGUMENTS = "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 -q"
+OFTEN = "--save-every 0.02"
+VARIANTS = (
+    OFTEN,
+    f"--ema 0.9 --keep best {OFTEN}",
+    f"--amp bf16 --ema 0.9 {OFTEN}",
+    "--augment strong --mixup 0.2 --cutmix 1 --ema 0.9 --keep best --save-every 0.5",
 )
-VARIANTS = ("", "--ema 0.9 --keep best")
 
 
 def start(folder: Path, variant: str, *more: str) -> subprocess.Popen[bytes]:
@@ -76,7 +80,8 @@ def one_round(
     number: int, seed: int, base: Path, usual: float, expected: dict[str, dict[str, bytes]]
 ) -> tuple[Counter[str], list[str]]:
     """What was killed, and which files differ in the end."""
-    variant = VARIANTS[number % len(VARIANTS)]
+    variants = list(expected)
+    variant = variants[number % len(variants)]
     tries = itertools.count()
     while True:  # until something was killed
         draw = random.Random(f"{seed} {number} {next(tries)}")
@@ -124,7 +129,7 @@ def interrupted(folder: Path, variant: str, usual: float, draw: random.Random) -
         code = process.wait()
         if code == 0:
             return killed, []
-        if code == 3 and "its process was killed" in (folder / "log.txt").read_text():
+        if code == 3 and "worker killed (SIGKILL)" in (folder / "log.txt").read_text():
             killed["given up"] += 1  # a worker killed three times in a row without having saved anything: to be resumed
         elif code != -signal.SIGKILL:
             return killed, [f"exit {code}: " + (folder / "log.txt").read_text()[-300:]]
@@ -135,6 +140,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variants", default="", help="numbers of the kinds of rounds, from 0; by default all")
     parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
@@ -143,7 +149,8 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     generate_people(base / "people", people=30, test_people=6, size=(48, 64))
     usual, expected = 0.0, {}
-    for i, variant in enumerate(VARIANTS):
+    chosen = [VARIANTS[int(number)] for number in arguments.variants.split(",")] if arguments.variants else VARIANTS
+    for i, variant in enumerate(chosen):
         reference = base / f"reference{i}"
         shutil.copytree(base / "people", reference / "people")
         began = time.monotonic()
@@ -152,7 +159,7 @@ def main() -> int:
             return 1
         usual = max(usual, time.monotonic() - began)
         expected[variant] = results(reference)
-    print(f"uninterrupted: {usual:.1f} s, {len(expected[VARIANTS[0]])} files", flush=True)
+    print(f"uninterrupted: {usual:.1f} s, {len(expected[chosen[0]])} files", flush=True)
     killed: Counter[str] = Counter()
     failed = 0
     with ThreadPoolExecutor(arguments.parallel) as pool:

@@ -88,9 +88,9 @@ def peaks(command: list[str], folder: Path) -> tuple[float, float, float]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    said: list[str] = []
+    errors: list[str] = []
     assert process.stderr is not None
-    reader = threading.Thread(target=lambda: said.append(process.stderr.read()))  # type: ignore[union-attr]
+    reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))  # type: ignore[union-attr]
     reader.start()
     own, workers = 0.0, 0.0
     while process.poll() is None:
@@ -99,7 +99,7 @@ def peaks(command: list[str], folder: Path) -> tuple[float, float, float]:
         time.sleep(0.1)
     reader.join()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}: exit code {process.returncode}\n{''.join(said)[-2000:]}")
+        sys.exit(f"{' '.join(command)}: exit code {process.returncode}\n{''.join(errors)[-2000:]}")
     return own, workers, time.monotonic() - start
 
 

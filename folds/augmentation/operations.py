@@ -148,7 +148,7 @@ def recode(batch: Tensor, new: Recoding, *, in_place: bool = False) -> Tensor:
     ----------
     in_place : change the batch itself.
     """
-    some = batch if new.rows is None else batch[new.rows]
+    some = batch if new.rows is None else batch.index_select(0, new.rows)
     (n, height, width, _), device = some.shape, batch.device
     if n == 0:
         return batch
@@ -168,18 +168,16 @@ def recode(batch: Tensor, new: Recoding, *, in_place: bool = False) -> Tensor:
     recoded = tables.flatten().index_select(0, address).view_as(some)
     if new.rows is None:
         return recoded
-    batch = batch if in_place else batch.clone()
-    batch[new.rows] = recoded
-    return batch
+    return (batch if in_place else batch.clone()).index_copy_(0, new.rows, recoded)
 
 
 def _histograms(levels: Tensor) -> Tensor:
-    """Return int64 (n, 3, 256), how often each level is in each channel of uint8 (n, height, 3·width)."""
+    """Return int32 (n, 3, 256), how often each level is in each channel of uint8 (n, height, 3·width)."""
     n, _, width = levels.shape
     address = torch.add(_table_offsets(n, width // 3, levels.device), levels).flatten()
     if levels.device.type == "cpu":
-        return torch.bincount(address, minlength=768 * n).view(n, 3, 256)
-    counts = torch.zeros(768 * n, dtype=torch.int64, device=levels.device)
+        return torch.bincount(address, minlength=768 * n).view(n, 3, 256).int()
+    counts = torch.zeros(768 * n, dtype=torch.int32, device=levels.device)
     one = _level_numbers(levels.device)[1].expand(address.numel())
     return counts.scatter_add_(0, address.long(), one).view(n, 3, 256)
 
@@ -187,7 +185,7 @@ def _histograms(levels: Tensor) -> Tensor:
 # Constants are cached, because computing them again is a kernel each, and sending them waits for all kernels before.
 @lru_cache(maxsize=8)
 def _level_numbers(device: torch.device) -> Tensor:
-    return torch.arange(256, device=device)
+    return torch.arange(256, dtype=torch.int32, device=device)
 
 
 @lru_cache(maxsize=8)
@@ -212,8 +210,9 @@ def _stretched(present: Tensor, high: Tensor, level: Tensor) -> Tensor:
 
 
 def _equalized(counts: Tensor, high: Tensor, level: Tensor) -> Tensor:
-    step = (counts.sum(2, keepdim=True) - counts.gather(2, high)) // 255
-    before = counts.cumsum(2) - counts
+    pixels = counts.sum(2, keepdim=True, dtype=torch.int32)
+    step = (pixels - counts.gather(2, high.long())) // 255
+    before = counts.cumsum(2, dtype=torch.int32) - counts
     return torch.where(step > 0, ((before + step // 2) // step.clamp_min(1)).clamp(max=255), level)
 
 
@@ -228,14 +227,13 @@ def sharpen(pixels: Tensor, change: Tensor, rows: Tensor | None = None) -> Tenso
     rows : (m,) int64 samples with a change; without it they are found.
     """
     rows = rows_of(change != 0) if rows is None else rows
-    which = slice(None) if rows is None else rows
-    some = pixels[which]
+    some, change = (pixels, change) if rows is None else (pixels.index_select(0, rows), change.index_select(0, rows))
     if len(some) == 0:
         return pixels
     inner = some[:, :, 1:-1, 1:-1]
     blurred = torch.nn.functional.avg_pool2d(some, 3, stride=1).mul_(9).add_(inner, alpha=4).div_(13)
-    pixels[which, :, 1:-1, 1:-1] = torch.lerp(blurred, inner, 1 + change[which, None, None, None])
-    return pixels
+    inner.copy_(torch.lerp(blurred, inner, 1 + change[:, None, None, None]))
+    return pixels if rows is None else pixels.index_copy_(0, rows, some)
 
 
 def rectangles(uniform: Tensor, probability: float | Tensor, height: int, width: int) -> Tensor:

@@ -31,7 +31,7 @@ from folds.utils.numeric import softmax
 Report = Callable[[dict[str, Any]], None]
 LossOf = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # images, labels, labels of the whole batch → scalar
 _REPORT_SECONDS = 0.2
-_COPY_SHARE = 20  # the training runs at least so many times as long as the last save took before it saves again
+_COPY_SHARE = 20  # after a save, the training runs at least 20 times as long as the save took
 
 
 def run_epochs(
