@@ -66,8 +66,8 @@ def test_job_writes_its_files_and_done_json_last(job: Callable[..., Job]) -> Non
 
 @pytest.mark.parametrize(
     ("recipe", "scores", "known"),
-    [({"ema": 0.5}, (0.9, 0.1), True), ({"keep": "best"}, (0.1, 0.9), True), ({"keep": "best"}, (0.9, 0.1), False)],
-    ids=["average", "last is best", "first is best"],
+    [({"ema": 0.5}, (0.9, 0.1), True), ({"average_last": 2}, (0.1, 0.9), False), ({"keep": "best"}, (0.9, 0.1), False)],
+    ids=["moving average", "average of epochs", "first is best"],
 )
 def test_last_validation_has_the_predictions_of_the_final_model(
     job: Callable[..., Job],
