@@ -99,7 +99,7 @@ def _scale_head(optimizer: torch.optim.Optimizer, model: torch.nn.Module, factor
     in_head = {id(parameter) for head in heads_of(model) for parameter in head.parameters()}
     for group in list(optimizer.param_groups):
         inside = [id(parameter) in in_head for parameter in group["params"]]
-        lists = [key for key in ("params", "param_names") if key in group]
+        lists: list[str] = [key for key in ("params", "param_names") if key in group]
         head = {key: [one for one, own in zip(group[key], inside, strict=True) if own] for key in lists}
         rest = {key: [one for one, own in zip(group[key], inside, strict=True) if not own] for key in lists}
         group.update(rest)
