@@ -60,42 +60,44 @@ class Family:
         return next(size for size in self.sizes if parameters <= size.most)
 
 
-_TINY, _SMALL, _BASE, _ANY = 12e6, 45e6, 150e6, math.inf
+# Models up to `_MINI` are measured (benchmarks/finetune.py); for larger ones there is the literature.
+_MINI, _SMALL, _BASE, _ANY = 3e6, 45e6, 150e6, math.inf
+_FEW = Size(_MINI, 1e-3)
 # The first family whose pattern is found in the timm id is used.
 FAMILIES = (
     Family(
         "a self-supervised or image-text model",
         r"^(vit|naflexvit|samvit).*(dino|jepa|mae|clip|datacomp|webli|_pe_|aim)|^(beit|eva|aimv2)",
-        (Size(_SMALL, 5e-5, 0.75), Size(_BASE, 3e-5, 0.75), Size(_ANY, 2e-5, 0.85)),
+        (_FEW, Size(_SMALL, 5e-5, 0.75), Size(_BASE, 3e-5, 0.75), Size(_ANY, 2e-5, 0.85)),
     ),
     Family(
         "a vision transformer",
         r"^(test_)?(vit|deit|flexivit|naflexvit|samvit|hiera)",
-        (Size(_SMALL, 1e-4, 0.75), Size(_BASE, 5e-5, 0.75), Size(_ANY, 2e-5, 0.85)),
+        (_FEW, Size(_SMALL, 1e-4, 0.75), Size(_BASE, 5e-5, 0.75), Size(_ANY, 2e-5, 0.85)),
     ),
-    Family("a Swin", r"^swin", (Size(_SMALL, 1e-4, 0.9), Size(_BASE, 5e-5, 0.9), Size(_ANY, 2e-5, 0.9))),
+    Family("a Swin", r"^swin", (_FEW, Size(_SMALL, 1e-4, 0.9), Size(_BASE, 5e-5, 0.9), Size(_ANY, 2e-5, 0.9))),
     Family(
         "a ConvNeXt",
         r"^(test_)?convnext",
-        (Size(_SMALL, 1e-4, 0.9), Size(_BASE, 5e-5, 0.9), Size(_ANY, 2e-5, 0.9)),
+        (_FEW, Size(_SMALL, 1e-4, 0.9), Size(_BASE, 5e-5, 0.9), Size(_ANY, 2e-5, 0.9)),
     ),
     Family(
         "another transformer",
         r"^(vitamin|cait|xcit|volo|tnt|crossvit|convit|pit|levit|maxvit|maxxvit|coatnet|coat_|pvt|mvit|twins|focalnet|"
         r"davit|nextvit|fastvit|tiny_vit|efficientvit|poolformer|caformer|convformer|edgenext|nest|gcvit|efficientformer|"
         r"mobilevit|iformer|visformer|mixer|resmlp|gmlp|gmixer|sequencer|swiftformer)",
-        (Size(_SMALL, 1e-4), Size(_BASE, 5e-5), Size(_ANY, 2e-5)),
+        (_FEW, Size(_SMALL, 1e-4), Size(_BASE, 5e-5), Size(_ANY, 2e-5)),
     ),
     Family(
         "a convolutional network",
         r"resne|efficientnet|^(regnet|densenet|mobilenet|vgg|mnasnet|inception|xception|hrnet|dla|dpn|nfnet|dm_nfnet|"
         r"eca_nfnet|nf_|hgnet|rexnet|ghostnet|repghostnet|tinynet|lcnet|repvgg|res2n|legacy_|cspdarknet|darknet|"
         r"selecsls|semnasnet|spnasnet|fbnet|hardcorenas|mixnet|mobileone|vovnet|ese_vovnet|gernet|nasnet|pnasnet)",
-        (Size(_SMALL, 5e-4), Size(_ANY, 3e-4)),
+        (_FEW, Size(_SMALL, 5e-4), Size(_ANY, 3e-4)),
     ),
 )
 # Models that the table does not have.
-OTHER = Family("a model", "", (Size(_SMALL, 2e-4), Size(_BASE, 1e-4), Size(_ANY, 3e-5)))
+OTHER = Family("a model", "", (_FEW, Size(_SMALL, 2e-4), Size(_BASE, 1e-4), Size(_ANY, 3e-5)))
 
 
 def family_of(timm_name: str) -> Family:
@@ -122,7 +124,7 @@ def learning_rate(
     elif not has_weights:
         rate, reason = RANDOM_RATE, "from random weights"
     elif model is None:
-        rate, reason = OTHER.size(0).rate, "from pretrained weights"
+        rate, reason = OTHER.size(_SMALL).rate, "from pretrained weights"
     else:
         family = family_of(model.timm_name)
         rate = family.size(model.parameters).rate

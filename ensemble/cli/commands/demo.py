@@ -17,6 +17,8 @@ from folds.utils.text import duration
 
 ARCHS = ("swin", "resnet18")
 FOLDS, EPOCHS = 5, 10
+# A head for each attribute learns from all images of, say, all masks; one head over the 18 classes has a few of each.
+TARGET = "mask+gender+age"
 # Enough to see that everything works, too little for a good model.
 QUICK_FOLDS, QUICK_EPOCHS, QUICK_PEOPLE, QUICK_TEST_PEOPLE = 2, 1, 36, 12
 VIEWS = "hflip,scale:1.1"
@@ -99,15 +101,30 @@ def _runs(root: Path, k: int, epochs: int, force: bool, again: str) -> list[Resu
     prepare_workers("auto", "local")  # before the imports below, which take as long as those of the workers
     from ensemble.cli.reports.training import describe, raise_failed, train_shown
     from folds.config.recipe import Recipe, Settings
+    from folds.config.sweep import RequestedRecipe
     from folds.runs.plan import build_plan
 
-    command = f"ensemble kfold --k {k} --arch {','.join(ARCHS)} --epochs {epochs}"
-    _step(command)
-    plan = build_plan(Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force, root=root)
+    target = _target(root, force)
+    for arch in ARCHS:
+        _step(f"ensemble kfold --k {k} --arch {arch} --name {arch} --target {target} --epochs {epochs}")
+    recipe = Recipe(epochs=epochs, target=target)
+    variants = [RequestedRecipe(arch, recipe, arch) for arch in ARCHS]  # both in one plan, so that no core waits
+    plan = build_plan(Settings(arch=ARCHS, k=k), recipe, variants=variants, force=force, root=root)
     describe(plan)
     trained = train_shown(plan, again, resume=True, force=force)
     raise_failed(trained, again)
     return [ResultLine(one.run, one.oof, one.test) for one in trained.summaries if one.test is not None]
+
+
+def _target(root: Path, force: bool) -> str:
+    """Return what the models predict; that of the runs that are there, which an earlier version may have started."""
+    from folds.config.files import read_record
+
+    records = [path for arch in ARCHS if (path := root / "runs" / arch / "config.toml").is_file()]
+    found = TARGET if force or not records else str(read_record(records[0]).get("target", "label"))
+    if found != TARGET:
+        console.note(f"{records[0].parent} was started with `target={found}` and goes on with it; --force starts anew")
+    return found
 
 
 def _blends(root: Path, files: Sequence[str], added: str) -> list[ResultLine]:

@@ -250,7 +250,7 @@ def test_folds_of_the_folder_are_those_of_the_plan_and_recorded(planned: Planner
 
 
 def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path: Path) -> None:
-    """Version 1 of the defaults had one rate for all pretrained models, and no layer decay."""
+    """Version 1 of the defaults had one rate for all pretrained models and batch sizes."""
     from folds.models.factory import create_model, resolve
 
     weights = tmp_path / "w.pt"
@@ -261,17 +261,18 @@ def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path:
         return build_plan(replace(planned().settings, arch=("test_vit",)), recipe)
 
     run = again().runs[0]
-    assert (run.recipe.lr, run.recipe.layer_decay, run.recipe.ema) == (1.41e-4, 0.75, 0.0)
+    assert (run.recipe.lr, run.recipe.layer_decay, run.recipe.ema) == (1.41e-3, 1.0, 0.0)
     assert run.rate_reason.endswith(" parameters from pretrained weights, ×1.41 for batches of 64")
     prepare_jobs(again())
     record = run.folder / "config.toml"
     now = record.read_text()
-    before = now.replace("defaults = 2\n", "").replace("layer_decay = 0.75", "layer_decay = 1.0")
-    record.write_text(before.replace("lr = 0.000141", "lr = 0.0002"))
+    former = now.replace("lr = 0.00141", "lr = 0.0002")
+    assert former != now
+    record.write_text(former.replace("defaults = 2\n", ""))
     old = again().runs[0]
-    assert (old.recipe.lr, old.recipe.layer_decay) == (2e-4, 1.0)
+    assert (old.recipe.lr, old.rate_reason) == (2e-4, "as this run was started")
     prepare_jobs(again(), resume=True)
-    record.write_text(now.replace("layer_decay = 0.75", "layer_decay = 1.0"))  # given when it was started
+    record.write_text(former)  # with today's defaults, the rate was given
     with pytest.raises(EnsembleError, match="different settings") as caught:
         prepare_jobs(again(), resume=True)
-    assert list(caught.value.details) == ["layer_decay: 1.0 → 0.75"]
+    assert list(caught.value.details) == ["lr: 0.0002 → 0.00141"]
