@@ -124,7 +124,7 @@ def learning_rate(
     elif not has_weights:
         rate, reason = RANDOM_RATE, "from random weights"
     elif model is None:
-        rate, reason = OTHER.size(_SMALL).rate, "from pretrained weights"
+        rate, reason = OTHER.size(int(_SMALL)).rate, "from pretrained weights"
     else:
         family = family_of(model.timm_name)
         rate = family.size(model.parameters).rate
