@@ -154,7 +154,7 @@ def _counts(source: PredictionSource) -> dict[str, dict[str, Any]]:
 
 def model_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a fold model needs beside its weights, as plain values; people and images in counts only."""
-    architecture = vars(checkpoint.architecture) | {"arguments": dict(checkpoint.architecture.arguments)}
+    architecture = checkpoint.architecture.record()
     recipe = {name: checkpoint.recipe.get(name) for name in ("seed", "channels_last")}
     fields = {
         "run": checkpoint.run,

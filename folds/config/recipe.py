@@ -13,6 +13,7 @@ from typing import Any
 from folds.config.setting import (
     DATA,
     FOLDS,
+    FROZEN,
     MODEL,
     OPTIMIZER,
     PANELS,
@@ -74,6 +75,10 @@ def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None
 
 
 KEEP = ("last", "best")
+HEADS = ("logistic", "linear", "mlp", "attention")  # on frozen features
+FEATURE_VIEWS = ("plain", "hflip", "vflip", "rot180")
+# Settings of the head on frozen features; a run without `features` does not record them.
+OF_FEATURES = ("features", "head", "l2", "inner_folds", "hidden", "feature_views")
 NORMALISE = ("model", "imagenet", "data")
 # Peak learning rates of other optimizers, relative to that of AdamW.
 _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
@@ -279,10 +284,11 @@ class Recipe:
     grad_checkpointing: bool = setting(False, "gradient checkpointing: less memory, more time", TRAINING)
     freeze: int = setting(
         0,
-        "epochs at the start in which only the head is trained",
+        "epochs at the start in which only the head is trained; all: only a head is trained, on frozen features",
         TRAINING,
         spelling="freeze_epochs",
-        metavar="EPOCHS",
+        word="all",
+        metavar="EPOCHS|all",
         minimum=0,
         off=0,
         unit="epochs",
@@ -306,6 +312,45 @@ class Recipe:
     init_run: str | None = setting(
         None, "start each fold from the same fold of this run: fine-tuning, e.g. at another size", MODEL, metavar="RUN"
     )
+    features: bool | None = setting(
+        None,
+        "train only a head on features of the frozen model, computed once per image (--freeze all)",
+        FROZEN,
+        shown="no",
+    )
+    head: str | None = setting(
+        None,
+        "head on frozen features: logistic, linear, mlp, or attention over the images of a person",
+        FROZEN,
+        shown="logistic",
+        choices=HEADS,
+    )
+    l2: float | None = setting(
+        None,
+        "L2 strength of the logistic head: loss per image + L2/2 · squared weights",
+        FROZEN,
+        shown="chosen by inner folds over people",
+        above=0,
+    )
+    inner_folds: int | None = setting(
+        None,
+        "folds over people within the training part that choose l2",
+        FROZEN,
+        shown="5",
+        metavar="N",
+        minimum=2,
+        maximum=100,
+    )
+    hidden: int | None = setting(
+        None, "units of the hidden layer of the mlp head", FROZEN, shown="256", metavar="N", minimum=1, maximum=8192
+    )
+    feature_views: str | None = setting(
+        None,
+        "views of a training image to compute features of: plain, hflip, vflip, rot180",
+        FROZEN,
+        shown="plain,hflip",
+        metavar="A[,B]",
+    )
     seed: int = setting(0, "random seed of the split and of the training", TRAINING, minimum=0, below=2**32)
     deterministic: bool = setting(
         False, "on a GPU: only kernels that give the same bytes again (slower; a CPU always does)", TRAINING
@@ -318,6 +363,8 @@ class Recipe:
         ----------
         own : settings for the architecture, used if the user gave none.
         """
+        if self.features:
+            return self._completed_head()
         has_weights = self.pretrained or self.init or self.init_run
         default_lr, reason = (2e-4, "from pretrained weights") if has_weights else (1e-3, "from random weights")
         if self.opt in _RATES:
@@ -338,6 +385,31 @@ class Recipe:
             **own,
         }
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason
+
+    def _completed_head(self) -> tuple[Recipe, str]:
+        """Return the recipe of a head on frozen features with every open setting decided."""
+        rate = 1e-3 * _RATES.get(self.opt, 1.0)
+        head = self.head or HEADS[0]
+        defaults = {
+            "lr": rate,
+            "batch_size": 64,
+            "augment": "none",
+            "warmup": 0.0 if self.schedule in RISING else 1.0,
+            "weight_decay": default_weight_decay(self.opt),
+            **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
+            "head": head,
+            "feature_views": "plain,hflip",
+            **({"inner_folds": 5} if head == "logistic" and self.l2 is None else {}),
+            **({"hidden": 256} if head == "mlp" else {}),
+        }
+        decided = {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        return replace(self, **decided), "as asked" if self.lr is not None else "for a head on standardized features"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Return the views of a training image whose features are computed, the image itself first."""
+        names = [name.strip() for name in (self.feature_views or "plain").split(",")]
+        return tuple(dict.fromkeys(["plain", *filter(None, names)]))
 
     @property
     def selected_on_validation(self) -> bool:
@@ -552,7 +624,16 @@ def by_key(values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
                 f"{prefix}`{given[key][0]}` and `{name}` are two spellings of one setting", hint="give one of them"
             )
         given[key] = name, value
-    return {key: value for key, (_, value) in given.items()}
+    return _freeze_all({key: value for key, (_, value) in given.items()}, prefix)
+
+
+def _freeze_all(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the settings with ``freeze=all`` as `features`, which it is another name of."""
+    if values.get("freeze") != all_settings()["freeze"].word:
+        return values
+    if str(values.get("features", True)).lower() in ("false", "no", "0"):
+        raise UsageError(f"{prefix}`freeze=all` and `features=False` contradict each other", hint="give one of them")
+    return {key: value for key, value in values.items() if key != "freeze"} | {"features": True}
 
 
 def setting_parameters() -> list[inspect.Parameter]:
@@ -607,10 +688,75 @@ def check(settings: Settings, recipe: Recipe) -> None:
             "`soft_labels` and `rebin` contradict each other: soft labels are of the classes of the table",
             hint="give one of them",
         )
+    _check_features(recipe)
     if recipe.init is not None and recipe.init_run is not None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:
         raise UsageError("`arch` names no architecture", hint="`arch=swin` or `arch=swin,resnet18`")
+
+
+def _check_features(recipe: Recipe) -> None:
+    """Raise UsageError if the settings of frozen features contradict each other."""
+    for name in OF_FEATURES[1:]:
+        if getattr(recipe, name) is not None and not recipe.features:
+            raise UsageError(f"`{name}` needs `features`, which is not given", hint="`features=True`, or `freeze=all`")
+    if not recipe.features:
+        return
+    head = recipe.head or HEADS[0]
+    wrong = [name for name in recipe.views if name not in FEATURE_VIEWS]
+    if wrong:
+        raise unknown_name("view in `feature_views`", wrong[0], FEATURE_VIEWS)
+    for name, owner in (("l2", "logistic"), ("inner_folds", "logistic"), ("hidden", "mlp")):
+        if getattr(recipe, name) is not None and head != owner:
+            raise UsageError(f"`{name}` is for `head={owner}`, found `head={head}`", hint=f"leave out `{name}`")
+    if recipe.l2 is not None and recipe.inner_folds is not None:
+        raise UsageError("`l2` and `inner_folds` contradict each other: inner folds choose l2", hint="give one of them")
+    if recipe.selected_on_validation:
+        raise UsageError(
+            "a head on frozen features keeps its last weights: `select=best` and `patience` would choose on the fold "
+            "that is scored",
+            hint="leave them out; compare `epochs` with `sweep`",
+        )
+    if head == "logistic":
+        _check_logistic(recipe)
+
+
+def _check_logistic(recipe: Recipe) -> None:
+    for loss in (recipe.loss, *recipe.head_loss.values()):
+        if not isinstance(loss, str) or loss.partition(":")[0] not in ("ce", "wce") or "+" in loss:
+            raise UsageError(
+                f"`head=logistic` is fitted with ce or wce, found the loss {loss}",
+                hint="`head=linear` takes every loss",
+            )
+    if recipe.soft_labels is not None:
+        raise UsageError("`head=logistic` takes no `soft_labels`", hint="`head=linear` does")
+
+
+# Settings of fine-tuning that a head on frozen features has no use for.
+_WITHOUT_USE = ("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate")
+_WITHOUT_USE += ("grad_checkpointing", "compile", "ema", "freeze")
+_OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
+
+
+def features_notes(recipe: Recipe) -> list[str]:
+    """Return what a user should know about the settings of a head on frozen features, a line each; [] without one."""
+    if not recipe.features:
+        return []
+    lines = []
+    unused = _WITHOUT_USE + ((*_OF_GRADIENTS, "label_smoothing", "clip") if recipe.head in (None, "logistic") else ())
+    known = all_settings()
+    given = [spelling_of(name) for name in unused if getattr(recipe, name) not in (known[name].default, None, "none")]
+    if given:
+        lines.append(
+            f"not used by {recipe.head or HEADS[0]} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "
+            f"each image only the views {', '.join(recipe.views)} are used"
+        )
+    if not (recipe.pretrained or recipe.init or recipe.init_run):
+        lines.append(
+            "the frozen model has random weights: its features are near random. `init_weights=FILE`, `init_run=RUN` or "
+            "`pretrained=True` gives it trained ones"
+        )
+    return lines
 
 
 def known_settings() -> dict[str, Any]:

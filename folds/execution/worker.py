@@ -146,8 +146,8 @@ class Worker:
 
 
 def _serve() -> None:
+    from folds.features.train import train_job
     from folds.training.job import job_from_dict
-    from folds.training.trainer import train_fold
 
     # Events have a file descriptor of their own, because libraries print to standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -167,7 +167,7 @@ def _serve() -> None:
     while True:
         job = job_from_dict(json.loads(jobs.get()))
         try:
-            send({"event": "done", "result": train_fold(job, send)})
+            send({"event": "done", "result": train_job(job, send)})
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
         except Exception as error:

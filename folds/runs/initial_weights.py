@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,7 @@ def _sha(checkpoint: Checkpoint) -> str:
     """Return the hash of the settings that all folds of a run share, without locations of files."""
     recipe = {key: value for key, value in checkpoint.recipe.items() if key != "init"}
     mean_std = ("mean", "std") if recipe.get("normalise") == "data" else ()
-    architecture = {key: value for key, value in asdict(checkpoint.architecture).items() if key not in mean_std}
+    architecture = {key: value for key, value in checkpoint.architecture.record().items() if key not in mean_std}
     parts = [recipe, architecture, checkpoint.images, checkpoint.classes, checkpoint.target, checkpoint.folds_sha]
     return sha256_bytes(json.dumps(parts, sort_keys=True, default=str).encode())
 

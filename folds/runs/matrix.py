@@ -23,6 +23,7 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
+from folds.models.heads import classifier_of
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
@@ -68,8 +69,9 @@ def make_runs(
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
-        if recipe.normalise == "imagenet":
+        if recipe.normalise == "imagenet" and not architecture.joined:
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        architecture = replace(architecture, head=head_text(recipe))
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
         complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
         for repeat, assignment in enumerate(assignments):
@@ -100,6 +102,13 @@ def make_runs(
     return tuple(replace(run, parameters=models.check(*model)) for run, model in zip(runs, built, strict=True))
 
 
+def head_text(recipe: Recipe) -> str:
+    """Return the head of a recipe, as an `Architecture` names it."""
+    if not recipe.features or recipe.head in (None, "logistic", "linear"):
+        return ""
+    return f"mlp:{recipe.hidden or 256}" if recipe.head == "mlp" else "attention:64:4"
+
+
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
     """Return (group, architecture, variant) of each run without repeats and seeds.
 
@@ -120,6 +129,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
     """Return the name of a run without repeat and seed; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
+    own = f"{own}-frozen" if variant.recipe.features else own  # it can lie beside a fine-tuned run
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
     named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
@@ -143,6 +153,13 @@ class _Models:
             self._key = key
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
+        if recipe.features:
+            classifier_of(self._model, architecture.name)
+        elif architecture.joined:
+            raise UsageError(
+                f"joined backbones are not fine-tuned: {architecture.name}",
+                hint="`features=True` trains a head on them",
+            )
         build_optimizer(self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
         if recipe.grad_checkpointing:
             _check_grad_checkpointing(self._model, architecture.timm_name)

@@ -12,9 +12,12 @@ import numpy as np
 
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
+from folds.config.recipe import OF_FEATURES
 from folds.data.sources import FOUND
+from folds.features.persons import write_test_persons
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
+from folds.models.head_text import is_of_person
 from folds.models.precision import resolve_amp
 from folds.runs.environment import environment, version_warnings
 from folds.runs.initial_weights import InitialWeights
@@ -41,8 +44,8 @@ _LATER_FIELDS = (
     "skip_unusable",
     "max_pixels",
 )
-# Settings that checkpoints of runs without soft labels do not record, so that they stay as they were.
-_SOFT = ("soft_labels", "soft_weight", "soft_temperature")
+# Settings that checkpoints of runs without soft labels or frozen features do not record: they stay as they were.
+_SOFT = ("soft_labels", "soft_weight", "soft_temperature", *OF_FEATURES)
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
@@ -184,6 +187,8 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     if one.soft_labels is not None:
         values = one.soft_labels.values
         write_atomic(run.folder / SOFT, lambda file: np.save(file, values, allow_pickle=False))
+    if is_of_person(run.architecture.head) and plan.data.test is not None:
+        write_test_persons(run.folder, plan.data.test.persons)
     write_atomic(run.folder / "config.toml", one.record)
 
 
@@ -222,7 +227,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         checkpoint="",
         pixels=str(train.path),
         test_pixels=str(test.path) if test else None,
-        architecture=asdict(run.architecture),
+        architecture=run.architecture.record(),
         recipe={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _without_open(asdict(run.recipe), _SOFT).items()
@@ -279,7 +284,7 @@ def _record(
         # Its folds do not follow from its seed: use those saved with the record.
         settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
     resolved = {
-        "architecture": _plain(asdict(run.architecture)),
+        "architecture": _plain(run.architecture.record()),
         "table_sha": plan.table.sha,
         "test_sha": plan.data.test.sha if plan.data.test is not None else "",
         "folds_sha": run.assignment.sha,

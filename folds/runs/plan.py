@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from folds.config.files import to_toml
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe, Settings, features_notes
 from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
@@ -143,6 +143,7 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
+    _check_backend([one.recipe for one in requested], execution)
     resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]
     settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
     assignments = _assign(settings, recipe, table)
@@ -162,6 +163,8 @@ def build_plan(
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
+    notes = dict.fromkeys(line for one in resolved for line in features_notes(one.recipe))
+    warnings += _warned(notes)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
@@ -183,6 +186,15 @@ def build_plan(
         tuple(warnings),
         refit,
     )
+
+
+def _check_backend(recipes: Sequence[Recipe], execution: Execution) -> None:
+    """Raise UsageError if heads on frozen features are to be trained on a cluster."""
+    if execution.backend == "ray" and any(recipe.features for recipe in recipes):
+        raise UsageError(
+            "frozen features are computed and used on this machine, not on a cluster",
+            hint="leave out `backend=ray`: after the features, a head takes seconds",
+        )
 
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:

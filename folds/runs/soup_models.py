@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ class SoupModels:
                 )
             for fold in self.folds:
                 one, other = self.load(self.runs[0], fold), self.load(run, fold)
-                if asdict(one.architecture) != asdict(other.architecture):
+                if one.architecture.record() != other.architecture.record():
                     raise EnsembleError(
                         f"{run} and {self.runs[0]} are of different architectures or input sizes",
                         hint="weights can only be averaged over one architecture; ensemble blend combines others",

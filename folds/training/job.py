@@ -38,6 +38,8 @@ class Job:
     teacher : what the soft labels are, recorded in the checkpoint.
     course : version of the course of the learning rate (`COURSE`); a run keeps the one it was started with.
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
+    features : of a head on frozen features: the files of the features of the training and test images (``train``,
+        ``test``), and the hash of the weights that computed them (``weights``).
     """
 
     run: str
@@ -67,6 +69,7 @@ class Job:
     teacher: dict[str, str] = field(default_factory=dict)
     refit: dict[str, Any] | None = None
     course: int = COURSE
+    features: dict[str, str | None] | None = None
 
     @property
     def part(self) -> str:

@@ -45,13 +45,18 @@ from folds.utils.numeric import softmax
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
 
 
-def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
+def train_fold(
+    job: Job,
+    report: Report = lambda event: None,
+    train: Callable[[Job, Report], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Train one fold, from its last saved state if there is one, and return the content of its done.json.
 
     It writes the predictions, the checkpoint and, last, done.json.
 
     Parameters
     ----------
+    train : the training itself, under the lock of the job; None to fine-tune the model.
     report : called with ``{"event": "step", "done": …, "total": …}``, ``{"event": "epoch", …}`` and ``{"event": "note",
         "text": …}``.
 
@@ -66,7 +71,7 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
                 return read_json(job.fold_dir / "done.json")
             remove_stale_temporaries(job.fold_dir)
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
-            return _train(job, report)
+            return (train or _train)(job, report)
     except RuntimeError as error:
         if "deterministic" in str(error) and job.recipe.get("deterministic"):
             reason = " ".join(str(error).split())[:200]
@@ -84,7 +89,7 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Fold:
+class Fold:
     """A fold ready for training.
 
     Attributes
@@ -107,8 +112,8 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     fold = _build(job)
     state = _fit(fold, report)
     logits = _predict(fold)
-    sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
-    done = _record(fold.context, state.progress, logits, sha)
+    sha = save_checkpoint(Path(job.checkpoint), checkpoint_of_fold(fold))
+    done = done_record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
     with suppress(OSError):  # the state is not needed after the training
         (job.fold_dir / "state.pt").unlink()
@@ -133,7 +138,7 @@ def _set_numerics(job: Job) -> None:
     torch.set_float32_matmul_precision("highest" if deterministic else "high")
 
 
-def _build(job: Job) -> _Fold:
+def _build(job: Job) -> Fold:
     """Read the rows, targets and pixels of a job, and build its model with the initial weights."""
     # All settings are resolved (Recipe.completed), so a setting that is None is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
@@ -141,9 +146,9 @@ def _build(job: Job) -> _Fold:
     code = {name: i for i, name in enumerate(job.classes)}
     codes = np.array([code[name] for name in assignment.labels.tolist()])
     labels_file = job.training_labels
-    training_codes = codes if labels_file is None else _training_codes(Path(labels_file), assignment.ids, code)
+    training_codes = codes if labels_file is None else read_training_codes(Path(labels_file), assignment.ids, code)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
-    training, validation = _parts(job, assignment)
+    training, validation = parts_of(job, assignment)
     pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
     architecture = Architecture(**job.architecture)
     if recipe.normalise == "data":
@@ -171,12 +176,12 @@ def _build(job: Job) -> _Fold:
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
         amp=decide_amp(job),
         channels_last=channels_last,
-        soft_labels=_soft_labels(job, len(codes), target.outputs),
+        soft_labels=read_soft_labels(job, len(codes), target.outputs),
     )
-    return _Fold(assignment, context, model, forward)
+    return Fold(assignment, context, model, forward)
 
 
-def _fit(fold: _Fold, report: Report) -> TrainingState:
+def _fit(fold: Fold, report: Report) -> TrainingState:
     """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights."""
     context = fold.context
     state = _initial_state(fold.model, context.recipe, context.amp)
@@ -192,7 +197,7 @@ def _fit(fold: _Fold, report: Report) -> TrainingState:
     return state
 
 
-def _predict(fold: _Fold) -> NDArray[np.float32]:
+def _predict(fold: Fold) -> NDArray[np.float32]:
     """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part.
 
     A model of all people has no validation part, so it has no out-of-fold predictions.
@@ -201,15 +206,15 @@ def _predict(fold: _Fold) -> NDArray[np.float32]:
     logits = np.zeros((0, len(context.target.classes)), np.float32)
     if job.refit is None:
         logits = context.logits(fold.model, context.pixels, context.validation)
-        _save_array(job.fold_dir / "oof.npy", softmax(logits))
+        save_array(job.fold_dir / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
         name = "test.npy" if job.refit is None else REFIT_TEST
-        _save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)))))
+        save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)))))
     return logits
 
 
-def _checkpoint(fold: _Fold) -> Checkpoint:
+def checkpoint_of_fold(fold: Fold) -> Checkpoint:
     """Return the checkpoint of the trained model."""
     context, job, rows = fold.context, fold.context.job, fold.assignment
     target, validation = context.target, hash_ids(rows.ids[context.validation].tolist())
@@ -242,14 +247,14 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
     )
 
 
-def _parts(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def parts_of(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to train on and the rows to validate on; a refit trains on all rows."""
     if job.refit is not None:
         return np.arange(len(assignment)), np.zeros(0, np.int64)
     return assignment.training_index(job.fold), assignment.validation_index(job.fold)
 
 
-def _record(
+def done_record(
     context: FoldContext, progress: Progress, logits: NDArray[np.float32], checkpoint_sha: str
 ) -> dict[str, Any]:
     """Return the content of done.json: scores on the validation part, and the time and resources of the training."""
@@ -283,7 +288,7 @@ def _scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, Any]
     }
 
 
-def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
+def read_training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
     """Return (n,) the training class of each sample, from a CSV file ``id,label``.
 
     Raises
@@ -300,7 +305,7 @@ def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) 
         ) from None
 
 
-def _soft_labels(job: Job, rows: int, outputs: int) -> NDArray[np.float32] | None:
+def read_soft_labels(job: Job, rows: int, outputs: int) -> NDArray[np.float32] | None:
     """Return (rows, outputs) the soft labels that were saved with the run; None without them.
 
     Raises
@@ -373,5 +378,5 @@ def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> Training
     return state
 
 
-def _save_array(path: Path, values: NDArray[np.floating]) -> None:
+def save_array(path: Path, values: NDArray[np.floating]) -> None:
     write_atomic(path, lambda file: np.save(file, values.astype(np.float32), allow_pickle=False))

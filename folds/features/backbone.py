@@ -1,0 +1,128 @@
+"""Build the frozen backbone of a run: a model without its classifier, and the identity of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from folds.errors import UsageError
+from folds.models.factory import Architecture, create_model, is_convolutional
+from folds.models.heads import build_head, classifier_of, input_layer, replace_module
+from folds.training.job import Job
+from folds.utils.files import derive_seed
+
+_SAMPLE = 2  # images of the check that the classifier is the last step of the model
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model without its classifier.
+
+    Attributes
+    ----------
+    body : images (n, 3, height, width) → features (n, size), in evaluation mode.
+    place : name of the classifier in the model.
+    sha : hash of the weights of the body.
+    """
+
+    architecture: Architecture
+    body: nn.Module
+    place: str
+    size: int
+    sha: str
+
+    def with_head(self, head: nn.Module) -> nn.Module:
+        """Return the body with a head at the place of the classifier; the body is not copied."""
+        replace_module(self.body, self.place, head)
+        return self.body
+
+    def without_head(self) -> nn.Module:
+        """Return the body as it computes features, after `with_head`."""
+        replace_module(self.body, self.place, nn.Identity())
+        return self.body
+
+
+def build_backbone(
+    architecture: Architecture, *, pretrained: bool = False, init: Path | None = None, seed: tuple[Any, ...] = ()
+) -> Backbone:
+    """Return the frozen backbone of an architecture.
+
+    Parameters
+    ----------
+    seed : of random weights; one seed for all folds, so that their features are the same.
+
+    Raises
+    ------
+    UsageError : the model has no single linear classifier as its last step.
+    EnsembleError : see `create_model`.
+    """
+    torch.manual_seed(derive_seed(*seed, "frozen backbone"))
+    plain = Architecture(**{**vars(architecture), "head": ""})
+    model = create_model(plain, 2, pretrained=pretrained and init is None, init=init).eval().requires_grad_(False)
+    place, classifier = classifier_of(model, architecture.name)
+    size = input_layer(classifier).in_features
+    images = torch.randn(
+        _SAMPLE, 3, architecture.height, architecture.width, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.inference_mode():
+        expected = model(images)
+        replace_module(model, place, nn.Identity())
+        features = model(images)
+        good = isinstance(features, Tensor) and features.shape == (_SAMPLE, size)
+        scale = expected.abs().max().clamp_min(1.0)
+        good = good and bool(((classifier(features) - expected).abs() <= _TOLERANCE * scale).all())
+    if not good:
+        raise UsageError(
+            f"frozen features need a model whose last step is its classifier; {architecture.name} goes on after it",
+            hint="choose another `arch`, or fine-tune the model without `features`",
+        )
+    return Backbone(architecture, model, place, size, _hash_weights(model))
+
+
+def backbone_of(job: Job) -> Backbone:
+    """Return the frozen backbone of a job; that of the last job is kept, because folds and settings share it."""
+    architecture = architecture_of(job)
+    init = job.init or job.recipe.get("init")
+    changed = None if init is None else Path(init).stat().st_mtime_ns
+    key = json.dumps([architecture.record() | {"head": ""}, init, changed, bool(job.recipe.get("pretrained"))])
+    if key not in _kept:
+        _kept.clear()
+        path = None if init is None else Path(init)
+        _kept[key] = build_backbone(architecture, pretrained=bool(job.recipe.get("pretrained")), init=path)
+    return _kept[key]
+
+
+_kept: dict[str, Backbone] = {}
+
+
+def architecture_of(job: Job) -> Architecture:
+    """Return the architecture of a job."""
+    record = {**job.architecture}
+    record |= {name: tuple(record[name]) for name in ("mean", "std")}
+    return Architecture(**{**record, "joined": tuple(record.get("joined") or ())})
+
+
+def new_head(architecture: Architecture, features: int, outputs: int, seed: int) -> nn.Module:
+    """Return the head of an architecture with initial weights that depend only on the seed."""
+    torch.manual_seed(seed)
+    return build_head(architecture.head, features, outputs)
+
+
+def channels_last_of(model: nn.Module, setting: bool | None) -> bool:
+    """Return whether a model computes in the memory format channels_last."""
+    return is_convolutional(model) if setting is None else setting
+
+
+def _hash_weights(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
