@@ -390,7 +390,7 @@ class Recipe:
         """Return the recipe of a head on frozen features with every open setting decided."""
         rate = 1e-3 * _RATES.get(self.opt, 1.0)
         head = self.head or HEADS[0]
-        defaults = {
+        defaults: dict[str, Any] = {
             "lr": rate,
             "batch_size": 64,
             "augment": "none",
@@ -403,6 +403,7 @@ class Recipe:
             **({"hidden": 256} if head == "mlp" else {}),
         }
         decided = {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        decided |= {"epochs": 1} if head == "logistic" else {}  # it is fitted, not trained
         return replace(self, **decided), "as asked" if self.lr is not None else "for a head on standardized features"
 
     @property
@@ -733,8 +734,10 @@ def _check_logistic(recipe: Recipe) -> None:
 
 
 # Settings of fine-tuning that a head on frozen features has no use for.
-_WITHOUT_USE = ("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate")
-_WITHOUT_USE += ("grad_checkpointing", "compile", "ema", "freeze")
+_WITHOUT_USE = (
+    *("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate"),
+    *("grad_checkpointing", "compile", "ema", "freeze"),
+)
 _OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
 
 
@@ -743,9 +746,14 @@ def features_notes(recipe: Recipe) -> list[str]:
     if not recipe.features:
         return []
     lines = []
-    unused = _WITHOUT_USE + ((*_OF_GRADIENTS, "label_smoothing", "clip") if recipe.head in (None, "logistic") else ())
-    known = all_settings()
-    given = [spelling_of(name) for name in unused if getattr(recipe, name) not in (known[name].default, None, "none")]
+    unused = list(_WITHOUT_USE)
+    if recipe.head in (None, HEADS[0]):
+        unused += [*_OF_GRADIENTS, "label_smoothing", "clip"]
+    default = {name: all_settings()[name].default for name in unused}
+    decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although nobody asked for it
+    given = [
+        spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
+    ]
     if given:
         lines.append(
             f"not used by {recipe.head or HEADS[0]} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "

@@ -39,14 +39,21 @@ class Backbone:
     sha: str
 
     def with_head(self, head: nn.Module) -> nn.Module:
-        """Return the body with a head at the place of the classifier; the body is not copied."""
-        replace_module(self.body, self.place, head)
-        return self.body
+        """Return the model with a head at the place of the classifier; it shares the weights of the body."""
+        return _WithHead(self.body, self.place, head)
 
-    def without_head(self) -> nn.Module:
-        """Return the body as it computes features, after `with_head`."""
-        replace_module(self.body, self.place, nn.Identity())
-        return self.body
+
+class _WithHead(nn.Module):
+    """The weights of a body and a head under the names of the whole model, without a change of the shared body."""
+
+    def __init__(self, body: nn.Module, place: str, head: nn.Module) -> None:
+        super().__init__()
+        self.body, self.place, self.head = body, place, head
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return name → weight, as the model with this head in it has them."""
+        own = {f"{self.place}.{name}": value for name, value in self.head.state_dict().items()}
+        return dict(self.body.state_dict()) | own
 
 
 def build_backbone(

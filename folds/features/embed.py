@@ -189,7 +189,7 @@ class _Engine:
 
     def _models(self, images: NDArray[np.uint8]) -> list[tuple[nn.Module, str]]:
         """Return the model on each device; on the CPU in its fastest form that gives the same features."""
-        body = self.backbone.without_head()
+        body = self.backbone.body
         layout: Any = torch.channels_last if self.channels_last else torch.contiguous_format
         if not self.on_cpu:
             return [(_copy_to(body, device, layout), device) for device in self.devices]

@@ -17,7 +17,6 @@ from folds.models.heads import AttentionHead
 from folds.optim.optimizers import build_optimizer
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, build_criterion, one_hot
-from folds.training.loop import Report
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize
 
@@ -31,7 +30,6 @@ def train_by_gradient(
     persons: NDArray[Any],
     head: nn.Module,
     validate: Validate,
-    report: Report,
 ) -> list[dict[str, float]]:
     """Train the head on standardized features (views × n, d); return the history of its epochs.
 
@@ -55,7 +53,6 @@ def train_by_gradient(
             raise context.diverged(f"the loss is {loss} in epoch {epoch + 1}")
         scores = validate(head) if len(context.validation) else {}
         history.append({"epoch": epoch + 1, "loss": loss, "lr": rate, "seconds": time.perf_counter() - began} | scores)
-        report({"event": "epoch", "done": epoch + 1, "total": context.recipe.epochs, **history[-1]})
     return history
 
 
@@ -98,9 +95,9 @@ class _Trainer:
         self.head.train()
         total, rate, steps = torch.zeros(()), 0.0, self._batches(epoch, view)
         for step, (rows, loss_of) in enumerate(steps):
-            rate = (recipe.lr or 0.0) * self.schedule.share(
-                min(epoch + step / len(steps), recipe.epochs) * context.steps, losses
-            )
+            # Batches of whole people are not as many as the steps of the schedule.
+            at = epoch * context.steps + step * context.steps // len(steps)
+            rate = (recipe.lr or 0.0) * self.schedule.share(at, losses)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             self.optimizer.zero_grad()

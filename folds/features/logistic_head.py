@@ -46,7 +46,7 @@ def train_logistic(
     for i, one in enumerate(context.target.heads):
         targets = _targets(context, i, codes[:, i], each)
         selection = None if fold is None else select_strength(rotated, targets, rotation, fold, scored)
-        fit = _fit(rotated, targets, rotation, recipe.l2 if selection is None else selection.best)
+        fit = _fit(rotated, targets, rotation, recipe.l2 or 0.0 if selection is None else selection.best)
         blocks.append((fit, rotation))
         chosen[one.name] = _record(fit, selection, len(training))
         if selection is not None:

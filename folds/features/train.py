@@ -87,7 +87,6 @@ def _train_head(job: Job, report: Report) -> dict[str, Any]:
         logits = training.predict(head)
     fold = Fold(training.assignment, context, backbone.with_head(head), head)
     sha = save_checkpoint(Path(job.checkpoint), checkpoint_of_fold(fold))
-    backbone.without_head()
     progress = Progress(epoch=details.pop("epochs"), seconds=time.perf_counter() - began)
     done = done_record(context, progress, logits, sha) | {"head": context.recipe.head} | details
     write_json(job.fold_dir / "done.json", done)
@@ -159,7 +158,6 @@ class _Training:
             history[0] |= self._validate(head) if len(context.validation) else {}
             if losses:
                 _write_table(self.job.fold_dir / SELECTION, losses)
-            self.report({"event": "epoch", "done": 1, "total": 1, **history[0]})
             details: dict[str, Any] = {"epochs": 1, "choice": chosen}
         else:
             held = standardized(self.values, context.validation, self.by, 1) if len(context.validation) else features
@@ -168,10 +166,12 @@ class _Training:
             def validate(one: nn.Module) -> dict[str, float]:
                 return self._scores(class_logits(one, context.target, held, people))
 
-            history = train_by_gradient(context, features, views, persons, head, validate, self.report)
+            history = train_by_gradient(context, features, views, persons, head, validate)
             self.by.fold_into(head)
             details = {"epochs": len(history)}
         _write_table(self.job.fold_dir / "history.csv", history)
+        # One event for all epochs, which last milliseconds; loggers read the earlier ones from the file.
+        self.report({"event": "epoch", "done": len(history), "total": len(history), **history[-1]})
         return head.eval(), details
 
     def _validate(self, head: nn.Module) -> dict[str, float]:

@@ -27,12 +27,19 @@ def estimate_seconds(plan: Plan) -> float | None:
         return None
     device, total = plan.placement.devices[0], 0.0
     measured: dict[tuple[object, ...], float] = {}
+    embedded = set()  # heads on frozen features share them, and take seconds themselves
     with _threads(plan.placement.threads):
         for run in plan.runs:
             batch = run.recipe.batch_size or 32
             key = (repr(run.architecture), batch, run.target.outputs, run.recipe.amp)
             if key not in measured:
                 measured[key] = _seconds_per_step(run, batch, device)
+            if run.recipe.features:
+                if key not in embedded:
+                    batches = math.ceil(len(run.assignment) / batch) * len(run.recipe.views)
+                    total += _VALIDATION * batches * measured[key]
+                embedded.add(key)
+                continue
             for fold in plan.folds:
                 training = math.ceil(len(run.assignment.training_index(fold)) / batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)

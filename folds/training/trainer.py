@@ -107,6 +107,8 @@ class Fold:
 
 def _train(job: Job, report: Report) -> dict[str, Any]:
     """Build, fit, predict, save; return the content of done.json."""
+    if job.recipe.get("features"):  # fine-tuned instead, it would look right
+        raise EnsembleError(f"{job.title}: heads on frozen features are trained by `folds.features.train.train_job`")
     torch.set_num_threads(job.threads)
     _set_numerics(job)
     fold = _build(job)
