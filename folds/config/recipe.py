@@ -750,7 +750,7 @@ def features_notes(recipe: Recipe) -> list[str]:
     if recipe.head in (None, HEADS[0]):
         unused += [*_OF_GRADIENTS, "label_smoothing", "clip"]
     default = {name: all_settings()[name].default for name in unused}
-    decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although nobody asked for it
+    decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although it was not asked for
     given = [
         spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
     ]

@@ -87,7 +87,7 @@ def build_backbone(
         good = good and bool(((classifier(features) - expected).abs() <= _TOLERANCE * scale).all())
     if not good:
         raise UsageError(
-            f"frozen features need a model whose last step is its classifier; {architecture.name} goes on after it",
+            f"frozen features need a model whose last step is its classifier; that of {architecture.name} is not",
             hint="choose another `arch`, or fine-tune the model without `features`",
         )
     return Backbone(architecture, model, place, size, _hash_weights(model))

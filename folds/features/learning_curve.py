@@ -147,7 +147,7 @@ class _Data:
         targets[np.arange(len(rows)), labels] = 1 / len(rows)
         seed = derive_seed(self.recipe.seed, fold, draw, share, "inner folds")
         inner = inner_folds(self.people[rows], labels, _INNER_FOLDS, seed)
-        best = select_strength(features, targets, rotation, inner, np.ones(len(rows), bool)).best
+        best = select_strength(features, targets, rotation, inner).best
         fit = list(fit_path(features, targets, rotation.variance, [100 * best, 10 * best, best]))[-1]
         held = standardized(self.values, self.assignment.validation_index(fold), by, 1) @ rotation.axes
         return softmax(fit.outputs(held)), len(set(self.people[rows].tolist())), len(rows)

@@ -38,21 +38,24 @@ def train_logistic(
     fold = None
     if recipe.l2 is None:
         seed = derive_seed(*context.seed, "inner folds")
-        fold = np.tile(inner_folds(persons[training], context.labels[training], recipe.inner_folds or 5, seed), views)
-    scored = np.arange(len(features)) < len(training)
+        fold = inner_folds(persons[training], context.labels[training], recipe.inner_folds or 5, seed)
+    # The strength is chosen on the images themselves, which is half of the work: their views say nearly the same.
+    images = rotated[: len(training)]
     blocks: list[tuple[Fit, Rotation]] = []
     chosen: dict[str, Any] = {}
     losses: list[dict[str, float]] = []
     for i, one in enumerate(context.target.heads):
         targets = _targets(context, i, codes[:, i], each)
-        selection = None if fold is None else select_strength(rotated, targets, rotation, fold, scored)
+        selection = None
+        if fold is not None:
+            selection = select_strength(images, targets[: len(training)] * views, rotation, fold)
         fit = _fit(rotated, targets, rotation, recipe.l2 or 0.0 if selection is None else selection.best)
         blocks.append((fit, rotation))
         chosen[one.name] = _record(fit, selection, len(training))
         if selection is not None:
             losses += [
                 {"head": i, "l2": l2, "inner_log_loss": loss}
-                for l2, loss in zip(selection.strengths, selection.log_losses, strict=False)
+                for l2, loss in zip(selection.strengths, selection.inner_losses, strict=False)
             ]
         for line in _doubts(context, one.name, fit, selection):
             report({"event": "note", "text": f"{context.job.title}: {line}"})

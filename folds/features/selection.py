@@ -16,7 +16,7 @@ from folds.splits.strata import count_strata
 from folds.utils.numeric import factorize
 
 # From "only the frequencies of the classes" to "hardly any penalty", for standardized features.
-_PATIENCE = 4  # weaker strengths that are tried after the best one
+_PATIENCE = 3  # weaker strengths that are tried after the best one
 STRENGTHS = tuple(float(value) for value in np.round(np.logspace(1, -5, 20), 12))
 
 
@@ -26,18 +26,18 @@ class Selection:
 
     Attributes
     ----------
-    log_losses : mean over the weighted images of all inner folds, for the first strengths.
+    inner_losses : mean over the weighted images of all inner folds, for the first strengths.
     folds : number of inner folds.
     """
 
     strengths: tuple[float, ...]
-    log_losses: tuple[float, ...]
+    inner_losses: tuple[float, ...]
     folds: int
 
     @property
     def best(self) -> float:
         """Return the strength with the lowest log loss; of equal ones the strongest."""
-        return self.strengths[int(np.argmin(self.log_losses))]
+        return self.strengths[int(np.argmin(self.inner_losses))]
 
     @property
     def at_edge(self) -> bool:
@@ -46,7 +46,7 @@ class Selection:
 
     def record(self) -> dict[str, Any]:
         """Return plain values for done.json."""
-        return {"l2": self.best, "inner_folds": self.folds, "inner_log_loss": min(self.log_losses)}
+        return {"l2": self.best, "inner_folds": self.folds, "inner_log_loss": min(self.inner_losses)}
 
 
 def inner_folds(persons: NDArray[Any], codes: NDArray[np.int64], k: int, seed: int) -> NDArray[np.int64]:
@@ -75,7 +75,6 @@ def select_strength(
     targets: NDArray[np.float64],
     rotation: Rotation,
     fold: NDArray[np.int64],
-    scored: NDArray[np.bool_],
     strengths: Sequence[float] = STRENGTHS,
 ) -> Selection:
     """Return the log loss of each strength on the inner folds.
@@ -84,10 +83,9 @@ def select_strength(
     ----------
     features, targets, rotation : of the training part (`folds.features.logistic.fit_path`).
     fold : (n,) inner fold of each row.
-    scored : (n,) rows that are scored: the images themselves, not their flipped views.
     """
     folds = np.unique(fold)
-    held = [np.flatnonzero((fold == one) & scored) for one in folds]
+    held = [np.flatnonzero(fold == one) for one in folds]
     weight = sum(float(targets[rows].sum()) for rows in held)
     paths = []
     for one in folds:

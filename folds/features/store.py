@@ -191,7 +191,7 @@ def locked_features(folder: Path, key: FeatureKey) -> Iterator[None]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove unfinished files that nobody has continued for a week."""
+    """Remove unfinished files that no process has continued for a week."""
     for path in folder.glob(".*.building"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime < _ABANDONED:

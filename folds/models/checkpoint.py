@@ -401,7 +401,7 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     checkpoint = Checkpoint(**{**values, **tuples, "architecture": Architecture(**architecture)})
     checkpoint.image_settings  # noqa: B018 - it checks its fields
     check_head(checkpoint.architecture.head)
-    for part in checkpoint.architecture.parts():
+    for part in (checkpoint.architecture, *checkpoint.architecture.parts()):
         check_arguments(part.arguments)
     checkpoint._outputs()
     if not are_known(checkpoint.architecture):

@@ -115,7 +115,7 @@ def curve_remarks(curve: LearningCurve) -> None:
     low, high = curve.doubled
     console.note(
         f"{curve.run}: with twice the people ({2 * last.people:.0f}) {title} would be about {low:.3f} to {high:.3f}, "
-        "if the curve goes on as it does (an extrapolation of a logistic head, not a measurement)"
+        "if the curve continues as it does (an extrapolation of a logistic head, not a measurement)"
     )
 
 

@@ -67,11 +67,11 @@ def test_noise_is_chosen_strong_and_signal_weak() -> None:
     features, labels = drawn(400, 12, 3)
     noise = np.random.default_rng(3).normal(size=(400, 12)).astype(np.float32)
     people = np.arange(400) // 2
-    fold, scored = inner_folds(people, labels, 5, 0), np.ones(400, bool)
+    fold = inner_folds(people, labels, 5, 0)
     chosen = []
     for one in (features, noise):
         rotated, rotation = rotate(one, np.full(400, 1 / 400))
-        found = select_strength(rotated, shares(labels, 3, np.ones(400)), rotation, fold, scored)
-        assert found.best == STRENGTHS[int(np.argmin(found.log_losses))]
+        found = select_strength(rotated, shares(labels, 3, np.ones(400)), rotation, fold)
+        assert found.best == STRENGTHS[int(np.argmin(found.inner_losses))]
         chosen.append(found.best)
     assert chosen[0] < 0.1 < chosen[1]
