@@ -2,8 +2,8 @@
 
     python benchmarks/kill.py --rounds 100
 
-A round decodes the images and trains two architectures on two folds; every other round averages weights and keeps the
-best epoch. One to three times, at random moments, the command or one of its workers is killed; the command is then
+A round decodes the images and trains two architectures on two folds; rounds take turns: plain, averaged weights and the
+best epoch, and heads on frozen features. One to three times, at random moments, the command or one of its workers is killed; the command is then
 resumed (it handles a killed worker itself). A round without a kill is repeated. At the end the prediction files, their
 sidecars except the date, and the checkpoints must equal those of the uninterrupted run. Exits 1 if any differs.
 """
@@ -32,7 +32,7 @@ ARGUMENTS = (
     "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every "
     "0.02 -q"
 )
-VARIANTS = ("", "--ema 0.9 --keep best")
+VARIANTS = ("", "--ema 0.9 --keep best", "--features --heads logistic,mlp --learning-curve")
 
 
 def start(folder: Path, variant: str, *more: str) -> subprocess.Popen[bytes]:

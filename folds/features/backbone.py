@@ -50,7 +50,7 @@ class _WithHead(nn.Module):
         super().__init__()
         self.body, self.place, self.head = body, place, head
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return name → weight, as the model with this head in it has them."""
         own = {f"{self.place}.{name}": value for name, value in self.head.state_dict().items()}
         return dict(self.body.state_dict()) | own

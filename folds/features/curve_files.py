@@ -55,9 +55,9 @@ def drawn(curve: LearningCurve) -> str:
     parts.append(f'<polygon points="{" ".join(upper + lower)}" fill="#0068b5" fill-opacity="0.15"/>')
     parts.append(f'<polyline points="{line}" fill="none" stroke="#0068b5" stroke-width="2"/>')
     for point in points:
-        at = f"{x(point.people):.1f}"
-        parts.append(f'<circle cx="{at}" cy="{y(point.score):.1f}" r="4" fill="#0068b5"/>')
-        parts.append(f'<text x="{at}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{point.people:.0f}</text>')
+        place = f"{x(point.people):.1f}"
+        parts.append(f'<circle cx="{place}" cy="{y(point.score):.1f}" r="4" fill="#0068b5"/>')
+        parts.append(f'<text x="{place}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{point.people:.0f}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{_HEIGHT - 14}" text-anchor="middle">people in the training part</text></svg>')
     return "\n".join(parts) + "\n"

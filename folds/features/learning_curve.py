@@ -177,9 +177,14 @@ def _point(data: _Data, share: float, parts: Sequence[Sequence[tuple[NDArray[np.
         for draw in parts
     ]
     scores = [one.value for one in reports]
-    of_people = float(np.mean([one.standard_error**2 for one in reports]))
+    normal = NormalDist().inv_cdf(0.975)
+    # A metric of the user has an interval by resampling, without a standard error.
+    errors = [
+        (one.high - one.low) / (2 * normal) if one.standard_error is None else one.standard_error for one in reports
+    ]
+    of_people = float(np.mean(np.square(errors)))
     of_draws = float(np.var(scores, ddof=1)) / len(scores) if len(scores) > 1 else 0.0
-    middle, wide = float(np.mean(scores)), NormalDist().inv_cdf(0.975) * math.sqrt(of_people + of_draws)
+    middle, wide = float(np.mean(scores)), normal * math.sqrt(of_people + of_draws)
     metric = find_metric(data.recipe.metric)
     low, high = max(middle - wide, metric.lower_bound), min(middle + wide, metric.upper_bound)
     if len(scores) == 1:
