@@ -179,7 +179,11 @@ class _Engine:
                 slots.put((model, device))
             return block[1] - block[0]
 
-        with _one_thread(), ThreadPoolExecutor(workers, thread_name_prefix="features") as pool:
+        # Each thread has its own setting of OpenMP, so it is made in each.
+        with (
+            _one_thread(),
+            ThreadPoolExecutor(workers, "features", initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
             try:
                 for rows in pool.map(one, writer.missing):
                     finished += rows

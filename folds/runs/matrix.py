@@ -69,7 +69,12 @@ def make_runs(
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
-        if recipe.normalise == "imagenet" and not architecture.joined:
+        if architecture.joined and recipe.normalise != "model":
+            raise UsageError(
+                f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
+                hint="leave `normalize` out",
+            )
+        if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         architecture = replace(architecture, head=head_text(recipe))
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])

@@ -174,6 +174,7 @@ def kfold(
     table, and --k if that is given.
     """
     from folds.config.files import load_settings
+    from folds.config.frozen import joined_arch, with_heads
     from folds.config.recipe import check_contradictions
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
@@ -182,9 +183,7 @@ def kfold(
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
-    from folds.config.frozen import joined_arch, with_heads
-
-    recorded = resumed_config(run, given, config, resume, bool(sweep))
+    recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
         check_file_trusted(recorded)
     config = recorded or config

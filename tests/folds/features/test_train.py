@@ -195,6 +195,15 @@ def test_contradicting_settings_are_refused(recipe: dict[str, Any], message: str
         check(Settings(), Recipe(**{"features": True} | recipe))
 
 
+def test_joined_backbones_keep_their_normalization(plan: Callable[..., Plan]) -> None:
+    with pytest.raises(UsageError, match="normalized as their model was"):
+        plan("test_resnet+test_vit", normalise="data")
+    with pytest.raises(UsageError, match="are not fine-tuned"):
+        plan("test_resnet+test_vit", features=None)
+    with pytest.raises(UsageError, match="images of one size"):
+        plan("resnet18+test_vit", img_size=None)
+
+
 def test_a_model_with_two_classifiers_is_refused_by_name(plan: Callable[..., Plan]) -> None:
     with pytest.raises(UsageError, match="that of deit_tiny_distilled_patch16_224 is 2 of them"):
         plan("deit_tiny_distilled_patch16_224", init=None, img_size="224")
