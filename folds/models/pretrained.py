@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER = "weights"  # under .ensemble
+OUTPUTS_OF_BACKBONE = 2  # of the linear head under which the weights for frozen features are kept
 _SEEDS = (1, 2)
 
 
@@ -58,7 +59,7 @@ def pretrained_file(folder: Path, architecture: Architecture, outputs: int) -> P
     """
     import timm
 
-    parts = {key: value for key, value in asdict(architecture).items() if key not in ("name", "mean", "std")}
+    parts = {key: value for key, value in architecture.to_dict().items() if key not in ("name", "mean", "std")}
     key = json.dumps([parts, outputs, timm.__version__], sort_keys=True, default=list)
     return folder / f"{architecture.timm_name}-{sha256_bytes(key.encode())[:12]}.safetensors"
 

@@ -25,6 +25,8 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
+from folds.models.head_spec import head_of
+from folds.models.heads import classifier_of
 from folds.models.pretrained import FOLDER, kept_weights
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
@@ -73,7 +75,18 @@ def make_runs(
         recipe = variant.recipe
         drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
         arguments = recipe.model_args | drop_path
-        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=recipe.head)
+        head = head_of(recipe.head, recipe.features, recipe.hidden)
+        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=head)
+        if architecture.joined and not recipe.features:
+            raise UsageError(
+                f"joined backbones are not fine-tuned: {architecture.name}",
+                hint="`features=True` trains a head on them",
+            )
+        if architecture.joined and recipe.normalise != "model":
+            raise UsageError(
+                f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
+                hint="leave `normalize` out",
+            )
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
@@ -127,6 +140,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
     """Return the name of a run without repeat and seed; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
+    own = f"{own}-frozen" if variant.recipe.features else own  # it can lie beside a fine-tuned run
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
     named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
@@ -148,8 +162,8 @@ class _Models:
         self._parameters: dict[str, int] = {}
 
     def of(self, architecture: Architecture, recipe: Recipe) -> Model | None:
-        """Return what the defaults for fine-tuning depend on; None if the training starts from random weights."""
-        if not recipe.has_weights:
+        """Return what the defaults for fine-tuning depend on; None for random weights and for heads."""
+        if not recipe.has_weights or recipe.features:
             return None
         key = repr((architecture.timm_name, sorted(architecture.arguments.items())))
         if key not in self._parameters:
@@ -159,6 +173,8 @@ class _Models:
     def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
         """Return the number of parameters; raise if the recipe does not work with its model."""
         pretrained = bool(recipe.pretrained) and recipe.init is None
+        # The backbone of frozen features is built, and its weights are fetched, when they are computed.
+        pretrained &= not recipe.features
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
             kept = kept_weights(self._weights, architecture, target.outputs) if pretrained else None
@@ -179,6 +195,8 @@ class _Models:
         if recipe.transform is not None:
             rows, columns = margin_of(architecture.height, architecture.width, recipe.cache_scale)
             load_transform(recipe.transform).check(architecture.height + 2 * rows, architecture.width + 2 * columns)
+        if recipe.features:
+            classifier_of(self._model, architecture.name)
         build_optimizer(
             self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
         )
