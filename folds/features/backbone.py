@@ -15,8 +15,7 @@ from folds.errors import UsageError
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.head_spec import LINEAR
 from folds.models.heads import build_head, classifier_of, input_layer, replace_module
-from folds.models.pretrained import OUTPUTS_OF_BACKBONE as OUTPUTS
-from folds.models.pretrained import PretrainedWeights
+from folds.models.pretrained import PretrainedWeights, weights_for_features
 from folds.training.job import Job
 from folds.utils.files import derive_seed
 
@@ -71,7 +70,7 @@ def build_backbone(
 
     Parameters
     ----------
-    kept : the file of the pretrained weights, for `OUTPUTS` outputs and a linear head; None to ask the hub.
+    kept : the file of the pretrained weights (`weights_for_features`); None to ask the hub.
     seed : of random weights; one seed for all folds, so that their features are the same.
 
     Raises
@@ -80,8 +79,8 @@ def build_backbone(
     EnsembleError : see `create_model`.
     """
     torch.manual_seed(derive_seed(*seed, "frozen backbone"))
-    plain = replace(architecture, head=LINEAR)
-    model = create_model(plain, OUTPUTS, pretrained=pretrained and init is None and kept is None, init=init)
+    plain, outputs = weights_for_features(architecture)
+    model = create_model(plain, outputs, pretrained=pretrained and init is None and kept is None, init=init)
     if kept is not None and init is None:
         kept.load_into(model)
     model = model.eval().requires_grad_(False)

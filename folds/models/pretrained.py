@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from folds.errors import EnsembleError
 from folds.models.factory import Architecture, create_model
+from folds.models.head_spec import LINEAR
 from folds.utils.files import sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER = "weights"  # under .ensemble
-OUTPUTS_OF_BACKBONE = 2  # of the linear head under which the weights for frozen features are kept
+OUTPUTS_OF_BACKBONE = 2
 _SEEDS = (1, 2)
 
 
@@ -50,6 +51,11 @@ class PretrainedWeights:
                 hint=f"rm {self.path} fetches it again",
             )
         model.load_state_dict(weights, strict=False)
+
+
+def weights_for_features(architecture: Architecture) -> tuple[Architecture, int]:
+    """Return under which architecture and number of outputs the weights of a frozen model are kept: for any head."""
+    return replace(architecture, head=LINEAR), OUTPUTS_OF_BACKBONE
 
 
 def pretrained_file(folder: Path, architecture: Architecture, outputs: int) -> Path:

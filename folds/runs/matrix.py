@@ -27,7 +27,7 @@ from folds.models.factory import (
 )
 from folds.models.head_spec import head_of
 from folds.models.heads import classifier_of
-from folds.models.pretrained import FOLDER, kept_weights
+from folds.models.pretrained import FOLDER, kept_weights, weights_for_features
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
@@ -173,14 +173,14 @@ class _Models:
     def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
         """Return the number of parameters; raise if the recipe does not work with its model."""
         pretrained = bool(recipe.pretrained) and recipe.init is None
-        # The backbone of frozen features is built, and its weights are fetched, when they are computed.
-        pretrained &= not recipe.features
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
-            kept = kept_weights(self._weights, architecture, target.outputs) if pretrained else None
+            outputs = target.outputs
+            weights_of = weights_for_features(architecture) if recipe.features else (architecture, outputs)
+            kept = kept_weights(self._weights, *weights_of) if pretrained else None
             try:
                 self._model = create_model(
-                    architecture, target.outputs, pretrained=pretrained and kept is None, init=recipe.init
+                    architecture, outputs, pretrained=pretrained and kept is None, init=recipe.init
                 )
             except UsageError as error:
                 if recipe.drop_path is None or "drop_path_rate" not in error.message:
@@ -188,7 +188,7 @@ class _Models:
                 raise _no_drop_path(architecture.timm_name, "takes no drop_path_rate") from None
             if recipe.drop_path and not _drops_paths(self._model):
                 raise _no_drop_path(architecture.timm_name, "has no block that can be skipped")
-            if kept is not None:
+            if kept is not None and not recipe.features:
                 kept.load_into(self._model)
             check_forward(self._model, architecture)
             self._key = key

@@ -20,8 +20,8 @@ from folds.data.sources import FOUND
 from folds.features.persons import write_test_persons
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import CACHE, ImageSettings
-from folds.models.head_spec import LINEAR, is_of_person
-from folds.models.pretrained import FOLDER, OUTPUTS_OF_BACKBONE, PretrainedWeights, keep_weights
+from folds.models.head_spec import is_of_person
+from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.runs.environment import environment, version_warnings
 from folds.runs.formats import decide_format, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
@@ -197,7 +197,7 @@ def _pretrained(plan: Plan, run: Run) -> PretrainedWeights | None:
         return None
     folder = plan.root / CACHE / FOLDER
     if recipe.features:  # whatever the head is
-        return keep_weights(folder, replace(run.architecture, head=LINEAR), OUTPUTS_OF_BACKBONE)
+        return keep_weights(folder, *weights_for_features(run.architecture))
     return keep_weights(folder, run.architecture, run.target.outputs)
 
 

@@ -309,6 +309,7 @@ def test_open_settings_come_from_the_model_then_from_defaults() -> None:
         label_smoothing=0.3,
         ema=0.5,
         layer_decay=0.5,
+        head="cosine",
     )
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
 

@@ -93,6 +93,7 @@ def predicted(fold: int) -> np.ndarray:
         architecture.std,
         device="cpu",
         channels_last=channels_last,
+        size=(architecture.height, architecture.width),
     )
     return softmax(logits[0])
 
@@ -102,7 +103,7 @@ def predicted(fold: int) -> np.ndarray:
     [
         ("test_resnet", {}),
         ("test_resnet", {"target": "mask+gender+age", "sampler": "balanced", "loss": "wce", "l2": 0.1}),
-        ("test_resnet", {"head": "mlp", "hidden": 16, "loss": "focal", "normalise": "data"}),
+        ("test_resnet", {"head": "mlp", "hidden": 16, "loss": "focal", "normalise": "data", "cache_scale": 1.5}),
         ("test_resnet+test_vit", {"head": "linear", "target": "mask", "feature_views": "plain"}),
     ],
 )
@@ -187,6 +188,13 @@ def test_doubtful_settings_are_said(plan: Callable[..., Plan]) -> None:
         ({"loss": "focal"}, "fitted with ce or wce"),
         ({"hidden": 5}, "is for head=mlp"),
         ({"features": None, "head": "mlp"}, "needs features"),
+        ({"head": "cosine:16"}, "a cosine head belongs to a model that is trained"),
+        ({"head": "round"}, "expected logistic, linear, mlp, attention"),
+        ({"weight_column": "w"}, "images have equal weights"),
+        ({"pseudo": "run", "head": "linear"}, "only images of the table"),
+        ({"average_last": 2}, "keeps its last weights"),
+        ({"drop_path": 0.1}, "the frozen model is not trained"),
+        ({"soft_columns": "a,b"}, "takes no soft_columns"),
         ({"feature_views": "plain,rot90"}, "rot90"),
     ],
 )
