@@ -450,10 +450,14 @@ def _body_and_head(
     from folds.models.build_limit import BuildLimit
 
     heads = _heads(timm_name)
-    cosine = {f"{head}.weight": weights[f"{head}.weight"] for head in heads if f"{head}.weight" in weights}
-    if any(name.replace(".weight", ".bias") in weights for name in cosine):
-        cosine = {}
-    weights = {name: value for name, value in weights.items() if name not in cosine}
+    others = {f"{head}.weight": weights[f"{head}.weight"] for head in heads if f"{head}.weight" in weights}
+    if any(name.replace(".weight", ".bias") in weights for name in others):
+        others = {}
+    # A head of several layers has `fc.0.weight` where timm's has `fc.weight`; it is loaded into no other head either.
+    for head in heads:
+        if f"{head}.weight" not in weights:
+            others |= {name: value for name, value in weights.items() if name.startswith(f"{head}.")}
+    weights = {name: value for name, value in weights.items() if name not in others}
     names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in names if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
@@ -462,7 +466,7 @@ def _body_and_head(
             timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
         )
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
-    own = {name: value for name, value in state.items() if name.startswith(prefixes)} | cosine
+    own = {name: value for name, value in state.items() if name.startswith(prefixes)} | others
     return {name: value for name, value in state.items() if name not in own}, own
 
 
