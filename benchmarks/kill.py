@@ -4,7 +4,8 @@
 
 A round decodes the images and trains two architectures on two folds. Rounds take turns: plain; averaged weights and the
 best epoch; bf16 with averaged weights; strong augmentation with mixing, saved seldom, so that a kill falls between two
-saved states and epochs are trained again. One to three times, at random moments, the command or one of its workers is killed; the command is then
+saved states and epochs are trained again; heads on frozen features. One to three times, at random moments, the command
+or one of its workers is killed; the command is then
 resumed (it handles a killed worker itself). A round without a kill is repeated. At the end the prediction files, their
 sidecars except the date, and the checkpoints must equal those of the uninterrupted run. Exits 1 if any differs.
 """
@@ -36,6 +37,7 @@ VARIANTS = (
     f"--ema 0.9 --keep best {OFTEN}",
     f"--amp bf16 --ema 0.9 {OFTEN}",
     "--augment strong --mixup 0.2 --cutmix 1 --ema 0.9 --keep best --save-every 0.5",
+    "--features --heads logistic,mlp --learning-curve",
 )
 
 

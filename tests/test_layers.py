@@ -23,6 +23,7 @@ RANKS = {
         ("data",),
         ("models", "splits", "preparation"),
         ("auditing", "training"),
+        ("features",),
         ("execution", "experiments"),
         ("runs",),
         ("tuning",),

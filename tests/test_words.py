@@ -28,6 +28,7 @@ WORDS_ALLOWED = {
     "folds/images/bit_depth.py": {"grey": "a kind of image in the cache", "colour": "a kind of image in the cache"},
     "folds/preparation/settings.py": {"grey": "a value of --fill"},
     "folds/preparation/face.py": {"grey": "a value of --fill"},
+    "folds/features/embed.py": {"normalise": "a key of a recipe in a job"},
     "folds/runs/initial_weights.py": {"normalise": "a key of a recipe in a checkpoint"},
 }
 # Old names that stay where they are the name of a contract.

@@ -139,6 +139,16 @@ def learning_rate(
     return rate, reason
 
 
+def head_rate(opt: str) -> tuple[float, str]:
+    """Return the peak learning rate of a head on frozen features, and its reason."""
+    rate, reason = RANDOM_RATE, "for a head on standardized features"
+    return (
+        (rate * _OPTIMIZERS[opt], f"{reason}, ×{_OPTIMIZERS[opt]:g} for {opt}")
+        if opt in _OPTIMIZERS
+        else (rate, reason)
+    )
+
+
 def fine_tuning(model: Model | None) -> dict[str, Any]:
     """Return the other settings for fine-tuning a model, beside the learning rate; {} for none."""
     if model is None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.combinations import check_combinations
-from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, learning_rate
+from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, learning_rate
+from folds.config.frozen import DEFAULT_HIDDEN, LINEAR, LOGISTIC, MAX_HIDDEN, MLP, check_features, views_of
 from folds.config.presets import PRESETS
 from folds.config.setting import (
     DATA,
     FOLDS,
+    FROZEN,
     MODEL,
     OPTIMIZER,
     PANELS,
@@ -281,10 +283,12 @@ class Recipe:
     init: Path | None = setting(
         None, "start from the weights in this file", MODEL, spelling="init_weights", metavar="FILE"
     )
-    head: str = setting(
-        "linear",
-        "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam",
+    head: str | None = setting(
+        None,
+        "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam; "
+        "on frozen features: logistic, linear, mlp, or attention over the images of a person",
         MODEL,
+        shown="linear; logistic on frozen features",
         metavar="HEAD",
     )
     drop_path: float | None = setting(
@@ -414,10 +418,11 @@ class Recipe:
     grad_checkpointing: bool = setting(False, "gradient checkpointing: less memory, more time", TRAINING)
     freeze: int = setting(
         0,
-        "epochs at the start in which only the head is trained",
+        "epochs at the start in which only the head is trained; all: only a head is trained, on frozen features",
         TRAINING,
         spelling="freeze_epochs",
-        metavar="EPOCHS",
+        word="all",
+        metavar="EPOCHS|all",
         minimum=0,
         off=0,
         unit="epochs",
@@ -441,6 +446,44 @@ class Recipe:
     init_run: str | None = setting(
         None, "start each fold from the same fold of this run: fine-tuning, e.g. at another size", MODEL, metavar="RUN"
     )
+    features: bool | None = setting(
+        None,
+        "train only a head on features of the frozen model, computed once per image (--freeze all)",
+        FROZEN,
+        shown="no",
+    )
+    l2: float | None = setting(
+        None,
+        "L2 strength of the logistic head: loss per image + L2/2 · squared weights",
+        FROZEN,
+        shown="chosen by inner folds over people",
+        above=0,
+    )
+    inner_folds: int | None = setting(
+        None,
+        "folds over people within the training part that choose l2",
+        FROZEN,
+        shown="5",
+        metavar="N",
+        minimum=2,
+        maximum=100,
+    )
+    hidden: int | None = setting(
+        None,
+        "units of the hidden layer of the mlp head",
+        FROZEN,
+        shown="256",
+        metavar="N",
+        minimum=1,
+        maximum=MAX_HIDDEN,
+    )
+    feature_views: str | None = setting(
+        None,
+        "views of a training image to compute features of: plain, hflip, vflip, rot180",
+        FROZEN,
+        shown="plain,hflip",
+        metavar="A[,B]",
+    )
     seed: int = setting(0, "random seed of the split and of the training", TRAINING, minimum=0, below=2**32)
     deterministic: bool = setting(
         False, "on a GPU: only kernels that give the same bytes again (slower; a CPU always does)", TRAINING
@@ -459,11 +502,14 @@ class Recipe:
         own : settings for the architecture, used if the user gave none.
         model : what the defaults for fine-tuning depend on; None for those of an unknown model.
         """
+        if self.features:
+            return self._completed_head()
         batch_size = self.batch_size or own.get("batch_size", BATCH_SIZE)
         lr, reason = learning_rate(self.has_weights, self.opt, batch_size, own, model)
         defaults = {
             "batch_size": batch_size,
             "augment": "standard",
+            "head": LINEAR,
             "warmup": 0.0 if self.schedule in RISING else 1.0,
             "weight_decay": default_weight_decay(self.opt),
             **self._smoothing(),
@@ -484,6 +530,35 @@ class Recipe:
         """Return the label smoothing of the losses, if it is open."""
         losses = [self.loss, *self.head_loss.values()]
         return {} if self.label_smoothing is not None else {"label_smoothing": default_smoothing(losses)}
+
+    def _completed_head(self) -> tuple[Recipe, str]:
+        """Return the recipe of a head on frozen features with every open setting decided."""
+        rate, reason = head_rate(self.opt)
+        head = self.head or LOGISTIC
+        defaults: dict[str, Any] = {
+            "lr": rate,
+            "batch_size": 64,
+            "augment": "none",
+            "warmup": 0.0 if self.schedule in RISING else 1.0,
+            "weight_decay": default_weight_decay(self.opt),
+            **({"label_smoothing": 0.0} if head == LOGISTIC else self._smoothing()),
+            "ema": 0.0,
+            "layer_decay": 1.0,
+            **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
+            **({} if self.soft_columns is None else {"soft_weight": 1.0, "soft_temperature": 1.0}),
+            "head": head,
+            "feature_views": "plain,hflip",
+            **({"inner_folds": 5} if head == LOGISTIC and self.l2 is None else {}),
+            **({"hidden": DEFAULT_HIDDEN} if head == MLP else {}),
+        }
+        decided = {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        decided |= {"epochs": 1} if head == LOGISTIC else {}  # it is fitted, not trained
+        return replace(self, **decided), reason if self.lr is None else "as asked"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Return the views of a training image whose features are computed, the image itself first."""
+        return views_of(self.feature_views)
 
     @property
     def selected_on_validation(self) -> bool:
@@ -704,7 +779,16 @@ def by_key(values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
                 f"{prefix}`{given[key][0]}` and `{name}` are two spellings of one setting", hint="give one of them"
             )
         given[key] = name, value
-    return {key: value for key, (_, value) in given.items()}
+    return _freeze_all({key: value for key, (_, value) in given.items()}, prefix)
+
+
+def _freeze_all(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the settings with ``freeze=all`` as `features`, which it is another name of."""
+    if values.get("freeze") != all_settings()["freeze"].word:
+        return values
+    if str(values.get("features", True)).lower() in ("false", "no", "0"):
+        raise UsageError(f"{prefix}`freeze=all` and `features=False` contradict each other", hint="give one of them")
+    return {key: value for key, value in values.items() if key != "freeze"} | {"features": True}
 
 
 def setting_parameters() -> list[inspect.Parameter]:
@@ -752,10 +836,46 @@ def check(settings: Settings, recipe: Recipe) -> None:
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
     check_combinations(recipe)
+    check_features(recipe)
     if recipe.init is not None and recipe.init_run is not None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:
         raise UsageError("`arch` names no architecture", hint="`arch=swin` or `arch=swin,resnet18`")
+
+
+# Settings of fine-tuning that a head on frozen features has no use for.
+_WITHOUT_USE = (
+    *("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate"),
+    *("grad_checkpointing", "compile", "ema", "ema_warmup", "freeze", "head_lr"),
+    *("cache_scale", "crop_scale", "crop_ratio"),
+)
+_OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
+
+
+def features_notes(recipe: Recipe) -> list[str]:
+    """Return what a user should know about the settings of a head on frozen features, a line each; [] without one."""
+    if not recipe.features:
+        return []
+    lines = []
+    unused = list(_WITHOUT_USE)
+    if recipe.head in (None, LOGISTIC):
+        unused += [*_OF_GRADIENTS, "label_smoothing", "clip"]
+    default = {name: all_settings()[name].default for name in unused}
+    decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although it was not asked for
+    given = [
+        spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
+    ]
+    if given:
+        lines.append(
+            f"not used by {recipe.head or LOGISTIC} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "
+            f"each image only the views {', '.join(recipe.views)} are used"
+        )
+    if not (recipe.pretrained or recipe.init or recipe.init_run):
+        lines.append(
+            "the frozen model has random weights: its features are near random. `init_weights=FILE`, `init_run=RUN` or "
+            "`pretrained=True` gives it trained ones"
+        )
+    return lines
 
 
 def known_settings() -> dict[str, Any]:
@@ -769,7 +889,7 @@ def known_keys() -> tuple[str, ...]:
 
 
 # Settings that had a fixed default and now depend on others, such as the optimizer or the model.
-_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0}
+_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0, "head": LINEAR}
 
 
 def default_of(key: str) -> Any:

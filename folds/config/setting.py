@@ -19,8 +19,8 @@ from folds.errors import UsageError, unknown_name
 
 # Titles of the groups of settings, in the order of `--help` and of docs/settings.md.
 DATA, FOLDS, MODEL, TRAINING = "Data", "Folds", "Model", "Training"
-OPTIMIZER, SAMPLING, RUN = "Optimizer and schedule", "Sampling and augmentation", "This run"
-PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, RUN)
+OPTIMIZER, SAMPLING, FROZEN, RUN = "Optimizer and schedule", "Sampling and augmentation", "Frozen features", "This run"
+PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, FROZEN, RUN)
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Setting:
     unit : of a number: ``epochs``, ``pixels``.
     short : a flag of one letter, ``-k``.
     hint : for a value out of range.
+    word : of a number: the text that is accepted in its place.
     """
 
     key: str
@@ -101,6 +102,7 @@ class Setting:
     unit: str = ""
     short: str | None = None
     hint: str | None = None
+    word: str | None = None
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -178,6 +180,7 @@ def setting(
     unit: str = "",
     short: str | None = None,
     hint: str | None = None,
+    word: str | None = None,
 ) -> Any:
     """Return a dataclass field that describes a setting (see `Setting` and `Range`); the default ``dict`` is an empty
     table.
@@ -195,6 +198,7 @@ def setting(
         "unit": unit,
         "short": short,
         "hint": hint,
+        "word": word,
     }
     if default is dict:
         return field(default_factory=dict, metadata={_KEY: described})
@@ -213,6 +217,7 @@ def setting_of(described: Field[Any], kind: Any) -> Setting:
 
 def parameter_of(described: Setting) -> inspect.Parameter:
     """Return a setting as a keyword parameter of a Python function, by its preferred spelling."""
+    kind = described.kind if described.word is None else described.kind | str
     return inspect.Parameter(
-        described.spelling, inspect.Parameter.KEYWORD_ONLY, default=described.default, annotation=described.kind
+        described.spelling, inspect.Parameter.KEYWORD_ONLY, default=described.default, annotation=kind
     )

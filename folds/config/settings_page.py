@@ -52,7 +52,7 @@ def _values(one: Setting) -> str:
         return ", ".join(f"`{choice}`" for choice in one.choices)
     if one.range is not None:
         number = "whole number" if one.type is int else "number"
-        return f"{number}, {one.range.text(one.unit)}"
+        return f"{number}, {one.range.text(one.unit)}{'' if one.word is None else f'; or `{one.word}`'}"
     if one.is_table:
         return "table"
     if one.type is bool:

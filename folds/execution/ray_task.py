@@ -40,11 +40,11 @@ def run_task(record: str, manifest: dict[str, Any]) -> dict[str, Any]:
     try:
         _check_shared_files(job, manifest, node)
         require_gpu(job, node)
-        from folds.training.trainer import train_fold
+        from folds.features.train import train_job
 
         with exclusive_lock(job.lock, job.title, wait=_LOCK_WAIT):
             pass  # a process on a disconnected machine may still hold it
-        return {"done": train_fold(job, ProgressWriter(progress_file(job), {"node": node}).add) | {"node": node}}
+        return {"done": train_job(job, ProgressWriter(progress_file(job), {"node": node}).add) | {"node": node}}
     except ResourceLockedError as error:
         return {"busy": error.message}
     except EnsembleError as error:

@@ -21,7 +21,7 @@ from folds.training.job import Job, job_from_dict
 
 def serve() -> None:
     """Train the jobs of standard input, one after the other, until it ends."""
-    from folds.training.trainer import train_fold
+    from folds.features.train import train_job
 
     # Events have a file descriptor of their own, because libraries print to standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -42,7 +42,7 @@ def serve() -> None:
         job = job_from_dict(json.loads(jobs.get()))
         try:
             _require_gpu(job)
-            send({"event": "done", "result": train_fold(job, send)})
+            send({"event": "done", "result": train_job(job, send)})
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
         except Exception as error:

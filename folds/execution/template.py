@@ -234,7 +234,7 @@ def main(connection: socket.socket) -> None:
     import timm.utils
     import torch._dynamo  # every optimizer imports it
 
-    import folds.training.trainer
+    import folds.features.train
     import folds.training.versions
 
     del timm, torch, folds

@@ -18,8 +18,8 @@ from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
-from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
-from folds.models.head_spec import LINEAR, cosine_scale
+from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
+from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL
@@ -50,11 +50,15 @@ _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and 
 _SIDE = integer(1, 4096)
 _IMAGES = {"height": _SIDE, "width": _SIDE, "fit": UNICODE, "window": optional(list_of(NUMBER, 2))}
 _IMAGES |= {"max_pixels": optional(integer(1)), "margin": optional(list_of(integer(0), 2))}
-_ARCHITECTURE = {
-    **{"name": UNICODE, "timm_name": UNICODE, "height": _SIDE, "width": _SIDE},
+_BACKBONE = {
+    "timm_name": UNICODE,
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
-    "head": optional(UNICODE),
 }
+_ARCHITECTURE = {
+    **{"name": UNICODE, "height": _SIDE, "width": _SIDE, **_BACKBONE},
+    **{"head": optional(UNICODE), "joined": optional(list_of(mapping_of(ANYTHING)))},
+}
+_MAX_JOINED = 16
 _DATA = {
     **{
         "data": optional(UNICODE),
@@ -187,6 +191,12 @@ class Checkpoint:
         ------
         EnsembleError : the weights do not fit the architecture.
         """
+        if is_of_person(self.architecture.head):
+            raise EnsembleError(
+                f"{path or 'the checkpoint'} predicts an image from all images of its person, not from the image alone",
+                hint="its out-of-fold and test predictions are in runs/; for other images train a head that needs one "
+                "image: `head=logistic`, `head=linear` or `head=mlp`",
+            )
         target = self._outputs()
         from folds.models.build_limit import BuildLimit
 
@@ -372,6 +382,12 @@ def invalid_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -
     for part, table in tables.items():
         if isinstance(record.get(part), Mapping) and part in fields:
             wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
+    joined = (record["architecture"].get("joined") or []) if not wrong and "architecture" in fields else []
+    wrong += [
+        f"joined: {line}" for one in joined[:_MAX_JOINED] for line in validate_fields(one, _BACKBONE, others=False)
+    ]
+    if len(joined) > _MAX_JOINED:
+        wrong.append(f"joined: {len(joined):,} backbones, expected at most {_MAX_JOINED}")
     if not wrong and len(set(record["classes"])) < max(2, len(record["classes"])):
         wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
     return wrong
@@ -387,14 +403,15 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     """
     architecture = {**values["architecture"]}
     architecture |= {name: tuple(architecture[name]) for name in ("mean", "std")}
-    architecture["head"] = architecture.get("head") or LINEAR
+    architecture |= {"head": architecture.get("head") or LINEAR, "joined": tuple(architecture.get("joined") or ())}
     tuples = {name: tuple(values[name]) for name in _TUPLES if name in values}
     checkpoint = Checkpoint(**{**values, **tuples, "architecture": Architecture(**architecture)})
     checkpoint.image_settings  # noqa: B018 - it checks its fields
-    check_arguments(checkpoint.architecture.arguments)
-    cosine_scale(checkpoint.architecture.head)
+    check_head(checkpoint.architecture.head)
+    for part in (checkpoint.architecture, *checkpoint.architecture.parts()):
+        check_arguments(part.arguments)
     checkpoint._outputs()
-    if not is_known(checkpoint.architecture.timm_name):
+    if not are_known(checkpoint.architecture):
         raise UnknownModelError(
             f"timm has no model {shown(checkpoint.architecture.timm_name)}",
             hint="only models of timm are loaded; pip install --upgrade timm",

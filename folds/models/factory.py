@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.archive import load_archive
-from folds.models.head_spec import COSINE, LINEAR, cosine_scale
+from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers
 from folds.models.hub import without_waiting
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 from folds.utils.startup import collection_paused
@@ -75,7 +75,8 @@ class Architecture:
     """Everything needed to build the same model again, as stored in the checkpoint.
 
     `height` and `width` are in pixels; `mean` and `std` apply to inputs scaled to 0–1; `arguments` are passed to
-    ``timm.create_model``. `head` is ``linear``, or ``cosine:30`` (`folds.models.head_spec`).
+    ``timm.create_model``. `head` is ``linear``, ``cosine:30`` or a head on frozen features (`folds.models.head_spec`).
+    `joined` are the backbones whose features are joined: mappings with `timm_name`, `mean`, `std` and `arguments`.
     """
 
     name: str
@@ -86,10 +87,18 @@ class Architecture:
     std: tuple[float, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     head: str = LINEAR
+    joined: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values; without the usual head, which earlier versions do not know."""
-        return {key: value for key, value in asdict(self).items() if key != "head" or value != LINEAR}
+        """Return the fields as plain values; without those later ones that have their usual value."""
+        usual = {"head": LINEAR, "joined": ()}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+
+    def parts(self) -> tuple[Architecture, ...]:
+        """Return the joined backbones, or the architecture itself."""
+        size = {"height": self.height, "width": self.width}
+        own = [{**one, "mean": tuple(one["mean"]), "std": tuple(one["std"])} for one in self.joined]
+        return tuple(Architecture(**{"name": one["timm_name"], **size, **one}) for one in own) or (self,)
 
     def describe(self) -> str:
         """Return one phrase for messages: ``swin_tiny_patch4_window7_224 with embed_dim=64, 64×64 px``."""
@@ -119,7 +128,7 @@ def resolve(
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
-    head : ``linear``, ``cosine`` or ``cosine:S``.
+    head : ``linear``, ``cosine``, ``cosine:S`` or a head on frozen features (`folds.models.head_spec.check_head`).
 
     Raises
     ------
@@ -127,6 +136,8 @@ def resolve(
     """
     timm = _timm()
 
+    if JOIN in name:
+        return _resolve_joined(name, img_size, small, arguments, head)
     variant = SMALL_VARIANTS.get(name) if small else None
     timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
@@ -150,8 +161,33 @@ def resolve(
         # Window and position tables are built for one size, so the size is an argument of the model as well.
         merged["img_size"] = (height, width)
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
-    head = LINEAR if scale is None else f"{COSINE}:{scale:g}"
+    head = head if scale is None else f"{COSINE}:{scale:g}"
     return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
+
+
+JOIN = "+"  # between the names of backbones whose features are joined
+
+
+def _resolve_joined(
+    name: str, img_size: tuple[int, int] | None, small: bool, arguments: Mapping[str, Any] | None, head: str
+) -> Architecture:
+    """Return several backbones, ``swin+resnet18``, as one architecture; they read images of one size."""
+    if arguments:
+        raise UsageError("`model_args` do not say which of the joined backbones they are for", hint="leave them out")
+    parts = [resolve(one.strip(), img_size, small=small) for one in name.split(JOIN)]
+    sizes = {(part.height, part.width) for part in parts}
+    if len(sizes) > 1:
+        each = ", ".join(f"{part.name} {part.height}×{part.width}" for part in parts)
+        raise UsageError(f"joined backbones read images of one size, found {each}", hint="`img_size=224`")
+    keys = ("timm_name", "mean", "std", "arguments")
+    joined = tuple({key: getattr(part, key) for key in keys} for part in parts)
+    timm_name = JOIN.join(part.timm_name for part in parts)
+    return replace(parts[0], name=name, timm_name=timm_name, arguments={}, head=head, joined=joined)
+
+
+def are_known(architecture: Architecture) -> bool:
+    """Return whether timm itself can build the model, or all joined ones."""
+    return all(is_known(part.timm_name) for part in architecture.parts())
 
 
 def is_known(timm_name: str) -> bool:
@@ -220,6 +256,8 @@ def create_model(
     EnsembleError : the hub cannot be reached, or the file does not fit the model or holds no weights.
     UsageError : timm has no such model, or the model cannot be built with its arguments.
     """
+    if architecture.joined:
+        return _create_joined(architecture, classes, pretrained, init, limit)
     timm = _timm()
 
     # Checked here as well as in `resolve`, because an architecture can come from a checkpoint.
@@ -253,7 +291,7 @@ def create_model(
             if load_head and {name: value.shape for name, value in head.items()} == own:
                 loaded |= head
             model.load_state_dict(loaded, strict=False)
-        return model
+        return _with_head(model, architecture, classes)
     except TooLargeError as error:
         raise UsageError(
             f"architecture {architecture.name} cannot be built with {shown(dict(architecture.arguments))}: {error}",
@@ -263,6 +301,41 @@ def create_model(
         raise
     except Exception as error:
         raise _creation_error(architecture, pretrained, init, error) from None
+
+
+def _with_head(model: torch.nn.Module, architecture: Architecture, classes: int) -> torch.nn.Module:
+    """Return the model with the head of the architecture in place of its classifier."""
+    if not is_of_layers(architecture.head):
+        return model
+    from folds.models.heads import build_head, classifier_of, input_layer, replace_module
+
+    place, classifier = classifier_of(model, architecture.timm_name)
+    replace_module(model, place, build_head(architecture.head, input_layer(classifier).in_features, classes))
+    return model
+
+
+def _create_joined(
+    architecture: Architecture, classes: int, pretrained: bool, init: Path | None, limit: BuildLimit | None
+) -> torch.nn.Module:
+    """Return joined backbones with one head."""
+    from torch import nn
+
+    from folds.models.heads import JoinedBackbones, classifier_of, input_layer, replace_module
+
+    if init is not None:
+        raise UsageError(
+            f"`init_weights={init}` holds the weights of one model, and {architecture.name} is several",
+            hint="leave out `join`, or `init_weights`",
+        )
+    bodies, sizes, parts = [], [], architecture.parts()
+    for part in parts:
+        body = create_model(part, classes, pretrained=pretrained, limit=limit)
+        place, classifier = classifier_of(body, part.timm_name)
+        sizes.append(input_layer(classifier).in_features)
+        replace_module(body, place, nn.Identity())
+        bodies.append(body)
+    model = JoinedBackbones(bodies, sizes, classes, [(part.mean, part.std) for part in parts])
+    return _with_head(model, architecture, classes)
 
 
 def _room() -> int:
@@ -377,10 +450,14 @@ def _body_and_head(
     from folds.models.build_limit import BuildLimit
 
     heads = _heads(timm_name)
-    cosine = {f"{head}.weight": weights[f"{head}.weight"] for head in heads if f"{head}.weight" in weights}
-    if any(name.replace(".weight", ".bias") in weights for name in cosine):
-        cosine = {}
-    weights = {name: value for name, value in weights.items() if name not in cosine}
+    others = {f"{head}.weight": weights[f"{head}.weight"] for head in heads if f"{head}.weight" in weights}
+    if any(name.replace(".weight", ".bias") in weights for name in others):
+        others = {}
+    # A head of several layers has `fc.0.weight` where timm's has `fc.weight`; it is loaded into no other head either.
+    for head in heads:
+        if f"{head}.weight" not in weights:
+            others |= {name: value for name, value in weights.items() if name.startswith(f"{head}.")}
+    weights = {name: value for name, value in weights.items() if name not in others}
     names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in names if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
@@ -389,7 +466,7 @@ def _body_and_head(
             timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
         )
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
-    own = {name: value for name, value in state.items() if name.startswith(prefixes)} | cosine
+    own = {name: value for name, value in state.items() if name.startswith(prefixes)} | others
     return {name: value for name, value in state.items() if name not in own}, own
 
 

@@ -1,22 +1,83 @@
-"""Parse the setting of the classifier of a model. It does not import torch."""
+"""Parse the setting `head`, and the names of heads as they stand in checkpoints. It does not import torch.
+
+A trained model has a linear or a cosine head. On frozen features a linear head is fitted (``logistic``) or trained
+(``linear``); the others are ``mlp:HIDDEN`` and ``attention:DIM:HEADS``.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 
+from folds.config.frozen import ATTENTION, COSINE, DEFAULT_HIDDEN, LINEAR, MAX_HIDDEN, MLP, check_head_setting
 from folds.errors import UsageError
+from folds.utils.schema import shown
 
-LINEAR, COSINE = "linear", "cosine"
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
+_ATTENTION = f"{ATTENTION}:64:4"
+_OF_SIZES = re.compile(rf"{MLP}:([1-9]\d{{0,3}})|{ATTENTION}:([1-9]\d{{0,3}}):([1-9]\d?)")
 
 
-def cosine_scale(text: str) -> float | None:
-    """Return the scale of the logits of a cosine head, ``cosine`` or ``cosine:S``; None for a linear head.
+def head_of(setting: str | None, features: bool | None, hidden: int | None = None) -> str:
+    """Return the head of a recipe as an `Architecture` names it: ``linear``, ``cosine:30``, ``mlp:256``.
+
+    Parameters
+    ----------
+    setting : the setting `head`; None for the usual one.
+    features : whether the head is trained on frozen features.
+    hidden : units of the hidden layer of an MLP.
 
     Raises
     ------
-    UsageError : any other text, or a scale that is not above 0.
+    UsageError : no such head, or one of the other kind of training.
     """
+    check_head_setting(setting, features)
+    if not features:
+        scale = cosine_scale(setting or LINEAR)
+        return LINEAR if scale is None else f"{COSINE}:{scale:g}"
+    if setting == MLP:
+        return f"{MLP}:{hidden or DEFAULT_HIDDEN}"
+    return _ATTENTION if setting == ATTENTION else LINEAR
+
+
+def check_head(text: str) -> None:
+    """Raise UsageError unless `text` names a head of an `Architecture`; a checkpoint may come from anywhere."""
+    if text == LINEAR:
+        return
+    found = _OF_SIZES.fullmatch(text)
+    if found is None:
+        _scale(text)
+        return
+    sizes = [int(size) for size in found.groups() if size is not None]
+    if sizes[0] > MAX_HIDDEN or (len(sizes) == 2 and sizes[0] % sizes[1]):
+        raise UsageError(
+            f"unknown head {shown(text)}", hint=f"known: {LINEAR}, {COSINE}:SCALE, {MLP}:HIDDEN, {ATTENTION}:DIM:HEADS"
+        )
+
+
+def cosine_scale(text: str) -> float | None:
+    """Return the scale of the logits of a cosine head, ``cosine`` or ``cosine:S``; None for another head.
+
+    Raises
+    ------
+    UsageError : an unknown head, or a scale that is not above 0.
+    """
+    check_head(text)
+    return _scale(text) if text.startswith(COSINE) else None
+
+
+def is_of_layers(text: str) -> bool:
+    """Return whether a head has several layers, so that it takes the place of the classifier of the model."""
+    return text.startswith((MLP, ATTENTION))
+
+
+def is_of_person(text: str) -> bool:
+    """Return whether a head predicts an image from all images of its person, so that one image is not enough."""
+    return text.startswith(ATTENTION)
+
+
+def _scale(text: str) -> float | None:
+    """Return the scale of a cosine head; None for a linear one."""
     if text == LINEAR:
         return None
     name, colon, number = text.partition(":")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from folds.errors import EnsembleError
 from folds.models.factory import Architecture, create_model
+from folds.models.head_spec import LINEAR
 from folds.utils.files import sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER = "weights"  # under .ensemble
+OUTPUTS_OF_BACKBONE = 2
 _SEEDS = (1, 2)
 
 
@@ -51,6 +53,11 @@ class PretrainedWeights:
         model.load_state_dict(weights, strict=False)
 
 
+def weights_for_features(architecture: Architecture) -> tuple[Architecture, int]:
+    """Return under which architecture and number of outputs the weights of a frozen model are kept: for any head."""
+    return replace(architecture, head=LINEAR), OUTPUTS_OF_BACKBONE
+
+
 def pretrained_file(folder: Path, architecture: Architecture, outputs: int) -> Path:
     """Return the file in `folder` of the weights of a model with `outputs` outputs, which may not exist yet.
 
@@ -58,7 +65,7 @@ def pretrained_file(folder: Path, architecture: Architecture, outputs: int) -> P
     """
     import timm
 
-    parts = {key: value for key, value in asdict(architecture).items() if key not in ("name", "mean", "std")}
+    parts = {key: value for key, value in architecture.to_dict().items() if key not in ("name", "mean", "std")}
     key = json.dumps([parts, outputs, timm.__version__], sort_keys=True, default=list)
     return folder / f"{architecture.timm_name}-{sha256_bytes(key.encode())[:12]}.safetensors"
 

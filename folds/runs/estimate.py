@@ -32,6 +32,7 @@ def estimate_seconds(plan: Plan) -> float | None:
     formats = {run.name: decide_format(plan, run) for run in plan.runs}
     log_formats([(run, formats[run.name]) for run in plan.runs])
     measured: dict[tuple[object, ...], float] = {}
+    embedded = set()  # heads on frozen features share them, and take seconds themselves
     with torch_threads(plan.placement.threads):
         for run in plan.runs:
             batch = run.recipe.batch_size or 32
@@ -39,6 +40,12 @@ def estimate_seconds(plan: Plan) -> float | None:
             key = (repr(run.architecture), batch, run.target.outputs, decided.amp, decided.channels_last)
             if key not in measured:
                 measured[key] = _seconds_per_step(run, batch, device, decided)
+            if run.recipe.features:
+                if key not in embedded:
+                    batches = math.ceil(len(run.assignment) / batch) * len(run.recipe.views)
+                    total += _VALIDATION * batches * measured[key]
+                embedded.add(key)
+                continue
             for fold in plan.folds:
                 training = count_batches(len(run.assignment.training_index(fold)), batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)

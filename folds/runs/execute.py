@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 
 from folds.execution.local import train_on_this_machine
+from folds.execution.placement import plan_devices
 from folds.execution.progress_log import Report
+from folds.features.embed import embed_jobs, is_frozen
+from folds.models.gpus import torch_name
 from folds.predictions.files import ALL
 from folds.runs.plan import Plan
 from folds.runs.publish import write_predictions
@@ -14,6 +17,7 @@ from folds.runs.refit import write_refit_predictions
 from folds.training.job import LOCK_SECONDS, Job, Outcome, lock_of
 from folds.utils.files import remove_stale_temporaries
 from folds.utils.locks import exclusive_lock, remove_stale_locks
+from folds.utils.progress import SILENT, Progress
 
 
 @contextlib.contextmanager
@@ -55,17 +59,31 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
         write_predictions(plan, run)  # folds that an interrupted command has finished
         write_refit_predictions(plan, run)
     by_name = {run.name: run for run in plan.runs}
-    outcomes = (
-        _on_cluster(plan, jobs, report)
-        if plan.placement.backend == "ray"
-        else train_on_this_machine(jobs, plan.placement, report)
-    )
+    outcomes = _outcomes(plan, with_features(plan, jobs), report)
     with contextlib.closing(outcomes):  # ends the workers if the caller stops
         for outcome in outcomes:
             if outcome.result is not None:
                 write = write_predictions if outcome.job.refit is None else write_refit_predictions
                 write(plan, by_name[outcome.job.run])
             yield outcome
+
+
+def with_features(plan: Plan, jobs: Sequence[Job], progress: Progress = SILENT) -> list[Job]:
+    """Return the jobs with the features of their images, which are computed if a head on frozen features needs them."""
+    return embed_jobs(jobs, tuple(dict.fromkeys(map(torch_name, plan.placement.devices))), progress)
+
+
+def _outcomes(plan: Plan, jobs: Sequence[Job], report: Report) -> Generator[Outcome]:
+    """Yield the outcomes of the jobs: on the devices of the plan, heads on frozen features on all cores."""
+    if plan.placement.backend == "ray":
+        yield from _on_cluster(plan, jobs, report)
+        return
+    heads = [job for job in jobs if is_frozen(job)]
+    others = [job for job in jobs if not is_frozen(job)]
+    yield from train_on_this_machine(others, plan.placement, report)
+    if heads:
+        slots = plan_devices(len(heads), "cpu", plan.execution.per_device, threads=1)
+        yield from train_on_this_machine(heads, slots, report)
 
 
 def _on_cluster(plan: Plan, jobs: Sequence[Job], report: Report) -> Generator[Outcome]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from folds.config.files import load_settings, read_run_tables
+from folds.config.frozen import joined_arch, with_heads
 from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.face import data_settings, training_table
@@ -21,6 +22,7 @@ from folds.execution.placement import Execution
 from folds.experiments.loggers import open_tracker
 from folds.predictions.files import ALL
 from folds.runs.found_folds import FOLDS_FILE
+from folds.runs.learning_curves import check_learning_curve, write_learning_curves
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
@@ -51,7 +53,8 @@ _KINDS = {
     "folds": optional(SPLIT),
     "fold": optional(named(either(one_of(ALL), FOLDS), f"{FOLDS.expected}, or 'all'")),
     "sweep": optional(mapping_to(list_of(ANYTHING, "values"), "setting → list of values")),
-    **dict.fromkeys(("resume", "force", "strict", "per_person"), FLAG),
+    **dict.fromkeys(("resume", "force", "strict", "per_person", "join", "learning_curve"), FLAG),
+    "heads": optional(list_of(NAME, "heads")),
     **dict.fromkeys(("baseline", "hypothesis", "logger", "ray_address"), optional(NAME)),
     "config": optional(PATH),
     "devices": NAME,
@@ -68,6 +71,9 @@ def kfold(
     *,
     folds: FoldAssignment | str | Path | None = None,
     fold: int | Sequence[int] | str | None = None,
+    heads: Sequence[str] | None = None,
+    join: bool = False,
+    learning_curve: bool = False,
     sweep: Mapping[str, Sequence[Any]] | None = None,
     config: str | Path | None = None,
     resume: bool = True,
@@ -98,6 +104,10 @@ def kfold(
         one, or to use ``folds.csv`` in the folder `root` if it fits the table, and `k` if that is given.
     fold : the folds to train; None for all folds; ``"all"`` for all folds and one model on all people, with as many
         epochs as the folds say (`Run.refit`).
+    heads, join : with ``features=True``: one run for each head, such as ``["logistic", "mlp"]``; and whether the
+        features of all models of `arch` are joined in one run.
+    learning_curve : with ``features=True``: also score heads that were trained on shares of the people
+        (`Run.learning_curve`).
     sweep : setting → values; one run is trained for each combination, and compared with the first.
     config : TOML file of settings; keywords take precedence. ``ensemble.toml`` is read only if it is named here.
     resume : continue existing runs; if False, an existing run is an error.
@@ -144,6 +154,7 @@ def kfold(
     base = Path(root)
     flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
+    flags, sweep = _with_frozen(flags, heads, join, sweep)
     own, recipe, variants, k_given = _recipes(flags, path, sweep)
     prepare_workers(devices, backend)
     plan = build_plan(
@@ -160,6 +171,8 @@ def kfold(
         k_given=k_given,
     )
     plan.check_not_started(resume, force)
+    if learning_curve:
+        check_learning_curve(plan)
     trained = train_runs(
         plan,
         resume=resume,
@@ -170,6 +183,8 @@ def kfold(
         per_person=per_person,
         progress=progress_of(progress),
     )
+    if learning_curve and not trained.failed:
+        write_learning_curves(plan, progress_of(progress))
     if trained.failed:
         lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
         of = counted(plan.trainings, "training" if plan.refit else "fold")
@@ -180,6 +195,16 @@ def kfold(
         )
     runs = [TrainedRun(name, base) for name in trained.runs]
     return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+
+
+def _with_frozen(
+    flags: Mapping[str, Any], heads: Sequence[str] | None, join: bool, sweep: Mapping[str, Sequence[Any]] | None
+) -> tuple[dict[str, Any], Mapping[str, Sequence[Any]] | None]:
+    """Return the settings and the sweep with `heads` and `join`."""
+    own, swept = with_heads(flags, heads, list(sweep or {}))
+    if join:
+        own["arch"] = tuple(str(joined_arch(own.get("arch"), join)).split(","))
+    return own, {"head": list(heads or ())} | dict(sweep or {}) if len(swept) > len(sweep or {}) else sweep
 
 
 def fold_list(fold: int | Sequence[int]) -> list[int]:

@@ -53,7 +53,7 @@ def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progres
     """
     path, asked = run.folder / "config.toml", run.recipe.amp
     amp = resolve_amp(asked, plan.placement.devices[0])[0]
-    if plan.placement.kind != "cpu":
+    if plan.placement.kind != "cpu" or run.recipe.features:  # features are shared by runs, so nothing is measured
         if asked == "auto":
             amp = recorded_amp(run.folder) or amp
         return Format(amp, validation="", stored="")

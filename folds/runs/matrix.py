@@ -25,7 +25,9 @@ from folds.models.factory import (
     create_model,
     resolve,
 )
-from folds.models.pretrained import FOLDER, kept_weights
+from folds.models.head_spec import head_of
+from folds.models.heads import classifier_of
+from folds.models.pretrained import FOLDER, kept_weights, weights_for_features
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
@@ -73,7 +75,18 @@ def make_runs(
         recipe = variant.recipe
         drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
         arguments = recipe.model_args | drop_path
-        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=recipe.head)
+        head = head_of(recipe.head, recipe.features, recipe.hidden)
+        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=head)
+        if architecture.joined and not recipe.features:
+            raise UsageError(
+                f"joined backbones are not fine-tuned: {architecture.name}",
+                hint="`features=True` trains a head on them",
+            )
+        if architecture.joined and recipe.normalise != "model":
+            raise UsageError(
+                f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
+                hint="leave `normalize` out",
+            )
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
@@ -127,6 +140,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
     """Return the name of a run without repeat and seed; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
+    own = f"{own}-frozen" if variant.recipe.features else own  # it can lie beside a fine-tuned run
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
     named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
@@ -148,8 +162,8 @@ class _Models:
         self._parameters: dict[str, int] = {}
 
     def of(self, architecture: Architecture, recipe: Recipe) -> Model | None:
-        """Return what the defaults for fine-tuning depend on; None if the training starts from random weights."""
-        if not recipe.has_weights:
+        """Return what the defaults for fine-tuning depend on; None for random weights and for heads."""
+        if not recipe.has_weights or recipe.features:
             return None
         key = repr((architecture.timm_name, sorted(architecture.arguments.items())))
         if key not in self._parameters:
@@ -161,10 +175,12 @@ class _Models:
         pretrained = bool(recipe.pretrained) and recipe.init is None
         key = (architecture, target.outputs, pretrained, recipe.init)
         if self._key != key:  # most variants of a recipe share one model
-            kept = kept_weights(self._weights, architecture, target.outputs) if pretrained else None
+            outputs = target.outputs
+            weights_of = weights_for_features(architecture) if recipe.features else (architecture, outputs)
+            kept = kept_weights(self._weights, *weights_of) if pretrained else None
             try:
                 self._model = create_model(
-                    architecture, target.outputs, pretrained=pretrained and kept is None, init=recipe.init
+                    architecture, outputs, pretrained=pretrained and kept is None, init=recipe.init
                 )
             except UsageError as error:
                 if recipe.drop_path is None or "drop_path_rate" not in error.message:
@@ -172,13 +188,15 @@ class _Models:
                 raise _no_drop_path(architecture.timm_name, "takes no drop_path_rate") from None
             if recipe.drop_path and not _drops_paths(self._model):
                 raise _no_drop_path(architecture.timm_name, "has no block that can be skipped")
-            if kept is not None:
+            if kept is not None and not recipe.features:
                 kept.load_into(self._model)
             check_forward(self._model, architecture)
             self._key = key
         if recipe.transform is not None:
             rows, columns = margin_of(architecture.height, architecture.width, recipe.cache_scale)
             load_transform(recipe.transform).check(architecture.height + 2 * rows, architecture.width + 2 * columns)
+        if recipe.features:
+            classifier_of(self._model, architecture.name)
         build_optimizer(
             self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
         )

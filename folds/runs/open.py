@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from folds.augmentation.custom import load_transform
 from folds.config.defaults import DEFAULTS
 from folds.config.files import to_toml
+from folds.config.frozen import OF_FEATURES
 from folds.config.recipe import default_of
 from folds.data.sources import FOUND
+from folds.features.persons import write_test_persons
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import CACHE, ImageSettings
-from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights
+from folds.models.head_spec import is_of_person
+from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.runs.environment import environment, version_warnings
 from folds.runs.formats import decide_format, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
@@ -52,6 +55,7 @@ _LATER_SETTINGS = (
     *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio"),
+    *OF_FEATURES,
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 WEIGHTS = "weights.npy"  # the weights of the images in the loss, likewise
@@ -191,7 +195,10 @@ def _pretrained(plan: Plan, run: Run) -> PretrainedWeights | None:
     recipe = run.recipe
     if not recipe.pretrained or recipe.init is not None or recipe.init_run is not None:
         return None
-    return keep_weights(plan.root / CACHE / FOLDER, run.architecture, run.target.outputs)
+    folder = plan.root / CACHE / FOLDER
+    if recipe.features:  # whatever the head is
+        return keep_weights(folder, *weights_for_features(run.architecture))
+    return keep_weights(folder, run.architecture, run.target.outputs)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
@@ -218,6 +225,8 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
         persons = [""] * len(test) if test.persons is None else test.persons.tolist()
         write_atomic((run.folder / PSEUDO).with_suffix(".csv"), csv_text({"id": test.ids.tolist(), "person": persons}))
         write_atomic(run.folder / PSEUDO, lambda file: np.save(file, targets, allow_pickle=False))
+    if is_of_person(run.architecture.head) and plan.data.test is not None:
+        write_test_persons(run.folder, plan.data.test.persons)
     write_atomic(run.folder / "config.toml", one.record)
 
 
@@ -259,7 +268,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         architecture=run.architecture.to_dict(),
         recipe={
             key: str(value) if isinstance(value, Path) else value
-            for key, value in _without_defaults(asdict(run.recipe), _LATER_SETTINGS).items()
+            for key, value in _recorded_settings(run).items()
             if key not in ("soft_labels", "pseudo")  # places; `teacher` of the job has what was read from them
         },
         images=_images(run.input_settings),
@@ -297,6 +306,12 @@ def _teachers(plan: Plan, one: OpenedRun) -> dict[str, str]:
     """Return what the soft labels and the pseudo-labels of a run are."""
     soft = {} if one.soft_labels is None else one.soft_labels.record()
     return soft | (plan.pseudo[one.run.name].record() if one.run.name in plan.pseudo else {})
+
+
+def _recorded_settings(run: Run) -> dict[str, Any]:
+    """Return the settings that a job and its checkpoint have; that of a head has its kind, also if linear."""
+    found = _without_defaults(asdict(run.recipe), _LATER_SETTINGS)
+    return found | {"head": run.recipe.head} if run.recipe.features else found
 
 
 def _without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from folds.config.files import to_toml
 from folds.config.presets import preset_note
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe, Settings, features_notes
 from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
@@ -152,6 +152,7 @@ def build_plan(
         logger.info(preset_note(settings.preset, asdict(settings) | asdict(recipe)))
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
+    _check_backend([one.recipe for one in requested], execution)
     resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]
     settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
     assignments = _assign(settings, recipe, table)
@@ -173,6 +174,8 @@ def build_plan(
     warnings += _warned(doubts)
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
+    notes = dict.fromkeys(line for one in resolved for line in features_notes(one.recipe))
+    warnings += _warned(notes)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
@@ -232,6 +235,15 @@ def _check_teachers(run: Run, runs: Sequence[Run], teachers: Iterable[str]) -> N
         raise UsageError(
             f"`pseudo={run.recipe.pseudo}`: this command trains {sorted(own)[0]} itself",
             hint="use another name for the new run (`name=NEW`), and train the teacher first, in another command",
+        )
+
+
+def _check_backend(recipes: Sequence[Recipe], execution: Execution) -> None:
+    """Raise UsageError if heads on frozen features are to be trained on a cluster."""
+    if execution.backend == "ray" and any(recipe.features for recipe in recipes):
+        raise UsageError(
+            "frozen features are computed and used on this machine, not on a cluster",
+            hint="leave out `backend=ray`: after the features, a head takes seconds",
         )
 
 

@@ -72,6 +72,21 @@ class TrainedRun(Displayed):
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["fold", "epoch"])
 
     @property
+    def learning_curve(self) -> pd.DataFrame:
+        """Return a row for each share of the people: ``share``, ``people``, ``images``, ``score``, ``low``, ``high``.
+
+        Raises
+        ------
+        EnsembleError : no learning curve was computed (``kfold(..., features=True, learning_curve=True)``).
+        """
+        import pandas as pd
+
+        path = self.folder / "learning_curve.csv"
+        if not path.is_file():
+            raise EnsembleError(f"{path} does not exist", hint="kfold(..., features=True, learning_curve=True)")
+        return pd.read_csv(path)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Return the settings of the run, with the values that were resolved for it (``resolved``)."""
         path = self.folder / "config.toml"

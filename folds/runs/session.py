@@ -14,7 +14,7 @@ from folds.experiments.comparison import BaselineComparison, compare_with_baseli
 from folds.experiments.loggers import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
-from folds.runs.execute import lock_runs, train
+from folds.runs.execute import lock_runs, train, with_features
 from folds.runs.open import Images, Prepared, prepare
 from folds.runs.plan import Plan
 from folds.runs.refit import refit_jobs
@@ -130,6 +130,7 @@ def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progres
 def _train(plan: Plan, jobs: Sequence[Job], tracker: Tracker, progress: Progress) -> list[Outcome]:
     """Train the jobs with a progress display, and return the failed ones."""
     failed: list[Outcome] = []
+    jobs = with_features(plan, jobs, progress)
     with progress.jobs(jobs, len(plan.placement.devices)) as view:
 
         def report(job: Job, event: dict[str, Any]) -> None:

@@ -51,6 +51,8 @@ class Job:
     pretrained, pretrained_sha : file of the pretrained weights and its hash (`folds.models.pretrained`); None if the
         weights are those of `init`, or random, or asked of the hub.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
+    features : of a head on frozen features: the files of the features of the training and test images (``train``,
+        ``test``), and the hash of the weights that computed them (``weights``).
     """
 
     run: str
@@ -90,6 +92,7 @@ class Job:
     stored: str = ""
     pretrained: str | None = None
     pretrained_sha: str = ""
+    features: dict[str, str | None] | None = None
 
     @property
     def shown_device(self) -> str:

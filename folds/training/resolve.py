@@ -16,7 +16,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
-from folds.models.head_spec import cosine_scale
+from folds.models.head_spec import cosine_scale, head_of
 from folds.optim.loss_spec import LossSpec, parse_loss
 from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
@@ -34,7 +34,7 @@ def validate_recipe(recipe: Recipe) -> None:
                 hint=f'{key} = {{"{wrong}" = "NAME"}}',
             )
     preset(recipe.augment or "none")
-    scale = cosine_scale(recipe.head)
+    scale = cosine_scale(head_of(recipe.head, recipe.features, recipe.hidden))
     for loss in (recipe.loss, *recipe.head_loss.values()):
         _check_for_head(loss, parse_loss(loss, recipe.label_smoothing), scale)
     parse_sampler(recipe.sampler)

@@ -49,13 +49,18 @@ from folds.utils.numeric import softmax
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
 
 
-def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
+def train_fold(
+    job: Job,
+    report: Report = lambda event: None,
+    train: Callable[[Job, Report], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Train one fold, from its last saved state if there is one, and return the content of its done.json.
 
     It writes the predictions, the checkpoint and, last, done.json.
 
     Parameters
     ----------
+    train : the training itself, under the lock of the job; None to fine-tune the model.
     report : called with ``{"event": "step", "done": …, "total": …}``, ``{"event": "epoch", …}`` and ``{"event": "note",
         "text": …}``.
 
@@ -70,7 +75,7 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
                 return read_json(job.fold_dir / "done.json")
             remove_stale_temporaries(job.fold_dir)
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
-            return _train(job, report)
+            return (train or _train)(job, report)
     except RuntimeError as error:
         if "deterministic" in str(error) and job.recipe.get("deterministic"):
             reason = " ".join(str(error).split())[:200]
@@ -106,6 +111,8 @@ class _Fold:
 
 def _train(job: Job, report: Report) -> dict[str, Any]:
     """Build, fit, predict, save; return the content of done.json."""
+    if job.recipe.get("features"):  # fine-tuned instead, it would look right
+        raise EnsembleError(f"{job.title}: heads on frozen features are trained by `folds.features.train.train_job`")
     torch.set_num_threads(job.threads)
     _set_numerics(job)
     fold = _build(job)
@@ -362,3 +369,7 @@ def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> Training
 
 def _save_array(path: Path, values: NDArray[np.floating]) -> None:
     write_atomic(path, lambda file: np.save(file, values.astype(np.float32), allow_pickle=False))
+
+
+# Heads on frozen features write the same files (`folds.features.train`).
+Fold, checkpoint_of_fold, done_record, parts_of, save_array = _Fold, _checkpoint, _record, _parts, _save_array

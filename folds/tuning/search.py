@@ -201,6 +201,11 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
             one.number,
         ),
     )
+    if any(one.recipe.features for one in by_model):
+        raise UsageError(
+            "heads on frozen features train in seconds and are not tuned by trials",
+            hint="ensemble kfold --features --heads logistic,linear,mlp --sweep lr=3e-4,1e-3 trains and compares all",
+        )
     variants = [RequestedRecipe(one.name, one.recipe, one.settings.arch[0]) for one in by_model]
     settings = replace(study.settings, arch=(by_model[0].settings.arch[0],), name=f"{study.name}-tune")
     if placement.kind == "cpu":

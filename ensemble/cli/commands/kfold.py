@@ -23,11 +23,13 @@ from ensemble.cli.terminal.options import (
     check_resume_or_force,
     fold_numbers,
     jobs_asked,
+    listed,
     resuming,
     scored_by_person,
     setting_flags,
     takes_settings,
 )
+from folds.config.setting import FROZEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +58,28 @@ BaselineOption = Annotated[
         help="compare with this run: changed settings, paired difference, 95% CI over people",
         metavar="RUN",
         rich_help_panel=EXPERIMENT,
+    ),
+]
+HeadsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="with --features: one run per head, e.g. logistic,linear,mlp; the others are compared with the first",
+        metavar="A[,B]",
+        rich_help_panel=FROZEN,
+    ),
+]
+JoinOption = Annotated[
+    bool,
+    typer.Option(
+        "--join", help="with --features: join the features of all models of --arch in one run", rich_help_panel=FROZEN
+    ),
+]
+LearningCurveOption = Annotated[
+    bool,
+    typer.Option(
+        "--learning-curve",
+        help="with --features: also score heads trained on 1/8, 1/4, 1/2 and 3/4 of the people",
+        rich_help_panel=FROZEN,
     ),
 ]
 SweepOption = Annotated[
@@ -126,6 +150,9 @@ def kfold(
     fold: FoldOption = None,
     hypothesis: HypothesisOption = None,
     baseline: BaselineOption = None,
+    heads: HeadsOption = None,
+    join: JoinOption = False,
+    learning_curve: LearningCurveOption = False,
     sweep: SweepOption = None,
     logger: LoggerOption = None,
     jobs: JobsOption = "auto",
@@ -145,11 +172,13 @@ def kfold(
     """Split by person, train one model per fold and architecture, write out-of-fold and test predictions.
 
     Settings can also be given in ./ensemble.toml or as ENSEMBLE_<NAME>. Precedence: flag, environment, -c FILE,
-    ./ensemble.toml. These cannot be set in a file: --fold, --score-by, --jobs, --devices, --backend, --ray-address,
-    --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force, --strict, --preview, --dry-run and -c.
-    Defaults are in brackets. Without --folds, ./folds.csv is used if it fits the table, and --k if that is given.
+    ./ensemble.toml. These cannot be set in a file: --fold, --heads, --join, --learning-curve, --score-by, --jobs,
+    --devices, --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force,
+    --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is used if it fits the
+    table, and --k if that is given.
     """
     from folds.config.files import load_settings
+    from folds.config.frozen import joined_arch, with_heads
     from folds.config.recipe import check_contradictions
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
@@ -158,10 +187,12 @@ def kfold(
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
-    recorded = resumed_config(run, given, config, resume, bool(sweep))
+    recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
         check_file_trusted(recorded)
     config = recorded or config
+    given, sweep = with_heads(given, listed(heads), sweep or [])
+    given["arch"] = joined_arch(given["arch"], join)
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     planning = {
         "folds": None if fold == ALL else fold_numbers(fold),
@@ -179,7 +210,16 @@ def kfold(
         "hypothesis": hypothesis,
         "per_person": per_person,
     }
-    return run_training(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
+    return run_training(
+        settings,
+        recipe,
+        planning,
+        training,
+        logger=logger,
+        preview=preview,
+        dry_run=dry_run,
+        learning_curve=learning_curve,
+    )
 
 
 def resumed_config(
@@ -273,6 +313,7 @@ def run_training(
     logger: Sequence[str] | None,
     preview: Path | None,
     dry_run: bool,
+    learning_curve: bool = False,
 ) -> int:
     """Plan, describe and train; `planning` has the arguments of `build_plan`, `training` those of `train_runs`."""
     from folds.execution.local import prepare_workers
@@ -283,12 +324,15 @@ def run_training(
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.auditing.run import check_strict
     from folds.experiments.loggers import open_tracker
+    from folds.runs.learning_curves import check_learning_curve, write_learning_curves
     from folds.runs.plan import build_plan
     from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
     plan.check_not_started(training["resume"] or dry_run or preview is not None, force)
+    if learning_curve:
+        check_learning_curve(plan)
     describe(plan)
     if preview is not None:
         for file in write_previews(plan, preview, force, TerminalProgress()):
@@ -302,8 +346,11 @@ def run_training(
         console.note("\nnothing was trained (--dry-run)")
         return 0
     trained = train_shown(plan, again, tracker=tracker, **training)
-    show(trained)
+    curves = write_learning_curves(plan, TerminalProgress()) if learning_curve and not trained.failed else {}
+    show(trained, [curve for curve, _ in curves.values()])
     raise_failed(trained, again)
+    for _, path in curves.values():
+        console.note(f"{path} written")
     if planning["variants"]:
         console.next_step("ensemble runs")
     else:

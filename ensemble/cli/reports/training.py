@@ -12,6 +12,7 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.summary import PooledRuns, RunSummary
+from folds.features.learning_curve import LearningCurve
 from folds.metrics.custom import find_metric
 from folds.models.precision import resolve_amp
 from folds.runs.plan import Plan
@@ -45,7 +46,7 @@ def describe(plan: Plan) -> None:
         size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
-        steps = (
+        steps = features_text(run) or (
             f"{counted(recipe.epochs, 'epoch')}, batch size {recipe.batch_size}, "
             f"learning rate {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
         )
@@ -60,6 +61,18 @@ def describe(plan: Plan) -> None:
         console.note(f"mixed precision {amp}: {why}")
 
 
+def features_text(run: Run) -> str:
+    """Return one phrase about the head of a run on frozen features; "" if the whole model is trained."""
+    recipe = run.recipe
+    if not recipe.features:
+        return ""
+    head = f"frozen, features of the views {', '.join(recipe.views)}; {recipe.head} head"
+    if recipe.head == "logistic":
+        strength = f"{recipe.l2:g}" if recipe.l2 else f"chosen by {recipe.inner_folds} inner folds over people"
+        return f"{head}, L2 strength {strength}"
+    return f"{head}, {counted(recipe.epochs, 'epoch')}, batch size {recipe.batch_size}, learning rate {recipe.lr:g}"
+
+
 def train_shown(plan: Plan, again: str, **options: Any) -> TrainingResult:
     """Train a plan with a live view; after Ctrl-C, `again` is the command to continue."""
     try:
@@ -68,15 +81,43 @@ def train_shown(plan: Plan, again: str, **options: Any) -> TrainingResult:
         raise Interrupted("finished folds are saved; the others continue from their last epoch", hint=again) from None
 
 
-def show(trained: TrainingResult) -> None:
-    """Print the results of a training; nothing if no fold is finished."""
+def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
+    """Print the results of a training, with learning curves; nothing if no fold is finished."""
     if not trained.summaries:
         return
     tables = [results_table(trained.summaries, trained.pooled)]
     tables += [compared_table(trained.comparisons)] if trained.comparisons else []
-    console.result("\n\n".join(tables), trained.to_dict())
+    tables += [curve_table(curve) for curve in curves]
+    record = trained.to_dict() | ({"learning_curves": [curve.to_dict() for curve in curves]} if curves else {})
+    console.result("\n\n".join(tables), record)
+    for curve in curves:
+        curve_remarks(curve)
     remarks(trained.summaries, trained.pooled)
     compared_remarks(trained.comparisons)
+
+
+def curve_table(curve: LearningCurve) -> str:
+    """Return one row per share of the people."""
+    metric = find_metric(curve.metric)
+    header = [curve.run, "people", "images", f"OOF {metric.title}", "95% CI"]
+    rows: list[list[object]] = [
+        [f"{at.share:.3g}", f"{at.people:.0f}", f"{at.images:.0f}", f"{at.score:.3f}", f"[{at.low:.3f}, {at.high:.3f}]"]
+        for at in curve.points
+    ]
+    return console.table(header, rows)
+
+
+def curve_remarks(curve: LearningCurve) -> None:
+    """Print what twice the people would give."""
+    title, last = find_metric(curve.metric).title, curve.points[-1]
+    if curve.doubled is None:
+        console.note(f"{curve.run}: the curve does not get better with more people; nothing is extrapolated from it")
+        return
+    low, high = curve.doubled
+    console.note(
+        f"{curve.run}: with twice the people ({2 * last.people:.0f}) {title} would be about {low:.3f} to {high:.3f}, "
+        "if the curve continues as it does (an extrapolation of a logistic head, not a measurement)"
+    )
 
 
 def show_plan(plan: Plan) -> None:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ensemble.cli.terminal import console
-from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
+from folds.config.setting import DATA, FOLDS, FROZEN, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
 EXPERIMENT, EXECUTION, REPORT, WRITTEN = "Experiment", "Execution", "Report", "Output"
 # Titles of the panels of `--help`, in this order; a command's own panels come between the two groups.
-FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
+FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, FROZEN)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
 COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
 # Further settings of how a table and its images are read.
@@ -236,7 +236,7 @@ def _option(described: Setting, help: str | None) -> inspect.Parameter:
         flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
     if described.short is not None:
         flags.append(described.short)
-    kind = str if described.type is tuple else described.type
+    kind = str if described.type is tuple or described.word is not None else described.type
     option = typer.Option(
         *flags,
         help=help or described.help_text,

@@ -293,6 +293,7 @@ def test_the_default_learning_rate_depends_on_weights_and_model(
 
 def test_open_settings_come_from_the_model_then_from_defaults() -> None:
     decided = {"lr": 1.0, "warmup": 1.0, "weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0}
+    decided |= {"head": "linear"}
     assert Recipe(lr=1.0).completed({})[0] == Recipe(batch_size=32, augment="standard", **decided)
     assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(
         batch_size=8, augment="light", **decided
@@ -308,6 +309,7 @@ def test_open_settings_come_from_the_model_then_from_defaults() -> None:
         label_smoothing=0.3,
         ema=0.5,
         layer_decay=0.5,
+        head="cosine",
     )
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
 

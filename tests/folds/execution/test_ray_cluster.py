@@ -290,7 +290,7 @@ def test_two_jobs_share_a_gpu_when_a_machine_with_one_joins(
         from folds.training import trainer as training
         from folds.training.amp import decide_amp
 
-        def train_job(job: Any, report: Any) -> dict[str, Any]:
+        def train_job(job: Any, report: Any, train: Any) -> dict[str, Any]:
             report({"event": "note", "text": "on it"})
             (job.fold_dir / "arrived").touch()
             end = time.monotonic() + 30

@@ -12,6 +12,7 @@ import torch
 from folds.config.files import read_record
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
+from folds.features.backbone import backbone_of
 from folds.models import factory
 from folds.models.checkpoint import load_checkpoint
 from folds.runs.open import prepare_jobs
@@ -34,8 +35,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def prepared(data: Path, resume: bool = False, **recipe: Any) -> list[Job]:
-    settings = Settings(data=data, arch=("test_resnet",), k=3)
+def prepared(data: Path, resume: bool = False, name: str | None = None, **recipe: Any) -> list[Job]:
+    settings = Settings(data=data, arch=("test_resnet",), k=3, name=name)
     values = {"epochs": 1, "img_size": "32", "pretrained": True} | recipe
     return prepare_jobs(build_plan(settings, Recipe(**values), resume=resume), resume=resume)
 
@@ -91,3 +92,18 @@ def test_runs_from_other_weights_keep_none(drawn: Path, tmp_path: Path, monkeypa
     assert jobs[0].pretrained is None
     assert "pretrained_sha" not in read_record(Path("runs/test_resnet/config.toml"))["resolved"]
     assert not Path(".ensemble/weights").exists()
+
+
+def test_heads_of_all_kinds_use_weights_that_were_fetched_once(
+    hub: list[str], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (first, *_), asked = prepared(drawn, features=True), len(hub)
+    (other, *_) = prepared(drawn, features=True, head="mlp", target="mask", name="other")
+    (kept,) = Path(".ensemble/weights").iterdir()
+    assert {first.pretrained, other.pretrained} == {str(kept)}
+    body = backbone_of(first).body
+    torch.manual_seed(0)
+    torch.testing.assert_close(body.state_dict()["conv1.0.weight"], timm.create_model("test_resnet").conv1[0].weight)
+    assert backbone_of(other).sha == backbone_of(first).sha
+    assert len(hub) == asked

@@ -1,0 +1,69 @@
+"""Predict with a head on features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from folds.data.targets import Target
+from folds.features.logistic import Floats
+from folds.models.heads import AttentionHead
+from folds.models.multi_head import join_heads
+
+_CHUNK = 4096  # images at a time
+
+
+@torch.inference_mode()
+def class_logits(
+    head: nn.Module, target: Target, features: Floats, people: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return float32 (n, classes) the logits of features (n, d).
+
+    Parameters
+    ----------
+    people : (n,) person of each image, for a head that predicts it from all images of its person; None: each image is
+        a person of its own.
+    """
+    was_training = head.training
+    head.eval()
+    if isinstance(head, AttentionHead):
+        own = np.arange(len(features)) if people is None else people
+        outputs = _outputs_of_people(head, features, own)
+    else:
+        parts = [head(torch.from_numpy(features[at : at + _CHUNK])) for at in range(0, len(features), _CHUNK)]
+        outputs = torch.cat(parts)
+    head.train(was_training)
+    if not target.joined:
+        return outputs.float().numpy()
+    joined = join_heads(_Given(), target)
+    logits: NDArray[np.float32] = joined(outputs).numpy()
+    return logits
+
+
+class _Given(nn.Module):
+    """A model whose outputs are given, with a parameter that says where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs
+
+
+def _outputs_of_people(head: AttentionHead, features: Floats, people: NDArray[np.int64]) -> torch.Tensor:
+    """Return the outputs of each image, from all images of its person; people are taken together up to a chunk."""
+    order = np.argsort(people, kind="stable")
+    starts = np.flatnonzero(np.diff(people[order], prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    out, first = torch.empty(len(features), head.output.out_features), 0
+    while first < len(starts):
+        last = first
+        while last + 1 < len(starts) and ends[last + 1] - starts[first] <= 256:
+            last += 1
+        rows = order[starts[first] : ends[last]]
+        out[torch.from_numpy(rows)] = head(torch.from_numpy(features[rows]), torch.from_numpy(people[rows]))
+        first = last + 1
+    return out

@@ -1,0 +1,84 @@
+"""The learning curve over people, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folds.config.recipe import Recipe
+from folds.errors import EnsembleError, UsageError
+from folds.features.curve_files import write_curve
+from folds.features.learning_curve import CurvePoint, LearningCurve, _extrapolated, learning_curve
+from folds.splits.assignment import FoldAssignment, save_folds
+from folds.training.job import Job
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A run of 120 people with two images each, and features from which their class can be learned."""
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(120), 2)
+    labels = people % 3
+    centers = random.normal(size=(3, 24)) * 0.7
+    features = (centers[labels] + random.normal(size=(240, 24)) + random.normal(size=(120, 24))[people])[:, None]
+    np.save(tmp_path / "features.npy", features.astype(np.float16))
+    names = np.array([f"image{i}" for i in range(240)])
+    classes = np.array(["a", "b", "c"])
+    assignment = FoldAssignment(names, classes[labels], np.array([f"p{one}" for one in people]), people // 3 % 3, 3, 0)
+    save_folds(tmp_path / "run" / "folds.csv", assignment)
+    return Job(
+        run="run",
+        fold=0,
+        k=3,
+        folder=str(tmp_path / "run"),
+        checkpoint="",
+        pixels="",
+        test_pixels=None,
+        architecture={},
+        recipe=vars(Recipe(features=True)),
+        images={},
+        data={},
+        classes=("a", "b", "c"),
+        class_attributes={},
+        folds_sha="",
+        features={"train": str(tmp_path / "features.npy"), "test": None, "weights": ""},
+    )
+
+
+def test_more_people_give_a_better_score(job: Job, tmp_path: Path) -> None:
+    curve = learning_curve(job, shares=(0.125, 0.5, 1.0), draws=2)
+    assert [point.people for point in curve.points] == pytest.approx([10, 40, 80], abs=1)
+    assert [len(point.scores) for point in curve.points] == [2, 2, 1]
+    first, last = curve.points[0], curve.points[-1]
+    assert first.score < last.score
+    assert all(point.low < point.score < point.high for point in curve.points)
+    assert curve.doubled is not None
+    assert last.score < curve.doubled[0] < curve.doubled[1] < 1
+    assert learning_curve(job, shares=(0.125,), draws=2).points == curve.points[:1]
+    path = write_curve(tmp_path / "run", curve)
+    assert path.read_text().count("<circle") == 3
+    assert json.loads((tmp_path / "run/learning_curve.json").read_text())["points"][0]["score"] == first.score
+    assert (tmp_path / "run/learning_curve.csv").read_text().splitlines()[0] == "share,people,images,score,low,high"
+
+
+def test_a_curve_that_does_not_rise_is_not_extrapolated() -> None:
+    points = [CurvePoint(share, 80 * share, 160 * share, 0.5, 0.4, 0.6, (0.5,)) for share in (0.25, 0.5, 1.0)]
+    assert _extrapolated(points, True) is None
+    rising = [CurvePoint(one.share, one.people, 1.0, 0.9 - one.people**-0.5, 0.4, 0.9, (0.5,)) for one in points]
+    found = _extrapolated(rising, True)
+    assert found is not None
+    assert found[0] <= 0.9 - 160**-0.5 <= found[1]
+    assert "0.5" in str(LearningCurve("run", "accuracy", tuple(points), None).to_dict())
+
+
+def test_a_curve_needs_features_and_one_target(job: Job) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(EnsembleError, match="are not computed"):
+        learning_curve(replace(job, features=None))
+    attributes = {"a": {"x": "1", "y": "1"}, "b": {"x": "1", "y": "2"}, "c": {"x": "2", "y": "1"}}
+    with pytest.raises(UsageError, match="one target"):
+        learning_curve(replace(job, class_attributes=attributes, recipe=job.recipe | {"target": "x+y"}))
