@@ -219,7 +219,7 @@ class Bench:
 
         threads, validate, save = torch.get_num_threads(), loop._validate, state.StateWriter.save
         loop._validate = lambda context, model: {}
-        state.StateWriter.save = lambda writer, current: None  # type: ignore[method-assign]
+        state.StateWriter.save = lambda self, state: None  # type: ignore[method-assign]
         try:
             with lock_runs(plan):
                 job = replace(prepare_jobs(plan)[0], device=self.device, threads=plan.placement.threads)

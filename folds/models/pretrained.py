@@ -131,5 +131,6 @@ def weights_sha(weights: dict[str, torch.Tensor]) -> str:
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy() if value.numel() else b"")
+        if value.numel():
+            digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -33,7 +33,7 @@ def estimate_seconds(plan: Plan) -> float | None:
             batch = run.recipe.batch_size or 32
             key = (repr(run.architecture), batch, run.target.outputs, run.recipe.amp)
             if key not in measured:
-                measured[key] = _seconds_per_step(run, batch, device)
+                measured[key] = _seconds_per_step(run, math.ceil(batch / plan.placement.gpus_per_job), device)
             for fold in plan.folds:
                 training = math.ceil(len(run.assignment.training_index(fold)) / batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)

@@ -20,10 +20,11 @@ from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture
-from folds.models.inference import Change, PixelSource, predict_logits
+from folds.models.inference import BATCH, Change, PixelSource, predict_logits
 from folds.models.multi_head import join_heads
 from folds.optim.schedules import Schedule
 from folds.training.criterion import SoftTargets
+from folds.training.group import Group
 from folds.training.job import Job
 from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
@@ -43,6 +44,7 @@ class FoldContext:
     augmentation_index : (images,) index of the augmentation of each image.
     amp : ``bf16``, ``fp16`` or ``off``.
     soft_labels : (images, outputs) probabilities to learn as well; None without them.
+    group : the processes that train the fold together; None for one.
     """
 
     job: Job
@@ -61,11 +63,17 @@ class FoldContext:
     amp: str
     channels_last: bool
     soft_labels: NDArray[np.float32] | None = None
+    group: Group | None = None
 
     @property
     def device(self) -> str:
         """Return the device of the training: ``cpu``, ``cuda:0``."""
         return self.job.device
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this process writes the files of the fold."""
+        return self.group is None or self.group.rank == 0
 
     @property
     def seed(self) -> tuple[Any, ...]:
@@ -171,9 +179,14 @@ class FoldContext:
         """
         model = join_heads(model.eval(), self.target)
         mean, std = self.architecture.mean, self.architecture.std
-        logits = predict_logits(
-            model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last
-        )[0]
+
+        def predict(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            return predict_logits(
+                model, pixels, some, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last
+            )[0]
+
+        group, classes = self.group, len(self.target.classes)
+        logits = predict(rows) if group is None else group.shared_rows(predict, rows, BATCH, classes)
         if not np.isfinite(logits).all():
             raise self.diverged("predictions are not finite numbers")
         return logits

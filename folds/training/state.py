@@ -165,3 +165,13 @@ class StateWriter:
     def close(self) -> None:
         """Wait for a write in progress and end the thread."""
         self._writer.shutdown(wait=True)
+
+
+class StateReader(StateWriter):
+    """The state of a process that does not write: another one of the same job does."""
+
+    def save(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def _write_history(self, history: list[dict[str, float]]) -> None:
+        """Do nothing."""
