@@ -35,8 +35,8 @@ def started_group(job: Job, report: Callable[[dict[str, Any]], None]) -> Iterato
 
     Parameters
     ----------
-    report : told ``{"event": "failed", …}`` if a process on a GPU ends too early: this process, which may wait for it
-        in vain, then ends as well.
+    report : called with ``{"event": "failed", …}`` if a process on a GPU ends too early: this process, which may wait
+        for it in vain, then ends as well.
 
     Raises
     ------
@@ -137,9 +137,9 @@ class _Partner:
         if not status:
             return None
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        said = f": {lines[-1][:300]}" if lines else ""
+        reason = f": {lines[-1][:300]}" if lines else ""
         return EnsembleError(
-            f"{self._job.title}: its process on {self._device} ended with status {status}{said}",
+            f"{self._job.title}: its process on {self._device} ended with status {status}{reason}",
             hint="`resume=True` continues from the last saved state; if memory was too small: a smaller "
             "`batch_size` or `img_size`, or more `gpus_per_job`",
         )
