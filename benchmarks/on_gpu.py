@@ -56,7 +56,7 @@ from folds.training.context import FoldContext
 from folds.training.trainer import train_fold
 from folds.utils.parallel import cpu_count
 
-IMAGES, EPOCHS = 20_000, 12  # a measurement takes so many images, or so many epochs if they are fewer images
+IMAGES, EPOCHS = 20_000, 12  # of a measurement: at least these images, or these epochs if they have fewer
 ROW_SECONDS, COMPILED_SECONDS = 45.0, 120.0  # at most for a row
 ALONE_SECONDS = 3.0
 HEADER = (
@@ -100,7 +100,7 @@ class Measured:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeUp in the block after so many seconds, wherever it is."""
+    """Raise TimeUp in the block after this time, wherever it is."""
 
     def over(number: int, frame: Any) -> None:
         raise TimeUp
@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="time limit of the command; 10, or 2 with --quick")
     arguments = parser.parse_args()
     quick = arguments.quick
-    logging.disable(logging.WARNING)  # of the folds of drawn people, again for each row
+    logging.disable(logging.WARNING)  # of the folds of synthetic faces, again for each row
     began = time.monotonic()
     minutes = arguments.minutes or (2.0 if quick else 10.0)
     on_cpu = arguments.device == "cpu" or not torch.cuda.is_available()

@@ -38,7 +38,8 @@ def estimate_seconds(plan: Plan) -> float | None:
             decided = formats[run.name]
             key = (repr(run.architecture), batch, run.target.outputs, decided.amp, decided.channels_last)
             if key not in measured:
-                measured[key] = _seconds_per_step(run, batch, device, decided)
+                own = math.ceil(batch / plan.placement.gpus_per_job)
+                measured[key] = _seconds_per_step(run, own, device, decided)
             for fold in plan.folds:
                 training = count_batches(len(run.assignment.training_index(fold)), batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
