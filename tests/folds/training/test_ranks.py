@@ -71,7 +71,7 @@ def test_two_processes_train_as_one_and_continue(job: Callable[..., Job]) -> Non
     with pytest.raises(Stop):
         train_fold(both, stop)  # ends the other process too
     assert (both.fold_dir / "state.pt").exists()
-    train_fold(both)
+    train_fold(replace(both, save_seconds=180))
     assert max(float((value - alone[name]).abs().max()) for name, value in first.items()) > 1e-3
     for name, value in weights_of(both).items():
         torch.testing.assert_close(value, alone[name], atol=1e-5, rtol=1e-5, msg=lambda text, name=name: name + text)
