@@ -94,3 +94,14 @@ def test_fewer_built_in_people_are_left_as_they_are(tmp_path: Path, monkeypatch:
     before = {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")}
     assert sources.find_data(None) == sources.BUILT_IN
     assert {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")} == before
+
+
+def test_a_demo_of_an_earlier_version_goes_on_with_its_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demo._target(tmp_path, False) == "mask+gender+age"
+    (tmp_path / "runs/swin").mkdir(parents=True)
+    (tmp_path / "runs/swin/config.toml").write_text('target = "label"\n')
+    assert demo._target(tmp_path, False) == "label"
+    assert "was started with target=label" in capsys.readouterr().err
+    assert demo._target(tmp_path, True) == "mask+gender+age"
