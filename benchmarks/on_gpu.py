@@ -56,7 +56,7 @@ from folds.training.context import FoldContext
 from folds.training.trainer import train_fold
 from folds.utils.parallel import cpu_count
 
-IMAGES, EPOCHS = 20_000, 12  # of a measurement: at least these images, or these epochs if they have fewer
+IMAGES, EPOCHS = 20_000, 12  # a measurement takes this number of images, or of epochs if they are fewer images
 ROW_SECONDS, COMPILED_SECONDS = 45.0, 120.0  # at most for a row
 ALONE_SECONDS = 3.0
 HEADER = (
@@ -100,7 +100,7 @@ class Measured:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeUp in the block after this time, wherever it is."""
+    """Raise TimeUp in the block after a number of seconds, wherever it is."""
 
     def over(number: int, frame: Any) -> None:
         raise TimeUp

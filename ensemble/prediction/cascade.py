@@ -221,14 +221,14 @@ def cascaded(
         return replace(source, cascade=None), None
     tolerance = parse_tolerance(cascade)
     run_models(source)
-    if all_passes(source) < 2:
-        what = source.kind if source.kind == "checkpoint" else f"model: {source.name} makes one pass per image"
-        raise UsageError(f"a cascade needs several models, found one {what}", hint="predict without `cascade`")
     if source.refit and tolerance is not None:
         raise UsageError(
             f"a cascade is fitted to the models of the folds, and {source.name} predicts with models of all people",
             hint="leave out `refit` or `cascade`; `cascade=exact` needs no fit",
         )
+    if all_passes(source) < 2:
+        what = source.kind if source.kind == "checkpoint" else f"model: {source.name} makes one pass per image"
+        raise UsageError(f"a cascade needs several models, found one {what}", hint="predict without `cascade`")
     costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
     if tolerance is None:
         return with_cascade(source, exact_cascade(source, costs)), None

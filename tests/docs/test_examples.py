@@ -17,7 +17,7 @@ from tests.docs.pages import PAGES, Block, blocks, commands_of, inline_code, nam
 
 GLOBAL = {"--help", "--json", "--quiet", "--wide", "--debug", "--version"}  # of every command: `main` takes them
 # Options of other programs that the docs mention by themselves.
-FOREIGN = {"--force-reinstall", "--device", "--quick"}
+FOREIGN = {"--force-reinstall", "--device", "--quick", "--minutes"}
 ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 EXAMPLES = [(block, command) for block in ALL_BLOCKS for command in commands_of(block)]
 MARKED = [block for block in ALL_BLOCKS if block.run is not None and block.language != "python"]

@@ -22,7 +22,6 @@ from ensemble.export.scores import Knowledge, collect
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning import combination as combinations
 from ensemble.prediction.cascade import exact_cascade
-from ensemble.prediction.formats import BF16
 from ensemble.prediction.source import load_source
 from ensemble.serving.load import open_model
 from folds.errors import EnsembleError, UsageError
@@ -259,17 +258,6 @@ def test_rules_for_people_are_for_people_everywhere(blended: Path, tmp_path: Pat
         en.predict(tmp_path / "model", images, per_person=True)
     with pytest.raises(EnsembleError, match="a server does not know whose image"):
         open_model(tmp_path / "model", "cpu", Path())
-
-
-def test_what_was_verified_is_said(blended: Path, tmp_path: Path) -> None:  # noqa: F811
-    en.export("soft", tmp_path / "model")
-    found = en.predict(tmp_path / "model", TEST, verify=True, precision="fp32", progress=False)
-    assert "which was not compared" not in found.display_table().text(300)
-    formats = {name: dict(one) | {"way": BF16} for name, one in found.formats.items()}
-    reduced = replace(found, formats=formats).display_table().text(300)
-    assert (
-        "computed as in the training; these predictions were computed as bf16 fused, which was not compared" in reduced
-    )
 
 
 @pytest.mark.parametrize(

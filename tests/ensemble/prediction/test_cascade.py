@@ -95,7 +95,7 @@ def test_a_fitted_cascade_is_scored_nested(blended: Path) -> None:
         assert found.passes < full.passes
         record = found.to_dict()["cascade"]
         assert record["tolerance"] == 0.05
-        assert record["score"]["all_passes"] == full.passes or name == "views"
+        assert record["score"]["all_passes"] <= full.passes or name == "views"  # without runs of weight 0
         assert "forward passes per image" in str(found.display_table().text(100))
 
 

@@ -145,4 +145,4 @@ def test_the_command_prints_a_table_of_100_columns(blended: Path, tmp_path: Path
     assert call("costs", "views", "--no-measure", "--csv", out).code == 1  # it exists
     record = json.loads(call("costs", "views", "--cascade", "exact", "--no-measure", "--json").out)
     assert [row["name"] for row in record["rows"]] == list(ROWS)
-    assert record["rows"][3]["passes"] == record["rows"][4]["passes"] or record["rows"][4]["passes"] < 9
+    assert record["rows"][4]["passes"] <= record["rows"][3]["passes"]

@@ -29,6 +29,8 @@ def _refits(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called]
         assert done.code == 0, done.err
         words = ["blend", "test_resnet", "test_vit", "--method", "greedy", "-o", "fin"]
         assert call_here(words, folder / "grid") == 0
+        words = ["blend", "test_resnet", "test_vit", "--method", "soft", "-o", "both"]  # greedy may take one
+        assert call_here(words, folder / "grid") == 0
 
     return made_once(tmp_path_factory, "refits", make) / "grid"
 
@@ -73,7 +75,7 @@ def test_a_cascade_is_not_fitted_to_other_models(refits: Path, tmp_path: Path) -
             en.export(what, tmp_path / "model", cascade=0.1, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="makes one pass per image"):
         en.predict("test_resnet", "no-such-folder", fold="all", cascade="exact", progress=False)
-    full, exact = en.predict("fin", TEST, refit=True), en.predict("fin", TEST, refit=True, cascade="exact")
+    full, exact = en.predict("both", TEST, refit=True), en.predict("both", TEST, refit=True, cascade="exact")
     assert exact.labels.tolist() == full.labels.tolist()
 
 

