@@ -14,7 +14,7 @@ from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan
 from folds.execution.progress_log import Report, pass_on
 from folds.execution.worker import Worker, WorkerDied
-from folds.models.gpus import device_variables, driver_loaded
+from folds.models.gpus import driver_loaded, group_variables
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.memory import available_bytes, private_bytes
 
@@ -67,8 +67,8 @@ class _Slots:
 
     def outcomes(self) -> Generator[Outcome]:
         """Start the slots and yield each outcome; raise what a report raises."""
-        for device in self._placement.devices[: self._slots]:
-            self._start(device)
+        for slot in range(self._slots):
+            self._start(slot)
         for _ in range(self._count):
             ended = self._ended.get()
             if isinstance(ended, BaseException):
@@ -83,14 +83,18 @@ class _Slots:
         for worker in workers:
             worker.stop()
 
-    def _start(self, device: str) -> None:
+    def _start(self, slot: int) -> None:
         """Start a slot with the next waiting job."""
-        variables = device_variables(device)
+        device = self._placement.devices[slot]
+        devices = (device, *(self._placement.partners[slot] if self._placement.partners else ()))
+        variables = group_variables(devices)
         worker = Worker(self._placement.threads, variables)
-        # A process that sees one GPU has it as its first one.
+        # A process that sees some GPUs only has them as its first ones.
+        names = tuple(f"cuda:{i}" for i in range(len(devices))) if variables else devices
         own: dict[str, Any] = {
-            "device": "cuda:0" if variables else device,
-            "physical_device": device if variables else None,
+            "device": names[0],
+            "partners": names[1:],
+            "physical_device": "+".join(devices) if variables else None,
         }
         own["memory_fraction"] = 1 / self._placement.devices.count(device)
         thread = threading.Thread(target=self._serve, args=(own, worker), daemon=True)
@@ -136,7 +140,7 @@ class _Slots:
         """Start waiting jobs beside the running ones, if less than two rounds are left and the memory suffices."""
         with self._lock:
             while self._waiting and self._may_share and self._has_room():
-                self._start(self._placement.devices[0])
+                self._start(0)
 
     def _has_room(self) -> bool:
         running = list(self._running.items())

@@ -24,6 +24,7 @@ class Execution:
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
     save_seconds : time between two saved states, which are taken after any step.
+    gpus_per_job : GPUs that train one fold together; None for the number that a run was started with, else 1.
     """
 
     devices: str = "auto"
@@ -31,6 +32,7 @@ class Execution:
     backend: str = "local"
     address: str | None = None
     save_seconds: float = 30.0
+    gpus_per_job: int | None = None
 
     def check(self) -> None:
         """Raise UsageError for invalid or contradicting settings."""
@@ -43,6 +45,13 @@ class Execution:
             )
         if self.per_device is not None and self.per_device < 1:
             raise UsageError(f"`jobs` must be 1 or more, found {self.per_device}")
+        if self.gpus_per_job is not None and self.gpus_per_job < 1:
+            raise UsageError(f"`gpus_per_job` must be 1 or more, found {self.gpus_per_job}")
+        if (self.gpus_per_job or 1) > 1 and self.backend == "ray":
+            raise UsageError(
+                f"`gpus_per_job={self.gpus_per_job}` works on one machine, and not with `backend=ray`",
+                hint="`backend=local`, or one GPU per job",
+            )
         if self.save_seconds <= 0:
             raise UsageError(f"`save_every` must be above 0 seconds, found {self.save_seconds:g}")
 
@@ -58,6 +67,7 @@ class DevicePlan:
     reason : the plan and its reason, for messages.
     gpu_share : share of a GPU that a Ray task requests.
     shares_cores : whether the last jobs run beside each other, more than there are slots, so that no core is idle.
+    partners : of each slot, the further GPUs that train a fold together with its device; () if there are none.
     """
 
     devices: tuple[str, ...]
@@ -66,6 +76,12 @@ class DevicePlan:
     backend: str = "local"
     gpu_share: float = 0.0
     shares_cores: bool = False
+    partners: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def gpus_per_job(self) -> int:
+        """Return the number of GPUs that train one fold together."""
+        return 1 + len(self.partners[0]) if self.partners else 1
 
     @property
     def kind(self) -> str:
@@ -74,7 +90,11 @@ class DevicePlan:
 
 
 def plan_devices(
-    jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None
+    jobs: int,
+    devices: str = "auto",
+    per_device: int | None = None,
+    threads: int | None = None,
+    gpus_per_job: int = 1,
 ) -> DevicePlan:
     """Return the slots for `jobs` jobs.
 
@@ -91,9 +111,16 @@ def plan_devices(
     devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
     per_device : slots per device, which are never exceeded; None for the rule.
     threads : CPU threads per slot; None for the rule. A resumed run keeps its number of threads.
+    gpus_per_job : GPUs that train one fold together.
+
+    Raises
+    ------
+    UsageError : a device does not exist, or there are fewer GPUs than `gpus_per_job`.
     """
     names = resolve_devices(devices, workers=True)
     cores = cpu_count()
+    if gpus_per_job > 1:
+        return _plan_groups(jobs, names, per_device or 1, threads, gpus_per_job)
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))
@@ -107,6 +134,34 @@ def plan_devices(
     if idle:
         reason += f"; {_counted(idle, 'GPU')} idle in the last round of {_counted(jobs, 'training')}"
     return DevicePlan(used, each, reason)
+
+
+def _plan_groups(jobs: int, names: list[str], slots_each: int, threads: int | None, size: int) -> DevicePlan:
+    """Return the slots for jobs that train on `size` GPUs each."""
+    names = list(dict.fromkeys(names))
+    if names == ["cpu"] or len(names) < size:
+        found = "no GPU" if names == ["cpu"] else _counted(len(names), "GPU")
+        raise UsageError(
+            f"`gpus_per_job={size}` needs {size} GPUs, found {found}",
+            hint="without `gpus_per_job`, each fold is trained on one device",
+        )
+    if any("MIG-" in name for name in names):
+        raise UsageError(
+            f"`gpus_per_job={size}`: CUDA gives a process one MIG slice only", hint="whole GPUs, or one slice per job"
+        )
+    groups = [names[start : start + size] for start in range(0, len(names) - size + 1, size)]
+    used = (groups * slots_each)[: max(jobs, 1)]
+    reason = f"training {_counted(len(used), 'fold')} in parallel on {size} GPUs each: " + ", ".join(
+        "+".join(group) for group in groups[: len(used)]
+    )
+    if len(names) % size:
+        reason += f"; {_counted(len(names) % size, 'GPU')} idle, because {len(names)} is not a multiple of {size}"
+    return DevicePlan(
+        tuple(group[0] for group in used),
+        threads or max(1, cpu_count() // len(used)),
+        reason,
+        partners=tuple(tuple(group[1:]) for group in used),
+    )
 
 
 def _cpu_reason(slots: int, threads: int, cores: int, jobs: int, shares: bool) -> str:

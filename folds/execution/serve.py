@@ -45,6 +45,8 @@ def serve() -> None:
             send({"event": "done", "result": train_job(job, send)})
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
+            if job.partners:  # a broken group of GPUs cannot be used again
+                os._exit(1)
         except Exception as error:
             trace, reason = traceback.format_exc(), " ".join(str(error).split())
             with contextlib.suppress(OSError):

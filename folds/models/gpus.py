@@ -55,6 +55,15 @@ def device_variables(device: str) -> dict[str, str]:
     return {_VISIBLE: visible[int(name)]} if int(name) < len(visible) else {}
 
 
+def group_variables(devices: Sequence[str]) -> dict[str, str]:
+    """Return the environment variables of a process that has only these devices, as ``cuda:0``, ``cuda:1`` and so on.
+
+    {} if a process must see all devices (`device_variables`).
+    """
+    each = [device_variables(device) for device in devices]
+    return {_VISIBLE: ",".join(one[_VISIBLE] for one in each)} if all(each) else {}
+
+
 def _is_rocm() -> bool:
     import torch
 

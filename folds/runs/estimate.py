@@ -39,7 +39,8 @@ def estimate_seconds(plan: Plan) -> float | None:
             decided = formats[run.name]
             key = (repr(run.architecture), batch, run.target.outputs, decided.amp, decided.channels_last)
             if key not in measured:
-                measured[key] = _seconds_per_step(run, batch, device, decided)
+                own = math.ceil(batch / plan.placement.gpus_per_job)
+                measured[key] = _seconds_per_step(run, own, device, decided)
             if run.recipe.features:
                 if key not in embedded:
                     batches = math.ceil(len(run.assignment) / batch) * len(run.recipe.views)

@@ -59,6 +59,7 @@ _KINDS = {
     "config": optional(PATH),
     "devices": NAME,
     "jobs": optional(whole(1)),
+    "gpus_per_job": optional(whole(1)),
     "backend": NAME,
     "save_every": NUMBER,
     "root": PATH,
@@ -88,6 +89,7 @@ def kfold(
     backend: str = "local",
     ray_address: str | None = None,
     save_every: float = 30.0,
+    gpus_per_job: int | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
     **settings: Any,
@@ -119,6 +121,7 @@ def kfold(
     logger : ``tensorboard`` or ``mlflow``.
     devices, jobs, backend, ray_address, save_every : where and how the runs are trained; they do not change the
         results.
+    gpus_per_job : GPUs that train one fold together; None for 1, or the number that the run was started with.
     root : folder with ``runs/``, ``checkpoints/`` and ``.ensemble/``.
     progress : False to print nothing.
     settings : any setting of ``ensemble kfold``: ``arch``, ``k``, ``seed``, ``epochs``, ``batch_size``, ``lr``,
@@ -162,7 +165,7 @@ def kfold(
         recipe,
         folds=None if fold is None or isinstance(fold, str) else fold_list(fold),
         refit=isinstance(fold, str),
-        execution=Execution(devices, jobs, backend, ray_address, save_every),
+        execution=Execution(devices, jobs, backend, ray_address, save_every, gpus_per_job),
         force=force,
         variants=variants,
         baseline=baseline,

@@ -375,6 +375,7 @@ def _record(
         "threads": plan.placement.threads,
         "course": COURSE,
         "defaults": DEFAULTS,
+        **({"gpus_per_job": plan.placement.gpus_per_job} if plan.placement.gpus_per_job > 1 else {}),
         # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }

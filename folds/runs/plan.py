@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -178,10 +179,16 @@ def build_plan(
     warnings += _warned(notes)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
-    execution = replace(execution, per_device=execution.per_device or recorded.jobs)
+    execution = replace(
+        execution,
+        per_device=execution.per_device or recorded.jobs,
+        gpus_per_job=recorded.gpus(execution.gpus_per_job),
+    )
+    execution.check()
+    _check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
     placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
     if execution.devices == "auto" and placement.kind == "cuda" and placement.backend == "local":
-        warnings += _warned(busy_gpus(placement.devices))
+        warnings += _warned(busy_gpus([*placement.devices, *itertools.chain(*placement.partners)]))
     if built_in:
         models = "reduced 64 px models, " if small else ""
         logger.info(f"synthetic data: {models}random initial weights (use `data` for your own images)")
@@ -245,6 +252,23 @@ def _check_backend(recipes: Sequence[Recipe], execution: Execution) -> None:
             "frozen features are computed and used on this machine, not on a cluster",
             hint="leave out `backend=ray`: after the features, a head takes seconds",
         )
+
+
+def _check_shared_batches(recipes: Iterable[Recipe], gpus: int) -> None:
+    """Raise UsageError if a fold cannot be trained by several GPUs with a recipe."""
+    for recipe in recipes if gpus > 1 else ():
+        if recipe.compile:
+            raise UsageError(
+                f"`compile=True` does not work with `gpus_per_job={gpus}`", hint="one of them: `compile=False`"
+            )
+        # The parts of a batch are of nearly equal sizes, so the smallest has at least half of the images.
+        images = (recipe.batch_size or 1) // recipe.accumulate // 2
+        if images < gpus:
+            raise UsageError(
+                f"`gpus_per_job={gpus}` needs at least {2 * gpus} images per forward pass, found "
+                f"{(recipe.batch_size or 1) // recipe.accumulate}",
+                hint="a larger `batch_size`" + (", or a smaller `grad_accum`" if recipe.accumulate > 1 else ""),
+            )
 
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
@@ -312,7 +336,7 @@ def _plan_devices(jobs: int, execution: Execution, threads: int | None = None) -
         from folds.execution.ray_cluster import place_on_cluster
 
         return place_on_cluster(jobs, execution, threads)
-    return plan_devices(jobs, execution.devices, execution.per_device, threads)
+    return plan_devices(jobs, execution.devices, execution.per_device, threads, execution.gpus_per_job or 1)
 
 
 def _warned(lines: Iterable[str]) -> list[str]:

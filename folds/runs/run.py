@@ -45,7 +45,7 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults"}
+_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults", "gpus_per_job"}
 # The rates by which the number format was chosen.
 _NOT_COMPARED_RESOLVED |= {"format"}
 # Soft labels are compared by their hash; a blend can be renamed.
@@ -328,10 +328,26 @@ def file_safe(name: str) -> str:
 
 @dataclass(frozen=True)
 class RecordedResources:
-    """The threads and jobs of an earlier start; None if they were not recorded."""
+    """The threads, jobs and GPUs of each job of an earlier start; None if they were not recorded."""
 
     threads: int | None = None
     jobs: int | None = None
+    gpus_per_job: int | None = None
+
+    def gpus(self, asked: int | None) -> int:
+        """Return the number of GPUs that train a fold together: that of the earlier start, or the one asked for.
+
+        Raises
+        ------
+        UsageError : another number is asked for: sums over other parts of a batch give other numbers.
+        """
+        if asked is not None and self.gpus_per_job not in (None, asked):
+            raise UsageError(
+                f"`gpus_per_job={asked}`: the run was started with {self.gpus_per_job}, and another number gives "
+                "different numbers in the last digits",
+                hint="leave it out to continue; `name=NEW` starts another run; `force=True` retrains it from scratch",
+            )
+        return asked or self.gpus_per_job or 1
 
 
 def recorded_start(runs: Sequence[Run]) -> RecordedResources:
@@ -343,11 +359,13 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     """
     threads: dict[int, str] = {}
     jobs: list[int] = []
+    gpus: dict[int, str] = {}
     for run in runs:
         path = run.folder / "config.toml"
         if path.exists():
             resolved = _resolved(read_record(path), path)
             threads[_number(resolved, "threads", path) or 1] = run.name
+            gpus[_number(resolved, "gpus_per_job", path) or 1] = run.name
             jobs += [number for number in [_number(resolved, "jobs", path)] if number is not None]
     if len(threads) > 1:
         each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
@@ -355,7 +373,13 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
             f"these runs were started with different numbers of threads per job: {each}",
             hint="use `resume=True` for one run at a time (`arch=NAME`)",
         )
-    return RecordedResources(next(iter(threads), None), min(jobs, default=None))
+    if len(gpus) > 1:
+        each = ", ".join(f"{name} with {number}" for number, name in sorted(gpus.items()))
+        raise EnsembleError(
+            f"these runs were started with different numbers of GPUs per job: {each}",
+            hint="use `resume=True` for one run at a time (`arch=NAME`)",
+        )
+    return RecordedResources(next(iter(threads), None), min(jobs, default=None), next(iter(gpus), None))
 
 
 def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
 from folds.models.head_spec import cosine_scale
-from folds.models.inference import Change, PixelSource
+from folds.models.inference import BATCH, Change, PixelSource
 from folds.optim.losses import LossForm
 from folds.optim.schedules import Schedule
 from folds.training.batches import count_batches, full_batches
 from folds.training.criterion import SoftTargets
+from folds.training.group import Group
 from folds.training.job import Job
 from folds.training.predictor import Predictor
 from folds.training.sampler import EpochSampler
@@ -52,6 +53,7 @@ class FoldContext:
     weights : (rows,) float32 weight of each row in the loss; None for equal weights.
     targets : (rows, outputs) float32 target of each row; None if all are one class.
     pseudo_ids : ids of the test images that are learned.
+    group : the processes that train the fold together; None for one.
     """
 
     job: Job
@@ -73,6 +75,7 @@ class FoldContext:
     weights: NDArray[np.float32] | None = None
     targets: NDArray[np.float32] | None = None
     pseudo_ids: tuple[str, ...] = ()
+    group: Group | None = None
 
     @property
     def loss_form(self) -> LossForm:
@@ -85,6 +88,11 @@ class FoldContext:
     def device(self) -> str:
         """Return the device of the training: ``cpu``, ``cuda:0``."""
         return self.job.device
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this process writes the files of the fold."""
+        return self.group is None or self.group.rank == 0
 
     @property
     def seed(self) -> tuple[Any, ...]:
@@ -254,7 +262,12 @@ class FoldContext:
             channels_last = is_convolutional(model) if self.recipe.channels_last is None else self.recipe.channels_last
         if channels_last != self.channels_last:
             model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
-        logits = predictor.logits(pixels, rows, way or self.amp, channels_last)
+
+        def predict(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            return predictor.logits(pixels, some, way or self.amp, channels_last)
+
+        group, classes = self.group, len(self.target.classes)
+        logits = predict(rows) if group is None else group.shared_rows(predict, rows, BATCH, classes)
         if not np.isfinite(logits).all():
             raise self.diverged("predictions are not finite numbers")
         return logits

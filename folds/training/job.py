@@ -50,6 +50,7 @@ class Job:
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     pretrained, pretrained_sha : file of the pretrained weights and its hash (`folds.models.pretrained`); None if the
         weights are those of `init`, or random, or asked of the hub.
+    partners : further devices that train the fold together with `device`, each in a process of its own.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     features : of a head on frozen features: the files of the features of the training and test images (``train``,
         ``test``), and the hash of the weights that computed them (``weights``).
@@ -93,6 +94,7 @@ class Job:
     pretrained: str | None = None
     pretrained_sha: str = ""
     features: dict[str, str | None] | None = None
+    partners: tuple[str, ...] = ()
 
     @property
     def shown_device(self) -> str:
@@ -177,4 +179,4 @@ def job_as_dict(job: Job) -> dict[str, Any]:
 
 def job_from_dict(record: Mapping[str, Any]) -> Job:
     """Return the job from the values of `job_as_dict`, read from JSON."""
-    return replace(Job(**record), classes=tuple(record["classes"]))
+    return replace(Job(**record), classes=tuple(record["classes"]), partners=tuple(record.get("partners", ())))

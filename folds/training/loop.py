@@ -24,6 +24,7 @@ from folds.optim.optimizers import Freezer
 from folds.training.averaging import added, load_average
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, build_criterion, one_hot
+from folds.training.group import Group
 from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
@@ -334,7 +335,8 @@ def _train_step(
     add up, so a step still covers the whole batch; batch normalization and the loss `f1` are then computed on parts of
     it.
     """
-    seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model")
+    rank = context.group.rank if context.group is not None else 0
+    seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model", *([rank] if rank else []))
     statistics.save()
     short = False  # whether memory ran out in this step
     while True:
@@ -342,13 +344,17 @@ def _train_step(
         torch.manual_seed(seed)  # for dropout and stochastic depth
         released = False
         try:
-            loss_sum = _accumulate_gradients(state, loss_of, inputs, labels)
+            if context.group is None:
+                loss_sum = _accumulate_gradients(state, loss_of, inputs, labels)
+            else:
+                loss_sum = _shared_gradients(context.group, state, loss_of, inputs, labels)
             break
         except (RuntimeError, ValueError) as error:
             size = state.progress.micro_batch_size or len(inputs)
             # Parts of one image are too small for a normalization over the batch.
             single = short and isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
-            if not (is_out_of_memory(error) or single):
+            # Several processes cannot take smaller steps, because the others do not know of it.
+            if context.group is not None or not (is_out_of_memory(error) or single):
                 raise
             short, size = True, 1 if single else size
             released = not single and context.pixels.release()
@@ -377,6 +383,16 @@ def _train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     return loss_sum
+
+
+def _shared_gradients(group: Group, state: TrainingState, loss_of: LossOf, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Add up the gradients as `_accumulate_gradients`, each part of the batch divided among the processes."""
+    size = state.progress.micro_batch_size
+    parts = math.ceil(len(inputs) / size) if size else 1
+    split = list(zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True))
+    return group.gradients(
+        lambda images, own: loss_of(images, own, labels), split, state.scaler.scale, list(state.model.parameters())
+    )
 
 
 def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -220,3 +220,16 @@ class StateWriter:
         else:
             (self.folder / _HISTORY).unlink(missing_ok=True)
         self._written = history
+
+
+class StateReader(StateWriter):
+    """The state of a process that does not write: another one of the same job does."""
+
+    def save(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def record(self, history: Sequence[dict[str, float]]) -> None:
+        """Do nothing."""
+
+    def _write_history(self) -> None:
+        """Do nothing."""

@@ -36,10 +36,12 @@ from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
 from folds.training.ema import MovingAverage
 from folds.training.examples import examples_of, trained_rows, training_codes
+from folds.training.group import Group
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
+from folds.training.ranks import started_group
 from folds.training.resolve import augmentations, epochs_of
-from folds.training.state import Progress, StateWriter, TrainingState
+from folds.training.state import Progress, StateReader, StateWriter, TrainingState
 from folds.training.versions import versions_of_training
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
@@ -113,17 +115,28 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     """Build, fit, predict, save; return the content of done.json."""
     if job.recipe.get("features"):  # fine-tuned instead, it would look right
         raise EnsembleError(f"{job.title}: heads on frozen features are trained by `folds.features.train.train_job`")
-    torch.set_num_threads(job.threads)
-    _set_numerics(job)
-    fold = _build(job)
-    state, logits = _fit(fold, report)
-    logits = _predict(fold, logits)
+    with started_group(job, report) as group:
+        fold, state, logits = _trained(job, report, group)
     sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
     done = _record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
     with suppress(OSError):  # the state is not needed after the training
         (job.fold_dir / "state.pt").unlink()
     return done
+
+
+def train_part(job: Job, group: Group) -> None:
+    """Train a fold as one of the further processes of `group`, which write no files."""
+    _trained(job, lambda event: None, group)
+
+
+def _trained(job: Job, report: Report, group: Group | None) -> tuple[_Fold, TrainingState, NDArray[np.float32]]:
+    """Build, fit and predict; return the fold, its state, and (n, classes) the logits of the validation part."""
+    torch.set_num_threads(max(1, job.threads // (1 if group is None else group.size)))
+    _set_numerics(job)
+    fold = _build(job, group)
+    state, logits = _fit(fold, report)
+    return fold, state, _predict(fold, logits)
 
 
 def _set_numerics(job: Job) -> None:
@@ -144,7 +157,7 @@ def _set_numerics(job: Job) -> None:
     torch.set_float32_matmul_precision("highest" if deterministic else "high")
 
 
-def _build(job: Job) -> _Fold:
+def _build(job: Job, group: Group | None = None) -> _Fold:
     """Read the rows, targets and pixels of a job, and build its model with the initial weights."""
     # All settings are resolved (Recipe.completed), so a setting that is None is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
@@ -189,6 +202,7 @@ def _build(job: Job) -> _Fold:
         weights=examples.weights,
         targets=examples.targets,
         pseudo_ids=examples.pseudo_ids,
+        group=group,
     )
     return _Fold(assignment, context, model, forward)
 
@@ -200,7 +214,7 @@ def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32
     """
     context = fold.context
     state = _initial_state(fold.model, context.recipe, context.amp)
-    writer = StateWriter(context.job.fold_dir)
+    writer = StateWriter(context.job.fold_dir) if context.writes else StateReader(context.job.fold_dir)
     try:
         writer.restore(state)
         logits = run_epochs(context, state, writer, fold.forward, report)
@@ -224,11 +238,11 @@ def _predict(fold: _Fold, known: NDArray[np.float32] | None) -> NDArray[np.float
     if job.refit is None:
         if known is None:
             logits = context.logits(fold.model, context.pixels, context.validation, stored=True)
-        _save_array(job.fold_dir / "oof.npy", softmax(logits))
+        _save_array(context, "oof.npy", softmax(logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
         name = "test.npy" if job.refit is None else REFIT_TEST
-        _save_array(job.fold_dir / name, softmax(context.logits(fold.model, test, np.arange(len(test)), stored=True)))
+        _save_array(context, name, softmax(context.logits(fold.model, test, np.arange(len(test)), stored=True)))
     return logits
 
 
@@ -367,9 +381,15 @@ def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> Training
     return state
 
 
-def _save_array(path: Path, values: NDArray[np.floating]) -> None:
+def _save_array(context: FoldContext, name: str, values: NDArray[np.floating]) -> None:
+    if context.writes:
+        save_array(context.job.fold_dir / name, values)
+
+
+def save_array(path: Path, values: NDArray[np.floating]) -> None:
+    """Write an array as float32."""
     write_atomic(path, lambda file: np.save(file, values.astype(np.float32), allow_pickle=False))
 
 
 # Heads on frozen features write the same files (`folds.features.train`).
-Fold, checkpoint_of_fold, done_record, parts_of, save_array = _Fold, _checkpoint, _record, _parts, _save_array
+Fold, checkpoint_of_fold, done_record, parts_of = _Fold, _checkpoint, _record, _parts

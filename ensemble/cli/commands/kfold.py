@@ -16,6 +16,7 @@ from ensemble.cli.terminal.options import (
     ConfigOption,
     DryRunOption,
     ForceOption,
+    GpusPerJobOption,
     JobsOption,
     RayOption,
     ResumeOption,
@@ -156,6 +157,7 @@ def kfold(
     sweep: SweepOption = None,
     logger: LoggerOption = None,
     jobs: JobsOption = "auto",
+    gpus_per_job: GpusPerJobOption = None,
     devices: DevicesOption = "auto",
     backend: BackendOption = "local",
     ray_address: RayOption = None,
@@ -173,7 +175,7 @@ def kfold(
 
     Settings can also be given in ./ensemble.toml or as ENSEMBLE_<NAME>. Precedence: flag, environment, -c FILE,
     ./ensemble.toml. These cannot be set in a file: --fold, --heads, --join, --learning-curve, --score-by, --jobs,
-    --devices, --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force,
+    --gpus-per-job, --devices, --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force,
     --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is used if it fits the
     table, and --k if that is given.
     """
@@ -197,7 +199,7 @@ def kfold(
     planning = {
         "folds": None if fold == ALL else fold_numbers(fold),
         "refit": fold == ALL,
-        "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
+        "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every, gpus_per_job),
         "variants": _requested(given, sweep or [], config),
         "baseline": baseline,
         "found_folds": FOLDS_FILE,

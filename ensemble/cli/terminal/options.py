@@ -157,6 +157,12 @@ JobsOption = Annotated[
         rich_help_panel=EXECUTION,
     ),
 ]
+GpusPerJobOption = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs that train one fold together [1, or as the run was started]", metavar="N", rich_help_panel=EXECUTION
+    ),
+]
 RayOption = Annotated[
     str | None,
     typer.Option(

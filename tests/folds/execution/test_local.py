@@ -32,6 +32,7 @@ class Jobs:
         self.order: list[int] = []
         self.variables: list[dict[str, str]] = []
         self.devices: set[tuple[str, str | None]] = set()
+        self.partners: set[tuple[str, ...]] = set()
         self.now: set[int] = set()
         self.most = 0
         self.may_end: Callable[[int], bool] = lambda fold: True
@@ -43,6 +44,7 @@ class Jobs:
         with self.changed:
             self.order.append(fold)
             self.devices.add((record["device"], record["physical_device"]))
+            self.partners.add(tuple(record["partners"]))
             self.now.add(fold)
             self.most = max(self.most, len(self.now))
         report({"event": "step", "done": 1, "total": 2})
@@ -154,3 +156,23 @@ def test_each_worker_sees_its_gpu_only_as_the_first_one(
     trained(tmp_path, 5, DevicePlan(("cuda:0", "cuda:1", "cuda:MIG-11aa"), 1, ""))
     assert jobs.variables == [{"CUDA_VISIBLE_DEVICES": name} for name in ("5", "GPU-8f2c", "MIG-11aa")]
     assert jobs.devices == {("cuda:0", name) for name in ("cuda:0", "cuda:1", "cuda:MIG-11aa")}
+    assert jobs.partners == {()}
+
+
+def test_a_worker_sees_the_gpus_of_its_group(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = DevicePlan(("cuda:0", "cuda:2"), 1, "", partners=(("cuda:1",), ("cuda:3",)))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    jobs.may_end = lambda fold: len(jobs.order) >= 2
+    trained(tmp_path, 3, placement)
+    assert jobs.variables == [{"CUDA_VISIBLE_DEVICES": name} for name in ("0,1", "2,3")]
+    assert jobs.devices == {("cuda:0", "cuda:0+cuda:1"), ("cuda:0", "cuda:2+cuda:3")}
+    assert jobs.partners == {("cuda:1",)}
+
+
+def test_a_group_that_sees_all_gpus_has_their_own_names(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "group_variables", lambda devices: {})
+    trained(tmp_path, 1, DevicePlan(("cuda:2",), 1, "", partners=(("cuda:3", "cuda:5"),)))
+    assert jobs.devices == {("cuda:2", None)}
+    assert jobs.partners == {("cuda:3", "cuda:5")}

@@ -60,6 +60,8 @@ def test_error_for_an_unknown_device_counts_the_devices(choice: str) -> None:
         (Execution(per_device=-1), "jobs must be 1 or more, found -1"),
         (Execution(backend="rya"), "unknown backend 'rya'; did you mean ray"),
         (Execution(address="auto"), "ray_address needs backend=ray, found backend=local"),
+        (Execution(gpus_per_job=0), "gpus_per_job must be 1 or more, found 0"),
+        (Execution(gpus_per_job=2, backend="ray"), "gpus_per_job=2 works on one machine"),
         (Execution(save_seconds=0), "save_every must be above 0 seconds, found 0"),
     ],
 )
@@ -144,3 +146,31 @@ def test_a_plan_of_gpus_says_which_stay_idle(monkeypatch: pytest.MonkeyPatch) ->
     assert plan_devices(5).reason.endswith("(1 per GPU); 3 GPUs idle in the last round of 5 trainings")
     assert "idle" not in plan_devices(8).reason + plan_devices(3).reason
     assert not plan_devices(5).shares_cores
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+
+
+def test_a_slot_has_several_gpus_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 5)
+    placement = plan_devices(7, gpus_per_job=2)
+    assert placement.devices == ("cuda:0", "cuda:2")
+    assert placement.partners == (("cuda:1",), ("cuda:3",))
+    assert (placement.gpus_per_job, placement.threads, placement.kind) == (2, 4, "cuda")
+    assert "2 GPUs each: cuda:0+cuda:1, cuda:2+cuda:3; 1 GPU idle" in placement.reason
+    one = plan_devices(1, "3,1,4", gpus_per_job=3)
+    assert (one.devices, one.partners) == (("cuda:3",), (("cuda:1", "cuda:4"),))
+    assert plan_devices(7).gpus_per_job == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "devices", "found"), [(0, "auto", "no GPU"), (3, "0,2", "2 GPUs"), (3, "0,0", "1 GPU")]
+)
+def test_too_few_gpus_for_a_job_are_wrong_usage(
+    count: int, devices: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, count)
+    with pytest.raises(UsageError, match=f"gpus_per_job=3 needs 3 GPUs, found {found}"):
+        plan_devices(4, devices, gpus_per_job=3)

@@ -11,7 +11,7 @@ import pytest
 
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.models.factory import Architecture
 from folds.predictions.files import oof_file
 from folds.runs import run as run_module
@@ -151,10 +151,11 @@ def record(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("[resolved]\nthreads = 3\njobs = 2", RecordedResources(3, 2)),
-        ("[resolved]\nthreads = 3", RecordedResources(3, None)),
-        ("[resolved]", RecordedResources(1, None)),  # begun before there was a number
-        ("", RecordedResources(1, None)),
+        ("[resolved]\nthreads = 3\njobs = 2", RecordedResources(3, 2, 1)),
+        ("[resolved]\nthreads = 3", RecordedResources(3, None, 1)),
+        ("[resolved]", RecordedResources(1, None, 1)),  # begun before there was a number
+        ("[resolved]\nthreads = 3\ngpus_per_job = 2", RecordedResources(3, None, 2)),
+        ("", RecordedResources(1, None, 1)),
     ],
 )
 def test_threads_and_jobs_of_the_first_start_are_kept(run: Run, text: str, found: RecordedResources) -> None:
@@ -245,3 +246,11 @@ def test_all_folds_of_a_run_are_the_whole(run: Run) -> None:
     whole: list[Any] = [[0, 1], (1, 0), [1, 1, 0]]
     assert all(run.has_all(folds) for folds in whole)
     assert not run.has_all([1])
+
+
+def test_gpus_of_a_job_are_those_of_the_first_start() -> None:
+    assert [RecordedResources().gpus(asked) for asked in (None, 1, 4)] == [1, 1, 4]
+    assert [RecordedResources(gpus_per_job=2).gpus(asked) for asked in (None, 2)] == [2, 2]
+    for recorded, asked in ((1, 2), (2, 1)):
+        with pytest.raises(UsageError, match=f"gpus_per_job={asked}: the run was started with {recorded}"):
+            RecordedResources(gpus_per_job=recorded).gpus(asked)
