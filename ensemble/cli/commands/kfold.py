@@ -175,9 +175,9 @@ def kfold(
 
     Settings can also be given in ./ensemble.toml or as ENSEMBLE_<NAME>. Precedence: flag, environment, -c FILE,
     ./ensemble.toml. These cannot be set in a file: --fold, --heads, --join, --learning-curve, --score-by, --jobs,
-    --gpus-per-job, --devices, --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force,
-    --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is used if it fits the
-    table, and --k if that is given.
+    --gpus-per-job, --devices, --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --logger,
+    --resume, --force, --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is
+    used if it fits the table, and --k if that is given.
     """
     from folds.config.files import load_settings
     from folds.config.frozen import joined_arch, with_heads
