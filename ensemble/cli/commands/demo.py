@@ -123,9 +123,7 @@ def _target(root: Path, force: bool) -> str:
     records = [path for arch in ARCHS if (path := root / "runs" / arch / "config.toml").is_file()]
     found = TARGET if force or not records else str(read_record(records[0]).get("target", "label"))
     if found != TARGET:
-        console.note(
-            f"{records[0].parent} was started with `target={found}` and keeps it; --force starts anew"
-        )
+        console.note(f"{records[0].parent} was started with `target={found}` and keeps it; --force starts anew")
     return found
 
 
