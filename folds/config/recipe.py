@@ -868,7 +868,7 @@ def features_notes(recipe: Recipe) -> list[str]:
     if given:
         lines.append(
             f"not used by {recipe.head or LOGISTIC} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "
-            f"each image only the views {', '.join(recipe.views)} are used"
+            f"each image only the views {', '.join(decided.views)} are used"
         )
     if not (recipe.pretrained or recipe.init or recipe.init_run):
         lines.append(

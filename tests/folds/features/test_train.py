@@ -177,7 +177,7 @@ def test_changed_weights_are_noticed(plan: Callable[..., Plan], weights: Path) -
 def test_doubtful_settings_are_said(plan: Callable[..., Plan]) -> None:
     made = plan(init=None, mixup=0.2, lr=0.01)
     assert any("random weights" in line for line in made.warnings)
-    assert any("`lr`" in line and "`mixup`" in line for line in made.warnings)
+    assert any("`lr`" in line and "`mixup`" in line and "plain, hflip are used" in line for line in made.warnings)
     assert not [line for line in plan(head="mlp", epochs=3, lr=0.01).warnings if "not used" in line]
 
 
