@@ -67,7 +67,7 @@ _FEW = Size(_MINI, 1e-3)
 FAMILIES = (
     Family(
         "a self-supervised or image-text model",
-        r"^(vit|naflexvit|samvit).*(dino|jepa|mae|clip|datacomp|webli|_pe_|aim)|^(beit|eva|aimv2)",
+        r"^(vit|naflexvit|samvit).*(dino|jepa|mae|clip|siglip|datacomp|webli|_pe_|aim)|^(beit|eva|aimv2)",
         (_FEW, Size(_SMALL, 5e-5, 0.75), Size(_BASE, 3e-5, 0.75), Size(_ANY, 2e-5, 0.85)),
     ),
     Family(

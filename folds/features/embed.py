@@ -76,7 +76,14 @@ def embed_jobs(jobs: Sequence[Job], devices: Sequence[str], progress: Progress =
             job = _with_statistics(job)
             key = json_text([job.architecture, job.recipe.get("init"), job.init, job.recipe.get("pretrained")])
             key += json_text(
-                [job.pretrained_sha, job.pixels, job.test_pixels, job.recipe.get("feature_views"), job.amp]
+                [
+                    job.recipe.get("channels_last"),
+                    job.pretrained_sha,
+                    job.pixels,
+                    job.test_pixels,
+                    job.recipe.get("feature_views"),
+                    job.amp,
+                ]
             )
             if key not in done:
                 done[key] = _embed(job, devices, advance)

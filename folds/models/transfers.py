@@ -64,7 +64,8 @@ class Transfers:
         ------
         IndexError : there is no such row.
         """
-        if not self.pinned or not values.flags.c_contiguous:
+        # Joined arrays gather rows themselves.
+        if not self.pinned or not (isinstance(values, np.ndarray) and values.flags.c_contiguous):
             return self.send(torch.from_numpy(values[rows]))
         least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
         if least < 0 or most >= max(len(values), 1):

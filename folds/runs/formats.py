@@ -103,11 +103,17 @@ def _recorded(path: Path, amp: str | None) -> Format:
             )
         return value
 
-    layout = one_of("memory_format", ("channels_last", "contiguous"))
+    layout, compiled = one_of("memory_format", ("channels_last", "contiguous")), bool(one_of("compiled", (True, False)))
+    if compiled and not has_compiler():
+        logger.warning(
+            f"{path.parent.name} was compiled, and this machine has no C++ compiler: what is left is trained without, "
+            "and last digits may differ"
+        )
+        compiled = False
     return Format(
         amp or one_of("amp", (OFF, BF16, "fp16", "auto")) or OFF,
         None if layout is None else layout == "channels_last",
-        bool(one_of("compiled", (True, False))),
+        compiled,
         one_of("validation", (OFF, BF16, FUSED)) or "",
         one_of("stored", (OFF,)) or "",
         str(resolved.get("format", "")),

@@ -21,6 +21,13 @@ def check_learning_curve(plan: Plan) -> None:
                 f"`learning_curve` needs frozen features, and {run.name} has none",
                 hint="`features=True`; a curve by fine-tuning would take many trainings",
             )
+        # Their features differ from fold to fold, and those of one fold know the people of the others.
+        if run.recipe.init_run is not None or run.recipe.normalise == "data":
+            setting = "init_run" if run.recipe.init_run is not None else "normalize=data"
+            raise UsageError(
+                f"`learning_curve` needs the same features for all folds, and with `{setting}` each fold has its own",
+                hint=f"leave out `{setting}`",
+            )
         if run.target.joined:
             raise UsageError("a learning curve is of one target", hint="`target=label`, or one attribute")
 

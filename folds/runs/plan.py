@@ -168,7 +168,8 @@ def build_plan(
     # Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or
     # weights of one's own say that the full model is meant.
     small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
-    runs = make_runs(settings, resolved, assignments, small, root, check, anew=force)
+    anew = force and not refit and len(selected) == assignments[0].k
+    runs = make_runs(settings, resolved, assignments, small, root, check, anew=anew)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
     pseudo, doubts = _learned_from(runs, data, root)
@@ -252,6 +253,8 @@ def _check_backend(recipes: Sequence[Recipe], execution: Execution) -> None:
             "frozen features are computed and used on this machine, not on a cluster",
             hint="leave out `backend=ray`: after the features, a head takes seconds",
         )
+    if (execution.gpus_per_job or 1) > 1 and any(recipe.features for recipe in recipes):
+        raise UsageError("heads on frozen features train on the CPU, in seconds", hint="leave out `gpus_per_job`")
 
 
 def _check_shared_batches(recipes: Iterable[Recipe], gpus: int) -> None:

@@ -46,8 +46,8 @@ _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults", "gpus_per_job"}
-# The rates by which the number format was chosen.
-_NOT_COMPARED_RESOLVED |= {"format"}
+# The rates by which the number format was chosen; a machine without a compiler continues without compiling.
+_NOT_COMPARED_RESOLVED |= {"format", "compiled"}
 # Soft labels are compared by their hash; a blend can be renamed.
 _NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity", "pseudo_teacher"}
 _RESOLVED = "resolved "

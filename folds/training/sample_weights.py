@@ -47,11 +47,9 @@ def number_column(table: SampleTable, name: str, setting: str) -> NDArray[np.flo
     EnsembleError : the column does not exist, or a cell is missing or no finite number.
     """
     if name not in table.attributes:
+        free = ", ".join(list(table.attributes)[:20]) or "all are taken (image, label, person)"
         raise unknown_name(
-            f"column of `{setting}`",
-            name,
-            list(table.attributes),
-            hint=f"columns of {table.source}: {', '.join(list(table.attributes)[:20]) or 'no others'}",
+            f"column of `{setting}`", name, list(table.attributes), hint=f"columns of {table.source}: {free}"
         )
     cells: list[str] = table.attributes[name].tolist()
     missing = [row for row, cell in enumerate(cells) if cell.strip() in MISSING]

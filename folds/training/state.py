@@ -213,7 +213,9 @@ class StateWriter:
             return
         if history:
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+            # A run that continues with another metric has its score in the later epochs only.
+            names = dict.fromkeys(name for record in history for name in record)
+            writer = csv.DictWriter(text, list(names), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
             write_atomic(self.folder / _HISTORY, text.getvalue())

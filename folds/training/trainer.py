@@ -174,7 +174,8 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     training = trained_rows(examples, len(codes))
     architecture = Architecture(**job.architecture)
     if recipe.normalise == "data":
-        mean, std = mean_std(pixels.values, training, file=Path(job.pixels), threads=job.threads)
+        table = getattr(pixels.values, "parts", (pixels.values,))[0]  # test images that are learned come after it
+        mean, std = mean_std(table, training, file=Path(job.pixels), threads=job.threads)
         architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
     seed = (recipe.seed, job.run, job.fold)
     attributes = job.class_attributes
@@ -359,6 +360,7 @@ def _model(
         torch._dynamo.config.recompile_limit = 64
         _compiled[key] = placed, torch.compile(placed, dynamic=False)
     compiled, forward = _compiled[key]
+    _placed(compiled, job.device, channels_last)  # stored predictions of the fold before may have changed the layout
     compiled.requires_grad_(True)  # an earlier fold may have stopped while its body was frozen
     compiled.load_state_dict(model.state_dict())  # in place, because the compiled graph refers to these tensors
     return compiled, forward, channels_last

@@ -21,6 +21,7 @@ from folds.config.recipe import Recipe
         ("deit3_small_patch16_224", "a vision transformer"),
         ("vit_base_patch14_dinov2.lvd142m", "a self-supervised or image-text model"),
         ("vit_base_patch16_clip_224.openai", "a self-supervised or image-text model"),
+        ("vit_base_patch16_siglip_224", "a self-supervised or image-text model"),
         ("vit_so400m_patch14_siglip_384.webli", "a self-supervised or image-text model"),
         ("beitv2_base_patch16_224", "a self-supervised or image-text model"),
         ("eva02_large_patch14_448", "a self-supervised or image-text model"),

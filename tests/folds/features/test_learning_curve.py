@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.features.curve_files import write_curve
 from folds.features.learning_curve import CurvePoint, LearningCurve, _extrapolated, learning_curve
+from folds.runs.learning_curves import check_learning_curve
 from folds.splits.assignment import FoldAssignment, save_folds
 from folds.training.job import Job
 
@@ -82,3 +84,12 @@ def test_a_curve_needs_features_and_one_target(job: Job) -> None:
     attributes = {"a": {"x": "1", "y": "1"}, "b": {"x": "1", "y": "2"}, "c": {"x": "2", "y": "1"}}
     with pytest.raises(UsageError, match="one target"):
         learning_curve(replace(job, class_attributes=attributes, recipe=job.recipe | {"target": "x+y"}))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"), [({"init_run": "other"}, "init_run"), ({"normalise": "data"}, "normalize")]
+)
+def test_a_curve_needs_the_same_features_for_all_folds(recipe: dict[str, str], named: str) -> None:
+    run = SimpleNamespace(name="run", recipe=Recipe(features=True, **recipe), target=SimpleNamespace(joined=False))
+    with pytest.raises(UsageError, match=named):
+        check_learning_curve(SimpleNamespace(runs=[run]))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from folds.models import transfers
-from folds.models.inference import PixelSource, predict_logits
+from folds.models.inference import JoinedArrays, PixelSource, predict_logits
 from folds.models.transfers import Transfers, streams_of
 
 
@@ -113,6 +113,15 @@ def test_rows_are_gathered_into_pinned_memory(
     for rows in ([5], [-1]):
         with pytest.raises(IndexError):
             way.send_rows(images(5), np.array(rows))
+
+
+def test_joined_arrays_are_gathered_for_a_gpu_too(streams: FakeStreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Transfers(torch.device("cpu"))
+    way.pinned = True
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    values = images(5)
+    found = way.send_rows(JoinedArrays(values[:3], values[3:]), np.array([4, 0, 3])).received()  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.numpy(), values[[4, 0, 3]])
 
 
 def test_only_gpus_with_streams_send_ahead() -> None:

@@ -143,6 +143,18 @@ def test_what_cannot_be_measured_is_fp32_with_its_reason(
     assert {decide_format(made, run), decide_format(cluster, run)} == {Format()}
 
 
+def test_a_compiled_run_continues_without_a_compiler(
+    measured: Measured, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "has_compiler", lambda: True)
+    monkeypatch.setattr(module, "_WORTH_COMPILING", 0.0)
+    measured.compiled = (1e9, 0.001)
+    assert of(prepare_jobs(plan())[0]).compiled
+    monkeypatch.setattr(module, "has_compiler", lambda: False)
+    assert not of(prepare_jobs(plan(), resume=True)[0]).compiled
+    assert "no C++ compiler" in caplog.text
+
+
 def test_a_long_training_is_compiled_if_that_pays(
     measured: Measured, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:

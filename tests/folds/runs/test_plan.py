@@ -271,6 +271,8 @@ def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path:
     record.write_text(former.replace("defaults = 2\n", ""))
     old = again().runs[0]
     assert (old.recipe.lr, old.rate_reason) == (2e-4, "as this run was started")
+    one = build_plan(replace(planned().settings, arch=("test_vit",)), recipe, folds=[1], force=True)
+    assert one.runs[0].recipe.lr == 2e-4  # the other folds keep it
     prepare_jobs(again(), resume=True)
     record.write_text(former)  # with today's defaults, the rate was given
     with pytest.raises(EnsembleError, match="different settings") as caught:

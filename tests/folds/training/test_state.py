@@ -53,6 +53,16 @@ def test_histories_that_come_while_one_is_written_are_one_write(
     assert writes == ["history.csv"] * 2
 
 
+def test_a_score_of_another_metric_joins_the_history(tmp_path: Path) -> None:
+    writer = StateWriter(tmp_path)
+    writer.record([record(1), record(2) | {"validation_mcc": 0.5}])
+    writer.wait()
+    writer.close()
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0].split(",")[-1] == "validation_mcc"
+    assert [line.split(",")[-1] for line in lines[1:]] == ["", "0.5"]
+
+
 def test_a_history_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "history.csv").mkdir()
     writer = StateWriter(tmp_path)
