@@ -16,7 +16,7 @@ from folds.features.logistic import Floats
 from folds.models.heads import AttentionHead
 from folds.optim.optimizers import build_optimizer
 from folds.training.context import FoldContext
-from folds.training.criterion import at_temperature, build_criterion, one_hot
+from folds.training.criterion import at_temperature, one_hot
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize
 
@@ -83,16 +83,7 @@ class _Trainer:
         seed = derive_seed(*context.seed, epoch, "head")
         torch.manual_seed(seed)  # dropout
         view = np.random.default_rng(seed).integers(self.views, size=self.n)
-        criterion = build_criterion(
-            context.target,
-            recipe.loss,
-            recipe.head_loss,
-            recipe.label_smoothing,
-            self.counts,
-            epoch / max(recipe.epochs, 1),
-            context.soft_targets,
-            context.loss_form,
-        )
+        criterion = context.criterion(epoch, self.counts)
         self.head.train()
         total, images, rate, steps = torch.zeros(()), 0, 0.0, self._batches(epoch, view)
         for step, (rows, loss_of) in enumerate(steps):

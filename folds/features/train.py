@@ -34,7 +34,7 @@ from folds.models.inference import PixelSource
 from folds.models.precision import resolve_amp
 from folds.splits.assignment import read_folds
 from folds.training.context import FoldContext
-from folds.training.examples import examples_of, training_codes
+from folds.training.examples import class_codes, examples_of
 from folds.training.job import REFIT_TEST, Job
 from folds.training.loop import Report
 from folds.training.resolve import augmentations, epochs_of
@@ -98,10 +98,7 @@ def _context(job: Job, backbone: Backbone) -> FoldContext:
     """Return the data and settings of the fold."""
     recipe = Recipe(**{**job.recipe, "init": None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
-    code = {name: i for i, name in enumerate(job.classes)}
-    codes = np.array([code[name] for name in assignment.labels.tolist()])
-    labels_file = job.training_labels
-    labeled = codes if labels_file is None else training_codes(Path(labels_file), assignment.ids, code)
+    codes, labeled = class_codes(job, assignment)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
     training, validation = parts_of(job, assignment)
     examples = examples_of(job, recipe, target, assignment, training, labeled)

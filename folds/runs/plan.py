@@ -180,14 +180,7 @@ def build_plan(
     warnings += _warned(notes)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
-    execution = replace(
-        execution,
-        per_device=execution.per_device or recorded.jobs,
-        gpus_per_job=recorded.gpus(execution.gpus_per_job),
-    )
-    execution.check()
-    _check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
-    placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
+    execution, placement = _placed(runs, len(selected), execution, recorded)
     if execution.devices == "auto" and placement.kind == "cuda" and placement.backend == "local":
         warnings += _warned(busy_gpus([*placement.devices, *itertools.chain(*placement.partners)]))
     if built_in:
@@ -208,6 +201,20 @@ def build_plan(
         refit,
         pseudo,
     )
+
+
+def _placed(
+    runs: Sequence[Run], folds: int, execution: Execution, recorded: RecordedResources
+) -> tuple[Execution, DevicePlan]:
+    """Return how and where the jobs run: as asked, else as the runs were started."""
+    execution = replace(
+        execution,
+        per_device=execution.per_device or recorded.jobs,
+        gpus_per_job=recorded.gpus(execution.gpus_per_job),
+    )
+    execution.check()
+    _check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
+    return execution, _plan_devices(len(runs) * folds, execution, recorded.threads)
 
 
 def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[str, PseudoLabels], list[str]]:

@@ -22,10 +22,10 @@ from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
 from folds.models.head_spec import cosine_scale
 from folds.models.inference import BATCH, Change, PixelSource
-from folds.optim.losses import LossForm
+from folds.optim.losses import Loss, LossForm
 from folds.optim.schedules import Schedule
 from folds.training.batches import count_batches, full_batches
-from folds.training.criterion import SoftTargets
+from folds.training.criterion import Counts, SoftTargets, build_criterion
 from folds.training.group import Group
 from folds.training.job import Job
 from folds.training.predictor import Predictor
@@ -232,6 +232,25 @@ class FoldContext:
             frozen = 0
             options = ({"whole": 0.0} if recipe.schedule == "cyclic" else {}) | options
         return Schedule(recipe.schedule, recipe.epochs, self.steps, recipe.warmup or 0.0, options, frozen)
+
+    def criterion(self, epoch: int, counts: Counts) -> Loss:
+        """Return the loss of an epoch; it may change from epoch to epoch.
+
+        Parameters
+        ----------
+        counts : what `counts` returned, which is the same for all epochs.
+        """
+        recipe = self.recipe
+        return build_criterion(
+            self.target,
+            recipe.loss,
+            recipe.head_loss,
+            recipe.label_smoothing,
+            counts,
+            epoch / max(recipe.epochs, 1),
+            self.soft_targets,
+            self.loss_form,
+        )
 
     def counts(self) -> list[Tensor]:
         """Return for each head (values,) the images per epoch, all from the training part, on the device."""

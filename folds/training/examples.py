@@ -152,7 +152,21 @@ def _array(file: str | None, shape: tuple[int, int]) -> NDArray[np.float32] | No
     return np.array(values, np.float32)
 
 
-def training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
+def class_codes(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (n,) the class that each image of the table is scored as, and the class that is learned.
+
+    Raises
+    ------
+    EnsembleError : the file of other training labels lacks an image or a class.
+    """
+    code = {name: i for i, name in enumerate(job.classes)}
+    codes = np.array([code[name] for name in assignment.labels.tolist()])
+    if job.training_labels is None:
+        return codes, codes
+    return codes, _training_codes(Path(job.training_labels), assignment.ids, code)
+
+
+def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
     """Return (n,) the training class of each sample, from a CSV file ``id,label``.
 
     Raises

@@ -23,7 +23,7 @@ from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.averaging import added, load_average
 from folds.training.context import FoldContext
-from folds.training.criterion import at_temperature, build_criterion, one_hot
+from folds.training.criterion import at_temperature, one_hot
 from folds.training.group import Group
 from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.files import derive_seed
@@ -170,17 +170,8 @@ class _Loop:
 
     def _loss_of(self, epoch: int) -> LossOf:
         """Return the loss of an epoch as a function of images and labels; it may change from epoch to epoch."""
-        context, recipe, forward = self.context, self.context.recipe, self.forward
-        criterion = build_criterion(
-            context.target,
-            recipe.loss,
-            recipe.head_loss,
-            recipe.label_smoothing,
-            self.counts,
-            epoch / recipe.epochs,
-            self.soft_targets,
-            context.loss_form,
-        )
+        context, forward = self.context, self.forward
+        criterion = context.criterion(epoch, self.counts)
 
         def loss_of(images: Tensor, labels: Tensor, whole: Tensor | None) -> Tensor:
             with autocast(context.amp, context.device):

@@ -35,7 +35,7 @@ from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
 from folds.training.ema import MovingAverage
-from folds.training.examples import examples_of, trained_rows, training_codes
+from folds.training.examples import class_codes, examples_of, trained_rows
 from folds.training.group import Group
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
@@ -162,10 +162,7 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     # All settings are resolved (Recipe.completed), so a setting that is None is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
-    code = {name: i for i, name in enumerate(job.classes)}
-    codes = np.array([code[name] for name in assignment.labels.tolist()])
-    labels_file = job.training_labels
-    labeled = codes if labels_file is None else training_codes(Path(labels_file), assignment.ids, code)
+    codes, labeled = class_codes(job, assignment)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
     training, validation = _parts(job, assignment)
     more = Path(job.test_pixels) if job.pseudo is not None and job.test_pixels is not None else None

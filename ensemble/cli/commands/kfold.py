@@ -113,7 +113,7 @@ BackendOption = Annotated[
 SaveEveryOption = Annotated[
     float,
     typer.Option(
-        help="seconds between two saved states; at most so much is repeated after a kill",
+        help="seconds between two saved states: about what is repeated after a kill",
         metavar="S",
         rich_help_panel=EXECUTION,
     ),

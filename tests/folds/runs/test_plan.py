@@ -22,7 +22,7 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.runs import open as opening
 from folds.runs import plan
 from folds.runs.open import prepare_jobs
-from folds.runs.plan import Plan, build_plan
+from folds.runs.plan import Plan, _check_backend, build_plan
 from folds.splits.kfold import read_folds
 from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index
 from tests.conftest import Logged
@@ -278,3 +278,10 @@ def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path:
     with pytest.raises(EnsembleError, match="different settings") as caught:
         prepare_jobs(again(), resume=True)
     assert list(caught.value.details) == ["lr: 0.0002 → 0.00141"]
+
+
+@pytest.mark.parametrize("execution", [Execution(gpus_per_job=2), Execution(backend="ray")])
+def test_heads_on_frozen_features_train_on_this_cpu(execution: Execution) -> None:
+    with pytest.raises(UsageError, match="frozen features"):
+        _check_backend([Recipe(features=True)], execution)
+    _check_backend([Recipe()], execution)

@@ -153,7 +153,7 @@ def record(text: str) -> None:
     [
         ("[resolved]\nthreads = 3\njobs = 2", RecordedResources(3, 2, 1)),
         ("[resolved]\nthreads = 3", RecordedResources(3, None, 1)),
-        ("[resolved]", RecordedResources(1, None, 1)),  # begun before there was a number
+        ("[resolved]", RecordedResources(1, None, 1)),  # started before there was a number
         ("[resolved]\nthreads = 3\ngpus_per_job = 2", RecordedResources(3, None, 2)),
         ("", RecordedResources(1, None, 1)),
     ],

@@ -30,19 +30,19 @@ def training(best: dict[str, torch.Tensor] | None = None) -> TrainingState:
 def test_histories_that_come_while_one_is_written_are_one_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, begun, free, writes = StateWriter(tmp_path), threading.Event(), threading.Event(), []
+    writer, writing, free, writes = StateWriter(tmp_path), threading.Event(), threading.Event(), []
     write = module.write_atomic
 
     def slow(path: Path, content: Any) -> Path:
         writes.append(path.name)
-        begun.set()
+        writing.set()
         assert free.wait(30)
         return write(path, content)
 
     monkeypatch.setattr(module, "write_atomic", slow)
     history = [record(1)]
     writer.record(history)
-    assert begun.wait(30)
+    assert writing.wait(30)
     for epoch in range(2, 6):  # does not wait for the disk
         history.append(record(epoch))
         writer.record(history)
