@@ -30,6 +30,8 @@ _IDLE_SECONDS = 60.0
 _MESSAGE_BYTES = 2**18
 # Variables that differ without a difference for what is imported; a copy gets its own values of them.
 _OF_A_COPY = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"}
+# Set by torch when it is imported; the template was started before, so it would count as one with other variables.
+_OF_A_COPY |= {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
 _OF_A_COPY |= {"PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"}
 
 

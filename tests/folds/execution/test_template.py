@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +56,25 @@ def test_copies_have_the_variables_of_their_worker(monkeypatch: pytest.MonkeyPat
     # CUDA does not survive a copy.
     Worker(2, {"CUDA_VISIBLE_DEVICES": "1"})._start()
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in sent[2:]] == ["1"]
+
+
+_COMMAND = """
+from folds.execution import template, worker
+from folds.execution.local import prepare_workers
+prepare_workers("cpu", "local")
+first = template._template
+import folds.runs.session, torch._dynamo, torch._inductor.runtime.cache_dir_utils
+print({name for name, _ in set(first.key.items()) ^ set(template._key(worker._environment(1)).items())})
+"""
+
+
+def test_what_the_command_imports_needs_no_second_template(tmp_path: Path) -> None:
+    """A library that sets a variable when it is imported would cost each command the imports of another template."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR", "TRITON"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", _COMMAND], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert ended.stdout.strip() == "set()"
 
 
 class Lost:
