@@ -3,12 +3,15 @@
 Rows of `python benchmarks/kfold.py --row NAME`. The usual loop (benchmarks/opponent.py) trains all folds one after the
 other, in fp32 as its users run it and once more with bf16 autocast, which few know; its workers and threads are those
 that were fastest on a part of a fold. The program measures its number format in its first run, which counts. "Alone" is
-the same model in the format that the program chose, one process a core, without data path, folds and files.
+the same model in the format that the program chose, one process a core, without data path, folds and files. Its rate is
+compared with that of the program from the end of its first step to the end of its last epoch, by the clock: the validations,
+the starts of folds and cores that are idle at the end count.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -26,22 +29,31 @@ from folds.utils.parallel import cpu_count
 
 HERE = Path(__file__).resolve().parent
 RUN = "timed"
-# The program as its command, with a note of when the first step was over.
+# The program as its command, with a note of when the first step and the last epoch were over. The program starts its
+# workers before it imports the training, so the note is put in after that.
 _PROGRAM = """
 import os, sys, time
-import folds.runs.session as session
-train, first = session.train, []
-def noted(plan, jobs, report):
-    def note(job, event):
-        if not first:
-            first.append(time.time())
-            with open("first-step.txt", "w") as file:
-                file.write(str(first[0]))
+import folds.execution.local as local
+from folds.utils.startup import collection_paused
+prepare, noted = local.prepare_workers, {}
+def prepare_and_note(*arguments):
+    prepare(*arguments)
+    with collection_paused():
+        import folds.runs.session as session
+    train = session.train
+    def train_and_note(plan, jobs, report):
+        def note(job, event):
+            new = "first" if not noted else "last" if event["event"] == "epoch" else None
+            if new:
+                noted[new] = time.time()
+                with open(new + ".txt", "w") as file:
+                    file.write(str(noted[new]))
             if os.environ.get("STOP_AT_FIRST_STEP"):
                 os._exit(0)  # workers end with their parent
-        report(job, event)
-    return train(plan, jobs, note)
-session.train = noted
+            report(job, event)
+        return train(plan, jobs, note)
+    session.train = train_and_note
+local.prepare_workers = prepare_and_note
 from ensemble.cli import main
 main(sys.argv[1:])
 """
@@ -86,10 +98,11 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Ran:
-    """A command: its seconds, those until its first step, and the share of all cores that it kept busy."""
+    """A command: its seconds, those until its first step, those from there to the last epoch, and the busy share."""
 
     seconds: float
     first: float
+    training: float
     busy: float
 
 
@@ -126,8 +139,9 @@ def program(row: Row, data: Path, folder: Path, name: str = RUN, **variables: st
     began = time.time()
     memory = str(folder / "machine")
     _, seconds, cpu = _run(["-c", _PROGRAM, *words, "--name", name], folder, XDG_CACHE_HOME=memory, **variables)
-    first = float((folder / "first-step.txt").read_text()) - began
-    return Ran(seconds, first, cpu / (seconds * cpu_count()))
+    first, last = folder / "first.txt", folder / "last.txt"
+    step, end = (float(file.read_text()) if file.exists() else math.nan for file in (first, last))
+    return Ran(seconds, step - began, end - step, cpu / (seconds * cpu_count()))
 
 
 def usual(row: Row, task: dict[str, Any], folder: Path, **options: Any) -> float:
@@ -182,13 +196,9 @@ def chosen_format(folder: Path) -> dict[str, Any]:
     return resolved
 
 
-def rate_inside(row: Row, task: dict[str, Any], folder: Path) -> float:
-    """Return the images per second of the last run: those of all folds by the seconds of their epochs, all jobs."""
-    resolved = chosen_format(folder)
-    slots = max(1, min(row.k, cpu_count() // int(resolved["threads"])))
-    done = [json.loads((folder / "runs" / RUN / f"fold{fold}" / "done.json").read_text()) for fold in range(row.k)]
-    trained = sum(len(task["folds"][fold][0]) * row.epochs for fold in range(row.k))
-    return trained / sum(one["seconds"] for one in done) * slots
+def images_of(row: Row, task: dict[str, Any]) -> int:
+    """Return how many images all folds train on in all epochs."""
+    return row.epochs * sum(len(training) for training, _ in task["folds"])
 
 
 def measure_row(row: Row, folder: Path, repeats: int, search: bool) -> Iterator[str]:
@@ -208,7 +218,7 @@ def measure_row(row: Row, folder: Path, repeats: int, search: bool) -> Iterator[
         place.mkdir()
         ours.append(program(row, data, place))
         resolved = chosen_format(place)
-        inside.append(rate_inside(row, task, place))
+        inside.append(images_of(row, task) / ours[-1].training)
         for name in theirs:
             theirs[name].append(usual(row, task, folder, **options[name]))
         training, validation = (len(part) for part in task["folds"][0])

@@ -21,7 +21,10 @@ from folds.training.job import Job, job_from_dict
 
 def serve() -> None:
     """Train the jobs of standard input, one after the other, until it ends."""
-    from folds.features.train import train_job
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from folds.features.train import train_job
 
     # Events have a file descriptor of their own, because libraries print to standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)

@@ -230,18 +230,19 @@ def _key(environment: Mapping[str, str]) -> dict[str, str]:
 
 def main(connection: socket.socket) -> None:
     """Import the libraries, then make copies until the parent ends or none was needed for a while."""
-    import gc
     import selectors
 
-    import timm.utils
-    import torch._dynamo  # every optimizer imports it
+    from folds.utils.startup import lasting_imports
 
-    import folds.features.train
-    import folds.training.versions
+    # Objects that the collector of a copy never touches are not duplicated in its memory either.
+    with lasting_imports():
+        import timm.utils
+        import torch._dynamo  # every optimizer imports it
 
-    del timm, torch, folds
-    gc.collect()
-    gc.freeze()  # so that the collector of a copy does not touch, and thereby duplicate, this memory
+        import folds.features.train
+        import folds.training.versions
+
+        del timm, torch, folds
     wake, woken = socket.socketpair()
     woken.setblocking(False)
     signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)

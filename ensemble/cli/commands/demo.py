@@ -99,10 +99,13 @@ def _runs(root: Path, k: int, epochs: int, force: bool, again: str) -> list[Resu
     from folds.execution.local import prepare_workers
 
     prepare_workers("auto", "local")  # before the imports below, which take as long as those of the workers
-    from ensemble.cli.reports.training import describe, raise_failed, train_shown
-    from folds.config.recipe import Recipe, Settings
-    from folds.config.sweep import RequestedRecipe
-    from folds.runs.plan import build_plan
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.cli.reports.training import describe, raise_failed, train_shown
+        from folds.config.recipe import Recipe, Settings
+        from folds.config.sweep import RequestedRecipe
+        from folds.runs.plan import build_plan
 
     target = _target(root, force)
     for arch in ARCHS:

@@ -64,10 +64,13 @@ def distill(
     of the blend's out-of-fold prediction, which for a fitted blend is the nested one: no model behind it has seen its
     person. The student is a run like any other, named BLEND-student-ARCH. Settings are those of ensemble kfold.
     """
-    from ensemble.distillation.teacher import find_teacher
-    from folds.config.files import load_settings
-    from folds.config.recipe import by_key, check_contradictions
-    from folds.execution.placement import Execution
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.distillation.teacher import find_teacher
+        from folds.config.files import load_settings
+        from folds.config.recipe import by_key, check_contradictions
+        from folds.execution.placement import Execution
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)

@@ -89,8 +89,11 @@ def export(
     hash. Loading it predicts some synthetic images and compares the probabilities with the expected ones. Use it with
     ensemble predict FOLDER IMAGES, or ensemble.load(FOLDER) in Python.
     """
-    from ensemble.export.face import export as write_model
-    from folds.errors import UsageError
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.export.face import export as write_model
+        from folds.errors import UsageError
 
     if table:
         print_costs(what, cascade=cascade or ".001", metric=metric or "macro_f1")

@@ -322,13 +322,16 @@ def run_training(
 
     if not dry_run and preview is None:  # before the imports below, which take as long as those of the workers
         prepare_workers(planning["execution"].devices, planning["execution"].backend)
-    from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
-    from ensemble.cli.terminal.progress import TerminalProgress
-    from folds.auditing.run import check_strict
-    from folds.experiments.loggers import open_tracker
-    from folds.runs.learning_curves import check_learning_curve, write_learning_curves
-    from folds.runs.plan import build_plan
-    from folds.runs.preview import write_previews
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
+        from ensemble.cli.terminal.progress import TerminalProgress
+        from folds.auditing.run import check_strict
+        from folds.experiments.loggers import open_tracker
+        from folds.runs.learning_curves import check_learning_curve, write_learning_curves
+        from folds.runs.plan import build_plan
+        from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)

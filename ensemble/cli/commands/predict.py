@@ -129,9 +129,9 @@ def predict(
     out-of-fold predictions, and scored nested over people.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
-    from folds.utils.startup import collection_paused
+    from folds.utils.startup import lasting_imports
 
-    with collection_paused():
+    with lasting_imports():
         from ensemble.prediction.decisions import DecisionOptions
         from ensemble.prediction.face import FOLDER, predict_images
         from ensemble.prediction.result import check_csv_place, save, save_csv

@@ -73,9 +73,12 @@ def serve(
     /metrics are for the operator. One line per request is logged, without names of files. Requests in flight are
     answered before the end.
     """
-    from ensemble.serving.face import serve as run_server
-    from ensemble.serving.limits import Limits
-    from folds.errors import EnsembleError
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.serving.face import serve as run_server
+        from ensemble.serving.limits import Limits
+        from folds.errors import EnsembleError
 
     limits = Limits(
         batch=batch,

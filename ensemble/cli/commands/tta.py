@@ -87,10 +87,13 @@ def tta(
     request.check()
     chosen = parse_views(views)
 
-    from ensemble.cli.reports.tta import tta_report
-    from ensemble.cli.terminal.progress import TerminalProgress
-    from ensemble.tta.run import augment_folds
-    from ensemble.tta.scores import gain_of, tta_record
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.cli.reports.tta import tta_report
+        from ensemble.cli.terminal.progress import TerminalProgress
+        from ensemble.tta.run import augment_folds
+        from ensemble.tta.scores import gain_of, tta_record
 
     made, scored = augment_folds(
         target,

@@ -86,10 +86,13 @@ def tune(
     cpus, gpus and parallel (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on;
     ensemble kfold -c best.toml scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
     """
-    from ensemble.cli.terminal.progress import TerminalProgress
-    from folds.errors import FoldsFailed, Interrupted
-    from folds.tuning.report import run_study
-    from folds.tuning.study import make_study
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.cli.terminal.progress import TerminalProgress
+        from folds.errors import FoldsFailed, Interrupted
+        from folds.tuning.report import run_study
+        from folds.tuning.study import make_study
 
     check_resume_or_force(resume, force)
     study = make_study(given, config, trials, metric=metric)
