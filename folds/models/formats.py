@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from folds.utils.files import write_atomic
 
 _REPEATS = 2
+_CLEAR = 1.25  # a ratio that is off the limit by this factor is not measured again
 _CPU_INFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # of x86; the last of ARM
 _MOST_BYTES = 1 << 16  # of a remembered measurement
@@ -53,19 +54,32 @@ def processor() -> str:
     return f"{platform.machine()} {name}, {' '.join(known)}, torch {torch.__version__}, {capability}"
 
 
-def fastest_seconds(timed: Mapping[str, Callable[[], float]], repeats: int = _REPEATS) -> dict[str, float]:
+def fastest_seconds(
+    timed: Mapping[str, Callable[[], float]],
+    repeats: int = _REPEATS,
+    *,
+    gain: float | None = None,
+    warm: Collection[str] = (),
+) -> dict[str, float]:
     """Return the smallest of the seconds of each way; the ways are timed in turn, after one pass that does not count.
 
     Parameters
     ----------
-    timed : way → a function that does the work once and returns its seconds.
+    timed : way → a function that does the work once and returns its seconds; the first way is the default.
+    gain : how many times faster than the default another way must be to be taken. Where all of them are clearly faster
+        or clearly not, they are not timed again. None: all repeats.
+    warm : ways that have just been run, so that all their passes count.
     """
-    for seconds in timed.values():
-        seconds()
+    for way, seconds in timed.items():
+        if way not in warm:
+            seconds()
     best = dict.fromkeys(timed, float("inf"))
     for _ in range(repeats):
         for way, seconds in timed.items():
             best[way] = min(best[way], seconds())
+        default, *others = best.values()
+        if gain is not None and all(not gain / _CLEAR < default / one < gain * _CLEAR for one in others):
+            break
     return best
 
 

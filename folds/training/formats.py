@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from folds.models.fusion import fused
 from folds.models.inference import BATCH
 from folds.models.precision import autocast
 from folds.optim.optimizers import build_optimizer
+from folds.utils.parallel import cpu_count
 
 FP32, BF16 = "fp32", "bf16"
 OFF, FUSED = "off", "fused"  # how predictions are computed, beside bf16
@@ -161,8 +164,6 @@ class _Trial:
     def predict(self, way: torch.nn.Module, amp: str, channels_last: bool, n: int) -> float:
         """Return the seconds of a forward pass of `n` images."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        if way is self.model:
-            way.to(memory_format=layout)  # type: ignore[call-overload]
         images = self.images.repeat(-(-n // len(self.images)), 1, 1, 1)[:n].contiguous(memory_format=layout)
         way.eval()
         began = time.perf_counter()
@@ -175,44 +176,63 @@ def measure(architecture: Architecture, recipe: Recipe, outputs: int, threads: i
     """Return the rates of a model in each number format and memory format, as a job with `threads` threads has them.
 
     A step is measured with a full batch, or with as many images as fp32 trains in a quarter of a second. What the
-    optimizer takes is measured once and added to every step.
+    optimizer takes is measured once and added to every step. Predictions are measured at the same time as training where
+    there are cores for both, as there are when several jobs train.
 
     Raises
     ------
     RuntimeError : the model does not run in one of the formats.
     """
-    with torch_threads(threads):
+    with torch_threads(threads), ThreadPoolExecutor(1) as pool:
         trial = _Trial(architecture, recipe, outputs)
-        layout, few = trial.layout, min(2, len(trial.images))
-        trial.train(OFF, layout, few)
-        per_image = trial.train(OFF, layout, few) / few
+        few = min(2, len(trial.images))
+        trial.train(OFF, trial.layout, few)
+        per_image = trial.train(OFF, trial.layout, few) / few
         n = max(few, min(len(trial.images), round(_STEP_SECONDS / per_image)))
-        ways = {FP32: (OFF, layout), **({BF16: (BF16, layout)} if has_bf16() else {})}
-        seconds = fastest_seconds({name: _timed(trial.train, *way, n) for name, way in ways.items()})
-        if trial.two_layouts:  # only of the number format that is ahead
-            ahead = min(seconds, key=seconds.__getitem__)
-            other = f"{ahead} {layout_name(not layout)}"
-            ways[other] = (ways[ahead][0], not layout)
-            again = fastest_seconds({name: _timed(trial.train, *ways[name], n) for name in (ahead, other)})
-            seconds |= {name: min(spent, seconds.get(name, spent)) for name, spent in again.items()}
-        optimizing = trial.optimize()
-        train = {name: trial.batch / (spent * trial.batch / n + optimizing) for name, spent in seconds.items()}
-        predict, preparing = _prediction_rates(trial, min(BATCH, 2 * n))
+        # Traced here, because tracing changes what every call of a module does, in all threads.
+        ways, preparing = _ways_to_predict(copy.deepcopy(trial))
+        arguments = (trial, ways, min(BATCH, 2 * n), threads)
+        found = pool.submit(_prediction_rates, *arguments) if 2 * threads <= cpu_count() else None
+        train = _training_rates(trial, n, {FP32} if n == few else ())
+        predict = _prediction_rates(*arguments) if found is None else found.result()
     return Rates(trial.layout, train, predict, preparing)
 
 
-def _prediction_rates(trial: _Trial, n: int) -> tuple[dict[str, float], float]:
-    """Return images per second of each way to predict, and the seconds of fusing."""
-    trial.model.zero_grad(set_to_none=True)
-    ways = {OFF: (trial.model, OFF, trial.layout, n)}
-    if has_bf16():
-        ways[BF16] = (trial.model, BF16, trial.layout, n)
+def _training_rates(trial: _Trial, n: int, warm: Collection[str]) -> dict[str, float]:
+    """Return images per second of each way to train, from steps of `n` images; `warm` ways have just been run."""
+    layout = trial.layout
+    ways = {FP32: (OFF, layout), **({BF16: (BF16, layout)} if has_bf16() else {})}
+    timed = {name: _timed(trial.train, *way, n) for name, way in ways.items()}
+    seconds = fastest_seconds(timed, gain=GAIN_OF_FORMAT, warm=warm)
+    if trial.two_layouts:  # only of the number format that is ahead
+        ahead = min(seconds, key=seconds.__getitem__)
+        other = f"{ahead} {layout_name(not layout)}"
+        ways[other] = (ways[ahead][0], not layout)
+        timed = {name: _timed(trial.train, *ways[name], n) for name in (ahead, other)}
+        again = fastest_seconds(timed, gain=GAIN_OF_LAYOUT, warm={ahead})
+        seconds |= {name: min(spent, seconds.get(name, spent)) for name, spent in again.items()}
+    optimizing = trial.optimize()
+    return {name: trial.batch / (spent * trial.batch / n + optimizing) for name, spent in seconds.items()}
+
+
+def _ways_to_predict(trial: _Trial) -> tuple[dict[str, tuple[torch.nn.Module, str]], float]:
+    """Return each way to predict as a model with its number format, and the seconds of fusing."""
+    layout = torch.channels_last if trial.layout else torch.contiguous_format
+    model = trial.model.eval().to(memory_format=layout)  # type: ignore[call-overload]
+    ways: dict[str, tuple[torch.nn.Module, str]] = {OFF: (model, OFF), **({BF16: (model, BF16)} if has_bf16() else {})}
     began = time.perf_counter()
     with suppress(RuntimeError):  # not for this model, or not on this processor
-        ways[FUSED] = (fused(trial.model.eval(), torch.float32, trial.images[:1])[0], OFF, trial.layout, n)
-    preparing = time.perf_counter() - began
-    seconds = fastest_seconds({name: _timed(trial.predict, *way) for name, way in ways.items()})
-    return {name: n / spent for name, spent in seconds.items()}, preparing
+        ways[FUSED] = (fused(model, torch.float32, trial.images[:1])[0], OFF)
+    return ways, time.perf_counter() - began
+
+
+def _prediction_rates(
+    trial: _Trial, ways: Mapping[str, tuple[torch.nn.Module, str]], n: int, threads: int
+) -> dict[str, float]:
+    """Return images per second of each way to predict `n` images."""
+    torch.set_num_threads(threads)  # of the thread that this runs in
+    timed = {name: _timed(trial.predict, *way, trial.layout, n) for name, way in ways.items()}
+    return {name: n / seconds for name, seconds in fastest_seconds(timed, gain=GAIN_OF_PREDICTION).items()}
 
 
 def _timed(work: Callable[..., float], *arguments: Any) -> Callable[[], float]:

@@ -70,7 +70,9 @@ print({name for name, _ in set(first.key.items()) ^ set(template._key(worker._en
 
 def test_what_the_command_imports_needs_no_second_template(tmp_path: Path) -> None:
     """A library that sets a variable when it is imported would cost each command the imports of another template."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR", "TRITON"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR", "TRITON"))
+    }
     ended = subprocess.run(
         [sys.executable, "-c", _COMMAND], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
     )

@@ -158,6 +158,19 @@ def test_ways_are_timed_in_turn_and_the_best_time_counts() -> None:
     assert order == ["a", "b"] * 3
 
 
+@pytest.mark.parametrize(("second", "rounds"), [(4.0, 1), (9.5, 1), (8.0, 2), (6.1, 2)])
+def test_ways_are_timed_again_only_near_the_limit(second: float, rounds: int) -> None:
+    order: list[str] = []
+
+    def timed(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds
+
+    ways = {"a": lambda: timed("a", 9.0), "b": lambda: timed("b", second)}  # b is taken if it is 1.2 times as fast
+    assert shared.fastest_seconds(ways, gain=1.2, warm={"a"}) == {"a": 9.0, "b": second}
+    assert order == ["b"] + ["a", "b"] * rounds  # only b is run once before it counts
+
+
 def test_folded_batch_norms_predict_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     architecture = resolve("test_resnet", (32, 32))
