@@ -176,8 +176,8 @@ def measure(architecture: Architecture, recipe: Recipe, outputs: int, threads: i
     """Return the rates of a model in each number format and memory format, as a job with `threads` threads has them.
 
     A step is measured with a full batch, or with as many images as fp32 trains in a quarter of a second. What the
-    optimizer takes is measured once and added to every step. Predictions are measured at the same time as training where
-    there are cores for both, as there are when several jobs train.
+    optimizer takes is measured once and added to every step. Predictions are measured at the same time as training
+    where there are cores for both, as there are when several jobs train.
 
     Raises
     ------
