@@ -290,11 +290,11 @@ def growth(folder: Path) -> Iterator[str]:
         )
 
 
-def whole_commands(rows: dict[str, Row], folder: Path, repeats: int, search: bool) -> None:
+def whole_commands(rows: dict[str, Row], folder: Path, repeats: int, search: bool, one_fold: bool) -> None:
     """Print the table of whole commands, each line as soon as it is known; the runs of a row go to standard error."""
     print(HEADER, flush=True)
     for name, row in rows.items():
-        for line in measure_row(row, folder / name, repeats, search):
+        for line in measure_row(row, folder / name, repeats, search, one_fold):
             print(line, file=sys.stdout if line.startswith("|") else sys.stderr, flush=True)
 
 
@@ -309,6 +309,9 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=["all", *ROWS], help="may be given several times")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-search", action="store_true", help="the usual loop with a worker and a thread per core")
+    parser.add_argument(
+        "--one-fold", action="store_true", help="the usual loop trains one fold; the others count as much"
+    )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kfold-"))
     try:
@@ -319,6 +322,7 @@ def main() -> None:
                 folder,
                 1 if arguments.quick else arguments.repeats,
                 search=not (arguments.quick or arguments.no_search),
+                one_fold=arguments.one_fold,
             )
             return
         if arguments.growth:

@@ -144,9 +144,18 @@ def program(row: Row, data: Path, folder: Path, name: str = RUN, **variables: st
     return Ran(seconds, step - began, end - step, cpu / (seconds * cpu_count()))
 
 
-def usual(row: Row, task: dict[str, Any], folder: Path, **options: Any) -> float:
-    """Return the seconds of the usual loop on all folds of a row."""
-    return _run([str(HERE / "opponent.py")], folder, json.dumps(task | options))[1]
+def usual(row: Row, task: dict[str, Any], folder: Path, one_fold: bool, **options: Any) -> float:
+    """Return the seconds of the usual loop on all folds of a row.
+
+    With `one_fold` only the first fold is trained, and the others count as much by their images; the imports count
+    once. The folds of the usual loop follow each other in one process, so this differs by noise only.
+    """
+    folds = task["folds"]
+    if not one_fold:
+        return _run([str(HERE / "opponent.py")], folder, json.dumps(task | options))[1]
+    text, seconds, _ = _run([str(HERE / "opponent.py")], folder, json.dumps(task | options | {"folds": folds[:1]}))
+    trained = sum(json.loads(text)[0])
+    return seconds - trained + trained * sum(len(rows) for rows, _ in folds) / len(folds[0][0])
 
 
 def task_of(row: Row, data: Path) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def images_of(row: Row, task: dict[str, Any]) -> int:
     return row.epochs * sum(len(training) for training, _ in task["folds"])
 
 
-def measure_row(row: Row, folder: Path, repeats: int, search: bool) -> Iterator[str]:
+def measure_row(row: Row, folder: Path, repeats: int, search: bool, one_fold: bool) -> Iterator[str]:
     """Yield lines as they are known: what each run gave, then the row of the table."""
     from kfold import ceiling
 
@@ -220,7 +229,7 @@ def measure_row(row: Row, folder: Path, repeats: int, search: bool) -> Iterator[
         resolved = chosen_format(place)
         inside.append(images_of(row, task) / ours[-1].training)
         for name in theirs:
-            theirs[name].append(usual(row, task, folder, **options[name]))
+            theirs[name].append(usual(row, task, folder, one_fold, **options[name]))
         training, validation = (len(part) for part in task["folds"][0])
         how = {"amp": resolved["amp"], "batch": row.batch, "validation": resolved.get("validation", "off")}
         layout = resolved.get("memory_format")
