@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from folds.config.files import load_settings, read_run_tables
+from folds.config.files import given_numbers, load_settings, read_run_tables
 from folds.config.frozen import joined_arch, with_heads
 from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
@@ -158,7 +158,7 @@ def kfold(
     flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
     flags, sweep = _with_frozen(flags, heads, join, sweep)
-    own, recipe, variants, k_given = _recipes(flags, path, sweep)
+    own, recipe, variants, given = _recipes(flags, path, sweep)
     prepare_workers(devices, backend)
     plan = build_plan(
         own,
@@ -171,7 +171,7 @@ def kfold(
         baseline=baseline,
         root=base,
         found_folds=base / FOLDS_FILE,
-        k_given=k_given,
+        **given,
     )
     plan.check_not_started(resume, force)
     if learning_curve:
@@ -246,10 +246,10 @@ kfold.__signature__ = with_settings(kfold)  # type: ignore[attr-defined]
 
 def _recipes(
     flags: Mapping[str, Any], config: Path | None, sweep: Mapping[str, Sequence[Any]] | None
-) -> tuple[Settings, Recipe, list[RequestedRecipe], bool]:
-    """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and whether `k` is given."""
+) -> tuple[Settings, Recipe, list[RequestedRecipe], dict[str, bool]]:
+    """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and what was given."""
     own, recipe, origins = load_settings(flags, config, implicit=False)
-    k_given = "k" in origins
+    given = given_numbers(origins)
     tables = read_run_tables(config) if config is not None else []
     if not sweep:
         requested = []
@@ -258,7 +258,7 @@ def _recipes(
             if len(one.arch) != 1:
                 raise UsageError(f"[[run]] {number} has the architectures {', '.join(one.arch)}, expected one")
             requested.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
-        return own, recipe, requested, k_given
+        return own, recipe, requested, given
     if tables:
         raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
     points = parse_sweep([f"{key}={_toml_array(values)}" for key, values in sweep.items()])
@@ -269,7 +269,7 @@ def _recipes(
         RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
         for point in points
     ]
-    return own, recipe, requested, k_given
+    return own, recipe, requested, given
 
 
 def _toml_array(values: Sequence[Any]) -> str:

@@ -65,7 +65,7 @@ def distill(
     person. The student is a run like any other, named BLEND-student-ARCH. Settings are those of ensemble kfold.
     """
     from ensemble.distillation.teacher import find_teacher
-    from folds.config.files import load_settings
+    from folds.config.files import given_numbers, load_settings
     from folds.config.recipe import by_key, check_contradictions
     from folds.execution.placement import Execution
 
@@ -82,7 +82,7 @@ def distill(
         "refit": fold == ALL,
         "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
         "baseline": baseline,
-        "k_given": "k" in origins,
+        **given_numbers(origins),
         "variants": [],
     }
     training = {"resume": resume, "force": force, "strict": strict, "hypothesis": hypothesis, "per_person": per_person}

@@ -179,7 +179,7 @@ def kfold(
     --resume, --force, --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is
     used if it fits the table, and --k if that is given.
     """
-    from folds.config.files import load_settings
+    from folds.config.files import given_numbers, load_settings
     from folds.config.frozen import joined_arch, with_heads
     from folds.config.recipe import check_contradictions
     from folds.config.trust import check_file_trusted
@@ -203,7 +203,7 @@ def kfold(
         "variants": _requested(given, sweep or [], config),
         "baseline": baseline,
         "found_folds": FOLDS_FILE,
-        "k_given": "k" in origins,
+        **given_numbers(origins),
     }
     training = {
         "resume": resume,
