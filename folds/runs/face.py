@@ -25,7 +25,7 @@ from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.learning_curves import check_learning_curve, write_learning_curves
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
-from folds.runs.session import train_runs
+from folds.runs.session import TrainingResult, train_runs
 from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.utils.arguments import (
@@ -188,16 +188,22 @@ def kfold(
     )
     if learning_curve and not trained.failed:
         write_learning_curves(plan, progress_of(progress))
-    if trained.failed:
-        lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
-        of = counted(plan.trainings, "training" if plan.refit else "fold")
-        raise FoldsFailed(
-            f"{len(trained.failed)} of {of} failed; the other folds are saved",
-            hint="the same call tries the failed folds again",
-            details=lines,
-        )
+    _raise_failed(trained)
     runs = [TrainedRun(name, base) for name in trained.runs]
     return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+
+
+def _raise_failed(trained: TrainingResult) -> None:
+    """Raise FoldsFailed if a training failed."""
+    if not trained.failed:
+        return
+    plan, failed = trained.plan, trained.failed
+    of = counted(plan.trainings, "training" if plan.refit else "fold")
+    raise FoldsFailed(
+        f"{len(failed)} of {of} failed; the other folds are saved",
+        hint="the same call tries the failed folds again",
+        details=[f"{one.job.title}: {one.error.message}" for one in failed if one.error is not None],
+    )
 
 
 def _with_frozen(
