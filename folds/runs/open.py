@@ -23,13 +23,13 @@ from folds.images.settings import CACHE, ImageSettings
 from folds.models.head_spec import is_of_person
 from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.runs.environment import environment, version_warnings
-from folds.runs.formats import decide_formats, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.runs.run_formats import decide_formats, log_formats, resolved_format
 from folds.splits.assignment import save_folds
-from folds.training.formats import Format
 from folds.training.job import COURSE, Job
+from folds.training.measured_formats import Format
 from folds.training.resolve import trained_labels
 from folds.training.sample_weights import sample_weights_of
 from folds.training.soft_labels import SoftLabels, soft_labels_of

@@ -15,9 +15,9 @@ from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import LearningCurve
 from folds.metrics.custom import find_metric
 from folds.models.precision import resolve_amp
-from folds.runs.formats import formats_line, recorded_amps
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.runs.run_formats import formats_line, recorded_amps
 from folds.runs.session import TrainingResult, train_runs
 from folds.utils.text import counted, duration
 

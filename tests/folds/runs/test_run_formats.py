@@ -18,12 +18,12 @@ from folds.errors import EnsembleError
 from folds.execution.placement import Execution
 from folds.models.checkpoint import load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
-from folds.runs import formats as module
-from folds.runs.formats import decide_format, decide_formats, formats_line, recorded_amps
+from folds.runs import run_formats as module
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
-from folds.training.formats import Format, Rates
+from folds.runs.run_formats import decide_format, decide_formats, formats_line, recorded_amps
 from folds.training.job import Job
+from folds.training.measured_formats import Format, Rates
 from folds.training.trainer import train_fold
 from folds.utils.numeric import softmax
 from tests.conftest import Logged, start_over

@@ -14,12 +14,12 @@ from typing import Any
 
 from folds.config.files import DAMAGED, read_record
 from folds.errors import EnsembleError
-from folds.models.formats import has_bf16, recall, remember
 from folds.models.precision import resolve_amp
+from folds.models.timing import has_bf16, recall, remember
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.amp import recorded_amp
-from folds.training.formats import (
+from folds.training.measured_formats import (
     BF16,
     FP32,
     FUSED,
