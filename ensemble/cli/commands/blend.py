@@ -320,7 +320,7 @@ def _write(made: Blend, wanted: _Wanted) -> _Written:
     answers = None if wanted.csv is None else answers_of(made, wanted.form, wanted.columns, wanted.like)
     if wanted.csv is not None and answers is not None:
         check_answers_file(answers, wanted.csv, wanted.force)
-    is_new = write_blend(made, folder, wanted.force)
+    is_new = bool(write_blend(made, folder, wanted.force))
     if wanted.csv is not None and answers is not None:
         write_atomic(wanted.csv, answers.content)
     return _Written(folder, is_new, answers)

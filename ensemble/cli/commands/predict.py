@@ -239,8 +239,8 @@ def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, 
     from folds.predictions.submission import check_submission
 
     if wanted.csv is not None:
-        of_people = wanted.per_person and table.persons is not None
-        ids = sorted(set(table.persons.tolist())) if of_people else table.ids.tolist()
+        persons = table.persons if wanted.per_person else None
+        ids = table.ids.tolist() if persons is None else sorted(set(persons.tolist()))
         sets = decision is not None and decision.sets is not None
         check_submission(ids, source.classes, wanted.form, wanted.columns, wanted.like, sets)
 
