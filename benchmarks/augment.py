@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -26,41 +24,10 @@ sys.path.insert(0, str(ROOT))
 from folds.augmentation.batch import PRESETS, apply_changes
 from folds.augmentation.changes import Changes, compute_changes, sample_parameters, split_changes
 from folds.augmentation.mixup import Mixing, MixupCutmix, apply_mixing, compute_mixing, draw_mixing
+from tests.folds.augmentation.kernels import Kernels, on_gpu
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = ("light", "standard", "strong")
-FREE = frozenset(
-    (
-        "view",
-        "_unsafe_view",
-        "expand",
-        "permute",
-        "slice",
-        "select",
-        "unbind",
-        "empty",
-        "empty_strided",
-        "detach",
-        "transpose",
-        "alias",
-        "split",
-        "split_with_sizes",
-        "unsqueeze",
-        "device",
-    )
-)
-
-
-class Kernels(TorchDispatchMode):
-    """Counts the operations that start a kernel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += function.overloadpacket.__name__ not in FREE
-        return function(*args, **(kwargs or {}))
 
 
 def changes_of(name: str, n: int, px: int, seed: int) -> Changes:
@@ -70,13 +37,6 @@ def changes_of(name: str, n: int, px: int, seed: int) -> Changes:
 
 def mixing_of(n: int, px: int) -> Mixing:
     return compute_mixing(draw_mixing(n, MixupCutmix(0.2, 1.0), torch.Generator().manual_seed(0)), (px, px))
-
-
-def moved(values: Any, mode: FakeTensorMode) -> Any:
-    """The same structure on a GPU, without values."""
-    if isinstance(values, torch.Tensor):
-        return mode.from_tensor(values).to("cuda")
-    return type(values)(*(moved(value, mode) for value in values)) if isinstance(values, tuple) else values
 
 
 def kernels(n: int, px: int) -> dict[str, int]:
@@ -90,15 +50,15 @@ def kernels(n: int, px: int) -> dict[str, int]:
             step()  # constants are kept from the first step on
             with Kernels() as counted:
                 step()
-            return counted.count
+            return sum(counted.found.values())
 
         for name in NAMES:
-            fake = moved(changes[name], mode)
+            fake = on_gpu(changes[name], mode)
             found[name] = count(
                 lambda fake=fake: apply_changes(batch, fake, MEAN, STD, torch.channels_last, in_place=True)  # type: ignore[misc]
             )
         inputs, targets = torch.empty((n, 3, px, px), device="cuda"), torch.empty((n, 9), device="cuda")
-        fake_mixing = moved(mixing, mode)
+        fake_mixing = on_gpu(mixing, mode)
         found["mixup + cutmix"] = count(lambda: apply_mixing(inputs, targets, fake_mixing))
     return found
 

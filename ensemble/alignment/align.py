@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.attributes import JointRun, join_attributes, label_classes
 from ensemble.alignment.classes import class_order
+from ensemble.alignment.completeness import absent_folds_notes, absent_rows_notes
 from ensemble.alignment.coverage import Table, tables_of
 from ensemble.alignment.naming import name_columns
 from ensemble.alignment.placement import RowOrder, order_notes, place_members
@@ -74,7 +75,7 @@ def align(
     for split, split_members in placed.members.items():
         splits[split], more_notes = _align_split(split, tables[split], split_members, labels, classes)
         notes += more_notes
-    notes += [*_absent_rows(splits), *_absent_folds(splits)]
+    notes += [*absent_rows_notes(splits), *absent_folds_notes(splits)]
     return Alignment(splits, tuple(notes), members, placed.order, placed.splits, named.assumed)
 
 
@@ -307,49 +308,3 @@ def _merged(
             conflict = f"{first.path} and {member.path} differ for {len(differing):,} ids, e.g. {example}"
         merged = np.where(merged != "", merged, aligned)
     return merged, conflict
-
-
-def _absent_rows(splits: Mapping[str, AlignedSplit]) -> list[str]:
-    notes = []
-    for split in splits.values():
-        if len(split) < split.table_rows:
-            notes.append(
-                f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples "
-                "have no prediction yet and are left out"
-            )
-        partial = [f"{run.name} has {run.rows:,}" for run in split.runs if run.rows < len(split)]
-        if partial:
-            notes.append(
-                f"some runs lack {split.name} samples ({', '.join(partial)} of {len(split):,}): "
-                "there, the other runs share the weight of the absent run"
-            )
-    return notes
-
-
-def _absent_folds(splits: Mapping[str, AlignedSplit]) -> list[str]:
-    all_folds: dict[str, set[int]] = {}
-    for split in splits.values():
-        for run in split.runs:
-            all_folds.setdefault(_assignment(run), set()).update(run.folds)
-    notes = []
-    for split in splits.values():
-        lacking: dict[tuple[int, ...], list[RunPredictions]] = {}
-        for run in split.runs:
-            missing = sorted(all_folds[_assignment(run)] - set(run.folds)) if run.folds else []
-            if missing:
-                lacking.setdefault(tuple(missing), []).append(run)
-        for folds, runs in lacking.items():
-            averaged = f": mean of the other {len(runs[0].folds)}" if split.name == "test" else ""
-            names = ", ".join(run.name for run in runs)
-            verb = "lacks" if len(runs) == 1 else "lack"
-            notes.append(
-                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} "
-                f"{', '.join(map(str, folds))}{averaged}"
-            )
-    return notes
-
-
-def _assignment(run: RunPredictions) -> str:
-    """Return the key of runs that should have the same folds: the fold assignment, otherwise the run's name."""
-    sidecar = run.parts[0].member.sidecar
-    return (sidecar.folds_sha if sidecar is not None else None) or run.name

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import Alignment, align
+from ensemble.alignment.completeness import absent_folds, unequal_models_note
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
@@ -217,7 +218,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         plain = None if request.is_fitted else combined.votes
         best = None if plain is None else _best_single(loaded, plain, ranking, scores, request)
         notes = [*loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
-        notes += [*_vote_notes(loaded, combined, request), *_score_notes(total)]
+        notes += [*_weight_notes(loaded, request), *_vote_notes(loaded, combined, request), *_score_notes(total)]
         notes += confidence_notes(loaded.splits, loaded.truths, request)
         contribution_report = None
         if request.report_contributions:
@@ -369,6 +370,14 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
     share = np.array([weights[name] for name in runs])
     combination = Combination(tuple(runs), request.name, share, power=params.get("power"), trim=params.get("trim"))
     return _Combined(votes, weights, combination)
+
+
+def _weight_notes(loaded: AlignedMembers, request: BlendConfig) -> list[str]:
+    """Return a note on equal weights of runs with unequal numbers of models."""
+    if request.is_fitted or request.weights is not None or "test" not in loaded.splits:
+        return []
+    lacking = absent_folds(loaded.splits)["test"]
+    return list(filter(None, [unequal_models_note(loaded.splits["test"], lacking, request.name)]))
 
 
 def _vote_notes(loaded: AlignedMembers, combined: _Combined, request: BlendConfig) -> list[str]:

@@ -190,25 +190,45 @@ def blend(
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
-    given = _given(predictions)
+    given, shown = _given(predictions), progress_of(progress)
     if isinstance(given, list):
-        _check_absent({"y": y, "groups": groups, "fold": fold, "test": test}, "files")
-        names = None if classes is None else column_classes(None, classes)
-        config = replace(config, classes=names, ids=_id_files(ids))
-        config.check()
-        with respelled(_OF_COLUMNS):
-            return make_blend(given, config, progress_of(progress))
+        return _blend_files(given, test, config, about, shown)
     if columns is not None:
         raise UsageError("`columns` applies to files, found arrays", hint="pass the columns of a DataFrame as arrays")
     if given and all(map(_has_files, given.values())):
         _check_absent({**about, "test": test}, "runs")
-        made = blend_members(_members_of_runs(given, config), config, progress_of(progress))
+        made = blend_members(_members_of_runs(given, config), config, shown)
         _check_test(made, required=False)
         return made
+    return _blend_arrays(given, test, config, about, allow_duplicates, shown)
+
+
+def _blend_files(
+    files: list[Path], test: Any, config: BlendConfig, about: Mapping[str, Any], progress: Progress
+) -> Blend:
+    """Return the blend of files; arguments of arrays are an error."""
+    _check_absent({**{name: about[name] for name in ("y", "groups", "fold")}, "test": test}, "files")
+    classes = about["classes"]
+    names = None if classes is None else column_classes(None, classes)
+    config = replace(config, classes=names, ids=_id_files(about["ids"]))
+    config.check()
+    with respelled(_OF_COLUMNS):
+        return make_blend(files, config, progress)
+
+
+def _blend_arrays(
+    given: Mapping[str, Any],
+    test: Mapping[str, Any] | None,
+    config: BlendConfig,
+    about: Mapping[str, Any],
+    allow_duplicates: bool | None,
+    progress: Progress,
+) -> Blend:
+    """Return the blend of arrays, of which equal ones vote twice unless it is refused."""
     found, config = _array_members(_selected(given, config.runs), test, config, **about)
     if allow_duplicates is None:
         config = replace(config, allow_duplicates=True)
-    made = replace(blend_members(found.members, config, progress_of(progress)), stated_classes=found.classes)
+    made = replace(blend_members(found.members, config, progress), stated_classes=found.classes)
     _check_test(made, required=True)
     return made
 

@@ -14,7 +14,7 @@ from ensemble.cascade.run import run_cascade
 from ensemble.model_files.expected import Expected
 from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
-from ensemble.prediction.formats import EXACT_WAY, Choice, architecture_key, batch_size, built
+from ensemble.prediction.prediction_formats import EXACT_WAY, Choice, architecture_key, batch_size, built
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named

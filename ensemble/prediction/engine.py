@@ -26,15 +26,23 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.cascade import fill_cascade
 from ensemble.prediction.combine import member_key
-from ensemble.prediction.formats import EQUAL, FAST_BATCH, Choice, architecture_key, batch_size, built, choose
+from ensemble.prediction.prediction_formats import (
+    EQUAL,
+    FAST_BATCH,
+    Choice,
+    architecture_key,
+    batch_size,
+    built,
+    choose,
+)
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.prediction.work import CASCADE, WorkState, models_of
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
 from folds.images.settings import ImageSettings
-from folds.models.formats import torch_threads
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_amp
+from folds.models.timing import torch_threads
 from folds.utils.memory import give_back_freed_memory
 from folds.utils.numeric import softmax
 from folds.utils.parallel import cpu_count
@@ -80,7 +88,7 @@ class Engine:
     Parameters
     ----------
     state : where predictions are written; a choice of formats recorded in it is taken over.
-    precision : see `ensemble.prediction.formats.choose`.
+    precision : see `ensemble.prediction.prediction_formats.choose`.
     images : number of images in all, to know whether a measurement pays.
     tolerance : largest difference of a probability from the plain computation.
     root : the folder that holds ``runs/``, to check reduced formats on images of the training.

@@ -16,9 +16,9 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
 from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
-from ensemble.prediction.formats import EQUAL
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import Predicted, check_source, predict_table
+from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions

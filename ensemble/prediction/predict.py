@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
-from ensemble.prediction.formats import EQUAL, Choice, check_precision
+from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.work import CASCADE, WorkState, work_key
 from ensemble.voting.vote import METHODS
@@ -64,7 +64,7 @@ class Predicted:
     kept : (n,) rows of the table that were predicted.
     unreadable : images that were left out.
     passes : forward passes per image, on average.
-    formats : architecture → how it was computed (`ensemble.prediction.formats.Choice`).
+    formats : architecture → how it was computed (`ensemble.prediction.prediction_formats.Choice`).
     exact : whether every model was computed as in the training.
     choices : key of an architecture → how it was computed.
     work : the work folder, if it was kept.
@@ -109,7 +109,7 @@ def predict_table(
     work : folder for the predictions of each model. A later call with the same images, models and precision continues
         there after an interrupt.
     device : ``auto``, ``cpu``, or numbers of GPUs.
-    precision, tolerance : how the models are computed; see `ensemble.prediction.formats.choose`.
+    precision, tolerance : how the models are computed; see `ensemble.prediction.prediction_formats.choose`.
     root : the folder that holds ``runs/``.
     skip_unreadable : whether to leave out images that cannot be used.
     keep_work : whether the work folder stays, for the case that the result cannot be written; else it is removed.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ensemble.model_files.expected import TOLERANCE as OF_FORMAT
 from ensemble.model_files.reading import read_expected, read_record
 from ensemble.prediction.arrays import LoadedModels, check_expected, combined_columns, expected_columns
-from ensemble.prediction.formats import AGREEMENT, Choice, architecture_key
+from ensemble.prediction.prediction_formats import AGREEMENT, Choice, architecture_key
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
 from folds.models.precision import resolve_devices

@@ -99,6 +99,16 @@ def load_settings(
     return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
 
 
+def given_numbers(origins: Mapping[str, str]) -> dict[str, bool]:
+    """Return whether `k` and `seeds` were chosen, not left open or decided by a preset, as `build_plan` takes it.
+
+    Parameters
+    ----------
+    origins : of `load_settings`.
+    """
+    return {f"{key}_given": not origins.get(key, "preset").startswith("preset") for key in ("k", "seeds")}
+
+
 def _follow_moved(
     values: dict[str, Any], origins: Mapping[str, str], layers: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> None:

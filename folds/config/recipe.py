@@ -844,12 +844,12 @@ def check(settings: Settings, recipe: Recipe) -> None:
 
 
 # Settings of fine-tuning that a head on frozen features has no use for.
-_WITHOUT_USE = (
+UNUSED_BY_HEADS = (
     *("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate"),
     *("grad_checkpointing", "compile", "ema", "ema_warmup", "freeze", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio"),
 )
-_OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
+OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
 
 
 def features_notes(recipe: Recipe) -> list[str]:
@@ -857,9 +857,9 @@ def features_notes(recipe: Recipe) -> list[str]:
     if not recipe.features:
         return []
     lines = []
-    unused = list(_WITHOUT_USE)
+    unused = list(UNUSED_BY_HEADS)
     if recipe.head in (None, LOGISTIC):
-        unused += [*_OF_GRADIENTS, "label_smoothing", "clip"]
+        unused += [*OF_GRADIENTS, "label_smoothing", "clip"]
     default = {name: all_settings()[name].default for name in unused}
     decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although it was not asked for
     given = [

@@ -5,8 +5,13 @@ Run ``python -m folds.config.settings_page > docs/settings.md``.
 
 from __future__ import annotations
 
-from folds.config.recipe import all_settings
-from folds.config.setting import PANELS, Setting
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any
+
+from folds.config.frozen import LINEAR
+from folds.config.recipe import OF_GRADIENTS, UNUSED_BY_HEADS, Recipe, all_settings
+from folds.config.setting import FROZEN, PANELS, Setting
 
 _HEAD = """# All settings
 
@@ -42,8 +47,35 @@ def _row(one: Setting) -> str:
     names = [f"`{name}`{'*' if name == one.key and len(one.spellings) > 1 else ''}" for name in one.spellings]
     if one.short is not None:
         names.append(f"`{one.short}`")
-    cells = [", ".join(names), one.help, _values(one), one.default_text]
+    cells = [", ".join(names), one.help, _values(one), "; ".join(filter(None, [one.default_text, *_of_heads(one)]))]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+@lru_cache(maxsize=1)
+def _completed() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the settings that a fine-tuned model, a trained head and a logistic head have if none is given, by key.
+
+    Settings of gradients, which a logistic head does not use, are those of a trained one.
+    """
+    tuned = Recipe(pretrained=True)
+    trained, logistic = replace(tuned, features=True, head=LINEAR), replace(tuned, features=True)
+    known = {"features", "head"}  # what differs is in their description
+    found = [asdict(recipe.completed({})[0]) for recipe in (tuned, trained, logistic)]
+    one, two, three = ({key: value for key, value in values.items() if key not in known} for values in found)
+    return one, two, three | {name: two[name] for name in OF_GRADIENTS}
+
+
+def _of_heads(one: Setting) -> list[str]:
+    """Return the defaults of heads on frozen features, if they are others: ``64 with --features``."""
+    tuned, trained, logistic = (found.get(one.key) for found in _completed())
+    if one.panel == FROZEN or one.key in UNUSED_BY_HEADS:
+        return []
+    texts = [f"{_text(trained)} with --features"] if trained != tuned else []
+    return texts + ([f"{_text(logistic)} with --head logistic"] if logistic != trained else [])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _values(one: Setting) -> str:

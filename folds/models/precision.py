@@ -68,7 +68,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     """Return the number format for a device (``bf16``, ``fp16`` or ``off``) and the reason for it.
 
     The format is ``auto`` for the device ``cuda``, a GPU of a cluster that is not known yet. On a CPU it is ``off``,
-    the format of a run for which nothing is measured (`folds.runs.formats`).
+    the format of a run for which nothing is measured (`folds.runs.run_formats`).
 
     Raises
     ------

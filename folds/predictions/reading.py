@@ -1,15 +1,20 @@
-"""Read the predictions that a run has written, and score them."""
+"""Read the predictions that a run has written, score them, and join them to other rows by id."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.errors import EnsembleError
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
 from folds.utils.numeric import factorize
+
+if TYPE_CHECKING:
+    from folds.predictions.predictions import Predictions
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -61,3 +66,25 @@ def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], P
     if not tests or tests[0][1].rows.labels is None:
         return None
     return np.mean([np.asarray(read_array(p), np.float64) for p, _ in tests], axis=0), tests[0][1]
+
+
+def rows_by_id(
+    found: Predictions, ids: NDArray[np.str_], source: str, images: str, *, hint: str
+) -> NDArray[np.float64]:
+    """Return (n, classes) the probabilities of the samples `ids` (n,), in their order.
+
+    Parameters
+    ----------
+    source, images : what the predictions and the samples are, in the error.
+
+    Raises
+    ------
+    EnsembleError : a sample has no prediction; the message counts them.
+    """
+    position = {name: row for row, name in enumerate(found.ids.tolist())}
+    missing = [name for name in ids.tolist() if name not in position]
+    if missing:
+        raise EnsembleError(
+            f"{source} has no row for {len(missing):,} of the {len(ids):,} {images}, e.g. '{missing[0]}'", hint=hint
+        )
+    return np.asarray(found.probabilities, np.float64)[[position[name] for name in ids.tolist()]]

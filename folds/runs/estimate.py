@@ -8,14 +8,14 @@ import time
 import torch
 
 from folds.models.factory import create_model, is_convolutional
-from folds.models.formats import torch_threads
 from folds.models.gpus import torch_name
 from folds.models.precision import autocast, resolve_amp
-from folds.runs.formats import decide_format, log_formats
+from folds.models.timing import torch_threads
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.runs.run_formats import decide_formats, log_formats
 from folds.training.batches import count_batches
-from folds.training.formats import Format
+from folds.training.measured_formats import Format
 
 _SECONDS = 2.0  # of measuring, per model and batch size
 _VALIDATION = 1 / 3  # of the time of a training step: forward only
@@ -29,7 +29,7 @@ def estimate_seconds(plan: Plan) -> float | None:
     if plan.placement.backend == "ray":
         return None
     device, total = torch_name(plan.placement.devices[0]), 0.0
-    formats = {run.name: decide_format(plan, run) for run in plan.runs}
+    formats = decide_formats(plan)
     log_formats([(run, formats[run.name]) for run in plan.runs])
     measured: dict[tuple[object, ...], float] = {}
     embedded = set()  # heads on frozen features share them, and take seconds themselves

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from folds.config.files import load_settings, read_run_tables
+from folds.config.files import given_numbers, load_settings, read_run_tables
 from folds.config.frozen import joined_arch, with_heads
 from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
@@ -25,7 +25,7 @@ from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.learning_curves import check_learning_curve, write_learning_curves
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
-from folds.runs.session import train_runs
+from folds.runs.session import TrainingResult, train_runs
 from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.utils.arguments import (
@@ -158,7 +158,7 @@ def kfold(
     flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
     flags, sweep = _with_frozen(flags, heads, join, sweep)
-    own, recipe, variants, k_given = _recipes(flags, path, sweep)
+    own, recipe, variants, given = _recipes(flags, path, sweep)
     prepare_workers(devices, backend)
     plan = build_plan(
         own,
@@ -171,7 +171,7 @@ def kfold(
         baseline=baseline,
         root=base,
         found_folds=base / FOLDS_FILE,
-        k_given=k_given,
+        **given,
     )
     plan.check_not_started(resume, force)
     if learning_curve:
@@ -188,16 +188,22 @@ def kfold(
     )
     if learning_curve and not trained.failed:
         write_learning_curves(plan, progress_of(progress))
-    if trained.failed:
-        lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
-        of = counted(plan.trainings, "training" if plan.refit else "fold")
-        raise FoldsFailed(
-            f"{len(trained.failed)} of {of} failed; the other folds are saved",
-            hint="the same call tries the failed folds again",
-            details=lines,
-        )
+    _raise_failed(trained)
     runs = [TrainedRun(name, base) for name in trained.runs]
     return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+
+
+def _raise_failed(trained: TrainingResult) -> None:
+    """Raise FoldsFailed if a training failed."""
+    if not trained.failed:
+        return
+    plan, failed = trained.plan, trained.failed
+    of = counted(plan.trainings, "training" if plan.refit else "fold")
+    raise FoldsFailed(
+        f"{len(failed)} of {of} failed; the other folds are saved",
+        hint="the same call tries the failed folds again",
+        details=[f"{one.job.title}: {one.error.message}" for one in failed if one.error is not None],
+    )
 
 
 def _with_frozen(
@@ -246,10 +252,10 @@ kfold.__signature__ = with_settings(kfold)  # type: ignore[attr-defined]
 
 def _recipes(
     flags: Mapping[str, Any], config: Path | None, sweep: Mapping[str, Sequence[Any]] | None
-) -> tuple[Settings, Recipe, list[RequestedRecipe], bool]:
-    """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and whether `k` is given."""
+) -> tuple[Settings, Recipe, list[RequestedRecipe], dict[str, bool]]:
+    """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and what was given."""
     own, recipe, origins = load_settings(flags, config, implicit=False)
-    k_given = "k" in origins
+    given = given_numbers(origins)
     tables = read_run_tables(config) if config is not None else []
     if not sweep:
         requested = []
@@ -258,7 +264,7 @@ def _recipes(
             if len(one.arch) != 1:
                 raise UsageError(f"[[run]] {number} has the architectures {', '.join(one.arch)}, expected one")
             requested.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
-        return own, recipe, requested, k_given
+        return own, recipe, requested, given
     if tables:
         raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
     points = parse_sweep([f"{key}={_toml_array(values)}" for key, values in sweep.items()])
@@ -269,7 +275,7 @@ def _recipes(
         RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
         for point in points
     ]
-    return own, recipe, requested, k_given
+    return own, recipe, requested, given
 
 
 def _toml_array(values: Sequence[Any]) -> str:

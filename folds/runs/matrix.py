@@ -40,12 +40,14 @@ class RunVariant:
     """A recipe with its target and the suffix of its run name (empty for a single recipe).
 
     A variant with an `arch` is an independent run: `suffix` is its whole name, and it is not compared with other runs.
+    `seeds` is the number of training seeds, None for that of the settings.
     """
 
     suffix: str
     recipe: Recipe
     target: Target
     arch: str | None = None
+    seeds: int | None = None
 
 
 def make_runs(
@@ -61,7 +63,8 @@ def make_runs(
 
     Parameters
     ----------
-    variants : one or more; each is compared with the first variant of the same architecture, repeat and seed.
+    variants : one or more; each is compared with the first variant of the same architecture, repeat and seed, or with
+        the first seed of a variant that has fewer.
     assignments : the folds of each repeat.
     small : use the small variants of the models (for synthetic data).
     root : folder with ``runs`` and ``checkpoints``.
@@ -92,12 +95,15 @@ def make_runs(
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
         variant_settings = SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {}
         complete, why = recipe.completed(variant_settings, models.of(architecture, recipe))
+        leads = (group, 0, recipe.seed) not in firsts
         for repeat, assignment in enumerate(assignments):
-            for seed in range(recipe.seed, recipe.seed + settings.seeds):
+            for seed in range(recipe.seed, recipe.seed + (variant.seeds or settings.seeds)):
                 # The first has no suffix, so that repeats and seeds can be added to an existing run.
                 name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
                 name = _unused(name, [run.name for run in runs])
-                first = firsts.setdefault((group, repeat, seed), name)
+                if leads:
+                    firsts[group, repeat, seed] = name
+                first = firsts.get((group, repeat, seed)) or firsts[group, repeat, recipe.seed]
                 run = Run(
                     name,
                     architecture,

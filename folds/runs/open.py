@@ -23,13 +23,13 @@ from folds.images.settings import CACHE, ImageSettings
 from folds.models.head_spec import is_of_person
 from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.runs.environment import environment, version_warnings
-from folds.runs.formats import decide_format, log_formats, resolved_format
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.runs.run_formats import decide_formats, log_formats, resolved_format
 from folds.splits.assignment import save_folds
-from folds.training.formats import Format
 from folds.training.job import COURSE, Job
+from folds.training.measured_formats import Format
 from folds.training.resolve import trained_labels
 from folds.training.sample_weights import sample_weights_of
 from folds.training.soft_labels import SoftLabels, soft_labels_of
@@ -148,7 +148,9 @@ def prepare(
     if decoded is not None:
         decoded(images[plan.runs[0].image_settings])
     # All runs are checked before anything is removed.
-    opened = [_check_run(plan, run, images[run.image_settings], force, progress) for run in plan.runs]
+    anew = force and plan.trains_all_folds
+    formats = decide_formats(plan, anew=anew, progress=progress)
+    opened = [_check_run(plan, run, images[run.image_settings], formats[run.name], anew) for run in plan.runs]
     log_formats([(one.run, one.format) for one in opened])
     versions = environment()
     for one in opened:
@@ -176,10 +178,8 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
     return images
 
 
-def _check_run(plan: Plan, run: Run, images: Images, force: bool, progress: Progress) -> OpenedRun:
+def _check_run(plan: Plan, run: Run, images: Images, decided: Format, anew: bool) -> OpenedRun:
     """Raise if a run was started with different settings."""
-    anew = force and plan.trains_all_folds
-    decided = decide_format(plan, run, anew=anew, progress=progress)
     training_labels = trained_labels(run.recipe, plan.table)
     soft = soft_labels_of(run.recipe, plan.table, run.target)
     weights = sample_weights_of(run.recipe, plan.table)

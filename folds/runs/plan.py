@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from folds.config.files import to_toml
-from folds.config.presets import preset_note
+from folds.config.frozen import LOGISTIC
+from folds.config.presets import one_seed_note, preset_note
 from folds.config.recipe import Recipe, Settings, features_notes
 from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
@@ -123,6 +124,7 @@ def build_plan(
     root: Path = Path(),
     found_folds: Path | None = None,
     k_given: bool = False,
+    seeds_given: bool = False,
     refit: bool = False,
 ) -> Plan:
     """Read the table, split it, resolve the architectures and name the runs; return the plan.
@@ -141,6 +143,7 @@ def build_plan(
     found_folds : a file of folds that the user did not name, such as ./folds.csv. It is used if it fits the table and
         `settings`; whether and why is logged.
     k_given : whether the number of folds was chosen, so that `found_folds` must have it.
+    seeds_given : whether the number of seeds was chosen, not by a preset; those of a preset are not for logistic heads.
     refit : whether to train one model on all people as well, after the folds, which must be all folds.
     """
     # Check names before anything is read or trained.
@@ -149,12 +152,14 @@ def build_plan(
     first = _plan_devices(1, execution).devices[0]
     requested = list(variants) or [RequestedRecipe("", recipe)]
     warnings = _check_recipes([one.recipe for one in requested], first)
-    if settings.preset is not None:
-        logger.info(preset_note(settings.preset, asdict(settings) | asdict(recipe)))
+    seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
     _check_backend([one.recipe for one in requested], execution)
-    resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]
+    resolved = [
+        RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch, count)
+        for one, count in zip(requested, seeds, strict=True)
+    ]
     settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
@@ -201,6 +206,19 @@ def build_plan(
         refit,
         pseudo,
     )
+
+
+def _seeds_of(settings: Settings, recipe: Recipe, recipes: Sequence[Recipe], given: bool) -> list[int | None]:
+    """Return the number of seeds of each recipe, None for that of the settings; log what a preset decided."""
+    if settings.preset is None:
+        return [None] * len(recipes)
+    fitted = [one.features is True and one.head in (None, LOGISTIC) for one in recipes]
+    few = any(fitted) and settings.seeds > 1 and not given
+    without = ("seeds",) if few and all(fitted) else ()
+    logger.info(preset_note(settings.preset, asdict(settings) | asdict(recipe), without))
+    if few:
+        logger.info(one_seed_note(settings.preset))
+    return [1 if few and one else None for one in fitted]
 
 
 def _placed(

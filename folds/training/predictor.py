@@ -11,7 +11,7 @@ from folds.models.factory import Architecture
 from folds.models.fusion import fused
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.multi_head import MultiHeadModel
-from folds.training.formats import FUSED, OFF
+from folds.training.measured_formats import FUSED, OFF
 from folds.utils.numeric import softmax
 
 _EQUAL = 1e-5  # largest difference of a probability that counts as the same in float32

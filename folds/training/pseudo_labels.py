@@ -20,9 +20,9 @@ from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.predictions.files import LABEL, fold_files, oof_file
 from folds.predictions.named import is_blend
 from folds.predictions.predictions import Predictions, read_predictions
+from folds.predictions.reading import rows_by_id
 from folds.splits.assignment import FoldAssignment
 from folds.utils.files import sha256_bytes, sha256_file
-from folds.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -226,17 +226,15 @@ def _joined(found: Predictions, path: Path, table: SampleTable, test: SampleTabl
             f"expected the label with the classes {', '.join(table.classes[:10])}",
             hint="a teacher predicts all classes of the label",
         )
-    position = {name: row for row, name in enumerate(found.ids.tolist())}
-    missing = [name for name in test.ids.tolist() if name not in position]
-    if missing:
-        raise EnsembleError(
-            f"`pseudo`: {path} has no row for {counted(len(missing), 'test image')} of {len(test):,}, e.g. "
-            f"'{missing[0]}'",
-            hint="the teacher must have predicted the same `test` images",
-        )
-    rows = [position[name] for name in test.ids.tolist()]
+    values = rows_by_id(
+        found,
+        test.ids,
+        f"`pseudo`: {path}",
+        "test images",
+        hint="the teacher must have predicted the same `test` images",
+    )
     columns = [found.classes.index(name) for name in table.classes]
-    values = np.asarray(found.probabilities, np.float64)[rows][:, columns]
+    values = values[:, columns]
     return values / values.sum(1, keepdims=True)
 
 

@@ -16,6 +16,7 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.predictions.files import LABEL
 from folds.predictions.predictions import Predictions, read_predictions
+from folds.predictions.reading import rows_by_id
 from folds.training.examples import outputs_of
 from folds.training.sample_weights import number_column
 from folds.utils.files import read_json, sha256_bytes
@@ -114,15 +115,13 @@ def _of_columns(prefix: str, table: SampleTable, target: Target) -> SoftLabels:
 
 def _joined(found: Predictions, path: Path, table: SampleTable) -> NDArray[np.float64]:
     """Return the probabilities of the rows of the table, by id."""
-    position = {name: row for row, name in enumerate(found.ids.tolist())}
-    missing = [name for name in table.ids.tolist() if name not in position]
-    if missing:
-        raise EnsembleError(
-            f"`soft_labels={path}` has no row for {len(missing):,} of the {len(table):,} images of {table.source}, "
-            f"e.g. '{missing[0]}'",
-            hint="they are joined by id; out-of-fold predictions cover all images if all folds are trained",
-        )
-    values = np.asarray(found.probabilities, np.float64)[[position[name] for name in table.ids.tolist()]]
+    values = rows_by_id(
+        found,
+        table.ids,
+        f"`soft_labels={path}`",
+        f"images of {table.source}",
+        hint="they are joined by id; out-of-fold predictions cover all images if all folds are trained",
+    )
     wrong = ~(np.isfinite(values).all(1) & (values >= -1e-6).all(1) & (np.abs(values.sum(1) - 1) < 1e-3))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])

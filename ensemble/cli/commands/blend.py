@@ -6,13 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
-from ensemble.blending.output import answers_of, blend_folder, check_answers_file, write_blend
+from ensemble.blending.output import Answers, answers_of, blend_folder, check_answers_file, write_blend
 from ensemble.blending.request import ALL_METHODS, BlendConfig
 from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
@@ -290,25 +290,55 @@ def blend(
     if check:
         return _check(files, request)
     made = make_blend(files, request, TerminalProgress())
-    folder = blend_folder(made, output)
-    answers = None if csv is None else answers_of(made, form, names, like)
-    # Every check comes before the first write.
-    if csv is not None and answers is not None:
-        check_answers_file(answers, csv, force)
-    written = write_blend(made, folder, force)
-    if csv is not None and answers is not None:
-        write_atomic(csv, answers.content)
+    wanted = _Wanted(output, csv, form, names, like, force)
+    _show(made, files, wanted, _write(made, wanted))
+    return 0
+
+
+class _Wanted(NamedTuple):
+    """What is to be written."""
+
+    output: str | None
+    csv: Path | None
+    form: str | None
+    columns: list[str] | None
+    like: Path | None
+    force: bool
+
+
+class _Written(NamedTuple):
+    """What was written: the folder, whether it is new, and the content of the CSV."""
+
+    folder: Path
+    is_new: bool
+    answers: Answers | None
+
+
+def _write(made: Blend, wanted: _Wanted) -> _Written:
+    """Write a blend and its CSV; every check comes before the first write."""
+    folder = blend_folder(made, wanted.output)
+    answers = None if wanted.csv is None else answers_of(made, wanted.form, wanted.columns, wanted.like)
+    if wanted.csv is not None and answers is not None:
+        check_answers_file(answers, wanted.csv, wanted.force)
+    is_new = bool(write_blend(made, folder, wanted.force))
+    if wanted.csv is not None and answers is not None:
+        write_atomic(wanted.csv, answers.content)
+    return _Written(folder, is_new, answers)
+
+
+def _show(made: Blend, files: list[Path], wanted: _Wanted, written: _Written) -> None:
+    """Print the scores of a blend, what was written, and the next command."""
+    (folder, is_new, answers), csv = written, wanted.csv
     record: dict[str, Any] = {"name": folder.name, "folder": str(folder)} | made.record()
     console.result(blend_report(made), record | {"csv": None if csv is None else str(csv)})
-    console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
+    console.note(f"\n{folder} {'is written' if is_new else 'holds this blend already'}")
     if answers is not None:
-        what = "decisions" if (form, names, like) == (None, None, None) else "predictions"
+        what = "decisions" if (wanted.form, wanted.columns, wanted.like) == (None, None, None) else "predictions"
         split = "test" if answers.split == "test" else "out-of-fold"
-        console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {split} samples")
+        console.note(f"{csv} has the {what} for {'the ' * (wanted.like is None)}{answers.rows:,} {split} samples")
         if answers.split != "test":
             console.warn(f"{csv} has out-of-fold samples, not test samples: no file has predictions of test samples")
     console.next_step(*_next(made, files, csv))
-    return 0
 
 
 def _run_names(text: str | None) -> tuple[str, ...] | None:

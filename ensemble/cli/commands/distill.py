@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli.commands.kfold import (
-    ALL,
     BackendOption,
     BaselineOption,
     DevicesOption,
@@ -16,6 +15,7 @@ from ensemble.cli.commands.kfold import (
     LoggerOption,
     SaveEveryOption,
     StrictOption,
+    planning_of,
     run_training,
 )
 from ensemble.cli.terminal import console
@@ -28,7 +28,6 @@ from ensemble.cli.terminal.options import (
     ResumeOption,
     ScoreByOption,
     check_resume_or_force,
-    fold_numbers,
     jobs_asked,
     scored_by_person,
     setting_flags,
@@ -80,14 +79,8 @@ def distill(
     settings, _, _ = load_settings(flags, config)
     flags.setdefault("name", settings.name or teacher.student_name(settings.arch))
     settings, recipe, origins = load_settings(flags, config)
-    planning = {
-        "folds": None if fold == ALL else fold_numbers(fold),
-        "refit": fold == ALL,
-        "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
-        "baseline": baseline,
-        "k_given": "k" in origins,
-        "variants": [],
-    }
+    execution = Execution(devices, jobs_asked(jobs), backend, ray_address, save_every)
+    planning = planning_of(fold, execution, baseline, origins) | {"variants": []}
     training = {"resume": resume, "force": force, "strict": strict, "hypothesis": hypothesis, "per_person": per_person}
     console.note(teacher.text())
     return run_training(settings, recipe, planning, training, logger=logger, preview=None, dry_run=dry_run)

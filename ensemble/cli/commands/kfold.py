@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from folds.config.recipe import Recipe, Settings
     from folds.config.sweep import RequestedRecipe
+    from folds.execution.placement import Execution
 
 ALL = "all"  # of --fold
 FoldOption = Annotated[
@@ -196,14 +197,10 @@ def kfold(
     given, sweep = with_heads(given, listed(heads), sweep or [])
     given["arch"] = joined_arch(given["arch"], join)
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
-    planning = {
-        "folds": None if fold == ALL else fold_numbers(fold),
-        "refit": fold == ALL,
-        "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every, gpus_per_job),
+    execution = Execution(devices, jobs_asked(jobs), backend, ray_address, save_every, gpus_per_job)
+    planning = planning_of(fold, execution, baseline, origins) | {
         "variants": _requested(given, sweep or [], config),
-        "baseline": baseline,
         "found_folds": FOLDS_FILE,
-        "k_given": "k" in origins,
     }
     training = {
         "resume": resume,
@@ -222,6 +219,21 @@ def kfold(
         dry_run=dry_run,
         learning_curve=learning_curve,
     )
+
+
+def planning_of(
+    fold: str | None, execution: Execution, baseline: str | None, origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the arguments of `build_plan` that the options of all trainings say; `origins` are of `load_settings`."""
+    from folds.config.files import given_numbers
+
+    return {
+        "folds": None if fold == ALL else fold_numbers(fold),
+        "refit": fold == ALL,
+        "execution": execution,
+        "baseline": baseline,
+        **given_numbers(origins),
+    }
 
 
 def resumed_config(

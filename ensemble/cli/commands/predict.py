@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,6 +30,8 @@ from ensemble.cli.terminal.options import (
 
 if TYPE_CHECKING:
     from ensemble.decisions.decision import Decision
+    from ensemble.prediction.decisions import DecisionOptions
+    from ensemble.prediction.result import PredictedImages
     from ensemble.prediction.source import PredictionSource
     from folds.data.table import SampleTable
 
@@ -129,58 +131,99 @@ def predict(
     out-of-fold predictions, and scored nested over people.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
+    from folds.config.files import given_settings
+    from folds.data.table import DataSpec
+    from folds.errors import UsageError
     from folds.utils.startup import lasting_imports
 
     with lasting_imports():
         from ensemble.prediction.decisions import DecisionOptions
-        from ensemble.prediction.face import FOLDER, predict_images
-        from ensemble.prediction.result import check_csv_place, save, save_csv
-    from folds.config.files import given_settings
-    from folds.data.table import DataSpec
-    from folds.errors import EnsembleError, UsageError
-    from folds.utils.files import check_not_existing
-    from folds.utils.locks import exclusive_lock
-    from folds.utils.memory import keep_freed_memory
+        from ensemble.prediction.face import FOLDER
 
     console.flags = {**console.flags, "per_person": "--per person"}
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
-    names = csv_columns(csv, form, columns, like)
-    part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
-    path = output or FOLDER / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
-    path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
+    wanted = _Wanted(per is not None, csv, form, csv_columns(csv, form, columns, like), like, force)
+    path = _place(FOLDER, what, inputs, output, fold, refit)
     rules, columns_given = rules_of(given), given_settings(given)
+    predicting = {
+        "fold": fold if fold in (None, "all") else fold_numbers(fold),
+        "refit": refit,
+        "spec": DataSpec(Path(), **columns_given) if columns_given else None,
+        "per_person": wanted.per_person,
+        "metric": metric,
+        "device": devices,
+        "precision": precision,
+        "skip_unreadable": skip_unreadable,
+        "verify": verify,
+        "cascade": cascade,
+        "cost": cost,
+        "progress": TerminalProgress(),
+    }
+    images = inputs[0] if len(inputs) == 1 else inputs
+    found, rows = _predict(what, images, DecisionOptions(**rules), path, wanted, predicting)
+    _show(found, rows, path, wanted)
+    if csv is None:
+        options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]
+        console.next_step(f"ensemble predict {shlex.join([what, *inputs])}", options)
+    return 3 if found.unreadable.rows else 0
+
+
+class _Wanted(NamedTuple):
+    """What is to be written: rows of images or people, a CSV, and whether existing files are replaced."""
+
+    per_person: bool
+    csv: Path | None
+    form: str | None
+    columns: list[str] | None
+    like: Path | None
+    force: bool
+
+
+def _place(folder: Path, what: str, inputs: list[str], output: Path | None, fold: str | None, refit: bool) -> Path:
+    """Return the prediction file to write, by default in `folder`."""
+    part = ".all" if refit or fold == "all" else "" if fold is None else f".fold{_stem(fold)}"
+    path = output or folder / f"{_stem(what)}{part}-{_stem(inputs[0])}.npy"
+    return path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
+
+
+def _predict(
+    what: str,
+    images: str | list[str],
+    rules: DecisionOptions,
+    path: Path,
+    wanted: _Wanted,
+    predicting: dict[str, Any],
+) -> tuple[PredictedImages, PredictedImages]:
+    """Predict under the lock of the file and write; return the predictions, and the rows of images or people."""
+    from ensemble.prediction.face import predict_images
+    from ensemble.prediction.result import check_csv_place, save, save_csv
+    from folds.utils.files import check_not_existing
+    from folds.utils.locks import exclusive_lock
+    from folds.utils.memory import keep_freed_memory
+
+    csv = wanted.csv
     keep_freed_memory()
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
         for file in (path, *([] if csv is None else [csv])):
-            check_not_existing(file, "the file", force)
+            check_not_existing(file, "the file", wanted.force)
         if csv is not None:
             check_csv_place(csv)
-        found = predict_images(
-            what,
-            inputs[0] if len(inputs) == 1 else inputs,
-            DecisionOptions(**rules),
-            fold=fold if fold in (None, "all") else fold_numbers(fold),
-            refit=refit,
-            spec=DataSpec(Path(), **columns_given) if columns_given else None,
-            per_person=per is not None,
-            metric=metric,
-            device=devices,
-            precision=precision,
-            skip_unreadable=skip_unreadable,
-            verify=verify,
-            cascade=cascade,
-            cost=cost,
-            keep_work=True,
-            check=partial(_check_table, per is not None, csv is not None, form, names, like),
-            progress=TerminalProgress(),
-        )
-        rows = found.by_person() if per is not None else found
-        content = None if csv is None else rows.csv(form, names, like)
-        save(rows, path, force)
+        found = predict_images(what, images, rules, keep_work=True, check=partial(_check_table, wanted), **predicting)
+        rows = found.by_person() if wanted.per_person else found
+        content = None if csv is None else rows.csv(wanted.form, wanted.columns, wanted.like)
+        save(rows, path, wanted.force)
         if csv is not None and content is not None:
-            save_csv(content, csv, force)
+            save_csv(content, csv, wanted.force)
         found.clear_work()
+    return found, rows
+
+
+def _show(found: PredictedImages, rows: PredictedImages, path: Path, wanted: _Wanted) -> None:
+    """Print the predictions and what was written; raise EnsembleError if they are not the expected ones."""
+    from folds.errors import EnsembleError
+
+    csv = wanted.csv
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
     console.result(f"{_wrapped(rows.display_table().text(100))}\n\n{files} written", record)
@@ -189,28 +232,17 @@ def predict(
             f"the predictions are not the expected ones: {found.verification.text()}",
             hint="were the images changed, or predicted on another device or with another `precision`?",
         )
-    if csv is None:
-        options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]
-        console.next_step(f"ensemble predict {shlex.join([what, *inputs])}", options)
-    return 3 if found.unreadable.rows else 0
 
 
-def _check_table(
-    per_person: bool,
-    has_csv: bool,
-    form: str | None,
-    columns: list[str] | None,
-    like: Path | None,
-    table: SampleTable,
-    source: PredictionSource,
-    decision: Decision | None,
-) -> None:
+def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, decision: Decision | None) -> None:
     """Raise what would keep the result from being written, before the images are predicted."""
     from folds.predictions.submission import check_submission
 
-    if has_csv:
-        ids = sorted(set(table.persons.tolist())) if per_person and table.persons is not None else table.ids.tolist()
-        check_submission(ids, source.classes, form, columns, like, decision is not None and decision.sets is not None)
+    if wanted.csv is not None:
+        persons = table.persons if wanted.per_person else None
+        ids = table.ids.tolist() if persons is None else sorted(set(persons.tolist()))
+        sets = decision is not None and decision.sets is not None
+        check_submission(ids, source.classes, wanted.form, wanted.columns, wanted.like, sets)
 
 
 def _wrapped(text: str) -> str:

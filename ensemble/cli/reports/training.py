@@ -17,6 +17,7 @@ from folds.metrics.custom import find_metric
 from folds.models.precision import resolve_amp
 from folds.runs.plan import Plan
 from folds.runs.run import Run
+from folds.runs.run_formats import formats_line, recorded_amps
 from folds.runs.session import TrainingResult, train_runs
 from folds.utils.text import counted, duration
 
@@ -94,6 +95,9 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
         curve_remarks(curve)
     remarks(trained.summaries, trained.pooled)
     compared_remarks(trained.comparisons)
+    line = formats_line(recorded_amps(trained.plan.runs))
+    if line:
+        console.note(line)
 
 
 def curve_table(curve: LearningCurve) -> str:

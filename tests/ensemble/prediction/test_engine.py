@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import ensemble as en
-from ensemble.prediction import engine, formats, work
+from ensemble.prediction import engine, work
 from ensemble.prediction import predict as data_path
+from ensemble.prediction import prediction_formats as formats
 from ensemble.prediction.source import load_source
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings

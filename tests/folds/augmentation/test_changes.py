@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from folds.augmentation import batch as batch_module
 from folds.augmentation import changes as changes_module
@@ -15,6 +12,7 @@ from folds.augmentation import operations
 from folds.augmentation.batch import PRESETS, apply_changes, augment_batch, compiled_work
 from folds.augmentation.changes import Changes, compute_changes, sample_parameters, split_changes
 from folds.augmentation.mixup import MixupCutmix, apply_mixing, compute_mixing, draw_mixing, mix_batch, split_mixing
+from tests.folds.augmentation.kernels import Kernels, on_gpu
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [5, 1, 7, 3]
@@ -66,50 +64,6 @@ def test_rows_are_counted_from_the_first_sample_of_their_step() -> None:
     assert [some.tolist() for some in operations.split_rows(rows[:0], SIZES, "cpu")] == [[], [], [], []]
 
 
-class Kernels(TorchDispatchMode):
-    """Counts the operations that start a kernel on a GPU."""
-
-    FREE = frozenset(
-        (
-            "view",
-            "_unsafe_view",
-            "expand",
-            "permute",
-            "slice",
-            "select",
-            "unbind",
-            "empty",
-            "empty_strided",
-            "detach",
-            "transpose",
-            "alias",
-            "split",
-            "split_with_sizes",
-            "unsqueeze",
-            "device",
-        )
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        if name not in self.FREE:
-            self.found[name] += 1
-        return function(*args, **(kwargs or {}))
-
-
-def moved(values: Any, mode: FakeTensorMode) -> Any:
-    """The same structure on a GPU, without values."""
-    if isinstance(values, torch.Tensor):
-        return mode.from_tensor(values).to("cuda")
-    if isinstance(values, tuple):
-        return type(values)(*(moved(value, mode) for value in values))
-    return values
-
-
 @pytest.mark.parametrize(("name", "most"), [("light", 7), ("standard", 13), ("strong", 80)])
 def test_a_step_on_a_gpu_starts_few_kernels(name: str, most: int) -> None:
     """Most of the work of a step on small batches is to start its kernels."""
@@ -118,7 +72,7 @@ def test_a_step_on_a_gpu_starts_few_kernels(name: str, most: int) -> None:
     assert (name == "strong") == (changes.recoding is not None and len(changes.recoding.kind) > 0)
     try:
         with FakeTensorMode() as mode:
-            batch, fake = torch.empty((n, 16, 16, 3), dtype=torch.uint8, device="cuda"), moved(changes, mode)
+            batch, fake = torch.empty((n, 16, 16, 3), dtype=torch.uint8, device="cuda"), on_gpu(changes, mode)
             apply_changes(batch, fake, MEAN, STD, in_place=True)  # fills the caches
             with Kernels() as kernels:
                 apply_changes(batch, fake, MEAN, STD, in_place=True)

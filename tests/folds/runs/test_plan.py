@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index
 from tests.conftest import Logged
 
 Planner = Callable[..., Plan]
+HEADS = ("logistic", "linear")
 
 
 @pytest.fixture
@@ -48,6 +49,34 @@ def planned(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
 def given_again(name: str) -> Plan:
     settings, recipe, _ = load_settings({}, Path(f"runs/{name}/config.toml"))
     return build_plan(settings, recipe)
+
+
+def test_a_preset_plans_one_seed_of_a_logistic_head(planned: Planner, logged: Logged) -> None:
+    frozen = [
+        RequestedRecipe(head, Recipe(features=True, head=head, img_size="32", pretrained=False)) for head in HEADS
+    ]
+
+    def baselines(heads: Sequence[RequestedRecipe], **more: Any) -> dict[str, str | None]:
+        made = planned(preset="best", seeds=3, name="run", more={"variants": heads, **more})
+        return {run.name: run.baseline for run in made.runs}
+
+    assert baselines(frozen) == {
+        "run-logistic": None,
+        "run-linear": "run-logistic",
+        "run-linear-s1": "run-logistic",
+        "run-linear-s2": "run-logistic",
+    }
+    assert any("one seed of each logistic head" in line and "`seeds=3`" in line for line in logged.notes)
+    assert baselines(frozen[::-1]) == {
+        "run-linear": None,
+        "run-linear-s1": None,
+        "run-linear-s2": None,
+        "run-logistic": "run-linear",
+    }
+    assert list(baselines(frozen[:1])) == ["run-logistic"]
+    assert "preset best: nothing; as given: epochs 1" in logged.notes  # without seeds, which are not used
+    assert list(baselines(frozen[:1], seeds_given=True)) == ["run-logistic", "run-logistic-s1", "run-logistic-s2"]
+    assert baselines(frozen, seeds_given=True)["run-linear-s2"] == "run-logistic-s2"
 
 
 def test_first_run_of_repeats_and_seeds_has_no_suffix(planned: Planner) -> None:

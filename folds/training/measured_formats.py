@@ -18,10 +18,10 @@ from torch import Tensor
 
 from folds.config.recipe import Recipe
 from folds.models.factory import Architecture, create_model, is_convolutional
-from folds.models.formats import fastest_seconds, has_bf16, torch_threads
 from folds.models.fusion import fused
 from folds.models.inference import BATCH
 from folds.models.precision import autocast
+from folds.models.timing import fastest_seconds, has_bf16, torch_threads
 from folds.optim.optimizers import build_optimizer
 from folds.utils.parallel import cpu_count
 

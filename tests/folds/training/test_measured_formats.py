@@ -11,12 +11,12 @@ import torch
 
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
-from folds.models import formats as shared
+from folds.models import timing as shared
 from folds.models.factory import create_model, resolve
 from folds.models.inference import PixelSource
-from folds.training import formats
+from folds.training import measured_formats as formats
 from folds.training import predictor as predicting
-from folds.training.formats import Amount, Format, Rates, choose, measure, rate_of
+from folds.training.measured_formats import Amount, Format, Rates, choose, measure, rate_of
 from folds.training.predictor import Predictor
 from folds.utils.numeric import softmax
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
 from ensemble.prediction.source import FoldModel
 from folds.errors import unknown_name
-from folds.models.formats import fastest_seconds
 from folds.models.fusion import fused
 from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.models.timing import fastest_seconds
 from folds.utils.numeric import softmax
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.prediction import engine, formats, verification
-from ensemble.prediction.formats import BF16, EXACT_WAY, FUSED, _decide
+from ensemble.prediction import engine, verification
+from ensemble.prediction import prediction_formats as formats
+from ensemble.prediction.prediction_formats import BF16, EXACT_WAY, FUSED, _decide
 from folds.errors import UsageError
 from tests.conftest import Called
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
 from folds.execution.placement import Execution
 from folds.models.checkpoint import load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
-from folds.runs import formats as module
-from folds.runs.formats import decide_format
+from folds.runs import run_formats as module
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
-from folds.training.formats import Format, Rates
+from folds.runs.run_formats import decide_format, decide_formats, formats_line, recorded_amps
 from folds.training.job import Job
+from folds.training.measured_formats import Format, Rates
 from folds.training.trainer import train_fold
 from folds.utils.numeric import softmax
 from tests.conftest import Logged, start_over
@@ -59,10 +60,19 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
 def plan(drawn: Path) -> Callable[..., Plan]:
     """Makes the plan of two folds of a tiny run."""
 
-    def make(execution: Execution | None = None, **recipe: Any) -> Plan:
-        values = {"epochs": 2, "img_size": "32", "pretrained": False} | recipe
-        settings = Settings(data=drawn, arch=("test_resnet",), k=3, name="run")
-        return build_plan(settings, Recipe(**values), folds=[0, 1], execution=execution)
+    def make(
+        execution: Execution | None = None,
+        sweep: Sequence[dict[str, Any]] = (),
+        seeds: int = 1,
+        name: str = "run",
+        **more: Any,
+    ) -> Plan:
+        baseline = more.pop("baseline", None)
+        recipe = Recipe(**{"epochs": 2, "img_size": "32", "pretrained": False} | more)
+        settings = Settings(data=drawn, arch=("test_resnet",), k=3, name=name, seeds=seeds)
+        variants = [RequestedRecipe(str(i), replace(recipe, **one)) for i, one in enumerate(sweep)]
+        plan = build_plan(settings, recipe, folds=[0, 1], execution=execution, variants=variants, resume=True)
+        return replace(plan, runs=tuple(replace(run, baseline=baseline or run.baseline) for run in plan.runs))
 
     return make
 
@@ -120,6 +130,75 @@ def test_an_explicit_format_is_not_measured(
 ) -> None:
     assert of(prepare_jobs(plan(amp=amp))[0]) == Format(amp, None, False, validation, "off")
     assert measured.count == 0
+
+
+SLOW = Rates(True, {"fp32": 10, "bf16": 11}, {"off": 10})
+
+
+@pytest.fixture
+def unstable(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    """A machine on which only the first measurement favors bf16."""
+
+    def measure(*what: Any) -> Rates:
+        measured.count += 1
+        return FAST if measured.count == 1 else SLOW
+
+    monkeypatch.setattr(module, "measure", measure)
+    return measured
+
+
+def test_runs_that_are_compared_have_one_format(unstable: Measured, plan: Callable[..., Plan]) -> None:
+    made = plan(sweep=[{"opt": "adamw"}, {"opt": "sgd"}, {"grad_checkpointing": True, "epochs": 1}], seeds=2)
+    assert list(decide_formats(made).values()) == [CHOSEN] * 6
+    assert [of(job) for job in prepare_jobs(made)] == [CHOSEN] * 12
+    assert unstable.count == 1
+
+
+def test_the_longest_run_decides_for_short_ones(
+    measured: Measured, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(sweep=[{"epochs": 1}, {"epochs": 4}])
+    work = [module._trained_images(made, run) * 32 * 32 * run.parameters for run in made.runs]
+    monkeypatch.setattr(module, "_WORTH_MEASURING", sum(work) / 2)
+    assert decide_format(made, made.runs[0]) == Format()  # alone it is too short
+    assert set(decide_formats(made).values()) == {CHOSEN}
+
+
+def test_runs_of_other_batches_may_differ_and_a_line_says_so(
+    unstable: Measured, plan: Callable[..., Plan], logged: Logged
+) -> None:
+    made = plan(sweep=[{"batch_size": 8}, {"batch_size": 8, "lr": 1e-3}, {"batch_size": 16}])
+    prepare_jobs(made)
+    line = "trained in bf16: run-0, run-1; in fp32: run-2"
+    assert line in logged.notes
+    assert formats_line(recorded_amps(made.runs)) == line
+    assert formats_line(recorded_amps(made.runs[:2])) == ""
+
+
+def test_what_a_recipe_gives_stays_its_own(measured: Measured, plan: Callable[..., Plan]) -> None:
+    found = decide_formats(plan(sweep=[{}, {"channels_last": True}, {"amp": "off"}]))
+    assert list(found.values()) == [CHOSEN, replace(CHOSEN, channels_last=None), Format("off", stored="off")]
+
+
+def test_new_seeds_follow_the_runs_that_were_started(unstable: Measured, plan: Callable[..., Plan]) -> None:
+    prepare_jobs(plan())
+    shutil.rmtree("cache")  # the next measurement is another one
+    made = plan(seeds=2)
+    formats = decide_formats(made)
+    assert list(formats.values()) == [CHOSEN] * 2
+    assert formats["run-s1"].reason == "bf16, as the run run"
+    assert list(decide_formats(made, anew=True).values()) == [Format()] * 2
+
+
+def test_a_run_follows_a_baseline_of_another_command(
+    unstable: Measured, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_jobs(plan(batch_size=8))
+    assert decide_formats(plan(batch_size=8, name="new", opt="sgd", baseline="run")) == {"new": CHOSEN}
+    assert unstable.count == 1
+    assert decide_formats(plan(batch_size=16, name="new", baseline="run")) == {"new": Format()}
+    monkeypatch.setattr(module, "has_bf16", lambda: False)
+    assert decide_formats(plan(batch_size=8, name="new", baseline="run")) == {"new": Format()}
 
 
 def test_what_cannot_be_measured_is_fp32_with_its_reason(

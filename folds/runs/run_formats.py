@@ -1,4 +1,8 @@
-"""Decide how a run is computed, once: from its record, from what was measured on this machine, or by measuring."""
+"""Decide how runs are computed, once: from their records, from what was measured on this machine, or by measuring.
+
+Runs that are compared must not differ by what a measurement says: those of one command with the same model, image size
+and batch have one format.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from typing import Any
 
 from folds.config.files import DAMAGED, read_record
 from folds.errors import EnsembleError
-from folds.models.formats import has_bf16, recall, remember
 from folds.models.precision import resolve_amp
+from folds.models.timing import has_bf16, recall, remember
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.amp import recorded_amp
-from folds.training.formats import (
+from folds.training.measured_formats import (
     BF16,
     FP32,
     FUSED,
@@ -40,6 +44,88 @@ _WORTH_MEASURING = 2e14
 _WORTH_COMPILING = 3600.0  # seconds of training
 _GAIN_OF_COMPILING = 1.15
 _COMPILATIONS = 3  # that the saved time must be worth
+
+
+def decide_formats(plan: Plan, *, anew: bool = False, progress: Progress = SILENT) -> dict[str, Format]:
+    """Return run → how its jobs are computed; the same for runs with the same model, image size and batch.
+
+    Started runs keep what their records say, and the others follow them, or an existing run that they are compared
+    with; else the run that trains longest decides. What a recipe gives itself (`amp`, `channels_last`, `compile`) stays
+    its own.
+
+    Parameters
+    ----------
+    anew : ignore the records, because the runs are trained from scratch.
+    """
+    found: dict[str, Format] = {}
+    for group in _groups(plan):
+        started = [run for run in group if not anew and (run.folder / "config.toml").exists()]
+        own = {run.name: decide_format(plan, run, progress=progress) for run in started}
+        found |= own
+        others = [run for run in group if run.name not in own]
+        if not others:
+            continue
+        first = _followed(plan, group, own)
+        if first is None:
+            longest = max(others, key=lambda run: _trained_images(plan, run))
+            first = decide_format(plan, longest, anew=anew, progress=progress)
+        found |= {run.name: _for_recipe(first, run) for run in others}
+    return {run.name: found[run.name] for run in plan.runs}
+
+
+def _groups(plan: Plan) -> list[list[Run]]:
+    """Return the runs that must have one format; a run whose format is not measured is alone."""
+    groups: dict[object, list[Run]] = {}
+    for run in plan.runs:
+        groups.setdefault(_model(run) if _is_measured(plan, run) else run.name, []).append(run)
+    return list(groups.values())
+
+
+def _is_measured(plan: Plan, run: Run) -> bool:
+    """Return whether the format of a run is open, and follows from what is measured on a CPU."""
+    return plan.placement.kind == "cpu" and not run.recipe.features and run.recipe.amp == "auto"
+
+
+def _model(run: Run) -> tuple[object, ...]:
+    """Return the model, the image size and the batch of a run."""
+    shape = run.architecture
+    return shape.timm_name, shape.height, shape.width, run.recipe.batch_size
+
+
+def _followed(plan: Plan, group: Sequence[Run], own: Mapping[str, Format]) -> Format | None:
+    """Return the format that new runs of a group follow; None if there is none.
+
+    It is that of the first started run, else of a baseline that was trained earlier. One in bf16 is not followed on a
+    CPU without instructions for it.
+    """
+    if not _is_measured(plan, group[0]):
+        return None
+    formats, names = dict(own), {run.name for run in plan.runs}
+    for run in group:
+        path = run.runs / (run.baseline or "") / "config.toml"
+        earlier = run.baseline is not None and run.baseline not in names and path.is_file()
+        if earlier and _is_of_model(read_record(path), run):
+            formats.setdefault(str(run.baseline), _recorded(path, None))
+    for name, one in formats.items():
+        if one.amp != BF16 or has_bf16():
+            return replace(one, reason=f"{FP32 if one.amp == OFF else one.amp}, as the run {name}")
+    return None
+
+
+def _is_of_model(record: Mapping[str, Any], run: Run) -> bool:
+    """Return whether a record of a training on a CPU has the model, the image size and the batch of a run."""
+    resolved = record.get("resolved")
+    resolved = resolved if isinstance(resolved, Mapping) else {}
+    shape = resolved.get("architecture")
+    shape = shape if isinstance(shape, Mapping) else {}
+    theirs = *(shape.get(key) for key in ("timm_name", "height", "width")), record.get("batch_size")
+    return resolved.get("device") == "cpu" and theirs == _model(run)
+
+
+def _for_recipe(decided: Format, run: Run) -> Format:
+    """Return the format of another run for this one, whose recipe may give a part of it."""
+    layout = decided.channels_last if run.recipe.channels_last is None else None
+    return replace(decided, channels_last=layout, compiled=decided.compiled and not run.recipe.compile)
 
 
 def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progress = SILENT) -> Format:
@@ -75,6 +161,36 @@ def log_formats(decided: Sequence[tuple[Run, Format]]) -> None:
     for name, reason in dict.fromkeys((run.base, one.reason) for run, one in decided):
         if reason:
             logger.info(f"{name}: number format: {reason}")
+    line = formats_line({run.name: one.amp for run, one in decided})
+    if line:
+        logger.info(line)
+
+
+def formats_line(formats: Mapping[str, str]) -> str:
+    """Return which runs have which number format: ``trained in bf16: a, b; in fp32: c``; "" if all have the same.
+
+    Parameters
+    ----------
+    formats : run → ``off``, ``bf16``, ``fp16``; with ``auto``, which is not decided yet, nothing is said.
+    """
+    amps = list(dict.fromkeys(formats.values()))
+    if len(amps) < 2 or "auto" in amps:
+        return ""
+    runs = {amp: ", ".join(name for name, own in formats.items() if own == amp) for amp in amps}
+    return "trained " + "; ".join(f"in {FP32 if amp == OFF else amp}: {names}" for amp, names in runs.items())
+
+
+def recorded_amps(runs: Sequence[Run]) -> dict[str, str]:
+    """Return run → its number format, as its record says; without runs whose record does not say it."""
+    found = {}
+    for run in runs:
+        path = run.folder / "config.toml"
+        resolved = read_record(path).get("resolved") if path.exists() else None
+        amp = resolved.get("amp") if isinstance(resolved, Mapping) else None
+        amp = recorded_amp(run.folder) or amp if amp == "auto" else amp
+        if isinstance(amp, str):
+            found[run.name] = amp
+    return found
 
 
 def resolved_format(decided: Format) -> dict[str, Any]:
@@ -127,8 +243,7 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
         return replace(fp32, reason="fp32, because the machines of the cluster may differ (`amp=bf16` asks for bf16)")
     if not has_bf16():
         return replace(fp32, reason="fp32, because this CPU has no bf16 instructions")
-    sizes = [len(run.assignment.training_index(fold)) for fold in plan.folds]
-    trained = float(run.recipe.epochs * sum(sizes))
+    trained = _trained_images(plan, run)
     shape = run.architecture
     work, slots = trained * shape.height * shape.width * run.parameters, len(plan.placement.devices)
     if work < _WORTH_MEASURING:
@@ -149,6 +264,11 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         return replace(fp32, reason=f"fp32, because the formats could not be measured: {reason}")
+
+
+def _trained_images(plan: Plan, run: Run) -> float:
+    """Return the images of all epochs of a run."""
+    return float(run.recipe.epochs * sum(len(run.assignment.training_index(fold)) for fold in plan.folds))
 
 
 def _compiled(run: Run, chosen: Format, rates: Rates, amount: Amount, what: Mapping[str, Any]) -> Format:
