@@ -139,7 +139,7 @@ WAYS = {"pool": pool, "earlier pool": earlier, "DataLoader": loader}
 
 
 def rate(batches: Batches, rows: Sequence[NDArray[np.int64]], pause: float) -> float:
-    """Images per second of one pass over batches."""
+    """Images per second of one round of batches."""
     start = time.perf_counter()
     for _ in batches(rows):
         time.sleep(pause)
