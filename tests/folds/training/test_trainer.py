@@ -370,8 +370,9 @@ def test_a_transform_in_processes_gives_the_same_bytes(job: Callable[..., Job]) 
     """With any number of processes, batches started ahead or not; also if the training is stopped in an epoch."""
     Path("in_processes.py").write_text(TRANSFORM)
     make = partial(job, transform="in_processes:jitter", epochs=1)
-    train_fold(make())
-    files = [Path("runs/run/fold0/oof.npy"), Path("checkpoints/run/fold0.safetensors")]
+    here = make()
+    train_fold(here)
+    files = [here.fold_dir / "oof.npy", Path(here.checkpoint)]
     expected = [file.read_bytes() for file in files]
     pools: list[int] = []
 
