@@ -10,24 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import multiprocessing
-import os
 import random
-import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from folds.errors import EnsembleError, UsageError
 from folds.utils.files import sha256_file
@@ -48,24 +40,30 @@ class Transform:
     name : as the user gave it.
     sha : hex SHA-256 of the module's file, empty if it has none; modules that it imports are not included.
     call : uint8 (height, width, 3) that may be changed, seed → the result of the user's object.
+    torch_threads : threads of torch, if the transform uses torch; None to leave them as they are.
     """
 
     name: str
     sha: str
     call: Callable[[Images, int], Any]
+    torch_threads: int | None = None
 
-    def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """Return uint8 (n, height, width, 3) with each image transformed; the input and the random states of the
-        process are unchanged.
+    def batch(self, images: Images, seeds: Sequence[int], out: Images | None = None) -> Images:
+        """Return uint8 (n, height, width, 3) with each image transformed; the random states of the process are
+        unchanged.
 
         Only one thread at a time may call this, and no other thread may use the random states of torch, numpy or Python
         meanwhile.
+
+        Parameters
+        ----------
+        out : where the result is written, which may be `images`; None for a new array.
 
         Raises
         ------
         EnsembleError : the transform fails, or does not return an image of the size that it was given.
         """
-        transformed = np.empty_like(images)
+        transformed = np.empty_like(images) if out is None else out
         with _preserve_random_states():
             for i, seed in enumerate(seeds):
                 transformed[i] = self._one(images[i], seed)
@@ -91,9 +89,32 @@ class Transform:
             )
 
     def _one(self, image: Images, seed: int) -> Images:
+        if (before := _torch()) is not None:
+            return self._seeded(image, seed)
+        try:
+            result = self._seeded(image, seed)
+        except EnsembleError:
+            if _torch() is before:
+                raise
+        else:
+            if _torch() is before:
+                return result
+        # The first call of the transform has imported torch, whose random numbers were not seeded before it.
+        self.limit_torch()
+        return self._seeded(image, seed)
+
+    def limit_torch(self) -> None:
+        """Set the threads of torch, if it is loaded."""
+        torch = _torch()
+        if torch is not None and self.torch_threads is not None:
+            torch.set_num_threads(self.torch_threads)
+
+    def _seeded(self, image: Images, seed: int) -> Images:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # only of the CPU: the model uses that of the GPU
+        torch = _torch()
+        if torch is not None:
+            torch.default_generator.manual_seed(seed)  # only of the CPU: the model uses that of the GPU
         try:
             result = self.call(np.array(image), seed)
         except Exception as error:
@@ -105,13 +126,14 @@ class Transform:
         return self._checked(result, image.shape)
 
     def _checked(self, result: Any, shape: tuple[int, ...]) -> Images:
-        if not isinstance(result, torch.Tensor | np.ndarray | Image.Image):
+        # A result of a library that is not loaded cannot be.
+        is_tensor = _is_instance(result, "torch", "Tensor")
+        if not (is_tensor or isinstance(result, np.ndarray) or _is_instance(result, "PIL.Image", "Image")):
             raise self._wrong(
                 f"a {type(result).__name__}",
                 "return the image: an array (height, width, 3) or a tensor (3, height, width)",
             )
-        is_tensor = isinstance(result, torch.Tensor)
-        values = result.detach().cpu().numpy() if isinstance(result, torch.Tensor) else np.asarray(result)
+        values = result.detach().cpu().numpy() if is_tensor else np.asarray(result)
         expected = (shape[2], *shape[:2]) if is_tensor else shape
         if values.shape != expected:
             hint = "crop and resize to `img_size`, e.g. RandomResizedCrop(size=(height, width))"
@@ -135,10 +157,29 @@ class Transform:
         return EnsembleError(f"`transform={self.name}` returned {found}", hint=hint)
 
 
-def load_transform(name: str) -> Transform:
+def _torch() -> Any:
+    """Return the module torch; None if it is not loaded.
+
+    A process that only transforms images does not import it by itself: that takes seconds and a quarter of a gigabyte.
+    """
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "default_generator") else None
+
+
+def _is_instance(result: Any, module: str, name: str) -> bool:
+    """Return whether a value is an instance of a class of a module that may not be loaded."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(result, kind)
+
+
+def load_transform(name: str, torch_threads: int | None = None) -> Transform:
     """Return the transform named ``module:object``; the current folder is searched first, as in `python -m`.
 
     Importing a module runs it, so use this only for a name that the user gave, never for one read from a checkpoint.
+
+    Parameters
+    ----------
+    torch_threads : see `Transform`.
 
     Raises
     ------
@@ -153,7 +194,10 @@ def load_transform(name: str) -> Transform:
             f"`transform={name}` is a {type(found).__name__}, expected a function of an image", hint=_EXAMPLE
         )
     file = getattr(module, "__file__", None)
-    return Transform(name, sha256_file(Path(file)) if file else "", _call_with_seed(name, found))
+    sha = sha256_file(Path(file)) if file else ""
+    transform = Transform(name, sha, _call_with_seed(name, found), torch_threads)
+    transform.limit_torch()
+    return transform
 
 
 def _call_with_seed(name: str, found: Callable[..., Any]) -> Callable[[Images, int], Any]:
@@ -168,6 +212,8 @@ def _call_with_seed(name: str, found: Callable[..., Any]) -> Callable[[Images, i
 
         return by_keyword
     if roots & {"torchvision", "torch"}:
+        import torch
+
         return lambda image, seed: found(torch.from_numpy(image).permute(2, 0, 1).contiguous())
     match _call_style(name, found):
         case "image":
@@ -205,93 +251,13 @@ def _call_style(name: str, found: Callable[..., Any]) -> str:
 def _preserve_random_states() -> Iterator[None]:
     """Restore the random states of Python, numpy and torch (CPU) after the block; one thread at a time."""
     with _globals:
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        states = random.getstate(), np.random.get_state()
+        torch = _torch()
+        of_torch = None if torch is None else torch.get_rng_state()
         try:
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
-
-
-_loaded: Transform | None = None  # in a worker process
-
-
-class TransformPool:
-    """A transform that runs in worker processes; the result does not depend on the number of workers.
-
-    Parameters
-    ----------
-    name : ``module:object``, which each worker loads.
-    workers : number of processes; 0 uses this process, where no other thread may use random states meanwhile.
-
-    Raises
-    ------
-    UsageError : an error of `load_transform`.
-    """
-
-    def __init__(self, name: str, workers: int = 0) -> None:
-        self.transform = load_transform(name)
-        self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-        if workers:
-            # Spawned, because torch's threads and the GPU do not work after a fork.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_init_worker, initargs=(name, os.getpid())
-            )
-
-    def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """Return uint8 (n, height, width, 3) with each image transformed, as `Transform.batch`."""
-        if self._pool is None:
-            return self.transform.batch(images, seeds)
-        parts = np.array_split(np.arange(len(images)), self.workers)
-        try:
-            sent = [
-                self._pool.submit(_transform_in_worker, images[rows], [seeds[i] for i in rows])
-                for rows in parts
-                if len(rows)
-            ]
-            results = [one.result() for one in sent]
-        except BrokenProcessPool as error:
-            raise EnsembleError(
-                f"`transform={self.transform.name}`: a process that transforms images was killed or could not start",
-                hint="usually memory was exhausted; continue with `resume=True`",
-            ) from error
-        return np.concatenate(results) if results else images.copy()
-
-    def close(self) -> None:
-        """Stop the workers."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> TransformPool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _init_worker(name: str, parent: int) -> None:
-    global _loaded
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
-    torch.set_num_threads(1)
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
-    _loaded = load_transform(name)
-
-
-def _exit_with_parent(parent: int) -> None:
-    # A worker that waits for tasks does not notice that its parent was killed.
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _transform_in_worker(images: Images, seeds: Sequence[int]) -> Images:
-    if _loaded is None:
-        raise RuntimeError("the worker has no transform")
-    return _loaded.batch(images, seeds)
+            if of_torch is not None:
+                torch.set_rng_state(of_torch)

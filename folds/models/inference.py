@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,22 @@ from folds.models.transfers import Sent, Transfers
 View = Callable[[Tensor], Tensor]
 # (step, rows, images uint8 (n, height, width, 3)) → images of the same shape.
 Change = Callable[[int, NDArray[np.integer], NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class ChangeAhead:
+    """A change that other processes make, some batches ahead.
+
+    Attributes
+    ----------
+    start : (step, rows, uint8 (images, height, width, 3)) → a function that waits for the changed images of these rows.
+        They are valid until as many batches as can be under way are started after this one.
+    batches : how many batches are started before they are needed; at most one more is under way.
+    """
+
+    start: Callable[[int, NDArray[np.integer], NDArray[np.uint8]], Callable[[], NDArray[np.uint8]]]
+    batches: int
+
 
 # The batch size changes logits by a few 1e-6 (other kernels, other sums), so all predictions use the same size.
 BATCH = 64
@@ -114,15 +132,17 @@ class PixelSource:
         self,
         rows: Sequence[NDArray[np.integer]],
         order: Tensor | None = None,
-        change: Change | None = None,
+        change: Change | ChangeAhead | None = None,
         first: int = 0,
-    ) -> Iterator[Tensor]:
+    ) -> Generator[Tensor]:
         """Yield the images of each element of `rows`; the next batch is prepared while the device works on this one.
+
+        Close it if it is not read to its end: batches that a thread or other processes prepare are then waited for.
 
         Parameters
         ----------
         order : all rows concatenated, on the device; if the images are on the device, nothing is sent.
-        change : applied to the images before they are sent; on a GPU in a thread of its own.
+        change : applied to the images before they are sent; on a GPU in a thread of its own, or in other processes.
         first : step of the first element of `rows`, for `change`.
         """
         if self.resident is not None and order is not None and change is None:
@@ -130,6 +150,8 @@ class PixelSource:
             for some in rows:
                 yield self._take_ordered(some, order[start : start + len(some)])
                 start += len(some)
+        elif isinstance(change, ChangeAhead):
+            yield from self._changed_ahead(rows, change, first)
         elif not self.transfers.overlap:
             for i, some in enumerate(rows):  # no thread: gathering takes about 1% of the model's time
                 yield self._send(some, change, first + i).received()
@@ -141,6 +163,38 @@ class PixelSource:
                     if i + 1 < len(rows):
                         pending = executor.submit(self._send, rows[i + 1], change, first + i + 1)
                     yield batch.received()
+
+    def _changed_ahead(self, rows: Sequence[NDArray[np.integer]], change: ChangeAhead, first: int) -> Generator[Tensor]:
+        """Yield the changed images of each element of `rows`; the changes of the next ones are started before."""
+
+        def start(i: int) -> Callable[[], NDArray[np.uint8]]:
+            return change.start(first + i, rows[i], self.values)
+
+        count, ahead = len(rows), change.batches
+        if not self.transfers.overlap:
+            waiting = deque(start(i) for i in range(min(ahead, count)))
+            for i in range(count):
+                if i + ahead < count:
+                    waiting.append(start(i + ahead))
+                yield self.transfers.send_copy(waiting.popleft()()).received()
+            return
+
+        def send(started: Future[Callable[[], NDArray[np.uint8]]]) -> Sent:
+            return self.transfers.send_copy(started.result()())
+
+        # All in one thread, in this order: a start gathers images, and a send waits for the other processes.
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
+        try:
+            starts = deque(executor.submit(start, i) for i in range(min(ahead, count)))
+            pending: Future[Sent] | None = None
+            for i in range(count):
+                if i + ahead < count:
+                    starts.append(executor.submit(start, i + ahead))
+                batch = (pending or executor.submit(send, starts.popleft())).result()
+                pending = executor.submit(send, starts.popleft()) if starts else None
+                yield batch.received()
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _send(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Sent:
         """Gather the images of these rows and begin to send them to the device."""

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from folds.utils.memmap import is_contiguous, take_rows
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -65,16 +67,21 @@ class Transfers:
         IndexError : there is no such row.
         """
         # Joined arrays gather rows themselves.
-        if not self.pinned or not (isinstance(values, np.ndarray) and values.flags.c_contiguous):
+        if not self.pinned or not is_contiguous(values):
             return self.send(torch.from_numpy(values[rows]))
-        least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
-        if least < 0 or most >= max(len(values), 1):
-            raise IndexError(f"expected rows 0 to {len(values) - 1}, found {least} to {most}")
         with self._side():
             images = self._empty((len(rows), *values.shape[1:]))
-            # "clip" writes to the buffer itself; "raise" would go through a copy.
-            np.take(values, rows, axis=0, out=images.numpy(), mode="clip")
+            take_rows(values, rows, images.numpy())
             return self._copied(images)
+
+    def send_copy(self, images: NDArray[np.uint8]) -> Sent:
+        """Begin to send a copy of images, whose memory may be used again when this returns."""
+        if self._streams is None:
+            return Sent(torch.from_numpy(images).clone().to(self.device))
+        with self._side():
+            copy = self._empty(images.shape) if self.pinned else torch.empty(images.shape, dtype=torch.uint8)
+            np.copyto(copy.numpy(), images)
+            return self._copied(copy)
 
     def send(self, images: Tensor) -> Sent:
         """Begin to send images that lie in host memory."""

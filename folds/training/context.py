@@ -13,15 +13,15 @@ from torch import Tensor
 
 from folds.augmentation.batch import sample_batches
 from folds.augmentation.changes import Changes, compute_changes, sample_parameters, split_changes
-from folds.augmentation.custom import TransformPool
 from folds.augmentation.mixup import Mixing, MixupCutmix, compute_mixing, draw_mixing, split_mixing
+from folds.augmentation.pool import AHEAD, TransformPool
 from folds.augmentation.presets import Augmentation
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
 from folds.models.head_spec import cosine_scale
-from folds.models.inference import BATCH, Change, PixelSource
+from folds.models.inference import BATCH, Change, ChangeAhead, PixelSource
 from folds.optim.losses import Loss, LossForm
 from folds.optim.schedules import Schedule
 from folds.training.batches import count_batches, full_batches
@@ -207,21 +207,22 @@ class FoldContext:
                 mixed = [compute_mixing(draws[:, columns:], size) for draws in numbers]
         return list(zip(found, mixed, strict=True))
 
-    def user_transform(self, epoch: int) -> Change | None:
+    def user_transform(self, epoch: int) -> Change | ChangeAhead | None:
         """Return the transform of uint8 images by the user's function; None without one.
 
-        Every image has a seed of its own, also if it appears twice in an epoch.
+        Every image has a seed of its own, also if it appears twice in an epoch. Worker processes transform the next
+        batches while the model works on this one; without them, a batch is transformed when it is needed.
         """
         transform = self.transform
         if transform is None:
             return None
 
-        def change(step: int, rows: NDArray[np.integer], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            return transform.batch(
-                images, [derive_seed(*self.seed, epoch, step, i, row) for i, row in enumerate(rows.tolist())]
-            )
+        def seeds(step: int, rows: NDArray[np.integer]) -> list[int]:
+            return [derive_seed(*self.seed, epoch, step, i, row) for i, row in enumerate(rows.tolist())]
 
-        return change
+        if transform.workers:
+            return ChangeAhead(lambda step, rows, values: transform.start(values, rows, seeds(step, rows)), AHEAD)
+        return lambda step, rows, images: transform.batch(images, seeds(step, rows))
 
     @property
     def schedule(self) -> Schedule:

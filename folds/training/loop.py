@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,17 +121,20 @@ class _Loop:
         if self.freezer is not None:
             self.freezer.set(epoch < context.recipe.freeze)
         start = 0
-        pixels = context.pixels.batches(batches, order, context.user_transform(epoch), progress.step)
-        for rows, batch, change in zip(batches, pixels, changes, strict=True):
-            step = epoch * context.steps + progress.step
-            rate = self._set_learning_rate(step, losses)
-            inputs, labels = self._inputs(batch, order[start : start + len(rows)], *change)
-            start += len(rows)
-            progress.loss_sum += _train_step(context, state, loss_of, inputs, labels, self.statistics, self.report)
-            if state.ema is not None:
-                state.ema.update(step)
-            progress.step += 1
-            self._between_steps(step)
+        # Closed also after an error, when other threads and processes still prepare batches.
+        with contextlib.closing(
+            context.pixels.batches(batches, order, context.user_transform(epoch), progress.step)
+        ) as pixels:
+            for rows, batch, change in zip(batches, pixels, changes, strict=True):
+                step = epoch * context.steps + progress.step
+                rate = self._set_learning_rate(step, losses)
+                inputs, labels = self._inputs(batch, order[start : start + len(rows)], *change)
+                start += len(rows)
+                progress.loss_sum += _train_step(context, state, loss_of, inputs, labels, self.statistics, self.report)
+                if state.ema is not None:
+                    state.ema.update(step)
+                progress.step += 1
+                self._between_steps(step)
         loss = float(progress.loss_sum) / context.images_per_epoch
         if not math.isfinite(loss):
             raise context.diverged(f"the loss is {loss} in epoch {epoch + 1}")

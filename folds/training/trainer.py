@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.custom import TransformPool
+from folds.augmentation.pool import TransformPool, close_kept_pool, kept_pool
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
@@ -159,6 +159,7 @@ def _set_numerics(job: Job) -> None:
 
 def _build(job: Job, group: Group | None = None) -> _Fold:
     """Read the rows, targets and pixels of a job, and build its model with the initial weights."""
+    transform = _transform(job)  # first, so that its processes start while the rest is read
     # All settings are resolved (Recipe.completed), so a setting that is None is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
@@ -179,7 +180,6 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     epochs = epochs_of(recipe, target, job.classes, attributes, examples.rows, examples.codes, examples.persons, seed)
     in_use, class_index = augmentations(recipe, job.classes, attributes)
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
-    threads = 0 if job.device == "cpu" else job.threads
     context = FoldContext(
         job=job,
         recipe=recipe,
@@ -193,7 +193,7 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         epochs=epochs,
         augmentations=in_use,
         augmentation_index=class_index[examples.codes],
-        transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
+        transform=transform,
         amp=decide_amp(job),
         channels_last=channels_last,
         soft_labels=examples.soft_labels,
@@ -203,6 +203,18 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         group=group,
     )
     return _Fold(assignment, context, model, forward)
+
+
+def _transform(job: Job) -> TransformPool | None:
+    """Return the user's transform, on a GPU in processes that the next job of this process uses again.
+
+    On a CPU the model needs the cores, and the transform runs in this process.
+    """
+    name = job.recipe.get("transform")
+    if name is None:
+        close_kept_pool()
+        return None
+    return kept_pool(name, 0 if job.device == "cpu" else job.threads, job.fold_dir)
 
 
 def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32] | None]:
@@ -220,7 +232,7 @@ def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32
     finally:
         writer.close()
         if context.transform is not None:
-            context.transform.close()
+            context.transform.abandon()
     return state, logits
 
 

@@ -40,6 +40,32 @@ def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any
         release_pages(values)
 
 
+def take_rows(values: NDArray[np.uint8], rows: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
+    """Copy rows of an array to `out` (rows, …), in one copy if the array is contiguous.
+
+    Parameters
+    ----------
+    values : an array, or joined arrays, which gather rows themselves.
+
+    Raises
+    ------
+    IndexError : there is no such row.
+    """
+    if not is_contiguous(values):
+        out[...] = values[rows]
+        return
+    least, most = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
+    if least < 0 or most >= max(len(values), 1):
+        raise IndexError(f"expected rows 0 to {len(values) - 1}, found {least} to {most}")
+    # "clip" writes to the buffer itself; "raise" would go through a copy.
+    np.take(values, rows, axis=0, out=out, mode="clip")
+
+
+def is_contiguous(values: Any) -> bool:
+    """Return whether values are an array whose rows follow each other in memory."""
+    return isinstance(values, np.ndarray) and values.flags.c_contiguous
+
+
 def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return a float32 array for a result: in memory, or, if it is large, a map of an unnamed file in the current
     folder that disappears with the process.

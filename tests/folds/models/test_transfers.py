@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from folds.models import transfers
-from folds.models.inference import JoinedArrays, PixelSource, predict_logits
+from folds.models.inference import ChangeAhead, JoinedArrays, PixelSource, predict_logits
 from folds.models.transfers import Transfers, streams_of
 
 
@@ -84,6 +84,71 @@ def test_training_batches_are_sent_ahead_too(streams: FakeStreams) -> None:
         np.testing.assert_array_equal(changed[i], values[some] + np.uint8(7 + i))
     assert streams.log.count("waited") == 6
     assert all(name.startswith("pixels") for name in streams.threads)
+
+
+class Elsewhere:
+    """Changes batches as other processes would: in a ring of buffers that are used again."""
+
+    def __init__(self, ahead: int) -> None:
+        self.buffers = [np.zeros((2, 3, 2, 3), np.uint8) for _ in range(ahead + 1)]
+        self.log: list[str] = []
+        self.threads: set[str] = set()
+
+    def start(self, step: int, rows: NDArray[np.integer], values: NDArray[np.uint8]) -> Any:
+        def finish() -> NDArray[np.uint8]:
+            self.log.append(f"finish {step}")
+            if step == 13:
+                raise ValueError("no such luck")
+            return buffer
+
+        self.log.append(f"start {step}")
+        self.threads.add(threading.current_thread().name[:6])
+        buffer = self.buffers[step % len(self.buffers)]
+        buffer[:] = values[rows] + np.uint8(step)
+        return finish
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_changes_elsewhere_are_started_ahead(ahead: int, overlap: bool, request: pytest.FixtureRequest) -> None:
+    fake = request.getfixturevalue("streams") if overlap else None
+    values, rows = images(6), [np.array([i, 5 - i]) for i in range(5)]
+    change = Elsewhere(ahead)
+    found = list(PixelSource(values, "cpu").batches(rows, None, ChangeAhead(change.start, ahead), 7))
+    for i, some in enumerate(rows):
+        np.testing.assert_array_equal(found[i].numpy(), values[some] + np.uint8(7 + i))
+    started = 0
+    for i in range(5):
+        finished = change.log.index(f"finish {7 + i}")
+        started = sum(entry.startswith("start") for entry in change.log[:finished])
+        assert i < started <= min(5, i + 1 + ahead)
+    assert started == 5
+    assert change.log.index(f"start {7 + ahead}") < change.log.index("finish 7")
+    assert change.threads == ({"pixels"} if overlap else {"MainTh"})
+    assert fake is None or fake.log.count("waited") == 5
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_error_of_a_change_elsewhere_is_raised(overlap: bool, request: pytest.FixtureRequest) -> None:
+    if overlap:
+        request.getfixturevalue("streams")
+    pixels, rows = PixelSource(images(6), "cpu"), [np.array([i, i]) for i in range(6)]
+    batches = pixels.batches(rows, None, ChangeAhead(Elsewhere(2).start, 2), 12)
+    next(batches)
+    with pytest.raises(ValueError, match="no such luck"):
+        next(batches)
+    with pytest.raises(IndexError):
+        next(pixels.batches([np.array([0, 6])], None, ChangeAhead(Elsewhere(2).start, 2)))
+
+
+def test_batches_that_are_not_read_leave_no_thread(streams: FakeStreams) -> None:
+    rows = [np.array([i, i]) for i in range(6)]
+    change = Elsewhere(2)
+    batches = PixelSource(images(6), "cpu").batches(rows, None, ChangeAhead(change.start, 2))
+    next(batches)
+    batches.close()
+    assert not any(thread.name.startswith("pixels") for thread in threading.enumerate())
+    assert "start 3" not in change.log
 
 
 def test_a_smaller_batch_than_the_prepared_one_is_sent_anew(streams: FakeStreams) -> None:

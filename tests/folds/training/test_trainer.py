@@ -15,6 +15,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from folds.augmentation.pool import TransformPool, close_kept_pool, kept_pool
 from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
@@ -356,6 +357,65 @@ def test_a_job_stopped_inside_an_epoch_goes_on_to_the_same_bytes(job: Callable[.
     train_fold(stopped)
     assert {name: (stopped.fold_dir / name).read_bytes() for name in expected} == expected
     assert [row.split(",")[:3] for row in (stopped.fold_dir / "history.csv").read_text().splitlines()] == losses
+
+
+TRANSFORM = """
+import random
+def jitter(image):
+    return image // 2 + random.randrange(100)
+"""
+
+
+def test_a_transform_in_processes_gives_the_same_bytes(job: Callable[..., Job]) -> None:
+    """With any number of processes, batches started ahead or not; also if the training is stopped in an epoch."""
+    Path("in_processes.py").write_text(TRANSFORM)
+    make = partial(job, transform="in_processes:jitter", epochs=1)
+    here = make()
+    train_fold(here)
+    files = [here.fold_dir / "oof.npy", Path(here.checkpoint)]
+    expected = [file.read_bytes() for file in files]
+    pools: list[int] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["done"] == 2:
+            raise Stop
+
+    def pool_of(job: Job) -> TransformPool:
+        pool = kept_pool("in_processes:jitter", workers, job.fold_dir)
+        pools.append(pool._children[0].process.pid)
+        return pool
+
+    try:
+        for workers, ahead in ((2, 2), (1, 0)):
+            start_over()
+            one = replace(make(), save_seconds=-1.0)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(training, "_transform", pool_of)
+                patch.setattr(fold_setup, "AHEAD", ahead)
+                if workers == 2:
+                    patch.setattr(fitting, "_REPORT_SECONDS", -1.0)
+                    with pytest.raises(Stop):
+                        train_fold(one, stop)
+                train_fold(one)
+            assert [file.read_bytes() for file in files] == expected
+        assert pools[0] == pools[1] != pools[2]  # an error of a training does not end the processes
+    finally:
+        close_kept_pool()
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda:0", 3)])
+def test_a_gpu_has_processes_for_the_transform_as_long_as_needed(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, device: str, workers: int
+) -> None:
+    Path("in_processes.py").write_text(TRANSFORM)
+    one = replace(job(transform="in_processes:jitter"), device=device, threads=3)
+    pool = training._transform(one)
+    assert pool is not None
+    assert pool.workers == len(pool._children) == workers
+    assert training._transform(replace(one, fold=1)) is pool
+    assert training._transform(job(name="plain")) is None
+    assert pool.closed
+    assert not pool._children
 
 
 def test_out_of_memory_halves_the_micro_batch_only(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
