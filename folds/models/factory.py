@@ -13,6 +13,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.archive import load_archive
 from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers
 from folds.models.hub import without_waiting
+from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 from folds.utils.startup import collection_paused
 
@@ -124,7 +125,8 @@ def resolve(
 
     Parameters
     ----------
-    name : a short name (``swin``) or any timm id, with or without its pretrained tag.
+    name : a short name (``swin``), any timm id, with or without its pretrained tag, or where its files are
+        (`folds.models.hub_models`): ``timm/resnet18.a1_in1k``, ``hf_hub:owner/name``, ``local_dir:folder``.
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
@@ -132,37 +134,70 @@ def resolve(
 
     Raises
     ------
-    UsageError : an unknown name (the message suggests the closest ones), or an invalid argument.
+    UsageError : an unknown name (the message suggests the closest ones), an invalid argument, or a size that the model
+        does not accept (the hint names sizes that it does).
     """
-    timm = _timm()
-
-    if JOIN in name:
+    found = hub_model_of(name)
+    if found is None and JOIN in name:
         return _resolve_joined(name, img_size, small, arguments, head)
     variant = SMALL_VARIANTS.get(name) if small else None
-    timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
+    own: Mapping[str, Any] = {} if variant is None else variant.arguments
+    timm_name = SHORT_NAMES.get(name, without_owner(name)) if variant is None else variant.timm_name
+    if found is not None:
+        timm_name, own = found.timm_name, found.arguments
     merged = dict(own) | dict(arguments or {})
     check_arguments(merged)
     scale = cosine_scale(head)
     if not is_known(timm_name):
-        listed = timm.list_models()
-        raise unknown_name(
-            "architecture",
-            name,
-            [*SHORT_NAMES, *listed],
-            hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
-        )
+        raise _unknown(name, found)
     try:
-        config = timm.get_pretrained_cfg(timm_name)
+        config = _timm().get_pretrained_cfg(timm_name)
     except (RuntimeError, ValueError) as error:  # a tag the model does not have
         raise UsageError(f"architecture {name}: {error}") from None
-    native = tuple(config.input_size[1:]) if config else (224, 224)
+    if config and config.input_size[0] != 3:
+        raise UsageError(f"architecture {name} reads images of {config.input_size[0]} channels, expected 3")
+    built = tuple(config.input_size[1:]) if config else (224, 224)
+    native = found.size if found is not None and found.size is not None else built
     height, width = img_size or ((SMALL_SIZE, SMALL_SIZE) if small else native)
-    if config and config.fixed_input_size and ((height, width) != native or own):
+    fixed = bool(config and config.fixed_input_size)
+    if fixed and ((height, width) != built or own):
         # Window and position tables are built for one size, so the size is an argument of the model as well.
         merged["img_size"] = (height, width)
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
+    if found is not None:
+        mean, std = found.mean or mean, found.std or std
     head = head if scale is None else f"{COSINE}:{scale:g}"
-    return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
+    architecture = Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
+    if (height, width) in (built, (SMALL_SIZE, SMALL_SIZE) if variant else built):
+        return architecture
+    from folds.models.input_size import built_for_size
+
+    return built_for_size(architecture, built, fixed=fixed)
+
+
+def hub_model_of(name: str) -> HubModel | None:
+    """Return the files of a model that is named by its repository or folder; None for names that timm itself has.
+
+    Raises
+    ------
+    EnsembleError : the files cannot be read, or do not describe a model of timm.
+    """
+    return read_hub_model(name) if names_files(name) and not is_known(without_owner(name)) else None
+
+
+def _unknown(name: str, found: HubModel | None) -> UsageError:
+    """Return the error for a name that timm does not have."""
+    if found is not None:
+        return UsageError(
+            f"architecture {name} is a {shown(found.timm_name)}, which this version of timm does not have",
+            hint="pip install --upgrade timm",
+        )
+    return unknown_name(
+        "architecture",
+        name,
+        [*SHORT_NAMES, *_timm().list_models()],
+        hint="a short name (" + ", ".join(SHORT_NAMES) + "), a timm id, hf_hub:OWNER/NAME or local_dir:FOLDER",
+    )
 
 
 JOIN = "+"  # between the names of backbones whose features are joined
@@ -174,6 +209,9 @@ def _resolve_joined(
     """Return several backbones, ``swin+resnet18``, as one architecture; they read images of one size."""
     if arguments:
         raise UsageError("`model_args` do not say which of the joined backbones they are for", hint="leave them out")
+    named = next((one.strip() for one in name.split(JOIN) if names_files(one.strip())), None)
+    if named is not None:  # its weights would not be loaded
+        raise UsageError(f"{named} cannot be joined with other backbones", hint="timm ids and short names can be")
     parts = [resolve(one.strip(), img_size, small=small) for one in name.split(JOIN)]
     sizes = {(part.height, part.width) for part in parts}
     if len(sizes) > 1:
@@ -214,6 +252,11 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
     Valid values are numbers, texts, booleans and lists of these.
     """
+    if "in_chans" in arguments:
+        raise UsageError(
+            "model_args: 'in_chans' cannot be set: images have 3 channels, gray ones three equal ones",
+            hint="leave it out",
+        )
     for name, value in arguments.items():
         if (
             not isinstance(name, str)

@@ -29,6 +29,7 @@ from folds.training.formats import (
     measure_compiled,
     rate_of,
 )
+from folds.training.stages import work_of
 from folds.utils.progress import SILENT, Progress
 from folds.utils.text import duration
 
@@ -128,8 +129,9 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
     if not has_bf16():
         return replace(fp32, reason="fp32, because this CPU has no bf16 instructions")
     sizes = [len(run.assignment.training_index(fold)) for fold in plan.folds]
-    trained = float(run.recipe.epochs * sum(sizes))
     shape = run.architecture
+    share = work_of(run.recipe.progressive, run.recipe.epochs, (shape.height, shape.width))
+    trained = float(run.recipe.epochs * sum(sizes)) * share
     work, slots = trained * shape.height * shape.width * run.parameters, len(plan.placement.devices)
     if work < _WORTH_MEASURING:
         return replace(fp32, reason="fp32, because the training is too short to measure bf16")
