@@ -62,7 +62,8 @@ def check_stages(text: str | None, epochs: int) -> None:
     used = sum(stage.epochs for stage in parse_stages(text))
     if used and used >= epochs:
         raise UsageError(
-            f"`progressive_resizing={text}` takes {used} epochs, and there are {epochs}: none is left for the final size",
+            f"`progressive_resizing={text}` takes {used} epochs, and there are {epochs}: none is left for the final "
+            "size",
             hint=f"`epochs={used + 1}` or more, or fewer epochs at the smaller sizes",
         )
 

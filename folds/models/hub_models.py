@@ -1,7 +1,7 @@
 """Read models of timm from repositories of the Hugging Face hub, and from folders with the same files.
 
-A repository holds ``config.json``, which names an architecture of timm and its arguments, and the weights. Only these two
-files are read, and neither can run code: the architecture must be one that timm itself has.
+A repository holds ``config.json``, which names an architecture of timm and its arguments, and the weights. Only these
+two files are read, and neither can run code: the architecture must be one that timm itself has.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from folds.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from folds.models.factory import Architecture
+    from folds.models.architecture import Architecture
 
 Size = tuple[int, int]  # height and width in pixels
 
@@ -26,10 +26,11 @@ _FLEXIBLE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
 )
 _STEPS = (8, 14, 16, 28, 32, 56, 64, 112, 128, 256)  # sides of models are multiples of one of these
-_TRIED = 14  # sizes, for the message of an error
+_TRIED = 8  # sizes, for the message of an error
 _NAMED = 2
 _SIBLINGS = 3
 _OUTPUTS = 2
+_MOST_NUMBERS = 2**34  # of a model, none of which is stored
 
 
 def built_for_size(architecture: Architecture, native: Size, *, fixed: bool) -> Architecture:
@@ -108,9 +109,9 @@ def _shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
     return _tried(_key(architecture), ())[1]
 
 
-def _key(architecture: Architecture) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
+def _key(architecture: Architecture) -> tuple[str, tuple[tuple[str, Any], ...]]:
     arguments = tuple((name, _hashable(value)) for name, value in architecture.arguments.items())
-    return architecture.name, architecture.timm_name, arguments
+    return architecture.timm_name, arguments
 
 
 def _hashable(value: Any) -> Any:
@@ -119,17 +120,20 @@ def _hashable(value: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _tried(
-    key: tuple[str, str, tuple[tuple[str, Any], ...]], sizes: tuple[Size, ...]
+    key: tuple[str, tuple[tuple[str, Any], ...]], sizes: tuple[Size, ...]
 ) -> tuple[str | None, Mapping[str, tuple[int, ...]]]:
     """Return why a model does not read images of these sizes (None: it does), and the shapes of its weights."""
+    import timm
     import torch
 
-    from folds.models.factory import Architecture, create_model
+    from folds.models.build_limit import BuildLimit
 
-    name, timm_name, arguments = key
+    timm_name, arguments = key
     try:
         with torch.device("meta"), torch.no_grad():
-            model = create_model(Architecture(name, timm_name, 0, 0, (), (), dict(arguments)), _OUTPUTS).eval()
+            with BuildLimit(_MOST_NUMBERS):
+                # The name and the arguments were checked by `factory.resolve`, which is above this module.
+                model = timm.create_model(timm_name, num_classes=_OUTPUTS, **dict(arguments)).eval()
             for height, width in sizes:
                 _forward(model, height, width)
     except Exception as error:  # of any of timm's hundreds of models

@@ -26,6 +26,7 @@ def size_note(run: Run, data: Dataset) -> str:
     except EnsembleError:
         way = f"; it does not accept {USUAL}×{USUAL} px"
     return (
-        f"{run.base}: {shape.timm_name} reads images of {shape.width}×{shape.height} px by default: a step takes at least "
-        f"{pixels:.1f} times as long as at {USUAL}×{USUAL} px, and {images:,} decoded images take {size / 1e9:.2g} GB{way}"
+        f"{run.base}: {shape.timm_name} reads images of {shape.width}×{shape.height} px by default: a step takes at "
+        f"least {pixels:.1f} times as long as at {USUAL}×{USUAL} px, and {images:,} decoded images take "
+        f"{size / 1e9:.2g} GB{way}"
     )

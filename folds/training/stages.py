@@ -1,7 +1,7 @@
-"""Train the first epochs on smaller images (progressive resizing; Howard, 2018; Tan and Le, 2021), then on those of the run.
+"""Train the first epochs on smaller images (progressive resizing; Howard, 2018; Tan and Le, 2021).
 
-The smaller images come from the decoded ones, batch by batch, before they are augmented: so augmentation and the model cost
-less, and a stage sees what a run at its size would see. What size an epoch has follows from its number alone, so a
+The smaller images come from the decoded ones, batch by batch, before they are augmented: so augmentation and the model
+cost less, and a stage sees what a run at its size would see. What size an epoch has follows from its number alone, so a
 training can be resumed at any step.
 """
 

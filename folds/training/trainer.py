@@ -348,8 +348,7 @@ def _model(
     if not (recipe.compile or job.compiled):
         return _placed(model, job.device, channels_last), model, channels_last
     key = json.dumps(
-        [{**job.architecture, "arguments": architecture.arguments}, outputs, job.device, channels_last]
-        + [recipe.grad_checkpointing],
+        [architecture.to_dict(), outputs, job.device, channels_last, recipe.grad_checkpointing],
         sort_keys=True,
         default=list,
     )
