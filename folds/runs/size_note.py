@@ -1,4 +1,4 @@
-"""Say what the input size of a model costs, where it is large because nobody chose it."""
+"""Say what the default input size of a model costs, where it is large and was not chosen."""
 
 from __future__ import annotations
 

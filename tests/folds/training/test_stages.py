@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from folds.config.files import load_settings
 from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.models.checkpoint import load_checkpoint
@@ -179,15 +180,25 @@ def test_a_model_that_cannot_change_its_size_is_refused_before_anything_is_train
         ({"progressive": "16:0"}, "expected PX:EPOCHS"),
         ({"progressive": "tiny:1"}, "is no size"),
         ({"progressive": "24:1,16:1"}, "larger than the one before"),
-        ({"progressive": "16:3"}, "none is left for the final size"),
         ({"progressive": "32:1"}, "not smaller than the final size"),
         ({"progressive": "16x64:1"}, "not smaller than the final size"),
-        ({"progressive": "16:2", "average_last": 2}, "would average epochs at several image sizes"),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(job: Callable[..., Job], recipe: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         job(**recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"progressive_resizing": "16:3", "epochs": 3}, "none is left for the final size"),
+        ({"progressive": "16:2", "average_last": 2, "epochs": 3}, "would average epochs at several image sizes"),
+    ],
+)
+def test_stages_leave_epochs_at_the_final_size(recipe: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_settings(recipe, implicit=False)
 
 
 def test_only_epochs_at_the_final_size_decide(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
