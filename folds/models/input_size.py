@@ -183,7 +183,7 @@ def _siblings(architecture: Architecture, native: Size) -> list[str]:
     wished = architecture.height + architecture.width
     for name in timm.list_models(module=module):
         config = timm.get_pretrained_cfg(name)
-        size = tuple(config.input_size[1:]) if config else native
+        size = (config.input_size[1], config.input_size[2]) if config else native
         if size != native:
             unlike = 1 - difflib.SequenceMatcher(None, base, name).ratio()
             found.append((abs(sum(size) - wished), unlike, name, size))
