@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from folds.config.stages import parse_stages
 from folds.errors import UsageError
 
 _NEEDS = {
@@ -45,6 +46,13 @@ def check_combinations(recipe: Any) -> None:
         raise UsageError(
             f"`average_last` must be from 2 to the number of epochs ({recipe.epochs}), found {recipe.average_last}",
             hint="0 keeps the weights of the last epoch",
+        )
+    below = sum(stage.epochs for stage in parse_stages(recipe.progressive))
+    if recipe.average_last and recipe.average_last > recipe.epochs - below:
+        raise UsageError(
+            f"`average_last={recipe.average_last}` would average epochs at several image sizes: "
+            f"`progressive_resizing={recipe.progressive}` leaves {recipe.epochs - below} at the final one",
+            hint=f"`average_last={max(2, recipe.epochs - below)}` at most, or more `epochs`",
         )
     if recipe.drop_path is not None and "drop_path_rate" in recipe.model_args:
         raise UsageError("`drop_path` and drop_path_rate in model_args contradict each other", hint="give one of them")

@@ -261,6 +261,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
             suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
             raise EnsembleError(f"{path}: unknown key '{key}'{suggestion}", hint=known_hint())
         read[key] = value
+    if "resolved" in content and "init" in read and read.get("pretrained") is False:
+        del read["pretrained"]  # a record says both; given together, they would contradict each other
     return read
 
 

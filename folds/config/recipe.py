@@ -29,6 +29,7 @@ from folds.config.setting import (
     setting,
     setting_of,
 )
+from folds.config.stages import check_stages
 from folds.errors import UsageError, unknown_name
 from folds.images.settings import check_fit, parse_size, parse_window
 from folds.optim.loss_spec import default_smoothing
@@ -238,6 +239,13 @@ class Recipe:
     )
     clip: float = setting(
         1.0, "largest norm of the gradient; 0: no clipping", OPTIMIZER, metavar="NORM", minimum=0, off=0
+    )
+    progressive: str | None = setting(
+        None,
+        "train the first epochs at smaller sizes, e.g. 128:5 or 96:3,160:4, the others at img_size",
+        TRAINING,
+        spelling="progressive_resizing",
+        metavar="PX:EPOCHS[,…]",
     )
     keep: str = setting(
         "last",
@@ -833,6 +841,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
     check_schedule(recipe.schedule, recipe.schedule_args)
     recipe.size()
     recipe.value_window()
+    check_stages(recipe.progressive, recipe.epochs)
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
     check_combinations(recipe)
@@ -847,7 +856,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
 UNUSED_BY_HEADS = (
     *("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate"),
     *("grad_checkpointing", "compile", "ema", "ema_warmup", "freeze", "head_lr"),
-    *("cache_scale", "crop_scale", "crop_ratio"),
+    *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
 )
 OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.models.architecture import Architecture as Architecture
 from folds.models.archive import load_archive
 from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers
 from folds.models.hub import without_waiting
+from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 from folds.utils.startup import collection_paused
 
@@ -70,48 +72,6 @@ def _timm() -> Any:
         return timm
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Everything needed to build the same model again, as stored in the checkpoint.
-
-    `height` and `width` are in pixels; `mean` and `std` apply to inputs scaled to 0–1; `arguments` are passed to
-    ``timm.create_model``. `head` is ``linear``, ``cosine:30`` or a head on frozen features (`folds.models.head_spec`).
-    `joined` are the backbones whose features are joined: mappings with `timm_name`, `mean`, `std` and `arguments`.
-    """
-
-    name: str
-    timm_name: str
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    head: str = LINEAR
-    joined: tuple[Mapping[str, Any], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values; without those later ones that have their usual value."""
-        usual = {"head": LINEAR, "joined": ()}
-        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
-
-    def parts(self) -> tuple[Architecture, ...]:
-        """Return the joined backbones, or the architecture itself."""
-        size = {"height": self.height, "width": self.width}
-        own = [{**one, "mean": tuple(one["mean"]), "std": tuple(one["std"])} for one in self.joined]
-        return tuple(Architecture(**{"name": one["timm_name"], **size, **one}) for one in own) or (self,)
-
-    def describe(self) -> str:
-        """Return one phrase for messages: ``swin_tiny_patch4_window7_224 with embed_dim=64, 64×64 px``."""
-        arguments = {k: v for k, v in self.arguments.items() if k != "img_size"}
-        named = (
-            self.timm_name
-            if not arguments
-            else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in arguments.items())}"
-        )
-        head = "" if self.head == LINEAR else f", {self.head} head"
-        return f"{named}{head}, {self.width}×{self.height} px"
-
-
 def resolve(
     name: str,
     img_size: tuple[int, int] | None = None,
@@ -124,7 +84,8 @@ def resolve(
 
     Parameters
     ----------
-    name : a short name (``swin``) or any timm id, with or without its pretrained tag.
+    name : a short name (``swin``), any timm id, with or without its pretrained tag, or where its files are
+        (`folds.models.hub_models`): ``timm/resnet18.a1_in1k``, ``hf_hub:owner/name``, ``local_dir:folder``.
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
@@ -132,37 +93,70 @@ def resolve(
 
     Raises
     ------
-    UsageError : an unknown name (the message suggests the closest ones), or an invalid argument.
+    UsageError : an unknown name (the message suggests the closest ones), an invalid argument, or a size that the model
+        does not accept (the hint names sizes that it does).
     """
-    timm = _timm()
-
-    if JOIN in name:
+    found = hub_model_of(name)
+    if found is None and JOIN in name:
         return _resolve_joined(name, img_size, small, arguments, head)
     variant = SMALL_VARIANTS.get(name) if small else None
-    timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
+    own: Mapping[str, Any] = {} if variant is None else variant.arguments
+    timm_name = SHORT_NAMES.get(name, without_owner(name)) if variant is None else variant.timm_name
+    if found is not None:
+        timm_name, own = found.timm_name, found.arguments
     merged = dict(own) | dict(arguments or {})
     check_arguments(merged)
     scale = cosine_scale(head)
     if not is_known(timm_name):
-        listed = timm.list_models()
-        raise unknown_name(
-            "architecture",
-            name,
-            [*SHORT_NAMES, *listed],
-            hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
-        )
+        raise _unknown(name, found)
     try:
-        config = timm.get_pretrained_cfg(timm_name)
+        config = _timm().get_pretrained_cfg(timm_name)
     except (RuntimeError, ValueError) as error:  # a tag the model does not have
         raise UsageError(f"architecture {name}: {error}") from None
-    native = tuple(config.input_size[1:]) if config else (224, 224)
+    if config and config.input_size[0] != 3:
+        raise UsageError(f"architecture {name} reads images of {config.input_size[0]} channels, expected 3")
+    built = tuple(config.input_size[1:]) if config else (224, 224)
+    native = found.size if found is not None and found.size is not None else built
     height, width = img_size or ((SMALL_SIZE, SMALL_SIZE) if small else native)
-    if config and config.fixed_input_size and ((height, width) != native or own):
+    fixed = bool(config and config.fixed_input_size)
+    if fixed and ((height, width) != built or own):
         # Window and position tables are built for one size, so the size is an argument of the model as well.
         merged["img_size"] = (height, width)
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
+    if found is not None:
+        mean, std = found.mean or mean, found.std or std
     head = head if scale is None else f"{COSINE}:{scale:g}"
-    return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
+    architecture = Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged, head)
+    if (height, width) in (built, (SMALL_SIZE, SMALL_SIZE) if variant else built):
+        return architecture
+    from folds.models.input_size import built_for_size
+
+    return built_for_size(architecture, built, fixed=fixed)
+
+
+def hub_model_of(name: str) -> HubModel | None:
+    """Return the files of a model that is named by its repository or folder; None for names that timm itself has.
+
+    Raises
+    ------
+    EnsembleError : the files cannot be read, or do not describe a model of timm.
+    """
+    return read_hub_model(name) if names_files(name) and not is_known(without_owner(name)) else None
+
+
+def _unknown(name: str, found: HubModel | None) -> UsageError:
+    """Return the error for a name that timm does not have."""
+    if found is not None:
+        return UsageError(
+            f"architecture {name} is a {shown(found.timm_name)}, which this version of timm does not have",
+            hint="pip install --upgrade timm",
+        )
+    return unknown_name(
+        "architecture",
+        name,
+        [*SHORT_NAMES, *_timm().list_models()],
+        hint="a short name (" + ", ".join(SHORT_NAMES) + "), a timm id, hf_hub:OWNER/NAME or local_dir:FOLDER",
+    )
 
 
 JOIN = "+"  # between the names of backbones whose features are joined
@@ -174,6 +168,9 @@ def _resolve_joined(
     """Return several backbones, ``swin+resnet18``, as one architecture; they read images of one size."""
     if arguments:
         raise UsageError("`model_args` do not say which of the joined backbones they are for", hint="leave them out")
+    named = next((one.strip() for one in name.split(JOIN) if names_files(one.strip())), None)
+    if named is not None:  # its weights would not be loaded
+        raise UsageError(f"{named} cannot be joined with other backbones", hint="timm ids and short names can be")
     parts = [resolve(one.strip(), img_size, small=small) for one in name.split(JOIN)]
     sizes = {(part.height, part.width) for part in parts}
     if len(sizes) > 1:
@@ -214,6 +211,11 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
     Valid values are numbers, texts, booleans and lists of these.
     """
+    if "in_chans" in arguments:
+        raise UsageError(
+            "model_args: 'in_chans' cannot be set: images have 3 channels, gray ones three equal ones",
+            hint="leave it out",
+        )
     for name, value in arguments.items():
         if (
             not isinstance(name, str)

@@ -16,6 +16,7 @@ from folds.runs.run import Run
 from folds.runs.run_formats import decide_formats, log_formats
 from folds.training.batches import count_batches
 from folds.training.measured_formats import Format
+from folds.training.stages import work_of
 
 _SECONDS = 2.0  # of measuring, per model and batch size
 _VALIDATION = 1 / 3  # of the time of a training step: forward only
@@ -47,12 +48,14 @@ def estimate_seconds(plan: Plan) -> float | None:
                     total += _VALIDATION * batches * measured[key]
                 embedded.add(key)
                 continue
+            size = run.architecture.height, run.architecture.width
+            share = work_of(run.recipe.progressive, run.recipe.epochs, size)  # smaller images cost as their pixels
             for fold in plan.folds:
-                training = count_batches(len(run.assignment.training_index(fold)), batch)
+                training = share * count_batches(len(run.assignment.training_index(fold)), batch)
                 validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
                 total += run.recipe.epochs * (training + _VALIDATION * validation) * measured[key]
             if plan.refit:  # at most the epochs of a fold, of all people
-                total += run.recipe.epochs * count_batches(len(run.assignment), batch) * measured[key]
+                total += run.recipe.epochs * share * count_batches(len(run.assignment), batch) * measured[key]
     slots = max(1, min(len(plan.placement.devices), plan.trainings))
     return total / slots
 

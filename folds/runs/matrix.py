@@ -11,6 +11,7 @@ from typing import Any
 from folds.augmentation.custom import load_transform
 from folds.config.defaults import Model
 from folds.config.recipe import Recipe, Settings
+from folds.config.stages import check_below
 from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
@@ -23,6 +24,7 @@ from folds.models.factory import (
     Architecture,
     check_forward,
     create_model,
+    hub_model_of,
     resolve,
 )
 from folds.models.head_spec import head_of
@@ -33,6 +35,7 @@ from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
 from folds.splits.assignment import FoldAssignment
+from folds.training.stages import trained_architecture
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def make_runs(
     firsts: dict[tuple[int, int, int], str] = {}
     models, built = _Models(root / CACHE / FOLDER), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
-        recipe = variant.recipe
+        recipe = _with_hub_weights(arch, variant.recipe)
         drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
         arguments = recipe.model_args | drop_path
         head = head_of(recipe.head, recipe.features, recipe.hidden)
@@ -90,6 +93,9 @@ def make_runs(
                 f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
                 hint="leave `normalize` out",
             )
+        if recipe.progressive is not None and not recipe.features:
+            check_below(recipe.progressive, (architecture.height, architecture.width), architecture.name)
+            trained_architecture(architecture, recipe)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
@@ -124,6 +130,15 @@ def make_runs(
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))
     return tuple(replace(run, parameters=models.check(*model)) for run, model in zip(runs, built, strict=True))
+
+
+def _with_hub_weights(arch: str, recipe: Recipe) -> Recipe:
+    """Return the recipe with the weights of a model that is named by its repository or folder, unless others are given.
+
+    timm's own names are not fetched here (`folds.models.pretrained`).
+    """
+    found = hub_model_of(arch) if recipe.pretrained and recipe.init is None and recipe.init_run is None else None
+    return recipe if found is None else replace(recipe, init=found.weights, pretrained=False)
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:

@@ -54,7 +54,7 @@ _LATER_SETTINGS = (
     *("soft_labels", "soft_weight", "soft_temperature", "soft_columns", "weight_column"),
     *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
-    *("cache_scale", "crop_scale", "crop_ratio"),
+    *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
     *OF_FEATURES,
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv

@@ -26,6 +26,7 @@ from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
 from folds.runs.run import RecordedResources, Run, recorded_start
+from folds.runs.size_note import size_note
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
@@ -177,6 +178,8 @@ def build_plan(
     runs = make_runs(settings, resolved, assignments, small, root, check, anew=anew)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
+    for line in filter(None, dict.fromkeys(size_note(run, data) for run in {run.base: run for run in runs}.values())):
+        logger.info(line)
     pseudo, doubts = _learned_from(runs, data, root)
     warnings += _warned(doubts)
     if baseline is not None:

@@ -22,6 +22,7 @@ from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import REFIT_TEST, Job
 from folds.training.loop import best_epoch
+from folds.training.stages import epochs_below
 from folds.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def plan_refit(run: Run) -> RefitPlan:
         shas[str(fold)] = str(done["checkpoint_sha"])
         epochs[str(fold)] = int(done["epochs"])
         if run.recipe.keep == "best":
-            epochs[str(fold)] = best_epoch(_history(run.fold_folder(fold) / "history.csv"), run.recipe.metric)
+            below, history = epochs_below(run.recipe.progressive), _history(run.fold_folder(fold) / "history.csv")
+            epochs[str(fold)] = below + best_epoch(history[below:], run.recipe.metric)
     return RefitPlan(int(statistics.median(epochs.values()) + 0.5), epochs, shas)
 
 

@@ -33,6 +33,7 @@ from folds.training.measured_formats import (
     measure_compiled,
     rate_of,
 )
+from folds.training.stages import work_of
 from folds.utils.progress import SILENT, Progress
 from folds.utils.text import duration
 
@@ -267,8 +268,10 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
 
 
 def _trained_images(plan: Plan, run: Run) -> float:
-    """Return the images of all epochs of a run."""
-    return float(run.recipe.epochs * sum(len(run.assignment.training_index(fold)) for fold in plan.folds))
+    """Return the images of all epochs of a run; one of a smaller size counts by its pixels."""
+    shape, epochs = run.architecture, run.recipe.epochs
+    share = work_of(run.recipe.progressive, epochs, (shape.height, shape.width))
+    return share * epochs * sum(len(run.assignment.training_index(fold)) for fold in plan.folds)
 
 
 def _compiled(run: Run, chosen: Format, rates: Rates, amount: Amount, what: Mapping[str, Any]) -> Format:

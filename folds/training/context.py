@@ -30,6 +30,7 @@ from folds.training.group import Group
 from folds.training.job import Job
 from folds.training.predictor import Predictor
 from folds.training.sampler import EpochSampler
+from folds.training.stages import scaled, size_of_epoch
 from folds.utils.files import derive_seed
 
 _IMAGES_AT_ONCE = 65_536  # whose augmentation is computed at once: about 20 MB
@@ -138,6 +139,11 @@ class FoldContext:
         """Return (height, width) of the model's input; the images may be larger (`cache_scale`)."""
         return self.architecture.height, self.architecture.width
 
+    def sizes(self, epoch: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return (height, width) of the model's input in an epoch, and of the images that it is the center of."""
+        size = size_of_epoch(self.recipe.progressive, epoch, self.size)
+        return size, self.image_size if size == self.size else scaled(self.image_size, self.size, size)
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Return (height, width) of the images."""
@@ -180,7 +186,7 @@ class FoldContext:
     ) -> list[tuple[Changes, Mixing | None]]:
         """Return the changes of the steps from `first` on; `batches` has the rows of these steps."""
         mixing, columns = self.mixing, sample_parameters(1, self.augmentations, torch.Generator()).shape[1]
-        size, whole = self.size, self.image_size
+        size, whole = self.sizes(epoch)
 
         def sample(n: int, generator: torch.Generator) -> Tensor:
             parameters = sample_parameters(n, self.augmentations, generator)

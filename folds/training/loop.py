@@ -26,6 +26,7 @@ from folds.training.averaging import added, load_average
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, one_hot
 from folds.training.group import Group
+from folds.training.stages import at_final_size, epochs_below, reduce_batch
 from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
@@ -85,6 +86,7 @@ class _Loop:
     ) -> None:
         self.context, self.state, self.writer, self.forward, self.report = context, state, writer, forward, report
         self.schedule = context.schedule
+        self.size = context.size  # of the images of the current epoch
         self.targets = torch.from_numpy(context.training_labels).to(context.device)
         self.soft_targets, self.soft_labels = context.soft_targets, None
         if self.soft_targets is not None and context.soft_labels is not None:
@@ -115,6 +117,7 @@ class _Loop:
         batches = batches[progress.step :]
         # One transfer per epoch; an index sent at every step would wait for the kernels of the previous step.
         order = torch.from_numpy(np.concatenate(batches)).to(context.device)
+        self.size, whole = context.sizes(epoch)
         zero = torch.zeros((), device=context.device)
         progress.loss_sum = zero if progress.loss_sum is None else progress.loss_sum.to(context.device)
         state.model.train()
@@ -128,7 +131,7 @@ class _Loop:
             for rows, batch, change in zip(batches, pixels, changes, strict=True):
                 step = epoch * context.steps + progress.step
                 rate = self._set_learning_rate(step, losses)
-                inputs, labels = self._inputs(batch, order[start : start + len(rows)], *change)
+                inputs, labels = self._inputs(reduce_batch(batch, whole), order[start : start + len(rows)], *change)
                 start += len(rows)
                 progress.loss_sum += _train_step(context, state, loss_of, inputs, labels, self.statistics, self.report)
                 if state.ema is not None:
@@ -159,7 +162,9 @@ class _Loop:
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
-        if context.recipe.keep == "best" and _is_best(record, progress.history, context.recipe.metric):
+        earlier = at_final_size(progress.history, recipe.progressive)
+        counts = progress.epoch >= epochs_below(recipe.progressive)  # batch statistics of other sizes are not kept
+        if recipe.keep == "best" and counts and _is_best(record, earlier, recipe.metric):
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         if context.recipe.average_last and progress.epoch >= context.recipe.epochs - context.recipe.average_last:
@@ -211,7 +216,7 @@ class _Loop:
             self.layout,
             in_place=True,
             work=self.work,
-            size=context.size,
+            size=self.size,
         )
         labels = self.targets[index]
         if self.shares is not None:
@@ -289,7 +294,8 @@ def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int, me
 def _has_ended(context: FoldContext, progress: Progress) -> bool:
     """Return whether the last epoch is trained."""
     recipe = context.recipe
-    return progress.epoch >= recipe.epochs or _should_stop_early(progress.history, recipe.patience, recipe.metric)
+    history = at_final_size(progress.history, recipe.progressive)
+    return progress.epoch >= recipe.epochs or _should_stop_early(history, recipe.patience, recipe.metric)
 
 
 class _BatchNormSnapshot:

@@ -41,6 +41,7 @@ from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.ranks import started_group
 from folds.training.resolve import augmentations, epochs_of
+from folds.training.stages import trained_architecture
 from folds.training.state import Progress, StateReader, StateWriter, TrainingState
 from folds.training.versions import versions_of_training
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
@@ -342,6 +343,7 @@ def _model(
     """
     torch.manual_seed(derive_seed(recipe.seed, job.run, job.fold, "weights"))
     init = Path(job.init) if job.init else recipe.init
+    architecture = trained_architecture(architecture, recipe)
     model = create_model(
         architecture,
         outputs,
@@ -358,7 +360,9 @@ def _model(
     if not (recipe.compile or job.compiled):
         return _placed(model, job.device, channels_last), model, channels_last
     key = json.dumps(
-        [job.architecture, outputs, job.device, channels_last, recipe.grad_checkpointing], sort_keys=True, default=list
+        [architecture.to_dict(), outputs, job.device, channels_last, recipe.grad_checkpointing],
+        sort_keys=True,
+        default=list,
     )
     if key not in _compiled:
         # Only one compiled model is kept, because its weights stay in memory; jobs of one architecture are consecutive.

@@ -10,6 +10,7 @@ from ensemble.cli.reports.compare import compared_remarks, compared_table
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
+from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import LearningCurve
@@ -48,7 +49,7 @@ def describe(plan: Plan) -> None:
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
         steps = features_text(run) or (
-            f"{counted(recipe.epochs, 'epoch')}, batch size {recipe.batch_size}, "
+            f"{counted(recipe.epochs, 'epoch')}{stages_text(run)}, batch size {recipe.batch_size}, "
             f"learning rate {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
         )
         console.note(f"{' ' * len(run.name)}  {steps}")
@@ -60,6 +61,13 @@ def describe(plan: Plan) -> None:
     if plan.placement.kind != "cpu":  # there it is measured when the images are decoded, and said then
         amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
         console.note(f"mixed precision {amp}: {why}")
+
+
+def stages_text(run: Run) -> str:
+    """Return in brackets which epochs have smaller images; "" if none has."""
+    stages = parse_stages(run.recipe.progressive)
+    each = ", ".join(f"{stage.epochs} at {stage.width}×{stage.height} px" for stage in stages)
+    return f" ({each} first)" if stages else ""
 
 
 def features_text(run: Run) -> str:

@@ -74,7 +74,7 @@ def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> Non
     ("words", "code", "said"),
     [
         (["--arch", "resnet81"], 2, "unknown architecture 'resnet81'; did you mean"),
-        (["--arch", "test_vit", "--img-size", "40x50"], 2, "does not accept 50×40 px"),
+        (["--arch", "vgg11", "--img-size", "16x20"], 2, "does not accept 20×16 px"),
         (["--k", "1"], 2, "--k must be 2 or more, found 1"),
         (["--k", "31"], 1, "31"),
         (["--fold", "3"], 2, "the folds are 0 to 2"),

@@ -230,6 +230,17 @@ def test_init_weights_and_no_pretrained_contradict_each_other() -> None:
     assert load_settings({"init": "w.pt"})[1].init == Path("w.pt")
 
 
+def test_the_record_of_a_run_from_given_weights_can_be_given_again() -> None:
+    """It says both that the weights are those of a file and that they are not timm's."""
+    record = Path("config.toml")
+    record.write_text('init = "w.pt"\npretrained = false\n\n[resolved]\n')
+    again = load_settings({}, record)[1]
+    assert (again.init, again.pretrained) == (Path("w.pt"), None)
+    record.write_text('init = "w.pt"\npretrained = false\n')
+    with pytest.raises(UsageError, match="contradict"):
+        load_settings({}, record)
+
+
 @pytest.mark.parametrize("arch", ["", ",", ()])
 def test_no_architecture_at_all_is_wrong_usage(arch: Any) -> None:
     with pytest.raises(UsageError, match=r"^arch names no architecture"):
