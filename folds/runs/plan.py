@@ -25,6 +25,7 @@ from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
 from folds.runs.run import RecordedResources, Run, recorded_start
+from folds.runs.sharing import recorded_jobs
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
@@ -207,9 +208,10 @@ def _placed(
     runs: Sequence[Run], folds: int, execution: Execution, recorded: RecordedResources
 ) -> tuple[Execution, DevicePlan]:
     """Return how and where the jobs run: as asked, else as the runs were started."""
+    first = _plan_devices(1, execution).devices[0] if recorded.jobs_measured_on else ""
     execution = replace(
         execution,
-        per_device=execution.per_device or recorded.jobs,
+        per_device=execution.per_device or recorded_jobs(recorded, first),
         gpus_per_job=recorded.gpus(execution.gpus_per_job),
     )
     execution.check()
