@@ -7,46 +7,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from folds.execution.placement import DevicePlan, plan_devices
 from folds.execution.sharing import Cost, Room, choose_jobs, measure_cost
 from folds.images.settings import ImageSettings
-from folds.models.accelerators import device_name, kind_of
+from folds.models.accelerators import device_name
 from folds.models.formats import recall, remember
 from folds.models.gpus import held_memory, service_folder, torch_name
 from folds.models.precision import resolve_amp
-from folds.runs.run import RecordedResources, Run
+from folds.runs.plan import Plan
+from folds.runs.run import Run
 from folds.training.batches import count_batches
 from folds.utils.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from folds.runs.plan import Plan
 
 logger = logging.getLogger(__name__)
 
 # Steps of each GPU: measuring takes about half a minute, and small steps take 10 ms. With fewer, it costs more than it
 # can gain.
 _WORTH_STEPS = 10_000
-
-
-def recorded_jobs(recorded: RecordedResources, device: str) -> int | None:
-    """Return the jobs per device that a run was started with; None if they were measured on another GPU.
-
-    Parameters
-    ----------
-    device : the first device of this command.
-    """
-    if not recorded.jobs_measured_on or kind_of(device) != "cuda":
-        return recorded.jobs
-    name = device_name(torch_name(device))
-    jobs = recorded.jobs_on(name)
-    if jobs is None:
-        logger.info(
-            f"jobs on each GPU: {recorded.jobs} were measured on {', '.join(recorded.jobs_measured_on)}; this machine "
-            f"has {name}, so the number is chosen anew, which changes no result"
-        )
-    return jobs
 
 
 def decide_jobs(plan: Plan, sizes: Mapping[ImageSettings, int], progress: Progress = SILENT) -> DevicePlan:
@@ -92,7 +71,7 @@ def _decided(
         return 1, "1 job on each GPU, because the training is too short to measure more"
     found: dict[str, tuple[int, str]] = {}
     for run in runs:
-        order = _order(plan, run)
+        order = trial_order(plan, run)
         key = repr((order, sizes[run.image_settings]))
         if key not in found:
             found[key] = _of_run(run, order, gpus, names[0], sizes[run.image_settings], waiting, progress)
@@ -129,7 +108,7 @@ def _steps(plan: Plan, run: Run) -> int:
     return run.recipe.epochs * sum(count_batches(size, batch) for size in sizes)
 
 
-def _order(plan: Plan, run: Run) -> dict[str, Any]:
+def trial_order(plan: Plan, run: Run) -> dict[str, Any]:
     """Return what `folds.execution.gpu_trial` trains to stand for a run."""
     recipe, settings = run.recipe, run.image_settings
     return {
