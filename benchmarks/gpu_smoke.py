@@ -41,7 +41,7 @@ from folds.augmentation.mixup import apply_mixing as mix
 from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
 from folds.execution.placement import Execution
-from folds.execution.sharing import Room, choose_jobs, measure_cost
+from folds.execution.sharing import Headroom, choose_jobs, measure_cost
 from folds.models.accelerators import (
     computes_in,
     described,
@@ -232,7 +232,7 @@ def sharing(smoke: Smoke) -> None:
         recipe = Recipe(epochs=2, img_size="64" if batch == 32 else "224", pretrained=False, batch_size=batch)
         plan = build_plan(settings, recipe, execution=Execution(devices=smoke.device.removeprefix("cuda:")))
         order = trial_order(plan, plan.runs[0])
-        cost, room = measure_cost(order, smoke.device, partial(Room, images=0), 20)
+        cost, room = measure_cost(order, smoke.device, partial(Headroom, images=0), 20)
         smoke.say(f"{arch}, batch {batch}: host {cost.host:.2f}; {choose_jobs(cost, room, 20)[1]}")
     job = replace(smoke.job("gives-way", "resnet18", img_size="224", batch_size=128, epochs=1), gives_way=True)
     whole = torch.cuda.get_device_properties(0).total_memory

@@ -30,7 +30,7 @@ _PATIENCE = 180.0  # seconds for one answer
 
 
 @dataclass(frozen=True)
-class Room:
+class Headroom:
     """The memory of a GPU for jobs.
 
     Attributes
@@ -87,7 +87,7 @@ class Cost:
         return len(self.rates) >= min(jobs, MOST) or self.host < HOST_IS_SLOW or not gains
 
 
-def choose_jobs(cost: Cost, room: Room, waiting: int) -> tuple[int, str]:
+def choose_jobs(cost: Cost, room: Headroom, waiting: int) -> tuple[int, str]:
     """Return how many jobs a GPU trains at once, 1 to 4, and why.
 
     Parameters
@@ -121,8 +121,8 @@ def _gib(size: float) -> str:
 
 
 def measure_cost(
-    order: Mapping[str, Any], device: str, room_of: Callable[[int, int], Room], waiting: int
-) -> tuple[Cost, Room]:
+    order: Mapping[str, Any], device: str, room_of: Callable[[int, int], Headroom], waiting: int
+) -> tuple[Cost, Headroom]:
     """Return what the training of a model costs with 1 to 4 processes on a GPU, and the room that was found.
 
     Parameters

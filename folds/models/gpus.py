@@ -14,7 +14,7 @@ from folds.errors import UsageError
 _DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SERVICE = "CUDA_MPS_PIPE_DIRECTORY"
-_SERVICE_FOLDER = "/tmp/nvidia-mps"  # noqa: S108 - where the daemon puts its pipes unless told otherwise
+_SERVICE_FOLDER = "/tmp/nvidia-mps"  # noqa: S108 - where the daemon puts its pipes by default
 # As nvidia-smi -L prints them; older drivers name a slice MIG-GPU-<uuid>/<instance>/<slice>.
 _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{4,80}")
 _SMI_SECONDS = 10.0

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from folds.execution.placement import DevicePlan, plan_devices
-from folds.execution.sharing import Cost, Room, choose_jobs, measure_cost
+from folds.execution.sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.images.settings import ImageSettings
 from folds.models.accelerators import device_name
 from folds.models.formats import recall, remember
@@ -86,14 +86,14 @@ def _of_run(
     cost = Cost.from_record(recall(what) or {})
     held = held_memory(gpus)
     if cost is not None and len(held) == len(gpus):
-        room = Room(
+        room = Headroom(
             min(total - used for used, total in held.values()), min(total for _, total in held.values()), images
         )
         if cost.is_enough_for(min(room.most(cost.bytes), waiting)):
             return choose_jobs(cost, room, waiting)
     try:
         with progress.step(f"{run.name}: measuring how many jobs a GPU trains at once"):
-            cost, room = measure_cost(order, gpus[0], partial(Room, images=images), waiting)
+            cost, room = measure_cost(order, gpus[0], partial(Headroom, images=images), waiting)
     except (RuntimeError, OSError) as error:
         return 1, f"1 job on each GPU, because more could not be measured: {error}"
     remember(what, vars(cost))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from folds.execution import sharing
-from folds.execution.sharing import Cost, Room, choose_jobs, measure_cost
+from folds.execution.sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.models.factory import resolve
 
 GIB = 2**30
-H100 = Room(78 * GIB, 80 * GIB, GIB)
+H100 = Headroom(78 * GIB, 80 * GIB, GIB)
 SMALL = Cost(2 * GIB, 0.98, (400.0, 760.0, 1000.0, 1300.0))
 
 
@@ -30,15 +30,15 @@ SMALL = Cost(2 * GIB, 0.98, (400.0, 760.0, 1000.0, 1300.0))
         # The GPU is busy: the host has started a step long before it is computed.
         (Cost(GIB, 0.4, (400.0,)), H100, 20, 1),
         # 3 × (2 + 1) GiB fit into 0.9 × 10.5 GiB, 4 times do not.
-        (SMALL, Room(int(10.5 * GIB), 12 * GIB, GIB), 20, 3),
-        (SMALL, Room(5 * GIB, 12 * GIB, GIB), 20, 1),
+        (SMALL, Headroom(int(10.5 * GIB), 12 * GIB, GIB), 20, 3),
+        (SMALL, Headroom(5 * GIB, 12 * GIB, GIB), 20, 1),
         # Images of 10 GiB would leave a GPU of 48 GiB with three jobs, which each have a sixth of it for images.
-        (SMALL, Room(47 * GIB, 48 * GIB, 10 * GIB), 20, 2),
+        (SMALL, Headroom(47 * GIB, 48 * GIB, 10 * GIB), 20, 2),
         # They are too many in any case, and are sent batch by batch.
-        (SMALL, Room(47 * GIB, 48 * GIB, 30 * GIB), 20, 4),
+        (SMALL, Headroom(47 * GIB, 48 * GIB, 30 * GIB), 20, 4),
     ],
 )
-def test_as_many_jobs_as_fit_and_pay(cost: Cost, room: Room, waiting: int, expected: int) -> None:
+def test_as_many_jobs_as_fit_and_pay(cost: Cost, room: Headroom, waiting: int, expected: int) -> None:
     assert choose_jobs(cost, room, waiting)[0] == expected
 
 
@@ -48,7 +48,9 @@ def test_the_reason_has_the_numbers() -> None:
         "3 1,000, 4 1,300 (measured)"
     )
     assert "the host needs 40% of a step" in choose_jobs(Cost(GIB, 0.4, (400.0,)), H100, 20)[1]
-    assert choose_jobs(SMALL, Room(5 * GIB, 12 * GIB, GIB), 9)[1].startswith("1 job on each GPU: one takes 3.0 of 5.0")
+    assert choose_jobs(SMALL, Headroom(5 * GIB, 12 * GIB, GIB), 9)[1].startswith(
+        "1 job on each GPU: one takes 3.0 of 5.0"
+    )
 
 
 def test_what_was_measured_can_be_read_again_and_may_not_suffice() -> None:
@@ -107,26 +109,26 @@ class Trials:
 
 def test_processes_are_added_while_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = Trials(monkeypatch, {1: 400, 2: 350, 3: 240, 4: 200})
-    cost, room = measure_cost({}, "cuda:1", partial(Room, images=GIB), 20)
+    cost, room = measure_cost({}, "cuda:1", partial(Headroom, images=GIB), 20)
     assert cost == Cost(2 * GIB, 0.95, (400, 700, 720))  # the fourth is not tried
-    assert room == Room(78 * GIB, 80 * GIB, GIB)
+    assert room == Headroom(78 * GIB, 80 * GIB, GIB)
     assert trials.started == 0  # all have ended
 
 
 def test_a_busy_gpu_and_a_full_one_get_no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for found in ({"host": 0.5}, {"free": 4 * GIB}):
         trials = Trials(monkeypatch, {1: 400}, **found)
-        assert measure_cost({}, "cuda:1", partial(Room, images=GIB), 20)[0].rates == (400,)
+        assert measure_cost({}, "cuda:1", partial(Headroom, images=GIB), 20)[0].rates == (400,)
         assert trials.most == 1
 
 
 def test_a_process_without_memory_ends_the_measurement_not_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = Trials(monkeypatch, {1: 400, 2: 390, 3: 380, 4: 370})
     trials.fails = {3}
-    assert measure_cost({}, "cuda:1", partial(Room, images=GIB), 20)[0].rates == (400,)
+    assert measure_cost({}, "cuda:1", partial(Headroom, images=GIB), 20)[0].rates == (400,)
     trials.fails = {1}
     with pytest.raises(RuntimeError, match="out of memory"):
-        measure_cost({}, "cuda:1", partial(Room, images=GIB), 20)
+        measure_cost({}, "cuda:1", partial(Headroom, images=GIB), 20)
 
 
 ORDER: dict[str, Any] = {

@@ -15,7 +15,7 @@ import torch
 from folds.config.recipe import Recipe, Settings
 from folds.execution import placement as devices
 from folds.execution.placement import Execution
-from folds.execution.sharing import Cost, Room
+from folds.execution.sharing import Cost, Headroom
 from folds.models import gpus
 from folds.runs import open as opening
 from folds.runs import sharing as module
@@ -35,8 +35,8 @@ class Machine:
         self.orders: list[dict[str, Any]] = []
 
     def measure(
-        self, order: dict[str, Any], device: str, room_of: Callable[[int, int], Room], waiting: int
-    ) -> tuple[Cost, Room]:
+        self, order: dict[str, Any], device: str, room_of: Callable[[int, int], Headroom], waiting: int
+    ) -> tuple[Cost, Headroom]:
         self.count += 1
         self.orders.append(order)
         return self.cost, room_of(78 * GIB, 80 * GIB)
