@@ -1,10 +1,11 @@
 """Try on a GPU what only a GPU can settle, in one command; each line is printed as soon as it is known.
 
     python benchmarks/gpu_smoke.py                        # on a GPU, about five minutes
+    python benchmarks/gpu_smoke.py --device mps           # or xpu:0; parts that only CUDA has are left out
     python benchmarks/gpu_smoke.py --device cpu --quick   # that the script itself runs, about two minutes
 
-Augmentation on the GPU against the CPU, a dozen recipes, images that are streamed, a training again and resumed, memory
-that runs out, waits of the host within a step, ms of each augmentation, the model alone with and without
+Augmentation on the GPU against the CPU, a dozen recipes, images that are streamed, a training again and resumed, number
+formats, jobs that share the GPU (`--only sharing`), memory that runs out, waits of the host within a step, ms of each augmentation, the model alone with and without
 cudnn.benchmark, compiled models, and the time a state takes. Exits 1 if a part fails.
 """
 
@@ -20,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import timm
 import torch
+from folds.training.measured_formats import measure_numbers
 from numpy.typing import NDArray
 
 from folds.augmentation.batch import PRESETS, apply_changes, augment_batch, compiled_work, to_input
@@ -39,9 +42,21 @@ from folds.augmentation.mixup import apply_mixing as mix
 from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
 from folds.execution.placement import Execution
+from folds.execution.sharing import Headroom, choose_jobs, measure_cost
+from folds.models.accelerators import (
+    computes_in,
+    described,
+    device_name,
+    scaler_of,
+    scales_gradients,
+    synchronize,
+)
+from folds.models.factory import resolve
+from folds.models.memory import DeviceSharedError
 from folds.optim.optimizers import build_optimizer
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
+from folds.runs.sharing import trial_order
 from folds.training import loop
 from folds.training.ema import MovingAverage
 from folds.training.job import Job
@@ -86,9 +101,12 @@ class Smoke:
     def say(self, *words: object) -> None:
         print(f"[{time.monotonic() - self.start:5.0f} s]", *words, flush=True)
 
+    @property
+    def cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
     def wait(self) -> None:
-        if self.gpu:
-            torch.cuda.synchronize()
+        synchronize(self.device)
 
     def part(self, name: str, act: Callable[[], None]) -> None:
         """Run a part unless it is not asked for or there is no time left; an error is printed, and the next one runs."""
@@ -207,6 +225,38 @@ def out_of_memory(smoke: Smoke) -> None:
         torch.cuda.empty_cache()
 
 
+def sharing(smoke: Smoke) -> None:
+    """Rates of 1 to 4 processes on the GPU, and what would be chosen; then jobs that give way when memory is short."""
+    for arch, batch in (("test_resnet", 32), ("resnet18", 32), ("resnet50", 128)):
+        settings = Settings(data=Path("people"), arch=(arch,), k=3, name="sharing")
+        recipe = Recipe(epochs=2, img_size="64" if batch == 32 else "224", pretrained=False, batch_size=batch)
+        plan = build_plan(settings, recipe, execution=Execution(devices=smoke.device.removeprefix("cuda:")))
+        order = trial_order(plan, plan.runs[0])
+        cost, room = measure_cost(order, smoke.device, partial(Headroom, images=0), 20)
+        smoke.say(f"{arch}, batch {batch}: host {cost.host:.2f}; {choose_jobs(cost, room, 20)[1]}")
+    job = replace(smoke.job("gives-way", "resnet18", img_size="224", batch_size=128, epochs=1), gives_way=True)
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.2e9 / whole)
+    try:
+        train_fold(job)
+    except DeviceSharedError as error:
+        smoke.say("a job that shares the GPU gives way:", error)
+    else:
+        raise AssertionError("a job without memory did not give way")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+def number_formats(smoke: Smoke) -> None:
+    """What torch can do on this kind of device, and the rates of its number formats."""
+    kind = smoke.device.partition(":")[0]
+    able = {amp: computes_in(kind, amp) for amp in ("fp16", "bf16")}
+    smoke.say(f"{described() or 'cpu'}; computes in {able}, scales gradients {scales_gradients(kind)}")
+    found = measure_numbers(resolve("test_resnet", (64, 64)), Recipe(batch_size=32, opt="adamw"), 18, smoke.device)
+    smoke.say("number formats:", {name: round(rate) for name, rate in found.items()})
+
+
 def host_waits(smoke: Smoke) -> None:
     """Where the host waits for the GPU inside a step."""
     names = ("apply_changes", "apply_mixing", "_train_step")
@@ -240,7 +290,7 @@ def augmentation_times(smoke: Smoke) -> None:
     images = torch.randint(0, 256, (4 * n, px, px, 3), dtype=torch.uint8, device=smoke.device)
     rows = torch.randperm(4 * n, device=smoke.device)[:n]
     batch, found = images[rows], {"gather": smoke.milliseconds(lambda: images[rows])}
-    works = {"": None, " compiled": compiled_work()} if smoke.gpu else {"": None}
+    works = {"": None, " compiled": compiled_work()} if smoke.cuda else {"": None}
     for name, way in PRESETS.items():
         draws = sample_parameters(n, way, torch.Generator().manual_seed(1))
         changes = split_changes(compute_changes(draws, way, (px, px)), [n], smoke.device)[0]
@@ -310,7 +360,7 @@ def states(smoke: Smoke) -> None:
         optimizer.step()
         average = MovingAverage(model, 0.999)
         ema_ms = smoke.milliseconds(lambda average=average: average.update(10))  # type: ignore[misc]
-        state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=False))
+        state = TrainingState(model, optimizer, average, scaler_of(smoke.device, "off"))
         smoke.wait()
         start = time.perf_counter()
         copied = state.state()
@@ -333,7 +383,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="words of the parts to run, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a few recipes only")
     smoke = Smoke(**vars(parser.parse_args()))
-    name = torch.cuda.get_device_name(0) if smoke.gpu else "cpu"
+    name = device_name(smoke.device) or "cpu"
     smoke.say(f"torch {torch.__version__}, timm {timm.__version__}, {name}, {os.cpu_count()} cores")
     root, before = Path(tempfile.mkdtemp(prefix="smoke-")), Path.cwd()
     os.chdir(root)
@@ -345,12 +395,14 @@ def main() -> int:
                 smoke.part(case, lambda c=case, r=recipe: recipe_part(smoke, c, r))  # type: ignore[misc]
         smoke.part("streamed", lambda: streamed(smoke))
         smoke.part("repeated and resumed", lambda: repeated(smoke))
-        if smoke.gpu:
+        smoke.part("number formats", lambda: number_formats(smoke))
+        if smoke.cuda:
+            smoke.part("sharing", lambda: sharing(smoke))
             smoke.part("out of memory", lambda: out_of_memory(smoke))
             smoke.part("waits", lambda: host_waits(smoke))
         smoke.part("times of augmentation", lambda: augmentation_times(smoke))
         smoke.part("model alone", lambda: model_alone(smoke))
-        if smoke.gpu:
+        if smoke.cuda:
             smoke.part("compiled", lambda: compiled(smoke))
         smoke.part("states", lambda: states(smoke))
     finally:

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 success, 1 invalid input, 2 invalid usage, 3 failed folds, 130 interrupted."""
     prepare_streams()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started import nothing from the working folder
+    if sys.platform == "darwin":  # read when torch is loaded: operators that Apple's GPUs lack run on the CPU
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.words = list(words)
     debug = _take(words, "--debug")

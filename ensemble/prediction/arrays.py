@@ -20,8 +20,8 @@ from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named
 from folds.errors import EnsembleError, printable
 from folds.images.settings import ImageSettings
+from folds.models.accelerators import resolve_devices
 from folds.models.inference import BATCH, PixelSource, predict_logits
-from folds.models.precision import resolve_devices
 from folds.predictions.rows import SampleRows
 from folds.utils.numeric import softmax
 

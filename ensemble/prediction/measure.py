@@ -25,6 +25,7 @@ from ensemble.prediction.predict import predict_table
 from ensemble.prediction.source import PredictionSource, RunModels, load_source
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
+from folds.models.accelerators import peak_bytes
 from folds.utils.progress import Advance
 
 ROUNDS = 3
@@ -95,9 +96,7 @@ def _run(job: Mapping[str, Any]) -> int:
     table = images_table(job["images"], source)
     with tempfile.TemporaryDirectory() as folder:
         predict_table(source, table, work=Path(folder), device=job["device"], skip_unreadable=True)
-    import torch
-
-    return _peak_of_this_process() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+    return _peak_of_this_process() + peak_bytes()
 
 
 def _peak_of_this_process() -> int:

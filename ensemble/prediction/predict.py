@@ -31,8 +31,8 @@ from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
+from folds.models.accelerators import pins, resolve_devices
 from folds.models.inference import BATCH, PixelSource
-from folds.models.precision import resolve_devices
 from folds.utils.files import remove
 from folds.utils.locks import exclusive_lock
 from folds.utils.parallel import cpu_count, map_threads
@@ -209,7 +209,7 @@ def _advance_within(advance: Advance, start: int, stop: int, n: int, share: floa
 def _decode_chunk(engine: Engine, table: SampleTable, settings: Sequence[ImageSettings], start: int, stop: int) -> Sent:
     """Return the pixels (rows, height, width, 3) of each image size, and the unusable images; a file is read once."""
     paths = (table.paths or ())[start:stop]
-    pinned = any(torch.device(device).type == "cuda" for device in engine.devices)
+    pinned = any(map(pins, engine.devices))
     pixels = {one: _buffer((stop - start, one.height, one.width, 3), pinned) for one in settings}
     problems: list[UnreadableImageError | None] = [None] * (stop - start)
 

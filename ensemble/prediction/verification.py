@@ -19,7 +19,7 @@ from ensemble.prediction.arrays import LoadedModels, check_expected, combined_co
 from ensemble.prediction.prediction_formats import AGREEMENT, Choice, architecture_key
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
-from folds.models.precision import resolve_devices
+from folds.models.accelerators import resolve_devices
 from folds.predictions.files import fold_files, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.submission import ID_FORMS

@@ -20,9 +20,9 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
+from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
 from folds.models.inference import BATCH, GPU_BATCH, PixelSource, predict_logits
-from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
 from folds.utils.csv_table import read_csv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,9 @@ from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan
 from folds.execution.progress_log import Report, pass_on
 from folds.execution.worker import Worker, WorkerDied
+from folds.models.accelerators import worker_variables
 from folds.models.gpus import driver_loaded, group_variables
+from folds.models.memory import DeviceSharedError
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.memory import available_bytes, private_bytes
 
@@ -51,6 +53,9 @@ class _Slots:
     When less than two rounds of jobs are left on a CPU, the waiting ones start beside the running ones, and the system
     divides the cores among them. A last, incomplete round would leave cores idle; this way all jobs end at about the
     same time. The threads per job, and so the bytes of the results, stay the same.
+
+    Several jobs may share a GPU. If its memory is short, a job waits in the queue again and the GPU trains one job
+    less: how many run at once does not change a result, smaller parts of a batch would.
     """
 
     def __init__(self, jobs: Sequence[Job], placement: DevicePlan, report: Report) -> None:
@@ -61,6 +66,7 @@ class _Slots:
         self._stepped: set[str] = set()  # jobs with a finished step, whose memory is known
         self._largest = 0  # bytes that a job took
         self._may_share = placement.shares_cores
+        self._jobs_of = Counter(placement.devices[: self._slots])  # device → slots that are not at their end
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._workers: list[Worker] = []
         self._lock = threading.RLock()
@@ -87,43 +93,81 @@ class _Slots:
         """Start a slot with the next waiting job."""
         device = self._placement.devices[slot]
         devices = (device, *(self._placement.partners[slot] if self._placement.partners else ()))
-        variables = group_variables(devices)
-        worker = Worker(self._placement.threads, variables)
+        visible = group_variables(devices)
+        worker = Worker(self._placement.threads, visible | worker_variables(device))
+        if device != "cpu":
+            worker.may_copy = False  # not every GPU survives a fork
         # A process that sees some GPUs only has them as its first ones.
-        names = tuple(f"cuda:{i}" for i in range(len(devices))) if variables else devices
+        names = tuple(f"cuda:{i}" for i in range(len(devices))) if visible else devices
         own: dict[str, Any] = {
             "device": names[0],
             "partners": names[1:],
-            "physical_device": "+".join(devices) if variables else None,
+            "physical_device": "+".join(devices) if visible else None,
         }
-        own["memory_fraction"] = 1 / self._placement.devices.count(device)
-        thread = threading.Thread(target=self._serve, args=(own, worker), daemon=True)
+        thread = threading.Thread(target=self._serve, args=(device, own, worker), daemon=True)
         with self._lock:
             if not self._waiting:
+                self._jobs_of[device] -= 1
                 return
             self._running[worker] = self._waiting.popleft()
             self._workers.append(worker)
         thread.start()
 
-    def _serve(self, own: dict[str, Any], worker: Worker) -> None:
+    def _serve(self, device: str, own: dict[str, Any], worker: Worker) -> None:
         """Train one job after the other, while there are any; `own` are the fields of a job that the slot sets."""
         try:
             job: Job | None = self._running[worker]
             while job is not None:
-                outcome = _train_one(replace(job, **own), worker, self._heard, lambda: self._withdraw(worker))
+                fields = own | self._part_of(device, own["partners"])
+                try:
+                    outcome = _train_one(replace(job, **fields), worker, self._heard, lambda: self._withdraw(worker))
+                except DeviceSharedError as error:
+                    if self._give_way(device, worker, job, error):
+                        return
+                    continue  # the others have ended: it has the device for itself
                 if outcome is None:
                     return
                 self._ended.put(outcome)
-                job = self._next(worker)
+                job = self._next(device, worker)
         except BaseException as error:  # raised again where the outcomes are read
             self._ended.put(error)
 
-    def _next(self, worker: Worker) -> Job | None:
+    def _part_of(self, device: str, partners: Sequence[str]) -> dict[str, Any]:
+        """Return the fields of a job that depend on how many jobs its device trains now."""
+        if device == "cpu":
+            return {"memory_fraction": 1 / self._placement.devices.count(device)}
+        with self._lock:
+            jobs = self._jobs_of[device]
+        # The processes of a group would wait for one that ends.
+        return {"memory_fraction": 1 / jobs, "gives_way": jobs > 1 and not partners}
+
+    def _give_way(self, device: str, worker: Worker, job: Job, error: DeviceSharedError) -> bool:
+        """Return a job to the queue whose device has too little memory, and train one job less on the device from now.
+
+        Return False if no other job trains there any more: then the job continues at once.
+        """
+        with self._lock:
+            if self._jobs_of[device] == 1:
+                return False
+            self._jobs_of[device] -= 1
+            left = self._jobs_of[device]
+            self._running.pop(worker, None)
+            self._waiting.appendleft(job)
+        logger.info(f"{error}: {device} trains {left} at a time from now; the job continues from its last saved state")
+        return True
+
+    def _next(self, device: str, worker: Worker) -> Job | None:
         with self._lock:
             self._running.pop(worker, None)
-            if not self._waiting:
-                return None
-            job = self._running[worker] = self._waiting.popleft()
+            job = self._waiting.popleft() if self._waiting else None
+            if job is not None:
+                self._running[worker] = job
+            elif device != "cpu":
+                self._jobs_of[device] -= 1
+        if job is None:
+            if device != "cpu":
+                worker.stop()  # its memory is for the jobs that still train on the device
+            return None
         self._share()
         return job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from folds.errors import UsageError, unknown_name
-from folds.models.precision import resolve_devices
+from folds.models.accelerators import jobs_at_once, kind_of, resolve_devices, trains_in_groups
 from folds.utils.parallel import cpu_count
 
 BACKENDS = ("local", "ray")
@@ -19,8 +19,9 @@ class Execution:
 
     Attributes
     ----------
-    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
-    per_device : parallel jobs per device; None for the rule of `plan_devices`.
+    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, UUIDs of GPUs or MIG slices, ``mps``, ``xpu`` or ``xpu:0``.
+    per_device : parallel jobs per device; None for the number that a run was started with, else the rule of
+        `plan_devices`, and on CUDA GPUs what is measured (`folds.runs.sharing`).
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
     save_seconds : time between two saved states, which are taken after any step.
@@ -68,6 +69,8 @@ class DevicePlan:
     gpu_share : share of a GPU that a Ray task requests.
     shares_cores : whether the last jobs run beside each other, more than there are slots, so that no core is idle.
     partners : of each slot, the further GPUs that train a fold together with its device; () if there are none.
+    measured_on : name of the GPU that the number of jobs was measured on; "" if it was not measured.
+    jobs_reason : why each GPU trains so many jobs at once; "" if it was not measured.
     """
 
     devices: tuple[str, ...]
@@ -77,6 +80,8 @@ class DevicePlan:
     gpu_share: float = 0.0
     shares_cores: bool = False
     partners: tuple[tuple[str, ...], ...] = ()
+    measured_on: str = ""
+    jobs_reason: str = ""
 
     @property
     def gpus_per_job(self) -> int:
@@ -85,8 +90,13 @@ class DevicePlan:
 
     @property
     def kind(self) -> str:
-        """Return ``cpu`` or ``cuda``."""
-        return self.devices[0].split(":")[0]
+        """Return ``cpu``, ``cuda``, ``xpu`` or ``mps``."""
+        return kind_of(self.devices[0])
+
+    @property
+    def per_device(self) -> int:
+        """Return the most jobs that a device trains at once."""
+        return max(map(self.devices.count, self.devices))
 
 
 def plan_devices(
@@ -98,9 +108,9 @@ def plan_devices(
 ) -> DevicePlan:
     """Return the slots for `jobs` jobs.
 
-    A GPU gets one job, because two processes on one GPU take turns. On a CPU, parallel processes with one thread each
-    are faster than one process with all threads, which wait for each other. So there are as many slots as cores, at
-    most one per job, and the cores are divided among them.
+    A GPU gets one job, because two processes on one GPU take turns; whether more pay is measured later. On a
+    CPU, parallel processes with one thread each are faster than one process with all threads, which wait for each
+    other. So there are as many slots as cores, at most one per job, and the cores are divided among them.
 
     The number of jobs is rarely a multiple of the cores. So that no core is idle at the end, the jobs of the last two
     rounds (the last one incomplete) run beside each other and share the cores; their threads, and so the bytes of their
@@ -108,16 +118,22 @@ def plan_devices(
 
     Parameters
     ----------
-    devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, or UUIDs of GPUs or MIG slices.
+    devices : as for `resolve_devices`.
     per_device : slots per device, which are never exceeded; None for the rule.
     threads : CPU threads per slot; None for the rule. A resumed run keeps its number of threads.
     gpus_per_job : GPUs that train one fold together.
 
     Raises
     ------
-    UsageError : a device does not exist, or there are fewer GPUs than `gpus_per_job`.
+    UsageError : a device does not exist, there are fewer GPUs than `gpus_per_job`, or a device of this kind trains one
+        job at a time.
     """
     names = resolve_devices(devices, workers=True)
+    most = jobs_at_once(names[0])
+    if most is not None and (per_device or 1) > most:
+        raise UsageError(
+            f"`jobs={per_device}`: {names[0]} trains {_counted(most, 'job')} at a time", hint="leave out `jobs`"
+        )
     cores = cpu_count()
     if gpus_per_job > 1:
         return _plan_groups(jobs, names, per_device or 1, threads, gpus_per_job)
@@ -139,6 +155,11 @@ def plan_devices(
 def _plan_groups(jobs: int, names: list[str], slots_each: int, threads: int | None, size: int) -> DevicePlan:
     """Return the slots for jobs that train on `size` GPUs each."""
     names = list(dict.fromkeys(names))
+    if not trains_in_groups(names[0]):
+        raise UsageError(
+            f"`gpus_per_job={size}` works on CUDA GPUs, found {', '.join(names)}",
+            hint="without `gpus_per_job`, each fold is trained on one device",
+        )
     if names == ["cpu"] or len(names) < size:
         found = "no GPU" if names == ["cpu"] else _counted(len(names), "GPU")
         raise UsageError(

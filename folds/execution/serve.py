@@ -25,6 +25,7 @@ def serve() -> None:
 
     with lasting_imports():
         from folds.features.train import train_job
+        from folds.models.memory import DeviceSharedError
 
     # Events have a file descriptor of their own, because libraries print to standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -50,6 +51,9 @@ def serve() -> None:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
             if job.partners:  # a broken group of GPUs cannot be used again
                 os._exit(1)
+        except DeviceSharedError as error:
+            send({"event": "shared", "message": str(error)})
+            os._exit(1)  # the memory of the device is free only when the process has ended
         except Exception as error:
             trace, reason = traceback.format_exc(), " ".join(str(error).split())
             with contextlib.suppress(OSError):
@@ -71,9 +75,15 @@ def _require_gpu(job: Job) -> None:
     """Raise EnsembleError if the job needs a GPU, but torch finds none in this process."""
     if job.device == "cpu":
         return
-    import torch
+    from folds.models.accelerators import is_available, kind_of
 
-    if not torch.cuda.is_available():
+    kind = kind_of(job.device)
+    if kind != "cuda" and not is_available(kind):
+        raise EnsembleError(
+            f"{job.title}: torch finds no {kind} device in the worker for {job.shown_device}",
+            hint="ensemble doctor shows which devices torch can use; `devices=cpu` trains without them",
+        )
+    if kind == "cuda" and not is_available(kind):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise EnsembleError(
             f"{job.title}: torch finds no GPU in the worker for {job.shown_device} (CUDA_VISIBLE_DEVICES={visible})",

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from folds.errors import EnsembleError
 from folds.execution.template import Copy, copy_worker, warm_up
-from folds.models.memory import allocator_variables
+from folds.models.memory import DeviceSharedError, allocator_variables
 from folds.utils.parallel import source_root
 
 
@@ -30,7 +30,7 @@ class WorkerDied(Exception):
 Process = subprocess.Popen[str] | Copy
 
 
-def _environment(threads: int) -> dict[str, str]:
+def worker_environment(threads: int) -> dict[str, str]:
     """Return the environment variables of a worker."""
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     # Several processes that each start a compiler for every core would stop the machine.
@@ -69,10 +69,10 @@ class Worker:
     @classmethod
     def warm_up(cls) -> None:
         """Let workers on the CPU start faster later, in the background."""
-        warm_up(_environment(1))
+        warm_up(worker_environment(1))
 
     def _start(self) -> Process:
-        environment = _environment(self.threads) | self.variables
+        environment = worker_environment(self.threads) | self.variables
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         copy = copy_worker(environment, self.stderr) if self.may_copy else None
         if copy is not None:
@@ -100,6 +100,7 @@ class Worker:
         ------
         EnsembleError : the job failed.
         WorkerDied : the process was killed or crashed.
+        DeviceSharedError : memory ran out on a device that several jobs share; the process has ended.
         """
         with self.lock:
             if self.stopped:
@@ -131,6 +132,9 @@ class Worker:
                 return event["result"]
             if event["event"] == "failed":
                 raise EnsembleError(event["message"], hint=event["hint"], details=event["details"])
+            if event["event"] == "shared":
+                process.wait()
+                raise DeviceSharedError(event["message"])
             report(event)
         status = process.wait()
         self.may_copy &= not isinstance(process, Copy) or process.has_existed

@@ -24,6 +24,7 @@ from folds.errors import EnsembleError
 from folds.features.backbone import Backbone, backbone_of, channels_last_of
 from folds.features.store import FeatureKey, FeatureWriter, locked_features, read_features
 from folds.images.channel_sums import mean_std
+from folds.models.accelerators import kind_of, prefers_channels_last
 from folds.models.fusion import fused
 from folds.models.inference import PixelSource, View, identity, predict_logits
 from folds.models.precision import resolve_amp
@@ -131,6 +132,8 @@ class _Engine:
         self.on_cpu = self.devices[0] == "cpu"
         setting = job.recipe.get("channels_last")
         self.channels_last = channels_last_of(backbone.body, setting)
+        if setting is None and not prefers_channels_last(self.devices[0]):
+            self.channels_last = False
 
     def key(self, pixels: Path, views: Sequence[str]) -> FeatureKey:
         """Return what the features of some images depend on."""
@@ -141,7 +144,7 @@ class _Engine:
             "architecture": record,
             "views": list(views),
             "amp": self.amp,
-            "device": "cpu" if self.on_cpu else "cuda",
+            "device": kind_of(self.devices[0]),
             "channels_last": self.channels_last,
             "batch": BATCH,
             "versions": {"torch": torch.__version__, "timm": timm.__version__},

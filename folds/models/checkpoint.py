@@ -17,10 +17,12 @@ from folds.data.sources import BUILT_IN
 from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
+from folds.models.accelerators import prefers_channels_last
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
 from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
+from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
@@ -226,13 +228,13 @@ class Checkpoint:
         import torch
 
         built, setting = self.build(path), self.recipe.get("channels_last")
-        channels_last = is_convolutional(built) if setting is None else bool(setting)
+        channels_last = is_convolutional(built) and prefers_channels_last(device) if setting is None else bool(setting)
         layout = torch.channels_last if channels_last else torch.preserve_format
         return built.to(device).to(memory_format=layout), channels_last  # type: ignore[call-overload]
 
     def amp_on(self, device: str) -> str:
-        """Return the precision to predict in: that of the training on a GPU, full precision on a CPU."""
-        return self.amp if device != "cpu" else "off"
+        """Return the precision to predict in: that of the training on a GPU that has it, full precision on a CPU."""
+        return usable_amp(self.amp, device)
 
     def _outputs(self) -> Target:
         """Return the target that the outputs of the model predict."""

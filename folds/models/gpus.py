@@ -13,11 +13,15 @@ from folds.errors import UsageError
 
 _DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SERVICE = "CUDA_MPS_PIPE_DIRECTORY"
+_SERVICE_FOLDER = "/tmp/nvidia-mps"  # noqa: S108 - where the daemon puts its pipes by default
 # As nvidia-smi -L prints them; older drivers name a slice MIG-GPU-<uuid>/<instance>/<slice>.
 _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{4,80}")
 _SMI_SECONDS = 10.0
 _MUCH = 0.1  # of a GPU's memory
-_HINT = "`devices` must be auto, cpu, CUDA numbers such as 0,1, or UUIDs as nvidia-smi -L prints them"
+_HINT = (
+    "`devices` must be auto, cpu, CUDA numbers such as 0,1, or UUIDs as nvidia-smi -L prints them; or mps, xpu, xpu:0"
+)
 
 
 def driver_loaded() -> bool:
@@ -149,6 +153,37 @@ def _exists(uuid: str) -> bool:
     return not listed or any(uuid in line for line in listed)
 
 
+def service_folder() -> str:
+    """Return the folder of the pipes of CUDA's Multi-Process Service, if its daemon has made them; "" otherwise.
+
+    With ``nvidia-cuda-mps-control -d``, processes that share a GPU compute side by side instead of in turn.
+    """
+    folder = Path(os.environ.get(_SERVICE) or _SERVICE_FOLDER)
+    try:
+        return str(folder) if (folder / "control").exists() else ""
+    except OSError:  # of another user
+        return ""
+
+
+def held_memory(devices: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the bytes that processes hold of each GPU, and all of its bytes, as nvidia-smi says; {} without it.
+
+    torch could say it too, but would take some hundred MB of the GPU for this process. MIG slices are not asked for.
+
+    Parameters
+    ----------
+    devices : torch names.
+    """
+    memory = {}
+    for line in _ask("--query-gpu=uuid,memory.used,memory.total", "--format=csv,noheader,nounits"):
+        uuid, *numbers = (part.strip() for part in line.split(","))
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            memory[uuid.lower()] = int(numbers[0]) << 20, int(numbers[1]) << 20
+    numbered = [device for device in dict.fromkeys(devices) if device.partition(":")[2].isdecimal()] if memory else []
+    found = {device: memory.get(uuid_of(int(device[5:])).lower()) for device in numbered}
+    return {device: sizes for device, sizes in found.items() if sizes is not None}
+
+
 def busy_gpus(devices: Sequence[str]) -> list[str]:
     """Return a line for each GPU of which processes hold much memory already; [] without nvidia-smi.
 
@@ -156,19 +191,13 @@ def busy_gpus(devices: Sequence[str]) -> list[str]:
     ----------
     devices : torch names; called before this process uses a GPU.
     """
-    lines = _ask("--query-gpu=uuid,memory.used,memory.total", "--format=csv,noheader,nounits")
-    memory = {}
-    for line in lines:
-        uuid, *numbers = (part.strip() for part in line.split(","))
-        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
-            memory[uuid.lower()] = int(numbers[0]), int(numbers[1])
     numbered = [device for device in dict.fromkeys(devices) if device.partition(":")[2].isdecimal()]
-    found = {device: memory.get(uuid_of(int(device[5:])).lower(), (0, 1)) for device in numbered} if memory else {}
+    found = held_memory(numbered)
     busy = {device: sizes for device, sizes in found.items() if sizes[0] > _MUCH * sizes[1]}
     free = ",".join(device[5:] for device in numbered if device not in busy)
     advice = f"`devices={free}` trains on the others" if free else "`devices=cpu` trains without GPUs"
     return [
-        f"{device}: processes hold {used / 1024:.1f} of {total / 1024:.1f} GiB already, which may slow the training "
+        f"{device}: processes hold {used / 2**30:.1f} of {total / 2**30:.1f} GiB already, which may slow the training "
         f"down or be too little memory; {advice}"
         for device, (used, total) in busy.items()
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.augmentation.batch import center_crop
+from folds.models.accelerators import memory, of_device, streams_of
 from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 from folds.models.transfers import Sent, Transfers
@@ -60,11 +62,10 @@ class PixelSource:
         self.device = torch.device(device)
         self.transfers = Transfers(self.device)
         self.resident: Tensor | None = None
-        if self.device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self.device)
-            # Half of the memory is left for the model, its gradients and activations.
-            if values.nbytes < min(free, total * memory_fraction) / 2:
-                self.resident = copy_in_blocks(values, self.device)
+        room = memory(device)
+        # Half of the memory is left for the model, its gradients and activations.
+        if room is not None and values.nbytes < min(room[0], room[1] * memory_fraction) / 2:
+            self.resident = copy_in_blocks(values, self.device)
 
     @classmethod
     def sent(cls, values: NDArray[np.uint8], device: str) -> PixelSource:
@@ -76,13 +77,14 @@ class PixelSource:
         ----------
         values : in pinned memory, if the device is a GPU.
         """
-        if torch.device(device).type != "cuda":
+        streams, room = streams_of(torch.device(device)), memory(device)
+        if streams is None:
             return cls(values, device)
         source = cls(values[:0], device)
         source.values, source.resident = values, None
-        if values.nbytes < torch.cuda.mem_get_info(source.device)[0] / 4:  # two chunks are there at a time
-            stream = torch.cuda.Stream(source.device)
-            with torch.cuda.stream(stream):
+        if room is not None and values.nbytes < room[0] / 4:  # two chunks are there at a time
+            stream = streams.Stream(source.device)
+            with streams.stream(stream):
                 source.resident = torch.from_numpy(values).to(source.device, non_blocking=True)
             stream.synchronize()
         return source
@@ -248,20 +250,19 @@ def copy_in_blocks(values: NDArray[np.uint8], device: torch.device, block_bytes:
 
     A memory-mapped cache copied as a whole would need its size in host memory, once for every process.
     """
-    if device.type == "cuda":  # events belong to the stream of the current device
-        with torch.cuda.device(device):
-            return _copied(values, device, block_bytes)
-    return _copied(values, device, block_bytes)
+    with of_device(device):  # events belong to the stream of the current device
+        return _copied(values, device, block_bytes)
 
 
 def _copied(values: NDArray[np.uint8], device: torch.device, block_bytes: int) -> Tensor:
     out = torch.empty(values.shape, dtype=torch.uint8, device=device)
-    pinned = device.type == "cuda"
+    streams = streams_of(device)
+    pinned = streams is not None
     rows = max(1, block_bytes // max(1, values[:1].nbytes))
     buffers = [
         torch.empty((min(rows, len(values)), *values.shape[1:]), dtype=torch.uint8, pin_memory=pinned) for _ in "ab"
     ]
-    sent: list[torch.cuda.Event | None] = [None, None]
+    sent: list[Any] = [None, None]
     for i, start in enumerate(range(0, len(values), rows)):
         buffer, event = buffers[i % 2], sent[i % 2]
         if event is not None:
@@ -270,8 +271,8 @@ def _copied(values: NDArray[np.uint8], device: torch.device, block_bytes: int) -
         np.copyto(buffer.numpy()[: len(block)], block)
         out[start : start + len(block)].copy_(buffer[: len(block)], non_blocking=pinned)
         if pinned:
-            sent[i % 2] = torch.cuda.Event()
-            sent[i % 2].record()  # type: ignore[union-attr]
+            sent[i % 2] = streams.Event()
+            sent[i % 2].record()
     for event in sent:
         if event is not None:
             event.synchronize()
@@ -408,16 +409,16 @@ class _FinishedRows:
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self._progress, self._total = progress, total
-        self._last: tuple[torch.cuda.Event | None, int] | None = None
+        self._last: tuple[Any, int] | None = None
 
     def add(self, block: Tensor, done: int) -> None:
         """Report the block before this one when it is computed; `done` rows are those up to this one."""
         if self._progress is None:
             return
-        event = None
-        if block.is_cuda:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(block.device))
+        event, streams = None, streams_of(block.device)
+        if streams is not None:
+            event = streams.Event()
+            event.record(streams.current_stream(block.device))
         self.report_last()
         self._last = event, done
         if event is None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import os
 
 # cuBLAS, cuDNN and the driver have no error class of their own for it.
-_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA_ERROR_OUT_OF_MEMORY")
+_TEXTS: tuple[str, ...] = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+)
+# Intel's driver, and Metal, of which a buffer has a largest size.
+_TEXTS += ("OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY", "Invalid buffer size")
+
+
+class DeviceSharedError(Exception):
+    """Memory ran out in a job that shares its device with others: it waits until it has more room."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

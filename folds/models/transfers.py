@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from folds.models.accelerators import pins, streams_of
 from folds.utils.memmap import is_contiguous, take_rows
 
 
@@ -50,7 +50,7 @@ class Transfers:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.pinned = device.type in ("cuda", "xpu")
+        self.pinned = pins(device.type)
         self._streams: Any = streams_of(device)
         self._stream: Any = None
 
@@ -104,11 +104,3 @@ class Transfers:
         event = self._streams.Event()
         event.record(self._stream)
         return Sent(sent, event, self._streams)
-
-
-def streams_of(device: torch.device) -> ModuleType | None:
-    """Return the module with the streams of a device, ``torch.cuda`` or ``torch.xpu``; None if it has none to use.
-
-    The CPU has none, and Apple's GPUs (``mps``) share their memory with the CPU and work in one stream.
-    """
-    return torch.get_device_module(device) if device.type in ("cuda", "xpu") else None

@@ -39,6 +39,6 @@ def _difference(path: Path, now: dict[str, str], on_gpu: bool) -> str:
         recorded = None
     if not isinstance(recorded, dict):
         return f"{path.name} is damaged, so the versions it was started with are unknown"
-    ignored = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device"}
+    ignored = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device", "accelerator"}
     names = [name for name in now if name in recorded and recorded[name] != now[name] and name not in ignored]
     return "started with " + ", ".join(f"{name} {recorded[name]} (now {now[name]})" for name in names) if names else ""

@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from folds.models.accelerators import prefers_channels_last, synchronize
 from folds.models.factory import create_model, is_convolutional
 from folds.models.gpus import torch_name
 from folds.models.precision import autocast, resolve_amp
@@ -65,7 +66,7 @@ def _seconds_per_step(run: Run, batch: int, device: str, decided: Format) -> flo
     shape = run.architecture
     model = create_model(shape, run.target.outputs).to(device).train()
     wanted = run.recipe.channels_last if decided.channels_last is None else decided.channels_last
-    wide = is_convolutional(model) if wanted is None else wanted
+    wide = is_convolutional(model) and prefers_channels_last(device) if wanted is None else wanted
     layout = torch.channels_last if wide else torch.contiguous_format
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
     images = torch.rand(batch, 3, shape.height, shape.width, device=device).contiguous(memory_format=layout)
@@ -77,8 +78,7 @@ def _seconds_per_step(run: Run, batch: int, device: str, decided: Format) -> flo
         with autocast(amp, device):
             loss = torch.nn.functional.cross_entropy(model(images), labels)
         loss.backward()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return time.perf_counter() - start
 
     first = step()

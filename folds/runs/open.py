@@ -17,6 +17,7 @@ from folds.config.files import to_toml
 from folds.config.frozen import OF_FEATURES
 from folds.config.recipe import default_of
 from folds.data.sources import FOUND
+from folds.execution.placement import DevicePlan
 from folds.features.persons import write_test_persons
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import CACHE, ImageSettings
@@ -27,6 +28,7 @@ from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import decide_formats, log_formats, resolved_format
+from folds.runs.sharing import decide_jobs
 from folds.splits.assignment import save_folds
 from folds.training.job import COURSE, Job
 from folds.training.measured_formats import Format
@@ -102,10 +104,12 @@ class Prepared:
     ----------
     jobs : the remaining folds, longest first.
     templates : run → its first fold as a job, trained or not.
+    placement : that of the plan, with the number of jobs that each GPU trains at once.
     """
 
     jobs: list[Job]
     templates: Mapping[str, Job]
+    placement: DevicePlan
 
 
 def prepare_jobs(
@@ -147,6 +151,7 @@ def prepare(
         images = decode_images(plan, advance)
     if decoded is not None:
         decoded(images[plan.runs[0].image_settings])
+    plan = replace(plan, placement=decide_jobs(plan, {key: _bytes_of(one) for key, one in images.items()}, progress))
     # All runs are checked before anything is removed.
     anew = force and plan.trains_all_folds
     formats = decide_formats(plan, anew=anew, progress=progress)
@@ -156,7 +161,11 @@ def prepare(
     for one in opened:
         _write_run(plan, one, versions, force)
     jobs = {one.run.name: _job(plan, one, versions) for one in opened}
-    return Prepared(_list_jobs(plan, opened, jobs, versions), jobs)
+    return Prepared(_list_jobs(plan, opened, jobs, versions), jobs, plan.placement)
+
+
+def _bytes_of(images: Images) -> int:
+    return images.train.pixels.nbytes + (images.test.pixels.nbytes if images.test is not None else 0)
 
 
 def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSettings, Images]:
@@ -249,7 +258,7 @@ def _list_jobs(
             jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
     unfinished = {job.folder for _, job in jobs}
     folders = [run.folder for run in plan.runs if str(run.folder) in unfinished]
-    for line in version_warnings(folders, versions, plan.placement.kind == "cuda"):
+    for line in version_warnings(folders, versions, plan.placement.kind != "cpu"):
         logger.warning(line)
     return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
 
@@ -377,7 +386,9 @@ def _record(
         "defaults": DEFAULTS,
         **({"gpus_per_job": plan.placement.gpus_per_job} if plan.placement.gpus_per_job > 1 else {}),
         # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
-        "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
+        "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else plan.placement.per_device),
+        "jobs_measured_on": plan.placement.measured_on or None,
+        "jobs_reason": plan.placement.jobs_reason or None,
     }
     return to_toml(settings, run.recipe, resolved)
 

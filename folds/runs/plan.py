@@ -19,7 +19,8 @@ from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
-from folds.models.gpus import busy_gpus
+from folds.models.accelerators import device_name, kind_of
+from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
 from folds.runs.found_folds import named_columns, with_found_folds
@@ -228,14 +229,34 @@ def _placed(
     runs: Sequence[Run], folds: int, execution: Execution, recorded: RecordedResources
 ) -> tuple[Execution, DevicePlan]:
     """Return how and where the jobs run: as asked, else as the runs were started."""
+    first = _plan_devices(1, execution).devices[0] if recorded.jobs_measured_on else ""
     execution = replace(
         execution,
-        per_device=execution.per_device or recorded.jobs,
+        per_device=execution.per_device or _recorded_jobs(recorded, first),
         gpus_per_job=recorded.gpus(execution.gpus_per_job),
     )
     execution.check()
     _check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
     return execution, _plan_devices(len(runs) * folds, execution, recorded.threads)
+
+
+def _recorded_jobs(recorded: RecordedResources, device: str) -> int | None:
+    """Return the jobs per device that a run was started with; None if they were measured on another GPU.
+
+    Parameters
+    ----------
+    device : the first device of this command.
+    """
+    if not recorded.jobs_measured_on or kind_of(device) != "cuda":
+        return recorded.jobs
+    name = device_name(torch_name(device))
+    jobs = recorded.jobs_on(name)
+    if jobs is None:
+        logger.info(
+            f"jobs on each GPU: {recorded.jobs} were measured on {', '.join(recorded.jobs_measured_on)}; this machine "
+            f"has {name}, so the number is chosen anew, which changes no result"
+        )
+    return jobs
 
 
 def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[str, PseudoLabels], list[str]]:

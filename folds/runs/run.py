@@ -45,7 +45,7 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
 # results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs", "course", "defaults", "gpus_per_job"}
+_NOT_COMPARED_RESOLVED = {"threads", "jobs", "jobs_measured_on", "jobs_reason", "course", "defaults", "gpus_per_job"}
 # The rates by which the number format was chosen; a machine without a compiler continues without compiling.
 _NOT_COMPARED_RESOLVED |= {"format", "compiled"}
 # Soft labels are compared by their hash; a blend can be renamed.
@@ -54,6 +54,12 @@ _RESOLVED = "resolved "
 # Settings whose default depends on others since this version of the course (`COURSE`).
 _NEW_DEFAULTS = {"weight_decay": 2, "label_smoothing": 3}
 _DEVICE = f"{_RESOLVED}device"
+_CONTINUES = {
+    "cpu": "`devices=cpu` continues",
+    "cuda": "a machine with a GPU (`devices=auto`, or a CUDA number) continues",
+    "mps": "a Mac with Apple silicon (`devices=mps`) continues",
+    "xpu": "a machine with an Intel GPU (`devices=xpu`) continues",
+}
 _DONE: dict[str, type | tuple[type, ...]] = {
     "macro_f1": (int, float),
     "accuracy": (int, float),
@@ -250,11 +256,7 @@ class Run:
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
             if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
-                matching = (
-                    "`devices=cpu` continues"
-                    if before[_DEVICE] == "cpu"
-                    else "a machine with a GPU (`devices=auto`, or a CUDA number) continues"
-                )
+                matching = _CONTINUES.get(str(before[_DEVICE]), _CONTINUES["cuda"])
                 raise EnsembleError(
                     f"the run {self.folder} was started on another kind of device, which gives different numbers",
                     hint=f"{matching} it; `name=NEW` starts another run; `force=True` retrains it from scratch",
@@ -328,11 +330,21 @@ def file_safe(name: str) -> str:
 
 @dataclass(frozen=True)
 class RecordedResources:
-    """The threads, jobs and GPUs of each job of an earlier start; None if they were not recorded."""
+    """The threads, jobs and GPUs of each job of an earlier start; None if they were not recorded.
+
+    Attributes
+    ----------
+    jobs_measured_on : the GPUs for which the number of jobs was measured; () if it was given, or is that of a CPU.
+    """
 
     threads: int | None = None
     jobs: int | None = None
     gpus_per_job: int | None = None
+    jobs_measured_on: tuple[str, ...] = ()
+
+    def jobs_on(self, gpu: str) -> int | None:
+        """Return the number of jobs for a GPU of this name; None if it was measured for another one."""
+        return self.jobs if not self.jobs_measured_on or self.jobs_measured_on == (gpu,) else None
 
     def gpus(self, asked: int | None) -> int:
         """Return the number of GPUs that train a fold together: that of the earlier start, or the one asked for.
@@ -360,6 +372,7 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     threads: dict[int, str] = {}
     jobs: list[int] = []
     gpus: dict[int, str] = {}
+    measured: set[str] = set()
     for run in runs:
         path = run.folder / "config.toml"
         if path.exists():
@@ -367,6 +380,8 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
             threads[_number(resolved, "threads", path) or 1] = run.name
             gpus[_number(resolved, "gpus_per_job", path) or 1] = run.name
             jobs += [number for number in [_number(resolved, "jobs", path)] if number is not None]
+            if resolved.get("jobs_measured_on"):
+                measured.add(str(resolved["jobs_measured_on"]))
     if len(threads) > 1:
         each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
         raise EnsembleError(
@@ -379,7 +394,9 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
             f"these runs were started with different numbers of GPUs per job: {each}",
             hint="use `resume=True` for one run at a time (`arch=NAME`)",
         )
-    return RecordedResources(next(iter(threads), None), min(jobs, default=None), next(iter(gpus), None))
+    return RecordedResources(
+        next(iter(threads), None), min(jobs, default=None), next(iter(gpus), None), tuple(sorted(measured))
+    )
 
 
 def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ and batch have one format.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from folds.config.files import DAMAGED, read_record
 from folds.errors import EnsembleError
+from folds.models.accelerators import device_name, kind_of, measures_formats, prefers_channels_last
 from folds.models.precision import resolve_amp
 from folds.models.timing import has_bf16, recall, remember
 from folds.runs.plan import Plan
@@ -28,9 +30,11 @@ from folds.training.measured_formats import (
     Format,
     Rates,
     choose,
+    choose_number,
     has_compiler,
     measure,
     measure_compiled,
+    measure_numbers,
     rate_of,
 )
 from folds.training.stages import work_of
@@ -132,20 +136,24 @@ def _for_recipe(decided: Format, run: Run) -> Format:
 def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progress = SILENT) -> Format:
     """Return how the jobs of a run are computed.
 
-    A run that was started keeps what its record says. On a GPU, and where `amp` is given, nothing is measured.
+    A run that was started keeps what its record says. On most GPUs, and where `amp` is given, nothing is measured.
 
     Parameters
     ----------
     anew : ignore the record, because the run is trained from scratch.
     """
-    path, asked = run.folder / "config.toml", run.recipe.amp
-    amp = resolve_amp(asked, plan.placement.devices[0])[0]
-    if plan.placement.kind != "cpu" or run.recipe.features:  # features are shared by runs, so nothing is measured
+    path, asked, device = run.folder / "config.toml", run.recipe.amp, plan.placement.devices[0]
+    amp = resolve_amp(asked, device)[0]
+    if not measures_formats(device) or run.recipe.features:  # features are shared by runs, so nothing is measured
         if asked == "auto":
             amp = recorded_amp(run.folder) or amp
         return Format(amp, validation="", stored="")
     if path.exists() and not anew:
         return _recorded(path, None if asked == "auto" else amp)
+    if device != "cpu":
+        chosen = _measured_numbers(plan, run, progress) if asked == "auto" else Format(amp, validation="", stored="")
+        usual = run.recipe.channels_last is not None or prefers_channels_last(device)
+        return chosen if usual else replace(chosen, channels_last=False)
     if asked != "auto":
         # As before, and stored predictions in full precision: they are what other commands compute again.
         return Format(
@@ -246,8 +254,8 @@ def _measured(plan: Plan, run: Run, progress: Progress) -> Format:
         return replace(fp32, reason="fp32, because this CPU has no bf16 instructions")
     trained = _trained_images(plan, run)
     shape = run.architecture
-    work, slots = trained * shape.height * shape.width * run.parameters, len(plan.placement.devices)
-    if work < _WORTH_MEASURING:
+    slots = len(plan.placement.devices)
+    if _work(plan, run) < _WORTH_MEASURING:
         return replace(fp32, reason="fp32, because the training is too short to measure bf16")
     amount = Amount(trained / slots, min(len(run.assignment.validation_index(fold)) for fold in plan.folds))
     what = _what(run, plan.placement.threads)
@@ -272,6 +280,36 @@ def _trained_images(plan: Plan, run: Run) -> float:
     shape, epochs = run.architecture, run.recipe.epochs
     share = work_of(run.recipe.progressive, epochs, (shape.height, shape.width))
     return share * epochs * sum(len(run.assignment.training_index(fold)) for fold in plan.folds)
+
+
+def _measured_numbers(plan: Plan, run: Run, progress: Progress) -> Format:
+    """Return the number format on a device whose formats are measured, or fp32 with the reason why none was."""
+    fp32, device = Format(validation="", stored=""), plan.placement.devices[0]
+    if _work(plan, run) < _WORTH_MEASURING:
+        return replace(fp32, reason="fp32, because the training is too short to measure other formats")
+    what = _what(run, plan.placement.threads) | {"device": f"{kind_of(device)} {device_name(device)}"}
+    rates = _numbers(recall(what))
+    try:
+        if rates is None:
+            with progress.step(f"{run.name}: measuring number formats"):
+                rates = measure_numbers(run.architecture, run.recipe, run.target.outputs, device)
+            remember(what, rates)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        return replace(fp32, reason=f"fp32, because the formats could not be measured: {reason}")
+    return choose_number(rates)
+
+
+def _numbers(record: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Return the rates of a record of `measure_numbers`; None if it does not hold them."""
+    known = record is not None and FP32 in record and set(record) <= {FP32, BF16, "fp16"}
+    good = known and all(isinstance(rate, float) and 0 < rate < math.inf for rate in (record or {}).values())
+    return dict(record or {}) if good else None
+
+
+def _work(plan: Plan, run: Run) -> float:
+    """Return images × pixels × parameters of all trainings of a run."""
+    return _trained_images(plan, run) * run.architecture.height * run.architecture.width * run.parameters
 
 
 def _compiled(run: Run, chosen: Format, rates: Rates, amount: Amount, what: Mapping[str, Any]) -> Format:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from folds.auditing.checks import Finding
@@ -91,6 +91,7 @@ def train_runs(
     git = git_state(plan.root)  # before the training, because the code may be edited meanwhile
     with lock_runs(plan):
         prepared = _open(plan, resume, force, strict, progress)
+        plan = replace(plan, placement=prepared.placement)
         for run in plan.runs:
             save_hypothesis(run, hypothesis)
         if not prepared.jobs:

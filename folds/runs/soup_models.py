@@ -16,9 +16,9 @@ from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
+from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
-from folds.models.precision import resolve_devices
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import LABEL
 from folds.utils.numeric import factorize, softmax

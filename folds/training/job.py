@@ -33,6 +33,8 @@ class Job:
     pixels, test_pixels : cache files of the decoded images.
     save_seconds : time between two saved states, which are taken after any step.
     memory_fraction : share of the device's memory for this job; 0.5 if two jobs train on the device.
+    gives_way : whether the job ends with a DeviceSharedError if memory runs out, because others train on the device; it
+        is continued later.
     training_labels : CSV file ``id,label`` with the training labels, if they differ from the scored labels.
     init : checkpoint with the initial weights.
     selected_on_validation : whether something about the initial weights was chosen on the scored fold.
@@ -75,6 +77,7 @@ class Job:
     amp: str = "auto"
     save_seconds: float = 30.0
     memory_fraction: float = 1.0
+    gives_way: bool = False
     training_labels: str | None = None
     init: str | None = None
     selected_on_validation: bool = False

@@ -19,7 +19,8 @@ from folds.augmentation.mixup import Mixing, apply_mixing
 from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.metrics.custom import find_metric
-from folds.models.memory import is_out_of_memory
+from folds.models.accelerators import free_cache
+from folds.models.memory import DeviceSharedError, is_out_of_memory
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.averaging import added, load_average
@@ -334,7 +335,11 @@ def _train_step(
     If memory runs out, the step is retried with the same statistics and random numbers: first without the images that
     lie on the device, which changes nothing in the result, then with half as many images per forward pass. Gradients
     add up, so a step still covers the whole batch; batch normalization and the loss `f1` are then computed on parts of
-    it.
+    it. A job that shares its device gives way before that.
+
+    Raises
+    ------
+    DeviceSharedError : memory ran out, and the job shares its device with others.
     """
     rank = context.group.rank if context.group is not None else 0
     seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model", *([rank] if rank else []))
@@ -359,6 +364,9 @@ def _train_step(
                 raise
             short, size = True, 1 if single else size
             released = not single and context.pixels.release()
+            if not released and not single and context.job.gives_way:
+                # Alone on the device, the job may have room; smaller parts of a batch would change its statistics.
+                raise DeviceSharedError(f"{context.job.title}: out of memory on {context.job.shown_device}") from None
             if not released:
                 state.progress.micro_batch_size = (size + 1) // 2
         if size == 1 and not released:
@@ -368,8 +376,7 @@ def _train_step(
                 + ("" if context.device == "cpu" else ", or `jobs=1` if several jobs train on this device"),
             )
         # Not in the handler, because its traceback still references the activations.
-        if inputs.is_cuda:
-            torch.cuda.empty_cache()
+        free_cache(context.device)
         statistics.restore()
         way = (
             "images that are sent batch by batch"

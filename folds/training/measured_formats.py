@@ -1,4 +1,4 @@
-"""How a training on a CPU is computed: number format, memory format and compilation, by measurement of its model."""
+"""How a training on a CPU or on Apple's GPU is computed: number and memory format and compilation, as measured."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ import torch
 from torch import Tensor
 
 from folds.config.recipe import Recipe
+from folds.models.accelerators import (
+    computes_in,
+    free_cache,
+    kind_of,
+    prefers_channels_last,
+    scales_gradients,
+    synchronize,
+)
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.fusion import fused
 from folds.models.inference import BATCH
@@ -25,7 +33,7 @@ from folds.models.timing import fastest_seconds, has_bf16, torch_threads
 from folds.optim.optimizers import build_optimizer
 from folds.utils.parallel import cpu_count
 
-FP32, BF16 = "fp32", "bf16"
+FP32, BF16, FP16 = "fp32", "bf16", "fp16"
 OFF, FUSED = "off", "fused"  # how predictions are computed, beside bf16
 PREDICTIONS = (OFF, BF16, FUSED)
 # A format is left for another one only for a clear gain: the choice must not depend on the noise of a measurement.
@@ -121,7 +129,7 @@ class Amount:
 class _Trial:
     """A model with random weights and random images, to be timed."""
 
-    def __init__(self, architecture: Architecture, recipe: Recipe, outputs: int) -> None:
+    def __init__(self, architecture: Architecture, recipe: Recipe, outputs: int, device: str = "cpu") -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = create_model(architecture, outputs)
@@ -130,8 +138,11 @@ class _Trial:
         if recipe.grad_checkpointing:
             self.model.set_grad_checkpointing(True)  # type: ignore[operator]
         self.labels = torch.zeros(len(self.images), dtype=torch.long)
-        self.batch, self.recipe = batch, recipe
-        own = is_convolutional(self.model)
+        if device != "cpu":
+            self.model, self.images = self.model.to(device), self.images.to(device)
+            self.labels = self.labels.to(device)
+        self.batch, self.recipe, self.device = batch, recipe, device
+        own = is_convolutional(self.model) and prefers_channels_last(device)
         self.layout = own if recipe.channels_last is None else recipe.channels_last
         self.two_layouts = own and recipe.channels_last is None
 
@@ -141,10 +152,12 @@ class _Trial:
         self.model.train().to(memory_format=layout)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
         images, labels = self.images[:n].contiguous(memory_format=layout), self.labels[:n]
+        synchronize(self.device)
         began = time.perf_counter()
-        with autocast(amp, "cpu"):
+        with autocast(amp, self.device):
             loss = torch.nn.functional.cross_entropy((forward or self.model)(images).float(), labels)
         loss.backward()
+        synchronize(self.device)
         return time.perf_counter() - began
 
     def optimize(self) -> float:
@@ -157,6 +170,7 @@ class _Trial:
             began = time.perf_counter()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimizer.step()
+            synchronize(self.device)
             seconds = time.perf_counter() - began
         return seconds
 
@@ -233,6 +247,43 @@ def _prediction_rates(
     torch.set_num_threads(threads)  # of the thread that this runs in
     timed = {name: _timed(trial.predict, *way, trial.layout, n) for name, way in ways.items()}
     return {name: n / seconds for name, seconds in fastest_seconds(timed, gain=GAIN_OF_PREDICTION).items()}
+
+
+def measure_numbers(architecture: Architecture, recipe: Recipe, outputs: int, device: str) -> dict[str, float]:
+    """Return the images per second of training steps in each number format that a device can train in.
+
+    ``fp32`` is always there; ``fp16`` only if torch scales gradients on the device.
+
+    Raises
+    ------
+    RuntimeError : the model does not run in one of the formats, or the memory is too small.
+    """
+    kind = kind_of(device)
+    formats = {FP32: OFF}
+    if computes_in(kind, FP16) and scales_gradients(kind):
+        formats[FP16] = FP16
+    if computes_in(kind, BF16):
+        formats[BF16] = BF16
+    trial = _Trial(architecture, recipe, outputs, device)
+    n = len(trial.images)
+    seconds = fastest_seconds({name: _timed(trial.train, amp, trial.layout, n) for name, amp in formats.items()})
+    optimizing = trial.optimize()
+    free_cache(device)
+    return {name: trial.batch / (spent * trial.batch / n + optimizing) for name, spent in seconds.items()}
+
+
+def choose_number(rates: Mapping[str, float]) -> Format:
+    """Return the format that the rates of `measure_numbers` say; another one than fp32 must pay.
+
+    Predictions are computed as the training, as on other GPUs.
+    """
+    best = max((name for name in rates if name != FP32), key=rates.__getitem__, default=FP32)
+    others = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items() if name != FP32)
+    if best == FP32 or rates[best] < GAIN_OF_FORMAT * rates[FP32]:
+        tried = f", and nothing else clearly more ({others})" if others else "; torch trains in nothing else here"
+        return Format(OFF, None, False, "", "", f"fp32 trains {_rate(rates[FP32])} images/s{tried} (measured)")
+    reason = f"{best} trains {_rate(rates[best])} images/s against {_rate(rates[FP32])} in fp32 (measured)"
+    return Format(best, None, False, "", "", reason)
 
 
 def _timed(work: Callable[..., float], *arguments: Any) -> Callable[[], float]:

@@ -23,10 +23,11 @@ from folds.errors import EnsembleError
 from folds.images.channel_sums import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.metrics.custom import find_metric
+from folds.models.accelerators import has_tunable_kernels, prefers_channels_last, scaler_of
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
-from folds.models.memory import is_out_of_memory
+from folds.models.memory import DeviceSharedError, is_out_of_memory
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
@@ -71,6 +72,7 @@ def train_fold(
     ------
     EnsembleError : another process trains this fold, the loss is not finite, the memory is too small even for one image
         at a time, or a file cannot be written.
+    DeviceSharedError : the memory is too small, and the job shares its device (`Job.gives_way`).
     """
     try:
         with exclusive_lock(job.lock, job.title, wait=LOCK_SECONDS):
@@ -88,6 +90,8 @@ def train_fold(
             ) from None
         if not is_out_of_memory(error):
             raise
+        if job.gives_way:
+            raise DeviceSharedError(f"{job.title}: out of memory on {job.shown_device}") from None
         raise EnsembleError(
             f"{job.title}: out of memory on {job.shown_device}: the model, the state of its optimizer and one batch of "
             "images do not fit",
@@ -147,7 +151,7 @@ def _set_numerics(job: Job) -> None:
     """
     deterministic = bool(job.recipe.get("deterministic"))
     torch.use_deterministic_algorithms(deterministic)
-    if job.device == "cpu":
+    if not has_tunable_kernels(job.device):
         return
     # Read when cuBLAS is first used; without it deterministic products are an error.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -224,7 +228,7 @@ def _fit(fold: _Fold, report: Report) -> tuple[TrainingState, NDArray[np.float32
     Return the state, and the logits of the validation part if `run_epochs` has computed those to store.
     """
     context = fold.context
-    state = _initial_state(fold.model, context.recipe, context.amp)
+    state = _initial_state(fold.model, context.recipe, context.amp, context.device)
     writer = StateWriter(context.job.fold_dir) if context.writes else StateReader(context.job.fold_dir)
     try:
         writer.restore(state)
@@ -356,7 +360,7 @@ def _model(
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     wanted = recipe.channels_last if job.channels_last is None else job.channels_last
-    channels_last = is_convolutional(model) if wanted is None else wanted
+    channels_last = is_convolutional(model) and prefers_channels_last(job.device) if wanted is None else wanted
     if not (recipe.compile or job.compiled):
         return _placed(model, job.device, channels_last), model, channels_last
     key = json.dumps(
@@ -383,14 +387,14 @@ def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.n
     return model.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
+def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str, device: str) -> TrainingState:
     """Return the state before the first step."""
     optimizer = build_optimizer(
         model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args, recipe.head_lr
     )
     power = DEFAULT_POWER if recipe.ema_warmup is None else recipe.ema_warmup
     average = MovingAverage(model, recipe.ema, power) if recipe.ema else None
-    state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
+    state = TrainingState(model, optimizer, average, scaler_of(device, amp))
     if recipe.accumulate > 1:
         state.progress.micro_batch_size = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
     return state

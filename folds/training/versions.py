@@ -16,6 +16,7 @@ def environment() -> dict[str, str]:
     import torchvision
 
     from folds import __version__
+    from folds.models.accelerators import device_name, kind_of, other_devices
 
     versions = {
         "ensemble": __version__,
@@ -27,6 +28,8 @@ def environment() -> dict[str, str]:
     versions |= {"numpy": numpy.__version__, "pillow": PIL.__version__, "scikit-learn": _scikit_learn()}
     if torch.cuda.is_available():
         versions["cuda device"] = torch.cuda.get_device_name(0)
+    elif others := other_devices():
+        versions["accelerator"] = f"{kind_of(others[0])} {device_name(others[0])}"
     return versions
 
 

@@ -44,7 +44,7 @@ def doctor() -> int:
     devices = _devices(problems)
     text = console.table(["package", "version", ""], rows, left=3)
     text += f"\n\n{cpu_count()} CPU cores; " + (
-        "; ".join(devices) if devices else "no CUDA device: training runs on the CPU"
+        "; ".join(devices) if devices else "no GPU that torch can use: training runs on the CPU"
     )
     text += f"\n{_compiler()}"
     console.result(
@@ -82,26 +82,18 @@ def _trouble(name: str, problems: list[str]) -> str:
 def _devices(problems: list[str]) -> list[str]:
     """Return a line for each GPU; add to `problems` if there are GPUs that torch cannot use."""
     try:
-        import torch
+        import torch  # noqa: F401 - whether it can be imported
 
-        from folds.models.precision import cuda_devices, unused_gpu
+        from folds.models.accelerators import described, unused_gpu
     except Exception:  # reported as a problem of the package
         return []
     try:
-        count = cuda_devices()
+        lines = described()
     except EnsembleError as error:
         problems.append(f"{error.message}; {error.hint}")
         return []
-    if not count and (reason := unused_gpu()):
+    if not lines and (reason := unused_gpu()):
         problems.append(reason)
-    lines = []
-    for i in range(count):
-        free, total = torch.cuda.mem_get_info(i)
-        major, minor = torch.cuda.get_device_capability(i)
-        lines.append(
-            f"cuda:{i} {torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, compute "
-            f"capability {major}.{minor} ({'bf16' if major >= 8 else 'fp16'}), torch for CUDA {torch.version.cuda}"
-        )
     return lines
 
 

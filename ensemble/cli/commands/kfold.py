@@ -103,7 +103,7 @@ LoggerOption = Annotated[
     ),
 ]
 DevicesOption = Annotated[
-    str, typer.Option(help="auto, cpu, GPU numbers 0,1, or UUIDs GPU-…,MIG-…", rich_help_panel=EXECUTION)
+    str, typer.Option(help="auto, cpu, GPU numbers 0,1, UUIDs GPU-…,MIG-…, mps, or xpu", rich_help_panel=EXECUTION)
 ]
 BackendOption = Annotated[
     str,

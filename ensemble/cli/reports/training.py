@@ -15,6 +15,7 @@ from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import LearningCurve
 from folds.metrics.custom import find_metric
+from folds.models.accelerators import measures_formats
 from folds.models.precision import resolve_amp
 from folds.runs.plan import Plan
 from folds.runs.run import Run
@@ -58,7 +59,7 @@ def describe(plan: Plan) -> None:
                 f"{' ' * len(run.name)}  same recipe, other folds or seeds: {', '.join(other.name for other in others)}"
             )
     console.note(plan.placement.reason)
-    if plan.placement.kind != "cpu":  # there it is measured when the images are decoded, and said then
+    if not measures_formats(plan.placement.devices[0]):  # where it is measured, it is said when images are decoded
         amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
         console.note(f"mixed precision {amp}: {why}")
 

@@ -152,7 +152,7 @@ LikeOption = Annotated[
 JobsOption = Annotated[
     str,
     typer.Option(
-        help="folds trained in parallel on each device; auto: one per CPU core or GPU",
+        help="folds trained in parallel on each device; auto: one per CPU core, on GPUs as measured",
         metavar="N",
         rich_help_panel=EXECUTION,
     ),

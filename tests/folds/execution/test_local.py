@@ -13,6 +13,7 @@ from folds.execution import local
 from folds.execution.local import train_on_this_machine
 from folds.execution.placement import DevicePlan
 from folds.execution.worker import WorkerDied
+from folds.models.memory import DeviceSharedError
 from folds.training.job import Job
 from tests.conftest import Logged
 
@@ -37,6 +38,9 @@ class Jobs:
         self.most = 0
         self.may_end: Callable[[int], bool] = lambda fold: True
         self.dies: list[int] = []  # folds whose worker is killed once
+        self.lacks_memory: Callable[[int], bool] = lambda fold: False  # asked if the job may give way
+        self.shares: list[tuple[int, float, bool]] = []
+        self.stopped = 0
         self.changed = threading.Condition()
 
     def run(self, record: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -47,6 +51,7 @@ class Jobs:
             self.partners.add(tuple(record["partners"]))
             self.now.add(fold)
             self.most = max(self.most, len(self.now))
+            self.shares.append((fold, record["memory_fraction"], record["gives_way"]))
         report({"event": "step", "done": 1, "total": 2})
         with self.changed:
             self.changed.notify_all()
@@ -54,6 +59,8 @@ class Jobs:
             self.now.remove(fold)
             self.changed.notify_all()
         assert ended, "the jobs of the test wait for each other"
+        if record["gives_way"] and self.lacks_memory(fold):
+            raise DeviceSharedError(f"swin fold {fold}: out of memory on cuda:0")
         if fold in self.dies:
             self.dies.remove(fold)
             raise WorkerDied("killed (SIGKILL)")
@@ -73,6 +80,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
             shared.variables.append(dict(variables))
 
         def stop(self) -> None:
+            shared.stopped += not self.stopped
             self.stopped = True
 
     monkeypatch.setattr(local, "Worker", Fake)
@@ -176,3 +184,53 @@ def test_a_group_that_sees_all_gpus_has_their_own_names(
     trained(tmp_path, 1, DevicePlan(("cuda:2",), 1, "", partners=(("cuda:3", "cuda:5"),)))
     assert jobs.devices == {("cuda:2", None)}
     assert jobs.partners == {("cuda:3", "cuda:5")}
+
+
+def test_a_gpu_without_memory_for_its_jobs_trains_one_less(jobs: Jobs, tmp_path: Path, logged: Logged) -> None:
+    """The job waits at the front of the queue and comes back; the other GPU keeps its number."""
+    placement = DevicePlan(("cuda:0", "cuda:1", "cuda:0", "cuda:1"), 1, "")
+    short = [0]
+    jobs.may_end = lambda fold: len(jobs.order) >= 4
+    jobs.lacks_memory = lambda fold: fold in short and not short.remove(fold)  # type: ignore[func-returns-value]
+    assert trained(tmp_path, 7, placement) == set(range(7))
+    assert jobs.order.count(0) == 2
+    assert sorted(jobs.shares)[:2] in ([(0, 0.5, True)] * 2, [(0, 0.5, True), (0, 1.0, False)])
+    assert len(jobs.variables) == 4  # no worker is started for it
+    assert jobs.most <= 4
+    [line] = [line for line in logged.notes if "at a time from now" in line]
+    assert "swin fold 0: out of memory on cuda:0: cuda:0 trains 1 at a time from now" in line
+
+
+def test_the_last_job_of_a_gpu_gives_way_no_more(jobs: Jobs, tmp_path: Path) -> None:
+    """All jobs of the GPU run out of memory as often as they may give way; one is left, and has it for itself."""
+    jobs.lacks_memory = lambda fold: True
+    jobs.may_end = lambda fold: len(jobs.order) >= 3
+    assert trained(tmp_path, 3, DevicePlan(("cuda:0",) * 3, 1, "")) == {0, 1, 2}
+    assert jobs.shares[0][1:] == (1 / 3, True)
+    assert {fold: (share, way) for fold, share, way in jobs.shares} == dict.fromkeys(range(3), (1.0, False))
+    assert jobs.stopped == 3
+
+
+def test_a_job_whose_neighbors_have_ended_continues_at_once(jobs: Jobs, tmp_path: Path, logged: Logged) -> None:
+    jobs.may_end = lambda fold: fold == 1 or jobs.stopped == 1  # fold 0 waits until the other slot has ended
+    jobs.lacks_memory = lambda fold: fold == 0
+    assert trained(tmp_path, 2, DevicePlan(("cuda:0", "cuda:0"), 1, "")) == {0, 1}
+    assert [one for one in jobs.shares if one[0] == 0] == [(0, 0.5, True), (0, 1.0, False)]
+    assert not any("at a time from now" in line for line in logged.notes)
+
+
+def test_neither_groups_nor_cores_give_way(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.lacks_memory = lambda fold: True
+    groups = DevicePlan(("cuda:0", "cuda:0"), 1, "", partners=(("cuda:1",), ("cuda:1",)))
+    assert trained(tmp_path, 2, groups) == {0, 1}
+    assert trained(tmp_path, 2, DevicePlan(("cpu", "cpu"), 1, "")) == {0, 1}
+    assert {way for _, _, way in jobs.shares} == {False}
+
+
+def test_a_worker_on_apples_gpu_has_its_variable_and_no_gpu_of_cuda(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    trained(tmp_path, 1, DevicePlan(("mps",), 1, ""))
+    assert jobs.variables == [{"PYTORCH_ENABLE_MPS_FALLBACK": "1"}]
+    assert jobs.devices == {("mps", None)}

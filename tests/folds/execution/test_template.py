@@ -25,7 +25,7 @@ def test_a_copy_has_its_own_folder_and_errors_and_tells_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = worker._environment(1)
+    environment = worker.worker_environment(1)
     with tempfile.TemporaryFile() as stderr:
         first, second = (copy_worker(environment, stderr) for _ in range(2))
         assert first is not None
@@ -52,7 +52,7 @@ def test_copies_have_the_variables_of_their_worker(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(worker.subprocess, "Popen", lambda command, env, **more: sent.append(env))
     Worker(3)._start()
     assert [environment["OMP_NUM_THREADS"] for environment in sent] == ["3", "3"]
-    assert template._key(sent[0]) == template._key(worker._environment(1))  # made by one template
+    assert template._key(sent[0]) == template._key(worker.worker_environment(1))  # made by one template
     # CUDA does not survive a copy.
     Worker(2, {"CUDA_VISIBLE_DEVICES": "1"})._start()
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in sent[2:]] == ["1"]

@@ -10,8 +10,9 @@ import torch
 
 from folds.errors import UsageError
 from folds.models import gpus
+from folds.models.accelerators import resolve_devices
 from folds.models.gpus import busy_gpus, device_variables
-from folds.models.precision import resolve_amp, resolve_devices
+from folds.models.precision import resolve_amp
 
 UUIDS = ("8f2c0000-aaaa", "9d1e0000-bbbb")
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from folds.errors import EnsembleError, UsageError
-from folds.models import gpus, precision
-from folds.models.precision import amp_warning, resolve_amp, resolve_devices
+from folds.models import accelerators, gpus
+from folds.models.accelerators import resolve_devices
+from folds.models.precision import amp_warning, resolve_amp
 
 
 def test_half_precision_on_a_cpu_is_warned_of_with_the_factor() -> None:
@@ -16,7 +17,7 @@ def test_half_precision_on_a_cpu_is_warned_of_with_the_factor() -> None:
     assert amp_warning("fp16", "cuda:0") == amp_warning("bf16", "cpu") == amp_warning("auto", "cpu") == ""
 
 
-@pytest.mark.parametrize("device", ["mps", "mps:0", "xla"])
+@pytest.mark.parametrize("device", ["rocm", "xla:0", "tpu"])
 def test_devices_that_are_not_supported_are_named(device: str) -> None:
     with pytest.raises(UsageError, match=f"devices={device} is not supported"):
         resolve_devices(device)
@@ -60,7 +61,7 @@ def test_a_driver_without_a_usable_gpu_is_warned_of(
     assert said in caplog.text
     assert bool(said) == bool(caplog.records)
     monkeypatch.setattr(gpus, "_DRIVER", tmp_path / "none")
-    assert precision.unused_gpu() == ""
+    assert accelerators.unused_gpu() == ""
 
 
 def test_the_format_of_a_gpu_of_a_cluster_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
-from folds.execution.placement import Execution
+from folds.execution.placement import DevicePlan, Execution
 from folds.models.checkpoint import load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.runs import run_formats as module
@@ -296,3 +296,33 @@ def test_a_resumed_training_in_other_formats_ends_with_the_same_bytes(
     assert of(again) == CHOSEN
     train_fold(again)
     assert [(again.fold_dir / name).read_bytes() for name in names] == expected
+
+
+def test_apples_gpu_measures_once_and_keeps_the_usual_memory_format(
+    measured: Measured, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def rates(architecture: Any, recipe: Any, outputs: int, device: str) -> dict[str, float]:
+        asked.append(device)
+        return {"fp32": 100.0, "fp16": 150.0}
+
+    monkeypatch.setattr(module, "measure_numbers", rates)
+    monkeypatch.setattr(module, "device_name", lambda device: "Apple M9")
+
+    def on_mac(**recipe: Any) -> Plan:
+        return replace(plan(**recipe), placement=DevicePlan(("mps",), 2, ""))
+
+    job = prepare_jobs(on_mac())[0]
+    assert of(job) == Format("fp16", channels_last=False, validation="", stored="")
+    assert (resolved()["device"], resolved()["amp"], resolved()["memory_format"]) == ("mps", "fp16", "contiguous")
+    assert of(prepare_jobs(on_mac(), resume=True)[0]) == of(job)
+    shutil.rmtree("runs")
+    assert of(prepare_jobs(on_mac())[0]) == of(job)
+    assert (asked, measured.count) == (["mps"], 0)
+    shutil.rmtree("runs")
+    asked_for = prepare_jobs(on_mac(amp="off", channels_last=True))[0]
+    assert of(asked_for) == Format("off", None, validation="", stored="")
+    monkeypatch.setattr(module, "_WORTH_MEASURING", float("inf"))
+    made = on_mac()
+    assert "too short" in decide_format(made, made.runs[0], anew=True).reason

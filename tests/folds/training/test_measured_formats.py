@@ -16,7 +16,16 @@ from folds.models.factory import create_model, resolve
 from folds.models.inference import PixelSource
 from folds.training import measured_formats as formats
 from folds.training import predictor as predicting
-from folds.training.measured_formats import Amount, Format, Rates, choose, measure, rate_of
+from folds.training.measured_formats import (
+    Amount,
+    Format,
+    Rates,
+    choose,
+    choose_number,
+    measure,
+    measure_numbers,
+    rate_of,
+)
 from folds.training.predictor import Predictor
 from folds.utils.numeric import softmax
 
@@ -184,3 +193,30 @@ def test_folded_batch_norms_predict_the_same(monkeypatch: pytest.MonkeyPatch) ->
     assert not np.array_equal(folded, plain)
     monkeypatch.setattr(predicting, "_EQUAL", -1.0)  # as if they differed by too much
     assert np.array_equal(predictor.logits(pixels, rows, "fused", True), plain)
+
+
+@pytest.mark.parametrize(
+    ("measured", "amp", "said"),
+    [
+        ({"fp32": 100.0}, "off", "fp32 trains 100 images/s; torch trains in nothing else here (measured)"),
+        ({"fp32": 100.0, "fp16": 119.0, "bf16": 90.0}, "off", "nothing else clearly more (fp16 119, bf16 90)"),
+        ({"fp32": 100.0, "fp16": 130.0, "bf16": 125.0}, "fp16", "fp16 trains 130 images/s against 100 in fp32"),
+        ({"fp32": 100.0, "bf16": 121.0}, "bf16", "bf16 trains 121"),
+    ],
+)
+def test_a_number_format_of_apples_gpu_must_pay(measured: dict[str, float], amp: str, said: str) -> None:
+    chosen = choose_number(measured)
+    assert chosen == Format(amp, validation="", stored="")
+    assert said in chosen.reason
+
+
+def test_formats_are_measured_on_the_device_if_torch_can_train_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is a stand-in: the CPU by the name that torch gives to it with a number."""
+    waited: list[str] = []
+    monkeypatch.setattr(formats, "synchronize", waited.append)
+    monkeypatch.setattr(formats, "scales_gradients", lambda kind: False)
+    monkeypatch.setattr(formats, "computes_in", lambda kind, amp: True)
+    found = measure_numbers(resolve("test_resnet", (32, 32)), Recipe(batch_size=2, opt="adamw"), 3, "cpu:0")
+    assert set(found) == {"fp32", "bf16"}  # fp16 loses gradients without scaling
+    assert all(rate > 0 for rate in found.values())
+    assert set(waited) == {"cpu:0"}

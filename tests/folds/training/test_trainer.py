@@ -24,6 +24,7 @@ from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.inference import PixelSource
+from folds.models.memory import DeviceSharedError
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
 from folds.training import context as fold_setup
@@ -475,6 +476,29 @@ def test_a_step_that_ran_out_of_memory_leaves_no_trace(
             train_fold(one)
         predicted.append((one.fold_dir / "oof.npy").read_bytes())
     assert predicted[0] == predicted[1]
+
+
+def test_a_job_that_shares_its_device_gives_way_before_its_batch_is_split(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images on the device are given up first, which changes nothing; parts of a batch would change its statistics."""
+    sizes: list[int] = []
+
+    def short(state: Any, loss_of: Any, inputs: torch.Tensor, labels: Any) -> None:
+        sizes.append(state.progress.micro_batch_size)
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "_accumulate_gradients", short)
+    released = [True, False]
+    monkeypatch.setattr(fold_setup.PixelSource, "release", lambda pixels: released.pop(0))
+    shared = replace(job(epochs=1, batch_size=32), gives_way=True)
+    with pytest.raises(DeviceSharedError, match="fold 0: out of memory on cpu"):
+        train_fold(shared)
+    assert sizes == [0, 0]
+    assert not (shared.fold_dir / "done.json").exists()
+    monkeypatch.setattr(fitting, "apply_changes", short)  # outside of the passes of the model as well
+    with pytest.raises(DeviceSharedError):
+        train_fold(shared)
 
 
 def test_too_little_memory_for_the_optimizer_is_said_as_that(
