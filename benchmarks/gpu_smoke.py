@@ -32,7 +32,6 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import timm
 import torch
-from folds.training.measured_formats import measure_numbers
 from numpy.typing import NDArray
 
 from folds.augmentation.batch import PRESETS, apply_changes, augment_batch, compiled_work, to_input
@@ -60,6 +59,7 @@ from folds.runs.sharing import trial_order
 from folds.training import loop
 from folds.training.ema import MovingAverage
 from folds.training.job import Job
+from folds.training.measured_formats import measure_numbers
 from folds.training.state import TrainingState
 from folds.training.trainer import train_fold
 

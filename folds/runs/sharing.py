@@ -13,9 +13,9 @@ from folds.execution.placement import DevicePlan, plan_devices
 from folds.execution.sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.images.settings import ImageSettings
 from folds.models.accelerators import device_name
-from folds.models.timing import recall, remember
 from folds.models.gpus import held_memory, service_folder, torch_name
 from folds.models.precision import resolve_amp
+from folds.models.timing import recall, remember
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.batches import count_batches
