@@ -70,7 +70,7 @@ class DevicePlan:
     shares_cores : whether the last jobs run beside each other, more than there are slots, so that no core is idle.
     partners : of each slot, the further GPUs that train a fold together with its device; () if there are none.
     measured_on : name of the GPU that the number of jobs was measured on; "" if it was not measured.
-    jobs_reason : why each GPU trains so many jobs at once; "" if it was not measured.
+    jobs_reason : why each GPU trains this number of jobs at once; "" if it was not measured.
     """
 
     devices: tuple[str, ...]

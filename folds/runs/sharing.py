@@ -45,12 +45,23 @@ def decide_jobs(plan: Plan, sizes: Mapping[ImageSettings, int], progress: Progre
     waiting = math.ceil(len(runs) * (len(plan.folds) + plan.refit) / len(gpus))
     if plan.execution.per_device is not None or waiting < 2:
         return placement
-    names = sorted({device_name(torch_name(gpu)) for gpu in gpus})
-    jobs, reason = _decided(plan, runs, gpus, names, sizes, waiting, progress)
+    names, jobs, reason = [""], 1, _reason_for_one(plan, runs, len(gpus))
+    if not reason:
+        names = sorted({device_name(torch_name(gpu)) for gpu in gpus})
+        jobs, reason = _decided(plan, runs, gpus, names, sizes, waiting, progress)
     logger.info(reason)
     if jobs > 1:
         placement = plan_devices(plan.trainings, plan.execution.devices, jobs, placement.threads)
     return replace(placement, measured_on=names[0] if len(names) == 1 else "", jobs_reason=reason)
+
+
+def _reason_for_one(plan: Plan, runs: list[Run], gpus: int) -> str:
+    """Return why one job trains on each GPU without a measurement; "" if it must be measured."""
+    if any(run.recipe.transform for run in runs):
+        return "1 job on each GPU, because the cores are busy with `transform`; `jobs=N` gives another number"
+    if sum(_steps(plan, run) for run in runs) / gpus < _WORTH_STEPS:
+        return "1 job on each GPU, because the training is too short to measure more"
+    return ""
 
 
 def _decided(
@@ -65,10 +76,6 @@ def _decided(
     """Return the number of jobs on each GPU and the reason: of several runs, of the one that allows the fewest."""
     if len(names) > 1:
         return 1, f"1 job on each GPU, because they differ ({', '.join(names)}); `jobs=N` gives another number"
-    if any(run.recipe.transform for run in runs):
-        return 1, "1 job on each GPU, because the cores are busy with `transform`; `jobs=N` gives another number"
-    if sum(_steps(plan, run) for run in runs) / len(gpus) < _WORTH_STEPS:
-        return 1, "1 job on each GPU, because the training is too short to measure more"
     found: dict[str, tuple[int, str]] = {}
     for run in runs:
         order = trial_order(plan, run)

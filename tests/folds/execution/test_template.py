@@ -64,7 +64,7 @@ from folds.execution.local import prepare_workers
 prepare_workers("cpu", "local")
 first = template._template
 import folds.runs.session, torch._dynamo, torch._inductor.runtime.cache_dir_utils
-print({name for name, _ in set(first.key.items()) ^ set(template._key(worker._environment(1)).items())})
+print({name for name, _ in set(first.key.items()) ^ set(template._key(worker.worker_environment(1)).items())})
 """
 
 

@@ -324,5 +324,6 @@ def test_apples_gpu_measures_once_and_keeps_the_usual_memory_format(
     asked_for = prepare_jobs(on_mac(amp="off", channels_last=True))[0]
     assert of(asked_for) == Format("off", None, validation="", stored="")
     monkeypatch.setattr(module, "_WORTH_MEASURING", float("inf"))
+    shutil.rmtree("runs")
     made = on_mac()
     assert "too short" in decide_format(made, made.runs[0], anew=True).reason

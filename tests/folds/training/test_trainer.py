@@ -496,7 +496,11 @@ def test_a_job_that_shares_its_device_gives_way_before_its_batch_is_split(
         train_fold(shared)
     assert sizes == [0, 0]
     assert not (shared.fold_dir / "done.json").exists()
-    monkeypatch.setattr(fitting, "apply_changes", short)  # outside of the passes of the model as well
+
+    def full(*arguments: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "apply_changes", full)  # outside of the passes of the model as well
     with pytest.raises(DeviceSharedError):
         train_fold(shared)
 
