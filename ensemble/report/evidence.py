@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.metrics.intervals import Interval
+
 Kind = Literal["run", "tta", "blend"]
 
 
@@ -82,6 +84,7 @@ class RunRecord:
     history : fold → one record per epoch: ``epoch``, ``loss``, ``lr``, ``seconds``, ``validation_macro_f1``, …
     done : fold → content of its done.json.
     config : content of config.toml.
+    environment : versions with which the run was started.
     """
 
     name: str
@@ -90,6 +93,7 @@ class RunRecord:
     history: Mapping[int, Sequence[Mapping[str, float]]]
     done: Mapping[int, Mapping[str, Any]]
     config: Mapping[str, Any]
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class TableRecord:
     width, height : pixels of the file; 0 if it was not read.
     brightness, sharpness : means of the decoded image, 0 to 255, and of its Laplacian; NaN if it was not read.
     test : whether the image is a test image.
+    persons_known : whether `persons` are people, and not the ids.
     """
 
     ids: NDArray[np.str_]
@@ -114,6 +119,7 @@ class TableRecord:
     height: NDArray[np.int64] | None = None
     brightness: NDArray[np.float32] | None = None
     sharpness: NDArray[np.float32] | None = None
+    persons_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,10 @@ class Evidence:
     simple : name of the simple choice that it is compared with: the best single run, or the soft vote of all.
     paths : id → file of the image, for those that can be read now.
     warnings : what was doubtful about the inputs.
+    thumbnail : id → source of a `Picture`: a reference that the page decodes, or "" if the image cannot be read.
+    per_person : whether the probabilities of each person's images are averaged before scoring.
+    window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
+    by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +155,15 @@ class Evidence:
     warnings: Sequence[str] = ()
     root: Path = Path()
     thumbnail: Callable[[str], str] = lambda sample: ""
+    per_person: bool = False
+    window: tuple[float, float] | None = None
+    max_pixels: int | None = None
+    by_image: Mapping[str, Interval] = field(default_factory=dict)
+
+    def class_title(self, name: str) -> str:
+        """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""
+        meaning = " ".join(self.class_attributes.get(name, {}).values())
+        return f"{name} ({meaning})" if meaning and name.isdecimal() else name
 
     @property
     def main(self) -> Predicted | None:
