@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from folds.metrics.intervals import Interval
 
 Kind = Literal["run", "tta", "blend"]
+SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
 from ensemble.members.reading import Member
 from ensemble.report.choice import choose
-from ensemble.report.evidence import Evidence, Kind, Part, Predicted, RunRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted, RunRecord
 from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
 from ensemble.report.findings import find_findings
 from ensemble.report.inputs import ReportInputs, find_inputs
@@ -37,7 +37,6 @@ from folds.utils.toml import read_toml
 
 logger = logging.getLogger(__name__)
 
-SOFT_VOTE = "soft vote of all runs"
 _SPLITS: tuple[Literal["oof", "test"], ...] = ("oof", "test")
 
 

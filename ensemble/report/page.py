@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -34,7 +35,6 @@ LONGEST = 300  # characters of a cell or a caption: an id may have thousands
 _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 # Marks that change the direction of the text around them, which could make one id look like another.
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_NUMBER = re.compile(r"\s*[+\u2212-]?[\d.,]+")
 # What a drawing may consist of. Style attributes are refused by the policy of the page.
 _SVG_TAGS = frozenset(
     "svg g path line rect circle ellipse polyline polygon text tspan title desc defs clipPath pattern marker use symbol "
@@ -179,23 +179,26 @@ def _environment() -> jinja2.Environment:
 
 def visible(text: Any) -> str:
     """Return a text of a stranger with control characters and marks of direction written out."""
+    if str(text).isprintable():
+        return str(text)
     plain = "".join(one if one.isprintable() or one in " \u00a0" else printable(one) for one in str(text))
     return _BIDI.sub(lambda found: f"\\u{ord(found[0]):04x}", plain)
 
 
 def shown(text: Any, longest: int = LONGEST) -> str:
     """Return `visible` text, shortened in the middle: ids differ at their end."""
-    found = visible(text) if len(str(text)) < 4 * longest else visible(f"{str(text)[: 2 * longest]}…{str(text)[-2 * longest :]}")
+    whole = str(text)
+    found = visible(whole if len(whole) < 4 * longest else f"{whole[: 2 * longest]}…{whole[-2 * longest :]}")
     return found if len(found) <= longest else f"{found[: longest // 2]}…{found[-longest // 2 :]}"
 
 
 def cell_text(value: str | int | float | None) -> str:
     """Return a cell of a table: whole numbers with thousands separators, others with three decimals."""
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or value != value:
         return "–"
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str) or not isinstance(value, Real):
         return shown(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if hasattr(value, "is_integer") else shown(value)
+    return f"{value:,}" if isinstance(value, Integral) else f"{float(value):,.3f}"
 
 
 def sort_number(value: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Status, Text
 from ensemble.report.choice import difference_of, is_better, is_worse, score_of, scored_rows
-from ensemble.report.evidence import Evidence, Part, Predicted, RunRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.findings import COMPARED
 from folds.metrics.calibration import calibration_error, reliability
 from folds.metrics.classification import Metric, argmax_classes
@@ -61,7 +61,8 @@ def _scored_part(evidence: Evidence) -> Part | None:
 def _submit(member: Predicted) -> str:
     cost = "" if member.passes is None else f", {counted(round(member.passes), 'forward pass', 'forward passes')} per image"
     what = {"run": "a single run", "tta": "a run with test-time views", "blend": "a combination of runs"}[member.kind]
-    return f"Submit `{member.name}` ({what}{cost})."
+    written = "; `ensemble blend --method soft` writes it" if member.name == SOFT_VOTE else ""
+    return f"Submit `{member.name}` ({what}{cost}){written}."
 
 
 def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -> str:
