@@ -163,7 +163,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
         "shown": shown,
-        "whole": visible,
+        "whole": running,
         "cell": cell_text,
         "number": sort_number,
         "coded": coded,
@@ -192,6 +192,11 @@ def shown(text: Any, longest: int = LONGEST) -> str:
     return found if len(found) <= longest else f"{found[: longest // 2]}…{found[-longest // 2 :]}"
 
 
+def running(text: Any) -> str:
+    """Return `visible` running text, in which only very long words, such as ids, are shortened."""
+    return re.sub(r"\S{120,}", lambda word: shown(word[0], 80), visible(text))
+
+
 def cell_text(value: str | int | float | None) -> str:
     """Return a cell of a table: whole numbers with thousands separators, others with three decimals."""
     if value is None or value != value:
@@ -215,9 +220,9 @@ def coded(text: str) -> Any:
 
     parts = str(text).split("`")
     if len(parts) % 2 == 0:  # a single backtick is one
-        return escape(visible(text))
+        return escape(running(text))
     return Markup("").join(
-        Markup("<code>{}</code>").format(visible(part)) if at % 2 else escape(visible(part)) for at, part in enumerate(parts)
+        Markup("<code>{}</code>").format(running(part)) if at % 2 else escape(running(part)) for at, part in enumerate(parts)
     )
 
 
