@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
-from ensemble.members.reading import Member
 from ensemble.report.choice import choose
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted, RunRecord
 from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
@@ -27,7 +26,7 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
-from folds.metrics.intervals import Interval
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
 from folds.utils.files import read_json
@@ -69,18 +68,22 @@ def load_evidence(
     request.check()
     inputs = find_inputs(what, root)
     warnings: list[str] = []
-    groups = _read_groups(inputs, request, warnings, progress)
+    leaking: dict[Path, PredictionMetadata] = {}
+    groups = _read_groups(inputs, request, warnings, leaking, progress)
     base = next((one for one in groups if one.splits), None)
     parts = {} if base is None else {name: _part(name, base.splits[name], groups) for name in _SPLITS if name in base.splits}
     folders = inputs.folders or _folders_of(inputs.blends)
+    if base is None and leaking:
+        parts = {"oof": _part_by_image(leaking)}
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
     with progress.step("reading the table") as advance:
         advance(0, 1)
         dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings)
         advance(1, 1)
-    parts = {name: _completed(_with_persons(part, base), dataset) for name, part in parts.items()}
+    parts = {name: _completed(part, dataset) for name, part in parts.items()}
     split = None if base is None else next(iter(base.splits.values()))
-    classes = split.classes if split is not None else dataset.train.classes if dataset is not None else ()
+    found = next(iter(leaking.values()), None)
+    classes = split.classes if split is not None else found.classes if found is not None else dataset.train.classes if dataset is not None else ()
     paths = {} if dataset is None else image_paths(dataset)
     table = table_of_parts(parts, classes) if dataset is None else table_record(dataset, paths, root, records, progress)
     findings = () if dataset is None else find_findings(dataset, records, root, len(paths), progress)
@@ -105,7 +108,11 @@ def load_evidence(
         window=window,
         max_pixels=max_pixels,
         per_person=per_person,
-        by_image={name: score for one in groups for name, score in one.by_image.items()},
+        by_image={
+            one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
+            for path, one in leaking.items()
+            if one.rows.labels is not None
+        },
     )
     recommended, simple = choose(made, preferred=list(blends) if inputs.named else [])
     blend = blends.get(recommended or "") or next(iter(blends.values()), None)
@@ -123,8 +130,6 @@ class _Group:
     passes : run → forward passes per image.
     selected : runs whose models were selected on the people who are scored.
     record : content of the blend's blend.json.
-    by_image : run with a split by image → its out-of-fold score, which includes people seen in training.
-    persons : id → person, if they are not in `splits`.
     in_sample : (n, classes) predictions of a fitted blend on the people it was fitted on, and their ids.
     """
 
@@ -134,19 +139,33 @@ class _Group:
     passes: Mapping[str, float]
     selected: frozenset[str] = frozenset()
     record: Mapping[str, Any] | None = None
-    by_image: Mapping[str, Interval] = field(default_factory=dict)
-    persons: Mapping[str, str] = field(default_factory=dict)
     in_sample: tuple[NDArray[np.str_], NDArray[np.floating]] | None = None
 
 
 def _read_groups(
-    inputs: ReportInputs, request: BlendConfig, warnings: list[str], progress: Progress
+    inputs: ReportInputs,
+    request: BlendConfig,
+    warnings: list[str],
+    leaking: dict[Path, PredictionMetadata],
+    progress: Progress,
 ) -> list[_Group]:
-    """Return the runs, the runs with views, and the blends; the runs of the blends, if no run was named."""
+    """Return the runs, the runs with views, and the blends; the runs of the blends, if no run was named.
+
+    Files with a split by image are added to `leaking`, and left out with all files of their runs.
+    """
     groups = []
     ingredients = {folder: _ingredients(folder, request) for folder in inputs.blends}
     if inputs.runs:
-        groups.append(_read_runs("run", inputs.runs, request, warnings, progress))
+        try:
+            groups.append(_read_runs("run", inputs.runs, request, warnings, progress))
+        except EnsembleError:
+            leaking |= _by_image(inputs.runs)
+            if not leaking:
+                raise
+            starts = tuple(f"{path.name.removesuffix('.oof.npy')}." for path in leaking)
+            others = [path for path in inputs.runs if path not in leaking and not path.name.startswith(starts)]
+            if others:
+                groups.append(_read_runs("run", others, request, warnings, progress))
     elif ingredients:
         found = next((one for one in ingredients.values() if one is not None), None)
         if found is not None:
@@ -167,39 +186,42 @@ def _read_runs(
     kind: Kind, files: Sequence[Path], request: BlendConfig, warnings: list[str], progress: Progress
 ) -> _Group:
     members = read_inputs([str(file) for file in files], request, progress)
-    leaking = {one.run for one in members if _splits_people(one)}
-    if not leaking:
-        return _group_of(kind, align_members(members, request), warnings)
-    others = [one for one in members if one.run not in leaking]
-    by_image = {name: found for name in sorted(leaking) if (found := _score_of_files(members, name, request)) is not None}
-    if others:
-        return replace(_group_of(kind, align_members(others, request), warnings), by_image=by_image)
-    # Aligning refuses people in several folds; without the names of people, the report can say what is wrong.
-    persons = {
-        sample: person
-        for one in members
-        if one.rows is not None and one.rows.persons is not None
-        for sample, person in zip(one.rows.ids.tolist(), one.rows.persons.tolist(), strict=True)
-    }
-    bare = [one if one.rows is None else replace(one, rows=replace(one.rows, persons=None)) for one in members]
-    return replace(_group_of(kind, align_members(bare, request), warnings), by_image=by_image, persons=persons)
+    return _group_of(kind, align_members(members, request), warnings)
 
 
-def _splits_people(member: Member) -> bool:
-    """Return whether people are in several folds of a file: the split was one by image."""
-    rows, fold = member.rows, member.fold
-    if member.split != "oof" or rows is None or rows.persons is None or not isinstance(fold, np.ndarray):
-        return False
-    return len(groups_in_several_folds(factorize(rows.persons)[1], fold)) > 0
+def _by_image(files: Sequence[Path]) -> dict[Path, PredictionMetadata]:
+    """Return the out-of-fold files whose folds split the images of people, which no blend accepts."""
+    found, samples = {}, dict[str, SampleRows]()
+    for path in files:
+        sidecar = read_sidecar(path, samples) if path.suffix == ".npy" else None
+        if sidecar is None or sidecar.split != "oof" or sidecar.rows.persons is None:
+            continue
+        if isinstance(sidecar.fold, np.ndarray):
+            persons = factorize(sidecar.rows.persons)[1]
+            if len(groups_in_several_folds(persons, sidecar.fold)):
+                found[path] = sidecar
+    return found
 
 
-def _score_of_files(members: Sequence[Member], name: str, request: BlendConfig) -> Interval | None:
-    """Return the out-of-fold score that a run with a split by image claims."""
-    found = next((one for one in members if one.run == name and one.split == "oof" and one.sidecar is not None), None)
-    if found is None or found.sidecar is None or found.values is None or found.sidecar.rows.labels is None:
-        return None
-    values = softmax(np.array(found.values, np.float64)) if found.logit else np.asarray(found.values)
-    return score_rows(values, found.sidecar, request.metric_name).interval
+def _values_of(path: Path, sidecar: PredictionMetadata) -> NDArray[np.floating]:
+    values = np.asarray(read_array(path))
+    return softmax(values) if sidecar.kind == "logit" else values
+
+
+def _part_by_image(files: Mapping[Path, PredictionMetadata]) -> Part:
+    """Return the rows of the first of these files, with the runs of the same rows."""
+    first = next(iter(files.values()))
+    members = tuple(
+        Predicted(one.run or path.stem, "run", np.asarray(_values_of(path, one), np.float32))
+        for path, one in files.items()
+        if one.classes == first.classes and np.array_equal(one.rows.ids, first.rows.ids)
+    )
+    code = {name: at for at, name in enumerate(first.classes)}
+    labels = np.full(len(first.rows), -1, np.int64)
+    if first.rows.labels is not None:
+        labels = np.array([code.get(one, -1) for one in first.rows.labels.tolist()], np.int64)
+    persons = first.rows.ids if first.rows.persons is None else first.rows.persons
+    return Part("oof", first.rows.ids, labels, persons, np.asarray(first.fold, np.int64), members)
 
 
 def _group_of(kind: Kind, loaded: AlignedMembers, warnings: list[str]) -> _Group:
@@ -400,12 +422,6 @@ def _completed(part: Part, dataset: Dataset | None) -> Part:
     if part.persons_known or table.persons is None:
         return replace(part, labels=labels)
     return replace(part, labels=labels, persons=table.persons[place], persons_known=True)
-
-
-def _with_persons(part: Part, group: _Group | None) -> Part:
-    if group is None or part.persons_known or not all(sample in group.persons for sample in part.ids.tolist()):
-        return part
-    return replace(part, persons=np.array([group.persons[one] for one in part.ids.tolist()]), persons_known=True)
 
 
 def _record_of(name: str, folder: Path) -> RunRecord | None:

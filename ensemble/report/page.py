@@ -162,6 +162,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
+        "grouped": grouped,
         "shown": shown,
         "whole": running,
         "cell": cell_text,
@@ -175,6 +176,17 @@ def _environment() -> jinja2.Environment:
     made.globals |= {"check_words": {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "not known"}}
     made.globals |= {"check_signs": {"pass": "✓", "warn": "!", "fail": "✕", "unknown": "?"}}
     return made
+
+
+def grouped(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Return the blocks in lists of one, and drawings that follow each other in one list, to be shown side by side."""
+    found: list[list[Block]] = []
+    for block in blocks:
+        if isinstance(block, Figure) and found and isinstance(found[-1][-1], Figure):
+            found[-1].append(block)
+        else:
+            found.append([block])
+    return found
 
 
 def visible(text: Any) -> str:
