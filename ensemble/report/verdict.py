@@ -140,7 +140,7 @@ def _leaks(evidence: Evidence) -> Check | None:
     several = [names[one] for one in groups_in_several_folds(codes, part.fold).tolist()]
     if several:
         return Check(
-            "fail", title, f"{counted(len(several), 'person', 'people')} are in more than one fold, e.g. {several[0]}: the score includes people seen in training",
+            "fail", title, f"{counted(len(several), 'person is', 'people are')} in more than one fold, e.g. {several[0]}: the score includes people seen in training",
             "split by person and train again: `ensemble folds`",
         )  # fmt: skip
     folds = len(np.unique(part.fold))
@@ -157,7 +157,7 @@ def _test_leak(evidence: Evidence) -> Check | None:
     both = np.intersect1d(evidence.oof.persons, evidence.test.persons)
     if len(both):
         return Check(
-            "fail", title, f"{counted(len(both), 'person', 'people')} are in training and test, e.g. {both[0]}: the test score is optimistic",
+            "fail", title, f"{counted(len(both), 'person is', 'people are')} in training and test, e.g. {both[0]}: the test score is optimistic",
             "remove them from the test images, or report the out-of-fold score only",
         )  # fmt: skip
     return Check("pass", title, f"none of the {len(np.unique(evidence.test.persons)):,} test people is in training")
