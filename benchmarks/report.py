@@ -97,7 +97,9 @@ def main() -> None:
             started = time.perf_counter()
             make(root, given.images, given.people, given.runs, given.classes)
             blend = "import ensemble as en, glob; en.blend(sorted(glob.glob('runs/*.npy')), method='soft').save('soft')"
-            subprocess.run([sys.executable, "-c", blend], cwd=root, env=environment, check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-c", blend], cwd=root, env=environment, check=True, stderr=subprocess.DEVNULL
+            )
             print(f"made in {time.perf_counter() - started:.0f} s")
         for turn in ("first", "again"):
             print(turn, end=": ", flush=True)

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks, without a word about how they look."""
+"""What a page is made of: sections of blocks, without any markup."""
 
 from __future__ import annotations
 

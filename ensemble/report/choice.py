@@ -14,10 +14,10 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 
-Rows = tuple[NDArray[np.int64], tuple[NDArray[np.floating], ...], NDArray]
+ScoredArrays = tuple[NDArray[np.int64], tuple[NDArray[np.floating], ...], NDArray]
 
 
-def scored_rows(part: Part, members: Sequence[Predicted], per_person: bool = False) -> Rows | None:
+def scored_rows(part: Part, members: Sequence[Predicted], per_person: bool = False) -> ScoredArrays | None:
     """Return labels (n,), the probabilities of each member (n, classes) and persons (n,) of the rows with a label that
     all of these members predict; one row per person if `per_person`. None if there are no such rows.
     """

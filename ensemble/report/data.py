@@ -61,8 +61,14 @@ def _part_text(name: str, table: TableRecord, rows: NDArray[np.bool_]) -> str:
     if not table.persons_known or not images:
         return f"{name}: {counted(images, 'image')}; the people are not known."
     each = np.bincount(factorize(table.persons[rows])[1])
-    spread = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}, half of them {np.median(each):g} or fewer"
-    return f"{name}: {counted(images, 'image')} of {counted(len(each), 'person', 'people')} ({spread} images per person)."
+    spread = (
+        f"{each.min()}"
+        if each.min() == each.max()
+        else f"{each.min()} to {each.max()}, half of them {np.median(each):g} or fewer"
+    )
+    return (
+        f"{name}: {counted(images, 'image')} of {counted(len(each), 'person', 'people')} ({spread} images per person)."
+    )
 
 
 def _classes(evidence: Evidence, table: TableRecord) -> Table:
@@ -71,7 +77,13 @@ def _classes(evidence: Evidence, table: TableRecord) -> Table:
     meaning = evidence.class_attributes
     total = max(1, sum(images for name, (images, _) in train.items() if name))
     with_meaning, with_test = any(meaning.get(name) for name in names), any(name for name in test)
-    header = ["class", *(["meaning"] if with_meaning else []), "images", "share", *(["people"] if table.persons_known else [])]
+    header = [
+        "class",
+        *(["meaning"] if with_meaning else []),
+        "images",
+        "share",
+        *(["people"] if table.persons_known else []),
+    ]
     header += ["test images", *(["test people"] if table.persons_known else [])] if with_test else []
     rows: list[list[str | int | float | None]] = []
     for name in names[:MAX_CLASSES]:
@@ -99,16 +111,29 @@ def _attributes(evidence: Evidence, table: TableRecord) -> Iterator[Block]:
             continue
         if len(distinct) <= MAX_VALUES:
             for value, (images, people) in people_per_class(known, table.persons[train][inside != ""]).items():
-                rows.append([name, value, images, f"{images / len(inside):.1%}", people if table.persons_known else None])
+                rows.append(
+                    [name, value, images, f"{images / len(inside):.1%}", people if table.persons_known else None]
+                )
             continue
         found = _as_numbers(known)
         if found is not None:
             low, middle, high = np.quantile(found, [0, 0.5, 1])
             numbers.append([name, f"{low:g}", f"{middle:g}", f"{high:g}", len(distinct), len(inside) - len(known)])
     if rows:
-        yield Table("data-attributes", "Attributes of the training images", ["attribute", "value", "images", "share", "people"], rows, 2)
+        yield Table(
+            "data-attributes",
+            "Attributes of the training images",
+            ["attribute", "value", "images", "share", "people"],
+            rows,
+            2,
+        )
     if numbers:
-        yield Table("data-numbers", "Attributes that are numbers", ["attribute", "lowest", "median", "highest", "values", "missing"], numbers)
+        yield Table(
+            "data-numbers",
+            "Attributes that are numbers",
+            ["attribute", "lowest", "median", "highest", "values", "missing"],
+            numbers,
+        )
 
 
 def _as_numbers(values: NDArray[np.str_]) -> NDArray[np.float64] | None:
@@ -121,7 +146,10 @@ def _as_numbers(values: NDArray[np.str_]) -> NDArray[np.float64] | None:
 
 def _images(table: TableRecord) -> Iterator[Block]:
     if table.width is None or table.height is None:
-        yield Missing("sizes, brightness and examples of the images, whose files are not where the table says", "`ensemble report RUN --data TABLE`")
+        yield Missing(
+            "sizes, brightness and examples of the images, whose files are not where the table says",
+            "`ensemble report RUN --data TABLE`",
+        )
         return
     rows: list[list[str | int | float | None]] = []
     for part, inside in (("training", ~table.test), ("test", table.test)):
@@ -140,10 +168,23 @@ def _images(table: TableRecord) -> Iterator[Block]:
                 rows.append([name, part, *(form.format(one) for one in (low, first, middle, third, high)), len(known)])
     if not rows:
         return
-    note = "Brightness is the mean of the gray values; sharpness is the mean of the absolute Laplacian, so it depends on the size at which images were decoded."
-    yield Table("data-images", "The image files", ["property", "part", "lowest", "5%", "median", "95%", "highest", "images"], rows, 2, note)
+    note = (
+        "Brightness is the mean of the gray values; sharpness is the mean of the absolute Laplacian, so it depends on "
+        "the size at which images were decoded."
+    )
+    yield Table(
+        "data-images",
+        "The image files",
+        ["property", "part", "lowest", "5%", "median", "95%", "highest", "images"],
+        rows,
+        2,
+        note,
+    )
     if table.brightness is None:
-        yield Missing("brightness and sharpness of so many images", "they are measured on the decoded images of a training: `ensemble kfold` keeps them in `.ensemble/images`")
+        yield Missing(
+            "brightness and sharpness of this number of images",
+            "they are measured on the decoded images of a training: `ensemble kfold` keeps them in `.ensemble/images`",
+        )
 
 
 def _examples(evidence: Evidence, table: TableRecord) -> Gallery | None:
@@ -161,7 +202,12 @@ def _examples(evidence: Evidence, table: TableRecord) -> Gallery | None:
         others = np.setdiff1d(np.arange(len(rows)), first)
         found += rows[np.concatenate([first, others])[:each]].tolist()
     pictures = tuple(_picture(evidence, table, row, {"class": str(table.labels[row])}) for row in found)
-    return Gallery("data-examples", "Examples of each class", pictures, f"At most {each} per class, of different people where there are enough.")
+    return Gallery(
+        "data-examples",
+        "Examples of each class",
+        pictures,
+        f"At most {each} per class, of different people where there are enough.",
+    )
 
 
 def _picture(
@@ -170,7 +216,11 @@ def _picture(
     sample = str(table.ids[row])
     label = str(table.labels[row]) or "no label"
     meaning = " ".join(evidence.class_attributes.get(label, {}).values())
-    lines = [f"{label} ({meaning})" if meaning else label, *([f"person {table.persons[row]}"] if table.persons_known else []), *more]
+    lines = [
+        f"{label} ({meaning})" if meaning else label,
+        *([f"person {table.persons[row]}"] if table.persons_known else []),
+        *more,
+    ]
     return Picture(evidence.thumbnail(sample), sample, tuple(lines), tags)
 
 
@@ -195,7 +245,11 @@ def _extremes(evidence: Evidence, table: TableRecord) -> Gallery | None:
         for row in known[np.argsort(sign * values[known], kind="stable")][:EXTREMES].tolist():
             tags = {"kind": name, "part": "test" if table.test[row] else "training"}
             pictures.append(_picture(evidence, table, row, tags, [f"{name}: {form.format(float(values[row]))}"]))
-    return Gallery("data-extremes", "The darkest, brightest, least sharp and smallest images", tuple(pictures)) if pictures else None
+    return (
+        Gallery("data-extremes", "The darkest, brightest, least sharp and smallest images", tuple(pictures))
+        if pictures
+        else None
+    )
 
 
 def _copies(evidence: Evidence, table: TableRecord) -> Block | None:
@@ -214,10 +268,14 @@ def _copies(evidence: Evidence, table: TableRecord) -> Block | None:
             number += 1
             alike = case.get("similarity")
             more = [f"{kind}, set {number}", *([f"similarity {alike:.2f}"] if alike is not None else [])]
-            pictures += [_picture(evidence, table, row, {"set": str(number), "finding": kind}, more) for row in rows[:4]]
+            pictures += [
+                _picture(evidence, table, row, {"set": str(number), "finding": kind}, more) for row in rows[:4]
+            ]
     if pictures:
         rest = f" The first {number} of {total:,} sets." if total > number else ""
-        return Gallery("data-copies", "Copies, side by side", tuple(pictures), f"Pictures of one set have its number.{rest}")
+        return Gallery(
+            "data-copies", "Copies, side by side", tuple(pictures), f"Pictures of one set have its number.{rest}"
+        )
     if any(one.get("kind") == COMPARED and one.get("count") for one in evidence.findings):
         return None
     return Missing("copies of images, side by side", "`ensemble folds check --data TABLE --sheet copies.png`")
@@ -228,7 +286,9 @@ def _by_image(evidence: Evidence) -> Iterator[Block]:
         return
     metric = metric_of(evidence.metric)
     fair = score_of(evidence, evidence.oof, evidence.main)
-    rows: list[list[str | int | float | None]] = [[name, "by image", f"{one.value:.3f}", one.ci_text()] for name, one in evidence.by_image.items()]
+    rows: list[list[str | int | float | None]] = [
+        [name, "by image", f"{one.value:.3f}", one.ci_text()] for name, one in evidence.by_image.items()
+    ]
     if fair is not None and evidence.recommended not in evidence.by_image:
         rows.append([str(evidence.recommended), "by person", f"{fair.value:.3f}", fair.ci_text()])
     yield Table(
@@ -237,5 +297,6 @@ def _by_image(evidence: Evidence) -> Iterator[Block]:
         ["run", "split", f"OOF {metric.title}", "95% CI"],
         rows,
         2,
-        "Models of a split by image have seen the people that they are scored on: they recognize the person, and the score says nothing about new people.",
+        "Models of a split by image have seen the people that they are scored on: they recognize the person, and the "
+        "score says nothing about new people.",
     )

@@ -111,7 +111,9 @@ def report(
     check_not_folder(path)
     check_not_existing(path, "the report", force)
     if importlib.util.find_spec("jinja2") is None:
-        raise EnsembleError("the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'")
+        raise EnsembleError(
+            "the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'"
+        )
     names = [section] if isinstance(section, str) else list(section or ())
     for name in names:
         if name not in SECTIONS:
@@ -119,7 +121,12 @@ def report(
     shown = progress_of(progress)
     what = [*_listed(runs), *_listed(blend)]
     evidence = load_evidence(
-        what, Path(root), metric=metric, per_person=per_person, data=None if data is None else Path(data), progress=shown
+        what,
+        Path(root),
+        metric=metric,
+        per_person=per_person,
+        data=None if data is None else Path(data),
+        progress=shown,
     )
     write_atomic(path, html_of(evidence, names, shown).encode())
     if open:
@@ -191,7 +198,10 @@ def summary_of(evidence: Evidence) -> tuple[str, ...]:
             if one is not None
         ]
         each = "; scored by person" if evidence.per_person else ""
-        lines.append(f"{', '.join(counts)}, {counted(len(evidence.classes), 'class', 'classes')}; metric: {metric_of(evidence.metric).title}{each}")
+        lines.append(
+            f"{', '.join(counts)}, {counted(len(evidence.classes), 'class', 'classes')}; "
+            f"metric: {metric_of(evidence.metric).title}{each}"
+        )
     lines.append(f"made by ensemble {__version__}")
     return tuple(lines)
 

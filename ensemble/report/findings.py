@@ -36,7 +36,14 @@ def find_findings(
     except (EnsembleError, UsageError) as error:
         logger.info("the data are not audited: %s", error)
         return ()
-    summary = {"kind": COMPARED, "severity": "note", "count": made.images or 0, "unit": "image", "message": "", "cases": ()}
+    summary = {
+        "kind": COMPARED,
+        "severity": "note",
+        "count": made.images or 0,
+        "unit": "image",
+        "message": "",
+        "cases": (),
+    }
     return (*(one.to_dict() for one in made.findings), summary)
 
 

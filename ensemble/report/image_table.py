@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.report.evidence import Part, RunRecord, TableRecord
+from ensemble.report.evidence import Part, TableRecord
 from ensemble.report.thumbnails import small_pixels
 from folds.data.readers import read_data
 from folds.data.sources import BUILT_IN, recorded_place
@@ -100,14 +100,11 @@ def table_record(
     dataset: Dataset,
     paths: Mapping[str, Path],
     root: Path,
-    records: Mapping[str, RunRecord],
     progress: Progress = SILENT,
 ) -> TableRecord:
     """Return the table of a report, with the sizes of the files and the brightness and sharpness of their images.
 
-    Parameters
-    ----------
-    records : their pixels are used, if they are kept in ``.ensemble/images`` of `root`.
+    Pixels that are kept in ``.ensemble/images`` of `root` are used; otherwise at most `MAX_DECODED` are decoded.
     """
     tables = [one for one in (dataset.train, dataset.test) if one is not None]
     ids = np.concatenate([one.ids for one in tables])
@@ -131,12 +128,12 @@ def table_record(
     )  # fmt: skip
 
 
-def table_of_parts(parts: Mapping[str, Part], classes: Sequence[str]) -> TableRecord | None:
+def table_of_parts(parts: Iterable[Part], classes: Sequence[str]) -> TableRecord | None:
     """Return the table as far as the predictions have it: ids, labels and people."""
-    if not parts:
+    found = list(parts)
+    if not found:
         return None
     names = np.array([*classes, ""])
-    found = list(parts.values())
     return TableRecord(
         np.concatenate([one.ids for one in found]),
         np.concatenate([names[one.labels] for one in found]),

@@ -92,9 +92,13 @@ def _add(found: ReportInputs, one: Any, runs: Path) -> None:
     elif path.exists():
         _add_path(found, path, runs)
     else:
-        close = close_matches(text, [*prediction_names(runs), *(name.removeprefix(f"{BLENDS}/") for name in blend_names(runs))])
+        close = close_matches(
+            text, [*prediction_names(runs), *(name.removeprefix(f"{BLENDS}/") for name in blend_names(runs))]
+        )
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise EnsembleError(f"expected a run, a blend, a prediction file or a table, found '{text}'{meant}", hint=_hint(runs))
+        raise EnsembleError(
+            f"expected a run, a blend, a prediction file or a table, found '{text}'{meant}", hint=_hint(runs)
+        )
 
 
 def _hint(runs: Path) -> str:
@@ -134,7 +138,8 @@ def _add_object(found: ReportInputs, one: Any) -> None:
             found.folders[name] = root / "runs" / name
     else:
         raise UsageError(
-            f"expected names of runs, of blends and of files, or results of kfold and tta, found a {type(one).__name__}",
+            "expected names of runs, of blends and of files, or results of kfold and tta, "
+            f"found a {type(one).__name__}",
             hint="a blend is saved first: report(blend=blend.save()), or report(blend='NAME')",
         )
 

@@ -19,8 +19,8 @@ from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
 from ensemble.report.choice import choose
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted, RunRecord
-from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
 from ensemble.report.findings import find_findings
+from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
 from ensemble.report.inputs import ReportInputs, find_inputs
 from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
@@ -71,7 +71,11 @@ def load_evidence(
     leaking: dict[Path, PredictionMetadata] = {}
     groups = _read_groups(inputs, request, warnings, leaking, progress)
     base = next((one for one in groups if one.splits), None)
-    parts = {} if base is None else {name: _part(name, base.splits[name], groups) for name in _SPLITS if name in base.splits}
+    parts = (
+        {}
+        if base is None
+        else {name: _part(name, base.splits[name], groups) for name in _SPLITS if name in base.splits}
+    )
     folders = inputs.folders or _folders_of(inputs.blends)
     if base is None and leaking:
         parts = {"oof": _part_by_image(leaking)}
@@ -83,10 +87,21 @@ def load_evidence(
     parts = {name: _completed(part, dataset) for name, part in parts.items()}
     split = None if base is None else next(iter(base.splits.values()))
     found = next(iter(leaking.values()), None)
-    classes = split.classes if split is not None else found.classes if found is not None else dataset.train.classes if dataset is not None else ()
+    classes = (
+        split.classes
+        if split is not None
+        else found.classes
+        if found is not None
+        else dataset.train.classes
+        if dataset is not None
+        else ()
+    )
     paths = {} if dataset is None else image_paths(dataset)
-    table = table_of_parts(parts, classes) if dataset is None else table_record(dataset, paths, root, records, progress)
-    findings = () if dataset is None else find_findings(dataset, records, root, len(paths), progress)
+    if dataset is None:
+        table, findings = table_of_parts(parts.values(), classes), tuple[dict[str, Any], ...]()
+    else:
+        table = table_record(dataset, paths, root, progress)
+        findings = find_findings(dataset, records, root, len(paths), progress)
     meaning = split.class_attributes if split is not None else {}
     if not meaning and dataset is not None:
         meaning = dataset.train.class_attributes
@@ -226,7 +241,10 @@ def _part_by_image(files: Mapping[Path, PredictionMetadata]) -> Part:
 
 def _group_of(kind: Kind, loaded: AlignedMembers, warnings: list[str]) -> _Group:
     warnings += loaded.warnings
-    folders = {member.path.parent.parent if member.path.parent.name == "tta" else member.path.parent for member in loaded.members}
+    folders = {
+        member.path.parent.parent if member.path.parent.name == "tta" else member.path.parent
+        for member in loaded.members
+    }
     names = {member.sidecar.run or member.run for member in loaded.members if member.sidecar is not None}
     selected = {name for folder in sorted(folders) for name in selected_runs(folder, sorted(names))}
     passes = {name: one.total for name, one in loaded.costs.of.items()}
@@ -256,9 +274,7 @@ def _moved(place: str, runs: Path) -> Path | None:
     return next((path for path in [*candidates, Path(place)] if path.is_file()), None)
 
 
-def _read_blend(
-    folder: Path, members: AlignedMembers | None, request: BlendConfig, warnings: list[str]
-) -> _Group:
+def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConfig, warnings: list[str]) -> _Group:
     files = [path for split in _SPLITS if (path := folder / f"{split}.npy").is_file()]
     if not files:
         raise EnsembleError(f"{folder} has no predictions", hint="ensemble blend … writes them again")
@@ -278,7 +294,9 @@ def _read_blend(
         "blend",
         name,
         loaded.splits,
-        dict.fromkeys((run.name for split in loaded.splits.values() for run in split.runs), float(sum(costs))) if known else {},
+        dict.fromkeys((run.name for split in loaded.splits.values() for run in split.runs), float(sum(costs)))
+        if known
+        else {},
         frozenset([name] if selected_runs(folder.parent.parent, [run for run in runs if _is_plain(run)]) else []),
         record,
         in_sample=in_sample,
@@ -330,7 +348,9 @@ def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Gr
             values = _spread(_probabilities(split, run), place, columns, len(rows))
             inside = None
             if group.in_sample is not None and name == "oof":
-                inside = _spread(group.in_sample[1], _place(group.in_sample[0], index), np.arange(len(rows.classes)), len(rows))
+                inside = _spread(
+                    group.in_sample[1], _place(group.in_sample[0], index), np.arange(len(rows.classes)), len(rows)
+                )
             title = group.name or _title(run)
             members.append(
                 Predicted(

@@ -37,8 +37,10 @@ _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # What a drawing may consist of. Style attributes are refused by the policy of the page.
 _SVG_TAGS = frozenset(
-    "svg g path line rect circle ellipse polyline polygon text tspan title desc defs clipPath pattern marker use symbol "
-    "linearGradient stop style".split()
+    [
+        *("svg", "g", "path", "line", "rect", "circle", "ellipse", "polyline", "polygon", "text", "tspan", "title"),
+        *("desc", "defs", "clipPath", "pattern", "marker", "use", "symbol", "linearGradient", "stop", "style"),
+    ]
 )
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = re.compile(r"url\(\s*['\"]?(?!#)|@import|javascript:", re.IGNORECASE)
@@ -87,7 +89,9 @@ def page_html(page: Page, thumbnails: Thumbnails | None = None, progress: Progre
 def _wanted(sections: Sequence[Section]) -> list[str]:
     """Return the ids of the pictures to decode, the first of each gallery first, so that a limit cuts all of them."""
     galleries = [block.pictures for section in sections for block in section.blocks if isinstance(block, Gallery)]
-    listed = [[one.source.removeprefix(REFERENCE) for one in found if one.source.startswith(REFERENCE)] for found in galleries]
+    listed = [
+        [one.source.removeprefix(REFERENCE) for one in found if one.source.startswith(REFERENCE)] for found in galleries
+    ]
     return [name for row in itertools.zip_longest(*listed) for name in row if name is not None]
 
 
@@ -118,7 +122,10 @@ def _render(page: Page) -> str:
     of_drawings = [text for section in page.sections for one in section.blocks for text in _styles(one)]
     policy = content_policy([style, *of_drawings], [script])
     made = environment.get_template("page.html").render(
-        page=page, policy=policy, style=Markup(style), script=Markup(script)  # noqa: S704 - files of this package
+        page=page,
+        policy=policy,
+        style=Markup(style),  # noqa: S704 - files of this package
+        script=Markup(script),  # noqa: S704
     )
     # Names of files can have bytes that are not UTF-8, which Python keeps as lone surrogates.
     return made.encode("utf-8", "backslashreplace").decode()
@@ -152,7 +159,9 @@ def _environment() -> jinja2.Environment:
     try:
         import jinja2
     except ImportError:
-        raise EnsembleError("the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'") from None
+        raise EnsembleError(
+            "the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'"
+        ) from None
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -234,7 +243,8 @@ def coded(text: str) -> Any:
     if len(parts) % 2 == 0:  # a single backtick is one
         return escape(running(text))
     return Markup("").join(
-        Markup("<code>{}</code>").format(running(part)) if at % 2 else escape(running(part)) for at, part in enumerate(parts)
+        Markup("<code>{}</code>").format(running(part)) if at % 2 else escape(running(part))
+        for at, part in enumerate(parts)
     )
 
 

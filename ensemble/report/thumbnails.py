@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,9 @@ class Thumbnails:
         path = self.paths.get(sample)
         return "" if path is None else jpeg_uri(small_pixels(path, SIDE, self.window, self.max_pixels))
 
+    def _uri_at(self, samples: Sequence[str], at: int) -> str:
+        return self.data_uri(samples[at])
+
     def within(self, samples: Sequence[str], budget: int, progress: Progress = SILENT) -> dict[str, str]:
         """Return id → data URI for as many of the samples, in order, as fit into `budget` bytes; a sample that is
         listed twice is shown twice and counts twice.
@@ -57,7 +61,7 @@ class Thumbnails:
         with progress.step("making thumbnails") as advance:
             for start in range(0, len(distinct), _AT_ONCE):
                 block = distinct[start : start + _AT_ONCE]
-                made = map_threads(lambda at, block=block: self.data_uri(block[at]), len(block), None, None)
+                made = map_threads(partial(self._uri_at, block), len(block), None, None)
                 found |= dict(zip(block, made, strict=True))
                 advance(min(start + _AT_ONCE, len(distinct)), len(distinct))
                 if sum(map(len, found.values())) > budget:

@@ -34,7 +34,9 @@ def verdict_section(evidence: Evidence) -> Section:
     blocks: list[Block] = [Text(sentences(evidence))]
     if evidence.main is None:
         blocks.append(
-            Missing("which model to submit needs out-of-fold predictions with labels", "`ensemble kfold --k 5 --arch swin`")
+            Missing(
+                "which model to submit needs out-of-fold predictions with labels", "`ensemble kfold --k 5 --arch swin`"
+            )
         )
     blocks.append(Checks(checks_of(evidence)))
     return Section("verdict", "Verdict", "What to submit, how sure that is, and what to check first.", tuple(blocks))
@@ -47,7 +49,10 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
     score = score_of(evidence, part, member)
     if part is None or member is None or score is None:
         images = 0 if evidence.table is None else len(evidence.table.ids)
-        return (f"There are no predictions with known labels yet, so nothing is suggested; the table has {counted(images, 'image')}.",)
+        return (
+            "There are no predictions with known labels yet, so nothing is suggested; "
+            f"the table has {counted(images, 'image')}.",
+        )
     return (_submit(member), _score(evidence, part, member, score), _against_simple(evidence, part, member))
 
 
@@ -59,7 +64,11 @@ def _scored_part(evidence: Evidence) -> Part | None:
 
 
 def _submit(member: Predicted) -> str:
-    cost = "" if member.passes is None else f", {counted(round(member.passes), 'forward pass', 'forward passes')} per image"
+    cost = (
+        ""
+        if member.passes is None
+        else f", {counted(round(member.passes), 'forward pass', 'forward passes')} per image"
+    )
     what = {"run": "a single run", "tta": "a run with test-time views", "blend": "a combination of runs"}[member.kind]
     written = "; `ensemble blend --method soft` writes it" if member.name == SOFT_VOTE else ""
     return f"Submit `{member.name}` ({what}{cost}){written}."
@@ -71,15 +80,15 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -
     each = " averaged over each person's images" if evidence.per_person and part.persons_known else ""
     nested = "nested " if member.in_sample is not None else ""
     unseen = ", on people whom no model had seen in training" if part.name == "oof" and part.persons_known else ""
-    text = (
-        f"Its {nested}{_named(part)} {title}{each}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
-    )
+    text = f"Its {nested}{_named(part)} {title}{each}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
     if member.selected_on_validation:
         text += "; this is optimistic, because epochs or models were selected on these people"
     other = evidence.test if part is evidence.oof else None
     test = score_of(evidence, other, None if other is None else other.member(member.name))
     if other is not None and test is not None:
-        text += f"; on the test {'people' if other.persons_known else 'images'} it is {test.text()} ({_over(other, test)})"
+        text += (
+            f"; on the test {'people' if other.persons_known else 'images'} it is {test.text()} ({_over(other, test)})"
+        )
     return text + "."
 
 
@@ -95,7 +104,10 @@ def _against_simple(evidence: Evidence, part: Part, member: Predicted) -> str:
     simple = None if evidence.simple is None else part.member(evidence.simple)
     others = [one for one in part.members if simple is not None and one.name != simple.name]
     if simple is None or not others:
-        return "There is nothing else to compare it with: a second run, views or a blend would tell whether it can be better."
+        return (
+            "There is nothing else to compare it with: "
+            "a second run, views or a blend would tell whether it can be better."
+        )
     metric = metric_of(evidence.metric)
     found = {one.name: difference_of(evidence, part, simple, one) for one in others}
     among = len(others)
@@ -110,11 +122,18 @@ def _against_simple(evidence: Evidence, part: Part, member: Predicted) -> str:
     change = "" if own is None else f"; `{member.name}` differs by {own.difference.signed_text()} {metric.title}"
     if not better:
         return (
-            f"None of the {counted(among, 'other candidate')} is significantly better than {compared}{change} (paired 95% CI): "
-            + ("the simple choice is as good as can be shown." if member.name == simple.name else "the gain is not shown, and the simple choice may do as well.")
+            f"None of the {counted(among, 'other candidate')} is significantly better than {compared}{change} "
+            "(paired 95% CI): "
+            + (
+                "the simple choice is as good as can be shown."
+                if member.name == simple.name
+                else "the gain is not shown, and the simple choice may do as well."
+            )
         )
     named = ", ".join(f"`{name}`" for name in better[:5]) + (f" and {len(better) - 5} more" if len(better) > 5 else "")
-    return f"Significantly better than {compared}: {named} (among {counted(among, 'comparison')}){change} (paired 95% CI)."
+    return (
+        f"Significantly better than {compared}: {named} (among {counted(among, 'comparison')}){change} (paired 95% CI)."
+    )
 
 
 def checks_of(evidence: Evidence) -> tuple[Check, ...]:
@@ -130,19 +149,28 @@ def _leaks(evidence: Evidence) -> Check | None:
         return None
     if not part.persons_known:
         return Check(
-            "warn", title, "the people of the images are not known, so the images of one person may be in several folds",
+            "warn",
+            title,
+            "the people of the images are not known, so the images of one person may be in several folds",
             "name the person (group) of each image: a column `person` of the table",
-        )  # fmt: skip
+        )
     if part.fold is None:
-        return Check("unknown", title, "the folds of the images are not known, or the members have different folds",
-                     "train all runs on one split: `ensemble kfold --folds folds.csv`")  # fmt: skip
+        return Check(
+            "unknown",
+            title,
+            "the folds of the images are not known, or the members have different folds",
+            "train all runs on one split: `ensemble kfold --folds folds.csv`",
+        )
     names, codes = factorize(part.persons)
     several = [names[one] for one in groups_in_several_folds(codes, part.fold).tolist()]
     if several:
         return Check(
-            "fail", title, f"{counted(len(several), 'person is', 'people are')} in more than one fold, e.g. {several[0]}: the score includes people seen in training",
+            "fail",
+            title,
+            f"{counted(len(several), 'person is', 'people are')} in more than one fold, e.g. {several[0]}: "
+            "the score includes people seen in training",
             "split by person and train again: `ensemble folds`",
-        )  # fmt: skip
+        )
     folds = len(np.unique(part.fold))
     return Check("pass", title, f"each of the {len(names):,} people is in one of {folds} folds")
 
@@ -152,14 +180,21 @@ def _test_leak(evidence: Evidence) -> Check | None:
     if evidence.oof is None or evidence.test is None:
         return None
     if not (evidence.oof.persons_known and evidence.test.persons_known):
-        return Check("unknown", title, "the people of the test images are not known",
-                     "a column `person` in the test table tells whether test people are in training")  # fmt: skip
+        return Check(
+            "unknown",
+            title,
+            "the people of the test images are not known",
+            "a column `person` in the test table tells whether test people are in training",
+        )
     both = np.intersect1d(evidence.oof.persons, evidence.test.persons)
     if len(both):
         return Check(
-            "fail", title, f"{counted(len(both), 'person is', 'people are')} in training and test, e.g. {both[0]}: the test score is optimistic",
+            "fail",
+            title,
+            f"{counted(len(both), 'person is', 'people are')} in training and test, e.g. {both[0]}: "
+            "the test score is optimistic",
             "remove them from the test images, or report the out-of-fold score only",
-        )  # fmt: skip
+        )
     return Check("pass", title, f"none of the {len(np.unique(evidence.test.persons)):,} test people is in training")
 
 
@@ -189,7 +224,12 @@ def _other_findings(evidence: Evidence) -> Check | None:
     if not found:
         return Check("pass", title, "the audit of the table found nothing")
     status: Status = "fail" if any(one.get("severity") == "error" for one in found) else "warn"
-    return Check(status, title, "; ".join(str(one.get("message")) for one in found[:4]), "`ensemble folds check` lists every case")
+    return Check(
+        status,
+        title,
+        "; ".join(str(one.get("message")) for one in found[:4]),
+        "`ensemble folds check` lists every case",
+    )
 
 
 def _rare_classes(evidence: Evidence) -> Check | None:
@@ -210,14 +250,19 @@ def _rare_classes(evidence: Evidence) -> Check | None:
     return Check(
         "fail" if any(count < 2 for _, count in rare) else "warn",
         title,
-        f"{counted(len(rare), 'class', 'classes')} with fewer {unit}: {listed}{more}; their scores say little, and macro F1 counts them like any other",
+        f"{counted(len(rare), 'class', 'classes')} with fewer {unit}: {listed}{more}; "
+        "their scores say little, and macro F1 counts them like any other",
         "collect more people of these classes, or merge classes; report the scores of the others apart",
     )
 
 
 def _people(evidence: Evidence) -> Check | None:
     part = _scored_part(evidence)
-    score = None if part is None or evidence.recommended is None else score_of(evidence, part, part.member(evidence.recommended))
+    score = (
+        None
+        if part is None or evidence.recommended is None
+        else score_of(evidence, part, part.member(evidence.recommended))
+    )
     if part is None or score is None:
         return None
     title, unit = "There are enough people", "people" if part.persons_known else "images"
@@ -225,7 +270,9 @@ def _people(evidence: Evidence) -> Check | None:
     finding = f"{score.people:,} {unit}; the 95% CI of {metric_of(evidence.metric).title} is {width:.3f} wide"
     finding += f"; {score.warning}" if score.warning else ""
     if score.people < FEW_PEOPLE or not width <= WIDE or score.warning:
-        return Check("warn", title, finding, "more people narrow the interval: with four times as many it is about half as wide")
+        return Check(
+            "warn", title, finding, "more people narrow the interval: with four times as many it is about half as wide"
+        )
     return Check("pass", title, finding)
 
 
@@ -254,9 +301,11 @@ def _folds_differ(evidence: Evidence) -> Check | None:
     finding = f"{metric.title} from {min(scores):.3f} to {max(scores):.3f} in {len(numbers)} folds"
     if off:
         return Check(
-            "warn", title, f"{finding}; different from the others beyond chance: {', '.join(off)}",
+            "warn",
+            title,
+            f"{finding}; different from the others beyond chance: {', '.join(off)}",
             "look at its curve in the section Training, and at its people: another camera or hospital, wrong labels?",
-        )  # fmt: skip
+        )
     return Check("pass", title, f"{finding}, no more than chance makes of so few people")
 
 
@@ -277,12 +326,19 @@ def _overconfidence(evidence: Evidence) -> Check | None:
     labels, (values,), persons = rows
     gap = interval_over_people(_GAP_METRIC, labels, values, persons)
     error = calibration_error(reliability(labels, values))
-    finding = f"mean confidence minus accuracy: {gap.signed_text()} (95% CI over people); expected calibration error {error:.3f}"
+    finding = f"mean confidence minus accuracy: {gap.signed_text()} (95% CI over people)"
+    finding += f"; expected calibration error {error:.3f}"
     if gap.low > GAP:
-        return Check("warn", title, f"overconfident. {finding}", "`ensemble blend … --calibrate`, or see the section Calibration")
+        return Check(
+            "warn", title, f"overconfident. {finding}", "`ensemble blend … --calibrate`, or see the section Calibration"
+        )
     if gap.high < -GAP:
-        return Check("warn", title, f"underconfident, as means of several models often are. {finding}",
-                     "decisions are not affected; where probabilities are used: `ensemble blend … --calibrate`")  # fmt: skip
+        return Check(
+            "warn",
+            title,
+            f"underconfident, as means of several models often are. {finding}",
+            "decisions are not affected; where probabilities are used: `ensemble blend … --calibrate`",
+        )
     return Check("pass", title, finding)
 
 
@@ -297,18 +353,32 @@ def _optimism(evidence: Evidence) -> Check | None:
         fitted = Predicted(member.name, "blend", member.in_sample)
         inside = score_of(evidence, part, fitted)
         if inside is not None:
-            found.append(f"{metric.title} {inside.value:.3f} on the people it was fitted on, {score.value:.3f} nested: optimism {sign * (inside.value - score.value):+.3f}, which is not in the score above")
+            found.append(
+                f"{metric.title} {inside.value:.3f} on the people it was fitted on, {score.value:.3f} nested: "
+                f"optimism {sign * (inside.value - score.value):+.3f}, which is not in the score above"
+            )
     test = None if evidence.test is None else score_of(evidence, evidence.test, evidence.test.member(member.name))
     if test is not None:
         found.append(f"test {metric.title} {test.text()}, out-of-fold {score.text()}")
     if member.selected_on_validation:
         return Check(
-            "warn", title, "; ".join(["epochs or models were selected on the people who are scored", *found]),
+            "warn",
+            title,
+            "; ".join(["epochs or models were selected on the people who are scored", *found]),
             "report the test score, or train with `--select last`",
-        )  # fmt: skip
-    if test is not None and sign * (score.value - test.value) > 0 and not test.contains(score.value) and not score.contains(test.value):
-        return Check("warn", title, f"test people score lower beyond chance: {'; '.join(found)}",
-                     "are the test people different (site, camera, age), or was something chosen on the out-of-fold score?")  # fmt: skip
+        )
+    if (
+        test is not None
+        and sign * (score.value - test.value) > 0
+        and not test.contains(score.value)
+        and not score.contains(test.value)
+    ):
+        return Check(
+            "warn",
+            title,
+            f"test people score lower beyond chance: {'; '.join(found)}",
+            "are the test people different (site, camera, age), or was something chosen on the out-of-fold score?",
+        )
     return Check("pass", title, "; ".join(found) or "each image is scored by a model that has not seen its person")
 
 
@@ -327,14 +397,23 @@ def _weak_classes(evidence: Evidence) -> Check | None:
     never = [one.name for one in scores if one.recall == 0]
     if never or worst[0].f1.value < 0.5:
         text = f"never recognized: {', '.join(never[:8])}; " if never else ""
-        return Check("warn", title, f"{text}weakest: {listed} (95% CI over people)", "see the section Mistakes: for whom, and instead of which class")
+        return Check(
+            "warn",
+            title,
+            f"{text}weakest: {listed} (95% CI over people)",
+            "see the section Mistakes: for whom, and instead of which class",
+        )
     return Check("pass", title, f"weakest: {listed} (95% CI over people)")
 
 
 def _converged(evidence: Evidence) -> Check | None:
     title = "Training has converged"
     if not evidence.runs:
-        return Check("unknown", title, "no record of a training was found", "name the runs: `ensemble report RUN …`") if evidence.oof else None
+        return (
+            Check("unknown", title, "no record of a training was found", "name the runs: `ensemble report RUN …`")
+            if evidence.oof
+            else None
+        )
     metric = metric_of(evidence.metric)
     broken, short, rising = [], [], []
     for name, run in evidence.runs.items():
@@ -347,7 +426,9 @@ def _converged(evidence: Evidence) -> Check | None:
         elif _rise(run, metric.name, 1 if metric.greater_is_better else -1) > RISE:
             rising.append(name)
     if broken:
-        return Check("fail", title, f"the loss is not a number in {', '.join(broken)}", "a lower `--lr`, or `--amp off`")
+        return Check(
+            "fail", title, f"the loss is not a number in {', '.join(broken)}", "a lower `--lr`, or `--amp off`"
+        )
     if short or rising:
         texts = [f"{counted(len(short), 'run')} of fewer than {SHORT} epochs: {', '.join(short[:6])}"] if short else []
         texts += [f"the validation score still rises at the end of {', '.join(rising[:6])}"] if rising else []
@@ -393,7 +474,12 @@ def _views(evidence: Evidence) -> Check | None:
         return Check("unknown", title, "the plain predictions of the same runs are not there")
     finding = f"{metric.title} with views minus without: {'; '.join(texts[:6])} (paired 95% CI over people)"
     if harms:
-        return Check("warn", title, f"worse with views: {', '.join(harms)}. {finding}", "leave the views out, or choose others: `ensemble tta --merge auto`")
+        return Check(
+            "warn",
+            title,
+            f"worse with views: {', '.join(harms)}. {finding}",
+            "leave the views out, or choose others: `ensemble tta --merge auto`",
+        )
     return Check("pass", title, finding)
 
 
@@ -411,8 +497,12 @@ def _versions(evidence: Evidence) -> Check | None:
         if len(values) > 1:
             differ.append(f"{field} {', '.join(values[:4])}")
     if differ:
-        return Check("warn", title, "; ".join(differ), "differences are small, but train runs that are compared with one version")
-    return Check("pass", title, f"{counted(len(known), 'run')}, ensemble {next(iter(known.values())).get('ensemble', 'unknown')}")
+        return Check(
+            "warn", title, "; ".join(differ), "differences are small, but train runs that are compared with one version"
+        )
+    return Check(
+        "pass", title, f"{counted(len(known), 'run')}, ensemble {next(iter(known.values())).get('ensemble', 'unknown')}"
+    )
 
 
 def _complete(evidence: Evidence) -> Check | None:
@@ -420,9 +510,16 @@ def _complete(evidence: Evidence) -> Check | None:
     part = _scored_part(evidence)
     if part is None:
         return None
-    partial = [f"{one.name} ({int(one.present.sum()):,} of {len(part):,})" for one in part.members if not one.present.all()]
+    partial = [
+        f"{one.name} ({int(one.present.sum()):,} of {len(part):,})" for one in part.members if not one.present.all()
+    ]
     if partial:
-        return Check("warn", title, f"{_named(part)} images are missing: {', '.join(partial[:6])}", "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict")
+        return Check(
+            "warn",
+            title,
+            f"{_named(part)} images are missing: {', '.join(partial[:6])}",
+            "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict",
+        )
     unlabeled = int((part.labels < 0).sum())
     more = f"; {unlabeled:,} have no label and are not scored" if unlabeled else ""
     return Check("pass", title, f"{counted(len(part.members), 'candidate')}, {len(part):,} {_named(part)} images{more}")
@@ -431,11 +528,26 @@ def _complete(evidence: Evidence) -> Check | None:
 def _inputs(evidence: Evidence) -> Check | None:
     if not evidence.warnings:
         return None
-    listed = "; ".join(evidence.warnings[:4]) + (f"; and {len(evidence.warnings) - 4} more" if len(evidence.warnings) > 4 else "")
+    listed = "; ".join(evidence.warnings[:4]) + (
+        f"; and {len(evidence.warnings) - 4} more" if len(evidence.warnings) > 4 else ""
+    )
     return Check("warn", "The files fit together", listed, "`ensemble blend` names the files that are meant")
 
 
 _CHECKS: Sequence[Callable[[Evidence], Check | None]] = (
-    _leaks, _test_leak, _copies, _optimism, _people, _rare_classes, _weak_classes, _folds_differ, _overconfidence,
-    _converged, _views, _complete, _other_findings, _versions, _inputs,
-)  # fmt: skip
+    _leaks,
+    _test_leak,
+    _copies,
+    _optimism,
+    _people,
+    _rare_classes,
+    _weak_classes,
+    _folds_differ,
+    _overconfidence,
+    _converged,
+    _views,
+    _complete,
+    _other_findings,
+    _versions,
+    _inputs,
+)

@@ -26,12 +26,12 @@ def report(
         Path,
         typer.Option("-o", "--output", help="the file to write", metavar="FILE", rich_help_panel=WRITTEN),
     ] = Path("report.html"),
-    show: Annotated[
-        bool, typer.Option("--open", help="show the page in the browser", rich_help_panel=WRITTEN)
-    ] = False,
+    show: Annotated[bool, typer.Option("--open", help="show the page in the browser", rich_help_panel=WRITTEN)] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="the table that the runs were trained on, if it has moved", metavar="PATH", rich_help_panel=REPORT),
+        typer.Option(
+            help="the table that the runs were trained on, if it has moved", metavar="PATH", rich_help_panel=REPORT
+        ),
     ] = None,
     metric: Annotated[
         str, typer.Option(help="metric of the scores, or module:function", rich_help_panel=REPORT)

@@ -1,7 +1,7 @@
 """Texts of strangers that must not run, load or hide anything in the page."""
 
 SCRIPT = "<script>document.title='run'</script>"
-ATTRIBUTE = "\"onerror=\"document.title='run'\" x=\""
+ATTRIBUTE = '"onerror="document.title=\'run\'" x="'
 SINGLE = "'onmouseover='document.title=1"
 IMAGE = "<img src=x onerror=document.title='run'>"
 SVG = "<svg onload=document.title='run'><script>document.title='run'</script></svg>"

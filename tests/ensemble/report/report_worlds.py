@@ -55,14 +55,18 @@ def write_run(
 def write_record(folder: Path, epochs: int = 10, folds: int = 5, **environment: str) -> None:
     """Write config.toml, histories and the other records of a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(f'data = "table.csv"\narch = ["resnet18"]\nk = {folds}\nsplit = "split"\nname = "{folder.name}"\n')
+    (folder / "config.toml").write_text(
+        f'data = "table.csv"\narch = ["resnet18"]\nk = {folds}\nsplit = "split"\nname = "{folder.name}"\n'
+    )
     write_json(folder / "environment.json", {"ensemble": "0.2.0", "torch": "2.11.0", **environment})
     for fold in range(folds):
         (folder / f"fold{fold}").mkdir(exist_ok=True)
         rows = [f"{one},{2 / one:.3f},0.001,1.5,{0.7 - 0.5 / one**2:.3f}" for one in range(1, epochs + 1)]
         text = "\n".join(["epoch,loss,lr,seconds,validation_macro_f1", *rows])
         (folder / f"fold{fold}" / "history.csv").write_text(text + "\n")
-        write_json(folder / f"fold{fold}" / "done.json", {"fold": fold, "epochs": epochs, "seconds": 15.0, "optimistic": False})
+        write_json(
+            folder / f"fold{fold}" / "done.json", {"fold": fold, "epochs": epochs, "seconds": 15.0, "optimistic": False}
+        )
 
 
 def _write_table(root: Path, oof: Part, test: Part, classes: tuple[str, ...], images: bool) -> None:

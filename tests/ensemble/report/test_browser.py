@@ -28,7 +28,12 @@ def browser() -> Iterator[Browser]:
 
 
 def plain_page() -> Page:
-    rows = [["run1", "0.61 [0.50, 0.70]", 1200, None], ["run10", "0.676 [0.592, 0.749]", 40, -0.5], ["run2", "–", 3, 2.0], ["=1+1", "-0.1", 5, 1.0]]
+    rows = [
+        ["run1", "0.61 [0.50, 0.70]", 1200, None],
+        ["run10", "0.676 [0.592, 0.749]", 40, -0.5],
+        ["run2", "–", 3, 2.0],
+        ["=1+1", "-0.1", 5, 1.0],
+    ]
     pictures = tuple(
         Picture(PIXEL, f"i{true}{predicted}{at}", (), {"true": CLASSES[true], "predicted": CLASSES[predicted]})
         for true in range(3)
@@ -172,7 +177,9 @@ def test_nothing_of_a_stranger_runs(browser: Browser, tmp_path: Path) -> None:
     browser.open(path)
     assert browser.run("document.title").startswith("</script>")
     browser.run("[...document.querySelectorAll('button.sort, button.cell, .all')].forEach(one => one.click())")
-    browser.run("[...document.querySelectorAll('select[data-tag]')].forEach(one => { one.selectedIndex = 3; one.dispatchEvent(new Event('change')); })")
+    browser.run(
+        "[...document.querySelectorAll('select[data-tag]')].forEach(one => { one.selectedIndex = 3; one.dispatchEvent(new Event('change')); })"
+    )
     latex, text = saved(browser, "tex", False, "all-texts"), saved(browser, "csv", True, "all-texts")
     assert r"\textbackslash{}input\{/etc/passwd\} 50\% of \$x\_1\$ \& \{\textasciitilde{}\textasciicircum{}\}" in latex
     firsts = [row[0] for row in csv.reader(io.StringIO(text)) if row]
@@ -193,9 +200,7 @@ def test_a_script_that_got_into_the_page_would_be_stopped(browser: Browser, tmp_
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
-def test_the_page_fits_the_screen_in_light_and_dark(
-    browser: Browser, tmp_path: Path, width: int, dark: bool
-) -> None:
+def test_the_page_fits_the_screen_in_light_and_dark(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     path = tmp_path / "page.html"
     path.write_text(page_html(hostile_page()), encoding="utf-8")
     browser.complaints.clear()

@@ -57,7 +57,10 @@ def test_the_summary_counts_people_and_images_without_labels() -> None:
 def test_attributes_of_few_values_are_counted_and_numbers_summarized(monkeypatch: Any) -> None:
     monkeypatch.setattr("ensemble.report.data.MAX_VALUES", 3)
     section = data_section(small_world())
-    assert [list(row) for row in named(section, "data-attributes").rows] == [["site", "n", 2, "40.0%", 1], ["site", "s", 2, "40.0%", 2]]
+    assert [list(row) for row in named(section, "data-attributes").rows] == [
+        ["site", "n", 2, "40.0%", 1],
+        ["site", "s", 2, "40.0%", 2],
+    ]
     assert [list(row) for row in named(section, "data-numbers").rows] == [["age", "1", "3", "5", 5, 0]]
 
 
@@ -93,7 +96,11 @@ def test_examples_are_of_different_people_and_the_same_every_time() -> None:
 
 def test_copies_are_side_by_side_with_their_number() -> None:
     rows = [{"id": "a", "part": "train"}, {"id": "t", "part": "test"}]
-    finding = {"kind": "altered copies in training and test", "severity": "warning", "cases": [{"rows": rows, "similarity": 0.987}]}
+    finding = {
+        "kind": "altered copies in training and test",
+        "severity": "warning",
+        "cases": [{"rows": rows, "similarity": 0.987}],
+    }
     gallery = named(data_section(small_world(findings=[finding])), "data-copies")
     assert isinstance(gallery, Gallery)
     assert [one.title for one in gallery.pictures] == ["a", "t"]

@@ -60,7 +60,14 @@ def test_everything_that_is_on_disk_is_read(world: Path) -> None:
     assert found.oof.fold.tolist() == (np.repeat(np.arange(24), 4) % 5).tolist()
     for at in range(3):
         np.testing.assert_allclose(found.oof.members[at].probabilities, drawn.oof.members[at].probabilities, atol=1e-6)
-    assert [one.passes for one in found.oof.members] == [1, 1, 1, 10, 3, 3]  # the views have no test predictions: all folds count
+    assert [one.passes for one in found.oof.members] == [
+        1,
+        1,
+        1,
+        10,
+        3,
+        3,
+    ]  # the views have no test predictions: all folds count
     run = found.runs["run0"]
     assert (run.k, sorted(run.history), len(run.history[0]), run.done[2]["epochs"]) == (5, [0, 1, 2, 3, 4], 10, 10)
     assert run.history[0][0] == {"epoch": 1, "loss": 2, "lr": 0.001, "seconds": 1.5, "validation_macro_f1": 0.2}
@@ -156,7 +163,9 @@ def test_a_split_by_image_is_set_apart_and_alone_it_fails(tmp_path: Path) -> Non
     found = load_evidence((), root)
     assert found.oof is not None
     assert "leaky" not in [one.name for one in found.oof.members]
-    assert found.by_image["leaky"].value == pytest.approx(METRICS["macro_f1"](drawn.oof.labels, drawn.oof.members[0].probabilities))
+    assert found.by_image["leaky"].value == pytest.approx(
+        METRICS["macro_f1"](drawn.oof.labels, drawn.oof.members[0].probabilities)
+    )
     alone = load_evidence(["leaky"], root)
     assert alone.oof is not None
     assert alone.oof.persons_known

@@ -32,9 +32,24 @@ def hostile_page() -> Page:
         Text(texts),
         Checks(tuple(Check("warn", text, text, text) for text in texts)),
         Missing(hostile.SCRIPT, f"`{hostile.SCRIPT}`"),
-        Table("all-texts", hostile.SCRIPT, [hostile.SCRIPT, "value", hostile.ATTRIBUTE], [[text, 1.5, text] for text in texts], 1, hostile.IMAGE),
+        Table(
+            "all-texts",
+            hostile.SCRIPT,
+            [hostile.SCRIPT, "value", hostile.ATTRIBUTE],
+            [[text, 1.5, text] for text in texts],
+            1,
+            hostile.IMAGE,
+        ),
         Figure("a-figure", SVG, hostile.ATTRIBUTE, hostile.SCRIPT),
-        Matrix("confusion", hostile.SCRIPT, classes, ((3, 1, 0),) * 3, (("0.75", hostile.SCRIPT, hostile.ATTRIBUTE),) * 3, "pictures", hostile.SVG),
+        Matrix(
+            "confusion",
+            hostile.SCRIPT,
+            classes,
+            ((3, 1, 0),) * 3,
+            (("0.75", hostile.SCRIPT, hostile.ATTRIBUTE),) * 3,
+            "pictures",
+            hostile.SVG,
+        ),
         Gallery("pictures", hostile.SCRIPT, pictures, hostile.IMAGE),
     )
     return Page(hostile.CLOSING, (Section("one", hostile.SCRIPT, hostile.IMAGE, blocks),), texts)
@@ -87,7 +102,16 @@ def test_marks_of_direction_and_control_characters_are_written_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (1234, "1,234"), (0.5, "0.500"), (float("nan"), "–"), ("0.5", "0.5"), (np.float64(2), "2.000"), (np.int64(1200), "1,200")]
+    ("value", "text"),
+    [
+        (None, "–"),
+        (1234, "1,234"),
+        (0.5, "0.500"),
+        (float("nan"), "–"),
+        ("0.5", "0.5"),
+        (np.float64(2), "2.000"),
+        (np.int64(1200), "1,200"),
+    ],
 )
 def test_cells(value: object, text: str) -> None:
     assert cell_text(value) == text  # type: ignore[arg-type]

@@ -93,7 +93,11 @@ def test_a_section_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyP
 def test_every_section_has_unique_tables_and_says_what_is_missing() -> None:
     """No section raises for evidence without tables, images, runs, or predictions."""
     whole = draw_evidence()
-    for evidence in (whole, replace(whole, test=None, table=None), replace(whole, oof=None, test=None, recommended=None, simple=None, table=None)):
+    for evidence in (
+        whole,
+        replace(whole, test=None, table=None),
+        replace(whole, oof=None, test=None, recommended=None, simple=None, table=None),
+    ):
         for section in sections_of(evidence):
             assert section.blocks
             assert not [one for one in section.blocks if "internal error" in getattr(one, "how", "")]
@@ -110,7 +114,9 @@ def test_names_of_strangers_do_not_get_into_the_page_as_elements() -> None:
 
 def test_without_jinja2_the_error_names_the_extra(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else found(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else found(name, *rest)
+    )
     with pytest.raises(en.EnsembleError, match="needs jinja2") as error:
         en.report(root=world, output=tmp_path / "page.html", progress=False)
     assert "ensemble-folds[report]" in str(error.value.hint)

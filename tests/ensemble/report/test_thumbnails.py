@@ -24,8 +24,13 @@ def picture(path: Path, width: int, height: int, orientation: int = 1) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("width", "height", "expected"), [(640, 320, (80, 160)), (320, 640, (160, 80)), (40, 20, (20, 40)), (500, 500, (160, 160)), (1000, 3, (1, 160))])
-def test_proportions_stay_and_nothing_is_enlarged(tmp_path: Path, width: int, height: int, expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(640, 320, (80, 160)), (320, 640, (160, 80)), (40, 20, (20, 40)), (500, 500, (160, 160)), (1000, 3, (1, 160))],
+)
+def test_proportions_stay_and_nothing_is_enlarged(
+    tmp_path: Path, width: int, height: int, expected: tuple[int, int]
+) -> None:
     found = small_pixels(picture(tmp_path / "a.png", width, height), SIDE)
     assert found is not None
     assert found.shape == (*expected, 3)
@@ -50,7 +55,9 @@ def test_unreadable_files_are_not_shown(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no image")
     (tmp_path / "x.svg").write_text("<svg onload='alert(1)'/>")
     Image.new("1", (3000, 3000)).save(tmp_path / "bomb.png")
-    made = Thumbnails({name: tmp_path / name for name in ("bad.jpg", "x.svg", "bomb.png", "gone.jpg")}, max_pixels=1_000_000)
+    made = Thumbnails(
+        {name: tmp_path / name for name in ("bad.jpg", "x.svg", "bomb.png", "gone.jpg")}, max_pixels=1_000_000
+    )
     assert [made.data_uri(name) for name in (*made.paths, "unknown")] == [""] * 5
 
 

@@ -29,7 +29,9 @@ def with_oof(evidence: Evidence, **changed: Any) -> Evidence:
 
 def with_main(evidence: Evidence, **changed: Any) -> Evidence:
     """Change the recommended member."""
-    members = tuple(replace(one, **changed) if one.name == evidence.recommended else one for one in oof(evidence).members)
+    members = tuple(
+        replace(one, **changed) if one.name == evidence.recommended else one for one in oof(evidence).members
+    )
     return with_oof(evidence, members=members)
 
 
@@ -57,7 +59,10 @@ def test_the_sentences_have_the_score_and_the_paired_difference(world: Evidence)
     assert submit == "Submit `blend soft` (a combination of runs, 3 forward passes per image)."
     assert interval_over_people(metric, part.labels, mean, part.persons).text() in score
     assert world.test is not None
-    assert interval_over_people(metric, world.test.labels, world.test.members[3].probabilities, world.test.persons).text() in score
+    assert (
+        interval_over_people(metric, world.test.labels, world.test.members[3].probabilities, world.test.persons).text()
+        in score
+    )
     found = difference_over_people(metric, part.labels, single, mean, part.persons)
     assert found.difference.signed_text() in against
     assert "`run0`" in against
@@ -74,7 +79,9 @@ def test_averaged_over_people_the_sentence_says_so(world: Evidence) -> None:
 
 def test_a_significant_gain_names_what_is_better() -> None:
     world = draw_evidence(people=300, skills=(1.5, 1.5, 1.5, 1.5, 1.5), recommended="blend soft")
-    assert sentences(world)[2].startswith("Significantly better than the best single run, `run0`, on the same people: `blend soft`")
+    assert sentences(world)[2].startswith(
+        "Significantly better than the best single run, `run0`, on the same people: `blend soft`"
+    )
 
 
 def test_without_labels_nothing_is_suggested(world: Evidence) -> None:
@@ -119,7 +126,12 @@ def test_copies_warn_and_unseen_images_are_not_called_free_of_them(world: Eviden
     assert check(world, "No image is a copy").status == "unknown"
     compared = {"kind": "images compared", "severity": "note", "count": 900}
     assert check(replace(world, findings=[compared]), "No image is a copy").status == "pass"
-    copy = {"kind": "identical images in training and test", "severity": "warning", "count": 2, "message": "2 test images are copies"}
+    copy = {
+        "kind": "identical images in training and test",
+        "severity": "warning",
+        "count": 2,
+        "message": "2 test images are copies",
+    }
     found = check(replace(world, findings=[copy, compared]), "No image is a copy")
     assert (found.status, found.finding) == ("warn", "2 test images are copies")
 
@@ -162,7 +174,9 @@ def test_overconfidence_warns_with_the_gap(world: Evidence) -> None:
     assert found.status == "warn"
     assert found.finding.startswith(f"overconfident. mean confidence minus accuracy: {gap:+.3f}")
     flat = (values + 5) / (values + 5).sum(axis=1, keepdims=True)
-    assert check(with_main(world, probabilities=flat.astype(np.float32)), "Probabilities").finding.startswith("underconfident")
+    assert check(with_main(world, probabilities=flat.astype(np.float32)), "Probabilities").finding.startswith(
+        "underconfident"
+    )
 
 
 def test_optimism_is_told_apart_from_the_nested_score(world: Evidence) -> None:
@@ -170,7 +184,10 @@ def test_optimism_is_told_apart_from_the_nested_score(world: Evidence) -> None:
     fitted = np.eye(3, dtype=np.float32)[part.labels]
     found = check(with_main(world, in_sample=fitted), "The score is not optimistic")
     nested = METRICS["macro_f1"](part.labels, part.members[3].probabilities)
-    assert f"macro F1 1.000 on the people it was fitted on, {nested:.3f} nested: optimism {1 - nested:+.3f}" in found.finding
+    assert (
+        f"macro F1 1.000 on the people it was fitted on, {nested:.3f} nested: optimism {1 - nested:+.3f}"
+        in found.finding
+    )
     assert sentences(with_main(world, in_sample=fitted))[1].startswith("Its nested out-of-fold macro F1")
     selected = check(with_main(world, selected_on_validation=True), "The score is not optimistic")
     assert selected.status == "warn"
@@ -195,7 +212,12 @@ def test_a_class_that_is_never_recognized_is_named(world: Evidence) -> None:
 
 @pytest.mark.parametrize(
     ("scores", "loss", "status"),
-    [([0.5, 0.6, 0.65, 0.66] + [0.66] * 16, 1.0, "pass"), ([at / 30 for at in range(20)], 1.0, "warn"), ([0.5], 1.0, "warn"), ([0.5] * 20, float("nan"), "fail")],
+    [
+        ([0.5, 0.6, 0.65, 0.66] + [0.66] * 16, 1.0, "pass"),
+        ([at / 30 for at in range(20)], 1.0, "warn"),
+        ([0.5], 1.0, "warn"),
+        ([0.5] * 20, float("nan"), "fail"),
+    ],
 )
 def test_training_that_has_not_converged(world: Evidence, scores: list[float], loss: float, status: str) -> None:
     found = check(replace(world, runs={"run0": run("run0", scores, loss)}), "Training has converged")
@@ -227,7 +249,10 @@ def test_missing_predictions_are_named(world: Evidence) -> None:
 
 
 def test_doubts_about_the_files_are_shown(world: Evidence) -> None:
-    assert check(replace(world, warnings=("run1 is upside down",)), "The files fit together").finding == "run1 is upside down"
+    assert (
+        check(replace(world, warnings=("run1 is upside down",)), "The files fit together").finding
+        == "run1 is upside down"
+    )
 
 
 def test_a_blend_that_is_significantly_worse_is_not_suggested() -> None:
