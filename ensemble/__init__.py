@@ -29,6 +29,7 @@ _NAMES = {
     "distill": "ensemble.distillation.face",
     "predict": "ensemble.prediction.face",
     "push": "ensemble.export.hub",
+    "report": "ensemble.report",  # the package, which is callable
     "serve": "ensemble.serving.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from ensemble.prediction.costs_table import CostTable as CostTable
     from ensemble.prediction.face import predict as predict
     from ensemble.prediction.result import PredictedImages as PredictedImages
+    from ensemble.report.face import report as report
     from ensemble.serving.face import serve as serve
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta

@@ -142,14 +142,14 @@ def load_checkpoint_data(
     if data is not None and test is None and fields["data"] and fields.get("test"):
         former = Path(fields["test"])
         test = None if former.exists() else relocated(former, Path(fields["data"]), data)
-    fields["data"] = data or (_recorded_place(fields["data"], "data") if fields["data"] else None)
+    fields["data"] = data or (recorded_place(fields["data"], "data") if fields["data"] else None)
     if fields["data"] is None:
         raise EnsembleError(
             f"the table of {run or 'the checkpoint'} is not known: a checkpoint does not name it, and there is no "
             f"record of this training in {root / 'runs'}",
             hint="`data=PATH` names the table, and `test=PATH` the test images if there were any",
         )
-    fields["test"] = test or (_recorded_place(fields["test"], "test") if fields.get("test") else None)
+    fields["test"] = test or (recorded_place(fields["test"], "test") if fields.get("test") else None)
     if data is not None and test is None and fields["test"] is not None and not fields["test"].exists():
         raise EnsembleError(
             f"the test images of the training are not in {fields['test']} any more", hint="`test=PATH` names them"
@@ -184,7 +184,7 @@ def _places_in_record(path: Path, folds_sha: str | None) -> dict[str, Any]:
     return places
 
 
-def _recorded_place(text: str, name: str) -> Path:
+def recorded_place(text: str, name: str) -> Path:
     """Return a path that a file names, checked as far as a stranger could have written it.
 
     Raises

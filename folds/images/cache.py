@@ -106,6 +106,26 @@ def load_images(
     return cache
 
 
+def cached_pixels(paths: Sequence[Path], cache_dir: Path) -> np.memmap[Any, np.dtype[np.uint8]] | None:
+    """Return the pixels (n, height, width, 3) of images as they are kept for any settings, those of the fewest bytes;
+    None if they are not kept, or a file has changed since. Nothing is decoded.
+    """
+    if not paths or not cache_dir.is_dir():
+        return None
+    index = load_index(cache_dir)
+    digests = [unchanged_digest(index, Path(path)) for path in paths]
+    known = [digest for digest in digests if digest is not None]
+    if len(known) < len(digests):
+        return None
+    kept = []
+    for path in sorted(cache_dir.glob(f"*-{_content_key(known)}.npy")):
+        with contextlib.suppress(Exception):  # damaged
+            pixels = np.lib.format.open_memmap(path, mode="r")
+            if pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == len(known) and pixels.shape[3] == 3:
+                kept.append(pixels)
+    return min(kept, key=lambda pixels: pixels.nbytes) if kept else None
+
+
 def _settings_key(settings: ImageSettings, count: int) -> str:
     # Pixels can differ between versions of Pillow, and results must not depend on which version ran first.
     made_by = {"decoder": DECODER_VERSION, "pillow": PIL.__version__, "images": count, **settings.as_dict()}
@@ -113,8 +133,11 @@ def _settings_key(settings: ImageSettings, count: int) -> str:
 
 
 def _cache_path(cache_dir: Path, settings: ImageSettings, digests: Sequence[str]) -> Path:
-    content = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:24]
-    return cache_dir / f"{_settings_key(settings, len(digests))}-{content}.npy"
+    return cache_dir / f"{_settings_key(settings, len(digests))}-{_content_key(digests)}.npy"
+
+
+def _content_key(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:24]
 
 
 def _reuse(cache_dir: Path, settings: ImageSettings, digests: Sequence[str | None]) -> DecodedImages | None:

@@ -24,6 +24,7 @@ COMMANDS = (
     "export",
     "push",
     "soup",
+    "report",
     "costs",
     "serve",
     "runs",

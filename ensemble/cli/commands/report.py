@@ -1,0 +1,81 @@
+"""`ensemble report`: write one page that shows what the numbers mean, and the images behind them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import REPORT, RUN, WRITTEN, ScoreByOption
+
+
+def report(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="names of runs and blends, prediction files, or a table of images [all runs in runs/, and the newest "
+            "blend]",
+            metavar="[RUN|BLEND|FILE|DATA]...",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="the file to write", metavar="FILE", rich_help_panel=WRITTEN),
+    ] = Path("report.html"),
+    show: Annotated[bool, typer.Option("--open", help="show the page in the browser", rich_help_panel=WRITTEN)] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="the table that the runs were trained on, if it has moved", metavar="PATH", rich_help_panel=REPORT
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="metric of the scores, or module:function", rich_help_panel=REPORT)
+    ] = "macro_f1",
+    score_by: ScoreByOption = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="show this section only; may be repeated: verdict, data, training, compare, mistakes, heatmaps, "
+            "calibration, learning, labels, method [all]",
+            metavar="NAME",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file", rich_help_panel=RUN)] = False,
+) -> int:
+    """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
+
+    The page is one HTML file without network, for a browser, a phone, a screen reader or a printer. It is made from
+    what is on disk; a part whose inputs are missing says how to get it.
+    """
+    from folds.utils.startup import lasting_imports
+
+    with lasting_imports():
+        from ensemble.cli.terminal.progress import TerminalProgress
+        from ensemble.report.face import report as write_report
+        from folds.errors import UsageError
+        from folds.utils.text import size_text
+
+    if score_by not in (None, "person"):
+        raise UsageError(f"`score_by={score_by}`: expected person", hint="remove it to score images")
+    path = write_report(
+        list(what or ()),
+        output=output,
+        data=data,
+        metric=metric,
+        per_person=score_by is not None,
+        section=list(section or ()) or None,
+        open=show,
+        force=force,
+        progress=TerminalProgress(),
+    )
+    size = path.stat().st_size
+    console.result(f"{path} written ({size_text(size)})", {"path": str(path), "bytes": size})
+    if not show:
+        console.next_step(f"ensemble report {shlex.join([*(what or ()), '-o', str(output)])} --open --force")
+    return 0

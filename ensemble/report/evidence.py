@@ -1,0 +1,172 @@
+"""What the sections of a report are made from: aligned predictions, runs, the table, and images that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.metrics.intervals import Interval
+
+Kind = Literal["run", "tta", "blend"]
+SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of one member for the rows of a part.
+
+    Attributes
+    ----------
+    name : as the user knows it: ``swin``, ``swin (hflip)``, ``blend greedy-1a2b3c4d``.
+    kind : a run, a run with test-time views, or a blend.
+    probabilities : float32 (n, classes), NaN in rows that the member does not predict. For a fitted blend, each person
+        is predicted by a fit without them.
+    passes : forward passes per image, if known.
+    in_sample : for a fitted blend (n, classes) the predictions of the fit on all people; None otherwise.
+    selected_on_validation : whether the epoch was chosen on the people who are scored.
+    """
+
+    name: str
+    kind: Kind
+    probabilities: NDArray[np.float32]
+    passes: float | None = None
+    in_sample: NDArray[np.float32] | None = None
+    selected_on_validation: bool = False
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Return (n,) whether the member predicts each row."""
+        return ~np.isnan(self.probabilities[:, 0])
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one split, and who predicts them.
+
+    Attributes
+    ----------
+    name : ``oof`` or ``test``.
+    ids : (n,) text, sorted by the table.
+    labels : (n,) class index, −1 where the label is not known.
+    persons : (n,) text, the person (group) of each row; the ids if people are unknown.
+    fold : (n,) int, the fold in whose validation part the row is; None for test rows, or if members disagree.
+    members : in the order of the user.
+    persons_known : whether `persons` are people.
+    """
+
+    name: Literal["oof", "test"]
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    persons: NDArray[np.str_]
+    fold: NDArray[np.int64] | None
+    members: tuple[Predicted, ...]
+    persons_known: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def member(self, name: str) -> Predicted | None:
+        """Return the member of this name; None if there is none."""
+        return next((one for one in self.members if one.name == name), None)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a trained run recorded about itself.
+
+    Attributes
+    ----------
+    history : fold → one record per epoch: ``epoch``, ``loss``, ``lr``, ``seconds``, ``validation_macro_f1``, …
+    done : fold → content of its done.json.
+    config : content of config.toml.
+    environment : versions with which the run was started.
+    """
+
+    name: str
+    folder: Path
+    k: int
+    history: Mapping[int, Sequence[Mapping[str, float]]]
+    done: Mapping[int, Mapping[str, Any]]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """The table of the images, as far as the report may show it; each array has one entry per image.
+
+    Attributes
+    ----------
+    ids, labels, persons : text.
+    attributes : attribute → (n,) text: attributes of the class, and columns of the table.
+    width, height : pixels of the file; 0 if it was not read.
+    brightness, sharpness : means of the decoded image, 0 to 255, and of its Laplacian; NaN if it was not read.
+    test : whether the image is a test image.
+    persons_known : whether `persons` are people, and not the ids.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.str_]
+    persons: NDArray[np.str_]
+    test: NDArray[np.bool_]
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    width: NDArray[np.int64] | None = None
+    height: NDArray[np.int64] | None = None
+    brightness: NDArray[np.float32] | None = None
+    sharpness: NDArray[np.float32] | None = None
+    persons_known: bool = True
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything a report is made from.
+
+    Attributes
+    ----------
+    classes : in the order of the columns.
+    metric : name of the metric of the report.
+    recommended : name of the member that the report suggests to submit.
+    simple : name of the simple choice that it is compared with: the best single run, or the soft vote of all.
+    paths : id → file of the image, for those that can be read now.
+    warnings : what was doubtful about the inputs.
+    thumbnail : id → source of a `Picture`: a reference that the page decodes, or "" if the image cannot be read.
+    per_person : whether the probabilities of each person's images are averaged before scoring.
+    window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
+    by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
+    """
+
+    classes: tuple[str, ...]
+    oof: Part | None
+    test: Part | None
+    metric: str = "macro_f1"
+    recommended: str | None = None
+    simple: str | None = None
+    runs: Mapping[str, RunRecord] = field(default_factory=dict)
+    blend: Mapping[str, Any] | None = None
+    table: TableRecord | None = None
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    findings: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    root: Path = Path()
+    thumbnail: Callable[[str], str] = lambda sample: ""
+    per_person: bool = False
+    window: tuple[float, float] | None = None
+    max_pixels: int | None = None
+    by_image: Mapping[str, Interval] = field(default_factory=dict)
+
+    def class_title(self, name: str) -> str:
+        """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""
+        meaning = " ".join(self.class_attributes.get(name, {}).values())
+        return f"{name} ({meaning})" if meaning and name.isdecimal() else name
+
+    @property
+    def main(self) -> Predicted | None:
+        """Return the out-of-fold predictions of the recommended member."""
+        return None if self.oof is None or self.recommended is None else self.oof.member(self.recommended)

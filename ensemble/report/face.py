@@ -1,0 +1,210 @@
+"""Provide the public function `report`, which writes the page."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import webbrowser
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemble.report.blocks import Section
+from ensemble.report.evidence import Evidence
+from ensemble.report.load import load_evidence
+from ensemble.report.page import Page, block_of_error, page_html
+from ensemble.report.thumbnails import Thumbnails
+from folds import __version__
+from folds.errors import EnsembleError, unknown_name
+from folds.metrics.custom import metric_of
+from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments
+from folds.utils.bars import log_in_notebook, progress_of
+from folds.utils.files import check_not_existing, check_not_folder, write_atomic
+from folds.utils.progress import SILENT, Progress
+from folds.utils.schema import optional
+from folds.utils.text import counted
+
+logger = logging.getLogger(__name__)
+
+# Name of a section → its module, in the order of the page; the module has a function NAME_section(evidence).
+SECTIONS = {
+    "verdict": "ensemble.report.verdict",
+    "data": "ensemble.report.data",
+    "training": "ensemble.report.training",
+    "compare": "ensemble.report.compare",
+    "mistakes": "ensemble.report.mistakes",
+    "heatmaps": "ensemble.report.heatmaps",
+    "calibration": "ensemble.report.calibration",
+    "learning": "ensemble.report.learning",
+    "labels": "ensemble.report.labels",
+    "method": "ensemble.report.method",
+}
+TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Learning curve"}
+
+_KINDS = {
+    "output": PATH,
+    "data": optional(PATH),
+    "section": optional(NAMES),
+    "root": PATH,
+    "progress": PROGRESS,
+    **dict.fromkeys(("per_person", "open", "force"), FLAG),
+}
+
+
+def report(
+    runs: Any = None,
+    blend: Any = None,
+    *,
+    output: str | Path = "report.html",
+    data: str | Path | None = None,
+    metric: str = "macro_f1",
+    per_person: bool = False,
+    section: str | Sequence[str] | None = None,
+    open: bool = False,
+    force: bool = False,
+    root: str | Path = ".",
+    progress: bool | Progress = True,
+) -> Path:
+    """Write one page that shows what the numbers of runs and blends mean, and the images behind them; return its path.
+
+    The page is made from what is on disk; a part whose inputs are missing says how to get it.
+
+    Parameters
+    ----------
+    runs : runs (from `kfold` or `load_run`), names of runs and blends, prediction files, or a list of these; by
+        default all runs in ``runs/``, and the newest blend.
+    blend : a blend: its name, its folder, or a list of these.
+    output : the file to write.
+    data : the table that the runs were trained on, if it has moved.
+    metric : of the scores: ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``,
+        ``roc_auc``, or ``module:function``.
+    per_person : whether to average the probabilities of each person's images before scoring.
+    section : names of the sections to show; all by default.
+    open : whether to show the page in the browser.
+    force : whether to replace an existing file.
+    root : the folder that holds ``runs/``.
+    progress : False for no progress output.
+
+    Raises
+    ------
+    UsageError : an unknown metric or section.
+    EnsembleError : nothing has a name, there are no runs, the file exists and `force` is false, or jinja2 is missing.
+
+    Examples
+    --------
+    Everything in ``runs/``::
+
+        en.report(open=True)
+
+    Names are checked before anything is written:
+
+    >>> import ensemble as en
+    >>> en.report("swim")
+    Traceback (most recent call last):
+    ...
+    folds.errors.EnsembleError: expected a run, a blend, a prediction file or a table, found 'swim'
+    """
+    log_in_notebook()
+    check_arguments(locals(), _KINDS)
+    path = Path(output)
+    check_not_folder(path)
+    check_not_existing(path, "the report", force)
+    if importlib.util.find_spec("jinja2") is None:
+        raise EnsembleError(
+            "the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'"
+        )
+    names = [section] if isinstance(section, str) else list(section or ())
+    for name in names:
+        if name not in SECTIONS:
+            raise unknown_name("section", name, list(SECTIONS))
+    shown = progress_of(progress)
+    what = [*_listed(runs), *_listed(blend)]
+    evidence = load_evidence(
+        what,
+        Path(root),
+        metric=metric,
+        per_person=per_person,
+        data=None if data is None else Path(data),
+        progress=shown,
+    )
+    write_atomic(path, html_of(evidence, names, shown).encode())
+    if open:
+        webbrowser.open(path.absolute().as_uri())
+    return path
+
+
+def _listed(what: Any) -> list[Any]:
+    if what is None:
+        return []
+    single = isinstance(what, str | Path) or not isinstance(what, Iterable) or hasattr(what, "keys")
+    return [what] if single else list(what)
+
+
+def html_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> str:
+    """Return the page of some evidence.
+
+    Parameters
+    ----------
+    names : sections to show; all by default.
+    """
+    page = Page(title_of(evidence), sections_of(evidence, names, progress), summary_of(evidence))
+    return page_html(page, Thumbnails(evidence.paths, evidence.window, evidence.max_pixels), progress)
+
+
+def sections_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> tuple[Section, ...]:
+    """Return the sections in the order of the page. One that fails is replaced by what went wrong."""
+    wanted = [name for name in SECTIONS if (not names or name in names) and _exists(SECTIONS[name])]
+    made = []
+    with progress.step("making the sections") as advance:
+        for number, name in enumerate(wanted):
+            advance(number, len(wanted))
+            made.append(_section(name, evidence))
+        advance(len(wanted), len(wanted))
+    return tuple(made)
+
+
+def _exists(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _section(name: str, evidence: Evidence) -> Section:
+    try:
+        return getattr(importlib.import_module(SECTIONS[name]), f"{name}_section")(evidence)
+    except Exception as error:  # a page with one part less is better than none
+        if not isinstance(error, EnsembleError):
+            logger.warning("the section %s could not be made: %s: %s", name, type(error).__name__, error)
+            logger.debug("", exc_info=True)
+        return Section(name, TITLES.get(name, name.capitalize()), "", (block_of_error(name, error),))
+
+
+def title_of(evidence: Evidence) -> str:
+    """Return the title of the page."""
+    return f"Report: {evidence.recommended}" if evidence.recommended else "Report: the data"
+
+
+def summary_of(evidence: Evidence) -> tuple[str, ...]:
+    """Return the facts of the header."""
+    lines = []
+    part = evidence.oof or evidence.test
+    if part is not None:
+        kinds = {kind: sum(one.kind == kind for one in part.members) for kind in ("run", "tta", "blend")}
+        named = {"run": "run", "tta": "run with views", "blend": "blend"}
+        plurals = {"run": "runs", "tta": "runs with views", "blend": "blends"}
+        lines.append(", ".join(counted(kinds[one], named[one], plurals[one]) for one in named if kinds[one]))
+        counts = [
+            f"{counted(len(one), 'image')}{_people(one)} ({'out of fold' if one.name == 'oof' else 'test'})"
+            for one in (evidence.oof, evidence.test)
+            if one is not None
+        ]
+        each = "; scored by person" if evidence.per_person else ""
+        lines.append(
+            f"{', '.join(counts)}, {counted(len(evidence.classes), 'class', 'classes')}; "
+            f"metric: {metric_of(evidence.metric).title}{each}"
+        )
+    lines.append(f"made by ensemble {__version__}")
+    return tuple(lines)
+
+
+def _people(part: Any) -> str:
+    return f" of {counted(len(set(part.persons.tolist())), 'person', 'people')}" if part.persons_known else ""

@@ -1,0 +1,501 @@
+"""Read what a report is made from: prediction files aligned by id, the records of runs, the table and its images."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.alignment.split import AlignedSplit, RunPredictions
+from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.recipe import read_recipe
+from ensemble.blending.request import BlendConfig
+from ensemble.learning.apply import apply_combination
+from ensemble.report.choice import choose
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted, RunRecord
+from ensemble.report.findings import find_findings
+from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
+from ensemble.report.inputs import ReportInputs, find_inputs
+from ensemble.report.thumbnails import Thumbnails
+from ensemble.voting.vote import vote, vote_of_run
+from folds.data.table import Dataset
+from folds.errors import EnsembleError, UsageError, without_marks
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.optimism import selected_runs
+from folds.predictions.reading import score_rows
+from folds.utils.files import read_json
+from folds.utils.numeric import factorize, groups_in_several_folds, softmax
+from folds.utils.progress import SILENT, Progress
+from folds.utils.toml import read_toml
+
+logger = logging.getLogger(__name__)
+
+_SPLITS: tuple[Literal["oof", "test"], ...] = ("oof", "test")
+
+
+def load_evidence(
+    what: Iterable[Any] = (),
+    root: Path = Path(),
+    *,
+    metric: str = "macro_f1",
+    per_person: bool = False,
+    data: Path | None = None,
+    progress: Progress = SILENT,
+) -> Evidence:
+    """Return the evidence of a report about runs, blends, prediction files or a table.
+
+    What is missing is left out: only predictions that cannot be read or aligned are an error.
+
+    Parameters
+    ----------
+    what : see `ensemble.report.inputs.find_inputs`.
+    root : the folder that holds ``runs/``.
+    per_person : whether the probabilities of each person's images are averaged before scoring.
+    data : the table, if it is not where the runs found it.
+
+    Raises
+    ------
+    EnsembleError : nothing has a name, there are no runs, or files cannot be read or aligned.
+    UsageError : an unknown metric.
+    """
+    request = BlendConfig(metric=metric)
+    request.check()
+    inputs = find_inputs(what, root)
+    warnings: list[str] = []
+    leaking: dict[Path, PredictionMetadata] = {}
+    groups = _read_groups(inputs, request, warnings, leaking, progress)
+    base = next((one for one in groups if one.splits), None)
+    parts = (
+        {}
+        if base is None
+        else {name: _part(name, base.splits[name], groups) for name in _SPLITS if name in base.splits}
+    )
+    folders = inputs.folders or _folders_of(inputs.blends)
+    if base is None and leaking:
+        parts = {"oof": _part_by_image(leaking)}
+    records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
+    with progress.step("reading the table") as advance:
+        advance(0, 1)
+        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings)
+        advance(1, 1)
+    parts = {name: _completed(part, dataset) for name, part in parts.items()}
+    split = None if base is None else next(iter(base.splits.values()))
+    found = next(iter(leaking.values()), None)
+    classes = (
+        split.classes
+        if split is not None
+        else found.classes
+        if found is not None
+        else dataset.train.classes
+        if dataset is not None
+        else ()
+    )
+    paths = {} if dataset is None else image_paths(dataset)
+    if dataset is None:
+        table, findings = table_of_parts(parts.values(), classes), tuple[dict[str, Any], ...]()
+    else:
+        table = table_record(dataset, paths, root, progress)
+        findings = find_findings(dataset, records, root, len(paths), progress)
+    meaning = split.class_attributes if split is not None else {}
+    if not meaning and dataset is not None:
+        meaning = dataset.train.class_attributes
+    blends = {one.name: one.record for one in groups if one.record is not None}
+    window, max_pixels = _reading(records)
+    made = Evidence(
+        classes,
+        parts.get("oof"),
+        parts.get("test"),
+        metric=metric,
+        runs=records,
+        table=table,
+        paths=paths,
+        class_attributes=meaning,
+        findings=findings,
+        warnings=tuple(dict.fromkeys(without_marks(line) for line in warnings)),
+        root=root,
+        thumbnail=Thumbnails(paths, window, max_pixels).reference,
+        window=window,
+        max_pixels=max_pixels,
+        per_person=per_person,
+        by_image={
+            one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
+            for path, one in leaking.items()
+            if one.rows.labels is not None
+        },
+    )
+    recommended, simple = choose(made, preferred=list(blends) if inputs.named else [])
+    blend = blends.get(recommended or "") or next(iter(blends.values()), None)
+    return replace(made, recommended=recommended, simple=simple, blend=blend)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Prediction files that are aligned together.
+
+    Attributes
+    ----------
+    name : of the blend; "" for others.
+    splits : split → the aligned predictions.
+    passes : run → forward passes per image.
+    selected : runs whose models were selected on the people who are scored.
+    record : content of the blend's blend.json.
+    in_sample : (n, classes) predictions of a fitted blend on the people it was fitted on, and their ids.
+    """
+
+    kind: Kind
+    name: str
+    splits: Mapping[str, AlignedSplit]
+    passes: Mapping[str, float]
+    selected: frozenset[str] = frozenset()
+    record: Mapping[str, Any] | None = None
+    in_sample: tuple[NDArray[np.str_], NDArray[np.floating]] | None = None
+
+
+def _read_groups(
+    inputs: ReportInputs,
+    request: BlendConfig,
+    warnings: list[str],
+    leaking: dict[Path, PredictionMetadata],
+    progress: Progress,
+) -> list[_Group]:
+    """Return the runs, the runs with views, and the blends; the runs of the blends, if no run was named.
+
+    Files with a split by image are added to `leaking`, and left out with all files of their runs.
+    """
+    groups = []
+    ingredients = {folder: _ingredients(folder, request) for folder in inputs.blends}
+    if inputs.runs:
+        try:
+            groups.append(_read_runs("run", inputs.runs, request, warnings, progress))
+        except EnsembleError:
+            leaking |= _by_image(inputs.runs)
+            if not leaking:
+                raise
+            starts = tuple(f"{path.name.removesuffix('.oof.npy')}." for path in leaking)
+            others = [path for path in inputs.runs if path not in leaking and not path.name.startswith(starts)]
+            if others:
+                groups.append(_read_runs("run", others, request, warnings, progress))
+    elif ingredients:
+        found = next((one for one in ingredients.values() if one is not None), None)
+        if found is not None:
+            groups.append(_group_of("run", found, warnings))
+    if inputs.views:
+        groups.append(_read_runs("tta", inputs.views, request, warnings, progress))
+    for folder, members in ingredients.items():
+        try:
+            groups.append(_read_blend(folder, members, request, warnings))
+        except (EnsembleError, UsageError) as error:
+            if inputs.named:
+                raise
+            warnings.append(f"the blend {folder.name} is left out: {error.message}")
+    return groups
+
+
+def _read_runs(
+    kind: Kind, files: Sequence[Path], request: BlendConfig, warnings: list[str], progress: Progress
+) -> _Group:
+    members = read_inputs([str(file) for file in files], request, progress)
+    return _group_of(kind, align_members(members, request), warnings)
+
+
+def _by_image(files: Sequence[Path]) -> dict[Path, PredictionMetadata]:
+    """Return the out-of-fold files whose folds split the images of people, which no blend accepts."""
+    found, samples = {}, dict[str, SampleRows]()
+    for path in files:
+        sidecar = read_sidecar(path, samples) if path.suffix == ".npy" else None
+        if sidecar is None or sidecar.split != "oof" or sidecar.rows.persons is None:
+            continue
+        if isinstance(sidecar.fold, np.ndarray):
+            persons = factorize(sidecar.rows.persons)[1]
+            if len(groups_in_several_folds(persons, sidecar.fold)):
+                found[path] = sidecar
+    return found
+
+
+def _values_of(path: Path, sidecar: PredictionMetadata) -> NDArray[np.floating]:
+    values = np.asarray(read_array(path))
+    return softmax(values) if sidecar.kind == "logit" else values
+
+
+def _part_by_image(files: Mapping[Path, PredictionMetadata]) -> Part:
+    """Return the rows of the first of these files, with the runs of the same rows."""
+    first = next(iter(files.values()))
+    members = tuple(
+        Predicted(one.run or path.stem, "run", np.asarray(_values_of(path, one), np.float32))
+        for path, one in files.items()
+        if one.classes == first.classes and np.array_equal(one.rows.ids, first.rows.ids)
+    )
+    code = {name: at for at, name in enumerate(first.classes)}
+    labels = np.full(len(first.rows), -1, np.int64)
+    if first.rows.labels is not None:
+        labels = np.array([code.get(one, -1) for one in first.rows.labels.tolist()], np.int64)
+    persons = first.rows.ids if first.rows.persons is None else first.rows.persons
+    return Part("oof", first.rows.ids, labels, persons, np.asarray(first.fold, np.int64), members)
+
+
+def _group_of(kind: Kind, loaded: AlignedMembers, warnings: list[str]) -> _Group:
+    warnings += loaded.warnings
+    folders = {
+        member.path.parent.parent if member.path.parent.name == "tta" else member.path.parent
+        for member in loaded.members
+    }
+    names = {member.sidecar.run or member.run for member in loaded.members if member.sidecar is not None}
+    selected = {name for folder in sorted(folders) for name in selected_runs(folder, sorted(names))}
+    passes = {name: one.total for name, one in loaded.costs.of.items()}
+    return _Group(kind, "", loaded.splits, passes, frozenset(selected))
+
+
+def _ingredients(folder: Path, request: BlendConfig) -> AlignedMembers | None:
+    """Return the runs that a blend was made of; None if their files are not there any more."""
+    record = read_json(folder / "blend.json")
+    listed = record.get("inputs") if isinstance(record, dict) else None
+    places = [one.get("path") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    files = [_moved(place, folder.parent.parent) for place in places if isinstance(place, str)]
+    if not files or None in files:
+        return None
+    try:
+        return align_members(read_inputs([str(file) for file in files], request), request)
+    except (EnsembleError, UsageError) as error:
+        logger.info("the runs of the blend %s are not shown: %s", folder.name, error.message)
+        return None
+
+
+def _moved(place: str, runs: Path) -> Path | None:
+    """Return a file of a blend: below the ``runs/`` of the blend, or where it was; None if it is in neither."""
+    parts = Path(place).parts
+    inside = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts else ()
+    candidates = [runs.joinpath(*inside)] if inside and ".." not in inside else []
+    return next((path for path in [*candidates, Path(place)] if path.is_file()), None)
+
+
+def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConfig, warnings: list[str]) -> _Group:
+    files = [path for split in _SPLITS if (path := folder / f"{split}.npy").is_file()]
+    if not files:
+        raise EnsembleError(f"{folder} has no predictions", hint="ensemble blend … writes them again")
+    loaded = align_members(read_inputs([str(file) for file in files], request), request)
+    warnings += loaded.warnings
+    record = read_json(folder / "blend.json")
+    record = record if isinstance(record, dict) else {}
+    listed = [one for one in record.get("runs") or () if isinstance(one, dict)]
+    runs = [str(one.get("run")) for one in listed if one.get("weight")]
+    costs = [one["cost"].get("passes") for one in listed if one.get("weight") and isinstance(one.get("cost"), dict)]
+    known = costs and len(costs) == len(runs) and all(isinstance(one, int | float) for one in costs)
+    in_sample = None
+    if record.get("fitted") and members is not None and "oof" in members.splits:
+        in_sample = _fitted_on_all(folder, members.splits["oof"])
+    name = f"blend {folder.resolve().name}"
+    return _Group(
+        "blend",
+        name,
+        loaded.splits,
+        dict.fromkeys((run.name for split in loaded.splits.values() for run in split.runs), float(sum(costs)))
+        if known
+        else {},
+        frozenset([name] if selected_runs(folder.parent.parent, [run for run in runs if _is_plain(run)]) else []),
+        record,
+        in_sample=in_sample,
+    )
+
+
+def _folders_of(blends: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders of the runs that blends were made of, as far as they are there."""
+    found: dict[str, Path] = {}
+    for folder in blends:
+        record = read_json(folder / "blend.json")
+        runs = record.get("runs") if isinstance(record, dict) else None
+        for one in runs if isinstance(runs, list) else ():
+            name = one.get("run") if isinstance(one, dict) else None
+            place = folder.parent.parent / name if isinstance(name, str) and _is_plain(name) else None
+            if place is not None and (place / "config.toml").is_file():
+                found[place.name] = place
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    return "/" not in name and name not in ("", ".", "..") and "\0" not in name
+
+
+def _fitted_on_all(folder: Path, split: AlignedSplit) -> tuple[NDArray[np.str_], NDArray[np.floating]] | None:
+    """Return the ids, and the predictions of a fitted blend for the people it was fitted on."""
+    try:
+        combination = read_recipe(folder / "blend.toml").combination
+        chosen = split.select_runs(list(combination.runs))
+        if chosen is None:
+            return None
+        return chosen.rows.ids, apply_combination(chosen, combination).probabilities
+    except (EnsembleError, UsageError, ValueError, KeyError) as error:
+        logger.info("the optimism of %s is not shown: %s", folder.name, error)
+        return None
+
+
+def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Group]) -> Part:
+    """Return the rows of a split of the first group, with the predictions of all groups for them."""
+    index = {sample: at for at, sample in enumerate(rows.rows.ids.tolist())}
+    members: list[Predicted] = []
+    for group in groups:
+        split = group.splits.get(name)
+        if split is None or set(split.classes) != set(rows.classes):
+            continue
+        columns = np.array([split.classes.index(one) for one in rows.classes])
+        place = _place(split.rows.ids, index)
+        for run in split.runs:
+            values = _spread(_probabilities(split, run), place, columns, len(rows))
+            inside = None
+            if group.in_sample is not None and name == "oof":
+                inside = _spread(
+                    group.in_sample[1], _place(group.in_sample[0], index), np.arange(len(rows.classes)), len(rows)
+                )
+            title = group.name or _title(run)
+            members.append(
+                Predicted(
+                    title,
+                    "tta" if group.kind != "blend" and _turned(run) else group.kind,
+                    values,
+                    group.passes.get(run.name),
+                    inside,
+                    run.name in group.selected or title in group.selected,
+                )
+            )
+    labels = np.full(len(rows), -1, np.int64)
+    if rows.rows.labels is not None:
+        code = {one: i for i, one in enumerate(rows.classes)}
+        labels = np.array([code.get(one, -1) for one in rows.rows.labels.tolist()], np.int64)
+    persons, known = rows.rows.persons, rows.rows.persons is not None
+    fold = rows.fold.astype(np.int64) if rows.fold is not None and name == "oof" and (rows.fold >= 0).all() else None
+    members = _with_soft_vote(members, rows, groups[0])
+    return Part(name, rows.rows.ids, labels, rows.rows.ids if persons is None else persons, fold, tuple(members), known)
+
+
+def _with_soft_vote(members: list[Predicted], rows: AlignedSplit, runs: _Group) -> list[Predicted]:
+    """Add the mean of all runs, which needs no fit, if there are several and it is no blend already."""
+    plain = members[: len(runs.splits[name].runs)] if (name := rows.name) in runs.splits else []
+    if len(plain) < 2 or runs.kind != "run":
+        return members
+    mean = vote(rows).probabilities
+    if any(one.kind == "blend" and np.allclose(one.probabilities, mean, atol=1e-6, equal_nan=True) for one in members):
+        return members
+    passes = None if any(one.passes is None for one in plain) else float(sum(one.passes or 0 for one in plain))
+    selected = any(one.selected_on_validation for one in plain)
+    return [*members, Predicted(SOFT_VOTE, "blend", np.asarray(mean, np.float32), passes, None, selected)]
+
+
+def _probabilities(split: AlignedSplit, run: RunPredictions) -> NDArray[np.floating]:
+    """Return (n, classes) the probabilities of a run, the shares of its votes if it has hard labels; NaN where it is
+    absent.
+    """
+    present = run.present(0, len(split))
+    if present is None:
+        alone = split.select_runs([run.name])
+        return vote_of_run(alone if alone is not None else split).probabilities
+    values = np.asarray(run.votes(0, len(split)) if run.hard else run.probabilities(0, len(split)), np.float32)
+    values[~present] = np.nan
+    return values
+
+
+def _place(ids: NDArray[np.str_], index: Mapping[str, int]) -> NDArray[np.int64]:
+    return np.array([index.get(sample, -1) for sample in ids.tolist()], np.int64)
+
+
+def _spread(
+    values: NDArray[np.floating], place: NDArray[np.int64], columns: NDArray[np.int64], rows: int
+) -> NDArray[np.float32]:
+    """Return (rows, classes) with the values at their places, NaN elsewhere."""
+    spread = np.full((rows, len(columns)), np.nan, np.float32)
+    kept = place >= 0
+    spread[place[kept]] = np.asarray(values)[kept][:, columns]
+    return spread
+
+
+def _turned(run: RunPredictions) -> list[str]:
+    """Return the test-time views of a run, without the plain image."""
+    return [view for view in run.views if view != "none"]
+
+
+def _title(run: RunPredictions) -> str:
+    views = _turned(run)
+    if not views:
+        return run.name
+    return f"{run.name} ({', '.join(views) if len(views) <= 3 else f'{len(run.views)} views'})"
+
+
+def _completed(part: Part, dataset: Dataset | None) -> Part:
+    """Return a part with the labels and the people of the table, where the predictions do not have them."""
+    table = None if dataset is None else dataset.train if part.name == "oof" else dataset.test
+    if table is None or table.labels is None or ((part.labels >= 0).any() and part.persons_known):
+        return part
+    index = {sample: at for at, sample in enumerate(table.ids.tolist())}
+    place = _place(part.ids, index)
+    if not (place >= 0).all():
+        return part
+    labels = part.labels
+    if not (labels >= 0).any() and part.members:
+        classes = dataset.train.classes if dataset is not None else ()
+        if len(classes) == part.members[0].probabilities.shape[1]:
+            code = {name: i for i, name in enumerate(classes)}
+            labels = np.array([code.get(one, -1) for one in table.labels[place].tolist()], np.int64)
+    if part.persons_known or table.persons is None:
+        return replace(part, labels=labels)
+    return replace(part, labels=labels, persons=table.persons[place], persons_known=True)
+
+
+def _record_of(name: str, folder: Path) -> RunRecord | None:
+    """Return what a run recorded; None if its config.toml is damaged."""
+    try:
+        config = read_toml(folder / "config.toml")
+    except (OSError, ValueError):
+        return None
+    history, done = {}, {}
+    for inside in sorted(folder.glob("fold*")):
+        number = inside.name.removeprefix("fold")
+        if not number.isdecimal():
+            continue
+        if (inside / "history.csv").is_file():
+            history[int(number)] = _history(inside / "history.csv")
+        if (inside / "done.json").is_file():
+            found = read_json(inside / "done.json")
+            if isinstance(found, dict):
+                done[int(number)] = found
+    k = config.get("k")
+    environment = read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    return RunRecord(
+        name,
+        folder,
+        k if type(k) is int else len(done),
+        dict(sorted(history.items())),
+        dict(sorted(done.items())),
+        config,
+        environment if isinstance(environment, dict) else {},
+    )
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """Return one record per epoch; numbers that cannot be read are NaN."""
+
+    def number(text: str | None) -> float:
+        try:
+            return float(text or "nan")
+        except ValueError:
+            return float("nan")
+
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        return [{name: number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
+
+
+def _reading(records: Mapping[str, RunRecord]) -> tuple[tuple[float, float] | None, int | None]:
+    """Return the window and the largest number of pixels that the runs read images with."""
+    for one in records.values():
+        window, limit = one.config.get("window"), one.config.get("max_pixels")
+        if isinstance(window, str) and window.count(",") == 1:
+            try:
+                low, high = map(float, window.split(","))
+            except ValueError:
+                continue
+            if low < high:
+                return (low, high), limit if type(limit) is int else None
+    return None, None

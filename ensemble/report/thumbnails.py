@@ -1,0 +1,117 @@
+"""Make the small pictures of a page: decoded as in training, upright, only those that are shown, within a budget of
+bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from folds.images.content_index import UnreadableImageError, read_content
+from folds.images.decode import BACKGROUND, decode_image, identify_image
+from folds.images.settings import ImageSettings
+from folds.utils.parallel import map_threads
+from folds.utils.progress import SILENT, Progress
+
+SIDE = 160  # pixels of the longer side
+QUALITY = 70
+REFERENCE = "thumbnail:"  # + id: a picture that the page decodes when it knows everything it shows
+_AT_ONCE = 128  # pictures between two looks at the budget
+
+
+class Thumbnails:
+    """The images of samples, small.
+
+    Parameters
+    ----------
+    paths : id → file.
+    window, max_pixels : as in `folds.images.settings.ImageSettings`.
+    """
+
+    def __init__(
+        self, paths: Mapping[str, Path], window: tuple[float, float] | None = None, max_pixels: int | None = None
+    ) -> None:
+        self.paths, self.window, self.max_pixels = paths, window, max_pixels
+
+    def reference(self, sample: str) -> str:
+        """Return the source of a picture that the page decodes at the end, all in threads; "" for an unknown image."""
+        return REFERENCE + sample if sample in self.paths else ""
+
+    def data_uri(self, sample: str) -> str:
+        """Return a JPEG of at most `SIDE` pixels as ``data:image/jpeg;base64,…``; "" if the image cannot be read."""
+        path = self.paths.get(sample)
+        return "" if path is None else jpeg_uri(small_pixels(path, SIDE, self.window, self.max_pixels))
+
+    def _uri_at(self, samples: Sequence[str], at: int) -> str:
+        return self.data_uri(samples[at])
+
+    def within(self, samples: Sequence[str], budget: int, progress: Progress = SILENT) -> dict[str, str]:
+        """Return id → data URI for as many of the samples, in order, as fit into `budget` bytes; a sample that is
+        listed twice is shown twice and counts twice.
+        """
+        found: dict[str, str] = {}
+        distinct, rest = list(dict.fromkeys(samples)), iter(samples)
+        with progress.step("making thumbnails") as advance:
+            for start in range(0, len(distinct), _AT_ONCE):
+                block = distinct[start : start + _AT_ONCE]
+                made = map_threads(partial(self._uri_at, block), len(block), None, None)
+                found |= dict(zip(block, made, strict=True))
+                advance(min(start + _AT_ONCE, len(distinct)), len(distinct))
+                if sum(map(len, found.values())) > budget:
+                    break
+        shown: dict[str, str] = {}
+        for sample in rest:
+            budget -= len(found.get(sample, ""))
+            if budget < 0 or sample not in found:
+                break
+            shown[sample] = found[sample]
+        return shown
+
+
+def small_pixels(
+    path: Path, side: int, window: tuple[float, float] | None = None, max_pixels: int | None = None
+) -> NDArray[np.uint8] | None:
+    """Return (height, width, 3) the upright image with its proportions, at most `side` pixels long; None if it cannot
+    be read.
+    """
+    try:
+        data = read_content(path).data
+        height, width = identify_image(io.BytesIO(data), max_pixels)
+        # Never enlarged. A letterbox keeps the proportions whatever the rotation is; its borders are cut off.
+        longest = max(1, min(side, max(height, width)))
+        canvas = decode_image(data, ImageSettings(longest, longest, "letterbox", window, max_pixels)).pixels
+    except UnreadableImageError:
+        return None
+    return _without_borders(canvas, height, width)
+
+
+def _without_borders(canvas: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the image inside of a letterbox, whose sides are as `height` to `width`, or rotated."""
+    longest = len(canvas)
+    short = max(1, round(longest * min(height, width) / max(height, width)))
+    margin = (longest - short) // 2
+    for inside in (
+        (slice(None), slice(margin, margin + short)),
+        (slice(margin, margin + short), slice(None)),
+    ):
+        outside = np.ones((longest, longest), bool)
+        outside[inside] = False
+        if (canvas[outside] == BACKGROUND).all():
+            return canvas[inside]
+    return canvas
+
+
+def jpeg_uri(pixels: NDArray[np.uint8] | None) -> str:
+    """Return an image (height, width, 3) as a data URI; "" for None."""
+    if pixels is None:
+        return ""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

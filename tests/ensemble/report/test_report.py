@@ -1,0 +1,162 @@
+"""`ensemble report` and `en.report`: the file, its sections, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ensemble as en
+from ensemble.report import face
+from ensemble.report.blocks import Section, Table
+from ensemble.report.evidence import Evidence
+from ensemble.report.face import html_of, sections_of
+from tests.conftest import ROOT
+from tests.ensemble.report import hostile
+from tests.ensemble.report.evidence_worlds import draw_evidence
+from tests.ensemble.report.report_worlds import write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"), runs=2)
+
+
+def test_a_report_of_a_folder_is_one_file_with_pictures(world: Path, tmp_path: Path) -> None:
+    path = en.report(root=world, output=tmp_path / "page.html", progress=False)
+    html = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "page.html"
+    assert html.count("data:image/jpeg;base64,") > 20
+    assert 'id="verdict"' in html
+    assert 'id="data"' in html
+    assert "Submit <code>" in html
+    assert path.stat().st_size < 10_000_000
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_an_existing_file_is_kept_unless_forced(world: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("mine")
+    with pytest.raises(en.EnsembleError, match="exists"):
+        en.report("run0", root=world, output=path, progress=False)
+    assert path.read_text() == "mine"
+    en.report("run0", root=world, output=path, section="verdict", force=True, progress=False)
+    html = path.read_text(encoding="utf-8")
+    assert 'id="verdict"' in html
+    assert 'id="data"' not in html
+
+
+def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    for wrong, message in (
+        ({"section": "verdit"}, "did you mean verdict"),
+        ({"metric": "macro_f2"}, "did you mean macro_f1"),
+        ({"runs": "run9"}, "did you mean run"),
+        ({"runs": [3]}, "found a int"),
+    ):
+        given: dict[str, Any] = wrong
+        with pytest.raises((en.EnsembleError, en.UsageError), match=message):
+            en.report(**given, root=world, output=path, progress=False)
+    assert not path.exists()
+
+
+def test_the_page_is_opened_where_asked(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    path = en.report("run0", root=world, output=tmp_path / "page.html", section="verdict", open=True, progress=False)
+    assert opened == [path.absolute().as_uri()]
+
+
+def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(evidence: Evidence) -> Section:
+        raise RuntimeError(hostile.SCRIPT)
+
+    monkeypatch.setattr("ensemble.report.data.data_section", broken)
+    sections = {one.name: one for one in sections_of(draw_evidence(), ["verdict", "data"])}
+    assert list(sections) == ["verdict", "data"]
+    html = html_of(draw_evidence(), ["verdict", "data"])
+    assert "could not be made: RuntimeError" in html
+    assert hostile.SCRIPT not in html
+
+
+def test_a_section_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(face.SECTIONS, "method", "ensemble.report.nothing")
+    assert [one.name for one in sections_of(draw_evidence(), ["verdict", "method"])] == ["verdict"]
+
+
+def test_every_section_has_unique_tables_and_says_what_is_missing() -> None:
+    """No section raises for evidence without tables, images, runs, or predictions."""
+    whole = draw_evidence()
+    for evidence in (
+        whole,
+        replace(whole, test=None, table=None),
+        replace(whole, oof=None, test=None, recommended=None, simple=None, table=None),
+    ):
+        for section in sections_of(evidence):
+            assert section.blocks
+            assert not [one for one in section.blocks if "internal error" in getattr(one, "how", "")]
+        assert html_of(evidence)
+
+
+def test_names_of_strangers_do_not_get_into_the_page_as_elements() -> None:
+    classes = (hostile.SCRIPT, hostile.ATTRIBUTE, hostile.SVG)
+    html = html_of(draw_evidence(classes=classes, recommended="blend soft"))
+    assert hostile.SCRIPT not in html
+    assert html.count("<script") == 1
+    assert "onload=document" not in html.replace("&lt;svg onload=document", "")
+
+
+def test_without_jinja2_the_error_names_the_extra(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else found(name, *rest)
+    )
+    with pytest.raises(en.EnsembleError, match="needs jinja2") as error:
+        en.report(root=world, output=tmp_path / "page.html", progress=False)
+    assert "ensemble-folds[report]" in str(error.value.hint)
+
+
+def ensemble(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ensemble", "report", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_the_command_writes_the_page_and_says_where(world: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    done = ensemble(world, "run0", "-o", str(path), "--section", "verdict", "--score-by", "person", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"path": str(path), "bytes": path.stat().st_size}
+    assert "averaged over each person" in path.read_text(encoding="utf-8")
+    again = ensemble(world, "run0", "-o", str(path))
+    assert again.returncode == 1
+    assert "exists" in again.stderr
+    assert "--force" in again.stderr
+
+
+def test_the_wheel_has_the_templates() -> None:
+    import tomllib
+
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        packaged = tomllib.load(file)["tool"]["setuptools"]["package-data"]["ensemble"]
+    folder = ROOT / "ensemble"
+    found = {path for pattern in packaged for path in folder.glob(pattern)}
+    assert {path for path in (folder / "report" / "templates").iterdir() if path.is_file()} <= found
+
+
+def test_tables_of_all_sections_have_a_row_for_each_header() -> None:
+    for section in sections_of(draw_evidence()):
+        for block in section.blocks:
+            if isinstance(block, Table):
+                assert {len(row) for row in block.rows} <= {len(block.header)}, block.name

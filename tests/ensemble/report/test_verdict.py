@@ -1,0 +1,282 @@
+"""The verdict: three sentences with the right numbers, and a check for each way in which numbers mislead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.report.blocks import Check, Checks, Missing, Text
+from ensemble.report.choice import choose, difference_of, score_of
+from ensemble.report.evidence import Evidence, Part, Predicted, RunRecord
+from ensemble.report.verdict import checks_of, sentences, verdict_section
+from folds.metrics.classification import METRICS
+from folds.metrics.intervals import difference_over_people, interval_over_people
+from tests.ensemble.report.evidence_worlds import draw_evidence
+
+
+def oof(evidence: Evidence) -> Part:
+    assert evidence.oof is not None
+    return evidence.oof
+
+
+def with_oof(evidence: Evidence, **changed: Any) -> Evidence:
+    return replace(evidence, oof=replace(oof(evidence), **changed))
+
+
+def with_main(evidence: Evidence, **changed: Any) -> Evidence:
+    """Change the recommended member."""
+    members = tuple(
+        replace(one, **changed) if one.name == evidence.recommended else one for one in oof(evidence).members
+    )
+    return with_oof(evidence, members=members)
+
+
+def check(evidence: Evidence, title: str) -> Check:
+    return next(one for one in checks_of(evidence) if one.title.startswith(title))
+
+
+def run(name: str, scores: list[float], loss: float = 1.0, **environment: str) -> RunRecord:
+    history = {
+        fold: [{"epoch": at + 1, "loss": loss, "validation_macro_f1": score} for at, score in enumerate(scores)]
+        for fold in range(2)
+    }
+    return RunRecord(name, Path(name), 2, history, {}, {}, {"torch": "2.11", **environment})
+
+
+@pytest.fixture
+def world() -> Evidence:
+    return draw_evidence(people=120)
+
+
+def test_the_sentences_have_the_score_and_the_paired_difference(world: Evidence) -> None:
+    submit, score, against = sentences(world)
+    part, metric = oof(world), METRICS["macro_f1"]
+    mean, single = part.members[3].probabilities, part.members[0].probabilities
+    assert submit == "Submit `blend soft` (a combination of runs, 3 forward passes per image)."
+    assert interval_over_people(metric, part.labels, mean, part.persons).text() in score
+    assert world.test is not None
+    assert (
+        interval_over_people(metric, world.test.labels, world.test.members[3].probabilities, world.test.persons).text()
+        in score
+    )
+    found = difference_over_people(metric, part.labels, single, mean, part.persons)
+    assert found.difference.signed_text() in against
+    assert "`run0`" in against
+
+
+def test_averaged_over_people_the_sentence_says_so(world: Evidence) -> None:
+    assert "averaged over each person's images" in sentences(replace(world, per_person=True))[1]
+    by_person = score_of(replace(world, per_person=True), oof(world), oof(world).members[0])
+    by_image = score_of(world, oof(world), oof(world).members[0])
+    assert by_person is not None
+    assert by_image is not None
+    assert by_person.value > by_image.value  # five images of a person are easier together
+
+
+def test_a_significant_gain_names_what_is_better() -> None:
+    world = draw_evidence(people=300, skills=(1.5, 1.5, 1.5, 1.5, 1.5), recommended="blend soft")
+    assert sentences(world)[2].startswith(
+        "Significantly better than the best single run, `run0`, on the same people: `blend soft`"
+    )
+
+
+def test_without_labels_nothing_is_suggested(world: Evidence) -> None:
+    unlabeled = replace(with_oof(world, labels=np.full(len(oof(world)), -1)), test=None)
+    section = verdict_section(unlabeled)
+    assert isinstance(section.blocks[0], Text)
+    assert section.blocks[0].paragraphs[0].startswith("There are no predictions with known labels yet")
+    nothing = verdict_section(replace(world, oof=None, test=None, recommended=None, simple=None, table=None))
+    assert any(isinstance(one, Missing) for one in nothing.blocks)
+
+
+def test_a_clean_world_passes_and_failures_come_first(world: Evidence) -> None:
+    found = checks_of(world)
+    assert {one.title: one.status for one in found}["No person is in training and validation"] == "pass"
+    assert not [one for one in found if one.status == "fail"]
+    order = ["fail", "warn", "unknown", "pass"]
+    positions = [order.index(one.status) for one in found]
+    assert positions == sorted(positions)
+    assert isinstance(verdict_section(world).blocks[-1], Checks)
+
+
+def test_people_in_two_folds_fail(world: Evidence) -> None:
+    fold = np.array(oof(world).fold)
+    fold[0] = (fold[0] + 1) % 5
+    found = check(with_oof(world, fold=fold), "No person is in training and validation")
+    assert found.status == "fail"
+    assert found.finding.startswith("1 person is in more than one fold, e.g. p000")
+    assert check(with_oof(world, persons_known=False), "No person is in training and validation").status == "warn"
+    assert check(with_oof(world, fold=None), "No person is in training and validation").status == "unknown"
+
+
+def test_test_people_in_training_fail(world: Evidence) -> None:
+    assert world.test is not None
+    persons = np.array(world.test.persons)
+    persons[:5] = oof(world).persons[0]
+    found = check(replace(world, test=replace(world.test, persons=persons)), "No test person is in training")
+    assert found.status == "fail"
+    assert "e.g. p000" in found.finding
+
+
+def test_copies_warn_and_unseen_images_are_not_called_free_of_them(world: Evidence) -> None:
+    assert check(world, "No image is a copy").status == "unknown"
+    compared = {"kind": "images compared", "severity": "note", "count": 900}
+    assert check(replace(world, findings=[compared]), "No image is a copy").status == "pass"
+    copy = {
+        "kind": "identical images in training and test",
+        "severity": "warning",
+        "count": 2,
+        "message": "2 test images are copies",
+    }
+    found = check(replace(world, findings=[copy, compared]), "No image is a copy")
+    assert (found.status, found.finding) == ("warn", "2 test images are copies")
+
+
+def test_rare_classes_warn_and_a_class_of_one_person_fails() -> None:
+    world = draw_evidence(people=60)
+    part, labels = oof(world), np.array(oof(world).labels)
+    labels[labels == 2] = 0
+    few = np.unique(part.persons)[:3]
+    labels[np.isin(part.persons, few)] = 2
+    found = check(with_oof(world, labels=labels), "Every class has 5 people")
+    assert found.status == "warn"
+    assert "eel (3)" in found.finding
+    labels[np.isin(part.persons, few[1:])] = 0
+    assert check(with_oof(world, labels=labels), "Every class has 5 people").status == "fail"
+
+
+def test_few_people_warn(world: Evidence) -> None:
+    assert check(draw_evidence(people=15), "There are enough people").status == "warn"
+    assert check(world, "There are enough people").status == "pass"
+
+
+def test_a_fold_that_is_off_is_named(world: Evidence) -> None:
+    assert check(world, "All folds score alike").status == "pass"
+    part = oof(world)
+    values = np.array(part.members[3].probabilities)
+    values[part.fold == 3] = values[part.fold == 3][:, [1, 2, 0]]
+    found = check(with_main(world, probabilities=values), "All folds score alike")
+    assert found.status == "warn"
+    assert "fold 3 (" in found.finding
+    assert "fold 2 (" not in found.finding
+
+
+def test_overconfidence_warns_with_the_gap(world: Evidence) -> None:
+    part = oof(world)
+    values = np.array(part.members[3].probabilities) ** 8
+    values /= values.sum(axis=1, keepdims=True)
+    found = check(with_main(world, probabilities=values.astype(np.float32)), "Probabilities mean what they say")
+    gap = float((values.max(axis=1) - (values.argmax(axis=1) == part.labels)).mean())
+    assert found.status == "warn"
+    assert found.finding.startswith(f"overconfident. mean confidence minus accuracy: {gap:+.3f}")
+    flat = (values + 5) / (values + 5).sum(axis=1, keepdims=True)
+    assert check(with_main(world, probabilities=flat.astype(np.float32)), "Probabilities").finding.startswith(
+        "underconfident"
+    )
+
+
+def test_optimism_is_told_apart_from_the_nested_score(world: Evidence) -> None:
+    part = oof(world)
+    fitted = np.eye(3, dtype=np.float32)[part.labels]
+    found = check(with_main(world, in_sample=fitted), "The score is not optimistic")
+    nested = METRICS["macro_f1"](part.labels, part.members[3].probabilities)
+    assert (
+        f"macro F1 1.000 on the people it was fitted on, {nested:.3f} nested: optimism {1 - nested:+.3f}"
+        in found.finding
+    )
+    assert sentences(with_main(world, in_sample=fitted))[1].startswith("Its nested out-of-fold macro F1")
+    selected = check(with_main(world, selected_on_validation=True), "The score is not optimistic")
+    assert selected.status == "warn"
+    assert "this is optimistic" in sentences(with_main(world, selected_on_validation=True))[1]
+
+
+def test_a_test_score_far_below_warns() -> None:
+    world = draw_evidence(people=200, skills=(4.0, 3.5))
+    assert world.test is not None
+    members = tuple(replace(one, probabilities=one.probabilities[:, [1, 2, 0]]) for one in world.test.members)
+    found = check(replace(world, test=replace(world.test, members=members)), "The score is not optimistic")
+    assert found.status == "warn"
+
+
+def test_a_class_that_is_never_recognized_is_named(world: Evidence) -> None:
+    values = np.array(oof(world).members[3].probabilities)
+    values[:, 1] = 0
+    found = check(with_main(world, probabilities=values), "Every class is recognized")
+    assert found.status == "warn"
+    assert found.finding.startswith("never recognized: dog; weakest: dog F1 0.000")
+
+
+@pytest.mark.parametrize(
+    ("scores", "loss", "status"),
+    [
+        ([0.5, 0.6, 0.65, 0.66] + [0.66] * 16, 1.0, "pass"),
+        ([at / 30 for at in range(20)], 1.0, "warn"),
+        ([0.5], 1.0, "warn"),
+        ([0.5] * 20, float("nan"), "fail"),
+    ],
+)
+def test_training_that_has_not_converged(world: Evidence, scores: list[float], loss: float, status: str) -> None:
+    found = check(replace(world, runs={"run0": run("run0", scores, loss)}), "Training has converged")
+    assert found.status == status
+
+
+def test_views_that_harm_are_named(world: Evidence) -> None:
+    part = oof(world)
+    flipped = np.array(part.members[0].probabilities)[:, [1, 0, 2]]
+    turned = Predicted("run0 (vflip)", "tta", flipped, 2.0)
+    found = check(with_oof(world, members=(*part.members, turned)), "No test-time view harms")
+    assert found.status == "warn"
+    assert found.finding.startswith("worse with views: run0 (vflip)")
+    same = Predicted("run0 (hflip)", "tta", part.members[0].probabilities, 2.0)
+    assert check(with_oof(world, members=(*part.members, same)), "No test-time view harms").status == "pass"
+
+
+def test_different_versions_are_named(world: Evidence) -> None:
+    runs = {"a": run("a", [0.5] * 20), "b": run("b", [0.5] * 20, torch="2.12", cpu="AVX2")}
+    found = check(replace(world, runs=runs), "All runs were trained with the same versions")
+    assert (found.status, found.finding) == ("warn", "torch 2.11, 2.12")
+
+
+def test_missing_predictions_are_named(world: Evidence) -> None:
+    values = np.array(oof(world).members[3].probabilities)
+    values[:100] = np.nan
+    found = check(with_main(world, probabilities=values), "Every candidate predicts every image")
+    assert (found.status, "blend soft (500 of 600)" in found.finding) == ("warn", True)
+
+
+def test_doubts_about_the_files_are_shown(world: Evidence) -> None:
+    assert (
+        check(replace(world, warnings=("run1 is upside down",)), "The files fit together").finding
+        == "run1 is upside down"
+    )
+
+
+def test_a_blend_that_is_significantly_worse_is_not_suggested() -> None:
+    world = draw_evidence(people=200, skills=(4.0, 0.0, -1.0))
+    assert choose(world) == ("run0", "run0")
+    found = difference_of(world, oof(world), oof(world).members[0], oof(world).members[3])
+    assert found is not None
+    assert found.is_significant
+
+
+def test_views_are_suggested_only_where_they_are_significantly_better(world: Evidence) -> None:
+    part = oof(world)
+    runs = part.members[:1]
+    same = Predicted("run0 (hflip)", "tta", part.members[0].probabilities)
+    better = Predicted("run0 (hflip)", "tta", np.eye(3, dtype=np.float32)[part.labels])
+    assert choose(with_oof(world, members=(*runs, same)))[0] == "run0"
+    assert choose(with_oof(world, members=(*runs, better)))[0] == "run0 (hflip)"
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "accuracy", "roc_auc"])
+def test_other_metrics_with_their_direction(world: Evidence, metric: str) -> None:
+    found = replace(world, metric=metric)
+    simple = choose(found)[1]
+    values = [METRICS[metric](oof(world).labels, one.probabilities) for one in oof(world).members[:3]]
+    best = min(values) if metric in ("log_loss", "brier") else max(values)
+    assert simple == f"run{values.index(best)}"
+    assert METRICS[metric].title in sentences(found)[1]
