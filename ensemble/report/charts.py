@@ -11,6 +11,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
@@ -182,12 +183,14 @@ def log_ticks(low: float, high: float, count: int = 6) -> list[float]:
     return found[::stride] if len(found) > 1 else [low, high] if low < high else [low]
 
 
-def tick_texts(values: Sequence[float], signed: bool = False) -> list[str]:
-    """Return the ticks as texts with equally many decimals."""
+def tick_texts(values: Sequence[float], signed: bool = False, log: bool = False) -> list[str]:
+    """Return the ticks as texts with equally many decimals; on a logarithmic axis, each with its own."""
     if not values:
         return []
+    if log:
+        return [f"{value:,.0f}" if value >= 1 and float(value).is_integer() else f"{value:g}" for value in values]
     largest = max(abs(value) for value in values)
-    gaps = [abs(b - a) for a, b in zip(values, values[1:], strict=False) if b != a]
+    gaps = [abs(b - a) for a, b in pairwise(values) if b != a]
     step = min(gaps) if gaps else largest or 1.0
     if largest >= 1e7 or (0 < largest < 1e-3):
         return [f"{value:{'+' if signed and value else ''}.2g}" if value else "0" for value in values]
@@ -246,7 +249,8 @@ def _limits(values: Sequence[float], log: bool = False, room: float = 0.05) -> t
 
 
 def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _clean(text: str) -> str:
@@ -319,19 +323,21 @@ class _Drawing:
         written = " ".join(f"{_number(x + a * size)},{_number(y + b * size)}" for a, b in points)
         self.add("polygon", css, tooltip, points=written)
 
-    def whisker(self, scale: _Scale, low: float | None, high: float | None, at: float, tone: int, vertical: bool) -> None:
+    def whisker(
+        self, scale: _Scale, low: float | None, high: float | None, at: float, tone: int, vertical: bool
+    ) -> None:
         """Add an interval with caps; an end beyond the axis has no cap."""
         if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
             return
         start, end, cap = scale(low), scale(high), 4.0
-        path = f"M{_number(at)} {_number(start)}V{_number(end)}" if vertical else f"M{_number(start)} {_number(at)}H{_number(end)}"
+        path = f"M{_number(start)} {_number(at)}H{_number(end)}"
+        if vertical:
+            path = f"M{_number(at)} {_number(start)}V{_number(end)}"
         for value, place in ((low, start), (high, end)):
-            if scale.low <= value <= scale.high:
-                path += (
-                    f"M{_number(at - cap)} {_number(place)}h{_number(2 * cap)}"
-                    if vertical
-                    else f"M{_number(place)} {_number(at - cap)}v{_number(2 * cap)}"
-                )
+            if scale.low <= value <= scale.high and vertical:
+                path += f"M{_number(at - cap)} {_number(place)}h{_number(2 * cap)}"
+            elif scale.low <= value <= scale.high:
+                path += f"M{_number(place)} {_number(at - cap)}v{_number(2 * cap)}"
         self.add("path", f"whisker s{tone % TONES}", d=path)
 
     def svg(self, height: float) -> str:
@@ -382,13 +388,15 @@ def _bottom_axis(
     signed: bool = False,
     values: Sequence[float] | None = None,
     whole: bool = False,
+    named: Sequence[str] | None = None,
 ) -> float:
     """Draw a grid of vertical lines with their numbers and the label below; return the lower end."""
     count = max(2, min(8, int(abs(scale.end - scale.start) / 80)))
     found = list(values) if values is not None else scale.ticks(count)
     if whole:
         found = [value for value in found if float(value).is_integer()] or [scale.low]
-    texts, right = tick_texts(found, signed), -math.inf
+    texts = tick_texts(found, signed, scale.log) if named is None else named
+    right = -math.inf
     for value, text in zip(found, texts, strict=True):
         at, wide = scale(value), text_width(text, _SMALL)
         drawing.add("path", "grid", d=f"M{_number(at)} {_number(top)}V{_number(bottom)}")
@@ -411,7 +419,7 @@ def _left_axis(drawing: _Drawing, scale: _Scale, left: float, right: float, text
 def _left_texts(low: float, high: float, height: float, log: bool = False) -> list[tuple[float, str]]:
     count = max(2, int(height / 45))
     found = log_ticks(low, high, count) if log else ticks(low, high, count)
-    return list(zip(found, tick_texts(found), strict=True))
+    return list(zip(found, tick_texts(found, log=log), strict=True))
 
 
 # Charts
@@ -428,6 +436,7 @@ def lines(
     y_log: bool = False,
     x_whole: bool = False,
     x_ticks: Sequence[float] | None = None,
+    x_texts: Sequence[str] | None = None,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     references: Sequence[tuple[float, str]] = (),
@@ -438,7 +447,7 @@ def lines(
     Parameters
     ----------
     x_whole : whether only whole numbers are ticks.
-    x_ticks : the ticks; round numbers by default.
+    x_ticks, x_texts : the ticks and their texts; round numbers by default.
     x_range, y_range : the ends of the axes; those of the data by default.
     references : horizontal lines with their names.
     height : of the plot, without legend and axes.
@@ -449,7 +458,8 @@ def lines(
         if len(one.x)
     ]
     xs = _known([value for one in series for value, y in zip(one.x, one.y, strict=True) if y is not None])
-    ys = _known([value for one in series for values in (one.y, one.low, one.high) if values is not None for value in values])
+    columns = [values for one in series for values in (one.y, one.low, one.high) if values is not None]
+    ys = _known([value for values in columns for value in values])
     if x_log:
         xs = [value for value in xs if value > 0]
     if y_log:
@@ -468,7 +478,7 @@ def lines(
     left = _PAD + max([text_width(text, _SMALL) for _, text in left_texts], default=0) + 8
     x, y = _Scale(x_low, x_high, left, WIDTH - 16, x_log), _Scale(y_low, y_high, top + height, top, y_log)
     _left_axis(drawing, y, left, WIDTH - 16, left_texts)
-    bottom = _bottom_axis(drawing, x, top, top + height, x_label, values=x_ticks, whole=x_whole)
+    bottom = _bottom_axis(drawing, x, top, top + height, x_label, values=x_ticks, whole=x_whole, named=x_texts)
     for value, name in references:
         drawing.add("path", "reference", d=f"M{_number(left)} {_number(y(value))}H{_number(WIDTH - 16)}")
         drawing.text(WIDTH - 20, y(value) - 5, name, "tick halo", "end", width=WIDTH / 2)
@@ -516,7 +526,7 @@ def _line(drawing: _Drawing, one: Series, x: _Scale, y: _Scale) -> None:
             continue
         at, height = x(a), y(b)
         if pen_down:
-            path.append((f"H{_number(at)}V{_number(height)}" if one.steps else f"L{_number(at)} {_number(height)}"))
+            path.append(f"H{_number(at)}V{_number(height)}" if one.steps else f"L{_number(at)} {_number(height)}")
         else:
             path.append(f"M{_number(at)} {_number(height)}")
             following = kept[position + 1] if position + 1 < len(kept) else None
@@ -580,9 +590,9 @@ def forest(
 def _columns(drawing: _Drawing, rows: Sequence[Row]) -> tuple[float, float]:
     """Return where the plot starts and ends between the names and the texts of the rows."""
     names = max([text_width(row.name) * (1.08 if row.strong else 1) for row in rows], default=0)
-    texts = max([text_width(row.text, _SMALL) for row in rows], default=0)
-    start = _PAD + min(names, drawing.width * 0.34) + 12
-    end = drawing.width - min(texts, drawing.width * 0.36) - (14 if texts else 8) - _PAD
+    texts = max([text_width(row.text, _SMALL) * (1.08 if row.strong else 1) for row in rows], default=0)
+    start = _PAD + min(names, drawing.width * 0.3) + 12
+    end = drawing.width - min(texts, drawing.width * 0.3) - (14 if texts else 8) - _PAD
     return start, end
 
 
@@ -689,6 +699,9 @@ def scatter(
         tooltip = f"{one.name}: {one.text}" if one.text else one.name
         drawing.marker(x(one.x), y(one.y), one.tone, tooltip, css="strong" if one.strong else "")
     taken = [(x(one.x) - 6, y(one.y) - 6, x(one.x) + 6, y(one.y) + 6) for one in points]
+    for one in points:
+        if one.low is not None and one.high is not None and math.isfinite(one.low) and math.isfinite(one.high):
+            taken.append((x(one.x) - 3, y(one.high), x(one.x) + 3, y(one.low)))
     if frontier and frontier_name:
         taken.append(
             (WIDTH - 20 - text_width(frontier_name, _SMALL), y(frontier[-1][1]) - 18, WIDTH, y(frontier[-1][1]) - 2)
@@ -706,6 +719,7 @@ def _place_name(drawing: _Drawing, one: Point, x: float, y: float, taken: list[_
     name = shortened(one.name, 180, _SMALL)
     wide = text_width(name, _SMALL) * (1.08 if one.strong else 1)
     places: list[tuple[float, float, Anchor]] = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end")]
+    places += [(x + 9, y - 8, "start"), (x - 9, y - 8, "end"), (x + 9, y + 16, "start"), (x - 9, y + 16, "end")]
     for up in (-10.0, 18.0, -22.0, 30.0):
         places += [(x, y + up, "middle"), (x + 7, y + up, "start"), (x - 7, y + up, "end")]
     for at, base, anchor in places:
@@ -774,7 +788,7 @@ def heat(
     *,
     low: float = -1.0,
     high: float = 1.0,
-    text: Callable[[float], str] = lambda value: f"{value:.2f}",
+    text: Callable[[float], str] = lambda value: f"{round(value, 2) + 0.0:.2f}",
 ) -> str:
     """Return an n × n grid of numbers; the darker, the further from 0, in another color below 0.
 
@@ -782,7 +796,7 @@ def heat(
     ----------
     values : (n, n); nan is an empty cell.
     low, high : the values with the full colors.
-    text : the text of a number; from 13 names on it is only the tooltip.
+    text : the text of a number; grids with cells that are too small have colors only.
     """
     n = len(names)
     if not n:
@@ -791,7 +805,7 @@ def heat(
     left = _PAD + min(max(text_width(name) for name in names), WIDTH * 0.3) + 10
     cell = min(64.0, (WIDTH - left - _PAD) / n)
     tall = min(cell, 40.0) if n <= 12 else cell
-    numbered = cell >= 34
+    numbered, texts = cell >= 34, list[tuple[float, float, str, str]]()
     # Names above the columns are numbers if they would not fit into them.
     whole = all(text_width(name, _SMALL) <= cell - 6 for name in names)
     above = [name if whole else str(i + 1) for i, name in enumerate(names)]
@@ -800,24 +814,27 @@ def heat(
         if whole or i % stride == 0:
             drawing.text(left + (i + 0.5) * cell, 16, name, "tick", "middle")
     top = 24.0
-    small = tall < 15
     for i, name in enumerate(names):
-        y = top + (i + 0.5) * tall + 4
-        shown = name if whole else f"{i + 1}  {name}"
-        if not small or i % math.ceil(15 / tall) == 0:
-            drawing.text(left - 8, y, shown, "", "end", width=left - 8 - _PAD)
-        for j in range(n):
-            value = values[i][j]
-            box = {"x": left + j * cell + 0.5, "y": top + i * tall + 0.5, "width": cell - 1, "height": tall - 1}
-            if not math.isfinite(value):
-                drawing.add("rect", "cell none", f"{name} and {names[j]}: not defined", **box)
-                continue
-            share = value / high if value >= 0 and high > 0 else value / low if low < 0 else 0.0
-            depth = round(10 * min(max(share, 0.0), 1.0))
-            css = f"cell {'s0' if value >= 0 else 's1'} d{depth}"
-            drawing.add("rect", css, f"{name} and {names[j]}: {text(value)}", **box)
-            if numbered:
-                drawing.text(left + (j + 0.5) * cell, y, text(value), "value on" if depth > 5 else "value", "middle")
+        if tall >= 15 or i % math.ceil(15 / tall) == 0:
+            shown = name if whole else f"{i + 1}  {name}"
+            drawing.text(left - 8, top + (i + 0.5) * tall + 4, shown, "", "end", width=left - 8 - _PAD)
+    cells: dict[str, list[str]] = {}  # one path per color, because n × n elements would be long
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            css, depth = "cell none", 0
+            if math.isfinite(value):
+                share = value / high if value >= 0 and high > 0 else value / low if low < 0 else 0.0
+                depth = round(10 * min(max(share, 0.0), 1.0))
+                css = f"cell {'s0' if value >= 0 else 's1'} d{depth}"
+                if numbered:
+                    place = left + (j + 0.5) * cell, top + (i + 0.5) * tall + 4
+                    texts.append((*place, text(value), "value on" if depth > 5 else "value"))
+            corner = f"M{_number(left + j * cell + 0.5)} {_number(top + i * tall + 0.5)}"
+            cells.setdefault(css, []).append(f"{corner}h{_number(cell - 1)}v{_number(tall - 1)}h-{_number(cell - 1)}z")
+    for css, paths in cells.items():
+        drawing.add("path", css, d="".join(paths))
+    for x, y, number, css in texts:
+        drawing.text(x, y, number, css, "middle")
     return drawing.svg(top + n * tall + 6)
 
 
@@ -837,18 +854,18 @@ def reliability_diagram(
     _left_axis(drawing, y, left, right, [(value, f"{value:.1f}") for value in grid])
     after = _bottom_axis(drawing, x, top, top + side, x_label, values=grid)
     drawing.add("path", "reference", d=f"M{_number(x(0))} {_number(y(0))}L{_number(x(1))} {_number(y(1))}")
-    drawing.text(x(0.04), y(0.16), "more often right than claimed", "tick halo")
+    drawing.text(x(0.04), y(0.93), "more often right than claimed", "tick halo")
     drawing.text(x(0.96), y(0.06), "less often right than claimed", "tick halo", "end")
-    for one in curves:
+    for number, one in enumerate(curves):
         known = [i for i in range(len(one.count)) if one.count[i] and math.isfinite(one.accuracy[i])]
-        path = "".join(
-            f"{'L' if number else 'M'}{_number(x(one.confidence[i]))} {_number(y(one.accuracy[i]))}"
-            for number, i in enumerate(known)
-        )
-        for i in known:
-            drawing.whisker(y, one.low[i], one.high[i], x(one.confidence[i]), one.tone, vertical=True)
-        drawing.add("path", f"line s{one.tone % TONES}", one.name, d=path or "M0 0")
-        for i in known:
-            text = f"{one.name}: confidence {one.confidence[i]:.2f}, right {one.accuracy[i]:.2f}, {one.count[i]:,} images"
-            drawing.marker(x(one.confidence[i]), y(one.accuracy[i]), one.tone, text)
+        aside = 5 * (number - (len(curves) - 1) / 2)  # so that the intervals of two curves do not cover each other
+        places = [(x(one.confidence[i]) + aside, y(one.accuracy[i])) for i in known]
+        for i, (at, _) in zip(known, places, strict=True):
+            drawing.whisker(y, one.low[i], one.high[i], at, one.tone, vertical=True)
+        path = "L".join(f"{_number(a)} {_number(b)}" for a, b in places)
+        if path:
+            drawing.add("path", f"line s{one.tone % TONES}", one.name, d=f"M{path}")
+        for i, (a, b) in zip(known, places, strict=True):
+            shown = f"confidence {one.confidence[i]:.2f}, right {one.accuracy[i]:.2f}, {one.count[i]:,} images"
+            drawing.marker(a, b, one.tone, f"{one.name}: {shown}")
     return drawing.svg(after)
