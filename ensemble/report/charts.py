@@ -554,11 +554,13 @@ def forest(
     left: str = "",
     right: str = "",
     signed: bool = True,
+    legend: Sequence[tuple[str, int]] = (),
 ) -> str:
     """Return one row per value with its interval, and a line at `reference`.
 
     Parameters
     ----------
+    legend : names of the tones.
     left, right : what lies on either side of the reference: "run0 is better".
     signed : whether the numbers of the axis have signs.
     """
@@ -568,12 +570,13 @@ def forest(
     drawing = _Drawing(title, description)
     start, end = _columns(drawing, rows)
     low, high = _limits([*ends, *([] if reference is None else [reference])])
-    x, top, step = _Scale(low, high, start, end), 6.0, 26.0
+    x, step = _Scale(low, high, start, end), 26.0
+    top = _legend(drawing, [(name, tone, False) for name, tone in legend], 0) + (0 if legend else 6)
     if reference is not None and (left or right):
         at = x(reference)
-        drawing.text(at - 8, 15, f"← {left}" if left else "", "tick", "end", width=at - 12)
-        drawing.text(at + 8, 15, f"{right} →" if right else "", "tick", width=WIDTH - at - 12)
-        top = 24.0
+        drawing.text(at - 8, top + 10, f"← {left}" if left else "", "tick", "end", width=at - 12, size=_SMALL)
+        drawing.text(at + 8, top + 10, f"{right} →" if right else "", "tick", width=WIDTH - at - 12, size=_SMALL)
+        top += 18
     bottom = top + step * len(rows) + 6
     after = _bottom_axis(drawing, x, top, bottom, x_label, signed)
     if reference is not None:
@@ -662,6 +665,7 @@ def scatter(
     *,
     frontier: Sequence[tuple[float, float]] = (),
     frontier_name: str = "",
+    legend: Sequence[tuple[str, int]] = (),
     x_log: bool = False,
     height: float = 320,
 ) -> str:
@@ -670,6 +674,7 @@ def scatter(
     Parameters
     ----------
     frontier : points (x, y) with ascending x.
+    legend : names of the tones.
     """
     points = [one for one in points if math.isfinite(one.x) and math.isfinite(one.y) and (one.x > 0 or not x_log)]
     if not points:
@@ -680,8 +685,9 @@ def scatter(
         x_low = max(x_low, 0.0)
     y_low, y_high = _limits(ys)
     drawing = _Drawing(title, description)
-    drawing.text(_PAD, 16, y_label, "label", width=WIDTH - 2 * _PAD)
-    top = 28.0
+    top = _legend(drawing, [(name, tone, False) for name, tone in legend], 0)
+    drawing.text(_PAD, top + 16, y_label, "label", width=WIDTH - 2 * _PAD)
+    top += 28
     texts = _left_texts(y_low, y_high, height)
     left = _PAD + max([text_width(text, _SMALL) for _, text in texts], default=0) + 8
     x, y = _Scale(x_low, x_high, left, WIDTH - 16, x_log), _Scale(y_low, y_high, top + height, top)

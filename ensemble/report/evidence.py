@@ -128,6 +128,8 @@ class Evidence:
     simple : name of the simple choice that it is compared with: the best single run, or the soft vote of all.
     paths : id → file of the image, for those that can be read now.
     warnings : what was doubtful about the inputs.
+    thumbnail : id → source of a `Picture`: a reference that the page decodes, or "" if the image cannot be read.
+    per_person : whether the probabilities of each person's images are averaged before scoring.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +147,7 @@ class Evidence:
     warnings: Sequence[str] = ()
     root: Path = Path()
     thumbnail: Callable[[str], str] = lambda sample: ""
+    per_person: bool = False
 
     @property
     def main(self) -> Predicted | None:
