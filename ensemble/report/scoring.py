@@ -74,7 +74,9 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     return ScoredPart(rows[:0], averaged[0][0], means, averaged[0][2], None if fold is None else fold[first])
 
 
-def score_of(evidence: Evidence, part: Part | None, member: Predicted | None, metric: Metric | None = None) -> Interval | None:
+def score_of(
+    evidence: Evidence, part: Part | None, member: Predicted | None, metric: Metric | None = None
+) -> Interval | None:
     """Return the score of a member with its interval over people; None without labels.
 
     Parameters
