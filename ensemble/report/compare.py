@@ -400,8 +400,8 @@ def _errors(members: Sequence[_Member], part: Part | None) -> list[Block]:
         header,
         [_error_row(found, i) for i in range(len(compared))],
         note="Correlation of being right, from -1 to 1: 1 if two models fail on the same images, 0 if their mistakes "
-        "are independent. The fewer mistakes are shared, the more a blend can gain. Both wrong: the share of the images on "
-        "which the model and the most similar one are wrong.",
+        "are independent. The fewer mistakes are shared, the more a blend can gain. Both wrong: the share of the "
+        "images on which the model and the most similar one are wrong.",
     )
     return [Text((text,)), Figure("compare-errors-figure", drawn, title, text + more), table]
 
