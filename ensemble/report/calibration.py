@@ -193,7 +193,7 @@ def _bins(one: _Curve) -> list[_Bin]:
     for number in np.unique(index):
         rows = index == number
         whole = np.bincount(one.persons[rows], minlength=people).astype(np.float64)
-        hits = np.bincount(one.persons[rows], right[rows].astype(np.float64), people)
+        hits = np.bincount(one.persons[rows], right[rows].astype(np.float64), people).astype(np.float64)
         inside = confidence[rows]
         share = share_interval(hits, whole)
         found.append(_Bin(float(inside.min()), float(inside.max()), float(inside.mean()), share, int(rows.sum())))

@@ -99,7 +99,8 @@ def difference_of(
     found = scored_part(part, [first, second], evidence.per_person)
     if found is None:
         return None
-    return difference_over_people(metric_of(evidence.metric), found.labels, *found.values, found.persons)
+    values = found.values
+    return difference_over_people(metric_of(evidence.metric), found.labels, values[0], values[1], found.persons)
 
 
 def labeled(part: Part | None) -> Part | None:
