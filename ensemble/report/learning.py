@@ -1,4 +1,4 @@
-"""Show what more people would give: narrower intervals from kept predictions, better scores where they were measured."""
+"""Show what more people would give: narrower intervals from kept predictions, better scores where measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from folds.utils.text import counted
 
 SHARES = (0.25, 0.5, 0.75)  # of the people, in subsets
 FACTORS = (0.5, 1.0, 2.0, 4.0)  # of the people, by the standard error
-DRAWS = 40  # subsets of each share
+DRAWS, FEW_DRAWS = 40, 20  # subsets of each share; with many rows, whose widths vary little
+MANY_ROWS = 10_000
 MIN_PEOPLE = 8  # with fewer, no subsets are drawn
 _POWER = 0.8416  # normal quantile of 80%: the probability to find a difference that is there
 _NORMAL = 1.96
@@ -184,12 +185,16 @@ def _interval_blocks(evidence: Evidence, part: Part, name: str, found: ScoredPar
     by_law = widths_by_law(interval, relative_error(metric, labels, values, persons))
     subsets: list[Width] = []
     if found.people >= MIN_PEOPLE and metric.function is None:
-        subsets = widths_of_subsets(metric, labels, values, persons)
+        subsets = widths_of_subsets(metric, labels, values, persons, draws=_draws(labels))
     return [
         Text(_sentences(evidence, part, name, found, interval, by_law)),
         _figure(metric, name, part, by_law, subsets),
-        _table(metric, part, by_law, subsets),
+        _table(metric, part, by_law, subsets, _draws(labels)),
     ]
+
+
+def _draws(labels: NDArray[np.int64]) -> int:
+    return DRAWS if len(labels) <= MANY_ROWS else FEW_DRAWS
 
 
 def _sentences(
@@ -200,8 +205,8 @@ def _sentences(
     rows = size_of(found, part, evidence.per_person)
     lines = [
         f"{name}: {metric.title}{direction(metric)} {interval.text()} on {rows}. The interval is {now.width:.3f} wide; "
-        f"with twice the people it would be about {doubled.width:.3f} wide [{doubled.low:.3f}, {doubled.high:.3f}], with "
-        f"four times the people about {four.width:.3f} [{four.low:.3f}, {four.high:.3f}]."
+        f"with twice the people it would be about {doubled.width:.3f} wide [{doubled.low:.3f}, {doubled.high:.3f}], "
+        f"with four times the people about {four.width:.3f} [{four.low:.3f}, {four.high:.3f}]."
     ]
     simple = None if evidence.simple in (None, name) else part.member(evidence.simple or "")
     change = difference_of(evidence, part, simple, part.member(name))
@@ -262,7 +267,7 @@ def _figure(metric: Metric, name: str, part: Part, by_law: Sequence[Width], subs
     return Figure("learning-width", svg, title, description)
 
 
-def _table(metric: Metric, part: Part, by_law: Sequence[Width], subsets: Sequence[Width]) -> Table:
+def _table(metric: Metric, part: Part, by_law: Sequence[Width], subsets: Sequence[Width], draws: int) -> Table:
     rows: list[list[str | int | float | None]] = []
     for source, points in (("subsets", subsets), ("standard error", by_law)):
         rows += [[source, one.people, f"{one.width:.3f}", f"[{one.low:.3f}, {one.high:.3f}]"] for one in points]
@@ -272,9 +277,9 @@ def _table(metric: Metric, part: Part, by_law: Sequence[Width], subsets: Sequenc
         ["from", "people", "CI width", "range"],
         rows,
         note=f"{ci_note(part)} Standard error: the width falls with the square root of the number of people; its range "
-        f"is the 95% CI by the uncertainty of the standard error itself. Subsets: the median over {DRAWS} random "
-        "subsets of the people with the frequencies of the classes, and 5% to 95% of them; if they lie far from the curve, the "
-        "law does not hold for so few people.",
+        f"is the 95% CI by the uncertainty of the standard error itself. Subsets: the median over {draws} random "
+        "subsets of the people with the frequencies of the classes, and 5% to 95% of them; if they lie far from the "
+        "curve, the law does not hold for so few people.",
     )
 
 

@@ -252,8 +252,8 @@ def _run_table(trained: Sequence[_Trained]) -> Table:
         rows,
         note="A fold is off if its validation score lies outside of what the other folds predict: Student's t with "
         "their standard deviation, 5% level, Bonferroni correction for the number of folds, and a distance of at least "
-        f"2% of the range of the metric; {MIN_FOLDS} folds are needed. A run has not converged if a line through the last "
-        "third of its validation scores (mean over folds) gains at least 1% of the range, with a slope that is "
+        f"2% of the range of the metric; {MIN_FOLDS} folds are needed. A run has not converged if a line through the "
+        "last third of its validation scores (mean over folds) gains at least 1% of the range, with a slope that is "
         f"significant at the 5% level; {MIN_EPOCHS} epochs are needed. Runs that stopped early by their patience have "
         "converged. The mean over folds has no CI over people: see Compare for the pooled OOF score.",
     )
