@@ -155,6 +155,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
         return [low]
     step = _round_step(span / max(count, 1))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if last - first < 1 and count < 20:  # an axis with one number has no scale
+        return ticks(low, high, 2 * count + 1)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [round(i * step, decimals + 1) + 0.0 for i in range(first, last + 1)]
 
@@ -356,12 +358,12 @@ def _nothing(title: str, description: str) -> str:
     return drawing.svg(44)
 
 
-def _legend(drawing: _Drawing, names: Sequence[tuple[str, int, bool]], top: float) -> float:
+def _legend(drawing: _Drawing, names: Sequence[tuple[str, int | None, bool]], top: float) -> float:
     """Draw names with their lines or markers in as many rows as needed; return the lower end.
 
     Parameters
     ----------
-    names : name, tone, and whether a line is shown beside the marker.
+    names : name, tone (None for a frontier), and whether a line is shown beside the marker.
     """
     x, y = _PAD, top + _LINE - 4
     for name, tone, line in names:
@@ -369,7 +371,9 @@ def _legend(drawing: _Drawing, names: Sequence[tuple[str, int, bool]], top: floa
         wide = (30 if line else 18) + text_width(shown) + 18
         if x > _PAD and x + wide > drawing.width:
             x, y = _PAD, y + _LINE + 2
-        if line:
+        if tone is None:
+            drawing.add("path", "frontier", d=f"M{_number(x)} {_number(y - 4)}h24")
+        elif line:
             drawing.add("path", f"line s{tone % TONES}", d=f"M{_number(x)} {_number(y - 4)}h24")
             drawing.marker(x + 12, y - 4, tone, size=3.5)
         else:
@@ -667,6 +671,7 @@ def scatter(
     frontier_name: str = "",
     legend: Sequence[tuple[str, int]] = (),
     x_log: bool = False,
+    x_whole: bool = False,
     height: float = 320,
 ) -> str:
     """Return named points, and the step line of a frontier; a name without room is only the tooltip of its point.
@@ -685,20 +690,19 @@ def scatter(
         x_low = max(x_low, 0.0)
     y_low, y_high = _limits(ys)
     drawing = _Drawing(title, description)
-    top = _legend(drawing, [(name, tone, False) for name, tone in legend], 0)
+    listed: list[tuple[str, int | None, bool]] = [(name, tone, False) for name, tone in legend]
+    top = _legend(drawing, [*listed, *([(frontier_name, None, True)] if frontier and frontier_name else [])], 0)
     drawing.text(_PAD, top + 16, y_label, "label", width=WIDTH - 2 * _PAD)
     top += 28
     texts = _left_texts(y_low, y_high, height)
     left = _PAD + max([text_width(text, _SMALL) for _, text in texts], default=0) + 8
     x, y = _Scale(x_low, x_high, left, WIDTH - 16, x_log), _Scale(y_low, y_high, top + height, top)
     _left_axis(drawing, y, left, WIDTH - 16, texts)
-    bottom = _bottom_axis(drawing, x, top, top + height, x_label)
+    bottom = _bottom_axis(drawing, x, top, top + height, x_label, whole=x_whole)
     if frontier:
         path = f"M{_number(x(frontier[0][0]))} {_number(y(frontier[0][1]))}"
         path += "".join(f"H{_number(x(a))}V{_number(y(b))}" for a, b in frontier[1:]) + f"H{_number(WIDTH - 16)}"
         drawing.add("path", "frontier", frontier_name, d=path)
-        if frontier_name:
-            drawing.text(WIDTH - 20, y(frontier[-1][1]) - 6, frontier_name, "tick halo", "end")
     for one in points:
         drawing.whisker(y, one.low, one.high, x(one.x), one.tone, vertical=True)
     for one in points:
@@ -708,10 +712,6 @@ def scatter(
     for one in points:
         if one.low is not None and one.high is not None and math.isfinite(one.low) and math.isfinite(one.high):
             taken.append((x(one.x) - 3, y(one.high), x(one.x) + 3, y(one.low)))
-    if frontier and frontier_name:
-        taken.append(
-            (WIDTH - 20 - text_width(frontier_name, _SMALL), y(frontier[-1][1]) - 18, WIDTH, y(frontier[-1][1]) - 2)
-        )
     for one in sorted(points, key=lambda one: (not one.strong, -one.y)):
         _place_name(drawing, one, x(one.x), y(one.y), taken, (left, top, WIDTH - 4, top + height))
     return drawing.svg(bottom)

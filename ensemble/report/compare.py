@@ -493,9 +493,10 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
         "forward passes per image",
         f"{metric.title}{direction(metric)}, 95% CI (over people)",
         frontier=[(passes, score.value) for _, passes, score in front],
-        frontier_name="best for the cost",
+        frontier_name="best for the cost (Pareto front)",
         legend=[(_KINDS[kind], _TONES[kind]) for kind in kinds],
         x_log=max(entry[1] for entry in costed) >= 8 * min(entry[1] for entry in costed),
+        x_whole=all(float(entry[1]).is_integer() for entry in costed),
     )
     caution = (
         "Neighbors on this line often differ by less than their intervals: see the paired differences before paying "
