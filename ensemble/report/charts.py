@@ -256,7 +256,8 @@ def _number(value: float) -> str:
 
 
 def _clean(text: str) -> str:
-    return escape(printable(text))
+    # XML has no such characters, so a reader of the drawing would refuse it.
+    return escape(printable(text).replace("\ufffe", "").replace("\uffff", ""))
 
 
 @dataclass

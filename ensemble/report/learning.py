@@ -176,10 +176,11 @@ def _interval_blocks(evidence: Evidence, part: Part, name: str, found: ScoredPar
     labels, values, persons = found.labels, found.values[0], found.persons
     interval = interval_over_people(metric, labels, values, persons, rows=found.scored)
     if not math.isfinite(interval.high - interval.low) or interval.high <= interval.low:
+        reason = interval.warning or f"all {counted(found.people, 'person', 'people')} have the same score"
         return [
             Missing(
                 "how the confidence interval depends on the number of people",
-                f"predictions of two or more people are needed, found {counted(found.people, 'person', 'people')}",
+                f"labeled predictions of more people are needed ({reason})",
             )
         ]
     by_law = widths_by_law(interval, relative_error(metric, labels, values, persons))
