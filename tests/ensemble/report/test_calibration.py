@@ -46,7 +46,8 @@ def test_the_summary_has_the_known_errors() -> None:
     assert row[2] == f"{right.mean():.3f}"
     assert row[3].startswith(f"{confidence.mean() - right.mean():+.3f} [")
     assert row[4] == f"{calibration_error(reliability(part.labels, values)):.3f}"
-    assert row[6].startswith(f"{log_loss(part.labels, values.astype(float)):.3f} [")
+    exact = values.astype(float) / values.astype(float).sum(axis=1, keepdims=True)
+    assert row[6].startswith(f"{log_loss(part.labels, exact):.3f} [")
 
 
 def test_overconfidence_is_a_mean_over_people_with_its_interval() -> None:
