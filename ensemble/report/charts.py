@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from folds.errors import printable
 TONES = 8  # classes s0 … s7 of charts.css
 WIDTH = 720.0  # units of the view box; a text is 13 units high
 _FONT, _SMALL = 13.0, 12.0
+_STRONG = 1.12  # how much wider bold text is
 _LINE = 18.0  # from one line of text to the next
 _PAD = 8.0
 _DRAWN_POINTS = 400  # of a line: more cannot be seen
@@ -115,15 +117,16 @@ def text_width(text: str, size: float = _FONT) -> float:
 
 
 def _advance(letter: str) -> float:
+    """Return the width of a letter in DejaVu Sans, one of the widest fonts of systems, rounded up."""
     if unicodedata.combining(letter):
         return 0.0
     if unicodedata.east_asian_width(letter) in "WF":
         return 1.05
-    if letter in "iljtfrI.,:;'|!()[]/ ":
-        return 0.37
-    if letter in "mwMW@%—…":
-        return 0.92
-    return 0.7 if letter.isupper() else 0.58
+    if letter in "iljtfrI.,:;'|!()[]/ -":
+        return 0.4
+    if letter in "mwMW@%—…+<>=~#":
+        return 0.95
+    return 0.72 if letter.isupper() else 0.63
 
 
 def shortened(text: str, width: float, size: float = _FONT) -> str:
@@ -597,19 +600,19 @@ def forest(
 
 def _columns(drawing: _Drawing, rows: Sequence[Row]) -> tuple[float, float]:
     """Return where the plot starts and ends between the names and the texts of the rows."""
-    names = max([text_width(row.name) * (1.08 if row.strong else 1) for row in rows], default=0)
-    texts = max([text_width(row.text, _SMALL) * (1.08 if row.strong else 1) for row in rows], default=0)
+    names = max([text_width(row.name) * (_STRONG if row.strong else 1) for row in rows], default=0)
+    texts = max([text_width(row.text, _SMALL) * (_STRONG if row.strong else 1) for row in rows], default=0)
     start = _PAD + min(names, drawing.width * 0.3) + 12
     end = drawing.width - min(texts, drawing.width * 0.3) - (14 if texts else 8) - _PAD
     return start, end
 
 
 def _names(drawing: _Drawing, row: Row, start: float, end: float, y: float) -> None:
-    css = "strong" if row.strong else ""
-    room = (start - 10 - _PAD) / (1.08 if row.strong else 1)
-    drawing.text(start - 10, y + 4.5, row.name, css, "end", width=room)
+    css, factor = ("strong", _STRONG) if row.strong else ("", 1.0)
+    drawing.text(start - 10, y + 4.5, row.name, css, "end", width=(start - 10 - _PAD) / factor)
     if row.text:
-        drawing.text(end + 12, y + 4.5, row.text, f"value {css}".strip(), width=WIDTH - end - 14, size=_SMALL)
+        room = (WIDTH - end - 14) / factor
+        drawing.text(end + 12, y + 4.5, row.text, f"value {css}".strip(), width=room, size=_SMALL)
 
 
 def bars(
@@ -677,6 +680,8 @@ def scatter(
 ) -> str:
     """Return named points, and the step line of a frontier; a name without room is only the tooltip of its point.
 
+    Points with the same x are drawn side by side.
+
     Parameters
     ----------
     frontier : points (x, y) with ascending x.
@@ -704,18 +709,30 @@ def scatter(
         path = f"M{_number(x(frontier[0][0]))} {_number(y(frontier[0][1]))}"
         path += "".join(f"H{_number(x(a))}V{_number(y(b))}" for a, b in frontier[1:]) + f"H{_number(WIDTH - 16)}"
         drawing.add("path", "frontier", frontier_name, d=path)
-    for one in points:
-        drawing.whisker(y, one.low, one.high, x(one.x), one.tone, vertical=True)
-    for one in points:
+    places = [(one, x(one.x) + aside, y(one.y)) for one, aside in zip(points, _beside(points), strict=True)]
+    for one, at, _ in places:
+        drawing.whisker(y, one.low, one.high, at, one.tone, vertical=True)
+    for one, at, above in places:
         tooltip = f"{one.name}: {one.text}" if one.text else one.name
-        drawing.marker(x(one.x), y(one.y), one.tone, tooltip, css="strong" if one.strong else "")
-    taken = [(x(one.x) - 6, y(one.y) - 6, x(one.x) + 6, y(one.y) + 6) for one in points]
-    for one in points:
+        drawing.marker(at, above, one.tone, tooltip, css="strong" if one.strong else "")
+    taken = [(at - 6, above - 6, at + 6, above + 6) for _, at, above in places]
+    for one, at, _ in places:
         if one.low is not None and one.high is not None and math.isfinite(one.low) and math.isfinite(one.high):
-            taken.append((x(one.x) - 3, y(one.high), x(one.x) + 3, y(one.low)))
-    for one in sorted(points, key=lambda one: (not one.strong, -one.y)):
-        _place_name(drawing, one, x(one.x), y(one.y), taken, (left, top, WIDTH - 4, top + height))
+            taken.append((at - 3, y(one.high), at + 3, y(one.low)))
+    for one, at, above in sorted(places, key=lambda entry: (not entry[0].strong, entry[2])):
+        _place_name(drawing, one, at, above, taken, (left, top, WIDTH - 4, top + height))
     return drawing.svg(bottom)
+
+
+def _beside(points: Sequence[Point]) -> list[float]:
+    """Return how far each point is moved aside so that the intervals of points with the same x lie side by side."""
+    asides, seen = [], dict[float, int]()
+    count = Counter(one.x for one in points)
+    for one in points:
+        number = seen.get(one.x, 0)
+        seen[one.x] = number + 1
+        asides.append((number - (count[one.x] - 1) / 2) * min(12.0, 60.0 / count[one.x]))
+    return asides
 
 
 _Box = tuple[float, float, float, float]
@@ -724,7 +741,7 @@ _Box = tuple[float, float, float, float]
 def _place_name(drawing: _Drawing, one: Point, x: float, y: float, taken: list[_Box], inside: _Box) -> None:
     """Write the name of a point where it overlaps nothing; where there is no room, leave it out."""
     name = shortened(one.name, 180, _SMALL)
-    wide = text_width(name, _SMALL) * (1.08 if one.strong else 1)
+    wide = text_width(name, _SMALL) * (_STRONG if one.strong else 1)
     places: list[tuple[float, float, Anchor]] = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end")]
     places += [(x + 9, y - 8, "start"), (x - 9, y - 8, "end"), (x + 9, y + 16, "start"), (x - 9, y + 16, "end")]
     for up in (-10.0, 18.0, -22.0, 30.0):

@@ -282,3 +282,11 @@ def test_tones_stand_out_from_the_page(block: int, ground: str) -> None:
     for name, color in tones.items():
         low, high = sorted((_luminance(color), _luminance(ground)))
         assert (high + 0.05) / (low + 0.05) >= (4.5 if name == "quiet" else 3), name
+
+
+def test_points_with_the_same_x_lie_side_by_side() -> None:
+    points = [Point(f"m{i}", 1.0, 0.5 + 0.1 * i, 0.3, 0.9) for i in range(3)]
+    svg = charts.scatter([*points, Point("far", 5.0, 0.6)], "t", "d", "x", "y")
+    x = [float(one.get("cx", 0)) for one in elements(svg) if one.tag == f"{SVG}circle"]
+    assert x[1] - x[0] == pytest.approx(12, abs=0.2)
+    assert x[2] - x[1] == pytest.approx(12, abs=0.2)
