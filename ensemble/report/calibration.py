@@ -364,4 +364,4 @@ def _risk_coverage(curves: Sequence[_Curve], part: Part) -> list[Block]:
         note=f"{ci_note(part)} People count equally. The area is the mean risk over all coverages (Geifman et al., "
         "2019). ensemble decide fits such a threshold with a guarantee.",
     )
-    return [Text((text,)), Figure("calibration-risk", drawn, title, text), table]
+    return [Figure("calibration-risk", drawn, title, text), table]

@@ -403,7 +403,7 @@ def _errors(members: Sequence[_Member], part: Part | None) -> list[Block]:
         "are independent. The fewer mistakes are shared, the more a blend can gain. Both wrong: the share of the "
         "images on which the model and the most similar one are wrong.",
     )
-    return [Text((text,)), Figure("compare-errors-figure", drawn, title, text + more), table]
+    return [Figure("compare-errors-figure", drawn, title, text + more), table]
 
 
 def _decided(one: Predicted, rows: np.ndarray) -> np.ndarray:
@@ -470,7 +470,10 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
             front.append(entry)
     where = "out of fold" if is_oof else "on test people"
     listed = "; ".join(f"{one.name} ({counted(round(n), 'pass', 'passes')}, {score.text()})" for one, n, score in front)
-    text = f"On the Pareto front, where no cheaper model has an equal or better {metric.title} {where}: {listed}."
+    text = (
+        f"On the Pareto front, where no cheaper model has an equal or better {metric.title} {where}: {listed}. "
+        "Neighbors on it often differ by less than their intervals: see the paired differences before paying for more passes."
+    )
     points = [
         Point(
             one.name,
@@ -498,11 +501,7 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
         x_log=max(entry[1] for entry in costed) >= 8 * min(entry[1] for entry in costed),
         x_whole=all(float(entry[1]).is_integer() for entry in costed),
     )
-    caution = (
-        "Neighbors on this line often differ by less than their intervals: see the paired differences before paying "
-        "for more passes."
-    )
-    return [Text((text, caution)), Figure("compare-passes", drawn, title, text)]
+    return [Figure("compare-passes", drawn, title, text)]
 
 
 # Contributions that the blend recorded

@@ -331,7 +331,7 @@ def _measured(evidence: Evidence) -> list[Block]:
             note="95% CIs over the people who are scored, and over the draws of those who train. Measured with "
             "logistic heads on frozen features: fine-tuning usually gains more from more people.",
         )
-        blocks += [Text((text,)), Figure(f"learning-score-{number}-figure", drawn, heading, text), table]
+        blocks += [Figure(f"learning-score-{number}-figure", drawn, heading, text), table]
     return blocks
 
 

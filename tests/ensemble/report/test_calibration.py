@@ -32,7 +32,12 @@ def oof(evidence: Evidence) -> Part:
 
 
 def text_of(section: Section) -> str:
-    return " ".join(line for block in section.blocks if isinstance(block, Text) for line in block.paragraphs)
+    """Return the paragraphs, and the descriptions of the drawings."""
+    lines: list[str] = []
+    for block in section.blocks:
+        lines += block.paragraphs if isinstance(block, Text) else []
+        lines += [block.description] if isinstance(block, Figure) else []
+    return " ".join(lines)
 
 
 def test_the_summary_has_the_known_errors() -> None:

@@ -44,7 +44,12 @@ def oof(evidence: Evidence) -> Part:
 
 
 def text_of(blocks: tuple[Block, ...]) -> str:
-    return " ".join(line for block in blocks if isinstance(block, Text) for line in block.paragraphs)
+    """Return the paragraphs, and the descriptions of the drawings."""
+    lines: list[str] = []
+    for block in blocks:
+        lines += block.paragraphs if isinstance(block, Text) else []
+        lines += [block.description] if isinstance(block, Figure) else []
+    return " ".join(lines)
 
 
 def test_scores_are_those_of_sklearn_with_intervals_over_people() -> None:

@@ -48,7 +48,12 @@ def table(section: Section, name: str) -> Table:
 
 
 def text_of(section: Section) -> str:
-    return " ".join(line for block in section.blocks if isinstance(block, Text) for line in block.paragraphs)
+    """Return the paragraphs, and the descriptions of the drawings."""
+    lines: list[str] = []
+    for block in section.blocks:
+        lines += block.paragraphs if isinstance(block, Text) else []
+        lines += [block.description] if isinstance(block, Figure) else []
+    return " ".join(lines)
 
 
 def test_four_times_the_people_halve_the_width() -> None:
