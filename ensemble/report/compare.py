@@ -472,7 +472,8 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
     listed = "; ".join(f"{one.name} ({counted(round(n), 'pass', 'passes')}, {score.text()})" for one, n, score in front)
     text = (
         f"On the Pareto front, where no cheaper model has an equal or better {metric.title} {where}: {listed}. "
-        "Neighbors on it often differ by less than their intervals: see the paired differences before paying for more passes."
+        "Neighbors on it often differ by less than their intervals: see the paired differences before paying for more "
+        "passes."
     )
     points = [
         Point(
