@@ -36,9 +36,7 @@ def draw_evidence(
         members.append(Predicted("blend soft", "blend", mean, passes=float(len(skills))))
         ids = np.array([f"{name}/p{one:03d}_{i % per_person}.jpg" for i, one in enumerate(person)])
         fold = (person % 5).astype(np.int64) if name == "oof" else None
-        return Part(
-            name, ids, label.astype(np.int64), np.array([f"p{one:03d}" for one in person]), fold, tuple(members)
-        )
+        return Part(name, ids, label.astype(np.int64), np.array([f"p{one:03d}" for one in person]), fold, tuple(members))
 
     oof, test = part("oof", 0, people), part("test", people, people // 2)
     ids, persons = np.concatenate([oof.ids, test.ids]), np.concatenate([oof.persons, test.persons])
