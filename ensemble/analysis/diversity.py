@@ -61,10 +61,27 @@ class Diversity:
 
 def diversity(stack: Stack) -> Diversity:
     """Return how similar the errors of the runs of a stack are."""
-    there = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
     # Row by row of the stack: argmax over a block of all runs would copy it.
     decided = np.stack([values.argmax(axis=1) for values in stack.probabilities])
-    right = (decided == stack.labels) * there
+    return diversity_of(stack.names, decided, stack.present, stack.labels, stack.classes)
+
+
+def diversity_of(
+    names: tuple[str, ...],
+    decided: NDArray[np.int64],
+    present: NDArray[np.bool_] | None,
+    labels: NDArray[np.int64],
+    classes: int,
+) -> Diversity:
+    """Return how similar errors are, from the predicted classes (runs, n) alone.
+
+    Parameters
+    ----------
+    present : (runs, n) whether the run predicts the sample; None if all runs predict all samples.
+    labels : (n,) class indices.
+    """
+    there = np.ones(decided.shape) if present is None else present.astype(float)
+    right = (decided == labels) * there
     wrong = there - right
     both_right, both_wrong, first_only = right @ right.T, wrong @ wrong.T, right @ wrong.T
     second_only, rows = first_only.T, there @ there.T
@@ -73,11 +90,11 @@ def diversity(stack: Stack) -> Diversity:
     )  # 0 where one of the two is always right or always wrong
     alike, unlike = both_right * both_wrong, first_only * second_only
     same = np.zeros_like(rows)
-    for label in range(stack.classes):
+    for label in range(classes):
         named = (decided == label) * there
         same += named @ named.T
     return Diversity(
-        stack.names,
+        names,
         _ratio(alike - unlike, spread),
         _ratio(first_only + second_only, rows),
         _ratio(both_wrong, rows),

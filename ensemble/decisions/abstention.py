@@ -90,11 +90,14 @@ def area_interval(confidence: NDArray[np.float64], wrong: NDArray[np.bool_], per
     order = np.random.default_rng(0).permutation(people)
     group = (order % min(people, _GROUPS))[persons]
     groups = min(people, _GROUPS)
-    left_out = []
+    # A person's weight does not depend on others, so the rows are sorted only once.
+    values, codes = np.unique(-confidence, return_inverse=True)
+    weights, left_out = weights_of(persons), []
     for one in range(groups):
-        rows = group != one
-        remaining = np.unique(persons[rows], return_inverse=True)[1]
-        left_out.append(area(*risk_coverage(confidence[rows], wrong[rows], remaining)[1:]))
+        kept = np.where(group != one, weights, 0.0)
+        whole, part = (np.cumsum(np.bincount(codes, sums, len(values))) for sums in (kept, kept * wrong))
+        risk = np.divide(part, whole, out=np.zeros(len(values)), where=whole > 0)
+        left_out.append(area(whole / whole[-1], np.clip(risk, 0, 1)))
     error = float(jackknife_standard_error(np.array(left_out), value))
     low, high = (float(end) for end in t_interval(value, np.array(error), groups - 1, people, LEVEL, 0, 1))
     return Interval(value, low, high, LEVEL, people, "", error)

@@ -8,6 +8,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ensemble.decisions.abstention import area, area_interval, confidence_of, curve, fit_abstention, risk_coverage
 from ensemble.decisions.rows import weights_of
+from folds.metrics.intervals import jackknife_standard_error
 from tests.ensemble.decisions.decision_worlds import world
 
 
@@ -59,6 +60,23 @@ def test_the_area_has_an_interval_over_people() -> None:
         rows.probabilities.max(axis=1), rows.probabilities.argmax(axis=1) != rows.labels, rows.persons
     )
     assert 0 < found.low < found.value < found.high < 1
+
+
+@pytest.mark.parametrize("people", [2, 10, 300])
+def test_the_error_of_the_area_leaves_out_whole_groups(people: int) -> None:
+    random = np.random.default_rng(people)
+    persons = np.sort(np.concatenate([np.arange(people), random.integers(0, people, 3 * people)]))
+    confidence, wrong = np.round(random.random(len(persons)), 2), random.random(len(persons)) < 0.3
+    groups = min(people, 200)
+    group = (np.random.default_rng(0).permutation(people) % groups)[persons]
+    left_out = []
+    for one in range(groups):
+        rows = group != one
+        remaining = np.unique(persons[rows], return_inverse=True)[1]
+        left_out.append(area(*risk_coverage(confidence[rows], wrong[rows], remaining)[1:]))
+    found = area_interval(confidence, wrong, persons)
+    expected = jackknife_standard_error(np.array(left_out), found.value)
+    assert found.standard_error == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_the_confidence_is_that_of_the_decided_class() -> None:

@@ -1,0 +1,140 @@
+"""Score the members of a report: the rows that can be scored, intervals over people, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.report.evidence import Evidence, Part, Predicted
+from folds.metrics.classification import Metric
+from folds.metrics.custom import metric_of
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.metrics.scored_rows import ScoredRows
+from folds.utils.numeric import factorize
+from folds.utils.text import counted
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredPart:
+    """The rows of a part that have a label and that all of some members predict.
+
+    Attributes
+    ----------
+    rows : (n,) their index in the part; (0,) if each person's images were averaged.
+    labels : (n,) class indices.
+    values : (n, classes) of each member.
+    persons : (n,) from 0.
+    fold : (n,) as in `Part`.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    values: tuple[NDArray[np.floating], ...]
+    persons: NDArray[np.int64]
+    fold: NDArray[np.int64] | None
+
+    @property
+    def people(self) -> int:
+        """Return the number of people."""
+        return int(self.persons.max()) + 1
+
+    @cached_property
+    def scored(self) -> ScoredRows:
+        """Return the rows for metrics."""
+        return ScoredRows(self.labels, self.persons, self.values[0].shape[1])
+
+
+def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = False) -> ScoredPart | None:
+    """Return the rows with a label that all of these members predict; None if there are none.
+
+    Parameters
+    ----------
+    per_person : whether each person's images are averaged, so that a row is a person.
+    """
+    kept = part.labels >= 0
+    for one in members:
+        kept = kept & one.present
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        return None
+    labels, persons = part.labels[rows], factorize(part.persons[rows])[1]
+    values = tuple(np.asarray(one.probabilities[rows]) for one in members)
+    fold = None if part.fold is None else part.fold[rows]
+    if not per_person or not part.persons_known:
+        return ScoredPart(rows, labels, values, persons, fold)
+    columns = values or (np.zeros((len(rows), int(labels.max()) + 1)),)  # without members only labels are averaged
+    averaged = [average_by_person(labels, one, persons, one.shape[1]) for one in columns]
+    first = np.unique(persons, return_index=True)[1]
+    means = tuple(one[1] for one in averaged[: len(values)])
+    return ScoredPart(rows[:0], averaged[0][0], means, averaged[0][2], None if fold is None else fold[first])
+
+
+def score_of(
+    evidence: Evidence, part: Part | None, member: Predicted | None, metric: Metric | None = None
+) -> Interval | None:
+    """Return the score of a member with its interval over people; None without labels.
+
+    Parameters
+    ----------
+    metric : that of the report by default.
+    """
+    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    if found is None:
+        return None
+    used = metric_of(evidence.metric) if metric is None else metric
+    return interval_over_people(used, found.labels, found.values[0], found.persons, rows=found.scored)
+
+
+def difference_of(
+    evidence: Evidence, part: Part | None, first: Predicted | None, second: Predicted | None
+) -> Difference | None:
+    """Return the paired difference second − first on the rows that both predict; None without labels."""
+    if part is None or first is None or second is None:
+        return None
+    found = scored_part(part, [first, second], evidence.per_person)
+    if found is None:
+        return None
+    values = found.values
+    return difference_over_people(metric_of(evidence.metric), found.labels, values[0], values[1], found.persons)
+
+
+def labeled(part: Part | None) -> Part | None:
+    """Return the part if it has labels and members; None otherwise."""
+    return part if part is not None and part.members and bool((part.labels >= 0).any()) else None
+
+
+def direction(metric: Metric) -> str:
+    """Return `` (lower is better)`` for such metrics; "" for others."""
+    return "" if metric.greater_is_better else " (lower is better)"
+
+
+def size_of(found: ScoredPart, part: Part, per_person: bool = False) -> str:
+    """Return ``200 out-of-fold images of 40 people``, or of test people."""
+    what = "out-of-fold" if part.name == "oof" else "test"
+    if per_person and part.persons_known:
+        return f"{counted(found.people, f'{what} person', f'{what} people')}"
+    images = counted(len(found.labels), f"{what} image")
+    return f"{images} of {counted(found.people, 'person', 'people')}" if part.persons_known else images
+
+
+def ci_note(part: Part) -> str:
+    """Return how the intervals are made, in one sentence."""
+    if part.persons_known:
+        return "Intervals are 95% CIs over people (jackknife)."
+    return (
+        "The people are not known, so that each image counts as a person: the 95% CIs are too narrow if people have "
+        "several images."
+    )
+
+
+def finite(value: object) -> float | None:
+    """Return a number that was read from a file; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
