@@ -437,3 +437,33 @@ def agreement_of(rows: JudgedRows) -> Agreement | None:
         disagreement, doubt = (interval_over_people(metric, labels, pair, rows.persons) for pair in pairs)
         difference = difference_over_people(metric, labels, pairs[0], pairs[1], rows.persons)
     return Agreement(count, tuple(levels), disagreement, doubt, difference)
+
+
+def mistake_columns(rows: JudgedRows) -> dict[str, list[str]]:
+    """Return the columns of a CSV with all wrong rows, the worst first, and what each member said about them.
+
+    For each member: the class that it predicts, its probability, and that of the label; empty where it predicts none.
+    """
+    at = rows.worst()
+    labels, predicted = rows.labels[at], rows.predicted[at]
+    columns = {
+        "rank": list(map(str, range(1, len(at) + 1))),
+        "id": rows.ids[at].tolist(),
+        "person": rows.persons[at].tolist(),
+        "label": [rows.classes[one] for one in labels.tolist()],
+        "predicted": [rows.classes[one] for one in predicted.tolist()],
+        "confidence": _numbers(rows.confidence[at]),
+        "label_probability": _numbers(rows.probabilities[at, labels]),
+    }
+    if len(rows.members) > 1:
+        columns["agreement"] = [f"{one} of {len(rows.members)}" for one in rows.agreement[at].tolist()]
+    for name, values in rows.members.items() if len(rows.members) > 1 else ():
+        said = rows.said[name][at]
+        columns[f"{name}: predicted"] = ["" if one < 0 else rows.classes[one] for one in said.tolist()]
+        columns[f"{name}: confidence"] = _numbers(np.where(said < 0, np.nan, values[at, np.maximum(said, 0)]))
+        columns[f"{name}: label_probability"] = _numbers(values[at, labels])
+    return columns
+
+
+def _numbers(values: NDArray[np.floating]) -> list[str]:
+    return ["" if np.isnan(one) else f"{one:.4f}" for one in np.asarray(values, np.float64).tolist()]
