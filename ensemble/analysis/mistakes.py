@@ -226,7 +226,7 @@ def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes
 
 
 def _chance_of_others(rows: JudgedRows, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) the share of wrong images among other people's of the same class; among all others if there are none."""
+    """Return (n,) the share of wrong images among other people's of the class; among all others if there are none."""
     cell = codes * len(rows.classes) + rows.labels
     _, cell = np.unique(cell, return_inverse=True)
     own, own_wrong = np.bincount(cell)[cell], np.bincount(cell, rows.wrong)[cell]
@@ -263,9 +263,7 @@ class GroupAccuracy:
     against_others: Difference | None
 
 
-def group_accuracies(
-    rows: JudgedRows, groups: NDArray[np.int64], names: Sequence[str]
-) -> tuple[GroupAccuracy, ...]:
+def group_accuracies(rows: JudgedRows, groups: NDArray[np.int64], names: Sequence[str]) -> tuple[GroupAccuracy, ...]:
     """Return the accuracy of each group of images, and of each against all other images.
 
     Parameters

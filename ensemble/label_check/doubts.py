@@ -4,8 +4,8 @@ Confident learning (Northcutt et al., 2021) compares each label with the votes o
 things are special about images of people. The votes are out of fold by person, or a model would know the person and
 repeat the label. And where all images of every person have the same label in the table, the label is one decision about
 the person: then each person is one row, with the mean vote of the images, so that a person with fifty images does not
-count fifty times in the thresholds. Attributes that each person has once (gender, while the mask changes) are checked in
-the same way, by person.
+count fifty times in the thresholds. Attributes that each person has once (gender, while the mask changes) are checked
+in the same way, by person.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ensemble.analysis.mistakes import JudgedRows
 from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes
+from folds.metrics.grouping import people_with_class
 from folds.utils.parallel import one_blas_thread
 
 # Of cleanlab: a label is in doubt by either. The first misses a few wrong labels among few people, where the estimated
@@ -93,6 +94,12 @@ class LabelDoubts:
     attributes: tuple[AttributeDoubt, ...] = ()
 
     @cached_property
+    def unjudged(self) -> tuple[str, ...]:
+        """Return the classes of a single person, whose labels cannot be judged."""
+        people = people_with_class(self.rows.labels, self.rows.people[1], len(self.rows.classes))
+        return tuple(name for name, count in zip(self.rows.classes, people, strict=True) if count == 1)
+
+    @cached_property
     def vote(self) -> NDArray[np.float64]:
         """Return (n,) the probability of the given label; small values are doubts."""
         return self.votes[np.arange(len(self.rows)), self.rows.labels]
@@ -161,9 +168,9 @@ def find_doubts(rows: JudgedRows, class_attributes: Mapping[str, Mapping[str, st
     if of_people:
         means, first = _means(votes, codes)
         votes = means[codes]
-        doubtful = _issues(rows.labels[first], means)[codes]
+        doubtful = _issues(rows.labels[first], means, np.arange(len(means)))[codes]
     else:
-        doubtful = _issues(rows.labels, votes)
+        doubtful = _issues(rows.labels, votes, codes)
     suggested = argmax_classes(votes)
     doubtful &= suggested != rows.labels
     found = LabelDoubts(rows, "person" if of_people else "image", votes, doubtful, suggested)
@@ -187,7 +194,7 @@ def _with_attributes(found: LabelDoubts, class_attributes: Mapping[str, Mapping[
             continue
         means, at = _means(found.votes @ np.eye(len(values))[value_of], codes)
         best = argmax_classes(means)
-        people = np.flatnonzero(_issues(labels[at], means) & (best != labels[at]))
+        people = np.flatnonzero(_issues(labels[at], means, np.arange(len(means))) & (best != labels[at]))
         for person in people.tolist():
             mine = np.flatnonzero(codes == person)
             doubts.append(
@@ -222,26 +229,37 @@ def _means(votes: NDArray[np.float64], codes: NDArray[np.int64]) -> tuple[NDArra
     return sums / count[:, None], first
 
 
-def _issues(labels: NDArray[np.int64], votes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return (n,) whether cleanlab finds an issue with each label; classes that no label has are left out."""
+def _issues(labels: NDArray[np.int64], votes: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (n,) whether cleanlab finds an issue with each label.
+
+    Labels of which only one person has one are not judged: no model that votes about the person has learned them.
+
+    Parameters
+    ----------
+    codes : (n,) index of the person.
+    """
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
         raise MISSING from None
-    present, codes = np.unique(labels, return_inverse=True)
-    own = votes[:, present] if len(present) < votes.shape[1] else votes
+    judged = people_with_class(labels, codes, votes.shape[1])[labels] > 1
+    if len(np.unique(labels[judged])) < 2:
+        return np.zeros(len(labels), bool)
+    present, given = np.unique(labels[judged], return_inverse=True)
+    own = votes[judged][:, present]
     total = own.sum(axis=1, keepdims=True)
     own = np.divide(own, total, out=np.full(own.shape, 1 / own.shape[1]), where=total > 0)
-    found = np.zeros(len(labels), bool)
+    issues, found = np.zeros(len(labels), bool), np.zeros(len(given), bool)
     with one_blas_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes with few images
         for criterion in CRITERIA:
-            found |= np.asarray(find_label_issues(codes, own, filter_by=criterion, n_jobs=1), bool)
-    return found
+            found |= np.asarray(find_label_issues(given, own, filter_by=criterion, n_jobs=1), bool)
+    issues[judged] = found
+    return issues
 
 
 def columns_of(found: LabelDoubts, rows: Sequence[int] | None = None) -> dict[str, list[str]]:
-    """Return the columns of ``labels.csv``, by default of the rows in doubt; new_label and decision are to be filled in.
+    """Return the columns of ``labels.csv``, by default of the rows in doubt, with empty new_label and decision.
 
     ``vote_<class>`` are the votes that `soften` mixes with the label.
     """

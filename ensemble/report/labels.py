@@ -45,9 +45,11 @@ def labels_section(evidence: Evidence) -> Section:
             _gallery(found, evidence),
             Text(
                 (
-                    "To correct labels: ensemble labels RUN -o labels.csv writes all doubts. Look at each image, then fill "
+                    "To correct labels: ensemble labels RUN -o labels.csv writes all doubts. Look at "
+                    "each image, then fill "
                     "in new_label, or write drop or soften into decision. ensemble kfold --relabel labels.csv --drop "
-                    "labels.csv --soften labels.csv uses what is filled in, for training only; ensemble runs diff scores "
+                    "labels.csv --soften labels.csv uses what is filled in, for training only; "
+                    "ensemble runs diff scores "
                     "the gain on people whose labels were not changed.",
                 )
             ),
@@ -74,14 +76,24 @@ def _facts(found: LabelDoubts, name: str, known: bool) -> list[str]:
         f"{counted(len(rows.people[0]), 'person', 'people')} {'is' if len(order) == 1 else 'are'} in doubt, by the "
         f"out-of-fold votes of {name} and confident learning (cleanlab). {fed}"
     ]
+    if found.unjudged:
+        lines.append(f"Not judged, because no model that votes has learned them: {_unjudged(found)}.")
     if len(order):
         sure = int((found.confidence[order] >= SURE).sum())
         lines.append(
             f"In {sure:,} of them the vote gives another class a probability of {SURE} or more. The votes agree with "
-            f"{right.text()} {_CI} of all labels: where that is low, many doubts are mistakes of the models. A doubt is a "
+            f"{right.text()} {_CI} of all labels: where that is low, many doubts are mistakes of the "
+            "models. A doubt is a "
             "reason to look, no proof."
         )
     return lines
+
+
+def _unjudged(found: LabelDoubts) -> str:
+    """Return ``labels of 2 classes of a single person (a, b)``."""
+    names = found.unjudged
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"labels of {counted(len(names), 'class', 'classes')} of a single person ({listed})"
 
 
 def _people(found: LabelDoubts, known: bool) -> list[Block]:
@@ -109,7 +121,15 @@ def _attributes(found: LabelDoubts) -> list[Block]:
     if not found.attributes:
         return []
     cells = [
-        [one.attribute, one.person, one.images, one.given, one.suggested, f"{one.vote:.3f}", f"{one.suggested_vote:.3f}"]
+        [
+            one.attribute,
+            one.person,
+            one.images,
+            one.given,
+            one.suggested,
+            f"{one.vote:.3f}",
+            f"{one.suggested_vote:.3f}",
+        ]
         for one in found.attributes[:MAX_PEOPLE]
     ]
     return [
@@ -119,7 +139,8 @@ def _attributes(found: LabelDoubts) -> list[Block]:
             ("attribute", "person", "images", "given", "suggested", "vote for given", "vote for suggested"),
             cells,
             2,
-            "Each person counts once, with the mean vote of the images; a wrong value makes all labels of the person wrong.",
+            "Each person counts once, with the mean vote of the images; a wrong value makes all "
+            "labels of the person wrong.",
         )
     ]
 

@@ -146,14 +146,14 @@ def _classes(rows: JudgedRows, evidence: Evidence) -> list[Block]:
             for one in found
         ]
 
-    blocks: list[Block] = [Table("mistakes-classes", "Scores of each class.", ("class", *header), cells(scores), 1, note)]
+    blocks: list[Block] = [
+        Table("mistakes-classes", "Scores of each class.", ("class", *header), cells(scores), 1, note)
+    ]
     attributes = attribute_scores(
         rows.labels, rows.probabilities, rows.persons, rows.classes, evidence.class_attributes
     )
     if attributes:
-        table = [
-            [one.name, *line] for one in attributes for line in cells(one.values)
-        ]
+        table = [[one.name, *line] for one in attributes for line in cells(one.values)]
         blocks.append(
             Table(
                 "mistakes-attributes",
@@ -185,13 +185,17 @@ def _people(rows: JudgedRows, known: bool) -> list[Block]:
     expected = f"at most {at_most:.1f}" if at_most >= 0.05 else "fewer than 0.1"
     lines = [
         f"{counted(found.always, 'person', 'people')} of {found.people:,} with two images or more "
-        f"{'is' if found.always == 1 else 'are'} wrong in every image; {expected} would be if mistakes were independent "
+        f"{'is' if found.always == 1 else 'are'} wrong in every image; {expected} would be if "
+        "mistakes were independent "
         "of the person."
     ]
     lines.append(
         "More mistakes than chance explains, corrected for the number of people: "
-        + (", ".join(clustered[:10]) + (f" and {len(clustered) - 10} more" if len(clustered) > 10 else "") + "."
-           if clustered else "nobody among those with the most mistakes.")
+        + (
+            ", ".join(clustered[:10]) + (f" and {len(clustered) - 10} more" if len(clustered) > 10 else "") + "."
+            if clustered
+            else "nobody among those with the most mistakes."
+        )
     )
     cells = [
         [
@@ -213,7 +217,8 @@ def _people(rows: JudgedRows, known: bool) -> list[Block]:
             ("person", "wrong", "images", "wrong share", "by chance", "p-value", "above chance"),
             cells,
             1,
-            "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By chance: wrong images that "
+            "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By "
+            "chance: wrong images that "
             "other people's rate in the same classes would give. The p-value is that of so many or more "
             f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni).",
         ),
@@ -258,7 +263,9 @@ def _group_cells(scores: Sequence[GroupAccuracy], among: int) -> list[list[str |
             one.images,
             one.people,
             one.accuracy.text(),
-            None if one.against_others is None else one.against_others.text(among).replace(f" among {among} comparisons", ""),
+            None
+            if one.against_others is None
+            else one.against_others.text(among).replace(f" among {among} comparisons", ""),
         ]
         for one in scores
     ]
@@ -266,7 +273,8 @@ def _group_cells(scores: Sequence[GroupAccuracy], among: int) -> list[list[str |
 
 def _group_note(among: int) -> str:
     return (
-        f"Accuracy with its {_PEOPLE_CI} Against others: the difference to the accuracy of all other images, its 95% CI, "
+        f"Accuracy with its {_PEOPLE_CI} Against others: the difference to the accuracy of all other "
+        "images, its 95% CI, "
         f"and whether it is significant among {among} comparisons (Bonferroni)."
     )
 
@@ -312,7 +320,8 @@ def _properties(rows: JudgedRows, table: TableRecord | None, at: NDArray[np.int6
                 ("property", "images with", "images", "people", "accuracy", "against others"),
                 cells,
                 2,
-                f"{_group_note(among)} Brightness: mean of the decoded image, 0 to 255. Sharpness: mean absolute value of "
+                f"{_group_note(among)} Brightness: mean of the decoded image, 0 to 255. Sharpness: "
+                "mean absolute value of "
                 "its Laplacian. Size: megapixels of the file.",
             )
         )
@@ -349,8 +358,10 @@ def _members(rows: JudgedRows, main: str) -> list[Block]:
             ("member", "accuracy", "alone right", "alone wrong", "right instead", "share of mistakes"),
             cells,
             1,
-            f"On the {images:,} images that all members predict. Alone right, alone wrong: images that only this member "
-            f"predicts right or wrong. Right instead: images that {main} predicts wrong and the member right, and their "
+            f"On the {images:,} images that all members predict. Alone right, alone wrong: images "
+            "that only this member "
+            f"predicts right or wrong. Right instead: images that {main} predicts wrong and the "
+            "member right, and their "
             f"share of the mistakes ({wrong:,}), with its {_PEOPLE_CI}",
         )
     ]
@@ -365,7 +376,8 @@ def _agreement(found: Agreement | None, main: str) -> list[Block]:
     lines = []
     if found.disagreement is not None and found.doubt is not None and found.difference is not None:
         lines.append(
-            f"ROC-AUC for finding mistakes of {main}: {found.disagreement.text()} by the share of members that disagree, "
+            f"ROC-AUC for finding mistakes of {main}: {found.disagreement.text()} by the share of "
+            "members that disagree, "
             f"{found.doubt.text()} by 1 − confidence of {main} (95% CI over people); difference "
             f"{found.difference.text()}. 0.5 is chance."
         )
@@ -390,7 +402,8 @@ def _gallery(rows: JudgedRows, evidence: Evidence, most: int) -> list[Block]:
     note = "Sorted by the probability of the wrong class. A mistake of high confidence may be a wrong label."
     if len(order) > most:
         note += (
-            f" {len(order) - most:,} more mistakes are not shown; ensemble mistakes RUN -o mistakes.csv lists all of them."
+            f" {len(order) - most:,} more mistakes are not shown; ensemble mistakes RUN -o "
+            "mistakes.csv lists all of them."
         )
     return [Gallery(GALLERY, "The worst mistakes: the highest confidence in a wrong class.", pictures, note)]
 

@@ -1,4 +1,4 @@
-"""Take from the evidence what the sections about mistakes and labels need: labeled rows, members, facts of the images."""
+"""Take from the evidence what the sections about mistakes and labels need: labeled rows, members, image facts."""
 
 from __future__ import annotations
 

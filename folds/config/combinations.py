@@ -16,7 +16,12 @@ _NEEDS = {
     "pseudo_soft": ("pseudo",),
     "pseudo_weight": ("pseudo",),
 }
-_EXAMPLES = {"ema": "`ema=0.999`", "soft_labels": "`soft_labels=FILE.npy`", "soften": "`soften=FILE`", "pseudo": "`pseudo=RUN`"}
+_EXAMPLES = {
+    "ema": "`ema=0.999`",
+    "soft_labels": "`soft_labels=FILE.npy`",
+    "soften": "`soften=FILE`",
+    "pseudo": "`pseudo=RUN`",
+}
 _OF_THE_TABLE = "soft labels are of the classes of the table"
 _TWO_CHOICES = "both choose among the last epochs"
 _EXCLUDE = {

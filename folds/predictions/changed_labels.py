@@ -1,8 +1,8 @@
 """Remember which training labels a run has changed, so that its gain is scored on other people.
 
 ``runs/<run>/changed_labels.csv`` has a row for each image that was relabeled, dropped or softened for the training. The
-scored labels stay those of the table. Whether the table or the change is right cannot be known, so people with a changed
-label say nothing about the gain.
+scored labels stay those of the table. Whether the table or the change is right cannot be known, so people with a
+changed label say nothing about the gain.
 """
 
 from __future__ import annotations

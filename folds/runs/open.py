@@ -289,7 +289,14 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         recipe={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _recorded_settings(run).items()
-            if key not in ("soft_labels", "pseudo", "relabel", "drop", "soften")  # places; `teacher` of the job has what was read from them
+            if key
+            not in (
+                "soft_labels",
+                "pseudo",
+                "relabel",
+                "drop",
+                "soften",
+            )  # places; `teacher` of the job has what was read from them
         },
         images=_images(run.input_settings),
         data={

@@ -155,7 +155,10 @@ def _relabeled(
         return changed, table.labels
     found = read_table_file(path)
     name = "new_label" if "new_label" in found.columns else "label"
-    given, decisions = found.column(name, "`relabel`", f"it needs the columns id and new_label; {_FILLED}"), _words(found)
+    given, decisions = (
+        found.column(name, "`relabel`", f"it needs the columns id and new_label; {_FILLED}"),
+        _words(found),
+    )
     _check_labels(found, table)
     used = []
     for row, (new, word) in enumerate(zip(given, decisions, strict=True)):
@@ -204,7 +207,8 @@ def _votes(
         predictions = read_predictions(path)
         if predictions.split != "oof" or predictions.metadata.target != LABEL:
             raise EnsembleError(
-                f"`soften={path}`: expected out-of-fold predictions of the label, found {predictions.split} predictions "
+                f"`soften={path}`: expected out-of-fold predictions of the label, found "
+                f"{predictions.split} predictions "
                 f"of {predictions.metadata.target}",
                 hint="a model that has learned an image repeats its label: use runs/NAME.oof.npy",
             )
@@ -240,7 +244,8 @@ def _shares(cells: Sequence[str], found: CsvTable, row: int) -> NDArray[np.float
         values = np.full(1, np.nan)
     if not np.isfinite(values).all() or (values < 0).any() or abs(values.sum() - 1) > TOLERANCE:
         raise EnsembleError(
-            f"{found.location()[row]}: expected votes from 0 that sum to 1, found {', '.join(cells[:5])[:80]}", hint=_FILLED
+            f"{found.location()[row]}: expected votes from 0 that sum to 1, found {', '.join(cells[:5])[:80]}",
+            hint=_FILLED,
         )
     return values
 

@@ -23,7 +23,7 @@ def labels(
         typer.Option(
             "-o",
             "--output",
-            help="write the labels in doubt as a table to fill in: new_label, and decision: relabel, drop, soften, keep",
+            help="write the labels in doubt as a table to fill in: new_label, and decision: drop, soften or keep",
             metavar="FILE.csv",
         ),
     ] = None,
@@ -63,6 +63,9 @@ def labels(
     console.result(labels_report(found, judged.name, most), record)
     for line in judged.notes:
         console.warn(line.removeprefix("warning: ")) if line.startswith("warning: ") else console.note(line)
+    if found.unjudged:
+        names = ", ".join(found.unjudged[:5]) + (" …" if len(found.unjudged) > 5 else "")
+        console.note(f"not judged, because only one person has them: labels of {names}")
     console.note("\na doubt is a reason to look at an image, no proof that its label is wrong")
     if open:
         open_page(what, "labels", PAGE)

@@ -17,9 +17,7 @@ def mistakes(
         list[str],
         typer.Argument(help="a run, a blend, or several runs or prediction files", metavar="RUN|BLEND|FILES..."),
     ],
-    most: Annotated[
-        int, typer.Option("-n", "--most", help="number of mistakes to print", metavar="N", min=1)
-    ] = 40,
+    most: Annotated[int, typer.Option("-n", "--most", help="number of mistakes to print", metavar="N", min=1)] = 40,
     people: Annotated[int, typer.Option(help="number of people to print", metavar="N", min=1)] = 10,
     output: Annotated[
         Path | None,

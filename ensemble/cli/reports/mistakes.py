@@ -41,7 +41,14 @@ def mistakes_report(found: Judged, most: int, people: int) -> str:
                 [*line, f"{rows.agreement[row]} of {len(rows.members)}", _right(rows, row)]
                 for line, row in zip(cells, order, strict=True)
             ]
-        parts.append("\n".join(["worst mistakes: highest confidence in a wrong class", console.table(header, cells, 3, ["members right", "person"])]))
+        parts.append(
+            "\n".join(
+                [
+                    "worst mistakes: highest confidence in a wrong class",
+                    console.table(header, cells, 3, ["members right", "person"]),
+                ]
+            )
+        )
     if of_people.worst and found.persons_known:
         cells = [
             [
@@ -121,7 +128,14 @@ def labels_report(found: LabelDoubts, name: str, most: int) -> str:
         parts.append(console.table(header, cells, 3, ["person", "agreeing"]))
     if found.attributes:
         cells = [
-            [one.attribute, _short(one.person), one.given, one.suggested, f"{one.vote:.3f}", f"{one.suggested_vote:.3f}"]
+            [
+                one.attribute,
+                _short(one.person),
+                one.given,
+                one.suggested,
+                f"{one.vote:.3f}",
+                f"{one.suggested_vote:.3f}",
+            ]
             for one in found.attributes[:most]
         ]
         header = ["attribute", "person", "given", "suggested", "vote for given", "vote for suggested"]

@@ -159,7 +159,7 @@ def test_quantiles_keep_equal_values_together() -> None:
     assert ends[0][0] == 1
     assert ends[-1][1] == 5
     assert all(a <= b for a, b in ends)
-    assert quantile_groups(np.full(4, 7.0)) [1] == []
+    assert quantile_groups(np.full(4, 7.0))[1] == []
     assert quantile_groups(np.full(4, np.nan))[1] == []
 
 

@@ -73,7 +73,14 @@ def test_an_attribute_that_people_have_once_is_checked_by_person() -> None:
     logits[np.arange(people * per), age * 2 + mask] += 2.5
     values = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     persons = np.array([f"p{at // per:02d}" for at in range(people * per)])
-    rows = JudgedRows(np.array([f"i{at:03d}" for at in range(len(persons))]), persons, given * 2 + mask, classes, values, {"x": values})
+    rows = JudgedRows(
+        np.array([f"i{at:03d}" for at in range(len(persons))]),
+        persons,
+        given * 2 + mask,
+        classes,
+        values,
+        {"x": values},
+    )
     found = find_doubts(rows, meaning)
     assert found.unit == "image"
     assert {(one.attribute, one.person) for one in found.attributes} == {("age", f"p0{one}") for one in range(3)}
@@ -101,6 +108,18 @@ def test_classes_without_a_label_are_never_suggested_by_an_error() -> None:
     assert find_doubts(kept).doubtful.any()
     with pytest.raises(EnsembleError, match="only one class"):
         find_doubts(rows.take(np.flatnonzero(rows.labels == 2)))
+
+
+def test_labels_of_a_single_person_are_not_judged() -> None:
+    pytest.importorskip("cleanlab")
+    rows, _ = flipped_world("image")
+    labels = rows.labels.copy()
+    labels[rows.persons == "p000"] = 2
+    labels[(labels == 2) & (rows.persons != "p000")] = 1
+    found = find_doubts(replace(rows, labels=labels))
+    assert found.unjudged == ("eel",)
+    assert not found.doubtful[rows.persons == "p000"].any()
+    assert found.doubtful.any()
 
 
 def test_without_cleanlab_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,7 @@ def test_wrong_labels_are_the_first_that_are_doubted() -> None:
     assert "Each person counts once" in texts(found) or "each person counts once" in texts(found)
 
 
-def test_labels_need_out_of_fold_predictions_and_cleanlab(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_need_out_of_fold_predictions_and_cleanlab(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     only_test = labels_section(replace(evidence, oof=None)).blocks[0]
     assert isinstance(only_test, Missing)
     assert "test labels are never changed" in only_test.how

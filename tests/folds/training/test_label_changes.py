@@ -200,7 +200,7 @@ def test_a_wrong_file_is_refused_with_one_line(copy: Path, option: str, lines: t
 
 
 def test_an_image_cannot_be_dropped_and_relabeled(copy: Path) -> None:
-    with pytest.raises(EnsembleError, match="is in drop=drop.csv and in relabel=labels.csv"):
+    with pytest.raises(EnsembleError, match=r"is in drop=drop\.csv and in relabel=labels\.csv"):
         changes(relabel=write("labels.csv", *CORRECT), drop=write("drop.csv", "id", "1.png"))
 
 
@@ -231,8 +231,8 @@ def test_heads_on_frozen_features_learn_the_changes_too(copy: Path) -> None:
     changed = {"relabel": write("labels.csv", *CORRECT), "drop": write("drop.csv", "id", "4.png")}
     folds.kfold(data(), name="less", **made, **changed)
     plain, less = (folds.load_run(name) for name in ("plain", "less"))
-    learned = [sum(len(load_checkpoint(path).training_hashes) for path in run.checkpoints.values()) for run in (plain, less)]
+    learned = [
+        sum(len(load_checkpoint(path).training_hashes) for path in run.checkpoints.values()) for run in (plain, less)
+    ]
     assert learned[0] - learned[1] == 1
     assert not np.allclose(plain.oof.probabilities, less.oof.probabilities)
-
-
