@@ -71,7 +71,7 @@ class JudgedRows:
         return factorize(self.persons)
 
     @cached_property
-    def said(self) -> dict[str, NDArray[np.int64]]:
+    def answers(self) -> dict[str, NDArray[np.int64]]:
         """Return the class that each member predicts, (n,); −1 where it predicts none."""
         found = {}
         for name, values in self.members.items():
@@ -82,7 +82,7 @@ class JudgedRows:
     @cached_property
     def agreement(self) -> NDArray[np.int64]:
         """Return (n,) the number of members that predict the class that is judged."""
-        return sum((said == self.predicted for said in self.said.values()), np.zeros(len(self), np.int64))
+        return sum((answers == self.predicted for answers in self.answers.values()), np.zeros(len(self), np.int64))
 
     def worst(self) -> NDArray[np.int64]:
         """Return the wrong rows, those with the most confidence in a wrong class first."""
@@ -163,7 +163,7 @@ class PersonMistakes:
     ----------
     expected : wrong images if their chance were that of other people's images of the same classes.
     low, high : exact 95% interval (Clopper and Pearson, 1934) of the share of wrong images, over images.
-    p_value : probability of so many wrong images or more, if they were independent with the chance of other people's.
+    p_value : probability of this number of wrong images or more, if they were independent with the chance of others'.
     clustered : whether they are more than chance explains, corrected for the number of people (Bonferroni).
     """
 
@@ -350,16 +350,16 @@ def member_mistakes(rows: JudgedRows) -> tuple[tuple[MemberMistakes, ...], int]:
     """Return where each member is right and others are wrong, and the number of images that all members predict."""
     if not rows.members:
         return (), 0
-    said = np.stack(list(rows.said.values()))
-    at = np.flatnonzero((said >= 0).all(axis=0))
+    answers = np.stack(list(rows.answers.values()))
+    at = np.flatnonzero((answers >= 0).all(axis=0))
     if not len(at):
         return (), 0
-    right = said[:, at] == rows.labels[at]
+    right = answers[:, at] == rows.labels[at]
     count, wrong = right.sum(axis=0), rows.wrong[at]
     found = []
     for i, (name, values) in enumerate(rows.members.items()):
         accuracy = interval_over_people(
-            METRICS["accuracy"], rows.labels[at], values[at], rows.persons[at], predicted=said[i, at]
+            METRICS["accuracy"], rows.labels[at], values[at], rows.persons[at], predicted=answers[i, at]
         )
         share = None
         if wrong.any():
@@ -368,8 +368,8 @@ def member_mistakes(rows: JudgedRows) -> tuple[tuple[MemberMistakes, ...], int]:
             MemberMistakes(
                 name,
                 accuracy,
-                int(np.sum(right[i] & (count == 1))) if len(said) > 1 else 0,
-                int(np.sum(~right[i] & (count == len(said) - 1))) if len(said) > 1 else 0,
+                int(np.sum(right[i] & (count == 1))) if len(answers) > 1 else 0,
+                int(np.sum(~right[i] & (count == len(answers) - 1))) if len(answers) > 1 else 0,
                 int(np.sum(right[i] & wrong)),
                 share,
             )
@@ -386,7 +386,7 @@ def share_over_people(true: NDArray[np.bool_], persons: NDArray) -> Interval:
 
 @dataclass(frozen=True)
 class AgreementScore:
-    """The accuracy of the images of which so many members agree with the judged predictions."""
+    """The accuracy of the images of which `agreeing` members agree with the judged predictions."""
 
     agreeing: int
     images: int
@@ -416,7 +416,7 @@ def agreement_of(rows: JudgedRows) -> Agreement | None:
     """Return how much the agreement of members says about mistakes; None with fewer than two members in common."""
     if len(rows.members) < 2:
         return None
-    complete = np.flatnonzero((np.stack(list(rows.said.values())) >= 0).all(axis=0))
+    complete = np.flatnonzero((np.stack(list(rows.answers.values())) >= 0).all(axis=0))
     if not len(complete):
         return None
     rows = rows.take(complete)
@@ -456,9 +456,9 @@ def mistake_columns(rows: JudgedRows) -> dict[str, list[str]]:
     if len(rows.members) > 1:
         columns["agreement"] = [f"{one} of {len(rows.members)}" for one in rows.agreement[at].tolist()]
     for name, values in rows.members.items() if len(rows.members) > 1 else ():
-        said = rows.said[name][at]
-        columns[f"{name}: predicted"] = ["" if one < 0 else rows.classes[one] for one in said.tolist()]
-        columns[f"{name}: confidence"] = _numbers(np.where(said < 0, np.nan, values[at, np.maximum(said, 0)]))
+        answers = rows.answers[name][at]
+        columns[f"{name}: predicted"] = ["" if one < 0 else rows.classes[one] for one in answers.tolist()]
+        columns[f"{name}: confidence"] = _numbers(np.where(answers < 0, np.nan, values[at, np.maximum(answers, 0)]))
         columns[f"{name}: label_probability"] = _numbers(values[at, labels])
     return columns
 

@@ -26,7 +26,7 @@ from folds.metrics.grouping import people_with_class
 from folds.utils.parallel import one_blas_thread
 
 # Of cleanlab: a label is in doubt by either. The first misses a few wrong labels among few people, where the estimated
-# number of wrong labels of a class rounds to 0; the second misses some where a class is hard. Drawn people with a tenth
+# number of wrong labels of a class rounds to 0; the second misses some where a class is hard. Votes simulated with a tenth
 # of the labels wrong: both together find more than either, and the order of the list, by the vote for the label, is
 # that of neither.
 CRITERIA = ("prune_by_noise_rate", "confident_learning")
@@ -112,8 +112,8 @@ class LabelDoubts:
     @cached_property
     def agreement(self) -> NDArray[np.int64]:
         """Return (n,) the number of members that predict the suggested class."""
-        said = self.rows.said.values()
-        return sum((one == self.suggested for one in said), np.zeros(len(self.rows), np.int64))
+        answers = self.rows.answers.values()
+        return sum((one == self.suggested for one in answers), np.zeros(len(self.rows), np.int64))
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

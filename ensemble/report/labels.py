@@ -6,7 +6,7 @@ from ensemble.analysis.mistakes import share_over_people
 from ensemble.label_check.doubts import LabelDoubts, find_doubts
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.evidence import Evidence
-from ensemble.report.mistakes import said_lines
+from ensemble.report.mistakes import member_lines
 from ensemble.report.mistakes_data import judged_rows
 from folds.errors import EnsembleError
 from folds.utils.text import counted
@@ -100,7 +100,7 @@ def _people(found: LabelDoubts, known: bool) -> list[Block]:
     if not known or len(found.rows.people[0]) == len(found.rows):
         return []
     people = found.people
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [one.person, one.doubtful, one.images, ", ".join(one.labels), ", ".join(one.suggested), f"{one.vote:.3f}"]
         for one in people[:MAX_PEOPLE]
     ]
@@ -120,7 +120,7 @@ def _people(found: LabelDoubts, known: bool) -> list[Block]:
 def _attributes(found: LabelDoubts) -> list[Block]:
     if not found.attributes:
         return []
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [
             one.attribute,
             one.person,
@@ -147,7 +147,7 @@ def _attributes(found: LabelDoubts) -> list[Block]:
 
 def _images(found: LabelDoubts) -> Table:
     rows, order = found.rows, found.order
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [
             str(rows.ids[row]),
             str(rows.persons[row]),
@@ -180,7 +180,7 @@ def _gallery(found: LabelDoubts, evidence: Evidence) -> Gallery:
             f"label {label} (vote {found.vote[row]:.3f})",
             f"suggested {suggested} (vote {found.confidence[row]:.3f})",
             f"person {rows.persons[row]}",
-            *said_lines(rows, row),
+            *member_lines(rows, row),
         )
         tags = {"label": label, "suggested": suggested, "person": str(rows.persons[row])}
         pictures.append(Picture(evidence.thumbnail(identifier), identifier, lines, tags))

@@ -107,7 +107,7 @@ def _pairs(rows: JudgedRows, confusion: Confusion) -> list[Block]:
     pairs = confusion.pairs()
     if not pairs:
         return []
-    cells = []
+    cells: list[list[str | int | float | None]] = []
     for true, predicted in pairs[:MAX_PAIRS]:
         mine = (rows.labels == true) & (rows.predicted == predicted)
         people = len(np.unique(rows.persons[mine]))
@@ -194,10 +194,10 @@ def _people(rows: JudgedRows, known: bool) -> list[Block]:
         + (
             ", ".join(clustered[:10]) + (f" and {len(clustered) - 10} more" if len(clustered) > 10 else "") + "."
             if clustered
-            else "nobody among those with the most mistakes."
+            else "none of those with the most mistakes."
         )
     )
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [
             one.person,
             one.wrong,
@@ -219,7 +219,7 @@ def _people(rows: JudgedRows, known: bool) -> list[Block]:
             1,
             "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By "
             "chance: wrong images that "
-            "other people's rate in the same classes would give. The p-value is that of so many or more "
+            "other people's rate in the same classes would give. The p-value is that of this number or more "
             f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni).",
         ),
     ]
@@ -309,7 +309,7 @@ def _properties(rows: JudgedRows, table: TableRecord | None, at: NDArray[np.int6
         texts.append(
             f"Accuracy differs with {name}: {'; '.join(named)} against all other images."
             if named
-            else f"By {name}, no quarter of the images is distinguishable from the others."
+            else f"By {name}, no quarter of the images differs significantly from the others."
         )
     blocks: list[Block] = [Text(tuple(texts))]
     if cells:
@@ -340,7 +340,7 @@ def _members(rows: JudgedRows, main: str) -> list[Block]:
     if not found:
         return []
     wrong = int(rows.wrong.sum())
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [
             one.name,
             one.accuracy.text(),
@@ -370,7 +370,7 @@ def _members(rows: JudgedRows, main: str) -> list[Block]:
 def _agreement(found: Agreement | None, main: str) -> list[Block]:
     if found is None:
         return []
-    cells = [
+    cells: list[list[str | int | float | None]] = [
         [f"{one.agreeing} of {found.members}", one.images, one.people, one.accuracy.text()] for one in found.levels
     ]
     lines = []
@@ -414,7 +414,7 @@ def _picture(rows: JudgedRows, evidence: Evidence, row: int) -> Picture:
         f"true {classes[label]} (probability {rows.probabilities[row, label]:.3f})",
         f"predicted {classes[predicted]} (probability {rows.probabilities[row, predicted]:.3f})",
         f"person {rows.persons[row]}",
-        *said_lines(rows, row),
+        *member_lines(rows, row),
     ]
     tags = {"true": classes[label], "predicted": classes[predicted], "person": str(rows.persons[row])}
     if len(rows.members) > 1:
@@ -423,13 +423,13 @@ def _picture(rows: JudgedRows, evidence: Evidence, row: int) -> Picture:
     return Picture(evidence.thumbnail(identifier), identifier, tuple(lines), tags)
 
 
-def said_lines(rows: JudgedRows, row: int) -> list[str]:
+def member_lines(rows: JudgedRows, row: int) -> list[str]:
     """Return what each member said about an image, one line each; [] with a single member."""
     if len(rows.members) < 2:
         return []
     lines = []
-    for name, said in rows.said.items():
-        value = -1 if said[row] < 0 else float(rows.members[name][row, said[row]])
-        text = "no prediction" if said[row] < 0 or math.isnan(value) else f"{rows.classes[said[row]]} {value:.3f}"
+    for name, answers in rows.answers.items():
+        value = -1 if answers[row] < 0 else float(rows.members[name][row, answers[row]])
+        text = "no prediction" if answers[row] < 0 or math.isnan(value) else f"{rows.classes[answers[row]]} {value:.3f}"
         lines.append(f"{name}: {text}")
     return lines

@@ -324,7 +324,7 @@ def _with_unchanged_labels(
 ) -> NDArray[np.int64] | None:
     """Return the positions of the people whose labels neither run has changed for its training; None if all are.
 
-    A person with a changed label is scored by the label of the table, which one of the runs was taught not to believe.
+    A person with a changed label is scored by the label of the table, and one of the runs has learned another one.
 
     Raises
     ------

@@ -231,8 +231,8 @@ def _votes(
             found.column(f"{VOTE}{name}", None, f"`soften` needs the votes of each class; {_FILLED}")
             for name in table.classes
         ]
-        for row, at in places:
-            of_classes[at], softened[at] = _shares([cells[row] for cells in columns], found, row), True
+        for row, place in places:
+            of_classes[place], softened[place] = _shares([cells[row] for cells in columns], found, row), True
     of_classes /= of_classes.sum(axis=1, keepdims=True)
     return softened, outputs_of(target, of_classes)
 

@@ -88,7 +88,8 @@ def mistakes_record(found: Judged, most: int, people: int) -> dict[str, Any]:
                 "predicted": rows.classes[rows.predicted[row]],
                 "confidence": float(rows.confidence[row]),
                 "members": {
-                    name: None if said[row] < 0 else rows.classes[said[row]] for name, said in rows.said.items()
+                    name: None if answers[row] < 0 else rows.classes[answers[row]]
+                    for name, answers in rows.answers.items()
                 },
             }
             for row in rows.worst()[:most].tolist()
@@ -99,7 +100,7 @@ def mistakes_record(found: Judged, most: int, people: int) -> dict[str, Any]:
 
 
 def _right(rows: JudgedRows, row: int) -> str:
-    return ", ".join(name for name, said in rows.said.items() if said[row] == rows.labels[row]) or "none"
+    return ", ".join(name for name, answers in rows.answers.items() if answers[row] == rows.labels[row]) or "none"
 
 
 def labels_report(found: LabelDoubts, name: str, most: int) -> str:

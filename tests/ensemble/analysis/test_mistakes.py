@@ -37,7 +37,7 @@ def judged(
         np.array(labels),
         CLASSES,
         one_hot(predicted),
-        {name: one_hot(said, 0.6) for name, said in (members or {"only": predicted}).items()},
+        {name: one_hot(answers, 0.6) for name, answers in (members or {"only": predicted}).items()},
     )
 
 
@@ -184,7 +184,7 @@ def test_members_that_are_right_where_others_are_wrong_are_counted() -> None:
 def test_rows_that_a_member_lacks_are_left_out_of_its_comparison() -> None:
     rows = judged([0, 0, 0], [0, 1, 0], ["p", "q", "r"], {"x": [0, 0, 0], "y": [0, 1, 0]})
     rows.members["y"][1] = np.nan
-    assert rows.said["y"].tolist() == [0, -1, 0]
+    assert rows.answers["y"].tolist() == [0, -1, 0]
     assert member_mistakes(rows)[1] == 2
     assert rows.agreement.tolist() == [2, 0, 2]
     assert mistake_columns(rows)["y: predicted"] == [""]
