@@ -26,8 +26,8 @@ from folds.metrics.grouping import people_with_class
 from folds.utils.parallel import one_blas_thread
 
 # Of cleanlab: a label is in doubt by either. The first misses a few wrong labels among few people, where the estimated
-# number of wrong labels of a class rounds to 0; the second misses some where a class is hard. Votes simulated with a tenth
-# of the labels wrong: both together find more than either, and the order of the list, by the vote for the label, is
+# number of wrong labels of a class rounds to 0; the second misses some where a class is hard. In simulated votes with a
+# tenth of the labels wrong, both together find more than either. The order of the list, by the vote for the label, is
 # that of neither.
 CRITERIA = ("prune_by_noise_rate", "confident_learning")
 Unit = Literal["person", "image"]
