@@ -31,9 +31,6 @@ from folds.utils.parallel import one_blas_thread
 # that of neither.
 CRITERIA = ("prune_by_noise_rate", "confident_learning")
 Unit = Literal["person", "image"]
-MISSING = EnsembleError(
-    "the check of labels needs cleanlab, which is not installed", hint="pip install 'ensemble-folds[clean]'"
-)
 
 
 @dataclass(frozen=True)
@@ -241,7 +238,9 @@ def _issues(labels: NDArray[np.int64], votes: NDArray[np.float64], codes: NDArra
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
-        raise MISSING from None
+        raise EnsembleError(
+            "the check of labels needs cleanlab, which is not installed", hint="pip install 'ensemble-folds[clean]'"
+        ) from None
     judged = people_with_class(labels, codes, votes.shape[1])[labels] > 1
     if len(np.unique(labels[judged])) < 2:
         return np.zeros(len(labels), bool)
