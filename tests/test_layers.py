@@ -35,6 +35,7 @@ RANKS = {
         ("learning",),
         ("analysis",),
         ("blending",),
+        ("label_check",),
         ("decisions",),
         ("tta", "distillation"),
         ("cascade",),

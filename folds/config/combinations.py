@@ -11,12 +11,18 @@ _NEEDS = {
     "ema_warmup": ("ema",),
     "soft_weight": ("soft_labels", "soft_columns"),
     "soft_temperature": ("soft_labels", "soft_columns"),
+    "soften_weight": ("soften",),
     "pseudo_confidence": ("pseudo",),
     "pseudo_per_class": ("pseudo",),
     "pseudo_soft": ("pseudo",),
     "pseudo_weight": ("pseudo",),
 }
-_EXAMPLES = {"ema": "`ema=0.999`", "soft_labels": "`soft_labels=FILE.npy`", "pseudo": "`pseudo=RUN`"}
+_EXAMPLES = {
+    "ema": "`ema=0.999`",
+    "soft_labels": "`soft_labels=FILE.npy`",
+    "soften": "`soften=FILE`",
+    "pseudo": "`pseudo=RUN`",
+}
 _OF_THE_TABLE = "soft labels are of the classes of the table"
 _TWO_CHOICES = "both choose among the last epochs"
 _EXCLUDE = {
@@ -24,6 +30,12 @@ _EXCLUDE = {
     ("soft_columns", "rebin"): _OF_THE_TABLE,
     ("pseudo", "rebin"): "pseudo-labels are of the classes of the table",
     ("soft_labels", "soft_columns"): "both are the soft labels of the training images",
+    ("relabel", "rebin"): "both change the labels that are learned",
+    ("soften", "rebin"): "the votes are of the classes of the table",
+    ("relabel", "soft_columns"): "the shares are learned, not the labels",
+    ("soften", "soft_columns"): "both are shares of the classes",
+    ("soften", "soft_labels"): "both are probabilities to learn",
+    ("soften", "pseudo"): "both make the targets of the images",
     ("average_last", "ema"): "both average weights, and one model is kept",
     ("average_last", "patience"): "which epochs are the last is not known before they are trained",
 }

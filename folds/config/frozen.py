@@ -17,6 +17,7 @@ OF_FEATURES = ("features", "l2", "inner_folds", "hidden", "feature_views")
 _NEVER = {
     "weight_column": "images have equal weights there",
     "pseudo": "only images of the table are learned there",
+    "soften": "a head learns one class of an image",
     "average_last": "a head keeps its last weights",
     "drop_path": "the frozen model is not trained",
 }

@@ -154,6 +154,30 @@ class Recipe:
         TRAINING,
         metavar="FILE.npy",
     )
+    relabel: Path | None = setting(
+        None,
+        "learn other labels: a table with id and new_label; scores use the labels of the data",
+        TRAINING,
+        metavar="FILE.csv",
+    )
+    drop: Path | None = setting(
+        None, "do not learn these images: a table with id; they are predicted and scored", TRAINING, metavar="FILE.csv"
+    )
+    soften: Path | None = setting(
+        None,
+        "mix the label of these images with their out-of-fold votes: id and vote_CLASS, or predictions",
+        TRAINING,
+        metavar="FILE",
+    )
+    soften_weight: float | None = setting(
+        None,
+        "share of the votes in the target of a softened image",
+        TRAINING,
+        shown="0.5 with soften",
+        metavar="SHARE",
+        above=0,
+        maximum=1,
+    )
     pseudo: str | None = setting(
         None,
         "also learn the test images as these runs predict them: fold i from their models of fold i",
@@ -526,6 +550,7 @@ class Recipe:
             **(fine_tuning(model) if self.has_weights else {}),
             **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
             **({} if self.soft_columns is None else {"soft_weight": 1.0, "soft_temperature": 1.0}),
+            **({} if self.soften is None else {"soften_weight": 0.5}),
             **({} if self.pseudo is None else {"pseudo_confidence": 0.9, "pseudo_weight": 1.0}),
             **own,
             "lr": lr,

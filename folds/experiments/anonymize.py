@@ -9,7 +9,7 @@ from typing import Any
 _PATH = re.compile(r"(?<![\w/])(?:~|\.{1,2})?(?:[\w.+-]*/|[A-Za-z]:\\)[^\s,;:'\"()]*")
 HIDDEN = "(path)"
 # Settings and fields that hold a path; with a hash of the content beside them where the comparison needs it.
-_PLACES = ("data", "test", "folds", "init", "soft_labels")
+_PLACES = ("data", "test", "folds", "init", "soft_labels", "relabel", "drop", "soften")
 _HASH = re.compile(r"[0-9a-f]{6,64}")
 
 

@@ -18,6 +18,7 @@ from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
+from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs
@@ -41,6 +42,9 @@ _CONTENT = {
     "trained_sha": "trained",
     "weights_sha": "weights",
     "pseudo_sha": "pseudo",
+    "relabel_sha": "relabel",
+    "drop_sha": "drop",
+    "soften_sha": "soften",
 }
 
 
@@ -129,6 +133,9 @@ def compare_runs(
     _check_same_target(a, b)
     rows, at_a, at_b = _common(a, b, notes)
     names, persons = _common_labels(a, b, at_a, at_b, notes)
+    kept = _with_unchanged_labels(a, b, a.sidecar.rows.ids[at_a], persons, runs, notes)
+    if kept is not None:
+        names, persons, at_a, at_b, rows = names[kept], persons[kept], at_a[kept], at_b[kept], len(kept)
     code = {name: i for i, name in enumerate(a.sidecar.classes)}
     unknown = sorted(set(names.tolist()) - set(code))
     if unknown:
@@ -310,6 +317,36 @@ def _common_labels(
         notes.append("persons are unknown: each image counts as one person, which makes the intervals too narrow")
         return labels, ids
     return labels, persons
+
+
+def _with_unchanged_labels(
+    a: _Published, b: _Published, ids: NDArray[np.str_], persons: NDArray[np.str_], runs: Path, notes: list[str]
+) -> NDArray[np.int64] | None:
+    """Return the positions of the people whose labels neither run has changed for its training; None if all are.
+
+    A person with a changed label is scored by the label of the table, and one of the runs has learned another one.
+
+    Raises
+    ------
+    EnsembleError : fewer than two people are left.
+    """
+    changed = [changed_ids(one.run, runs) for one in (a, b)]
+    if not any(changed):
+        return None
+    touched = np.unique(persons[np.isin(ids, sorted(changed[0] | changed[1]))])
+    kept = np.flatnonzero(~np.isin(persons, touched))
+    people = len(np.unique(persons[kept]))
+    if people < 2:
+        raise EnsembleError(
+            f"{a.run} and {b.run} cannot be compared: only {people} of their people have no changed label",
+            hint="the gain of changed labels is scored on other people; change fewer labels",
+        )
+    named = " and ".join(one.run for one, ids_of in zip((a, b), changed, strict=True) if ids_of)
+    notes.append(
+        f"compared on the {people:,} people whose labels were not changed: {named} changed training labels of "
+        f"{len(touched):,}"
+    )
+    return kept
 
 
 def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:

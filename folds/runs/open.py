@@ -23,6 +23,7 @@ from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import CACHE, ImageSettings
 from folds.models.head_spec import is_of_person
 from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
+from folds.predictions.changed_labels import write_changed_labels
 from folds.runs.environment import environment, version_warnings
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
@@ -32,6 +33,7 @@ from folds.runs.sharing import decide_jobs
 from folds.splits.assignment import save_folds
 from folds.training.job import COURSE, Job
 from folds.training.measured_formats import Format
+from folds.training.label_changes import LabelChanges, label_changes_of
 from folds.training.resolve import trained_labels
 from folds.training.sample_weights import sample_weights_of
 from folds.training.soft_labels import SoftLabels, soft_labels_of
@@ -55,12 +57,15 @@ _LATER_FIELDS = (
 _LATER_SETTINGS = (
     *("soft_labels", "soft_weight", "soft_temperature", "soft_columns", "weight_column"),
     *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
+    *("relabel", "drop", "soften", "soften_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
     *OF_FEATURES,
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
 WEIGHTS = "weights.npy"  # the weights of the images in the loss, likewise
+DROPPED = "dropped.csv"  # the ids of images that are not learned
+SOFTENED = "softened.npy"  # the target of each image, in the order of folds.csv, if some labels are mixed with votes
 PSEUDO = "pseudo.npy"  # the pseudo-labels of the test images for each fold, beside pseudo.csv with their ids
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
@@ -84,6 +89,7 @@ class OpenedRun:
     soft_labels : soft label of each sample; None without them.
     weights : (n,) weight of each sample in the loss; None without them.
     pretrained : the pretrained weights of the folds; None if they start from others.
+    changes : changes of the training labels; None without any.
     """
 
     run: Run
@@ -94,6 +100,7 @@ class OpenedRun:
     soft_labels: SoftLabels | None = None
     weights: NDArray[np.float64] | None = None
     pretrained: PretrainedWeights | None = None
+    changes: LabelChanges | None = None
 
 
 @dataclass(frozen=True)
@@ -193,10 +200,11 @@ def _check_run(plan: Plan, run: Run, images: Images, decided: Format, anew: bool
     soft = soft_labels_of(run.recipe, plan.table, run.target)
     weights = sample_weights_of(run.recipe, plan.table)
     pretrained = _pretrained(plan, run)
-    record = _record(plan, run, images, decided, training_labels, soft, weights, pretrained)
+    changes = label_changes_of(run.recipe, plan.table, run.target, plan.data.test)
+    record = _record(plan, run, images, decided, training_labels, soft, weights, pretrained, changes)
     if not anew:
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, decided, training_labels, soft, weights, pretrained)
+    return OpenedRun(run, images, record, decided, training_labels, soft, weights, pretrained, changes)
 
 
 def _pretrained(plan: Plan, run: Run) -> PretrainedWeights | None:
@@ -229,6 +237,8 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     if one.weights is not None:
         column = one.weights[:, None].astype(np.float32)
         write_atomic(run.folder / WEIGHTS, lambda file: np.save(file, column, allow_pickle=False))
+    if one.changes is not None:
+        _write_changes(run, one.changes, plan)
     if run.name in plan.pseudo and plan.data.test is not None:
         test, targets = plan.data.test, plan.pseudo[run.name].values
         persons = [""] * len(test) if test.persons is None else test.persons.tolist()
@@ -237,6 +247,16 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
     if is_of_person(run.architecture.head) and plan.data.test is not None:
         write_test_persons(run.folder, plan.data.test.persons)
     write_atomic(run.folder / "config.toml", one.record)
+
+
+def _write_changes(run: Run, changes: LabelChanges, plan: Plan) -> None:
+    """Write what a run changes about the training labels: what its folds read, and what comparisons leave out."""
+    if changes.dropped.any():
+        write_atomic(run.folder / DROPPED, csv_text({"id": plan.table.ids[changes.dropped].tolist()}))
+    if changes.targets is not None:
+        targets = changes.targets
+        write_atomic(run.folder / SOFTENED, lambda file: np.save(file, targets, allow_pickle=False))
+    write_changed_labels(run.folder, changes.columns(plan.table))
 
 
 def _list_jobs(
@@ -278,7 +298,14 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         recipe={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _recorded_settings(run).items()
-            if key not in ("soft_labels", "pseudo")  # places; `teacher` of the job has what was read from them
+            if key
+            not in (
+                "soft_labels",
+                "pseudo",
+                "relabel",
+                "drop",
+                "soften",
+            )  # places; `teacher` of the job has what was read from them
         },
         images=_images(run.input_settings),
         data={
@@ -308,6 +335,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         pseudo=str(run.folder / PSEUDO) if run.name in plan.pseudo else None,
         pretrained=None if one.pretrained is None else str(one.pretrained.path),
         pretrained_sha="" if one.pretrained is None else one.pretrained.sha,
+        dropped=str(run.folder / DROPPED) if one.changes is not None and one.changes.dropped.any() else None,
+        softened=str(run.folder / SOFTENED) if one.changes is not None and one.changes.targets is not None else None,
     )
 
 
@@ -348,6 +377,7 @@ def _record(
     soft: SoftLabels | None,
     weights: NDArray[np.float64] | None,
     pretrained: PretrainedWeights | None,
+    changes: LabelChanges | None,
 ) -> str:
     """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
@@ -376,6 +406,7 @@ def _record(
         **({} if pretrained is None else {"pretrained_sha": pretrained.sha}),
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
+        **({} if changes is None else changes.record(plan.table.ids)),
         **({} if soft is None else soft.record()),
         "weights_sha": None if weights is None else sha256_bytes(weights.tobytes()),
         **(plan.pseudo[run.name].record() if run.name in plan.pseudo else {}),

@@ -32,6 +32,7 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
 from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
+from folds.training.label_changes import check_classes_left, label_changes_of
 from folds.training.pseudo_labels import PseudoLabels, pseudo_labels_of, pseudo_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
 from folds.training.sample_weights import check_weights_of_folds, sample_weights_of, zero_weight_note
@@ -159,7 +160,7 @@ def build_plan(
     data, table, built_in = source.data, source.data.train, source.built_in
     _check_backend([one.recipe for one in requested], execution)
     resolved = [
-        RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch, count)
+        RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
         for one, count in zip(requested, seeds, strict=True)
     ]
     settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
@@ -269,6 +270,10 @@ def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[
         if weights is not None and run.recipe.weight_column is not None:
             check_weights_of_folds(weights, run.assignment, range(run.assignment.k))
             notes.append(zero_weight_note(run.recipe.weight_column, weights))
+        changes = label_changes_of(run.recipe, data.train, run.target, data.test)
+        if changes is not None:
+            check_classes_left(changes, data.train, run.assignment)
+            notes.append(changes.note(run.assignment.persons))
         sizes = [len(run.assignment.training_index(fold)) for fold in range(run.assignment.k)]
         steps = run.recipe.epochs * max(1, round(min(sizes) / (run.recipe.batch_size or 1)))
         notes += [ema_note(steps, run.recipe.ema or 0.0, run.recipe.ema_warmup), soft_columns_note(run.recipe)]
@@ -335,11 +340,13 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     return _warned(dict.fromkeys([*lines, *(line for recipe in recipes for line in recipe_warnings(recipe))]))
 
 
-def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
+def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
+    table = data.train
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)
+    label_changes_of(recipe, table, target, data.test)
     trained_labels(recipe, table)
     soft_labels_of(recipe, table, target)
     sample_weights_of(recipe, table)

@@ -50,6 +50,8 @@ _NOT_COMPARED_RESOLVED = {"threads", "jobs", "jobs_measured_on", "jobs_reason", 
 _NOT_COMPARED_RESOLVED |= {"format", "compiled"}
 # Soft labels are compared by their hash; a blend can be renamed.
 _NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity", "pseudo_teacher"}
+# Of these files the contents are compared by hash, and whether they are given.
+_FILES_OF_LABELS = {"relabel", "drop", "soften"}
 _RESOLVED = "resolved "
 # Settings whose default depends on others since this version of the course (`COURSE`).
 _NEW_DEFAULTS = {"weight_decay": 2, "label_smoothing": 3}
@@ -422,7 +424,8 @@ def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     shown = (
         {"metric"} if record.get("keep", "last") != "best" and not record.get("patience") else set()
     )  # decides nothing
-    return {key: value for key, value in record.items() if key not in _NOT_COMPARED | shown} | resolved
+    given = {key: "a file" if key in _FILES_OF_LABELS else value for key, value in record.items()}
+    return {key: value for key, value in given.items() if key not in _NOT_COMPARED | shown} | resolved
 
 
 def _short(value: Any) -> str:

@@ -104,11 +104,12 @@ class FoldContext:
     def selected_on_validation(self) -> bool:
         """Return whether the score of the fold is optimistic.
 
-        Something about the model was chosen on the fold; or soft labels are predictions of models that have seen its
-        people (docs/distill.md).
+        Something about the model was chosen on the fold; or soft labels, or votes that labels are mixed with, are
+        predictions of models that have seen its people (docs/distill.md).
         """
         selected = self.recipe.selected_on_validation or self.job.selected_on_validation
-        return selected or (self.job.soft_labels is not None and not self.job.annotated)
+        student = self.job.soft_labels is not None and not self.job.annotated
+        return selected or student or self.job.softened is not None
 
     @property
     def steps(self) -> int:

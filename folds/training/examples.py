@@ -67,12 +67,13 @@ def examples_of(
     EnsembleError : a file of the run is missing or damaged.
     """
     soft = _array(job.soft_labels, (len(codes), target.outputs))
+    targets = _array(job.softened, (len(codes), target.outputs))
     weights = None if job.weights is None else _array(job.weights, (len(codes), 1))
     scaled = None
     if weights is not None:
         training = training[weights[training, 0] > 0]
         scaled = (weights[:, 0] / weights[training, 0].astype(np.float64).mean()).astype(np.float32)
-    found = Examples(training, codes, assignment.persons, scaled, None, soft)
+    found = Examples(training, codes, assignment.persons, scaled, targets, soft)
     return found if job.pseudo is None else _with_pseudo(job, recipe, target, found)
 
 
@@ -164,6 +165,18 @@ def class_codes(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64]
     if job.training_labels is None:
         return codes, codes
     return codes, _training_codes(Path(job.training_labels), assignment.ids, code)
+
+
+def learned_rows(job: Job, assignment: FoldAssignment, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows without the images that the run does not learn (`drop`).
+
+    Raises
+    ------
+    EnsembleError : the file of these images is missing or damaged.
+    """
+    if job.dropped is None:
+        return rows
+    return rows[~np.isin(assignment.ids[rows], read_csv(Path(job.dropped)).column("id"))]
 
 
 def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:

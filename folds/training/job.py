@@ -42,6 +42,8 @@ class Job:
     teacher : what the soft labels are, recorded in the checkpoint; the teachers of pseudo-labels too.
     annotated : whether the soft labels are given with the table, and not predicted by models.
     weights : `.npy` file (rows, 1) with the weight of each row of folds.csv in the loss.
+    dropped : CSV file with the ids of images that are not learned.
+    softened : `.npy` file (rows, outputs) with the target of each row, of which some are mixed with votes.
     pseudo : `.npy` file (k + 1, test images, classes) with the target of each test image for each fold, last for a
         refit; 0 if it is not learned. Beside it, `.csv` has the ids and people of the test images.
     channels_last : memory format of the training; None for that of the recipe.
@@ -98,6 +100,8 @@ class Job:
     pretrained_sha: str = ""
     features: dict[str, str | None] | None = None
     partners: tuple[str, ...] = ()
+    dropped: str | None = None
+    softened: str | None = None
 
     @property
     def shown_device(self) -> str:
@@ -124,7 +128,8 @@ class Job:
         """Return the input files."""
         inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.soft_labels)
         pseudo = () if self.pseudo is None else (self.pseudo, str(Path(self.pseudo).with_suffix(".csv")))
-        others = (*inputs, self.init, self.weights, self.pretrained, *pseudo)
+        changes = (self.dropped, self.softened)
+        others = (*inputs, self.init, self.weights, self.pretrained, *changes, *pseudo)
         return str(Path(self.folder) / "folds.csv"), *(path for path in others if path)
 
     @property
@@ -155,6 +160,8 @@ class Job:
             soft_labels=None if self.soft_labels is None else absolute(self.soft_labels),
             weights=None if self.weights is None else absolute(self.weights),
             pseudo=None if self.pseudo is None else absolute(self.pseudo),
+            dropped=None if self.dropped is None else absolute(self.dropped),
+            softened=None if self.softened is None else absolute(self.softened),
             init=None if self.init is None else absolute(self.init),
             pretrained=None if self.pretrained is None else absolute(self.pretrained),
             recipe=self.recipe | init,

@@ -20,6 +20,7 @@ from folds.models.head_spec import cosine_scale, head_of
 from folds.optim.loss_spec import LossSpec, parse_loss
 from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
+from folds.training.label_changes import relabeled_labels
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
 from folds.utils.schema import NUMBER, list_of, shown
 
@@ -147,8 +148,10 @@ def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:
 
     Raises
     ------
-    UsageError : `rebin` is invalid.
+    UsageError, EnsembleError : `rebin` is invalid, or the file of `relabel` is.
     """
+    if recipe.relabel is not None:  # which excludes `rebin`
+        return relabeled_labels(recipe, table)
     if not recipe.rebin or table.labels is None:
         return None
     labels: list[str] = table.labels.tolist()

@@ -36,7 +36,7 @@ from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
 from folds.training.ema import MovingAverage
-from folds.training.examples import class_codes, examples_of, trained_rows
+from folds.training.examples import class_codes, examples_of, learned_rows, trained_rows
 from folds.training.group import Group
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
@@ -296,10 +296,10 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
 
 
 def _parts(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and the rows to validate on; a refit trains on all rows."""
+    """Return the rows to train on and the rows to validate on; a refit trains on all rows that are learned."""
     if job.refit is not None:
-        return np.arange(len(assignment)), np.zeros(0, np.int64)
-    return assignment.training_index(job.fold), assignment.validation_index(job.fold)
+        return learned_rows(job, assignment, np.arange(len(assignment))), np.zeros(0, np.int64)
+    return learned_rows(job, assignment, assignment.training_index(job.fold)), assignment.validation_index(job.fold)
 
 
 def _record(
@@ -316,6 +316,7 @@ def _record(
         "seconds": round(progress.seconds, 3),
         "optimistic": context.selected_on_validation,
         **({"teacher": job.teacher.get("teacher", "unknown")} if is_student else {}),
+        **({"teacher": "out-of-fold votes"} if job.softened is not None else {}),
         **({"pseudo": len(context.pseudo_ids)} if job.pseudo is not None else {}),
         "device": job.shown_device,
         "threads": job.threads,

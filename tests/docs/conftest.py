@@ -19,6 +19,8 @@ COMMANDS = (
     "blend",
     "tta",
     "decide",
+    "mistakes",
+    "labels",
     "distill",
     "predict",
     "export",

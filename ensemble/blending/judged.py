@@ -1,0 +1,150 @@
+"""Read the predictions whose mistakes and labels are looked at: of a run, of a blend with its members, or of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.alignment.split import AlignedSplit, RunPredictions
+from ensemble.analysis.mistakes import JudgedRows
+from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.request import BlendConfig
+from ensemble.voting.vote import vote
+from folds.errors import EnsembleError
+from folds.predictions.named import files_of, is_blend
+from folds.utils.files import read_json
+from folds.utils.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Labeled predictions and what their members said.
+
+    Attributes
+    ----------
+    name : of the run or the blend, or ``soft vote of A, B``.
+    split : ``oof`` or ``test``.
+    persons_known : whether the persons of `rows` are people; otherwise they are the ids.
+    notes : what the user should know about the files.
+    """
+
+    rows: JudgedRows
+    name: str
+    split: str
+    persons_known: bool
+    class_attributes: Mapping[str, Mapping[str, str]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Return ``out-of-fold predictions`` or ``test predictions``."""
+        return "out-of-fold predictions" if self.split == "oof" else "test predictions"
+
+
+def read_judged(
+    what: Sequence[str | Path],
+    *,
+    labels: Path | None = None,
+    runs: Path = Path("runs"),
+    progress: Progress = SILENT,
+) -> Judged:
+    """Return the out-of-fold predictions (test predictions, if there are no others) of a run, a blend or of files.
+
+    Several runs or files are judged by their soft vote; the members of a blend are the runs that it was made of.
+
+    Parameters
+    ----------
+    what : names of runs or of a blend, or prediction files.
+    labels : true labels by id, for predictions without labels.
+
+    Raises
+    ------
+    EnsembleError : files cannot be read or aligned, or no label is known.
+    """
+    request = BlendConfig(labels=labels)
+    request.check()
+    name, notes = "", []
+    members = main = None
+    if len(what) == 1 and is_blend(str(what[0]), runs):
+        name = str(what[0]).removeprefix("blends/")
+        main = align_members(read_inputs(files_of(str(what[0]), runs), request, progress), request)
+        members = _members(runs / "blends" / name, runs, request)
+        if members is None:
+            notes.append(f"the runs of the blend {name} are not there any more: what they said is unknown")
+    else:
+        members = align_members(read_inputs(list(what), request, progress), request)
+    loaded = main if main is not None else members
+    assert loaded is not None  # noqa: S101 - one of them was read
+    split = next((one for one in ("oof", "test") if one in loaded.truths), None)
+    if split is None:
+        raise EnsembleError(
+            f"the predictions of {name or ', '.join(map(str, what))} have no labels, which say what is a mistake",
+            hint="`labels=FILE.csv` has them by id: id, label and preferably person",
+        )
+    own, truth = loaded.splits[split], loaded.truths[split]
+    voters = {} if members is None or split not in members.splits else _voters(own, members.splits[split])
+    judged = vote(own).probabilities if len(own.runs) > 1 else _values(own, own.runs[0])
+    kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
+    persons = own.rows.ids if own.rows.persons is None else own.rows.persons
+    rows = JudgedRows(
+        own.rows.ids[kept],
+        persons[kept],
+        truth.labels[kept],
+        own.classes,
+        np.asarray(judged)[kept],
+        {one: values[kept] for one, values in voters.items()},
+    )
+    if not name:
+        named = [run.name for run in own.runs]
+        name = named[0] if len(named) == 1 else f"soft vote of {', '.join(named)}"
+    return Judged(
+        rows,
+        name,
+        split,
+        own.rows.persons is not None,
+        own.class_attributes,
+        (*notes, *loaded.notes, *(f"warning: {line}" for line in loaded.warnings)),
+    )
+
+
+def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers | None:
+    """Return the runs that a blend was made of; None if a file of theirs is not there any more."""
+    record = read_json(folder / "blend.json")
+    listed = record.get("inputs") if isinstance(record, dict) else None
+    places = [Path(one["path"]) for one in listed or () if isinstance(one, dict) and isinstance(one.get("path"), str)]
+    files = [path if path.is_file() else runs / path.name for path in places]
+    if not files or not all(path.is_file() for path in files):
+        return None
+    try:
+        return align_members(read_inputs(files, request), request)
+    except EnsembleError:
+        return None
+
+
+def _voters(own: AlignedSplit, split: AlignedSplit) -> dict[str, NDArray[np.float32]]:
+    """Return run → (n, classes) its probabilities for the rows of `own`, NaN where it has none."""
+    if set(split.classes) != set(own.classes):
+        return {}
+    columns = [split.classes.index(name) for name in own.classes]
+    position = {name: row for row, name in enumerate(split.rows.ids.tolist())}
+    at = np.array([position.get(name, -1) for name in own.rows.ids.tolist()], np.int64)
+    found = {}
+    for run in split.runs:
+        values = _values(split, run)[np.maximum(at, 0)][:, columns]
+        values[at < 0] = np.nan
+        found[run.name] = values
+    return found
+
+
+def _values(split: AlignedSplit, run: RunPredictions) -> NDArray[np.float32]:
+    """Return (n, classes) the probabilities of a run, or the shares of its votes; NaN in rows that it lacks."""
+    n = len(split)
+    values = np.asarray(run.votes(0, n) if run.hard else run.probabilities(0, n), np.float32)
+    present = run.present(0, n)
+    if present is not None:
+        values[~present] = np.nan
+    return values

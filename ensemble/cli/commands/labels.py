@@ -1,0 +1,77 @@
+"""`ensemble labels`: find labels in doubt by out-of-fold votes, and write a table to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli.terminal import console
+
+PAGE = Path("labels.html")
+
+
+def labels(
+    what: Annotated[
+        list[str],
+        typer.Argument(help="a run, a blend, or several runs or prediction files", metavar="RUN|BLEND|FILES..."),
+    ],
+    most: Annotated[int, typer.Option("-n", "--most", help="number of labels to print", metavar="N", min=1)] = 20,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="write the labels in doubt as a table to fill in: new_label, and decision: drop, soften or keep",
+            metavar="FILE.csv",
+        ),
+    ] = None,
+    open: Annotated[
+        bool, typer.Option("--open", help=f"write the labels in doubt as a page, {PAGE}, and show it in the browser")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace existing files")] = False,
+) -> int:
+    """Print the labels that out-of-fold votes contradict; nothing is changed.
+
+    Needs cleanlab (pip install 'ensemble-folds[clean]'). Where all images of each person have one label, each person
+    counts once. ensemble kfold --relabel, --drop and --soften train with the table that you fill in.
+    """
+    from ensemble.blending.judged import read_judged
+    from ensemble.cli.commands.mistakes import open_page
+    from ensemble.cli.reports.mistakes import labels_record, labels_report
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.label_check.doubts import columns_of, find_doubts
+    from folds.errors import EnsembleError
+    from folds.utils.csv_table import csv_text
+    from folds.utils.files import check_not_existing, write_atomic
+
+    if output is not None:
+        check_not_existing(output, "the table", force)
+    if open:
+        check_not_existing(PAGE, "the page", force)
+    judged = read_judged(what, progress=TerminalProgress())
+    if judged.split != "oof":
+        raise EnsembleError(
+            f"labels are checked by out-of-fold predictions, found {judged.kind} of {judged.name}",
+            hint="test labels are never changed: a score on changed labels measures the changes",
+        )
+    found = find_doubts(judged.rows, judged.class_attributes)
+    if output is not None:
+        write_atomic(output, csv_text(columns_of(found)))
+    record = labels_record(found, judged.name, most) | {"csv": None if output is None else str(output)}
+    console.result(labels_report(found, judged.name, most), record)
+    for line in judged.notes:
+        console.warn(line.removeprefix("warning: ")) if line.startswith("warning: ") else console.note(line)
+    if found.unjudged:
+        names = ", ".join(found.unjudged[:5]) + (" …" if len(found.unjudged) > 5 else "")
+        console.note(f"not judged, because only one person has them: labels of {names}")
+    console.note("\na doubt is a reason to look at an image, no proof that its label is wrong")
+    if open:
+        open_page(what, "labels", PAGE)
+    if output is not None:
+        console.note(f"{output}: fill in new_label, or write drop or soften into decision")
+        console.next_step("ensemble kfold --relabel", [str(output)])
+    elif not open:
+        console.next_step("ensemble labels", [*what, "-o", "labels.csv"])
+    return 0

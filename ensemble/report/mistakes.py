@@ -1,0 +1,435 @@
+"""Show what is predicted wrong, for whom, under which conditions, and what each member said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.analysis.mistakes import (
+    Agreement,
+    Confusion,
+    GroupAccuracy,
+    JudgedRows,
+    agreement_of,
+    confusion_of,
+    group_accuracies,
+    member_mistakes,
+    people_mistakes,
+    quantile_groups,
+)
+from ensemble.report.blocks import Block, Gallery, Matrix, Missing, Picture, Section, Table, Text
+from ensemble.report.evidence import Evidence, TableRecord
+from ensemble.report.mistakes_data import (
+    column_values,
+    image_properties,
+    judged_part,
+    judged_rows,
+    places_in_table,
+)
+from folds.metrics.per_class import attribute_scores, class_scores
+from folds.utils.text import counted
+
+MAX_CLASSES = 30  # of the confusion matrix
+MAX_PAIRS, MAX_PEOPLE, MAX_PICTURES = 15, 25, 60
+GALLERY = "mistakes-worst"
+_PEOPLE_CI = "95% CI over people (jackknife)."
+# Property → the words for its lowest and its highest quarter, and the form of its values.
+_WORDS = {"brightness": ("dark", "bright", "{:.0f}"), "sharpness": ("blurred", "sharp", "{:.1f}")}
+_WORDS["size"] = ("small", "large", "{:.2f} MP")
+
+
+def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Section:
+    """Return the section about mistakes: of the recommended member, out of fold if there are such predictions.
+
+    Parameters
+    ----------
+    pictures : the number of mistakes that are shown as pictures, those with the highest confidence.
+    """
+    lead = "What is predicted wrong, for whom, and what the members said."
+    found = judged_part(evidence)
+    if found is None:
+        missing = Missing(
+            "the mistakes: true and predicted classes, people, and the worst mistakes as pictures",
+            "ensemble kfold … trains runs with out-of-fold predictions; predictions of other programs need the labels: "
+            "a column label, or ensemble blend … --labels FILE.csv",
+        )
+        return Section("mistakes", "Mistakes", lead, (missing,))
+    part, main = found
+    rows = judged_rows(evidence, part, main)
+    kind = "out-of-fold predictions" if part.name == "oof" else "test predictions"
+    wrong, people = int(rows.wrong.sum()), len(rows.people[0])
+    facts = (
+        f"{wrong:,} of {counted(len(rows), 'image')} of {counted(people, 'person', 'people')} are predicted wrong by "
+        f"{main.name} ({kind})."
+    )
+    if not part.persons_known:
+        facts += " People are unknown, so each image counts as one: intervals are too narrow if people have several."
+    at = None if evidence.table is None else places_in_table(evidence.table, rows.ids)
+    blocks: list[Block] = [
+        Text((facts,)),
+        *_confusion(rows),
+        *_classes(rows, evidence),
+        *_people(rows, part.persons_known),
+        *_columns(rows, evidence, at),
+        *_properties(rows, evidence.table, at),
+        *_members(rows, main.name),
+        *_agreement(agreement_of(rows), main.name),
+        *_gallery(rows, evidence, pictures),
+    ]
+    return Section("mistakes", "Mistakes", lead, tuple(blocks))
+
+
+def _confusion(rows: JudgedRows) -> list[Block]:
+    confusion = confusion_of(rows)
+    shown = list(range(len(rows.classes)))
+    note = f"Rows are true classes. The share is that of the row, with its {_PEOPLE_CI}"
+    if len(shown) > MAX_CLASSES:
+        wrong = confusion.counts.sum(axis=1) - np.diag(confusion.counts)
+        missed = confusion.counts.sum(axis=0) - np.diag(confusion.counts)
+        shown = sorted(np.argsort(-(wrong + missed), kind="stable")[:MAX_CLASSES].tolist())
+        note += f" Only the {MAX_CLASSES} classes with the most mistakes of {len(rows.classes)} are shown."
+    matrix = Matrix(
+        "mistakes-confusion",
+        "Confusion matrix: images of each true class by predicted class.",
+        tuple(rows.classes[one] for one in shown),
+        tuple(tuple(int(confusion.counts[one, other]) for other in shown) for one in shown),
+        tuple(tuple(confusion.text(one, other) for other in shown) for one in shown),
+        GALLERY if rows.wrong.any() else "",
+        note,
+    )
+    return [matrix, *_pairs(rows, confusion)]
+
+
+def _pairs(rows: JudgedRows, confusion: Confusion) -> list[Block]:
+    pairs = confusion.pairs()
+    if not pairs:
+        return []
+    cells: list[list[str | int | float | None]] = []
+    for true, predicted in pairs[:MAX_PAIRS]:
+        mine = (rows.labels == true) & (rows.predicted == predicted)
+        people = len(np.unique(rows.persons[mine]))
+        cells.append(
+            [rows.classes[true], rows.classes[predicted], int(mine.sum()), people, confusion.text(true, predicted)]
+        )
+    return [
+        Table(
+            "mistakes-pairs",
+            "The most frequent confusions.",
+            ("true class", "predicted class", "images", "people", "share of class"),
+            cells,
+            2,
+            f"Share of the images of the true class, with its {_PEOPLE_CI}"
+            + (f" {len(pairs) - MAX_PAIRS} more kinds of confusion are rarer." if len(pairs) > MAX_PAIRS else ""),
+        )
+    ]
+
+
+def _classes(rows: JudgedRows, evidence: Evidence) -> list[Block]:
+    scores = class_scores(rows.labels, rows.probabilities, rows.persons, rows.classes)
+    header = ("images", "people", "F1", "precision", "recall", "ROC-AUC")
+    note = f"F1 with its {_PEOPLE_CI} A class of one person has no interval."
+
+    def cells(found: Sequence) -> list[list[str | int | None]]:
+        return [
+            [
+                one.name,
+                one.rows,
+                one.people,
+                one.f1.text(),
+                f"{one.precision:.3f}",
+                f"{one.recall:.3f}",
+                None if one.roc_auc is None else f"{one.roc_auc:.3f}",
+            ]
+            for one in found
+        ]
+
+    blocks: list[Block] = [
+        Table("mistakes-classes", "Scores of each class.", ("class", *header), cells(scores), 1, note)
+    ]
+    attributes = attribute_scores(
+        rows.labels, rows.probabilities, rows.persons, rows.classes, evidence.class_attributes
+    )
+    if attributes:
+        table = [[one.name, *line] for one in attributes for line in cells(one.values)]
+        blocks.append(
+            Table(
+                "mistakes-attributes",
+                "Scores of each value of the attributes that make up the classes.",
+                ("attribute", "value", *header),
+                table,
+                2,
+                f"The probability of a value is the sum over its classes. {note} Accuracy: "
+                + "; ".join(f"{one.name} {one.accuracy.text()}" for one in attributes)
+                + ".",
+            )
+        )
+    return blocks
+
+
+def _people(rows: JudgedRows, known: bool) -> list[Block]:
+    if not known:
+        return [
+            Missing(
+                "mistakes by person",
+                "a column person in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
+            )
+        ]
+    found = people_mistakes(rows, MAX_PEOPLE)
+    if not found.worst:
+        return []
+    clustered = [one.person for one in found.worst if one.clustered]
+    at_most = found.always_by_chance
+    expected = f"at most {at_most:.1f}" if at_most >= 0.05 else "fewer than 0.1"
+    lines = [
+        f"{counted(found.always, 'person', 'people')} of {found.people:,} with two images or more "
+        f"{'is' if found.always == 1 else 'are'} wrong in every image; {expected} would be if "
+        "mistakes were independent "
+        "of the person."
+    ]
+    lines.append(
+        "More mistakes than chance explains, corrected for the number of people: "
+        + (
+            ", ".join(clustered[:10]) + (f" and {len(clustered) - 10} more" if len(clustered) > 10 else "") + "."
+            if clustered
+            else "none of those with the most mistakes."
+        )
+    )
+    cells: list[list[str | int | float | None]] = [
+        [
+            one.person,
+            one.wrong,
+            one.images,
+            f"{one.wrong / one.images:.3f} [{one.low:.3f}, {one.high:.3f}]",
+            f"{one.expected:.1f}",
+            _p_text(one.p_value),
+            "yes" if one.clustered else "no",
+        ]
+        for one in found.worst
+    ]
+    return [
+        Text(tuple(lines)),
+        Table(
+            "mistakes-people",
+            "People with the most wrong images.",
+            ("person", "wrong", "images", "wrong share", "by chance", "p-value", "above chance"),
+            cells,
+            1,
+            "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By "
+            "chance: wrong images that "
+            "other people's rate in the same classes would give. The p-value is that of this number or more "
+            f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni).",
+        ),
+    ]
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def _columns(rows: JudgedRows, evidence: Evidence, at: NDArray[np.int64] | None) -> list[Block]:
+    """Return the accuracy by the values of the columns of the table."""
+    if evidence.table is None or at is None:
+        return []
+    columns = column_values(evidence.table, at, evidence.class_attributes)
+    found = [(name, group_accuracies(rows, groups, values)) for name, (groups, values) in columns.items()]
+    found = [(name, scores) for name, scores in found if len(scores) > 1]
+    if not found:
+        return []
+    among = _comparisons(scores for _, scores in found)
+    return [
+        Table(
+            "mistakes-columns",
+            "Accuracy by the columns of the table.",
+            ("column", "value", "images", "people", "accuracy", "against others"),
+            [[name, *line] for name, scores in found for line in _group_cells(scores, among)],
+            2,
+            _group_note(among),
+        )
+    ]
+
+
+def _comparisons(groups: Iterable[Sequence[GroupAccuracy]]) -> int:
+    """Return the number of comparisons; that of two groups is one."""
+    return sum(1 if len(scores) == 2 else len(scores) for scores in groups)
+
+
+def _group_cells(scores: Sequence[GroupAccuracy], among: int) -> list[list[str | int | None]]:
+    return [
+        [
+            one.name,
+            one.images,
+            one.people,
+            one.accuracy.text(),
+            None
+            if one.against_others is None
+            else one.against_others.text(among).replace(f" among {among} comparisons", ""),
+        ]
+        for one in scores
+    ]
+
+
+def _group_note(among: int) -> str:
+    return (
+        f"Accuracy with its {_PEOPLE_CI} Against others: the difference to the accuracy of all other "
+        "images, its 95% CI, "
+        f"and whether it is significant among {among} comparisons (Bonferroni)."
+    )
+
+
+def _properties(rows: JudgedRows, table: TableRecord | None, at: NDArray[np.int64] | None) -> list[Block]:
+    """Return the accuracy by brightness, sharpness and size of the images."""
+    how = "the images of the table must be readable where the table says; --data PATH names another place"
+    missing = Missing("mistakes by image property: dark, blurred and small images", how)
+    if table is None or at is None:
+        return [missing]
+    properties = image_properties(table, at)
+    if not properties:
+        return [missing]
+    cells, texts, found = [], [], []
+    for name, values in properties.items():
+        low, high, form = _WORDS[name]
+        groups, ends = quantile_groups(values)
+        if len(ends) < 2:
+            texts.append(f"All images have the same {name}.")
+            continue
+        names = [f"{form.format(a)} to {form.format(b)}" for a, b in ends]
+        names[0], names[-1] = f"{low}: {names[0]}", f"{high}: {names[-1]}"
+        found.append((name, group_accuracies(rows, groups, names)))
+    among = _comparisons(scores for _, scores in found)
+    for name, scores in found:
+        cells += [[name, *line] for line in _group_cells(scores, among)]
+        named = [
+            f"{one.name} {one.against_others.difference.signed_text()}"
+            for one in scores
+            if one.against_others is not None and one.against_others.is_significant_among(among)
+        ]
+        texts.append(
+            f"Accuracy differs with {name}: {'; '.join(named)} against all other images."
+            if named
+            else f"By {name}, no quarter of the images differs significantly from the others."
+        )
+    blocks: list[Block] = [Text(tuple(texts))]
+    if cells:
+        blocks.append(
+            Table(
+                "mistakes-properties",
+                "Accuracy by image property, in quarters of the images.",
+                ("property", "images with", "images", "people", "accuracy", "against others"),
+                cells,
+                2,
+                f"{_group_note(among)} Brightness: mean of the decoded image, 0 to 255. Sharpness: "
+                "mean absolute value of "
+                "its Laplacian. Size: megapixels of the file.",
+            )
+        )
+    return blocks
+
+
+def _members(rows: JudgedRows, main: str) -> list[Block]:
+    if len(rows.members) < 2:
+        return [
+            Missing(
+                "which member is right where others are wrong, and agreement as a sign of uncertainty",
+                "ensemble kfold --arch A,B trains several models; ensemble report A B … shows them together",
+            )
+        ]
+    found, images = member_mistakes(rows)
+    if not found:
+        return []
+    wrong = int(rows.wrong.sum())
+    cells: list[list[str | int | float | None]] = [
+        [
+            one.name,
+            one.accuracy.text(),
+            one.alone_right,
+            one.alone_wrong,
+            one.rescues,
+            None if one.rescued_share is None else one.rescued_share.text(),
+        ]
+        for one in sorted(found, key=lambda one: (-one.rescues, one.name))
+    ]
+    return [
+        Table(
+            "mistakes-members",
+            f"Which member is right where others, or {main}, are wrong.",
+            ("member", "accuracy", "alone right", "alone wrong", "right instead", "share of mistakes"),
+            cells,
+            1,
+            f"On the {images:,} images that all members predict. Alone right, alone wrong: images "
+            "that only this member "
+            f"predicts right or wrong. Right instead: images that {main} predicts wrong and the "
+            "member right, and their "
+            f"share of the mistakes ({wrong:,}), with its {_PEOPLE_CI}",
+        )
+    ]
+
+
+def _agreement(found: Agreement | None, main: str) -> list[Block]:
+    if found is None:
+        return []
+    cells: list[list[str | int | float | None]] = [
+        [f"{one.agreeing} of {found.members}", one.images, one.people, one.accuracy.text()] for one in found.levels
+    ]
+    lines = []
+    if found.disagreement is not None and found.doubt is not None and found.difference is not None:
+        lines.append(
+            f"ROC-AUC for finding mistakes of {main}: {found.disagreement.text()} by the share of "
+            "members that disagree, "
+            f"{found.doubt.text()} by 1 − confidence of {main} (95% CI over people); difference "
+            f"{found.difference.text()}. 0.5 is chance."
+        )
+    return [
+        Table(
+            "mistakes-agreement",
+            f"Accuracy by the number of members that agree with {main}.",
+            ("agreeing members", "images", "people", "accuracy"),
+            cells,
+            1,
+            f"Accuracy of {main} with its {_PEOPLE_CI}",
+        ),
+        *([Text(tuple(lines))] if lines else []),
+    ]
+
+
+def _gallery(rows: JudgedRows, evidence: Evidence, most: int) -> list[Block]:
+    order = rows.worst()
+    if not len(order):
+        return []
+    pictures = tuple(_picture(rows, evidence, row) for row in order[:most].tolist())
+    note = "Sorted by the probability of the wrong class. A mistake of high confidence may be a wrong label."
+    if len(order) > most:
+        note += (
+            f" {len(order) - most:,} more mistakes are not shown; ensemble mistakes RUN -o "
+            "mistakes.csv lists all of them."
+        )
+    return [Gallery(GALLERY, "The worst mistakes: the highest confidence in a wrong class.", pictures, note)]
+
+
+def _picture(rows: JudgedRows, evidence: Evidence, row: int) -> Picture:
+    classes, predicted, label = rows.classes, int(rows.predicted[row]), int(rows.labels[row])
+    lines = [
+        f"true {classes[label]} (probability {rows.probabilities[row, label]:.3f})",
+        f"predicted {classes[predicted]} (probability {rows.probabilities[row, predicted]:.3f})",
+        f"person {rows.persons[row]}",
+        *member_lines(rows, row),
+    ]
+    tags = {"true": classes[label], "predicted": classes[predicted], "person": str(rows.persons[row])}
+    if len(rows.members) > 1:
+        tags["agreement"] = f"{rows.agreement[row]} of {len(rows.members)}"
+    identifier = str(rows.ids[row])
+    return Picture(evidence.thumbnail(identifier), identifier, tuple(lines), tags)
+
+
+def member_lines(rows: JudgedRows, row: int) -> list[str]:
+    """Return what each member said about an image, one line each; [] with a single member."""
+    if len(rows.members) < 2:
+        return []
+    lines = []
+    for name, answers in rows.answers.items():
+        value = -1 if answers[row] < 0 else float(rows.members[name][row, answers[row]])
+        text = "no prediction" if answers[row] < 0 or math.isnan(value) else f"{rows.classes[answers[row]]} {value:.3f}"
+        lines.append(f"{name}: {text}")
+    return lines

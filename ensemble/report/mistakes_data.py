@@ -1,0 +1,99 @@
+"""Take from the evidence what the sections about mistakes and labels need: labeled rows, members, image facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.analysis.mistakes import JudgedRows
+from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+
+MAX_VALUES = 12  # of an attribute whose values are compared
+
+
+def judged_part(evidence: Evidence) -> tuple[Part, Predicted] | None:
+    """Return the part with labels, out-of-fold if there is one, and the predictions that are judged; None without."""
+    for part in (evidence.oof, evidence.test):
+        if part is None or not part.members or not (part.labels >= 0).any():
+            continue
+        main = None if evidence.recommended is None else part.member(evidence.recommended)
+        return part, main if main is not None else part.members[0]
+    return None
+
+
+def voters_of(part: Part, main: Predicted) -> tuple[Predicted, ...]:
+    """Return the members whose votes are compared: the runs, else the runs with views; without blends of them."""
+    for kind in ("run", "tta"):
+        found = tuple(one for one in part.members if one.kind == kind)
+        if len(found) > 1 or (found and main in found):
+            return found
+    return tuple(one for one in part.members if one.kind != "blend")
+
+
+def judged_rows(evidence: Evidence, part: Part, main: Predicted) -> JudgedRows:
+    """Return the rows with a label that the judged predictions have."""
+    at = np.flatnonzero((part.labels >= 0) & main.present)
+    whole = len(at) == len(part)
+
+    def rows(values: NDArray) -> NDArray:
+        return values if whole else values[at]
+
+    return JudgedRows(
+        rows(part.ids),
+        rows(part.persons),
+        rows(part.labels),
+        evidence.classes,
+        rows(main.probabilities),
+        {one.name: rows(one.probabilities) for one in voters_of(part, main)},
+    )
+
+
+def places_in_table(table: TableRecord, ids: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Return (n,) the row of each id in the table; −1 if it is not there."""
+    position = {name: row for row, name in enumerate(table.ids.tolist())}
+    return np.array([position.get(name, -1) for name in ids.tolist()], np.int64)
+
+
+def image_properties(table: TableRecord, at: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Return property → (n,) its value for each image, NaN where it is unknown; only properties that are known.
+
+    Parameters
+    ----------
+    at : (n,) rows of the table, −1 for none.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    if table.brightness is not None:
+        found["brightness"] = _taken(table.brightness, at)
+    if table.sharpness is not None:
+        found["sharpness"] = _taken(table.sharpness, at)
+    if table.width is not None and table.height is not None:
+        pixels = np.asarray(table.width, np.float64) * np.asarray(table.height, np.float64)
+        found["size"] = _taken(np.where(pixels > 0, pixels / 1e6, np.nan), at)
+    return {name: values for name, values in found.items() if np.isfinite(values).any()}
+
+
+def _taken(values: NDArray, at: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(at >= 0, np.asarray(values, np.float64)[np.maximum(at, 0)], np.nan)
+
+
+def column_values(
+    table: TableRecord, at: NDArray[np.int64], class_attributes: Mapping[str, Mapping[str, str]]
+) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
+    """Return column → (n,) index of the value of each image, and the values, of columns with a few values each.
+
+    Attributes of the classes are left out: they are scored as predictions.
+    """
+    of_classes = {name for meaning in class_attributes.values() for name in meaning}
+    found = {}
+    for name, cells in table.attributes.items():
+        if name in of_classes:
+            continue
+        values = sorted(set(np.asarray(cells)[at[at >= 0]].tolist()) - {""})
+        if not 1 < len(values) <= MAX_VALUES:
+            continue
+        code = {value: i for i, value in enumerate(values)} | {"": -1}
+        groups = np.array([code[cells[row]] if row >= 0 else -1 for row in at.tolist()], np.int64)
+        found[name] = groups, values
+    return found
