@@ -82,7 +82,11 @@ def load_models(target: str, fold: int | None, root: Path) -> dict[int, Checkpoi
         raise UsageError(f"{target} is the model of fold {next(iter(found))}, not of fold {fold}")
     first = next(iter(found.values()))
     for checkpoint in found.values():
-        if (checkpoint.classes, checkpoint.folds_sha, checkpoint.images) != (first.classes, first.folds_sha, first.images):
+        if (checkpoint.classes, checkpoint.folds_sha, checkpoint.images) != (
+            first.classes,
+            first.folds_sha,
+            first.images,
+        ):
             raise EnsembleError(
                 f"folds {first.fold} and {checkpoint.fold} of {target} are from different trainings",
                 hint=train_again(checkpoint),
@@ -194,9 +198,7 @@ def assign(images: Sequence[Image], models: Mapping[int, Checkpoint], forced: bo
     EnsembleError : the model that has not seen an image is not there.
     """
     validation = {one: fold for fold, model in models.items() for one in model.validation_hashes}
-    training = {
-        fold: set(model.training_hashes) | set(model.pseudo_hashes) for fold, model in models.items()
-    }
+    training = {fold: set(model.training_hashes) | set(model.pseudo_hashes) for fold, model in models.items()}
     found = []
     for image, name in zip(images, hash_ids(image.id for image in images), strict=True):
         seen = [fold for fold, names in training.items() if name in names]

@@ -175,7 +175,7 @@ def _head(checkpoint: Checkpoint, head: str | None) -> Head:
     heads = {one.name: one for one in _target(checkpoint).heads} if checkpoint.heads else {}
     if head not in heads:
         hint = "its heads: " + ", ".join(heads) if heads else "its model has one head: leave out `head`"
-        raise unknown_name("`head`", head, list(heads), hint=hint)
+        raise unknown_name("head", head, list(heads), hint=hint)
     return heads[head]
 
 
@@ -201,7 +201,9 @@ def _code(checkpoint: Checkpoint, head: Head, image: Image) -> int:
 
 def _named(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        raise unknown_name("`target_class`", name, list(classes), hint=f"predicted, true, or one of {', '.join(classes[:10])}")
+        raise unknown_name(
+            "target_class", name, list(classes), hint=f"predicted, true, or one of {', '.join(classes[:10])}"
+        )
     return list(classes).index(name)
 
 
@@ -225,6 +227,8 @@ def _decode(images: Sequence[Assigned], checkpoint: Checkpoint) -> NDArray[np.ui
     map_threads(decode, len(images), cpu_count(), None)
     if problems:
         paths = [one.image.path for one in images]
-        error: EnsembleError = refusal(sorted(problems, key=lambda one: one[0]), paths, [one.image.id for one in images])
+        error: EnsembleError = refusal(
+            sorted(problems, key=lambda one: one[0]), paths, [one.image.id for one in images]
+        )
         raise error
     return pixels

@@ -38,9 +38,7 @@ def color_of(heat: NDArray[np.floating]) -> NDArray[np.float32]:
     return colors
 
 
-def overlay(
-    pixels: NDArray[np.uint8], heat: NDArray[np.floating], strongest: float = STRONGEST
-) -> NDArray[np.uint8]:
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.floating], strongest: float = STRONGEST) -> NDArray[np.uint8]:
     """Return an image (height, width, 3) uint8 with heat (height, width) in 0–1 drawn over it; no heat is clear."""
     alpha = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, 1)[..., None] * strongest
     mixed: NDArray[np.uint8] = np.rint(pixels * (1 - alpha) + color_of(heat) * alpha).astype(np.uint8)

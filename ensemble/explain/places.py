@@ -13,7 +13,9 @@ from folds.errors import EnsembleError
 from folds.models.heads import JoinedBackbones
 from folds.models.multi_head import MultiHeadModel
 
-WORKS = "heat maps work for CNNs (resnet, efficientnet, convnext, …), ViT and its kin, Swin and other hierarchical models"
+WORKS = (
+    "heat maps work for CNNs (resnet, efficientnet, convnext, …), ViT and its kin, Swin and other hierarchical models"
+)
 _MAX_PREFIX = 8  # class, distillation and register tokens, where a model does not say how many it has
 Layout = Literal["nchw", "nhwc", "tokens"]
 
@@ -75,7 +77,9 @@ def find_place(model: nn.Module, images: Tensor, name: str) -> Place:
         calls[module] = calls.get(module, 0) + 1
     once = [(module, output) for module, output in seen if calls[module] == 1]
     for exact in (True, False):  # where the final features have one cell, those of an earlier stage are taken
-        found = [(place, output) for module, output in once if (place := _place(module, output, network, images, exact))]
+        found = [
+            (place, output) for module, output in once if (place := _place(module, output, network, images, exact))
+        ]
         if not found:
             continue
         gradients = torch.autograd.grad(score, [output for _, output in found], retain_graph=True, allow_unused=True)

@@ -67,8 +67,7 @@ class HeatMaps(Displayed):
 
     @property
     def spread(self) -> NDArray[np.float32]:
-        """Return float32 (n,) the mean disagreement where the mean map is at least half its maximum; NaN for one model.
-        """
+        """Return float32 (n,) the mean disagreement where the mean map is at least half its maximum; NaN for one model."""
         hot = self.maps >= self.maps.max(axis=(1, 2), keepdims=True) / 2
         return np.array([values[mask].mean() for values, mask in zip(self.disagreement, hot, strict=True)], np.float32)
 

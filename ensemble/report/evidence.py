@@ -128,6 +128,7 @@ class Evidence:
     simple : name of the simple choice that it is compared with: the best single run, or the soft vote of all.
     paths : id → file of the image, for those that can be read now.
     warnings : what was doubtful about the inputs.
+    heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +146,7 @@ class Evidence:
     warnings: Sequence[str] = ()
     root: Path = Path()
     thumbnail: Callable[[str], str] = lambda sample: ""
+    heat_maps: int = 0
 
     @property
     def main(self) -> Predicted | None:

@@ -68,9 +68,7 @@ def explain(
     ] = None,
     test_image_folders: Annotated[
         str | None,
-        typer.Option(
-            "--test-images", help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA
-        ),
+        typer.Option("--test-images", help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
     ] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     force: Annotated[bool, typer.Option("--force", help="replace existing pictures", rich_help_panel=RUN)] = False,

@@ -90,7 +90,7 @@ def test_the_class_can_be_named(grid: Path) -> None:
     assert f"heat for {name}" in " ".join(found.caption(0)) or found.predicted[0] == 5
     true = en.explain("test_resnet", ids[:2], target_class="true", progress=False)
     assert true.explained.tolist() == true.true.tolist()
-    with pytest.raises(en.UsageError, match="unknown `target_class` 'nobody'"):
+    with pytest.raises(en.UsageError, match="unknown target_class 'nobody'"):
         en.explain("test_resnet", ids[0], target_class="nobody", progress=False)
     with pytest.raises(en.EnsembleError, match="no image of the training has the id 'nothing.jpg'"):
         en.explain("test_resnet", "nothing.jpg", progress=False)
