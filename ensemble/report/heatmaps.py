@@ -34,8 +34,8 @@ def heatmaps_section(evidence: Evidence) -> Section:
     """Return the section on what a model looked at; it makes the maps, which costs a prediction pass per image.
 
     Of the `heat_maps` out-of-fold images, half are the worst mistakes, one per person, and half are right predictions
-    drawn with a fixed seed, class after class. Each is explained by the model that has not seen its person. Half as many
-    test images, drawn without looking at their labels, get the mean over the fold models and their disagreement.
+    drawn with a fixed seed, class after class. Each is explained by the model that has not seen its person. Half as
+    many test images, drawn without looking at their labels, get the mean over the fold models and their disagreement.
     """
     lead = "What a model looked at in images of people it has not seen, and where the models of the folds disagree."
     return Section("heat-maps", "Heat maps", lead, _blocks(evidence))
@@ -130,7 +130,7 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
     mistakes = sum(kind == "mistake" for kind in chosen.values())
     right = len(rows) - mistakes
     about = (
-        f"Run {member.name}, {found.method} on {found.place}: {found.cells[0]} × {found.cells[1]} cells over the image. "
+        f"Run {member.name}, {found.method} on {found.place}: {found.cells[0]} × {found.cells[1]} cells per image. "
         f"{counted(mistakes, 'worst mistake')} (one per person, the most certain first) and "
         f"{counted(right, 'right prediction')} (drawn with seed {_SEED}, class after class)."
     )

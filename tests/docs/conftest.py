@@ -18,6 +18,7 @@ COMMANDS = (
     "tune",
     "blend",
     "tta",
+    "explain",
     "decide",
     "distill",
     "predict",

@@ -92,7 +92,7 @@ def test_the_class_can_be_named(grid: Path) -> None:
     assert true.explained.tolist() == true.true.tolist()
     with pytest.raises(en.UsageError, match="unknown target_class 'nobody'"):
         en.explain("test_resnet", ids[0], target_class="nobody", progress=False)
-    with pytest.raises(en.EnsembleError, match="no image of the training has the id 'nothing.jpg'"):
+    with pytest.raises(en.EnsembleError, match=r"no image of the training has the id 'nothing\.jpg'"):
         en.explain("test_resnet", "nothing.jpg", progress=False)
 
 
