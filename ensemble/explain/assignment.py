@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from folds.data.image_folder import is_image
@@ -32,11 +32,13 @@ class Image:
     id : its id in the table of the training, or its path.
     path : the file.
     label : its class; None if it is not known.
+    attributes : attribute → value, of the class.
     """
 
     id: str
     path: Path
     label: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _row(table: SampleTable, row: int) -> Image:
     name = str(table.ids[row])
     if table.paths is None:
         raise EnsembleError(f"{table.source} has no images", hint="`images=FOLDER` names their folder")
-    return Image(name, Path(table.paths[row]), None if table.labels is None else str(table.labels[row]))
+    label = None if table.labels is None else str(table.labels[row])
+    return Image(name, Path(table.paths[row]), label, table.class_attributes.get(label or "", {}))
 
 
 def _paths(table: SampleTable) -> dict[str, int]:

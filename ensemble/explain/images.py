@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from folds.utils.progress import SILENT, Progress
 
 PREDICTED, TRUE = "predicted", "true"
 BATCH = 32
-Part = Literal["out of fold", "in no fold", "seen in training"]
 
 
 def explain_images(
@@ -40,8 +38,8 @@ def explain_images(
 ) -> HeatMaps:
     """Return the heat maps of images on the very input of the models, in float32.
 
-    Images are decoded and normalized as for the predictions of the training. The models of an image predict it together,
-    and each gets a map for the same class.
+    Images are decoded and normalized as for the predictions of the training. The models of an image predict it
+    together, and each gets a map for the same class.
 
     Parameters
     ----------
@@ -190,12 +188,10 @@ def _block(target: Target, head: Head) -> tuple[int, int]:
 
 def _code(checkpoint: Checkpoint, head: Head, image: Image) -> int:
     """Return the index of the true value of the head; −1 if it is not known."""
-    label = image.label
-    if label is None:
-        return -1
-    if label in checkpoint.classes and (head.name == LABEL or checkpoint.heads):
-        return head.of_label[checkpoint.classes.index(label)]
-    value = checkpoint.class_attributes.get(label, {}).get(head.name)  # a model of one attribute
+    if image.label in checkpoint.classes and checkpoint.target == LABEL:
+        return head.of_label[checkpoint.classes.index(image.label)]
+    attributes = image.attributes or checkpoint.class_attributes.get(image.label or "", {})
+    value = attributes.get(head.name)  # a model of one attribute
     return head.values.index(value) if value in head.values else -1
 
 

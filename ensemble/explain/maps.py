@@ -101,7 +101,7 @@ class HeatMapper:
             for hook in hooks:
                 hook.remove()
         return BatchMaps(
-            np.ascontiguousarray(maps.transpose(1, 0, 2, 3)),
+            _moved(np.ascontiguousarray(maps.transpose(1, 0, 2, 3)), self.place.shift),
             np.ascontiguousarray(probabilities.transpose(1, 0, 2)),
             np.array(explained, np.int64),
         )
@@ -118,6 +118,13 @@ class _Stack(nn.Module):
         images = images.contiguous(memory_format=self.layout)
         outputs = torch.stack([model(images).float() for model in self.models], 1)
         return outputs if self.block is None else outputs[..., slice(*self.block)]
+
+
+def _moved(maps: NDArray[np.float32], shift: tuple[int, int]) -> NDArray[np.float32]:
+    """Return maps (…, height, width) moved up and left by so many pixels; the edge is repeated."""
+    rows, columns = (np.arange(size) + by for size, by in zip(maps.shape[-2:], shift, strict=True))
+    rows, columns = rows.clip(0, maps.shape[-2] - 1), columns.clip(0, maps.shape[-1] - 1)
+    return maps[..., rows[:, None], columns]
 
 
 def _begin_graph(module: nn.Module, inputs: object, output: Tensor) -> Tensor:

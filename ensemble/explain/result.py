@@ -33,7 +33,7 @@ class HeatMaps(Displayed):
     run, head : the run, and the head that is explained (``label``, or an attribute).
     ids : n texts.
     maps : float32 (n, height, width) in 0–1 at the input size of the model, the mean over the models of each image.
-        The map of one model has its largest value at 1, or is 0 everywhere if nothing in the image speaks for the class.
+        The map of one model is 1 where it is hottest, or 0 everywhere if nothing in the image speaks for the class.
     disagreement : float32 (n, height, width), the standard deviation over the models, 0 to 0.5; NaN for one model.
     probabilities : float32 (n, classes), the mean over the models.
     classes : of the head.
@@ -84,7 +84,7 @@ class HeatMaps(Displayed):
         return self.ids[row], facts, f"{self._models(row)}, {self.parts[row]}{empty}"
 
     def panels(self, row: int) -> list[tuple[str, NDArray[np.uint8]]]:
-        """Return the titled pictures (height, width, 3) of an image: itself, its heat and, if known, the disagreement."""
+        """Return the titled pictures (height, width, 3) of an image: itself, its heat and, if known, disagreement."""
         pixels = self.pixels[row]
         of = self._class(int(self.explained[row]))
         found = [("input", pixels), (f"heat: {of}", overlay(pixels, self.maps[row]))]
@@ -196,7 +196,7 @@ def _safe(name: str) -> str:
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem).strip("_") or "image"
 
 
-def join(parts: Sequence[NDArray[np.floating]], order: NDArray[np.int64]) -> NDArray[Any]:
+def join(parts: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> NDArray[Any]:
     """Return arrays of groups of images joined, in the order of the user; `order` holds the place of each row."""
     joined = np.concatenate(parts)
     result = np.empty_like(joined)

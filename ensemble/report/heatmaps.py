@@ -23,8 +23,8 @@ _SEED = 0
 _FOR_ONE = 8  # heat maps that the hints suggest
 _WHAT = "What the models looked at: heat maps of the worst mistakes and of typical right predictions."
 _HOW_TO_READ = (
-    "The heat shows where the model found evidence for the class that it predicted, relative to the hottest place of the "
-    "same image: it can be compared within an image, not between images.",
+    "The heat shows where the model found evidence for the class that it predicted, relative to the hottest place of "
+    "the same image: it can be compared within an image, not between images.",
     "It says where, not why, and a place without heat may still matter. Heat beside the subject (a border, a mark, the "
     "background) in several images is a reason to test: cover that place, or crop it away, and score again.",
 )

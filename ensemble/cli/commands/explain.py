@@ -76,8 +76,8 @@ def explain(
     """Show which parts of images the models of a run used: one PNG per image, and a table.
 
     An image of the training is explained by the model of the fold that has not seen its person. Other images are
-    explained by all models: the picture shows the mean of their heat maps, and where they disagree. The heat is relative
-    to the hottest place of each image; it says where, not why (docs/explain.md).
+    explained by all models: the picture shows the mean of their heat maps, and where they disagree. The heat is
+    relative to the hottest place of each image; it says where, not why (docs/explain.md).
     """
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.utils.startup import lasting_imports
