@@ -34,7 +34,7 @@ class BatchMaps:
 
     Attributes
     ----------
-    maps : float32 (models, n, height, width) in 0–1, the largest value of each map 1; all 0 if nothing speaks for the
+    maps : float32 (models, n, height, width) in 0–1, the largest value of each map 1; all 0 if no place speaks for the
         class.
     probabilities : float32 (models, n, classes).
     explained : (n,) index of the class that the maps are for.
@@ -92,7 +92,7 @@ class HeatMapper:
             return score
 
         hooks = [layer.register_forward_hook(_begin_graph) for layer in self._layers]
-        method = _methods()[self.place.layout](self._network, self._layers, self.place.features)
+        method = _method()(self._network, self._layers, self.place.features)
         try:
             maps = method(inputs, [target(pick) for pick in choose])
             probabilities = _softmax(method.outputs)
@@ -138,21 +138,15 @@ def _softmax(outputs: Tensor) -> NDArray[np.float32]:
 
 
 @cache
-def _methods() -> dict[str, Any]:
-    """Return the class of the library for each layout of features; the maps of the models stay apart."""
-    from pytorch_grad_cam import GradCAM, HiResCAM
+def _method() -> Any:
+    """Return Grad-CAM of the library, which keeps the maps of the models apart."""
+    from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.image import scale_cam_image
 
-    class Apart:
+    class Apart(GradCAM):  # type: ignore[misc]
         """Return (n, models, height, width) instead of the mean over the layers."""
 
         def aggregate_multi_layers(self, maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
             return np.stack([scale_cam_image(np.maximum(one[:, 0], 0)) for one in maps], 1)
 
-    class Pooled(Apart, GradCAM):  # type: ignore[misc]
-        """Grad-CAM: channels are weighted by the mean of their gradient over the image."""
-
-    class PlaceByPlace(Apart, HiResCAM):  # type: ignore[misc]
-        """HiResCAM: every place has the gradient of its own."""
-
-    return {"nchw": Pooled, "nhwc": Pooled, "tokens": Pooled}
+    return Apart

@@ -33,7 +33,7 @@ class HeatMaps(Displayed):
     run, head : the run, and the head that is explained (``label``, or an attribute).
     ids : n texts.
     maps : float32 (n, height, width) in 0–1 at the input size of the model, the mean over the models of each image.
-        The map of one model is 1 where it is hottest, or 0 everywhere if nothing in the image speaks for the class.
+        The map of one model is 1 where it is hottest, or 0 everywhere if no place speaks for the class.
     disagreement : float32 (n, height, width), the standard deviation over the models, 0 to 0.5; NaN for one model.
     probabilities : float32 (n, classes), the mean over the models.
     classes : of the head.
@@ -67,7 +67,7 @@ class HeatMaps(Displayed):
 
     @property
     def spread(self) -> NDArray[np.float32]:
-        """Return float32 (n,) the mean disagreement where the mean map is at least half its maximum; NaN for one model."""
+        """Return float32 (n,) the mean disagreement where the map is at least half its maximum; NaN for one model."""
         hot = self.maps >= self.maps.max(axis=(1, 2), keepdims=True) / 2
         return np.array([values[mask].mean() for values, mask in zip(self.disagreement, hot, strict=True)], np.float32)
 
@@ -80,7 +80,7 @@ class HeatMaps(Displayed):
         facts = f"predicted {name(predicted)} ({chances[predicted]:.2f}), {known}"
         if explained != predicted:
             facts += f"; heat for {name(explained)} ({chances[explained]:.2f})"
-        empty = "" if self.maps[row].any() else "; nothing in the image speaks for this class"
+        empty = "" if self.maps[row].any() else "; no heat: no place speaks for this class"
         return self.ids[row], facts, f"{self._models(row)}, {self.parts[row]}{empty}"
 
     def panels(self, row: int) -> list[tuple[str, NDArray[np.uint8]]]:
