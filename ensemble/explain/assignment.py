@@ -121,7 +121,7 @@ def open_tables(
     except EnsembleError as error:
         if data is not None:
             raise
-        logger.warning(f"{error.message}: images are told from those of the training by their names alone")
+        logger.warning(f"{error.message}: images are compared with those of the training by their names alone")
         return None
 
 

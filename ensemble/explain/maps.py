@@ -121,7 +121,7 @@ class _Stack(nn.Module):
 
 
 def _moved(maps: NDArray[np.float32], shift: tuple[int, int]) -> NDArray[np.float32]:
-    """Return maps (…, height, width) moved up and left by so many pixels; the edge is repeated."""
+    """Return maps (…, height, width) moved up and left by a number of pixels; the edge is repeated."""
     rows, columns = (np.arange(size) + by for size, by in zip(maps.shape[-2:], shift, strict=True))
     rows, columns = rows.clip(0, maps.shape[-2] - 1), columns.clip(0, maps.shape[-1] - 1)
     return maps[..., rows[:, None], columns]

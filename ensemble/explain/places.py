@@ -108,7 +108,7 @@ class _Seen:
 def _last(
     seen: Sequence[_Seen], network: nn.Module, images: Tensor, score: Tensor, *, exact: bool, cells: int = 2
 ) -> Place | None:
-    """Return the last place of at least so many cells on which the score depends."""
+    """Return the last place of at least `cells` cells on which the score depends."""
     found = []
     for one in seen:
         place = _place(one, network, images, exact)

@@ -136,4 +136,4 @@ def test_hashes_name_the_fold_without_the_table(grid: Path, logged: Logged) -> N
     shutil.rmtree("runs")
     found = en.explain("test_resnet", ids[row], progress=False)
     assert found.folds == ((0,),) == ((int(folds[row]),),)
-    assert any("told from those of the training by their names alone" in line for line in logged.warnings)
+    assert any("compared with those of the training by their names alone" in line for line in logged.warnings)
