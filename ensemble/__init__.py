@@ -17,12 +17,14 @@ _NAMES = {
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
     "ExportedModel": "ensemble.export.face",
+    "HeatMaps": "ensemble.explain.result",
     "PredictedImages": "ensemble.prediction.result",
     "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
     "costs": "ensemble.prediction.costs",
     "decide": "ensemble.decisions.face",
+    "explain": "ensemble.explain",  # the package, which is callable
     "export": "ensemble.export",  # the package, which is callable
     "from_hub": "ensemble.export.hub",
     "load": "ensemble.export.predictor",
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from ensemble.decisions.face import decide as decide
     from ensemble.decisions.report import DecisionReport as DecisionReport
     from ensemble.distillation.face import distill as distill
+    from ensemble.explain.face import explain as explain
+    from ensemble.explain.result import HeatMaps as HeatMaps
     from ensemble.export.face import ExportedModel as ExportedModel
     from ensemble.export.face import export as export
     from ensemble.export.hub import from_hub as from_hub

@@ -18,6 +18,7 @@ COMMANDS = (
     "tune",
     "blend",
     "tta",
+    "explain",
     "decide",
     "mistakes",
     "labels",

@@ -1,0 +1,182 @@
+"""The section that shows what a model looked at: heat maps of mistakes, of right predictions, and of test images."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Text
+from ensemble.report.evidence import Evidence, Part, Predicted
+from folds.errors import EnsembleError
+from folds.metrics.classification import METRICS
+from folds.utils.text import counted
+
+if TYPE_CHECKING:
+    from ensemble.explain.result import HeatMaps
+
+_SEED = 0
+_FOR_ONE = 8  # heat maps that the hints suggest
+_WHAT = "What the models looked at: heat maps of the worst mistakes and of typical right predictions."
+_HOW_TO_READ = (
+    "The heat shows where the model found evidence for the class that it predicted, relative to the hottest place of "
+    "the same image: it can be compared within an image, not between images.",
+    "It says where, not why, and a place without heat may still matter. Heat beside the subject (a border, a mark, the "
+    "background) in several images is a reason to test: cover that place, or crop it away, and score again.",
+)
+
+
+def heatmaps_section(evidence: Evidence) -> Section:
+    """Return the section on what a model looked at; it makes the maps, which costs a prediction pass per image.
+
+    Of the `heat_maps` out-of-fold images, half are the worst mistakes, one per person, and half are right predictions
+    drawn with a fixed seed, class after class. Each is explained by the model that has not seen its person. Half as
+    many test images, drawn without looking at their labels, get the mean over the fold models and their disagreement.
+    """
+    lead = "What a model looked at in images of people it has not seen, and where the models of the folds disagree."
+    return Section("heat-maps", "Heat maps", lead, _blocks(evidence))
+
+
+def _blocks(evidence: Evidence) -> tuple[Block, ...]:
+    if evidence.heat_maps < 1:
+        return (Missing(_WHAT, f"Add --heat-maps {_FOR_ONE} to the command: they take a prediction pass per image."),)
+    if importlib.util.find_spec("pytorch_grad_cam") is None:
+        return (Missing(_WHAT, "Install the library: pip install 'ensemble-folds[explain]'"),)
+    part = evidence.oof
+    if part is None or not (part.labels >= 0).any():
+        return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: ensemble kfold writes both."),)
+    member = _explained_run(evidence, part)
+    if member is None:
+        hint = (
+            f"Keep checkpoints/RUN of a run, or train one: ensemble kfold (looked in {evidence.root / 'checkpoints'})."
+        )
+        return (Missing(_WHAT, hint),)
+    chosen = _chosen(part, member, evidence)
+    if not chosen:
+        return (Missing(_WHAT, "The images cannot be read where the table names them: give their folder."),)
+    try:
+        return _galleries(evidence, part, member, chosen)
+    except EnsembleError as error:
+        return (Missing(_WHAT, f"{error.message}" + (f": {error.hint}" if error.hint else "")),)
+
+
+def _explained_run(evidence: Evidence, part: Part) -> Predicted | None:
+    """Return the recommended run, or else the run with the best out-of-fold score, if its checkpoints are there."""
+    there = [
+        member
+        for member in part.members
+        if member.kind == "run"
+        and (evidence.root / "checkpoints" / member.name).is_dir()
+        and any((evidence.root / "checkpoints" / member.name).glob("fold*.pt"))
+    ]
+    recommended = next((member for member in there if member.name == evidence.recommended), None)
+    if recommended is not None or not there:
+        return recommended
+    metric = METRICS.get(evidence.metric, METRICS["macro_f1"])
+    sign = 1.0 if metric.greater_is_better else -1.0
+
+    def score(member: Predicted) -> float:
+        rows = member.present & (part.labels >= 0)
+        if not rows.any():
+            return -np.inf
+        return sign * float(metric(part.labels[rows], member.probabilities[rows]))
+
+    return max(there, key=score)
+
+
+def _chosen(part: Part, member: Predicted, evidence: Evidence) -> dict[int, str]:
+    """Return row → kind of the images to explain: the worst mistakes first, then right predictions of every class."""
+    known = np.array([one in evidence.paths for one in part.ids.tolist()]) & member.present & (part.labels >= 0)
+    predicted = np.where(known, np.nan_to_num(member.probabilities).argmax(1), -1)
+    wrong = np.flatnonzero(known & (predicted != part.labels))
+    right = np.flatnonzero(known & (predicted == part.labels))
+    certain = member.probabilities[wrong, predicted[wrong]]
+    found: dict[int, str] = {}
+    people: set[str] = set()
+    for row in wrong[np.argsort(-certain, kind="stable")].tolist():
+        if len(found) >= -(-evidence.heat_maps // 2):
+            break
+        if str(part.persons[row]) not in people:
+            people.add(str(part.persons[row]))
+            found[row] = "mistake"
+    random = np.random.default_rng(_SEED)
+    by_class = [random.permutation(right[part.labels[right] == code]).tolist() for code in range(len(evidence.classes))]
+    for turn in range(max(map(len, by_class), default=0)):
+        for rows in by_class:
+            if turn < len(rows) and len(found) < evidence.heat_maps:
+                found[rows[turn]] = "right"
+    return found
+
+
+def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[int, str]) -> tuple[Block, ...]:
+    from ensemble.explain.assignment import Image, assign, load_models
+    from ensemble.explain.images import explain_images
+
+    models = load_models(member.name, None, evidence.root)
+
+    def explained(of: Part, rows: Sequence[int]) -> HeatMaps:
+        codes = [int(of.labels[row]) for row in rows]
+        ids = [str(of.ids[row]) for row in rows]
+        labels = [None if code < 0 else evidence.classes[code] for code in codes]
+        images = [Image(name, evidence.paths[name], label) for name, label in zip(ids, labels, strict=True)]
+        return explain_images(models, assign(images, models, forced=False))
+
+    rows = list(chosen)
+    found = explained(part, rows)
+    mistakes = sum(kind == "mistake" for kind in chosen.values())
+    right = len(rows) - mistakes
+    about = (
+        f"Run {member.name}, {found.method} on {found.place}: {found.cells[0]} × {found.cells[1]} cells per image. "
+        f"{counted(mistakes, 'worst mistake')} (one per person, the most certain first) and "
+        f"{counted(right, 'right prediction')} (drawn with seed {_SEED}, class after class)."
+    )
+    blocks: list[Block] = [
+        Text((about, *_HOW_TO_READ)),
+        Gallery(
+            "heat-maps-oof",
+            "Out of fold: each image with the model that has not seen its person.",
+            _pictures(found, list(chosen.values())),
+            note="Left the input of the model, right the heat for the predicted class.",
+        ),
+    ]
+    test = evidence.test
+    drawn = [] if test is None else _drawn(test, evidence)
+    if test is not None and drawn:
+        of_test = explained(test, drawn)
+        spread = float(np.nanmean(of_test.spread)) if np.isfinite(of_test.spread).any() else float("nan")
+        note = f"Left to right: input, mean heat of {len(models)} fold models, their standard deviation (0 to 0.5)."
+        if np.isfinite(spread):
+            note += f" Where the mean is hot, the deviation is {spread:.2f} on average."
+        blocks.append(
+            Gallery(
+                "heat-maps-test",
+                f"Test images, drawn with seed {_SEED}: the mean over the fold models, and where they disagree.",
+                _pictures(of_test, ["test"] * len(drawn)),
+                note=note,
+            )
+        )
+    return tuple(blocks)
+
+
+def _drawn(part: Part, evidence: Evidence) -> list[int]:
+    there: NDArray[np.int64] = np.flatnonzero([one in evidence.paths for one in part.ids.tolist()])
+    some = np.random.default_rng(_SEED).permutation(there)[: max(1, evidence.heat_maps // 2)]
+    return sorted(map(int, some))
+
+
+def _pictures(found: HeatMaps, kinds: Sequence[str]) -> tuple[Picture, ...]:
+    from ensemble.explain.overlay import encode
+
+    pictures = []
+    for row, kind in enumerate(kinds):
+        strip = np.concatenate([pixels for _, pixels in found.panels(row)], axis=1)
+        source = f"data:image/jpeg;base64,{base64.b64encode(encode(strip, 'jpeg')).decode()}"
+        tags = {"kind": kind, "predicted": found.classes[int(found.predicted[row])]}
+        if found.true[row] >= 0:
+            tags["true"] = found.classes[int(found.true[row])]
+        pictures.append(Picture(source, found.ids[row], found.caption(row)[1:], tags))
+    return tuple(pictures)
