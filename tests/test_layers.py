@@ -124,7 +124,11 @@ def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
     for name, target in EDGES:
         (top, own), (target_top, other) = package_of(name), package_of(target)
         if top == "ensemble" and target_top == "folds" and own.split(".")[0] != "cli":
-            uses = TTA_USES if own in ("tta", "explain", "model_files", "prediction", "export", "serving") else COMBINER_USES
+            uses = (
+                TTA_USES
+                if own in ("tta", "explain", "model_files", "prediction", "export", "serving")
+                else COMBINER_USES
+            )
             uses = DISTILLATION_USES if own == "distillation" else REPORT_USES if own == "report" else uses
             wrong += [f"{name} imports {target}"] if other not in uses | {"_lazy"} else []
     assert not wrong

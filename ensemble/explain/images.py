@@ -16,8 +16,8 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
+from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint
-from folds.models.precision import resolve_devices
 from folds.predictions.files import LABEL
 from folds.utils.parallel import cpu_count, map_threads
 from folds.utils.progress import SILENT, Progress

@@ -32,8 +32,8 @@ from folds.runs.run_formats import decide_formats, log_formats, resolved_format
 from folds.runs.sharing import decide_jobs
 from folds.splits.assignment import save_folds
 from folds.training.job import COURSE, Job
-from folds.training.measured_formats import Format
 from folds.training.label_changes import LabelChanges, label_changes_of
+from folds.training.measured_formats import Format
 from folds.training.resolve import trained_labels
 from folds.training.sample_weights import sample_weights_of
 from folds.training.soft_labels import SoftLabels, soft_labels_of

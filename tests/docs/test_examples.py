@@ -93,7 +93,21 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "explain", "decide", "distill", "predict", "export"],
+        *[
+            "",
+            "demo",
+            "prepare",
+            "folds",
+            "kfold",
+            "tune",
+            "blend",
+            "tta",
+            "explain",
+            "decide",
+            "distill",
+            "predict",
+            "export",
+        ],
         *["push", "serve", "soup", "costs", "runs", "doctor"],
     ],
 )
