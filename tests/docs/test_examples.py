@@ -94,7 +94,7 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
     "name",
     [
         *["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "decide", "distill", "predict", "export"],
-        *["push", "serve", "soup", "costs", "runs", "doctor"],
+        *["push", "serve", "soup", "report", "costs", "runs", "doctor"],
     ],
 )
 def test_commands_and_options_that_help_mentions_exist(
