@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import webbrowser
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ensemble.report.thumbnails import Thumbnails
 from folds import __version__
 from folds.errors import EnsembleError, unknown_name
 from folds.metrics.custom import metric_of
-from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments
+from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import SILENT, Progress
@@ -48,6 +49,7 @@ _KINDS = {
     "section": optional(NAMES),
     "root": PATH,
     "progress": PROGRESS,
+    "heat_maps": whole(0),
     **dict.fromkeys(("per_person", "open", "force"), FLAG),
 }
 
@@ -61,6 +63,7 @@ def report(
     metric: str = "macro_f1",
     per_person: bool = False,
     section: str | Sequence[str] | None = None,
+    heat_maps: int = 0,
     open: bool = False,
     force: bool = False,
     root: str | Path = ".",
@@ -81,6 +84,7 @@ def report(
         ``roc_auc``, or ``module:function``.
     per_person : whether to average the probabilities of each person's images before scoring.
     section : names of the sections to show; all by default.
+    heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
     open : whether to show the page in the browser.
     force : whether to replace an existing file.
     root : the folder that holds ``runs/``.
@@ -128,6 +132,7 @@ def report(
         data=None if data is None else Path(data),
         progress=shown,
     )
+    evidence = replace(evidence, heat_maps=heat_maps)
     write_atomic(path, html_of(evidence, names, shown).encode())
     if open:
         webbrowser.open(path.absolute().as_uri())

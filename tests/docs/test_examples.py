@@ -93,22 +93,8 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *[
-            "",
-            "demo",
-            "prepare",
-            "folds",
-            "kfold",
-            "tune",
-            "blend",
-            "tta",
-            "explain",
-            "decide",
-            "distill",
-            "predict",
-            "export",
-        ],
-        *["push", "serve", "soup", "costs", "runs", "doctor"],
+        *["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "explain", "decide"],
+        *["distill", "predict", "export", "push", "serve", "soup", "report", "costs", "runs", "doctor"],
     ],
 )
 def test_commands_and_options_that_help_mentions_exist(

@@ -46,6 +46,15 @@ def report(
             rich_help_panel=REPORT,
         ),
     ] = None,
+    heat_maps: Annotated[
+        int,
+        typer.Option(
+            help="out-of-fold images that get a heat map, for which models predict",
+            min=0,
+            metavar="N",
+            rich_help_panel=REPORT,
+        ),
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file", rich_help_panel=RUN)] = False,
 ) -> int:
     """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
@@ -70,6 +79,7 @@ def report(
         metric=metric,
         per_person=score_by is not None,
         section=list(section or ()) or None,
+        heat_maps=heat_maps,
         open=show,
         force=force,
         progress=TerminalProgress(),
