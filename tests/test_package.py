@@ -48,7 +48,7 @@ def test_wheel_holds_every_module_and_no_test(wheel: zipfile.ZipFile) -> None:
         str(path.relative_to(ROOT))
         for top in ("ensemble", "folds")
         for path in (ROOT / top).rglob("*")
-        if path.suffix in (".py", ".html") or path.name == "py.typed"
+        if path.suffix in (".py", ".html", ".css", ".js") or path.name == "py.typed"
     }
     assert packed == sources
     assert {"ensemble/py.typed", "folds/py.typed"} <= packed

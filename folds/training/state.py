@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,11 @@ class StateWriter:
         self._write_history()
 
     def close(self) -> None:
-        """Wait for a write in progress and end the thread."""
+        """Wait for a write in progress, write a history that came meanwhile, and end the thread."""
         self._writer.shutdown(wait=True)
+        with suppress(OSError, EnsembleError):  # the error of the training, if there is one, says more
+            if self._newest:
+                self._write_history()
 
     def _finish(self) -> None:
         writes = self._pending, self._recording

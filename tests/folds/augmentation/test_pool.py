@@ -80,6 +80,14 @@ def images(n: int = 7) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 12, 10, 3), dtype=np.uint8)
 
 
+def started_children(number: int) -> list[int]:
+    """`children`, as soon as there are this many: a new process has its name only after it was executed."""
+    end = time.monotonic() + 20
+    while len(found := children()) < number and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
 def children() -> list[int]:
     """The processes of pools that this process has started, ended ones that nobody waited for included."""
     found = []
@@ -211,7 +219,7 @@ def test_processes_import_torch_only_with_the_transform(monkeypatch: pytest.Monk
 
 def test_a_pool_stays_until_another_one_is_needed(tmp_path: Path) -> None:
     pool = kept_pool("pooled:jitter", 2)
-    first, result = children(), pool.batch(images(), range(7))
+    first, result = started_children(2), pool.batch(images(), range(7))
     assert len(first) == 2
     pool.start(images(), np.arange(7), range(7))
     pool.abandon()
@@ -221,14 +229,14 @@ def test_a_pool_stays_until_another_one_is_needed(tmp_path: Path) -> None:
 
     (tmp_path / "pooled.py").write_text(MODULE.replace("image // 2", "image // 4"))
     changed = kept_pool("pooled:jitter", 2)
-    second = children()
+    second = started_children(2)
     assert pool.closed
     assert len(second) == 2
     assert not set(first) & set(second)
     assert not np.array_equal(changed.batch(images(), range(7)), result)
 
     kept_pool("pooled:slow", 1)
-    assert len(children()) == 1
+    assert len(started_children(1)) == 1
     assert not set(second) & set(children())
     with pytest.raises(EnsembleError, match="was killed"):
         kept_pool("pooled:slow", 1).batch(np.full_like(images(), 2), range(7))
