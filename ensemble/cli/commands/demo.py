@@ -80,9 +80,11 @@ def demo(
     line, summary, chosen = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
     lines += line
     exported = _export(folder, chosen) if chosen else ""
+    page = _report(folder)
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
     console.result("\n\n".join([_table(lines), _verdict(lines), summary, exported]), record)
+    console.note(f"\n{page} shows what these numbers mean, and the images behind them: open it in a browser")
     console.note(f"\n{duration(seconds)}")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
     return 0
@@ -187,6 +189,15 @@ def _export(root: Path, blend: str) -> str:
         f"{root / 'model'} ({made.bytes / 1e6:.1f} MB) alone predicts the {interval.people} test people "
         f"with macro F1 {interval.value:.3f}"
     )
+
+
+def _report(root: Path) -> Path:
+    """Write the report of everything in the folder; return its path."""
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.report.face import report
+
+    _step("ensemble report")
+    return report(output=root / "report.html", force=True, root=root, progress=TerminalProgress())
 
 
 def _views(root: Path, force: bool) -> list[ResultLine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,13 @@ def problem(seed: int = 0, people: int = 40) -> dict[str, Any]:
         guess = rng.dirichlet(np.ones(3), len(person))
         arrays[name] = ((1 - noise) * np.eye(3)[codes] + noise * guess).astype(np.float32)
     return {"arrays": arrays, "y": NAMES[codes], "person": np.array([f"p{i}" for i in person]), "fold": person % 4}
+
+
+@cache
+def blended(method: str) -> tuple[dict[str, Any], Blend]:
+    """A problem and its blend, made once for the tests that do not change it; `auto` takes seconds."""
+    case = problem(2)
+    return case, blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method=method)
 
 
 def as_files(case: dict[str, Any], folder: Path) -> list[Path]:
@@ -103,8 +111,7 @@ def test_weights_may_be_named_listed_or_text() -> None:
     "method", ["soft", "hard", "geometric", "rank", "greedy", "simplex", "per-class", "bias", "stacking", "auto"]
 )
 def test_new_arrays_are_combined_as_the_old_ones(method: str) -> None:
-    case = problem(2)
-    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method=method)
+    case, made = blended(method)
     found = made.predict_proba(case["arrays"])
     assert found.dtype == np.float32
     assert found.shape == (len(case["y"]), 3)
@@ -198,8 +205,7 @@ def test_without_labels_arrays_are_test_samples() -> None:
 
 
 def test_tables_say_what_the_record_says() -> None:
-    case = problem()
-    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method="auto")
+    case, made = blended("auto")
     record = made.to_dict()
     methods, runs, front = made.methods(), made.contributions(), made.pareto()
     assert methods["score"].to_dict() == {one["method"]: one["nested"]["score"] for one in record["fitted"]["methods"]}
@@ -382,8 +388,10 @@ error_rate.greater_is_better = False  # type: ignore[attr-defined]
     ids=str,
 )
 def test_a_blend_comes_back_from_pickle(options: dict[str, Any]) -> None:
-    case = problem(people=20)
-    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, **options)
+    case, made = blended("auto")
+    if options != {"method": "auto"}:
+        case = problem(people=20)
+        made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, **options)
     again = pickle.loads(pickle.dumps(made))
     assert (again.identity, again.nested, dict(again.weights)) == (made.identity, made.nested, dict(made.weights))
     assert (again.predict_proba(case["arrays"]) == made.predict_proba(case["arrays"])).all()

@@ -56,6 +56,9 @@ def test_the_demo_runs_the_pipeline_once_and_then_only_prints_it(
         "auto + TTA, nested",
     ]
     assert all(line[part]["low"] <= line[part]["high"] for line in lines for part in ("oof", "test"))
+    page = (tmp_path / "demo/report.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert "resnet18" in page
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/checkpoints").rglob("*.pt")}
     assert len(trained) == 6
     monkeypatch.chdir(tmp_path)
