@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 import ensemble as en
 from ensemble.report.evidence import SOFT_VOTE
 from ensemble.report.load import load_evidence
+from ensemble.report.verdict import sentences
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
+from folds.predictions.changed_labels import write_changed_labels
+from folds.utils.files import write_json
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import by_image, write_run, write_world
 
@@ -171,6 +175,9 @@ def test_a_split_by_image_is_set_apart_and_alone_it_fails(tmp_path: Path) -> Non
     assert alone.oof.persons_known
     assert alone.oof.persons.tolist() == drawn.oof.persons.tolist()
     assert alone.oof.fold is not None
+    assert (alone.recommended, alone.simple) == (None, None)
+    (said,) = sentences(alone)
+    assert said.startswith("Submit nothing yet: 12 people are in more than one fold")
 
 
 def test_a_recorded_table_of_the_system_is_not_read(tmp_path: Path) -> None:
@@ -222,3 +229,69 @@ def test_an_unlabeled_test_part_is_kept(tmp_path: Path) -> None:
     found = load_evidence((), root)
     assert found.test is not None
     assert set(found.test.labels.tolist()) == {-1}
+
+
+def test_changed_labels_of_runs_are_those_of_their_views_and_blends(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, people=12)
+    changed = {"run0": "oof/p000_0.jpg", "run2": "oof/p003_1.jpg"}
+    for name, sample in changed.items():
+        columns = {"id": [sample], "label": ["cat"], "change": ["relabel"], "new_label": ["dog"]}
+        write_changed_labels(root / "runs" / name, columns)
+    en.blend([one for one in runs_of(root) if "run1" not in one], method="soft").save("two", root=root)
+    found = load_evidence(("run0", "run1", "run2", "two"), root)
+    assert found.oof is not None
+    assert {one.name: sorted(one.changed) for one in found.oof.members} == {
+        "run0": [changed["run0"]],
+        "run0 (hflip)": [changed["run0"]],
+        "run1": [],
+        "run2": [changed["run2"]],
+        "blend two": sorted(changed.values()),
+        SOFT_VOTE: sorted(changed.values()),
+    }
+    (root / "runs" / "run0" / "changed_labels.csv").write_text("sample,label\nx,cat\n")
+    assert any("the changed labels of run0 are not left out" in line for line in load_evidence(["run0"], root).warnings)
+
+
+def test_models_that_were_selected_are_optimistic_out_of_fold_only(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, views=False, people=12)
+    write_json(root / "runs" / "run0" / "fold1" / "done.json", {"fold": 1, "optimistic": True})
+    found = load_evidence(["run0", "run1"], root)
+    assert found.oof is not None
+    assert found.test is not None
+    members = ["run0", "run1", SOFT_VOTE]
+    assert [[part.member(name).selected_on_validation for name in members] for part in (found.oof, found.test)] == [  # type: ignore[union-attr]
+        [True, False, True],
+        [False, False, False],
+    ]
+
+
+def test_the_limit_of_pixels_does_not_need_a_window(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, views=False, people=12)
+    config = root / "runs" / "run1" / "config.toml"
+    config.write_text(config.read_text() + "max_pixels = 5000\n")
+    found = load_evidence((), root)
+    assert (found.window, found.max_pixels) == (None, 5000)
+    other = root / "runs" / "run2" / "config.toml"
+    other.write_text(other.read_text() + 'window = "10,90"\n')
+    found = load_evidence((), root)
+    assert (found.window, found.max_pixels) == ((10, 90), 5000)
+
+
+def test_the_fit_on_all_people_is_in_the_order_of_the_classes_of_the_report(world: Path, tmp_path: Path) -> None:
+    expected = load_evidence(["fitted"], world)
+    drawn = draw_evidence(people=24, per_person=4)
+    assert expected.oof is not None
+    assert drawn.oof is not None
+    turned = replace(drawn.oof, labels=2 - drawn.oof.labels)
+    reversed_ = replace(drawn.oof.members[0], probabilities=drawn.oof.members[0].probabilities[:, ::-1])
+    file = write_run(tmp_path / "runs", "other", turned, reversed_, drawn.classes[::-1])
+    found = load_evidence([str(file), str(world / "runs" / "blends" / "fitted")], world)
+    assert found.oof is not None
+    ours, theirs = found.oof.member("blend fitted"), expected.oof.member("blend fitted")
+    assert ours is not None
+    assert theirs is not None
+    assert ours.in_sample is not None
+    assert theirs.in_sample is not None
+    order = [found.classes.index(one) for one in expected.classes]
+    np.testing.assert_allclose(ours.in_sample[:, order], theirs.in_sample, atol=1e-6)
+
