@@ -60,14 +60,16 @@ def difference_of(
 
 
 def left_out_text(part: Part, members: Sequence[Predicted]) -> str:
-    """Return who is left out of the differences between these members because of changed labels; "" for nobody."""
+    """Return who is left out of the differences between these members because of changed labels; "" if no person is."""
     counts = changed_people(part, members)
     if not counts:
         return ""
     named = [f"`{name}`" for name in counts]
     listed = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
     people = len(np.unique(part.persons[part.with_changed_labels(members)]))
-    whom = f"{counted(people, 'person', 'people')} of whom" if part.persons_known else f"{counted(people, 'image')} where"
+    whom = (
+        f"{counted(people, 'person', 'people')} of whom" if part.persons_known else f"{counted(people, 'image')} where"
+    )
     return f", without {whom} {listed} changed training labels"
 
 

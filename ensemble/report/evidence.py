@@ -159,7 +159,6 @@ class Evidence:
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
-    heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     """
 
     classes: tuple[str, ...]
@@ -182,7 +181,6 @@ class Evidence:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
-    heat_maps: int = 0
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

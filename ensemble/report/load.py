@@ -270,7 +270,7 @@ def _group_of(kind: Kind, loaded: AlignedMembers, warnings: list[str]) -> _Group
 
 
 def _changed(name: str, runs: Path, warnings: list[str]) -> frozenset[str]:
-    """Return the ids of the images whose training label a run changed; none, with a warning, if its record is damaged."""
+    """Return the ids of the images whose training label a run changed; none, and a warning, for a damaged record."""
     if not _is_plain(name):
         return frozenset()
     try:

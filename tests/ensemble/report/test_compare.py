@@ -293,5 +293,7 @@ def test_people_with_changed_labels_are_named_in_the_note() -> None:
     assert column(found, "difference")["run1"] == expected.difference.signed_text()
     assert "changed training labels" not in str(table(compare_section(evidence), "compare-differences").note)
     most = replace(changed, changed=frozenset(part.ids[5:].tolist()))
-    found = table(compare_section(with_members(evidence, (part.members[0], most, part.members[3]))), "compare-differences")
+    found = table(
+        compare_section(with_members(evidence, (part.members[0], most, part.members[3]))), "compare-differences"
+    )
     assert column(found, "verdict")["run1"] == "too few people without changed labels"
