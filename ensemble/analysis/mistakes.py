@@ -197,7 +197,8 @@ class PeopleMistakes:
 def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes:
     """Return the people with wrong images, at most `most`.
 
-    The chance of a wrong image is the share of wrong ones among other people's images of its class. The p-value is that
+    The chance of a wrong image is the share of wrong ones among other people's images of its class, with one wrong
+    image added (Davison and Hinkley, 1997), so that no chance and no p-value is 0. The p-value is that
     of a binomial distribution with the mean chance of a person's images, which is no smaller than that of independent
     images with different chances, beyond the mean (Hoeffding, 1956).
     """
@@ -213,7 +214,7 @@ def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes
         if not wrong[one]:
             break
         n, w = int(images[one]), int(wrong[one])
-        p = beta_cdf(float(mean[one]), w, n - w + 1) if mean[one] > 0 else 0.0
+        p = beta_cdf(float(mean[one]), w, n - w + 1)
         low, high = exact_interval(w, n)
         clustered = w > 1 and p * len(names) <= 1 - LEVEL
         found.append(PersonMistakes(names[one], n, w, float(mean[one] * n), low, high, p, clustered))
@@ -226,7 +227,10 @@ def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes
 
 
 def _chance_of_others(rows: JudgedRows, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) the share of wrong images among other people's of the class; among all others if there are none."""
+    """Return (n,) the share of wrong images among other people's of the class; among all others if there are none.
+
+    One wrong image is added to each share.
+    """
     cell = codes * len(rows.classes) + rows.labels
     _, cell = np.unique(cell, return_inverse=True)
     own, own_wrong = np.bincount(cell)[cell], np.bincount(cell, rows.wrong)[cell]
@@ -235,8 +239,8 @@ def _chance_of_others(rows: JudgedRows, codes: NDArray[np.int64]) -> NDArray[np.
     rest, rest_wrong = of_class - own, wrong_of_class - own_wrong
     mine, mine_wrong = np.bincount(codes)[codes], np.bincount(codes, rows.wrong)[codes]
     others, others_wrong = len(rows) - mine, rows.wrong.sum() - mine_wrong
-    anyone = np.divide(others_wrong, others, out=np.full(len(rows), rows.wrong.mean()), where=others > 0)
-    return np.divide(rest_wrong, rest, out=anyone, where=rest > 0)
+    anyone = np.where(others > 0, (others_wrong + 1) / (others + 1), rows.wrong.mean())
+    return np.where(rest > 0, (rest_wrong + 1) / (rest + 1), anyone)
 
 
 def exact_interval(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:

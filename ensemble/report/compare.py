@@ -12,6 +12,7 @@ import numpy as np
 from ensemble.analysis.diversity import Diversity, diversity_of
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.charts import Point, Row, forest, heat, scatter
+from ensemble.report.choice import changed_people
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import (
     ci_note,
@@ -275,7 +276,9 @@ def _difference_text(
     significant = {name: one for name, one in known.items() if one.is_significant_among(among)}
     better = [name for name, one in significant.items() if _is_better(one, metric)]
     worse = [name for name in significant if name not in better]
-    rows = scored_part(part, [one for one in part.members if one.name == simple], evidence.per_person)
+    both = [one for one in part.members if one.name in (simple, evidence.recommended)]
+    kept = part.without_changed_labels(both)
+    rows = None if kept is None else scored_part(kept, both, evidence.per_person)
     where = "" if rows is None else f" on {size_of(rows, part, evidence.per_person)}"
     lines = []
     main = known.get(evidence.recommended or "")
@@ -333,15 +336,24 @@ def _difference_table(
     among_test = sum(one is not None for one in tested.values())
     header = ["model", "difference", "p-value", "verdict", *(["test difference", "test verdict"] if with_test else [])]
     rows: list[list[str | int | float | None]] = []
+    changed = changed_people(part, part.members)
     for member in others:
         one, other = found.get(member.name), tested.get(member.name)
         row: list[str | int | float | None] = [member.name, *_difference_cells(one, among, p_value=True)]
+        if one is None and (member.name in changed or simple in changed):
+            row[-1] = "too few people without changed labels"
         rows.append(row + (_difference_cells(other, among_test, p_value=False) if with_test else []))
     notes = [ci_note(part), "Paired: the same person is left out of both scores, so that easy people do not matter."]
     if among > 1:
         notes.append(
             f"CIs and p-values are those of one comparison; the verdict is corrected for {among} comparisons "
             "(Bonferroni): the p-value must be at most " + f"{0.05 / among:.2g}."
+        )
+    if changed:
+        people = ("person", "people") if part.persons_known else ("image",)
+        listed = ", ".join(f"{name} ({counted(count, *people)})" for name, count in changed.items())
+        notes.append(
+            f"People of whom either of two models changed training labels are left out of their difference: {listed}."
         )
     runs = [one for one in part.members if one.kind == "run"]
     if len(runs) > 1 and any(one.name == simple for one in runs):

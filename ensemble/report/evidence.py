@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ class Predicted:
     passes : forward passes per image, if known.
     in_sample : for a fitted blend (n, classes) the predictions of the fit on all people; None otherwise.
     selected_on_validation : whether the epoch was chosen on the people who are scored.
+    changed : ids of the images whose training label the run, or any run of the blend, has changed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Predicted:
     passes: float | None = None
     in_sample: NDArray[np.float32] | None = None
     selected_on_validation: bool = False
+    changed: frozenset[str] = frozenset()
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -70,6 +72,23 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def with_changed_labels(self, members: Sequence[Predicted]) -> NDArray[np.bool_]:
+        """Return (n,) whether the person of each row has an image whose training label any of the members changed."""
+        changed = sorted(frozenset().union(*(one.changed for one in members)))
+        if not changed:
+            return np.zeros(len(self), bool)
+        return np.isin(self.persons, self.persons[np.isin(self.ids, changed)])
+
+    def without_changed_labels(self, members: Sequence[Predicted]) -> Part | None:
+        """Return the part without the labels of these people, who say nothing about the gain of a change: one of the
+        members has learned another label than the one that is scored. None if fewer than two labeled people are left.
+        """
+        touched = self.with_changed_labels(members)
+        if not touched.any():
+            return self
+        labels = np.where(touched, -1, self.labels)
+        return replace(self, labels=labels) if len(np.unique(self.persons[labels >= 0])) > 1 else None
 
     def member(self, name: str) -> Predicted | None:
         """Return the member of this name; None if there is none."""
@@ -140,7 +159,6 @@ class Evidence:
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
-    heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     """
 
     classes: tuple[str, ...]
@@ -163,7 +181,6 @@ class Evidence:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
-    heat_maps: int = 0
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

@@ -39,7 +39,6 @@ SECTIONS = {
     "calibration": "ensemble.report.calibration",
     "learning": "ensemble.report.learning",
     "labels": "ensemble.report.labels",
-    "method": "ensemble.report.method",
 }
 TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Learning curve"}
 

@@ -70,6 +70,7 @@ def _explained_run(evidence: Evidence, part: Part) -> Predicted | None:
         member
         for member in part.members
         if member.kind == "run"
+        and _is_plain(member.name)
         and (evidence.root / "checkpoints" / member.name).is_dir()
         and any((evidence.root / "checkpoints" / member.name).glob("fold*.pt"))
     ]
@@ -86,6 +87,11 @@ def _explained_run(evidence: Evidence, part: Part) -> Predicted | None:
         return sign * float(metric(part.labels[rows], member.probabilities[rows]))
 
     return max(there, key=score)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name is that of a folder below another one: names come from files of strangers."""
+    return not any(one in name for one in "/\\\0") and name not in ("", ".", "..")
 
 
 def _chosen(part: Part, member: Predicted, evidence: Evidence) -> dict[int, str]:
@@ -116,7 +122,7 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
     from ensemble.explain.assignment import Image, assign, load_models
     from ensemble.explain.images import explain_images
 
-    models = load_models(member.name, None, evidence.root)
+    models = load_models(str(evidence.root / "checkpoints" / member.name), None, evidence.root)
 
     def explained(of: Part, rows: Sequence[int]) -> HeatMaps:
         codes = [int(of.labels[row]) for row in rows]

@@ -34,7 +34,7 @@ _FLAGS = ("test_labels", "merge_spellings", "skip_unusable")
 _LISTS = ("images", "test_images", "classes")
 MAX_DECODED = 4_000  # images that are decoded for their brightness if the decoded pixels are not kept on disk
 _SIDE = 96  # pixels of these
-_AT_ONCE = 256
+_PIXELS_AT_ONCE = 8_000_000  # measured by a thread: about 100 MB as float32
 
 
 def read_image_table(
@@ -175,11 +175,12 @@ def _light_of(table: SampleTable, paths: Mapping[str, Path], root: Path, progres
     with progress.step("measuring brightness and sharpness") as advance:
         pixels = cached_pixels(list(table.paths), root / ".ensemble" / "images")
         if pixels is not None:
-            starts = range(0, len(pixels), _AT_ONCE)
+            at_once = images_at_once(*pixels.shape[1:3])
+            starts = range(0, len(pixels), at_once)
 
             def block(number: int) -> None:
                 start = starts[number]
-                values[start : start + _AT_ONCE] = light(pixels[start : start + _AT_ONCE])
+                values[start : start + at_once] = light(pixels[start : start + at_once])
                 release_pages(pixels)
 
             map_threads(block, len(starts), None, advance)
@@ -193,6 +194,11 @@ def _light_of(table: SampleTable, paths: Mapping[str, Path], root: Path, progres
 
             map_threads(one, len(table), None, advance)
     return values
+
+
+def images_at_once(height: int, width: int) -> int:
+    """Return how many images of this size are measured at once, so that large ones do not fill the memory."""
+    return max(1, _PIXELS_AT_ONCE // (height * width))
 
 
 def light(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

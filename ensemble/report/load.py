@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
+from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
@@ -129,6 +130,8 @@ def load_evidence(
             if one.rows.labels is not None
         },
     )
+    if base is None and leaking:  # no score is one of new people
+        return made
     recommended, simple = choose(made, preferred=list(blends) if inputs.named else [])
     blend = blends.get(recommended or "") or next(iter(blends.values()), None)
     return replace(made, recommended=recommended, simple=simple, blend=blend)
@@ -145,7 +148,8 @@ class _Group:
     passes : run → forward passes per image.
     selected : runs whose models were selected on the people who are scored.
     record : content of the blend's blend.json.
-    in_sample : (n, classes) predictions of a fitted blend on the people it was fitted on, and their ids.
+    in_sample : predictions of a fitted blend on the people it was fitted on.
+    changed : run → ids of the images whose training label it changed; that of a blend is under its name.
     """
 
     kind: Kind
@@ -154,7 +158,17 @@ class _Group:
     passes: Mapping[str, float]
     selected: frozenset[str] = frozenset()
     record: Mapping[str, Any] | None = None
-    in_sample: tuple[NDArray[np.str_], NDArray[np.floating]] | None = None
+    in_sample: _InSample | None = None
+    changed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _InSample:
+    """Predictions (n, classes) for ids (n,), with the classes of their columns."""
+
+    ids: NDArray[np.str_]
+    values: NDArray[np.floating]
+    classes: tuple[str, ...]
 
 
 def _read_groups(
@@ -248,7 +262,22 @@ def _group_of(kind: Kind, loaded: AlignedMembers, warnings: list[str]) -> _Group
     names = {member.sidecar.run or member.run for member in loaded.members if member.sidecar is not None}
     selected = {name for folder in sorted(folders) for name in selected_runs(folder, sorted(names))}
     passes = {name: one.total for name, one in loaded.costs.of.items()}
-    return _Group(kind, "", loaded.splits, passes, frozenset(selected))
+    changed = {
+        name: frozenset().union(*(_changed(name, folder, warnings) for folder in sorted(folders)))
+        for name in sorted(names)
+    }
+    return _Group(kind, "", loaded.splits, passes, frozenset(selected), changed=changed)
+
+
+def _changed(name: str, runs: Path, warnings: list[str]) -> frozenset[str]:
+    """Return the ids of the images whose training label a run changed; none, and a warning, for a damaged record."""
+    if not _is_plain(name):
+        return frozenset()
+    try:
+        return changed_ids(name, runs)
+    except EnsembleError as error:
+        warnings.append(f"the changed labels of {name} are not left out of comparisons: {error.message}")
+        return frozenset()
 
 
 def _ingredients(folder: Path, request: BlendConfig) -> AlignedMembers | None:
@@ -289,6 +318,10 @@ def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConf
     in_sample = None
     if record.get("fitted") and members is not None and "oof" in members.splits:
         in_sample = _fitted_on_all(folder, members.splits["oof"])
+    inputs = record.get("inputs")
+    members_of = [one.get("run") for one in (inputs if isinstance(inputs, list) else []) if isinstance(one, dict)]
+    made_of = sorted({one for one in (*runs, *members_of) if isinstance(one, str)})
+    changed = frozenset[str]().union(*(_changed(one, folder.parent.parent, warnings) for one in made_of))
     name = f"blend {folder.resolve().name}"
     return _Group(
         "blend",
@@ -300,6 +333,7 @@ def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConf
         frozenset([name] if selected_runs(folder.parent.parent, [run for run in runs if _is_plain(run)]) else []),
         record,
         in_sample=in_sample,
+        changed={name: changed},
     )
 
 
@@ -321,14 +355,14 @@ def _is_plain(name: str) -> bool:
     return "/" not in name and name not in ("", ".", "..") and "\0" not in name
 
 
-def _fitted_on_all(folder: Path, split: AlignedSplit) -> tuple[NDArray[np.str_], NDArray[np.floating]] | None:
-    """Return the ids, and the predictions of a fitted blend for the people it was fitted on."""
+def _fitted_on_all(folder: Path, split: AlignedSplit) -> _InSample | None:
+    """Return the predictions of a fitted blend for the people it was fitted on."""
     try:
         combination = read_recipe(folder / "blend.toml").combination
         chosen = split.select_runs(list(combination.runs))
         if chosen is None:
             return None
-        return chosen.rows.ids, apply_combination(chosen, combination).probabilities
+        return _InSample(chosen.rows.ids, apply_combination(chosen, combination).probabilities, tuple(chosen.classes))
     except (EnsembleError, UsageError, ValueError, KeyError) as error:
         logger.info("the optimism of %s is not shown: %s", folder.name, error)
         return None
@@ -347,10 +381,10 @@ def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Gr
         for run in split.runs:
             values = _spread(_probabilities(split, run), place, columns, len(rows))
             inside = None
-            if group.in_sample is not None and name == "oof":
-                inside = _spread(
-                    group.in_sample[1], _place(group.in_sample[0], index), np.arange(len(rows.classes)), len(rows)
-                )
+            fit = group.in_sample
+            if fit is not None and name == "oof" and set(fit.classes) == set(rows.classes):
+                order = np.array([fit.classes.index(one) for one in rows.classes])
+                inside = _spread(fit.values, _place(fit.ids, index), order, len(rows))
             title = group.name or _title(run)
             members.append(
                 Predicted(
@@ -359,7 +393,8 @@ def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Gr
                     values,
                     group.passes.get(run.name),
                     inside,
-                    run.name in group.selected or title in group.selected,
+                    name == "oof" and (run.name in group.selected or title in group.selected),
+                    group.changed.get(group.name or run.name, frozenset()),
                 )
             )
     labels = np.full(len(rows), -1, np.int64)
@@ -382,7 +417,8 @@ def _with_soft_vote(members: list[Predicted], rows: AlignedSplit, runs: _Group) 
         return members
     passes = None if any(one.passes is None for one in plain) else float(sum(one.passes or 0 for one in plain))
     selected = any(one.selected_on_validation for one in plain)
-    return [*members, Predicted(SOFT_VOTE, "blend", np.asarray(mean, np.float32), passes, None, selected)]
+    changed = frozenset[str]().union(*(one.changed for one in plain))
+    return [*members, Predicted(SOFT_VOTE, "blend", np.asarray(mean, np.float32), passes, None, selected, changed)]
 
 
 def _probabilities(split: AlignedSplit, run: RunPredictions) -> NDArray[np.floating]:
@@ -488,14 +524,16 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def _reading(records: Mapping[str, RunRecord]) -> tuple[tuple[float, float] | None, int | None]:
-    """Return the window and the largest number of pixels that the runs read images with."""
+    """Return the window and the largest number of pixels that the runs read images with: of each the first given."""
+    limits = [one.config.get("max_pixels") for one in records.values()]
+    limit = next((one for one in limits if type(one) is int), None)
     for one in records.values():
-        window, limit = one.config.get("window"), one.config.get("max_pixels")
+        window = one.config.get("window")
         if isinstance(window, str) and window.count(",") == 1:
             try:
                 low, high = map(float, window.split(","))
             except ValueError:
                 continue
             if low < high:
-                return (low, high), limit if type(limit) is int else None
-    return None, None
+                return (low, high), limit
+    return None, limit

@@ -94,10 +94,14 @@ def score_of(
 def difference_of(
     evidence: Evidence, part: Part | None, first: Predicted | None, second: Predicted | None
 ) -> Difference | None:
-    """Return the paired difference second − first on the rows that both predict; None without labels."""
+    """Return the paired difference second − first on the rows that both predict; None without labels.
+
+    People with a training label that either member changed are left out.
+    """
     if part is None or first is None or second is None:
         return None
-    found = scored_part(part, [first, second], evidence.per_person)
+    kept = part.without_changed_labels((first, second))
+    found = None if kept is None else scored_part(kept, [first, second], evidence.per_person)
     if found is None:
         return None
     values = found.values

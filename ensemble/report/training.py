@@ -177,6 +177,27 @@ def _mean_curve(one: _Trained) -> NDArray[np.float64]:
     return np.mean([one.values(fold, one.key)[:epochs] for fold in one.folds], axis=0)
 
 
+def still_rising(run: RunRecord, metric: str) -> bool | None:
+    """Return whether the mean validation score over folds still improves at the end, by the rule of `is_rising`.
+
+    None with too few epochs, without a validation score, or without a history; False for a run that stopped early by
+    its patience.
+
+    Parameters
+    ----------
+    metric : name of the metric of the report.
+    """
+    one = _Trained(run, _validation_key(run, metric))
+    return _rising(one) if one.folds else None
+
+
+def _rising(one: _Trained) -> bool | None:
+    early = any(len(history) < max(map(len, one.folds.values())) for history in one.folds.values())
+    if bool(one.run.config.get("patience")) and early:
+        return False
+    return is_rising(_mean_curve(one).tolist(), one.greater_is_better, one.scale)
+
+
 @dataclass(frozen=True)
 class _State:
     off: int | None
@@ -188,10 +209,7 @@ def _state(one: _Trained) -> _State:
     scores = {fold: one.kept(fold) for fold in one.folds}
     losses = {fold: float(one.values(fold, "loss")[-1]) for fold in one.folds}
     log_loss = {fold: math.log10(value) if value > 0 else math.nan for fold, value in losses.items()}
-    early = any(len(history) < max(map(len, one.folds.values())) for history in one.folds.values())
-    stopped = bool(one.run.config.get("patience")) and early
-    rising = False if stopped else is_rising(_mean_curve(one).tolist(), one.greater_is_better, one.scale)
-    return _State(fold_off(scores, one.scale), fold_off(log_loss, 5.0), rising)
+    return _State(fold_off(scores, one.scale), fold_off(log_loss, 5.0), _rising(one))
 
 
 # Text and tables

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Status, Text
-from ensemble.report.choice import difference_of, is_better, is_worse, score_of, scored_rows
-from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
+from ensemble.report.choice import (
+    difference_of,
+    is_better,
+    is_worse,
+    left_out_text,
+    ranked_with,
+    score_of,
+    scored_rows,
+)
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted
 from ensemble.report.findings import COMPARED
+from ensemble.report.training import MIN_EPOCHS, still_rising
 from folds.metrics.calibration import calibration_error, reliability
 from folds.metrics.classification import Metric, argmax_classes
 from folds.metrics.custom import metric_of
@@ -23,8 +33,6 @@ FEW_PEOPLE = 50  # below, intervals are wide and their coverage was seen to be l
 FEW_PER_CLASS = 5  # people of a class, one for each of five folds
 WIDE = 0.2  # width of an interval that decides little
 GAP = 0.02  # mean confidence minus accuracy that is not worth a warning
-RISE = 0.01  # of the validation score per fifth of the training
-SHORT = 3  # epochs
 # Fields of a run's record of versions that may differ from machine to machine without meaning anything.
 _OF_THE_MACHINE = ("cpu", "cuda device", "machine")
 
@@ -32,7 +40,7 @@ _OF_THE_MACHINE = ("cpu", "cuda device", "machine")
 def verdict_section(evidence: Evidence) -> Section:
     """Return what to submit, its score, whether anything is better than the simple choice, and the checks."""
     blocks: list[Block] = [Text(sentences(evidence))]
-    if evidence.main is None:
+    if evidence.main is None and _leak_of_all(evidence) is None:
         blocks.append(
             Missing(
                 "which model to submit needs out-of-fold predictions with labels", "`ensemble kfold --k 5 --arch swin`"
@@ -47,6 +55,8 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
     part = _scored_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     score = score_of(evidence, part, member)
+    if (leak := _leak_of_all(evidence)) is not None:
+        return (f"Submit nothing yet: {leak.finding}. Mend it first: {leak.action}.",)
     if part is None or member is None or score is None:
         images = 0 if evidence.table is None else len(evidence.table.ids)
         return (
@@ -54,6 +64,12 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
             f"the table has {counted(images, 'image')}.",
         )
     return (_submit(member), _score(evidence, part, member, score), _against_simple(evidence, part, member))
+
+
+def _leak_of_all(evidence: Evidence) -> Check | None:
+    """Return the failed check of leaks if it is why nothing is suggested; None otherwise."""
+    leak = None if evidence.recommended is not None else _leaks(evidence)
+    return leak if leak is not None and leak.status == "fail" else None
 
 
 def _scored_part(evidence: Evidence) -> Part | None:
@@ -79,8 +95,11 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -
     lower = "" if metric_of(evidence.metric).greater_is_better else " (lower is better)"
     each = " averaged over each person's images" if evidence.per_person and part.persons_known else ""
     nested = "nested " if member.in_sample is not None else ""
-    unseen = ", on people whom no model had seen in training" if part.name == "oof" and part.persons_known else ""
+    leak = _leaks(evidence) if part.name == "oof" else None
+    unseen = ", on people whom no model had seen in training" if leak is not None and leak.status == "pass" else ""
     text = f"Its {nested}{_named(part)} {title}{each}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
+    if leak is not None and leak.status == "fail":
+        text += "; this is optimistic, because people are in training and validation"
     if member.selected_on_validation:
         text += "; this is optimistic, because epochs or models were selected on these people"
     other = evidence.test if part is evidence.oof else None
@@ -117,7 +136,7 @@ def _against_simple(evidence: Evidence, part: Part, member: Predicted) -> str:
         if one is not None and one.is_significant_among(among) and is_better(one, metric)
     ]
     what = "the best single run" if simple.kind == "run" else "the simple choice"
-    compared = f"{what}, `{simple.name}`, on the same people"
+    compared = f"{what}, `{simple.name}`, on the same people" + left_out_text(part, (simple, *others))
     own = found.get(member.name)
     change = "" if own is None else f"; `{member.name}` differs by {own.difference.signed_text()} {metric.title}"
     if not better:
@@ -360,6 +379,12 @@ def _optimism(evidence: Evidence) -> Check | None:
     test = None if evidence.test is None else score_of(evidence, evidence.test, evidence.test.member(member.name))
     if test is not None:
         found.append(f"test {metric.title} {test.text()}, out-of-fold {score.text()}")
+    among = len(ranked_with(part, member))
+    if among > 1:
+        found.append(f"chosen as the best of {among} by this score, so slightly optimistic")
+    leak = _leaks(evidence)
+    if leak is not None and leak.status == "fail":
+        return Check("fail", title, "; ".join([leak.finding, *found]), leak.action)
     if member.selected_on_validation:
         return Check(
             "warn",
@@ -367,19 +392,26 @@ def _optimism(evidence: Evidence) -> Check | None:
             "; ".join(["epochs or models were selected on the people who are scored", *found]),
             "report the test score, or train with `--select last`",
         )
-    if (
-        test is not None
-        and sign * (score.value - test.value) > 0
-        and not test.contains(score.value)
-        and not score.contains(test.value)
-    ):
+    if test is not None and is_beyond_chance(score, test, metric):
         return Check(
             "warn",
             title,
             f"test people score lower beyond chance: {'; '.join(found)}",
             "are the test people different (site, camera, age), or was something chosen on the out-of-fold score?",
         )
-    return Check("pass", title, "; ".join(found) or "each image is scored by a model that has not seen its person")
+    if leak is None or leak.status != "pass":
+        why = "the people of the folds are not known" if leak is None else leak.finding
+        return Check("unknown", title, "; ".join([why, *found]), "" if leak is None else leak.action)
+    return Check("pass", title, "; ".join(["each image is scored by a model that has not seen its person", *found]))
+
+
+def is_beyond_chance(score: Interval, test: Interval, metric: Metric) -> bool:
+    """Return whether the test score is worse by more than both intervals allow: those of different people, whose
+    half widths toward each other add in squares.
+    """
+    if metric.greater_is_better:
+        return score.value - test.value > math.hypot(score.value - score.low, test.high - test.value)
+    return test.value - score.value > math.hypot(score.high - score.value, test.value - test.low)
 
 
 def _weak_classes(evidence: Evidence) -> Check | None:
@@ -414,46 +446,30 @@ def _converged(evidence: Evidence) -> Check | None:
             if evidence.oof
             else None
         )
-    metric = metric_of(evidence.metric)
-    broken, short, rising = [], [], []
+    broken, unknown, rising = [], [], []
     for name, run in evidence.runs.items():
         losses = [record.get("loss", 0.0) for epochs in run.history.values() for record in epochs]
         if losses and not np.isfinite(losses).all():
             broken.append(name)
-        epochs = max((len(records) for records in run.history.values()), default=0)
-        if 0 < epochs < SHORT:
-            short.append(name)
-        elif _rise(run, metric.name, 1 if metric.greater_is_better else -1) > RISE:
+        state = still_rising(run, evidence.metric)
+        if state is None:
+            unknown.append(name)
+        elif state:
             rising.append(name)
     if broken:
         return Check(
             "fail", title, f"the loss is not a number in {', '.join(broken)}", "a lower `--lr`, or `--amp off`"
         )
-    if short or rising:
-        texts = [f"{counted(len(short), 'run')} of fewer than {SHORT} epochs: {', '.join(short[:6])}"] if short else []
-        texts += [f"the validation score still rises at the end of {', '.join(rising[:6])}"] if rising else []
+    untold = f"too few epochs, or no validation score, to tell for {', '.join(unknown[:6])}"
+    if rising:
+        texts = [f"the validation score still rises at the end of {', '.join(rising[:6])}"]
+        texts += [untold] if unknown else []
         return Check("warn", title, "; ".join(texts), "train longer: more `--epochs`")
     if not any(run.history for run in evidence.runs.values()):
         return Check("unknown", title, "the runs have no history of epochs")
+    if unknown:
+        return Check("unknown", title, untold, f"{MIN_EPOCHS} `--epochs` or more tell")
     return Check("pass", title, f"the validation score of {counted(len(evidence.runs), 'run')} has stopped rising")
-
-
-def _rise(run: RunRecord, metric: str, sign: int) -> float:
-    """Return by how much the validation score of the last fifth of the epochs is above that of the fifth before, the
-    mean over folds.
-    """
-    changes = []
-    for epochs in run.history.values():
-        names = [f"validation_{metric}", "validation_macro_f1"]
-        name = next((one for one in names if epochs and one in epochs[-1]), None)
-        if name is None:
-            continue
-        direction = sign if name == names[0] else 1
-        values = np.array([record.get(name, np.nan) for record in epochs], float)
-        fifth = max(1, len(values) // 5)
-        if len(values) >= 2 * fifth:
-            changes.append(direction * (np.nanmean(values[-fifth:]) - np.nanmean(values[-2 * fifth : -fifth])))
-    return float(np.mean(changes)) if changes and np.isfinite(changes).all() else 0.0
 
 
 def _views(evidence: Evidence) -> Check | None:

@@ -41,7 +41,7 @@ def report(
         list[str] | None,
         typer.Option(
             help="show this section only; may be repeated: verdict, data, training, compare, mistakes, heatmaps, "
-            "calibration, learning, labels, method [all]",
+            "calibration, learning, labels [all]",
             metavar="NAME",
             rich_help_panel=REPORT,
         ),

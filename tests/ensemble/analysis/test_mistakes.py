@@ -94,15 +94,23 @@ def test_people_are_ordered_by_wrong_images_and_compared_with_the_rate_of_others
     found = people_mistakes(judged(labels, predicted, persons))
     first, second = found.worst
     assert (first.person, first.wrong, first.images) == ("always", 6, 6)
-    rate = 1 / 64  # of the images of others in the class
+    rate = 2 / 65  # 1 of 64 images of others in the class, and one wrong image added
     assert first.expected == pytest.approx(6 * rate)
     assert first.p_value == pytest.approx(stats.binom.sf(5, 6, rate), rel=1e-6)
     assert first.clustered
     assert (second.person, second.clustered) == ("once", False)
-    assert second.p_value == pytest.approx(stats.binom.sf(0, 4, 6 / 66), rel=1e-6)
+    assert second.p_value == pytest.approx(stats.binom.sf(0, 4, 7 / 67), rel=1e-6)
     assert (found.always, found.people) == (1, 32)
-    expected = 30 * (7 / 68) ** 2 + rate**6 + (6 / 66) ** 4
+    expected = 30 * (8 / 69) ** 2 + rate**6 + (7 / 67) ** 4
     assert found.always_by_chance == pytest.approx(expected)
+
+
+def test_no_chance_is_zero_where_others_are_never_wrong() -> None:
+    rows = judged([0] * 3 + [1] * 2 + [0] * 9, [1] * 3 + [0] * 2 + [0] * 9, ["p"] * 3 + ["q"] * 2 + ["r"] * 9)
+    first, second = people_mistakes(rows).worst
+    assert (first.person, second.person) == ("p", "q")
+    assert first.p_value == pytest.approx((1 / 10) ** 3)  # no wrong image among 9 of others in the class
+    assert second.p_value == pytest.approx((4 / 13) ** 2)  # nobody else in the class: 3 of 12 images of all others
 
 
 def test_mistakes_that_are_independent_of_people_are_no_clusters() -> None:

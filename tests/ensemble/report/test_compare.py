@@ -273,3 +273,27 @@ def test_a_metric_named_in_a_file_runs_no_code(tmp_path: Any) -> None:
     section = compare_section(draw_evidence(blend=worth(metric=f"{code}:score")))
     assert table(section, "compare-contributions").rows
     assert not (tmp_path / "ran").exists()
+
+
+def test_people_with_changed_labels_are_named_in_the_note() -> None:
+    evidence = draw_evidence()
+    part = oof(evidence)
+    changed = replace(part.members[1], changed=frozenset(part.ids[:6].tolist()))  # five images of p000, one of p001
+    section = compare_section(with_members(evidence, (part.members[0], changed, part.members[3])))
+    found = table(section, "compare-differences")
+    assert "changed training labels are left out of their difference: run1 (2 people)." in str(found.note)
+    kept = ~np.isin(part.persons, ["p000", "p001"])
+    expected = difference_over_people(
+        METRICS["macro_f1"],
+        part.labels[kept],
+        part.members[0].probabilities[kept],
+        changed.probabilities[kept],
+        part.persons[kept],
+    )
+    assert column(found, "difference")["run1"] == expected.difference.signed_text()
+    assert "changed training labels" not in str(table(compare_section(evidence), "compare-differences").note)
+    most = replace(changed, changed=frozenset(part.ids[5:].tolist()))
+    found = table(
+        compare_section(with_members(evidence, (part.members[0], most, part.members[3]))), "compare-differences"
+    )
+    assert column(found, "verdict")["run1"] == "too few people without changed labels"

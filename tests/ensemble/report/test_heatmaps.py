@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,25 @@ def test_what_is_missing_says_how_to_get_it(grid: Path, monkeypatch: pytest.Monk
     assert "cannot be read" in missing(
         heatmaps_section(Evidence(without.classes, without.oof, None, root=grid, heat_maps=4))
     )
+
+
+def test_only_checkpoints_of_the_run_are_read(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
+    (tmp_path / "test_resnet").mkdir()
+    (tmp_path / "test_resnet" / "fold0.pt").write_text("of a stranger")
+    monkeypatch.chdir(tmp_path)  # a folder with the name of the run is no checkpoint
+    assert len(galleries(heatmaps_section(evidence_of(grid, 2)))[0].pictures) == 2
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../elsewhere", "a/b", "a\\b"])
+def test_a_name_that_leads_elsewhere_has_no_checkpoints(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fold0.pt").touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    drawn = draw_evidence(heat_maps=4, root=tmp_path)
+    assert drawn.oof is not None
+    part = replace(drawn.oof, members=(replace(drawn.oof.members[0], name=name),))
+    assert "Keep checkpoints/RUN" in missing(heatmaps_section(replace(drawn, oof=part)))

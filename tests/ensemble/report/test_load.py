@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ensemble as en
+from ensemble.report import load
 from ensemble.report.evidence import SOFT_VOTE
 from ensemble.report.load import load_evidence
+from ensemble.report.verdict import sentences
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
+from folds.predictions.changed_labels import write_changed_labels
+from folds.utils.files import write_json
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import by_image, write_run, write_world
 
@@ -171,6 +177,9 @@ def test_a_split_by_image_is_set_apart_and_alone_it_fails(tmp_path: Path) -> Non
     assert alone.oof.persons_known
     assert alone.oof.persons.tolist() == drawn.oof.persons.tolist()
     assert alone.oof.fold is not None
+    assert (alone.recommended, alone.simple) == (None, None)
+    (said,) = sentences(alone)
+    assert said.startswith("Submit nothing yet: 12 people are in more than one fold")
 
 
 def test_a_recorded_table_of_the_system_is_not_read(tmp_path: Path) -> None:
@@ -222,3 +231,70 @@ def test_an_unlabeled_test_part_is_kept(tmp_path: Path) -> None:
     found = load_evidence((), root)
     assert found.test is not None
     assert set(found.test.labels.tolist()) == {-1}
+
+
+def test_changed_labels_of_runs_are_those_of_their_views_and_blends(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, people=12)
+    changed = {"run0": "oof/p000_0.jpg", "run2": "oof/p003_1.jpg"}
+    for name, sample in changed.items():
+        columns = {"id": [sample], "label": ["cat"], "change": ["relabel"], "new_label": ["dog"]}
+        write_changed_labels(root / "runs" / name, columns)
+    en.blend([one for one in runs_of(root) if "run1" not in one], method="soft").save("two", root=root)
+    found = load_evidence(("run0", "run1", "run2", "two"), root)
+    assert found.oof is not None
+    assert {one.name: sorted(one.changed) for one in found.oof.members} == {
+        "run0": [changed["run0"]],
+        "run0 (hflip)": [changed["run0"]],
+        "run1": [],
+        "run2": [changed["run2"]],
+        "blend two": sorted(changed.values()),
+        SOFT_VOTE: sorted(changed.values()),
+    }
+    (root / "runs" / "run0" / "changed_labels.csv").write_text("sample,label\nx,cat\n")
+    assert any("the changed labels of run0 are not left out" in line for line in load_evidence(["run0"], root).warnings)
+
+
+def test_models_that_were_selected_are_optimistic_out_of_fold_only(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, views=False, people=12)
+    write_json(root / "runs" / "run0" / "fold1" / "done.json", {"fold": 1, "optimistic": True})
+    found = load_evidence(["run0", "run1"], root)
+    assert found.oof is not None
+    assert found.test is not None
+    members = ["run0", "run1", SOFT_VOTE]
+    assert [[part.member(name).selected_on_validation for name in members] for part in (found.oof, found.test)] == [  # type: ignore[union-attr]
+        [True, False, True],
+        [False, False, False],
+    ]
+
+
+def test_the_limit_of_pixels_does_not_need_a_window(tmp_path: Path) -> None:
+    root = write_world(tmp_path, images=False, views=False, people=12)
+    config = root / "runs" / "run1" / "config.toml"
+    config.write_text(config.read_text() + "max_pixels = 5000\n")
+    found = load_evidence((), root)
+    assert (found.window, found.max_pixels) == (None, 5000)
+    other = root / "runs" / "run2" / "config.toml"
+    other.write_text(other.read_text() + 'window = "10,90"\n')
+    found = load_evidence((), root)
+    assert (found.window, found.max_pixels) == ((10, 90), 5000)
+
+
+def test_the_fit_on_all_people_is_matched_by_the_names_of_the_classes(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turned(*given: Any) -> Any:
+        found = original(*given)
+        assert found is not None
+        return replace(found, values=found.values[:, ::-1], classes=found.classes[::-1])
+
+    original, expected = load._fitted_on_all, load_evidence(["fitted"], world)
+    monkeypatch.setattr(load, "_fitted_on_all", turned)
+    found = load_evidence(["fitted"], world)
+    values = []
+    for one in (expected, found):
+        assert one.oof is not None
+        member = one.oof.member("blend fitted")
+        assert member is not None
+        assert member.in_sample is not None
+        values.append(member.in_sample)
+    np.testing.assert_array_equal(values[0], values[1])

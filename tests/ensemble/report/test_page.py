@@ -174,3 +174,9 @@ def test_pictures_are_cut_where_the_page_would_be_too_large(tmp_path: Path, monk
     first, second = cut.split('id="g1"')
     assert abs(first.count("<img") - second.count("<img")) <= 1  # no gallery takes the room of another one
     assert "not shown" in cut
+
+
+def test_formulas_in_tables_are_made_harmless_by_default() -> None:
+    html = page_html(hostile_page(), Thumbnails({}))
+    assert html.count('class="safe"') == 1
+    assert '<input type="checkbox" class="safe" checked>' in html

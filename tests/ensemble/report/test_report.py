@@ -57,6 +57,7 @@ def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: P
     path = tmp_path / "page.html"
     for wrong, message in (
         ({"section": "verdit"}, "did you mean verdict"),
+        ({"section": "method"}, "method"),
         ({"metric": "macro_f2"}, "did you mean macro_f1"),
         ({"runs": "run9"}, "did you mean run"),
         ({"runs": [3]}, "found a int"),
@@ -87,8 +88,12 @@ def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest
 
 
 def test_a_section_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(face.SECTIONS, "method", "ensemble.report.nothing")
-    assert [one.name for one in sections_of(draw_evidence(), ["verdict", "method"])] == ["verdict"]
+    monkeypatch.setitem(face.SECTIONS, "later", "ensemble.report.nothing")
+    assert [one.name for one in sections_of(draw_evidence(), ["verdict", "later"])] == ["verdict"]
+
+
+def test_all_sections_that_are_accepted_are_there() -> None:
+    assert [name for name, module in face.SECTIONS.items() if importlib.util.find_spec(module) is None] == []
 
 
 def test_every_section_has_unique_tables_and_says_what_is_missing() -> None:

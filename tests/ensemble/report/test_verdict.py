@@ -12,9 +12,11 @@ import pytest
 from ensemble.report.blocks import Check, Checks, Missing, Text
 from ensemble.report.choice import choose, difference_of, score_of
 from ensemble.report.evidence import Evidence, Part, Predicted, RunRecord
-from ensemble.report.verdict import checks_of, sentences, verdict_section
+from ensemble.report.scoring import difference_of as difference_in_tables
+from ensemble.report.training import training_section
+from ensemble.report.verdict import checks_of, is_beyond_chance, sentences, verdict_section
 from folds.metrics.classification import METRICS
-from folds.metrics.intervals import difference_over_people, interval_over_people
+from folds.metrics.intervals import Interval, difference_over_people, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 
@@ -215,13 +217,20 @@ def test_a_class_that_is_never_recognized_is_named(world: Evidence) -> None:
     [
         ([0.5, 0.6, 0.65, 0.66] + [0.66] * 16, 1.0, "pass"),
         ([at / 30 for at in range(20)], 1.0, "warn"),
-        ([0.5], 1.0, "warn"),
+        ([0.5], 1.0, "unknown"),
+        ([0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8], 1.0, "unknown"),  # 7 epochs: the section Training cannot tell either
+        ([0.5, 0.6, 0.65] + [0.66] * 13 + [0.66, 0.64, 0.7, 0.66], 1.0, "pass"),  # a last leap is no slope
+        ([float("nan")] * 20, 1.0, "unknown"),
         ([0.5] * 20, float("nan"), "fail"),
     ],
 )
 def test_training_that_has_not_converged(world: Evidence, scores: list[float], loss: float, status: str) -> None:
     found = check(replace(world, runs={"run0": run("run0", scores, loss)}), "Training has converged")
     assert found.status == status
+    told = training_section(replace(world, runs={"run0": run("run0", scores)})).blocks[0]
+    assert isinstance(told, Text)
+    said = {"pass": "; converged", "warn": "still improved", "unknown": "too few epochs"}.get(status, "; converged")
+    assert said in told.paragraphs[0] or "no validation score is recorded" in told.paragraphs[0]
 
 
 def test_views_that_harm_are_named(world: Evidence) -> None:
@@ -280,3 +289,79 @@ def test_other_metrics_with_their_direction(world: Evidence, metric: str) -> Non
     best = min(values) if metric in ("log_loss", "brier") else max(values)
     assert simple == f"run{values.index(best)}"
     assert METRICS[metric].title in sentences(found)[1]
+
+
+def test_only_a_passed_check_of_leaks_says_that_the_people_are_unseen(world: Evidence) -> None:
+    unseen = "on people whom no model had seen in training"
+    assert unseen in sentences(world)[1]
+    assert check(replace(world, test=None), "The score is not optimistic").status == "pass"
+    fold = np.array(oof(world).fold)
+    fold[0] = (fold[0] + 1) % 5
+    leaking = with_oof(world, fold=fold)
+    assert unseen not in sentences(leaking)[1]
+    assert "optimistic, because people are in training and validation" in sentences(leaking)[1]
+    assert check(leaking, "The score is not optimistic").status == "fail"
+    for unknown in (with_oof(world, fold=None), with_oof(world, persons_known=False)):
+        assert unseen not in sentences(unknown)[1]
+        assert check(replace(unknown, test=None), "The score is not optimistic").status == "unknown"
+    nothing = replace(leaking, recommended=None, simple=None)
+    (said,) = sentences(nothing)
+    assert said.startswith("Submit nothing yet: 1 person is in more than one fold, e.g. p000")
+    assert not any(isinstance(one, Missing) for one in verdict_section(nothing).blocks)
+
+
+@pytest.mark.parametrize("of", [difference_of, difference_in_tables])
+def test_people_with_changed_labels_are_left_out_of_differences(world: Evidence, of: Any) -> None:
+    part = oof(world)
+    simple, _, _, blend = part.members
+    changed = with_main(world, changed=frozenset([str(part.ids[0]), str(part.ids[7])]))  # images of p000 and p001
+    kept = ~np.isin(part.persons, ["p000", "p001"])
+    expected = difference_over_people(
+        METRICS["macro_f1"],
+        part.labels[kept],
+        simple.probabilities[kept],
+        blend.probabilities[kept],
+        part.persons[kept],
+    )
+    found = of(changed, oof(changed), *(oof(changed).members[at] for at in (0, 3)))
+    assert found.difference == expected.difference
+    assert found.difference != of(world, part, simple, blend).difference
+    other = of(changed, oof(changed), *oof(changed).members[:2])
+    assert other.difference == of(world, part, *part.members[:2]).difference  # neither has changed a label
+    assert ", without 2 people of whom `blend soft` changed training labels" in sentences(changed)[2]
+    assert expected.difference.signed_text() in sentences(changed)[2]
+    all_but_one = frozenset(part.ids[part.persons != "p000"].tolist())
+    none = with_main(world, changed=all_but_one)
+    assert of(none, oof(none), *(oof(none).members[at] for at in (0, 3))) is None
+
+
+def test_a_test_score_is_lower_beyond_chance_if_the_gap_exceeds_both_half_widths() -> None:
+    score, f1, loss = Interval(0.80, 0.77, 0.90), METRICS["macro_f1"], METRICS["log_loss"]
+    assert not is_beyond_chance(score, Interval(0.76, 0.60, 0.79), f1)  # 0.04 < hypot(0.03, 0.03)
+    assert is_beyond_chance(score, Interval(0.75, 0.60, 0.78), f1)  # 0.05 > hypot(0.03, 0.03)
+    assert not is_beyond_chance(score, Interval(0.95, 0.94, 0.96), f1)
+    assert not is_beyond_chance(score, Interval(0.90, 0.89, 0.91), loss)  # 0.10 < hypot(0.10, 0.01)
+    assert is_beyond_chance(score, Interval(0.91, 0.90, 0.95), loss)
+
+
+def test_the_best_of_several_by_the_score_is_called_slightly_optimistic(world: Evidence) -> None:
+    title = "The score is not optimistic"
+    assert "chosen as the best" not in check(world, title).finding  # one blend
+    several = check(replace(world, recommended="run0"), title)
+    assert (several.status, "chosen as the best of 3 by this score" in several.finding) == ("pass", True)
+
+
+def test_members_that_predict_all_images_are_ranked_before_others(world: Evidence) -> None:
+    part = oof(world)
+    right = np.eye(3, dtype=np.float32)[part.labels]
+    half = np.where(np.arange(len(part))[:, None] < 300, right, np.float32(np.nan))
+    runs = list(part.members[:3])
+    runs[1] = replace(runs[1], probabilities=half)
+    assert choose(with_oof(world, members=tuple(runs)))[1] == "run0"
+    # Nobody predicts all: run0 is right where nobody else predicts, and wrong where the others do.
+    first, second = right[:, [1, 2, 0]].copy(), np.array(part.members[1].probabilities)
+    first[100:] = right[100:]
+    second[100:] = np.nan
+    first[-1] = np.nan
+    two = (replace(runs[0], probabilities=first), replace(runs[1], probabilities=second))
+    assert choose(with_oof(world, members=two))[1] == "run1"
