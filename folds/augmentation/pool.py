@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Pipe
-from multiprocessing.reduction import send_handle
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -273,8 +273,13 @@ class _Child:
     def share(self, slot: int, memory: SharedMemory) -> None:
         """Let the process map the memory of a place in the ring."""
         self._send((slot, memory.size))
-        with contextlib.suppress(OSError):
-            send_handle(self.connection, memory.descriptor, self.process.pid)
+        # Not `send_handle`: on macOS it waits for a byte of acknowledgment, and finds replies that are pending.
+        with (
+            contextlib.suppress(OSError),
+            socket.fromfd(self.connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as sender,
+        ):
+            sender.settimeout(None)  # a default timeout of the user would leave the connection non-blocking
+            socket.send_fds(sender, [b"f"], [memory.descriptor])
 
     def give(self, part: _Part) -> None:
         """Let the process transform a part after those that it has."""

@@ -12,12 +12,12 @@ import mmap
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle
 from typing import Any
 
 from folds.augmentation.custom import Transform, load_transform
@@ -49,11 +49,26 @@ def serve(connection: Any) -> None:
     while True:
         slot, *rest = connection.recv()
         if len(rest) == 1:
-            descriptor = recv_handle(connection)
+            descriptor = _received_descriptor(connection.fileno())
             memory[slot] = mmap.mmap(descriptor, rest[0])
             os.close(descriptor)
         else:
             connection.send(failure if transform is None else _transformed(transform, memory[slot], *rest))
+
+
+def _received_descriptor(connection: int) -> int:
+    """Return a descriptor that the parent sends, with one byte, after a message.
+
+    Raises
+    ------
+    EOFError : the parent has closed the connection.
+    """
+    with socket.fromfd(connection, socket.AF_UNIX, socket.SOCK_STREAM) as receiver:
+        receiver.settimeout(None)  # a default timeout of the user would leave the connection non-blocking
+        descriptors = socket.recv_fds(receiver, 1, 1)[1]
+    if not descriptors:
+        raise EOFError
+    return descriptors[0]
 
 
 def _transformed(

@@ -18,7 +18,7 @@ from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
-from folds.predictions.changed_labels import changed_ids
+from folds.predictions.changed_labels import changed_ids, has_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs
@@ -133,7 +133,7 @@ def compare_runs(
     _check_same_target(a, b)
     rows, at_a, at_b = _common(a, b, notes)
     names, persons = _common_labels(a, b, at_a, at_b, notes)
-    kept = _with_unchanged_labels(a, b, a.sidecar.rows.ids[at_a], persons, runs, notes)
+    kept = _with_unchanged_labels(a, b, at_a, at_b, persons, runs, notes)
     if kept is not None:
         names, persons, at_a, at_b, rows = names[kept], persons[kept], at_a[kept], at_b[kept], len(kept)
     code = {name: i for i, name in enumerate(a.sidecar.classes)}
@@ -320,11 +320,23 @@ def _common_labels(
 
 
 def _with_unchanged_labels(
-    a: _Published, b: _Published, ids: NDArray[np.str_], persons: NDArray[np.str_], runs: Path, notes: list[str]
+    a: _Published,
+    b: _Published,
+    at_a: NDArray[np.int64],
+    at_b: NDArray[np.int64],
+    persons: NDArray[np.str_],
+    runs: Path,
+    notes: list[str],
 ) -> NDArray[np.int64] | None:
     """Return the positions of the people whose labels neither run has changed for its training; None if all are.
 
-    A person with a changed label is scored by the label of the table, and one of the runs has learned another one.
+    A person with a changed label is scored by the label of the table, and one of the runs has learned another one. The
+    changed image may be one that only one of the runs predicts.
+
+    Parameters
+    ----------
+    at_a, at_b : (n,) row of each common sample in the two runs.
+    persons : (n,) person of each common sample.
 
     Raises
     ------
@@ -333,7 +345,12 @@ def _with_unchanged_labels(
     changed = [changed_ids(one.run, runs) for one in (a, b)]
     if not any(changed):
         return None
-    touched = np.unique(persons[np.isin(ids, sorted(changed[0] | changed[1]))])
+    images = sorted(changed[0] | changed[1])
+    learned = np.isin(a.sidecar.rows.ids[at_a], images)
+    for rows, at in ((a.sidecar.rows, at_a), (b.sidecar.rows, at_b)):
+        if rows.persons is not None:
+            learned |= np.isin(rows.persons[at], rows.persons[np.isin(rows.ids, images)])
+    touched = np.unique(persons[learned])
     kept = np.flatnonzero(~np.isin(persons, touched))
     people = len(np.unique(persons[kept]))
     if people < 2:
@@ -341,7 +358,10 @@ def _with_unchanged_labels(
             f"{a.run} and {b.run} cannot be compared: only {people} of their people have no changed label",
             hint="the gain of changed labels is scored on other people; change fewer labels",
         )
-    named = " and ".join(one.run for one, ids_of in zip((a, b), changed, strict=True) if ids_of)
+    own = [one.run for one, ids_of in zip((a, b), changed, strict=True) if ids_of]
+    named = " and ".join(own)
+    if any(not is_blend(one, runs) and not has_changed_labels(one, runs) for one in own):
+        named += ", or runs that they learned from,"
     notes.append(
         f"compared on the {people:,} people whose labels were not changed: {named} changed training labels of "
         f"{len(touched):,}"

@@ -29,6 +29,7 @@ from folds.models.fusion import fused
 from folds.models.inference import PixelSource, View, identity, predict_logits
 from folds.models.precision import resolve_amp
 from folds.splits.assignment import read_folds
+from folds.training.examples import learned_rows
 from folds.training.job import Job
 from folds.utils.files import json_text
 from folds.utils.parallel import cpu_count
@@ -104,6 +105,7 @@ def _with_statistics(job: Job) -> Job:
     pixels = PixelSource.of(Path(job.pixels), "cpu").values
     assignment = read_folds(Path(job.folder) / "folds.csv")
     rows = np.arange(len(assignment)) if job.refit is not None else assignment.training_index(job.fold)
+    rows = learned_rows(job, assignment, rows)
     mean, std = mean_std(pixels, rows, file=Path(job.pixels), threads=job.threads)
     statistics = {"mean": tuple(mean.tolist()), "std": tuple(np.maximum(std, 1e-3).tolist())}
     return replace(job, architecture=job.architecture | statistics)

@@ -23,6 +23,7 @@ from folds.features.store import open_features
 from folds.metrics.custom import find_metric
 from folds.metrics.report import score_predictions
 from folds.splits.assignment import FoldAssignment, read_folds
+from folds.training.examples import class_codes, learned_rows
 from folds.training.job import Job
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize, softmax
@@ -124,14 +125,14 @@ def learning_curve(
 
 
 class _Data:
-    """The features, labels and people of a run."""
+    """The features, labels and people of a run; `labels` are scored, and `learned` are those of the training."""
 
     def __init__(self, job: Job, recipe: Recipe, target: Target) -> None:
         assert job.features is not None  # noqa: S101 - checked by the caller
         self.job, self.recipe, self.target = job, recipe, target
         self.assignment: FoldAssignment = read_folds(Path(job.folder) / "folds.csv")
-        code = {name: i for i, name in enumerate(job.classes)}
-        self.labels = target.encode_scored(np.array([code[name] for name in self.assignment.labels.tolist()]))
+        # Labels may be changed, and images left out, for the training only.
+        self.labels, self.learned = map(target.encode_scored, class_codes(job, self.assignment))
         self.people = factorize(self.assignment.persons)[1]
         self.values = open_features(Path(str(job.features["train"])))
         self.folds = range(self.assignment.k)
@@ -140,7 +141,7 @@ class _Data:
     def fit(self, share: float, draw: int, fold: int) -> tuple[NDArray[np.float64], int, int]:
         """Return the probabilities of a fold by a head of a share of the people, and their number and images."""
         rows = self._part(share, draw, fold)
-        labels, classes = self.labels[rows], len(self.target.classes)
+        labels, classes = self.learned[rows], len(self.target.classes)
         by = standardization(self.values, rows)
         features, rotation = rotate(standardized(self.values, rows, by, 1), np.full(len(rows), 1 / len(rows)))
         targets = np.zeros((len(rows), classes))
@@ -154,11 +155,11 @@ class _Data:
 
     def _part(self, share: float, draw: int, fold: int) -> NDArray[np.int64]:
         """Return the training rows of a share of the people of a fold."""
-        rows = self.assignment.training_index(fold)
+        rows = learned_rows(self.job, self.assignment, self.assignment.training_index(fold))
         if share == 1:
             return rows
         people, first = np.unique(self.people[rows], return_index=True)
-        label = self.labels[rows][first]
+        label = self.learned[rows][first]
         random = np.random.default_rng(derive_seed(self.recipe.seed, fold, draw, "people"))
         order = random.permutation(len(people))
         rank = np.empty(len(people))

@@ -329,6 +329,7 @@ def predict_logits(
     batch: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
     size: tuple[int, int] | None = None,
+    halve: bool = True,
 ) -> NDArray[np.float32]:
     """Return float32 (views, n, classes) the logits of every view.
 
@@ -344,11 +345,12 @@ def predict_logits(
     batch : images per forward pass.
     progress : called with (rows done, total rows).
     size : (height, width) of the center of the images that the model gets; None for the whole images.
+    halve : whether smaller batches are used if memory runs out; their logits may differ in the last bits.
 
     Raises
     ------
     ValueError : `index` is empty.
-    torch.OutOfMemoryError : the memory is too small even for one image.
+    torch.OutOfMemoryError : the memory is too small even for one image, or for a batch that is not halved.
     """
     center, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -369,7 +371,9 @@ def predict_logits(
 
     with pixels.ahead() as images:
         blocks = list(
-            _predict_blocks(lambda rows, following: predict(images.take(rows, following)), index, batch, progress)
+            _predict_blocks(
+                lambda rows, following: predict(images.take(rows, following)), index, batch, progress, halve
+            )
         )
     if not blocks:
         raise ValueError("no rows to predict")
@@ -381,12 +385,14 @@ def _predict_blocks(
     index: NDArray[np.integer],
     batch: int,
     progress: Callable[[int, int], None] | None,
+    halve: bool = True,
 ) -> Iterator[Tensor]:
     """Yield the predictions of `index`, `batch` rows at a time; if memory runs out, half as many for the rest.
 
     Parameters
     ----------
     predict : called with the rows to predict and those that are predicted next.
+    halve : False raises the error of the memory instead.
     """
     done, size = 0, batch
     finished = _FinishedRows(progress, len(index))
@@ -394,7 +400,7 @@ def _predict_blocks(
         try:
             block = predict(index[done : done + size], index[done + size : done + 2 * size])
         except RuntimeError as error:
-            if not is_out_of_memory(error) or size == 1:
+            if not halve or not is_out_of_memory(error) or size == 1:
                 raise
             size //= 2
         else:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from folds.predictions.named import BLENDS, is_blend
+from folds.errors import EnsembleError
+from folds.predictions.named import BLENDS, TTA, is_blend, is_plain_name
 from folds.utils.csv_table import csv_text, read_csv
 from folds.utils.files import read_json, write_atomic
+from folds.utils.toml import read_toml
 
 CHANGED = "changed_labels.csv"
 
@@ -23,18 +26,67 @@ def write_changed_labels(folder: Path, columns: Mapping[str, Sequence[str]]) -> 
 
 
 def changed_ids(name: str, runs: Path) -> frozenset[str]:
-    """Return the ids of the images whose training label a run has changed, or any run of a blend.
+    """Return the ids of the images whose changed training label a run or a blend has learned from.
+
+    The changes are those of the run, of the runs whose weights it starts from or whose predictions it learns, and of
+    the runs and blends in a blend, as far as their records are in the folder of the runs.
 
     Raises
     ------
     EnsembleError : a record is damaged.
     """
-    if is_blend(name, runs):
-        found = read_json(runs / BLENDS / name.removeprefix(f"{BLENDS}/") / "blend.json")
-        members = found.get("inputs") if isinstance(found, dict) else None
-        own = [one.get("run") for one in members or () if isinstance(one, dict)]
-        names = [one for one in own if isinstance(one, str) and one and "/" not in one and not is_blend(one, runs)]
-    else:
-        names = [name]
-    files = [file for one in dict.fromkeys(names) if (file := runs / one / CHANGED).is_file()]
-    return frozenset(identifier for file in files for identifier in read_csv(file).column("id"))
+    waiting, seen, found = [name], set(), set()
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        if is_blend(one, runs):
+            record = runs / BLENDS / one.removeprefix(f"{BLENDS}/") / "blend.json"
+            if one == name or record.is_file():
+                waiting += _members(record)
+        elif is_plain_name(one):
+            if has_changed_labels(one, runs):
+                found.update(read_csv(runs / one / CHANGED).column("id"))
+            waiting += _origins(runs / one / "config.toml")
+    return frozenset(found)
+
+
+def has_changed_labels(run: str, runs: Path) -> bool:
+    """Return whether a run itself has changed training labels."""
+    return (runs / run / CHANGED).is_file()
+
+
+def _members(record: Path) -> list[str]:
+    """Return the names of the runs and blends in a blend."""
+    found = read_json(record)
+    members = found.get("inputs") if isinstance(found, dict) else None
+    names = []
+    for one in members if isinstance(members, list) else ():
+        if isinstance(one, dict):
+            # A blend calls itself by its bare name, which a run may have as well.
+            folder = Path(one["path"]).parent if isinstance(one.get("path"), str) else Path()
+            names.append(f"{BLENDS}/{folder.name}" if folder.parent.name == BLENDS else one.get("run"))
+    return _clean(names)
+
+
+def _origins(config: Path) -> list[str]:
+    """Return the names of the runs and blends that a run starts from or learns the predictions of."""
+    if not config.is_file():
+        return []
+    try:
+        record = read_toml(config)
+    except (OSError, ValueError) as error:
+        raise EnsembleError(f"{config} cannot be read: {error}", hint="restore the file") from None
+    resolved = record.get("resolved")
+    learned = resolved if isinstance(resolved, dict) else {}
+    pseudo = learned.get("pseudo_teacher")
+    teachers = pseudo.split(",") if isinstance(pseudo, str) else []
+    return _clean([record.get("init_run"), learned.get("teacher"), *teachers])
+
+
+def _clean(names: Sequence[Any]) -> list[str]:
+    """Return the names of runs and blends without those that are not in the folder of the runs."""
+    # Views of the images are predicted by a run of the same name; a part of a run is named after it.
+    whole = [one.strip().removeprefix(f"{TTA}/").partition("#")[0] for one in names if isinstance(one, str)]
+    return [one for one in whole if is_plain_name(one.removeprefix(f"{BLENDS}/"))]

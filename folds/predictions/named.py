@@ -26,7 +26,7 @@ def is_blend(name: str, runs: Path = RUNS) -> bool:
     if name.startswith(f"{BLENDS}/"):
         return True
     taken = oof_file(runs, name).exists() or (runs / name / "config.toml").exists()
-    return not taken and _safe(name) and (runs / BLENDS / name / "blend.json").is_file()
+    return not taken and is_plain_name(name) and (runs / BLENDS / name / "blend.json").is_file()
 
 
 def oof_of(name: str, runs: Path = RUNS) -> Path:
@@ -39,7 +39,7 @@ def oof_of(name: str, runs: Path = RUNS) -> Path:
 def files_of(name: str, runs: Path = RUNS) -> list[Path]:
     """Return the existing prediction files of a name, out-of-fold first; [] if nothing has this name."""
     folder, _, rest = name.rpartition("/")
-    if folder not in ("", BLENDS, TTA) or not _safe(rest):
+    if folder not in ("", BLENDS, TTA) or not is_plain_name(rest):
         return []
     if folder != TTA and is_blend(name, runs):
         found = [runs / BLENDS / rest / f"{split}.npy" for split in ("oof", "test")]
@@ -85,5 +85,6 @@ def unfinished_runs(runs: Path = RUNS) -> dict[str, Progress]:
     return {name: one for name, one in found.items() if one is not None and one.finished < one.k}
 
 
-def _safe(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
+    """Return whether a name is that of a file in a folder, and leads nowhere else."""
     return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name

@@ -43,7 +43,8 @@ def write_learning_curves(plan: Plan, progress: Progress = SILENT) -> dict[str, 
     seen = set()
     for run in plan.runs:
         (job,) = with_features(plan, [templates[run.name]], progress)
-        key = (str(job.features), run.target.name, run.assignment.sha)
+        changes = run.recipe.relabel, run.recipe.drop
+        key = (str(job.features), run.target.name, run.assignment.sha, *changes)
         if run.name != run.base or key in seen:
             continue
         seen.add(key)

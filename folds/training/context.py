@@ -281,8 +281,10 @@ class FoldContext:
         Raises
         ------
         TrainingDivergedError : a logit is not finite.
+        torch.OutOfMemoryError : the memory is too small, also for a whole batch if the job shares its device.
         """
-        predictor = Predictor(model, self.target, self.architecture, self.device)
+        # Another batch size changes last bits. Alone on the device, a job that gives way may have the memory.
+        predictor = Predictor(model, self.target, self.architecture, self.device, halve=not self.job.gives_way)
         way, channels_last = self.job.validation, self.channels_last
         if stored and self.job.stored:
             way = self.job.stored

@@ -20,6 +20,7 @@ from folds.predictions.files import LABEL
 from folds.predictions.predictions import read_predictions
 from folds.splits.assignment import FoldAssignment
 from folds.training.examples import one_hot_rows, outputs_of
+from folds.training.soft_labels import TOLERANCE, checked_probabilities
 from folds.utils.csv_table import CsvTable
 from folds.utils.files import sha256_bytes
 from folds.utils.tables import read_table_file
@@ -28,7 +29,6 @@ from folds.utils.text import counted
 # Words of the column `decision`; an empty cell is not decided yet.
 KEEP, RELABEL, DROP, SOFTEN = DECISIONS = ("keep", "relabel", "drop", "soften")
 VOTE = "vote_"  # prefix of the columns with the votes, before the name of each class
-TOLERANCE = 1e-3  # of sums of shares, which tables round
 _FILLED = "ensemble labels RUN -o labels.csv writes such a file to fill in"
 
 
@@ -223,7 +223,9 @@ def _votes(
         if unknown:
             raise _unknown(f"`soften={path}`", unknown, table, test)
         at = np.array([position[name] for name in predictions.ids.tolist()])
-        of_classes[at], softened[at] = predictions.probabilities[:, order], True
+        values = np.asarray(predictions.probabilities, np.float64)[:, order]
+        of_classes[at] = checked_probabilities(values, predictions.ids, f"`soften={path}`")
+        softened[at] = True
     else:
         found = read_table_file(path)
         places = _places(found, _decided(found, SOFTEN, path), table, test, "soften")

@@ -10,6 +10,7 @@ from folds.data.targets import Target
 from folds.models.factory import Architecture
 from folds.models.fusion import fused
 from folds.models.inference import PixelSource, predict_logits
+from folds.models.memory import is_out_of_memory
 from folds.models.multi_head import MultiHeadModel
 from folds.training.measured_formats import FUSED, OFF
 from folds.utils.numeric import softmax
@@ -24,10 +25,14 @@ class Predictor:
     Parameters
     ----------
     model : images (n, 3, height, width) → (n, outputs); set to evaluation mode.
+    halve : whether smaller batches are used if memory runs out; see `predict_logits`.
     """
 
-    def __init__(self, model: torch.nn.Module, target: Target, architecture: Architecture, device: str) -> None:
+    def __init__(
+        self, model: torch.nn.Module, target: Target, architecture: Architecture, device: str, halve: bool = True
+    ) -> None:
         self.model, self.target, self.architecture, self.device = model.eval(), target, architecture, device
+        self.halve = halve
 
     def logits(
         self, pixels: PixelSource, rows: NDArray[np.int64], way: str, channels_last: bool
@@ -45,7 +50,9 @@ class Predictor:
         height, width = self.architecture.height, self.architecture.width
         try:
             faster = fused(self.model, torch.float32, torch.zeros(1, 3, height, width))[0]
-        except RuntimeError:
+        except RuntimeError as error:
+            if not self.halve and is_out_of_memory(error):
+                raise  # the other form has other last bits as well
             return self._predict(self.model, pixels, rows, OFF, channels_last)
         few = rows[:_COMPARED]
         one, two = (softmax(self._predict(model, pixels, few, OFF, channels_last)) for model in (self.model, faster))
@@ -59,5 +66,14 @@ class Predictor:
         size = self.architecture.height, self.architecture.width
         joined = MultiHeadModel(model, self.target).to(self.device) if self.target.joined else model
         return predict_logits(
-            joined, pixels, rows, mean, std, device=self.device, amp=amp, channels_last=channels_last, size=size
+            joined,
+            pixels,
+            rows,
+            mean,
+            std,
+            device=self.device,
+            amp=amp,
+            channels_last=channels_last,
+            size=size,
+            halve=self.halve,
         )[0]

@@ -122,12 +122,27 @@ def _joined(found: Predictions, path: Path, table: SampleTable) -> NDArray[np.fl
         f"images of {table.source}",
         hint="they are joined by id; out-of-fold predictions cover all images if all folds are trained",
     )
-    wrong = ~(np.isfinite(values).all(1) & (values >= -1e-6).all(1) & (np.abs(values.sum(1) - 1) < 1e-3))
+    return checked_probabilities(values, table.ids, f"`soft_labels={path}`")
+
+
+def checked_probabilities(values: NDArray[np.float64], ids: NDArray[np.str_], source: str) -> NDArray[np.float64]:
+    """Return probabilities (n, classes) so that each row sums to exactly 1, as far as float64 can.
+
+    Parameters
+    ----------
+    ids : (n,) samples.
+    source : what the values are, in the error.
+
+    Raises
+    ------
+    EnsembleError : a row is not finite, has a value below 0, or does not sum to 1 within 0.001.
+    """
+    wrong = ~(np.isfinite(values).all(1) & (values >= -1e-6).all(1) & (np.abs(values.sum(1) - 1) < TOLERANCE))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise EnsembleError(
-            f"`soft_labels={path}`: expected probabilities that sum to 1, found "
-            f"{', '.join(f'{value:g}' for value in values[row, :5])} for '{table.ids[row]}'",
+            f"{source}: expected probabilities that sum to 1, found "
+            f"{', '.join(f'{value:g}' for value in values[row, :5])} for '{ids[row]}'",
             hint="a blend writes probabilities; logits need a sidecar with kind = logit",
         )
     values = np.clip(values, 0, None)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -327,3 +329,28 @@ def test_no_process_is_left_if_one_cannot_start(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pool_module, "_Child", one_only)
     with pytest.raises(EnsembleError, match="could not start"):
         TransformPool("pooled:jitter", workers=2)
+
+
+def test_memory_is_shared_while_replies_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger batches need more memory. On macOS the standard library waits for an acknowledgment among the replies."""
+    monkeypatch.setattr("multiprocessing.reduction.ACKNOWLEDGE", True)
+    few, many = images(3), np.concatenate([images(), images()])
+    expected = [load_transform("pooled:jitter").batch(one, range(len(one))) for one in (few, many)]
+    with TransformPool("pooled:jitter", 2) as pool:
+        waiting = [pool.start(few, np.arange(3), range(3))]
+        assert all(select.select([child.connection], [], [], 20)[0] for child in pool._children)  # replies are there
+        waiting.append(pool.start(many, np.arange(len(many)), range(len(many))))
+        for result, right in zip(waiting, expected, strict=True):
+            np.testing.assert_array_equal(result(), right)
+
+
+def test_a_default_timeout_of_sockets_leaves_the_connection_blocking() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        with TransformPool("pooled:jitter", 1) as pool:
+            expected = load_transform("pooled:jitter").batch(images(), range(7))
+            np.testing.assert_array_equal(pool.batch(images(), range(7)), expected)
+            assert os.get_blocking(pool._children[0].connection.fileno())
+    finally:
+        socket.setdefaulttimeout(before)

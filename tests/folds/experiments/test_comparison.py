@@ -22,6 +22,7 @@ from folds.experiments.comparison import (
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import difference_over_people
+from folds.predictions.changed_labels import write_changed_labels
 from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, write_prediction
 from folds.utils.files import write_atomic
 from folds.utils.numeric import factorize
@@ -263,3 +264,43 @@ def test_settings_of_a_damaged_record_are_those_that_are_there() -> None:
         "epochs": 3,
         "arch": "swin",
     }
+
+
+def changes_label(run: str, *ids: str) -> None:
+    columns = {"id": ids, "label": ["cat"] * len(ids), "change": ["drop"] * len(ids), "new_label": [""] * len(ids)}
+    write_changed_labels(Path("runs", run), columns)
+
+
+@pytest.mark.parametrize("missing", ["base", "clean"])
+def test_a_changed_image_of_one_run_only_leaves_its_person_out(write: Writer, missing: str) -> None:
+    rows = table()
+    changed = str(rows.ids[0])
+    for name in ("base", "clean"):
+        write(name, rows=rows.take(np.arange(1, len(rows))) if name == missing else rows)
+    changes_label("clean", changed)
+    found = compare_runs("base", "clean")
+    assert (found.rows, found.people) == (116, 29)  # four images a person
+    assert any(line.endswith("clean changed training labels of 1") for line in found.notes)
+
+
+def test_a_person_in_one_run_s_table_is_left_out_by_its_names(write: Writer) -> None:
+    """The second run knows two people as one; the changed image belongs to both of its names."""
+    rows = table()
+    assert rows.persons is not None
+    joined = np.where(np.isin(rows.persons, ["p0", "p1"]), "p0", rows.persons)
+    write("base")
+    write("clean", rows=SampleRows(rows.ids, rows.labels, joined))
+    changes_label("clean", str(rows.ids[0]))
+    assert compare_runs("base", "clean").people == 28
+
+
+def test_a_run_that_starts_from_changed_labels_is_compared_on_other_people(write: Writer) -> None:
+    write("base")
+    write("clean")
+    changes_label("clean", str(table().ids[0]))
+    write("further", recipe=Recipe(init_run="clean"))
+    write("student", resolved={"teacher": "further"})
+    for name in ("further", "student"):
+        found = compare_runs("base", name)
+        assert (found.rows, found.people) == (116, 29)
+        assert any(f"{name}, or runs that they learned from, changed" in line for line in found.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.features.curve_files import write_curve
 from folds.features.learning_curve import CurvePoint, LearningCurve, _extrapolated, learning_curve
 from folds.runs.learning_curves import check_learning_curve
-from folds.splits.assignment import FoldAssignment, save_folds
+from folds.splits.assignment import FoldAssignment, read_folds, save_folds
 from folds.training.job import Job
 
 
@@ -66,6 +67,30 @@ def test_more_people_give_a_better_score(job: Job, tmp_path: Path) -> None:
     assert (tmp_path / "run/learning_curve.csv").read_text().splitlines()[0] == "share,people,images,score,low,high"
 
 
+def test_heads_learn_changed_labels_and_are_scored_on_those_of_the_table(job: Job, tmp_path: Path) -> None:
+    """Two classes are exchanged for the training, so the heads predict each for the other."""
+    rows = read_folds(Path(job.folder) / "folds.csv")
+    exchanged = {"a": "b", "b": "a", "c": "c"}
+    lines = [f"{one},{exchanged[label]}" for one, label in zip(rows.ids.tolist(), rows.labels.tolist(), strict=True)]
+    (tmp_path / "trained.csv").write_text("\n".join(["id,label", *lines]) + "\n")
+    changed = replace(job, training_labels=str(tmp_path / "trained.csv"), recipe=job.recipe | {"metric": "accuracy"})
+    plain = replace(job, recipe=job.recipe | {"metric": "accuracy"})
+    (right,), (wrong,) = (learning_curve(one, shares=(1.0,)).points for one in (plain, changed))
+    assert right.score > 0.6
+    assert wrong.score < 0.45  # class c, a third of the images
+
+
+def test_heads_do_not_learn_dropped_images(job: Job, tmp_path: Path) -> None:
+    rows = read_folds(Path(job.folder) / "folds.csv")
+    dropped = rows.ids[np.isin(rows.persons, [f"p{one}" for one in range(30)])].tolist()
+    (tmp_path / "dropped.csv").write_text("\n".join(["id", *dropped]) + "\n")
+    fewer = replace(job, dropped=str(tmp_path / "dropped.csv"))
+    half, whole = learning_curve(fewer, shares=(0.5, 1.0), draws=2).points
+    # 30 of 120 people are dropped, as many of each fold; all are scored.
+    assert (half.people, half.images, whole.people, whole.images) == (30, 60, 60, 120)
+    assert learning_curve(job, shares=(1.0,)).points[0].people == 80
+
+
 def test_a_curve_that_does_not_rise_is_not_extrapolated() -> None:
     points = [CurvePoint(share, 80 * share, 160 * share, 0.5, 0.4, 0.6, (0.5,)) for share in (0.25, 0.5, 1.0)]
     assert _extrapolated(points, True) is None
@@ -77,8 +102,6 @@ def test_a_curve_that_does_not_rise_is_not_extrapolated() -> None:
 
 
 def test_a_curve_needs_features_and_one_target(job: Job) -> None:
-    from dataclasses import replace
-
     with pytest.raises(EnsembleError, match="are not computed"):
         learning_curve(replace(job, features=None))
     attributes = {"a": {"x": "1", "y": "1"}, "b": {"x": "1", "y": "2"}, "c": {"x": "2", "y": "1"}}

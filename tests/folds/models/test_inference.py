@@ -275,3 +275,27 @@ def test_progress_counts_rows_that_the_gpu_has_computed(monkeypatch: pytest.Monk
     )
     assert list(found) == [block] * 3
     assert log == ["sent", "sent", "computed", 2, "sent", "computed", 4, "computed", 5]
+
+
+@pytest.mark.parametrize("halve", [True, False])
+def test_a_batch_is_halved_only_where_that_is_allowed(halve: bool) -> None:
+    sizes: list[int] = []
+
+    class Small(FirstPixel):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(batch))
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(batch)
+
+    def predict() -> np.ndarray:
+        pixels = PixelSource(images(5), "cpu")
+        return predict_logits(Small(), pixels, np.arange(5), MEAN, STD, device="cpu", batch=4, halve=halve)
+
+    if halve:
+        assert predict().shape[1] == 5
+        assert sizes == [4, 2, 2, 1]
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            predict()
+        assert sizes == [4]

@@ -144,6 +144,16 @@ def test_out_of_fold_predictions_soften_all_images_of_the_file(copy: Path) -> No
         changes(soften=Path("runs/base.fold0.test.npy"))
 
 
+@pytest.mark.parametrize("row", [[1.5, -0.5], [0.6, 0.6], [0.0, 0.0], [np.nan, 1.0]])
+def test_votes_that_are_no_probabilities_are_refused(copy: Path, row: list[float]) -> None:
+    values = np.load("runs/base.oof.npy")
+    values[5] = row
+    np.save("runs/base.oof.npy", values)
+    name = folds.read_predictions("runs/base.oof.npy").ids[5]
+    with pytest.raises(EnsembleError, match=f"expected probabilities that sum to 1, found .* for '{name}'"):
+        changes(soften=Path("runs/base.oof.npy"))
+
+
 def test_a_resume_compares_the_changes(copy: Path) -> None:
     made = {"relabel": write("labels.csv", *CORRECT), "drop": write("drop.csv", "id", "9.png")}
     folds.kfold(data(), name="clean", **made, **SMALL)

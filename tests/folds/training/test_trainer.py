@@ -22,6 +22,7 @@ from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
+from folds.models import inference
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.inference import PixelSource
 from folds.models.memory import DeviceSharedError
@@ -503,6 +504,37 @@ def test_a_job_that_shares_its_device_gives_way_before_its_batch_is_split(
     monkeypatch.setattr(fitting, "apply_changes", full)  # outside of the passes of the model as well
     with pytest.raises(DeviceSharedError):
         train_fold(shared)
+
+
+@pytest.mark.parametrize("of_test_images", [False, True])
+def test_a_job_that_shares_its_device_gives_way_before_smaller_predictions(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, of_test_images: bool
+) -> None:
+    """Logits of another batch size may have other last bits."""
+    shared = replace(job(epochs=1, batch_size=32), gives_way=True)
+    alone = replace(shared, gives_way=False)
+    tested = 0 if shared.test_pixels is None else len(np.load(shared.test_pixels, mmap_mode="r"))
+    assert tested > 1
+    failed: list[int] = []
+    real = inference._predict_blocks
+
+    def short(predict: Any, index: np.ndarray, *rest: Any) -> Any:
+        def once(rows: np.ndarray, following: np.ndarray) -> torch.Tensor:
+            if (len(index) == tested) == of_test_images and not failed:
+                failed.append(len(rows))
+                raise torch.OutOfMemoryError("out of memory")
+            return predict(rows, following)
+
+        return real(once, index, *rest)
+
+    monkeypatch.setattr(inference, "_predict_blocks", short)
+    with pytest.raises(DeviceSharedError, match="fold 0: out of memory on cpu"):
+        train_fold(shared)
+    assert len(failed) == 1
+    assert not (shared.fold_dir / "done.json").exists()
+    failed.clear()
+    assert train_fold(alone)["fold"] == 0
+    assert len(failed) == 1
 
 
 def test_too_little_memory_for_the_optimizer_is_said_as_that(
