@@ -40,8 +40,8 @@ from folds.augmentation.mixup import MixupCutmix, compute_mixing, draw_mixing, m
 from folds.augmentation.mixup import apply_mixing as mix
 from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
+from folds.execution.gpu_sharing import Headroom, choose_jobs, measure_cost
 from folds.execution.placement import Execution
-from folds.execution.sharing import Headroom, choose_jobs, measure_cost
 from folds.models.accelerators import (
     computes_in,
     described,
@@ -53,9 +53,9 @@ from folds.models.accelerators import (
 from folds.models.factory import resolve
 from folds.models.memory import DeviceSharedError
 from folds.optim.optimizers import build_optimizer
+from folds.runs.gpu_jobs import trial_order
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
-from folds.runs.sharing import trial_order
 from folds.training import loop
 from folds.training.ema import MovingAverage
 from folds.training.job import Job

@@ -29,7 +29,7 @@ from folds.utils.numeric import factorize
 
 
 @dataclass(frozen=True)
-class JudgedRows:
+class LabeledRows:
     """Labeled rows, what is predicted for them, and what each member says.
 
     Attributes
@@ -89,9 +89,9 @@ class JudgedRows:
         rows = np.flatnonzero(self.wrong)
         return rows[np.lexsort((self.ids[rows], -self.confidence[rows]))]
 
-    def take(self, index: NDArray) -> JudgedRows:
+    def take(self, index: NDArray) -> LabeledRows:
         """Return the rows at `index`."""
-        return JudgedRows(
+        return LabeledRows(
             self.ids[index],
             self.persons[index],
             self.labels[index],
@@ -133,7 +133,7 @@ class Confusion:
         return [(int(one) // len(counts), int(one) % len(counts)) for one in order]
 
 
-def confusion_of(rows: JudgedRows) -> Confusion:
+def confusion_of(rows: LabeledRows) -> Confusion:
     """Return the confusion matrix of judged rows."""
     size = len(rows.classes)
     counts = crosstab(rows.labels, rows.predicted, size, size)
@@ -194,7 +194,7 @@ class PeopleMistakes:
     people: int
 
 
-def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes:
+def people_mistakes(rows: LabeledRows, most: int | None = None) -> PeopleMistakes:
     """Return the people with wrong images, at most `most`.
 
     The chance of a wrong image is the share of wrong ones among other people's images of its class, with one wrong
@@ -226,7 +226,7 @@ def people_mistakes(rows: JudgedRows, most: int | None = None) -> PeopleMistakes
     )
 
 
-def _chance_of_others(rows: JudgedRows, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _chance_of_others(rows: LabeledRows, codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (n,) the share of wrong images among other people's of the class; among all others if there are none.
 
     One wrong image is added to each share.
@@ -267,7 +267,7 @@ class GroupAccuracy:
     against_others: Difference | None
 
 
-def group_accuracies(rows: JudgedRows, groups: NDArray[np.int64], names: Sequence[str]) -> tuple[GroupAccuracy, ...]:
+def group_accuracies(rows: LabeledRows, groups: NDArray[np.int64], names: Sequence[str]) -> tuple[GroupAccuracy, ...]:
     """Return the accuracy of each group of images, and of each against all other images.
 
     Parameters
@@ -350,7 +350,7 @@ class MemberMistakes:
     rescued_share: Interval | None
 
 
-def member_mistakes(rows: JudgedRows) -> tuple[tuple[MemberMistakes, ...], int]:
+def member_mistakes(rows: LabeledRows) -> tuple[tuple[MemberMistakes, ...], int]:
     """Return where each member is right and others are wrong, and the number of images that all members predict."""
     if not rows.members:
         return (), 0
@@ -416,7 +416,7 @@ class Agreement:
     difference: Difference | None
 
 
-def agreement_of(rows: JudgedRows) -> Agreement | None:
+def agreement_of(rows: LabeledRows) -> Agreement | None:
     """Return how much the agreement of members says about mistakes; None with fewer than two members in common."""
     if len(rows.members) < 2:
         return None
@@ -441,7 +441,7 @@ def agreement_of(rows: JudgedRows) -> Agreement | None:
     return Agreement(count, tuple(levels), disagreement, doubt, difference)
 
 
-def mistake_columns(rows: JudgedRows) -> dict[str, list[str]]:
+def mistake_columns(rows: LabeledRows) -> dict[str, list[str]]:
     """Return the columns of a CSV with all wrong rows, the worst first, and what each member said about them.
 
     For each member: the class that it predicts, its probability, and that of the label; empty where it predicts none.

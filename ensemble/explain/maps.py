@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ensemble.explain.places import Place, find_place, inner_model
+from ensemble.explain.target_layer import TargetLayer, find_target_layer, inner_model
 from folds.errors import EnsembleError
 
 # (models, classes) probabilities of one image → index of the class to explain.
@@ -77,7 +77,7 @@ class HeatMapper:
         models = [(model if block is None else inner_model(model)).eval().requires_grad_(False) for model in models]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._network = _Stack(models, layout, block)
-        self.place: Place = find_place(models[0], example.contiguous(memory_format=layout), name)
+        self.place: TargetLayer = find_target_layer(models[0], example.contiguous(memory_format=layout), name)
         self._layers = [inner_model(model).get_submodule(self.place.name) for model in models]
 
     def maps(self, inputs: Tensor, choose: Sequence[Choose]) -> BatchMaps:

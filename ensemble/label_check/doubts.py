@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.analysis.mistakes import JudgedRows
+from ensemble.analysis.mistakes import LabeledRows
 from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes
 from folds.metrics.grouping import people_with_class
@@ -83,7 +83,7 @@ class LabelDoubts:
     attributes : people whose value of an attribute is in doubt, those with the smallest vote first.
     """
 
-    rows: JudgedRows
+    rows: LabeledRows
     unit: Unit
     votes: NDArray[np.float64]
     doubtful: NDArray[np.bool_]
@@ -141,7 +141,7 @@ class LabelDoubts:
         return tuple(sorted(found, key=lambda one: (one.vote, one.person)))
 
 
-def find_doubts(rows: JudgedRows, class_attributes: Mapping[str, Mapping[str, str]] | None = None) -> LabelDoubts:
+def find_doubts(rows: LabeledRows, class_attributes: Mapping[str, Mapping[str, str]] | None = None) -> LabelDoubts:
     """Return the labels in doubt.
 
     Parameters

@@ -18,7 +18,7 @@ from ensemble.learning.stack import Stack
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.charts import Calibrated, Series, lines, reliability_diagram
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.scoring import ScoredPart, ci_note, labeled, scored_part, size_of
+from ensemble.report.scoring import ScoredPart, ci_note, main_predictions, scored_part, size_of
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric, argmax_classes
@@ -31,9 +31,8 @@ _AFTER, _BEFORE = "with a temperature", "before calibration"
 
 def calibration_section(evidence: Evidence) -> Section:
     """Return how far confidences can be relied on, of the recommended member and of the simple choice."""
-    part = labeled(evidence.oof) or labeled(evidence.test)
     blocks: list[Block] = []
-    member = None if part is None else part.member(evidence.recommended or "") or part.members[0]
+    part, member = main_predictions(evidence) or (None, None)
     found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if part is None or member is None or found is None:
         blocks.append(

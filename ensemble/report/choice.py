@@ -5,58 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.scoring import difference_of, scored_part
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.metrics.intervals import Difference
 from folds.utils.text import counted
 
 SAVED = "blend "  # the names of saved blends begin with it
-ScoredArrays = tuple[NDArray[np.int64], tuple[NDArray[np.floating], ...], NDArray]
-
-
-def scored_rows(part: Part, members: Sequence[Predicted], per_person: bool = False) -> ScoredArrays | None:
-    """Return labels (n,), the probabilities of each member (n, classes) and persons (n,) of the rows with a label that
-    all of these members predict; one row per person if `per_person`. None if there are no such rows.
-    """
-    kept = part.labels >= 0
-    for one in members:
-        kept = kept & one.present
-    if not kept.any():
-        return None
-    labels, persons = part.labels[kept], part.persons[kept]
-    values = [np.asarray(one.probabilities[kept]) for one in members]
-    if not per_person or not part.persons_known:
-        return labels, tuple(values), persons
-    averaged = [average_by_person(labels, one, persons, one.shape[1]) for one in values]
-    return averaged[0][0], tuple(one[1] for one in averaged), averaged[0][2]
-
-
-def score_of(evidence: Evidence, part: Part | None, member: Predicted | None) -> Interval | None:
-    """Return the score of a member with its interval over people; None without labels."""
-    rows = None if part is None or member is None else scored_rows(part, [member], evidence.per_person)
-    if rows is None:
-        return None
-    return interval_over_people(metric_of(evidence.metric), rows[0], rows[1][0], rows[2])
-
-
-def difference_of(
-    evidence: Evidence, part: Part | None, first: Predicted | None, second: Predicted | None
-) -> Difference | None:
-    """Return the paired difference second − first, on the rows that both predict; None without labels.
-
-    People with a training label that either member changed are left out.
-    """
-    if part is None or first is None or second is None:
-        return None
-    kept = part.without_changed_labels((first, second))
-    rows = None if kept is None else scored_rows(kept, [first, second], evidence.per_person)
-    if rows is None:
-        return None
-    return difference_over_people(metric_of(evidence.metric), rows[0], rows[1][0], rows[1][1], rows[2])
 
 
 def left_out_text(part: Part, members: Sequence[Predicted]) -> str:
@@ -125,10 +82,10 @@ def choose(evidence: Evidence, preferred: Sequence[str] = ()) -> tuple[str | Non
 
     def best(names: Sequence[str]) -> str:
         ranked = _complete_ones(part, [one for one in part.members if one.name in names])
-        rows = scored_rows(part, ranked, evidence.per_person)
-        if rows is None or len(ranked) == 1:
+        found = scored_part(part, ranked, evidence.per_person)
+        if found is None or len(ranked) == 1:
             return ranked[0].name
-        scores = [metric(rows[0], values) * (1 if metric.greater_is_better else -1) for values in rows[1]]
+        scores = [metric(found.labels, values) * (1 if metric.greater_is_better else -1) for values in found.values]
         return ranked[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))].name  # the first of equals
 
     runs = [one.name for one in part.members if one.kind == "run"]

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
-from ensemble.report.choice import score_of
 from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.findings import COMPARED
 from ensemble.report.image_table import people_per_class
+from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
 from folds.utils.numeric import factorize
 from folds.utils.text import counted, sort_classes

@@ -7,7 +7,7 @@ from ensemble.label_check.doubts import LabelDoubts, find_doubts
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.evidence import Evidence
 from ensemble.report.mistakes import member_lines
-from ensemble.report.mistakes_data import judged_rows
+from ensemble.report.mistakes_data import labeled_rows
 from folds.errors import EnsembleError
 from folds.utils.text import counted
 
@@ -31,7 +31,7 @@ def labels_section(evidence: Evidence) -> Section:
         )
         return Section("labels", title, lead, (missing,))
     main = evidence.main or part.members[0]
-    rows = judged_rows(evidence, part, main)
+    rows = labeled_rows(evidence, part, main)
     try:
         found = find_doubts(rows, evidence.class_attributes)
     except EnsembleError as error:

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.charts import Series, lines
 from ensemble.report.evidence import Evidence, Part
-from ensemble.report.scoring import ScoredPart, ci_note, difference_of, direction, finite, labeled, scored_part, size_of
+from ensemble.report.scoring import (
+    ScoredPart,
+    ci_note,
+    difference_of,
+    direction,
+    finite,
+    main_predictions,
+    scored_part,
+    size_of,
+)
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import metric_of
@@ -36,8 +45,7 @@ _NORMAL = 1.96
 def learning_section(evidence: Evidence) -> Section:
     """Return how wide the interval would be with other numbers of people, and how the score changed where measured."""
     blocks: list[Block] = []
-    part = labeled(evidence.oof) or labeled(evidence.test)
-    member = None if part is None else part.member(evidence.recommended or "") or part.members[0]
+    part, member = main_predictions(evidence) or (None, None)
     found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if part is None or member is None or found is None:
         blocks.append(

@@ -26,6 +26,7 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
+from folds.metrics.intervals import Interval
 from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.optimism import selected_runs
@@ -72,11 +73,8 @@ def load_evidence(
     leaking: dict[Path, PredictionMetadata] = {}
     groups = _read_groups(inputs, request, warnings, leaking, progress)
     base = next((one for one in groups if one.splits), None)
-    parts = (
-        {}
-        if base is None
-        else {name: _part(name, base.splits[name], groups) for name in _SPLITS if name in base.splits}
-    )
+    shared = {} if base is None else base.splits
+    parts = {name: _part(name, shared[name], groups) for name in _SPLITS if name in shared}
     folders = inputs.folders or _folders_of(inputs.blends)
     if base is None and leaking:
         parts = {"oof": _part_by_image(leaking)}
@@ -87,25 +85,13 @@ def load_evidence(
         advance(1, 1)
     parts = {name: _completed(part, dataset) for name, part in parts.items()}
     split = None if base is None else next(iter(base.splits.values()))
-    found = next(iter(leaking.values()), None)
-    classes = (
-        split.classes
-        if split is not None
-        else found.classes
-        if found is not None
-        else dataset.train.classes
-        if dataset is not None
-        else ()
-    )
+    classes = _classes(split, next(iter(leaking.values()), None), dataset)
     paths = {} if dataset is None else image_paths(dataset)
     if dataset is None:
         table, findings = table_of_parts(parts.values(), classes), tuple[dict[str, Any], ...]()
     else:
         table = table_record(dataset, paths, root, progress)
         findings = find_findings(dataset, records, root, len(paths), progress)
-    meaning = split.class_attributes if split is not None else {}
-    if not meaning and dataset is not None:
-        meaning = dataset.train.class_attributes
     blends = {one.name: one.record for one in groups if one.record is not None}
     window, max_pixels = _reading(records)
     made = Evidence(
@@ -116,7 +102,7 @@ def load_evidence(
         runs=records,
         table=table,
         paths=paths,
-        class_attributes=meaning,
+        class_attributes=_class_attributes(split, dataset),
         findings=findings,
         warnings=tuple(dict.fromkeys(without_marks(line) for line in warnings)),
         root=root,
@@ -124,17 +110,36 @@ def load_evidence(
         window=window,
         max_pixels=max_pixels,
         per_person=per_person,
-        by_image={
-            one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
-            for path, one in leaking.items()
-            if one.rows.labels is not None
-        },
+        by_image=_scores_by_image(leaking, metric, per_person),
     )
     if base is None and leaking:  # no score is one of new people
         return made
     recommended, simple = choose(made, preferred=list(blends) if inputs.named else [])
     blend = blends.get(recommended or "") or next(iter(blends.values()), None)
     return replace(made, recommended=recommended, simple=simple, blend=blend)
+
+
+def _classes(
+    split: AlignedSplit | None, by_image: PredictionMetadata | None, dataset: Dataset | None
+) -> tuple[str, ...]:
+    """Return the classes in the order of the columns; those of the table where there are no predictions."""
+    tables = (split, by_image, None if dataset is None else dataset.train)
+    return next((one.classes for one in tables if one is not None), ())
+
+
+def _class_attributes(split: AlignedSplit | None, dataset: Dataset | None) -> Mapping[str, Mapping[str, str]]:
+    """Return class → attribute → value, of the predictions or else of the table."""
+    found = {} if split is None else split.class_attributes
+    return found or ({} if dataset is None else dataset.train.class_attributes)
+
+
+def _scores_by_image(leaking: Mapping[Path, PredictionMetadata], metric: str, per_person: bool) -> dict[str, Interval]:
+    """Return run → the score that files whose folds split the images of people claim."""
+    return {
+        one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
+        for path, one in leaking.items()
+        if one.rows.labels is not None
+    }
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ensemble.analysis.mistakes import (
     Agreement,
     Confusion,
     GroupAccuracy,
-    JudgedRows,
+    LabeledRows,
     agreement_of,
     confusion_of,
     group_accuracies,
@@ -22,13 +22,8 @@ from ensemble.analysis.mistakes import (
 )
 from ensemble.report.blocks import Block, Gallery, Matrix, Missing, Picture, Section, Table, Text
 from ensemble.report.evidence import Evidence, TableRecord
-from ensemble.report.mistakes_data import (
-    column_values,
-    image_properties,
-    judged_part,
-    judged_rows,
-    places_in_table,
-)
+from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
+from ensemble.report.scoring import main_predictions
 from folds.metrics.per_class import attribute_scores, class_scores
 from folds.utils.text import counted
 
@@ -49,7 +44,7 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     pictures : the number of mistakes that are shown as pictures, those with the highest confidence.
     """
     lead = "What is predicted wrong, for whom, and what the members said."
-    found = judged_part(evidence)
+    found = main_predictions(evidence)
     if found is None:
         missing = Missing(
             "the mistakes: true and predicted classes, people, and the worst mistakes as pictures",
@@ -58,7 +53,7 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         )
         return Section("mistakes", "Mistakes", lead, (missing,))
     part, main = found
-    rows = judged_rows(evidence, part, main)
+    rows = labeled_rows(evidence, part, main)
     kind = "out-of-fold predictions" if part.name == "oof" else "test predictions"
     wrong, people = int(rows.wrong.sum()), len(rows.people[0])
     facts = (
@@ -82,7 +77,7 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     return Section("mistakes", "Mistakes", lead, tuple(blocks))
 
 
-def _confusion(rows: JudgedRows) -> list[Block]:
+def _confusion(rows: LabeledRows) -> list[Block]:
     confusion = confusion_of(rows)
     shown = list(range(len(rows.classes)))
     note = f"Rows are true classes. The share is that of the row, with its {_PEOPLE_CI}"
@@ -103,7 +98,7 @@ def _confusion(rows: JudgedRows) -> list[Block]:
     return [matrix, *_pairs(rows, confusion)]
 
 
-def _pairs(rows: JudgedRows, confusion: Confusion) -> list[Block]:
+def _pairs(rows: LabeledRows, confusion: Confusion) -> list[Block]:
     pairs = confusion.pairs()
     if not pairs:
         return []
@@ -127,7 +122,7 @@ def _pairs(rows: JudgedRows, confusion: Confusion) -> list[Block]:
     ]
 
 
-def _classes(rows: JudgedRows, evidence: Evidence) -> list[Block]:
+def _classes(rows: LabeledRows, evidence: Evidence) -> list[Block]:
     scores = class_scores(rows.labels, rows.probabilities, rows.persons, rows.classes)
     header = ("images", "people", "F1", "precision", "recall", "ROC-AUC")
     note = f"F1 with its {_PEOPLE_CI} A class of one person has no interval."
@@ -169,7 +164,7 @@ def _classes(rows: JudgedRows, evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _people(rows: JudgedRows, known: bool) -> list[Block]:
+def _people(rows: LabeledRows, known: bool) -> list[Block]:
     if not known:
         return [
             Missing(
@@ -229,7 +224,7 @@ def _p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
-def _columns(rows: JudgedRows, evidence: Evidence, at: NDArray[np.int64] | None) -> list[Block]:
+def _columns(rows: LabeledRows, evidence: Evidence, at: NDArray[np.int64] | None) -> list[Block]:
     """Return the accuracy by the values of the columns of the table."""
     if evidence.table is None or at is None:
         return []
@@ -279,7 +274,7 @@ def _group_note(among: int) -> str:
     )
 
 
-def _properties(rows: JudgedRows, table: TableRecord | None, at: NDArray[np.int64] | None) -> list[Block]:
+def _properties(rows: LabeledRows, table: TableRecord | None, at: NDArray[np.int64] | None) -> list[Block]:
     """Return the accuracy by brightness, sharpness and size of the images."""
     how = "the images of the table must be readable where the table says; --data PATH names another place"
     missing = Missing("mistakes by image property: dark, blurred and small images", how)
@@ -328,7 +323,7 @@ def _properties(rows: JudgedRows, table: TableRecord | None, at: NDArray[np.int6
     return blocks
 
 
-def _members(rows: JudgedRows, main: str) -> list[Block]:
+def _members(rows: LabeledRows, main: str) -> list[Block]:
     if len(rows.members) < 2:
         return [
             Missing(
@@ -394,7 +389,7 @@ def _agreement(found: Agreement | None, main: str) -> list[Block]:
     ]
 
 
-def _gallery(rows: JudgedRows, evidence: Evidence, most: int) -> list[Block]:
+def _gallery(rows: LabeledRows, evidence: Evidence, most: int) -> list[Block]:
     order = rows.worst()
     if not len(order):
         return []
@@ -408,7 +403,7 @@ def _gallery(rows: JudgedRows, evidence: Evidence, most: int) -> list[Block]:
     return [Gallery(GALLERY, "The worst mistakes: the highest confidence in a wrong class.", pictures, note)]
 
 
-def _picture(rows: JudgedRows, evidence: Evidence, row: int) -> Picture:
+def _picture(rows: LabeledRows, evidence: Evidence, row: int) -> Picture:
     classes, predicted, label = rows.classes, int(rows.predicted[row]), int(rows.labels[row])
     lines = [
         f"true {classes[label]} (probability {rows.probabilities[row, label]:.3f})",
@@ -423,7 +418,7 @@ def _picture(rows: JudgedRows, evidence: Evidence, row: int) -> Picture:
     return Picture(evidence.thumbnail(identifier), identifier, tuple(lines), tags)
 
 
-def member_lines(rows: JudgedRows, row: int) -> list[str]:
+def member_lines(rows: LabeledRows, row: int) -> list[str]:
     """Return what each member said about an image, one line each; [] with a single member."""
     if len(rows.members) < 2:
         return []

@@ -7,20 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.analysis.mistakes import JudgedRows
+from ensemble.analysis.mistakes import LabeledRows
 from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
 
 MAX_VALUES = 12  # of an attribute whose values are compared
-
-
-def judged_part(evidence: Evidence) -> tuple[Part, Predicted] | None:
-    """Return the part with labels, out-of-fold if there is one, and the predictions that are judged; None without."""
-    for part in (evidence.oof, evidence.test):
-        if part is None or not part.members or not (part.labels >= 0).any():
-            continue
-        main = None if evidence.recommended is None else part.member(evidence.recommended)
-        return part, main if main is not None else part.members[0]
-    return None
 
 
 def voters_of(part: Part, main: Predicted) -> tuple[Predicted, ...]:
@@ -32,7 +22,7 @@ def voters_of(part: Part, main: Predicted) -> tuple[Predicted, ...]:
     return tuple(one for one in part.members if one.kind != "blend")
 
 
-def judged_rows(evidence: Evidence, part: Part, main: Predicted) -> JudgedRows:
+def labeled_rows(evidence: Evidence, part: Part, main: Predicted) -> LabeledRows:
     """Return the rows with a label that the judged predictions have."""
     at = np.flatnonzero((part.labels >= 0) & main.present)
     whole = len(at) == len(part)
@@ -40,7 +30,7 @@ def judged_rows(evidence: Evidence, part: Part, main: Predicted) -> JudgedRows:
     def rows(values: NDArray) -> NDArray:
         return values if whole else values[at]
 
-    return JudgedRows(
+    return LabeledRows(
         rows(part.ids),
         rows(part.persons),
         rows(part.labels),

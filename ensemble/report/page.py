@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -180,7 +179,6 @@ def _environment() -> jinja2.Environment:
         "drawing": drawing,
         "shade": shade,
         "filters": filters_of,
-        "script_json": script_json,
     }
     made.globals |= {"check_words": {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "not known"}}
     made.globals |= {"check_signs": {"pass": "✓", "warn": "!", "fail": "✕", "unknown": "?"}}
@@ -246,16 +244,6 @@ def coded(text: str) -> Any:
         Markup("<code>{}</code>").format(running(part)) if at % 2 else escape(running(part))
         for at, part in enumerate(parts)
     )
-
-
-def script_json(value: Any) -> Any:
-    """Return JSON that is safe inside of a script element."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=True, sort_keys=True)
-    for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)  # noqa: S704 - no mark of HTML is left
 
 
 def shade(matrix: Matrix, row: int, column: int) -> str:

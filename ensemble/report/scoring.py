@@ -113,6 +113,17 @@ def labeled(part: Part | None) -> Part | None:
     return part if part is not None and part.members and bool((part.labels >= 0).any()) else None
 
 
+def main_part(evidence: Evidence) -> Part | None:
+    """Return the part with labels and members, out-of-fold if there is one; None without labels."""
+    return labeled(evidence.oof) or labeled(evidence.test)
+
+
+def main_predictions(evidence: Evidence) -> tuple[Part, Predicted] | None:
+    """Return `main_part` with the recommended predictions, else its first ones; None without labels."""
+    part = main_part(evidence)
+    return None if part is None else (part, part.member(evidence.recommended or "") or part.members[0])
+
+
 def direction(metric: Metric) -> str:
     """Return `` (lower is better)`` for such metrics; "" for others."""
     return "" if metric.greater_is_better else " (lower is better)"

@@ -8,17 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Status, Text
-from ensemble.report.choice import (
-    difference_of,
-    is_better,
-    is_worse,
-    left_out_text,
-    ranked_with,
-    score_of,
-    scored_rows,
-)
+from ensemble.report.choice import is_better, is_worse, left_out_text, ranked_with
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted
 from ensemble.report.findings import COMPARED
+from ensemble.report.scoring import difference_of, main_part, score_of, scored_part
 from ensemble.report.training import MIN_EPOCHS, still_rising
 from folds.metrics.calibration import calibration_error, reliability
 from folds.metrics.classification import Metric, argmax_classes
@@ -52,7 +45,7 @@ def verdict_section(evidence: Evidence) -> Section:
 
 def sentences(evidence: Evidence) -> tuple[str, ...]:
     """Return the three sentences; fewer without labeled predictions."""
-    part = _scored_part(evidence)
+    part = main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     score = score_of(evidence, part, member)
     if (leak := _leak_of_all(evidence)) is not None:
@@ -70,13 +63,6 @@ def _leak_of_all(evidence: Evidence) -> Check | None:
     """Return the failed check of leaks if it is why nothing is suggested; None otherwise."""
     leak = None if evidence.recommended is not None else _leaks(evidence)
     return leak if leak is not None and leak.status == "fail" else None
-
-
-def _scored_part(evidence: Evidence) -> Part | None:
-    for part in (evidence.oof, evidence.test):
-        if part is not None and (part.labels >= 0).any():
-            return part
-    return None
 
 
 def _submit(member: Predicted) -> str:
@@ -276,7 +262,7 @@ def _rare_classes(evidence: Evidence) -> Check | None:
 
 
 def _people(evidence: Evidence) -> Check | None:
-    part = _scored_part(evidence)
+    part = main_part(evidence)
     score = (
         None
         if part is None or evidence.recommended is None
@@ -299,16 +285,16 @@ def _folds_differ(evidence: Evidence) -> Check | None:
     title, part, member = "All folds score alike", evidence.oof, evidence.main
     if part is None or member is None:
         return None
-    rows = scored_rows(part, [member])
+    rows = scored_part(part, [member])
     if rows is None:
         return None
-    if part.fold is None:
+    if rows.fold is None:
         return Check("unknown", title, "the folds of the images are not known")
-    metric, fold = metric_of(evidence.metric), part.fold[(part.labels >= 0) & member.present]
+    metric, fold = metric_of(evidence.metric), rows.fold
     numbers = np.unique(fold).tolist()
     if len(numbers) < 2:
         return Check("unknown", title, "one fold is trained", "train the others: `ensemble kfold --resume`")
-    labels, (values,), persons = rows
+    labels, (values,), persons = rows.labels, rows.values, rows.persons
     level, off, scores = 1 - 0.05 / len(numbers), [], []
     for number in numbers:
         inside = fold == number
@@ -337,12 +323,12 @@ _GAP_METRIC = Metric(
 
 
 def _overconfidence(evidence: Evidence) -> Check | None:
-    title, part = "Probabilities mean what they say", _scored_part(evidence)
+    title, part = "Probabilities mean what they say", main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
-    rows = None if part is None or member is None else scored_rows(part, [member], evidence.per_person)
+    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if rows is None:
         return None
-    labels, (values,), persons = rows
+    labels, (values,), persons = rows.labels, rows.values, rows.persons
     gap = interval_over_people(_GAP_METRIC, labels, values, persons)
     error = calibration_error(reliability(labels, values))
     finding = f"mean confidence minus accuracy: {gap.signed_text()} (95% CI over people)"
@@ -415,13 +401,13 @@ def is_beyond_chance(score: Interval, test: Interval, metric: Metric) -> bool:
 
 
 def _weak_classes(evidence: Evidence) -> Check | None:
-    title, part = "Every class is recognized", _scored_part(evidence)
+    title, part = "Every class is recognized", main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
-    rows = None if part is None or member is None else scored_rows(part, [member], evidence.per_person)
+    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if rows is None:
         return None
     titles = [evidence.class_title(name) for name in evidence.classes]
-    scores = [one for one in class_scores(rows[0], rows[1][0], rows[2], titles) if one.rows]
+    scores = [one for one in class_scores(rows.labels, rows.values[0], rows.persons, titles) if one.rows]
     if not scores:
         return None
     worst = sorted(scores, key=lambda one: one.f1.value)[:3]
@@ -473,7 +459,7 @@ def _converged(evidence: Evidence) -> Check | None:
 
 
 def _views(evidence: Evidence) -> Check | None:
-    title, part = "No test-time view harms", _scored_part(evidence)
+    title, part = "No test-time view harms", main_part(evidence)
     turned = [] if part is None else [one for one in part.members if one.kind == "tta"]
     if part is None or not turned:
         return None
@@ -523,7 +509,7 @@ def _versions(evidence: Evidence) -> Check | None:
 
 def _complete(evidence: Evidence) -> Check | None:
     title = "Every candidate predicts every image"
-    part = _scored_part(evidence)
+    part = main_part(evidence)
     if part is None:
         return None
     partial = [

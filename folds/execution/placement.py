@@ -21,7 +21,7 @@ class Execution:
     ----------
     devices : ``auto``, ``cpu``, CUDA numbers ``0,1``, UUIDs of GPUs or MIG slices, ``mps``, ``xpu`` or ``xpu:0``.
     per_device : parallel jobs per device; None for the number that a run was started with, else the rule of
-        `plan_devices`, and on CUDA GPUs what is measured (`folds.runs.sharing`).
+        `plan_devices`, and on CUDA GPUs what is measured (`folds.runs.gpu_jobs`).
     backend : ``local`` (processes of this machine) or ``ray``.
     address : address of the Ray cluster; None for a cluster of this machine only.
     save_seconds : time between two saved states, which are taken after any step.

@@ -25,11 +25,11 @@ from folds.models.head_spec import is_of_person
 from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.predictions.changed_labels import write_changed_labels
 from folds.runs.environment import environment, version_warnings
+from folds.runs.gpu_jobs import decide_jobs
 from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import decide_formats, log_formats, resolved_format
-from folds.runs.sharing import decide_jobs
 from folds.splits.assignment import save_folds
 from folds.training.job import COURSE, Job
 from folds.training.label_changes import LabelChanges, label_changes_of

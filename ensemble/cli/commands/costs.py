@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import EXECUTION, REPORT
+from ensemble.cli.terminal.options import REPORT, DeviceOption
 
 
 def costs(
@@ -37,7 +37,7 @@ def costs(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="measure time and memory", rich_help_panel=REPORT)
     ] = True,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    devices: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="replace an existing CSV")] = False,
 ) -> int:
     """Print the score and the cost of a blend, of its parts, and of what can replace it.

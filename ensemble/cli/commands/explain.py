@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import DATA, EXECUTION, MODELS, RUN, WRITTEN, listed
+from ensemble.cli.terminal.options import (
+    MODELS,
+    RUN,
+    WRITTEN,
+    DeviceOption,
+    ImageFoldersOption,
+    TableOption,
+    TestImageFoldersOption,
+    TestTableOption,
+    listed,
+)
 
 
 def explain(
@@ -49,28 +59,11 @@ def explain(
             rich_help_panel=WRITTEN,
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="the table it was trained on, if it has moved", metavar="PATH", rich_help_panel=DATA),
-    ] = None,
-    test: Annotated[
-        Path | None,
-        typer.Option(help="its test images, if they have moved", metavar="PATH", rich_help_panel=DATA),
-    ] = None,
-    image_folders: Annotated[
-        str | None,
-        typer.Option(
-            "--images",
-            help="the folder of the images that the table names, if it has moved",
-            metavar="DIR[,DIR]",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    test_image_folders: Annotated[
-        str | None,
-        typer.Option("--test-images", help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
-    ] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    data: TableOption = None,
+    test: TestTableOption = None,
+    image_folders: ImageFoldersOption = None,
+    test_image_folders: TestImageFoldersOption = None,
+    devices: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="replace existing pictures", rich_help_panel=RUN)] = False,
 ) -> int:
     """Show which parts of images the models of a run used: one PNG per image, and a table.

@@ -37,7 +37,7 @@ def labels(
     Needs cleanlab (pip install 'ensemble-folds[clean]'). Where all images of each person have one label, each person
     counts once. ensemble kfold --relabel, --drop and --soften train with the table that you fill in.
     """
-    from ensemble.blending.judged import read_judged
+    from ensemble.blending.labeled_predictions import read_labeled_predictions
     from ensemble.cli.commands.mistakes import open_page
     from ensemble.cli.reports.mistakes import labels_record, labels_report
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -50,7 +50,7 @@ def labels(
         check_not_existing(output, "the table", force)
     if open:
         check_not_existing(PAGE, "the page", force)
-    judged = read_judged(what, progress=TerminalProgress())
+    judged = read_labeled_predictions(what, progress=TerminalProgress())
     if judged.split != "oof":
         raise EnsembleError(
             f"labels are checked by out-of-fold predictions, found {judged.kind} of {judged.name}",

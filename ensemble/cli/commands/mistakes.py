@@ -40,7 +40,7 @@ def mistakes(
     highest confidence in a wrong class. Of a blend, the members are the runs that it was made of.
     """
     from ensemble.analysis.mistakes import mistake_columns
-    from ensemble.blending.judged import read_judged
+    from ensemble.blending.labeled_predictions import read_labeled_predictions
     from ensemble.cli.reports.mistakes import mistakes_record, mistakes_report
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.utils.csv_table import csv_text
@@ -50,7 +50,7 @@ def mistakes(
         check_not_existing(output, "the file", force)
     if open:
         check_not_existing(PAGE, "the page", force)
-    found = read_judged(what, labels=labels, progress=TerminalProgress())
+    found = read_labeled_predictions(what, labels=labels, progress=TerminalProgress())
     if output is not None:
         write_atomic(output, csv_text(mistake_columns(found.rows)))
     record = mistakes_record(found, most, people) | {"csv": None if output is None else str(output)}

@@ -21,6 +21,7 @@ from ensemble.cli.terminal.options import (
     FormOption,
     LikeOption,
     PassCostOption,
+    PredictingDevicesOption,
     RefitOption,
     csv_columns,
     fold_numbers,
@@ -96,9 +97,7 @@ def predict(
     ] = False,
     cascade: CascadeOption = None,
     cost: PassCostOption = None,
-    devices: Annotated[
-        str, typer.Option(help="auto, cpu, or numbers of GPUs: 0,1", rich_help_panel=EXECUTION)
-    ] = "auto",
+    devices: PredictingDevicesOption = "auto",
     precision: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import EXECUTION, RUN
+from ensemble.cli.terminal.options import RUN, DeviceOption
 
 
 def soup(
@@ -29,7 +29,7 @@ def soup(
     data: Annotated[
         Path | None, typer.Option(help="the table the runs were trained on, if it was moved", rich_help_panel=RUN)
     ] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    devices: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="replace a run of that name", rich_help_panel=RUN)] = False,
 ) -> int:
     """Average the weights of several runs fold by fold into one run, if it is better out of fold.

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import DATA, EXECUTION, RUN, ScoreByOption, listed, scored_by_person
+from ensemble.cli.terminal.options import (
+    RUN,
+    ImageFoldersOption,
+    PredictingDevicesOption,
+    ScoreByOption,
+    TableOption,
+    TestImageFoldersOption,
+    TestTableOption,
+    listed,
+    scored_by_person,
+)
 
 VIEWS = "Views"
 
@@ -47,28 +56,12 @@ def tta(
             "--adaptive", help="use more views only where the plain image is uncertain", rich_help_panel=VIEWS
         ),
     ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="the table it was trained on, if it has moved", metavar="PATH", rich_help_panel=DATA),
-    ] = None,
-    test: Annotated[
-        Path | None,
-        typer.Option(help="its test images, if they have moved", metavar="PATH", rich_help_panel=DATA),
-    ] = None,
-    images: Annotated[
-        str | None,
-        typer.Option(
-            help="the folder of the images that the table names, if it has moved",
-            metavar="DIR[,DIR]",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    test_images: Annotated[
-        str | None,
-        typer.Option(help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
-    ] = None,
+    data: TableOption = None,
+    test: TestTableOption = None,
+    images: ImageFoldersOption = None,
+    test_images: TestImageFoldersOption = None,
     score_by: ScoreByOption = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1", rich_help_panel=EXECUTION)] = "auto",
+    devices: PredictingDevicesOption = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="predict the views of these checkpoints again", rich_help_panel=RUN)
     ] = False,

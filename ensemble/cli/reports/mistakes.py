@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemble.analysis.mistakes import JudgedRows, people_mistakes
-from ensemble.blending.judged import Judged
+from ensemble.analysis.mistakes import LabeledRows, people_mistakes
+from ensemble.blending.labeled_predictions import LabeledPredictions
 from ensemble.cli.terminal import console
 from ensemble.label_check.doubts import LabelDoubts
 from folds.utils.text import counted
@@ -13,7 +13,7 @@ from folds.utils.text import counted
 _LONGEST = 40  # characters of an id in a table
 
 
-def mistakes_report(found: Judged, most: int, people: int) -> str:
+def mistakes_report(found: LabeledPredictions, most: int, people: int) -> str:
     """Return the worst mistakes, and the people with the most wrong images."""
     rows = found.rows
     of_people = people_mistakes(rows, people)
@@ -70,7 +70,7 @@ def mistakes_report(found: Judged, most: int, people: int) -> str:
     return "\n\n".join(parts)
 
 
-def mistakes_record(found: Judged, most: int, people: int) -> dict[str, Any]:
+def mistakes_record(found: LabeledPredictions, most: int, people: int) -> dict[str, Any]:
     """Return the same as plain values, for ``--json``."""
     rows = found.rows
     of_people = people_mistakes(rows, people)
@@ -99,7 +99,7 @@ def mistakes_record(found: Judged, most: int, people: int) -> dict[str, Any]:
     }
 
 
-def _right(rows: JudgedRows, row: int) -> str:
+def _right(rows: LabeledRows, row: int) -> str:
     return ", ".join(name for name, answers in rows.answers.items() if answers[row] == rows.labels[row]) or "none"
 
 

@@ -31,6 +31,34 @@ ScoreByOption = Annotated[
         rich_help_panel=REPORT,
     ),
 ]
+# The data of a training, for commands that find them in its record.
+TableOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="the table it was trained on, if it has moved", metavar="PATH", rich_help_panel=DATA),
+]
+TestTableOption = Annotated[
+    Path | None,
+    typer.Option("--test", help="its test images, if they have moved", metavar="PATH", rich_help_panel=DATA),
+]
+ImageFoldersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        help="the folder of the images that the table names, if it has moved",
+        metavar="DIR[,DIR]",
+        rich_help_panel=DATA,
+    ),
+]
+TestImageFoldersOption = Annotated[
+    str | None,
+    typer.Option("--test-images", help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--devices", help="auto, cpu, a GPU number, mps, or xpu", rich_help_panel=EXECUTION)
+]
+PredictingDevicesOption = Annotated[
+    str, typer.Option("--devices", help="auto, cpu, GPU numbers 0,1, mps, or xpu", rich_help_panel=EXECUTION)
+]
 MODELS = "Models"
 FoldsOption = Annotated[
     str | None,

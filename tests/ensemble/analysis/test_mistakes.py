@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from ensemble.analysis.mistakes import (
-    JudgedRows,
+    LabeledRows,
     agreement_of,
     confusion_of,
     exact_interval,
@@ -30,8 +30,8 @@ def one_hot(predicted: list[int], confidence: float = 0.8) -> np.ndarray:
 
 def judged(
     labels: list[int], predicted: list[int], persons: list[str], members: dict[str, list[int]] | None = None
-) -> JudgedRows:
-    return JudgedRows(
+) -> LabeledRows:
+    return LabeledRows(
         np.array([f"i{at:03d}" for at in range(len(labels))]),
         np.array(persons),
         np.array(labels),
@@ -41,7 +41,7 @@ def judged(
     )
 
 
-def drawn(people: int = 60, per_person: int = 4, seed: int = 0) -> JudgedRows:
+def drawn(people: int = 60, per_person: int = 4, seed: int = 0) -> LabeledRows:
     random = np.random.default_rng(seed)
     n = people * per_person
     labels = random.integers(0, 3, people).repeat(per_person)
@@ -53,7 +53,7 @@ def drawn(people: int = 60, per_person: int = 4, seed: int = 0) -> JudgedRows:
         members[name] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     persons = np.array([f"p{at // per_person:03d}" for at in range(n)])
     mean = np.mean(list(members.values()), axis=0)
-    return JudgedRows(np.array([f"i{at:03d}" for at in range(n)]), persons, labels, CLASSES, mean, members)
+    return LabeledRows(np.array([f"i{at:03d}" for at in range(n)]), persons, labels, CLASSES, mean, members)
 
 
 def test_confusion_counts_are_those_of_scikit_learn() -> None:
@@ -70,7 +70,7 @@ def test_confusion_counts_are_those_of_scikit_learn() -> None:
 
 def test_shares_of_people_who_vary_have_wider_intervals_than_images() -> None:
     rows = drawn()
-    alone = JudgedRows(rows.ids, rows.ids, rows.labels, CLASSES, rows.probabilities, rows.members)
+    alone = LabeledRows(rows.ids, rows.ids, rows.labels, CLASSES, rows.probabilities, rows.members)
     widths = [np.mean(np.diag(found.high - found.low)) for found in (confusion_of(rows), confusion_of(alone))]
     assert widths[0] > 1.2 * widths[1]
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from ensemble.explain.places import find_place
+from ensemble.explain.target_layer import find_target_layer
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.models.factory import create_model, resolve
@@ -112,7 +112,7 @@ def test_the_last_features_that_the_class_depends_on(name: str) -> None:
     size = {"img_size": (160, 128)} if "vit" in name else {}
     model = timm.create_model(name, num_classes=4, **size).eval().requires_grad_(False)
     images = torch.randn(2, 3, 160, 128)
-    place = find_place(model, images, name)
+    place = find_target_layer(model, images, name)
     assert (place.name, place.layout) == PLACES[name]
     assert place.rows * 128 == place.columns * 160
     found = HeatMapper([model], images[:1], name).maps(images, [best] * 2)
@@ -126,7 +126,7 @@ def test_the_heat_lies_where_the_features_come_from(name: str) -> None:
     """A square of another color changes the features most in cells around it; strided convolutions shift them."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=2).eval().requires_grad_(False)
-    place = find_place(model, torch.randn(1, 3, 128, 128), name)
+    place = find_target_layer(model, torch.randn(1, 3, 128, 128), name)
     layer, kept = model.get_submodule(place.name), []
     hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(place.features(output)[0]))
     centers = []
@@ -148,13 +148,13 @@ def test_the_heat_lies_where_the_features_come_from(name: str) -> None:
 
 def test_coarse_features_of_a_cnn_give_way_to_those_of_an_earlier_stage() -> None:
     model = timm.create_model("resnet18", num_classes=2).eval().requires_grad_(False)
-    place = find_place(model, torch.randn(1, 3, 64, 64), "resnet18")
+    place = find_target_layer(model, torch.randn(1, 3, 64, 64), "resnet18")
     assert (place.name, place.rows, place.columns) == ("layer3", 4, 4)
 
 
 def test_swin_features_with_the_channels_last() -> None:
     model = create_model(resolve("swin", small=True), 4).eval().requires_grad_(False)
-    place = find_place(model, torch.randn(1, 3, 64, 64), "swin")
+    place = find_target_layer(model, torch.randn(1, 3, 64, 64), "swin")
     assert (place.name, place.layout, place.rows, place.columns) == ("norm", "nhwc", 4, 4)
 
 
@@ -179,11 +179,11 @@ def test_each_head_has_a_map_of_its_own() -> None:
 def test_joined_backbones_are_refused() -> None:
     model = create_model(resolve("test_resnet+test_vit", img_size=(64, 64)), 4).eval()
     with pytest.raises(EnsembleError, match="joins several backbones") as caught:
-        find_place(model, torch.randn(1, 3, 64, 64), "test_resnet+test_vit")
+        find_target_layer(model, torch.randn(1, 3, 64, 64), "test_resnet+test_vit")
     assert "resnet" in (caught.value.hint or "")
 
 
 def test_a_model_without_a_grid_is_refused() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     with pytest.raises(EnsembleError, match="no module of mlp has features on a grid"):
-        find_place(model, torch.randn(1, 3, 8, 8), "mlp")
+        find_target_layer(model, torch.randn(1, 3, 8, 8), "mlp")

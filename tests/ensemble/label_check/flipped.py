@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.analysis.mistakes import JudgedRows
+from ensemble.analysis.mistakes import LabeledRows
 
 
 def flipped_world(
     by: str, seed: int = 0, people: int = 120, per_person: int = 5, share: float = 0.1
-) -> tuple[JudgedRows, NDArray[np.bool_]]:
+) -> tuple[LabeledRows, NDArray[np.bool_]]:
     """Return out-of-fold votes of three members, and (n,) whether each label is wrong.
 
     Parameters
@@ -34,4 +34,4 @@ def flipped_world(
         members[name] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     mean = np.mean(list(members.values()), axis=0)
     ids, persons = np.array([f"i{at:04d}" for at in range(n)]), np.array([f"p{one:03d}" for one in person])
-    return JudgedRows(ids, persons, given[unit], ("cat", "dog", "eel"), mean, members), wrong[unit]
+    return LabeledRows(ids, persons, given[unit], ("cat", "dog", "eel"), mean, members), wrong[unit]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.analysis.mistakes import JudgedRows
+from ensemble.analysis.mistakes import LabeledRows
 from ensemble.label_check.doubts import columns_of, find_doubts
 from folds.errors import EnsembleError
 from tests.ensemble.label_check.flipped import flipped_world
@@ -73,7 +73,7 @@ def test_an_attribute_that_people_have_once_is_checked_by_person() -> None:
     logits[np.arange(people * per), age * 2 + mask] += 2.5
     values = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     persons = np.array([f"p{at // per:02d}" for at in range(people * per)])
-    rows = JudgedRows(
+    rows = LabeledRows(
         np.array([f"i{at:03d}" for at in range(len(persons))]),
         persons,
         given * 2 + mask,

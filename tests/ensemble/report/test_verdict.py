@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ensemble.report.blocks import Check, Checks, Missing, Text
-from ensemble.report.choice import choose, difference_of, score_of
+from ensemble.report.choice import choose
 from ensemble.report.evidence import Evidence, Part, Predicted, RunRecord
-from ensemble.report.scoring import difference_of as difference_in_tables
+from ensemble.report.scoring import difference_of, score_of
 from ensemble.report.training import training_section
 from ensemble.report.verdict import checks_of, is_beyond_chance, sentences, verdict_section
 from folds.metrics.classification import METRICS
@@ -310,8 +310,7 @@ def test_only_a_passed_check_of_leaks_says_that_the_people_are_unseen(world: Evi
     assert not any(isinstance(one, Missing) for one in verdict_section(nothing).blocks)
 
 
-@pytest.mark.parametrize("of", [difference_of, difference_in_tables])
-def test_people_with_changed_labels_are_left_out_of_differences(world: Evidence, of: Any) -> None:
+def test_people_with_changed_labels_are_left_out_of_differences(world: Evidence) -> None:
     part = oof(world)
     simple, _, _, blend = part.members
     changed = with_main(world, changed=frozenset([str(part.ids[0]), str(part.ids[7])]))  # images of p000 and p001
@@ -323,16 +322,16 @@ def test_people_with_changed_labels_are_left_out_of_differences(world: Evidence,
         blend.probabilities[kept],
         part.persons[kept],
     )
-    found = of(changed, oof(changed), *(oof(changed).members[at] for at in (0, 3)))
+    found = difference_of(changed, oof(changed), *(oof(changed).members[at] for at in (0, 3)))
     assert found.difference == expected.difference
-    assert found.difference != of(world, part, simple, blend).difference
-    other = of(changed, oof(changed), *oof(changed).members[:2])
-    assert other.difference == of(world, part, *part.members[:2]).difference  # neither has changed a label
+    assert found.difference != difference_of(world, part, simple, blend).difference
+    other = difference_of(changed, oof(changed), *oof(changed).members[:2])
+    assert other.difference == difference_of(world, part, *part.members[:2]).difference  # neither has changed a label
     assert ", without 2 people of whom `blend soft` changed training labels" in sentences(changed)[2]
     assert expected.difference.signed_text() in sentences(changed)[2]
     all_but_one = frozenset(part.ids[part.persons != "p000"].tolist())
     none = with_main(world, changed=all_but_one)
-    assert of(none, oof(none), *(oof(none).members[at] for at in (0, 3))) is None
+    assert difference_of(none, oof(none), *(oof(none).members[at] for at in (0, 3))) is None
 
 
 def test_a_test_score_is_lower_beyond_chance_if_the_gap_exceeds_both_half_widths() -> None:

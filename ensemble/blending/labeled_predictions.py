@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.analysis.mistakes import JudgedRows
+from ensemble.analysis.mistakes import LabeledRows
 from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
 from ensemble.blending.request import BlendConfig
 from ensemble.voting.vote import vote
@@ -21,7 +21,7 @@ from folds.utils.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabeledPredictions:
     """Labeled predictions and what their members said.
 
     Attributes
@@ -32,7 +32,7 @@ class Judged:
     notes : what the user should know about the files.
     """
 
-    rows: JudgedRows
+    rows: LabeledRows
     name: str
     split: str
     persons_known: bool
@@ -45,13 +45,13 @@ class Judged:
         return "out-of-fold predictions" if self.split == "oof" else "test predictions"
 
 
-def read_judged(
+def read_labeled_predictions(
     what: Sequence[str | Path],
     *,
     labels: Path | None = None,
     runs: Path = Path("runs"),
     progress: Progress = SILENT,
-) -> Judged:
+) -> LabeledPredictions:
     """Return the out-of-fold predictions (test predictions, if there are no others) of a run, a blend or of files.
 
     Several runs or files are judged by their soft vote; the members of a blend are the runs that it was made of.
@@ -90,7 +90,7 @@ def read_judged(
     judged = vote(own).probabilities if len(own.runs) > 1 else _values(own, own.runs[0])
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
-    rows = JudgedRows(
+    rows = LabeledRows(
         own.rows.ids[kept],
         persons[kept],
         truth.labels[kept],
@@ -101,7 +101,7 @@ def read_judged(
     if not name:
         named = [run.name for run in own.runs]
         name = named[0] if len(named) == 1 else f"soft vote of {', '.join(named)}"
-    return Judged(
+    return LabeledPredictions(
         rows,
         name,
         split,

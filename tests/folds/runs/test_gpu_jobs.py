@@ -14,11 +14,11 @@ import torch
 
 from folds.config.recipe import Recipe, Settings
 from folds.execution import placement as devices
+from folds.execution.gpu_sharing import Cost, Headroom
 from folds.execution.placement import Execution
-from folds.execution.sharing import Cost, Headroom
 from folds.models import gpus
+from folds.runs import gpu_jobs as module
 from folds.runs import open as opening
-from folds.runs import sharing as module
 from folds.runs.open import prepare
 from folds.runs.plan import Plan, build_plan
 from tests.conftest import Logged

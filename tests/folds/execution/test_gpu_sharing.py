@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from folds.execution import sharing
-from folds.execution.sharing import Cost, Headroom, choose_jobs, measure_cost
+from folds.execution import gpu_sharing as sharing
+from folds.execution.gpu_sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.models.factory import resolve
 
 GIB = 2**30

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from folds.execution.gpu_sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.execution.placement import DevicePlan, plan_devices
-from folds.execution.sharing import Cost, Headroom, choose_jobs, measure_cost
 from folds.images.settings import ImageSettings
 from folds.models.accelerators import device_name
 from folds.models.gpus import held_memory, service_folder, torch_name

@@ -1,4 +1,4 @@
-"""Find the place in a model whose features a heat map is made of, by a pass through the model itself."""
+"""Find the target layer of a model, whose features a heat map is made of, by a pass through the model itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Layout = Literal["nchw", "nhwc", "tokens"]
 
 
 @dataclass(frozen=True)
-class Place:
+class TargetLayer:
     """A module whose output lies on a grid over the image.
 
     Attributes
@@ -57,7 +57,7 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, MultiHeadModel) else model
 
 
-def find_place(model: nn.Module, images: Tensor, name: str) -> Place:
+def find_target_layer(model: nn.Module, images: Tensor, name: str) -> TargetLayer:
     """Return the last module with spatial features that the class depends on.
 
     All modules are watched while the model predicts. Candidates are outputs on a grid with the channels that timm
@@ -107,7 +107,7 @@ class _Seen:
 
 def _last(
     seen: Sequence[_Seen], network: nn.Module, images: Tensor, score: Tensor, *, exact: bool, cells: int = 2
-) -> Place | None:
+) -> TargetLayer | None:
     """Return the last place of at least `cells` cells on which the score depends."""
     found = []
     for one in seen:
@@ -176,7 +176,7 @@ def _of_axis(value: int | str | tuple[int, ...], axis: int) -> int:
     return int(value[axis] if isinstance(value, tuple) else value)
 
 
-def _shift(place: Place, sizes: Mapping[Grid, list[tuple[float, float]]], images: Tensor) -> tuple[int, int]:
+def _shift(place: TargetLayer, sizes: Mapping[Grid, list[tuple[float, float]]], images: Tensor) -> tuple[int, int]:
     """Return the pixels between the cells and the middles of equal shares of the image; 0 if that is not known."""
     axes = sizes.get((place.rows, place.columns))
     if axes is None:
@@ -186,7 +186,7 @@ def _shift(place: Place, sizes: Mapping[Grid, list[tuple[float, float]]], images
     return round(down), round(right)
 
 
-def _place(one: _Seen, network: nn.Module, images: Tensor, exact: bool) -> Place | None:
+def _place(one: _Seen, network: nn.Module, images: Tensor, exact: bool) -> TargetLayer | None:
     """Return where and how features lie in an output; None if it holds none.
 
     Parameters
@@ -209,14 +209,14 @@ def _place(one: _Seen, network: nn.Module, images: Tensor, exact: bool) -> Place
     on_grid = rows * columns > 1 and rows <= height and columns <= width
     # The shares of a side agree but for rounding.
     alike = abs(rows * width - columns * height) < max(height, width)
-    return Place(name, layout, rows, columns) if on_grid and alike else None
+    return TargetLayer(name, layout, rows, columns) if on_grid and alike else None
 
 
-def _token_place(name: str, tokens: int, network: nn.Module, height: int, width: int) -> Place | None:
+def _token_place(name: str, tokens: int, network: nn.Module, height: int, width: int) -> TargetLayer | None:
     stated = getattr(network, "num_prefix_tokens", None)
     for prefix in (stated,) if isinstance(stated, int) else range(_MAX_PREFIX + 1):
         cells = tokens - prefix
         rows = round((cells * height / width) ** 0.5) if cells > 1 else 0
         if rows and cells % rows == 0 and abs(rows * width - (cells // rows) * height) < max(height, width):
-            return Place(name, "tokens", rows, cells // rows, prefix)
+            return TargetLayer(name, "tokens", rows, cells // rows, prefix)
     return None
