@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,13 @@ GRID = [
     "32",
     "--no-pretrained",
 ]
+
+
+def interruptible() -> None:
+    """Let a new process hear Ctrl-C (``preexec_fn``), also where the tests were started in the background, which
+    ignores it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ensemble.cli.commands.kfold import kfold
 from folds.config.recipe import key_of
 from folds.execution import local as manager
 from folds.execution import placement as devices
-from tests.conftest import GRID, ROOT, Called
+from tests.conftest import GRID, ROOT, Called, interruptible
 from tests.folds.runs.test_execute import InProcess, wait_for
 
 Call = Callable[..., Called]
@@ -180,11 +180,9 @@ def test_only_labeled_test_images_are_scored(grid: Path, call: Call, monkeypatch
 
 
 def alone_and_interruptible() -> None:
-    """One core: one thread. And Ctrl-C is heard, also where the tests were started in the background, which ignores
-    it.
-    """
+    """One core: one thread. And Ctrl-C is heard."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interruptible()
 
 
 def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(

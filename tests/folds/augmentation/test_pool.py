@@ -19,6 +19,7 @@ from folds.augmentation import pool as pool_module
 from folds.augmentation.custom import load_transform
 from folds.augmentation.pool import TransformPool, close_kept_pool, kept_pool
 from folds.errors import EnsembleError, UsageError
+from tests.conftest import interruptible
 
 SHARED = Path("/dev/shm")  # noqa: S108 - it is looked at only
 MODULE = """
@@ -299,6 +300,7 @@ def test_its_processes_end_with_their_parent(tmp_path: Path, transform: str, end
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
     assert parent.stdout is not None
     assert parent.stderr is not None

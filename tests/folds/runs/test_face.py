@@ -21,8 +21,8 @@ import folds
 from folds.errors import EnsembleError, FoldsFailed, UsageError
 from folds.predictions.predictions import Predictions
 from folds.runs.results import Runs
+from tests.conftest import ROOT, interruptible
 
-ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {"k": 2, "epochs": 1, "img_size": 32, "pretrained": False, "batch_size": 16, "progress": False}
 
 
@@ -190,7 +190,9 @@ def test_script_needs_no_main_guard_and_resumes_after_interrupt(drawn: Path, tmp
     (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=12))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "script.py"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     state = tmp_path / "here/runs/test_resnet/fold0/state.pt"
     while not state.exists() and process.poll() is None:
         time.sleep(0.02)
