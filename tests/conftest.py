@@ -17,10 +17,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
+from tests.processes import Called, Forked
 
 ROOT = Path(__file__).parent.parent
 GRID = [
@@ -44,15 +46,6 @@ def interruptible() -> None:
     ignores it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@dataclass(frozen=True)
-class Called:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)
@@ -123,12 +116,13 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
 
 def call_process(arguments: Sequence[object], folder: Path, **variables: str) -> Called:
     """Run a command in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, "-m", "ensemble.cli", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL
-    )
-    return Called(done.returncode, done.stdout, done.stderr)
+    return Forked("ensemble.cli", arguments, folder, environment_of(**variables)).wait()
+
+
+def environment_of(**variables: str) -> dict[str, str]:
+    """The variables of a process that has this program on its path."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
 
 
 def call_here(arguments: Sequence[object], folder: Path) -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Called
+from tests.conftest import ROOT, Called, environment_of
+from tests.processes import Forked
 
 BLOCK = re.compile(r"^```(python|console)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = ("architecture", "loss", "vote", "view")
@@ -57,10 +55,7 @@ def run_in_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path
         assert program == "ensemble"
         # The shell's part: a pattern stands for the files there are.
         words = [name for word in words for name in ([*map(str, Path().glob(word))] if "*.npy" in word else [word])]
-        environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "ensemble", *words]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
-        return Called(done.returncode, done.stdout, done.stderr)
+        return Forked("ensemble", words, folder, environment_of(PYTHONPATH=str(tree))).wait()
 
     return run
 

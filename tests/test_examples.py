@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import environment_of
+from tests.processes import Forked
 from tests.run_notebook import code_cells
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
-def run(folder: Path, *command: object) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, *map(str, command)]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(folder: Path, program: Path, *words: object) -> str:
+    done = Forked(program, words, folder, environment_of()).wait()
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
@@ -31,8 +28,8 @@ def test_a_script_runs(name: str, tmp_path: Path) -> None:
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
     few = {"ARCHS": "['test_resnet','test_vit']", "EPOCHS": "1", "K": "2"}
-    words = [f"{name}={value}" for name, value in few.items()]
-    shown = run(tmp_path, ROOT / "tests/run_notebook.py", EXAMPLES / "quickstart.ipynb", *words)
+    values = [f"{name}={value}" for name, value in few.items()]
+    shown = run(tmp_path, ROOT / "tests/run_notebook.py", EXAMPLES / "quickstart.ipynb", *values)
     assert "nested macro F1" in shown
     assert (tmp_path / "quickstart/runs/blends/quickstart/blend.json").exists()
     assert not (tmp_path / "runs").exists()

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ from ensemble.cli.commands.kfold import kfold
 from folds.config.recipe import key_of
 from folds.execution import local as manager
 from folds.execution import placement as devices
-from tests.conftest import GRID, ROOT, Called, interruptible
+from tests.conftest import GRID, Called, environment_of
 from tests.folds.runs.test_execute import InProcess, wait_for
+from tests.processes import Forked
 
 Call = Callable[..., Called]
 QUICK = ["--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
@@ -179,12 +178,6 @@ def test_only_labeled_test_images_are_scored(grid: Path, call: Call, monkeypatch
     assert "test macro F1" not in called.out
 
 
-def alone_and_interruptible() -> None:
-    """One core: one thread. And Ctrl-C is heard."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    interruptible()
-
-
 def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
     grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,22 +197,14 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
         "--fold",
         "0",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ensemble.cli", *words, "--name", "cut"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=grid,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=alone_and_interruptible,
-    )
+    core = min(os.sched_getaffinity(0))  # one core: one thread
+    process = Forked("ensemble.cli", [*words, "--name", "cut"], grid, environment_of(), core)
     wait_for(lambda: Path("runs/cut/fold0/history.csv").exists())
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert process.stderr is not None
-    said = process.stderr.read()
-    assert "interrupted" in said
-    assert said.rstrip().splitlines()[-1].startswith("next: ensemble kfold")
+    cut = process.wait(60)
+    assert cut.code == 130
+    assert "interrupted" in cut.err
+    assert cut.err.rstrip().splitlines()[-1].startswith("next: ensemble kfold")
     assert not Path("runs/cut.oof.npy").exists()
     monkeypatch.setattr(manager, "Worker", InProcess)
     monkeypatch.setattr(devices, "cpu_count", lambda: 1)

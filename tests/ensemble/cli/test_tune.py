@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -29,8 +26,9 @@ from folds.tuning.search import _plan, _plan_devices, require_tune
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import make_study
 from folds.utils.csv_table import read_csv
-from tests.conftest import ROOT, Called, call_process
+from tests.conftest import ROOT, Called, call_process, environment_of
 from tests.folds.runs.test_execute import InProcess, wait_for
+from tests.processes import Forked
 
 Call = Callable[..., Called]
 SPACE = """
@@ -195,19 +193,12 @@ def test_the_best_is_scored_on_the_folds_not_used_for_the_choice(
 
 
 def test_a_killed_study_resumes_to_the_same_result(done: Done, folder: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ensemble.cli", *COMMAND],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
-    )
+    process = Forked("ensemble.cli", COMMAND, folder, environment_of())
     first = folder / "runs/tune/space/t000/trial.json"
     try:
         wait_for(lambda: first.exists() and (folder / "runs/tune/space/t001/fold0/history.csv").exists())
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        process.kill()
     before = first.read_bytes()
     assert not (folder / "runs/tune/space/t004/trial.json").exists(), "it had ended before it was killed"
     resumed = call_process([*COMMAND, "--resume"], folder)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ensemble.report import face
 from ensemble.report.blocks import Section, Table
 from ensemble.report.evidence import Evidence
 from ensemble.report.face import html_of, sections_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, call_process
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import write_world
@@ -129,27 +127,16 @@ def test_without_jinja2_the_error_names_the_extra(world: Path, tmp_path: Path, m
     assert "ensemble-folds[report]" in str(error.value.hint)
 
 
-def ensemble(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ensemble", "report", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return os.environ | {"PYTHONPATH": str(ROOT)}
-
-
 def test_the_command_writes_the_page_and_says_where(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    done = ensemble(world, "run0", "-o", str(path), "--section", "verdict", "--score-by", "person", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"path": str(path), "bytes": path.stat().st_size}
+    done = call_process(["report", "run0", "-o", path, "--section", "verdict", "--score-by", "person", "--json"], world)
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == {"path": str(path), "bytes": path.stat().st_size}
     assert "averaged over each person" in path.read_text(encoding="utf-8")
-    again = ensemble(world, "run0", "-o", str(path))
-    assert again.returncode == 1
-    assert "exists" in again.stderr
-    assert "--force" in again.stderr
+    again = call_process(["report", "run0", "-o", path], world)
+    assert again.code == 1
+    assert "exists" in again.err
+    assert "--force" in again.err
 
 
 def test_the_wheel_has_the_templates() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,8 @@ import folds
 from folds.errors import EnsembleError, FoldsFailed, UsageError
 from folds.predictions.predictions import Predictions
 from folds.runs.results import Runs
-from tests.conftest import ROOT, interruptible
+from tests.conftest import environment_of
+from tests.processes import Forked
 
 SMALL: dict[str, Any] = {"k": 2, "epochs": 1, "img_size": 32, "pretrained": False, "batch_size": 16, "progress": False}
 
@@ -188,22 +186,18 @@ print("trained", runs["test_resnet"].trained)
 def test_script_needs_no_main_guard_and_resumes_after_interrupt(drawn: Path, tmp_path: Path) -> None:
     """Ctrl-C while it trains: what is saved is kept, and the same script goes on to the same result."""
     (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=12))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "script.py"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
-    )
+    process = Forked(tmp_path / "script.py", [], tmp_path, environment_of())
     state = tmp_path / "here/runs/test_resnet/fold0/state.pt"
     while not state.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in error
+    cut = process.wait(60)
+    assert cut.code != 0
+    assert "KeyboardInterrupt" in cut.err
     assert not list(tmp_path.glob("here/runs/*.tmp"))
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "trained (0, 1)\n"
+    done = Forked(tmp_path / "script.py", [], tmp_path, environment_of()).wait()
+    assert done.code == 0, done.err
+    assert done.out == "trained (0, 1)\n"
     assert not list(tmp_path.glob("runs"))
 
 

@@ -1,0 +1,132 @@
+"""Run commands and scripts in processes of their own that have imported the large libraries already.
+
+They are forked from one process per session that has imported them, but nothing of this program: what a new Python would
+need three seconds for is there, and the program itself is imported from the given path as a new Python would.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "torch",
+    "torch._dynamo",
+    "torchvision",
+    "timm",
+    "pandas",
+    "sklearn.model_selection",
+    "scipy.stats",
+    "PIL.Image",
+)
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Forked:
+    """A running ``python -m MODULE …`` or ``python SCRIPT …``; what it prints goes to files.
+
+    Parameters
+    ----------
+    program : name of a module, or path of a script.
+    words : its arguments.
+    folder : the folder it runs in.
+    environment : all its variables.
+    core : the only core it may use; None for all.
+    """
+
+    def __init__(
+        self,
+        program: str | Path,
+        words: Sequence[object],
+        folder: Path,
+        environment: Mapping[str, str],
+        core: int | None = None,
+    ) -> None:
+        self._printed = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._out, self._err = (Path(self._printed.name) / name for name in ("out", "err"))
+        arguments = (str(program), isinstance(program, Path), [*map(str, words)], str(folder), dict(environment))
+        self._process = _context().Process(target=_run, args=(*arguments, str(self._out), str(self._err), core))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """Return its exit status, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, and wait for its end."""
+        self._process.kill()
+        self._process.join(60)
+
+    def wait(self, seconds: float | None = None) -> Called:
+        """Wait for its end, at most so long; return what it left behind."""
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, f"it still runs; it printed {self._err.read_text()}"
+        return Called(self._process.exitcode, *(path.read_text(encoding="utf-8") for path in (self._out, self._err)))
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LIBRARIES))
+    return context
+
+
+def _run(
+    program: str,
+    is_script: bool,
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    out: str,
+    err: str,
+    core: int | None,
+) -> None:
+    # As in a new process: Ctrl-C is heard, and a closed pipe or a signal has its usual effect.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, path in ((1, out), (2, err)):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace", buffering=1)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    first = str(Path(program).parent.resolve()) if is_script else folder
+    found = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [first, *found, *(path for path in sys.path if path not in found)]
+    sys.argv = [program, *words]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "ensemble", "folds")]:
+        del sys.modules[name]
+    try:
+        if is_script:
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
+        sys.stdout.flush()
+        sys.stderr.flush()
