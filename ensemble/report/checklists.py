@@ -21,6 +21,10 @@ TRIPOD_SOURCE = (
     "doi:10.1136/bmj-2023-078378."
 )
 
+JACKKNIFE_SOURCE = (
+    "Jackknife: Tukey JW. Bias and confidence in not-quite large samples. Annals of Mathematical Statistics 1958;29:614."
+)
+
 
 @dataclass(frozen=True)
 class Item:

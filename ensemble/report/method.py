@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ensemble.report.blocks import Block, Missing, Section, Table, Text
-from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
+from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
 from ensemble.report.evidence import Evidence
 from ensemble.report.image_table import people_per_class
 from ensemble.report.method_facts import MAX_VALUES, Facts, Rows, balance_text, fold_rows
@@ -16,10 +17,12 @@ from ensemble.report.scoring import labeled, score_of
 from folds.metrics.custom import metric_of
 from folds.utils.text import counted
 
-GAP = "[to state"
+GAP = re.compile(r"\[to state: [^\]]*\]")
 YOU = "you must state"
-MAX_RUNS = 40  # rows of the settings
-MAX_CLASSES = 30  # rows of each part
+MAX_RUNS = 40  # of the settings
+MAX_COLUMNS = 6  # runs; more are rows
+MAX_CLASSES = 40  # of the parts
+MAX_FOLDS = 10  # of the parts
 LONGEST = 250  # characters of a cell; the methods text has the rest
 
 Row = list[str | int | float | None]
@@ -42,39 +45,41 @@ def method_section(evidence: Evidence) -> Section:
     note = "Names of items are shortened. “Known” is what the files say, not whether it suffices."
     blocks.append(_checklist("method-claim", "CLAIM 2024: what is known of each item.", CLAIM, answers, note))
     blocks.append(_checklist("method-tripod", "TRIPOD+AI: what is known of each item.", TRIPOD, answers, note))
-    blocks.append(Text((CLAIM_SOURCE, TRIPOD_SOURCE)))
+    blocks.append(Text((CLAIM_SOURCE, TRIPOD_SOURCE, JACKKNIFE_SOURCE)))
     return Section("method", "Method", lead, tuple(blocks))
 
 
 def _paragraphs(facts: Facts) -> tuple[str, ...]:
+    models: tuple[str, ...] = (facts.models(), facts.preprocessing(), facts.training())
+    if not facts.runs:
+        models = (to_state("architecture, input size, preprocessing, initial weights, and settings of the training"),)
     parts = (
         ("Data", (facts.data(), facts.missing(), facts.source(), facts.reference(), facts.changed())),
         ("Partitions", (facts.split(), facts.partition())),
-        ("Models", (facts.models(), facts.initial_weights(), facts.training(), facts.selection())),
+        ("Models", (*models, facts.selection())),
         ("Predictions", (facts.prediction(), facts.ensembling())),
         ("Statistics", (facts.metrics(), facts.intervals())),
         ("Software", (facts.software(),)),
     )
-    return tuple(f"{name}. {' '.join(text for text in texts if text)}" for name, texts in parts)
+    return tuple(f"{name}. {' '.join(filter(None, texts))}" for name, texts in parts if any(texts))
 
 
 def _settings(facts: Facts) -> Table | None:
-    """Return the settings of the runs; those that no run records or uses are left out."""
+    """Return the settings of the runs, a column for each of a few; those that no run records or uses are left out."""
     runs = facts.runs[:MAX_RUNS]
     if not runs:
         return None
     read = {name: [reader(run) for run in runs] for name, reader in COLUMNS.items()}
     known = {name: values for name, values in read.items() if any(value is not None for value in values)}
-    rows: list[Row] = [[name, *values] for name, values in known.items()]
+    names = [run.name for run in runs]
     more = f" The first {MAX_RUNS} of {len(facts.runs)} runs." if len(facts.runs) > MAX_RUNS else ""
-    return Table(
-        "method-settings",
-        "Settings of the training.",
-        ["setting", *(run.name for run in runs)],
-        rows,
-        1 + len(runs),
-        f"From config.toml of each run; – is not recorded, or not used.{more}",
-    )
+    note = f"From config.toml of each run; – is not recorded, or not used.{more}"
+    rows: list[Row] = [[name, *values] for name, values in known.items()]
+    header = ["setting", *names]
+    if len(runs) > MAX_COLUMNS:
+        header = ["run", *known]
+        rows = [[name, *(known[key][at] for key in known)] for at, name in enumerate(names)]
+    return Table("method-settings", "Settings of the training.", header, rows, len(header), note)
 
 
 def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
@@ -83,7 +88,7 @@ def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
     if facts.test is not None:
         yield "test", facts.test
     part = facts.evidence.oof
-    if part is not None:
+    if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
         labels = np.array([*facts.evidence.classes, ""])[part.labels]
         for name, inside in fold_rows(part):
             yield name, Rows(labels[inside], part.persons[inside], {})
@@ -91,23 +96,23 @@ def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
 
 def _parts(facts: Facts) -> Table | None:
     """Return people, images and classes of each part."""
-    classes = facts.evidence.classes[:MAX_CLASSES]
-    rows: list[Row] = []
-    for name, part in _named_rows(facts):
-        counts = people_per_class(part.labels, part.persons)
-        of_classes = [
-            f"{images:,} ({people:,})" if facts.persons_known else f"{images:,}"
-            for one in classes
-            for images, people in [counts.get(one, (0, 0))]
-        ]
-        rows.append([name, part.people if facts.persons_known else None, len(part), *of_classes, part.unlabeled])
-    if not rows:
+    parts = list(_named_rows(facts))
+    if not parts:
         return None
-    header = ["part", "people", "images", *(facts.evidence.class_title(one) for one in classes), "no label"]
-    cells = "images (people)" if facts.persons_known else "images"
-    note = f"Under each class: {cells}. Models of a fold are trained on all other folds, and predict this one."
+    rows: list[Row] = [["people", *(part.people for _, part in parts)]] if facts.persons_known else []
+    rows.append(["images", *(len(part) for _, part in parts)])
+    counts = [people_per_class(part.labels, part.persons) for _, part in parts]
+    for one in facts.evidence.classes[:MAX_CLASSES]:
+        found = [each.get(one, (0, 0)) for each in counts]
+        cells = [f"{images:,} ({people:,})" if facts.persons_known else images for images, people in found]
+        rows.append([f"class {facts.evidence.class_title(one)}", *cells])
+    rows.append(["without label", *(part.unlabeled for _, part in parts)])
+    note = f"Classes: images{' (people)' if facts.persons_known else ''}."
     if len(facts.evidence.classes) > MAX_CLASSES:
         note += f" The first {MAX_CLASSES} of {len(facts.evidence.classes)} classes."
+    header = ["count", *(name for name, _ in parts)]
+    if any(name.startswith("fold") for name in header):
+        note += " The model of a fold was trained on the other folds, and predicted this one."
     return Table("method-parts", "People, images and classes of each part.", header, rows, 1, note)
 
 
@@ -147,22 +152,22 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         "reference": facts.reference(),
         "assignment": facts.assignment(),
         "unit": f"{facts.unit()} {facts.partition()}",
-        "size": f"{facts.data()} {to_state('how the size was arrived at')}" if facts.train is not None else "",
+        "size": f"{facts.totals()} {to_state('how the size was arrived at')}" if facts.train is not None else "",
         "models": facts.models(),
         "software": facts.software(),
         "initialization": facts.initial_weights(),
         "training": facts.training(),
         "selection": facts.selection(),
         "ensembling": facts.ensembling(),
-        "metrics": facts.metrics() if predicted is not None else "",
-        "intervals": facts.intervals() if predicted is not None else "",
+        "metrics": facts.metrics(),
+        "intervals": facts.intervals(),
         "internal": facts.unit() if evidence.oof is not None else "",
         "external": facts.external(),
-        "counts": "Table of the parts above. " + to_state("who was excluded, and why") if facts.train is not None else "",
+        "counts": f"{facts.totals()} Table of the parts above. {to_state('who was excluded, and why')}" if facts.train is not None else "",
         "characteristics": _characteristics_text(facts),
         "predictors": "The images are the only predictors." if predicted is not None else "",
         "partition": f"{facts.split()} {facts.partition()}",
-        "building": f"{facts.selection()} {facts.unit()}",
+        "building": f"{facts.models()} {facts.unit()} {facts.selection()}",
         "prediction": facts.prediction(),
         "imbalance": balance_text(facts) if facts.runs else "",
         "output": f"Probabilities of {counted(len(evidence.classes), 'class', 'classes')}; the class is the one with the "
@@ -211,7 +216,7 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
         "robustness": f"{robustness} {to_state('further analyses')}" if predicted else "",
         "explainability": "Section Heat maps: what models looked at."
         if evidence.heat_maps and predicted
-        else to_state("none in this report; `ensemble report --heat-maps 12` adds heat maps"),
+        else to_state("methods, if any; `ensemble report --heat-maps 12` adds heat maps to this page"),
         "classes": "Section Mistakes: scores of each class with intervals. Section Calibration: reliability, overconfidence."
         if predicted
         else "",
@@ -233,20 +238,18 @@ def _checklist(name: str, caption: str, items: Sequence[Item], facts: Mapping[st
 
 
 def _status(fact: str) -> str:
-    said = fact.split(GAP)[0].strip(" ([") if fact.startswith(GAP) else fact
-    if not said:
+    if not GAP.sub("", fact).strip():
         return YOU
-    return "partly" if GAP in fact else "known"
+    return "partly" if GAP.search(fact) else "known"
 
 
 def _cell(fact: str) -> str:
-    if not fact:
-        return YOU
     if len(fact) <= LONGEST:
         return fact
+    gaps = " ".join(dict.fromkeys(GAP.findall(fact)))
     kept = ""
-    for sentence in fact.replace(". ", ".\n").split("\n"):
-        if len(kept) + len(sentence) > LONGEST - 30:
+    for sentence in GAP.sub("", fact).replace(". ", ".\n").split("\n"):
+        if len(kept) + len(sentence) + len(gaps) > LONGEST:
             break
-        kept += f"{sentence} "
-    return f"{kept}See the methods text."
+        kept += f"{sentence.strip()} "
+    return f"{kept}See the methods text above. {gaps}".strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,8 @@ from ensemble.report import method_runs as records
 from ensemble.report.choice import changed_people
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.image_table import people_per_class
-from ensemble.report.method_runs import by_run, listed, to_state
-from ensemble.report.scoring import direction
+from ensemble.report.method_runs import Reader, by_run, listed, sentence, setting, to_state
+from ensemble.report.scoring import direction, labeled
 from ensemble.voting.vote import METHODS
 from folds.metrics.custom import metric_of
 from folds.metrics.resampling import N_RESAMPLES
@@ -24,6 +24,7 @@ from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 
 MAX_CLASSES = 8  # that are counted in a sentence
+MAX_SENTENCES = 4  # about models that differ
 MAX_VALUES = 12  # values of an attribute that are counted; more are numbers, or names of images
 # Versions in environment.json that a paper names.
 _SOFTWARE = {
@@ -35,6 +36,8 @@ _SOFTWARE = {
     "numpy": "NumPy",
     "scikit-learn": "scikit-learn",
 }
+
+_DEVICES = {"cpu": "CPU", "cuda": "GPU (CUDA)"}
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,9 @@ class Facts:
         """Return how many images of how many people and classes each part has."""
         if self.train is None:
             return to_state("numbers of images, people and classes")
-        lines = [f"The training data are {self._counts(self.train)}."]
+        lines = [f"The training data were {self._counts(self.train)}."]
         if self.test is not None:
-            lines.append(f"The test data are {self._counts(self.test)}.")
+            lines.append(f"The test data were {self._counts(self.test)}.")
         return " ".join(lines)
 
     def _counts(self, rows: Rows) -> str:
@@ -167,6 +170,14 @@ class Facts:
         ]
         return f"{found} in {total} ({'; '.join(each)})"
 
+    def totals(self) -> str:
+        """Return the numbers of people and images of each part, in short."""
+        parts = [(name, rows) for name, rows in (("training", self.train), ("test", self.test)) if rows is not None]
+        people = [f"{counted(rows.people, 'person', 'people')}, " if self.persons_known else "" for _, rows in parts]
+        return "; ".join(
+            f"{name}: {of}{counted(len(rows), 'image')}" for (name, rows), of in zip(parts, people, strict=True)
+        ).capitalize() + "."
+
     def source(self) -> str:
         """Return the gaps about the source of the data."""
         return to_state("source and dates of the images, setting, inclusion and exclusion criteria, how images were acquired")
@@ -182,14 +193,14 @@ class Facts:
             if rows is None:
                 continue
             if rows.unlabeled:
-                lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} have no label and are not scored.")
+                lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label and were not scored.")
             for attribute, values in rows.attributes.items():
                 absent = int((values == "").sum())
                 if absent:
-                    lines.append(f"`{attribute}` is missing for {absent:,} of {counted(len(rows), f'{name} image')}.")
+                    lines.append(f"`{attribute}` was missing for {absent:,} of {counted(len(rows), f'{name} image')}.")
         if not lines and self.train is not None:
             with_attributes = " and no value of an attribute" if self.train.attributes else ""
-            lines.append(f"No label{with_attributes} is missing.")
+            lines.append(f"No label{with_attributes} was missing.")
         return " ".join([*lines, *self._files()])
 
     def _files(self) -> list[str]:
@@ -201,9 +212,15 @@ class Facts:
         if table.width is not None and self.evidence.paths:
             found = np.array([sample in self.evidence.paths for sample in table.ids.tolist()])
             unreadable = int((found & (table.width == 0)).sum())
-            lines += [f"{counted(unreadable, 'image file')} could not be read for this report."] if unreadable else []
+            absent = len(found) - int(found.sum())
+            if absent:
+                lines.append(f"{counted(absent, 'image file')} could not be found for this report.")
+            if unreadable:
+                lines.append(f"{counted(unreadable, 'image file')} could not be read.")
+            if not (absent or unreadable or table.left_out):
+                lines.append("Every image file could be read.")
         if any(run.config.get("missing_persons") == "own" for run in self.runs):
-            lines.append(f"Images without a person count as a person of their own {to_state('how many')}.")
+            lines.append(f"Images without a person counted as a person of their own {to_state('how many')}.")
         return lines
 
     def changed(self) -> str:
@@ -219,7 +236,7 @@ class Facts:
             f"({counted(people.get(one.name, 0), *unit)} scored out of fold)"
             for one in runs
         ]
-        return f"{'; '.join(lines)}. Scores use the labels of the table." if lines else ""
+        return f"{'; '.join(lines)}. Scores used the labels of the table." if lines else ""
 
     # Split
 
@@ -233,15 +250,15 @@ class Facts:
         if part is None or part.fold is None:
             return to_state("how the images were split, and whether a person is in several parts")
         if not part.persons_known:
-            return f"The people are not known, so that the unit of the split is the image {to_state('its unit')}."
+            return f"The people are not known. {to_state('the unit of the split')}"
         folds = counted(len(np.unique(part.fold)), "fold")
         across = len(groups_in_several_folds(factorize(part.persons)[1], part.fold))
         if across:
             return (
                 f"The images were split into {folds} by image, not by person: {counted(across, 'person', 'people')} of "
-                f"{len(np.unique(part.persons)):,} have images in more than one fold."
+                f"{len(np.unique(part.persons)):,} had images in more than one fold."
             )
-        return f"The images were split into {folds}, so that all images of a person are in one fold."
+        return f"The images were split into {folds}, so that all images of a person were in one fold."
 
     def assignment(self) -> str:
         """Return by which rule people were assigned to folds."""
@@ -253,13 +270,13 @@ class Facts:
             made.setdefault((one.get("seed"), one.get("k"), one.get("repeat"), columns, bool(one.get("repair"))), one)
         if len(made) != 1 or None in next(iter(made))[:1]:
             what = "how people were assigned to folds, and by what they were stratified"
-            return to_state(what) if len(made) < 2 else f"The models use {len(made)} different splits. {to_state(what)}"
+            return to_state(what) if len(made) < 2 else f"The models used {len(made)} different splits. {to_state(what)}"
         seed, k, repeat, columns, repaired = next(iter(made))
         by = listed(["class", *(f"`{one}`" for one in columns)], 12)
         if k == 1:
             return f"One part was held out by person, stratified by {by} (seed {seed})."
         if repeat:
-            return f"The folds are partition {repeat} of several random ones, balanced by {by} (seed {seed})."
+            return f"The folds were partition {repeat} of several random ones, balanced by {by} (seed {seed})."
         more = ", and whole people were then moved between folds to balance them" if repaired else ""
         return f"Folds were stratified by {by} (StratifiedGroupKFold, seed {seed}){more}."
 
@@ -272,38 +289,34 @@ class Facts:
             images.append(int((part.fold == fold).sum()))
             people.append(len(np.unique(part.persons[part.fold == fold])))
         of_people = f" of {_span(people)} people" if part.persons_known else ""
-        return f"A fold has {_span(images)} images{of_people}." if images else ""
+        return f"A fold had {_span(images)} images{of_people}." if images else ""
 
     def partition(self) -> str:
         """Return whether people of the test part are in the training part."""
-        if self.test is None:
-            return "There is no separate test set."
-        if self.train is None or not self.persons_known:
+        if self.test is None and self.train is not None:
+            return "There was no separate test set."
+        if self.test is None or self.train is None or not self.persons_known:
             return to_state("whether test people are in the training data")
         shared = len(set(np.unique(self.test.persons).tolist()) & set(np.unique(self.train.persons).tolist()))
         if shared:
             return (
-                f"{counted(shared, 'person', 'people')} of the test data are in the training data as well, so that "
+                f"{counted(shared, 'person', 'people')} of the test data were in the training data as well, so that "
                 "test scores are optimistic."
             )
-        return "No person of the test data is in the training data."
+        return "No person of the test data was in the training data."
 
     # Models
 
     def models(self) -> str:
-        """Return which models were trained, from which weights, on which inputs."""
+        """Return which models were trained, on inputs of which size, from which weights."""
         if not self.runs:
             return to_state("architecture, input size and initial weights of the models")
-        names = [f"`{run.name}`" for run in self.runs]
-        one = f"Model {names[0]}: " if len(names) == 1 else f"{len(names)} models ({listed(names)}) were trained: "
-        lines = [
-            f"{one}timm's {by_run(self.runs, records.model, 'architecture')}, input "
-            f"{by_run(self.runs, records.size, 'input size')} pixels. {self.preprocessing()}"
-        ]
+        lines = [f"{counted(len(self.runs), 'model was', 'models were')} trained."] if len(self.runs) > 1 else []
+        lines += grouped(self.runs, _model_text, "were", "architecture, input size and initial weights")
         targets = [run for run in self.runs if records.target(run)]
         if targets:
             lines.append(
-                f"Attributes were predicted by a head each ({by_run(targets, records.target, 'attributes')}); the "
+                f"Attributes were predicted by one head each ({by_run(targets, records.target, 'attributes')}); the "
                 "probability of a class is the product of those of its values."
             )
         return " ".join(lines)
@@ -312,24 +325,19 @@ class Facts:
         """Return how images become inputs."""
         if not self.runs:
             return to_state("preprocessing of the images")
-        return f"Images were {by_run(self.runs, records.preprocessing, 'preprocessing of the images')}."
+        return sentence("Images were {}.", by_run(self.runs, records.preprocessing, "preprocessing of the images"))
 
     def initial_weights(self) -> str:
         """Return what the training starts from."""
         if not self.runs:
             return to_state("initial weights")
-        return f"Training started from {by_run(self.runs, records.initialization, 'initial weights')}."
+        return sentence("Training started from {}.", by_run(self.runs, records.initialization, "initial weights"))
 
     def training(self) -> str:
         """Return how the models were trained."""
         if not self.runs:
             return to_state("training: epochs, optimizer, learning rate, batch size, loss, augmentation")
-        lines = []
-        for frozen in (False, True):
-            runs = [run for run in self.runs if records.is_frozen(run) == frozen]
-            if runs:
-                lines.append(_frozen_text(runs) if frozen else _training_text(runs))
-        return " ".join(lines)
+        return " ".join(grouped(self.runs, _training_text, "were", "settings of the training"))
 
     def selection(self) -> str:
         """Return how the final weights and the suggested model were chosen."""
@@ -337,11 +345,11 @@ class Facts:
         trained = [run for run in self.runs if not records.is_frozen(run)]
         if trained or not self.runs:
             kept = by_run(trained, records.selection, "which epoch was kept") if trained else ""
-            lines.append(f"The weights are those of {kept}." if kept else to_state("which epoch was kept"))
+            lines.append(sentence("The weights were those of {}.", kept or to_state("which epoch was kept")))
         part = self.evidence.oof
         if part is not None and self.member is not None and len(part.members) > 1:
             lines.append(
-                f"`{self.member.name}` is one of {len(part.members)} candidates "
+                f"`{self.member.name}` was one of {len(part.members)} candidates "
                 f"{to_state('whether it was chosen before the scores were seen')}."
             )
         lines.append(to_state("how settings were chosen"))
@@ -351,15 +359,15 @@ class Facts:
         """Return which models predict an image."""
         lines = []
         if self.evidence.oof is not None and self.evidence.oof.fold is not None:
-            lines.append("Each image is predicted by the model that was not trained on its fold; these predictions are pooled.")
+            lines.append("Each image was predicted by the model that was not trained on its fold, and these out-of-fold predictions were pooled.")
         if self.evidence.test is not None:
             numbers = {len(run.tested) for run in self.runs}
             if len(numbers) == 1 and min(numbers) > 1:
-                lines.append(f"Test images are predicted by the mean probabilities of the {min(numbers)} models of the folds.")
+                lines.append(f"Test images were predicted by the mean probabilities of the models of {min(numbers)} folds.")
             elif numbers == {1}:
-                lines.append("Test images are predicted by the model of one fold.")
+                lines.append("Test images were predicted by the model of one fold.")
             else:
-                lines.append(to_state("which models predict the test images"))
+                lines.append(to_state("which models predicted the test images"))
         if self.member is not None and self.member.kind == "tta":
             lines.append(f"Test-time augmentation: `{self.member.name}`, the mean over several views of each image.")
         return " ".join(lines)
@@ -385,31 +393,46 @@ class Facts:
         nested = f"the people of each of {parts} outer folds" if type(parts) is int else "people"
         lines.append(
             "This was fitted to the out-of-fold predictions and scored by nested cross-validation: "
-            f"{nested} are predicted by a fit without them."
+            f"{nested} were predicted by a fit without them."
         )
         again = fitted.get("chosen_without_each_part")
         if isinstance(again, list) and again:
-            lines.append("The method was chosen by its nested score, without each outer fold anew.")
+            lines.append("The method was chosen by its nested score; this choice was repeated without each outer fold.")
         return " ".join(lines)
 
     # Scores
 
     def metrics(self) -> str:
         """Return the metric, and what is averaged before it."""
+        if not self.is_scored:
+            return to_state("metrics")
         metric = metric_of(self.evidence.metric)
         each = ", after averaging the probabilities of each person's images" if self.evidence.per_person else ""
-        return f"The main metric is {metric.title}{direction(metric)}{each}."
+        return f"The main metric was {metric.title}{direction(metric)}{each}."
 
     def intervals(self) -> str:
         """Return how the confidence intervals and the differences are made."""
+        if not self.is_scored:
+            return to_state("how confidence intervals were computed")
         unit = "people" if self.persons_known else "images, because people are not known"
         if metric_of(self.evidence.metric).function is not None:
-            return f"95% CIs: bootstrap over {unit} (up to {N_RESAMPLES:,} resamples)."
+            return f"95% confidence intervals (CIs) were computed by a bootstrap over {unit} (up to {N_RESAMPLES:,} resamples)."
         return (
-            f"95% CIs: jackknife over {unit} with Student's t, on the logit scale for bounded metrics. Models are compared "
-            "by paired differences in the same way, corrected for several comparisons (Bonferroni). The CIs do not cover "
-            "the choice of the training seed."
+            f"95% confidence intervals (CIs) were computed by a jackknife over {unit} (Tukey, 1958) with Student's t, on the "
+            f"logit scale for bounded metrics.{self._comparisons()} The CIs do not cover the choice of the training seed."
         )
+
+    def _comparisons(self) -> str:
+        members = max(len(part.members) for part in (self.evidence.oof, self.evidence.test) if part is not None)
+        if members < 2:
+            return ""
+        corrected = ", with the Bonferroni correction for several comparisons" if members > 2 else ""
+        return f" Models were compared by paired differences in the same way{corrected}."
+
+    @property
+    def is_scored(self) -> bool:
+        """Return whether predictions of labeled images are there."""
+        return labeled(self.evidence.oof) is not None or labeled(self.evidence.test) is not None
 
     def external(self) -> str:
         """Return that a test set is there, whose origin only the authors know."""
@@ -419,44 +442,66 @@ class Facts:
 
     def software(self) -> str:
         """Return versions and hardware."""
-        environments = [run.environment for run in self.runs if run.environment]
-        if not environments:
+        environments = [run.environment for run in self.runs]
+        if not any(environments):
             return to_state("software and its versions, hardware")
         found = []
         for key, name in _SOFTWARE.items():
             versions = sorted({str(one[key]) for one in environments if records.text(one.get(key))})
             found += [f"{name} {' and '.join(versions)}"] if versions else []
         devices = by_run(self.runs, lambda run: records.text(records.resolved(run).get("device")), "hardware")
-        return f"Software: {', '.join(found)}. Device: {devices}."
+        return f"{listed(found, 12)} were used. {sentence('Device: {}.', _DEVICES.get(devices, devices))}"
 
 
-def _training_text(runs: Sequence[RunRecord]) -> str:
-    def value(key: str, what: str) -> str:
-        return by_run(runs, records.setting(key), what)
-
-    lines = [
-        f"Training: {value('epochs', 'epochs')} epochs with {by_run(runs, records.optimizer, 'optimizer')}, peak learning "
-        f"rate {value('lr', 'learning rate')}, weight decay {value('weight_decay', 'weight decay')}, batches of "
-        f"{value('batch_size', 'batch size')} images, schedule {by_run(runs, records.schedule, 'schedule')}, loss "
-        f"{by_run(runs, records.loss, 'loss')}, augmentation {by_run(runs, records.augmentation, 'augmentation')}, "
-        f"{by_run(runs, records.precision, 'number format')}, seed {value('seed', 'seed')}."
-    ]
-    more: dict[str, list[str]] = {}
+def grouped(runs: Sequence[RunRecord], describe: Callable[[RunRecord], str], verb: str, what: str) -> list[str]:
+    """Return a sentence for the runs of each description, whose first word is `was`; if there are more than
+    `MAX_SENTENCES`, one that refers to the table of the settings.
+    """
+    found: dict[str, list[str]] = {}
     for run in runs:
-        for words in records.further(run):
-            more.setdefault(words, []).append(f"`{run.name}`")
-    if more:
-        texts = [words if len(names) == len(runs) else f"{words} ({listed(names)})" for words, names in more.items()]
-        lines.append(f"Further settings: {'; '.join(texts)}.")
-    return " ".join(lines)
+        found.setdefault(describe(run), []).append(f"`{run.name}`")
+    if len(found) > MAX_SENTENCES:
+        return [f"The models differ in their {what} (table of the settings)."]
+    return [
+        f"{listed(names, 12)} {verb if len(names) > 1 else 'was'} {words.removeprefix('was ')}"
+        for words, names in found.items()
+    ]
 
 
-def _frozen_text(runs: Sequence[RunRecord]) -> str:
-    names = listed([f"`{run.name}`" for run in runs])
-    views = by_run(runs, records.setting("feature_views"), "views of a training image")
+def _value(run: RunRecord, read: Reader, what: str) -> str:
+    return read(run) or to_state(what)
+
+
+def _model_text(run: RunRecord) -> str:
+    if records.model(run) is None:
+        return f"was a model of {to_state('architecture, input size and initial weights')}."
+    size = _value(run, records.size, "input size")
     return (
-        f"The networks of {names} were not trained: {by_run(runs, records.head, 'head')} was fitted to their features of "
-        f"the training images (views {views})."
+        f"was timm's {_value(run, records.model, 'architecture')}, with inputs of {size} pixels, initialized with "
+        f"{_value(run, records.initialization, 'initial weights')}."
+    )
+
+
+def _training_text(run: RunRecord) -> str:
+    if records.is_frozen(run):
+        views = _value(run, setting("feature_views"), "views of a training image")
+        return (
+            f"was not trained as a whole: {_value(run, records.head, 'head')} was fitted to features of the training "
+            f"images (views {views})."
+        )
+
+    if not any(read(run) for read in (setting("epochs"), setting("lr"), records.optimizer, records.loss)):
+        return f"was trained with {to_state('settings of the training')}."
+    epochs = _value(run, setting("epochs"), "epochs")
+    more = records.further(run)
+    return (
+        f"was trained for {epochs} epoch{'' if epochs == '1' else 's'} with {_value(run, records.optimizer, 'optimizer')} "
+        f"(peak learning rate {_value(run, setting('lr'), 'learning rate')}, weight decay "
+        f"{_value(run, setting('weight_decay'), 'weight decay')}, batches of "
+        f"{_value(run, setting('batch_size'), 'batch size')} images, learning rate schedule: "
+        f"{_value(run, records.schedule, 'schedule')}); loss: {_value(run, records.loss, 'loss')}; augmentation: "
+        f"{_value(run, records.augmentation, 'augmentation')}; {_value(run, records.precision, 'number format')}; seed "
+        f"{_value(run, setting('seed'), 'seed')}" + (f"; {'; '.join(more)}." if more else ".")
     )
 
 

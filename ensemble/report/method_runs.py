@@ -10,7 +10,7 @@ from typing import Any
 
 from ensemble.report.evidence import RunRecord
 from folds.augmentation.presets import PRESETS, Augmentation
-from folds.metrics.custom import metric_of
+from folds.metrics.classification import METRICS
 
 MAX_NAMED = 4  # different values of a setting, or names, that a sentence lists
 _OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion"}
@@ -62,6 +62,11 @@ _CLASS_BALANCE = ("sampler", "sample_counts", "augment_more")
 def to_state(what: str) -> str:
     """Return the gap for what the files do not say."""
     return f"[to state: {what}]"
+
+
+def sentence(form: str, value: str) -> str:
+    """Return ``form`` with its ``{}`` filled in; the gap alone if the value is one."""
+    return value if value.startswith("[to state") and value.endswith("]") else form.format(value)
 
 
 def listed(names: Sequence[str], most: int = MAX_NAMED) -> str:
@@ -207,8 +212,8 @@ def selection(run: RunRecord) -> str | None:
     keep, patience = run.config.get("keep"), run.config.get("patience", 0)
     if keep not in ("last", "best") or type(patience) is not int:
         return None
-    metric = text(run.config.get("metric")) or "macro_f1"
-    title = metric_of(metric).title if ":" not in metric else metric
+    metric = text(run.config.get("metric")) or "score"
+    title = METRICS[metric].title if metric in METRICS else metric  # no code of a user's metric is loaded
     stopped = f", with early stopping after {patience} epochs without a better one" if patience else ""
     if keep == "last":
         return f"the last epoch{stopped}, chosen on the scored people" if patience else "the last epoch"

@@ -57,7 +57,7 @@ def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: P
     path = tmp_path / "page.html"
     for wrong, message in (
         ({"section": "verdit"}, "did you mean verdict"),
-        ({"section": "method"}, "method"),
+        ({"section": "methods"}, "did you mean method"),
         ({"metric": "macro_f2"}, "did you mean macro_f1"),
         ({"runs": "run9"}, "did you mean run"),
         ({"runs": [3]}, "found a int"),
