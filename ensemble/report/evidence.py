@@ -132,7 +132,7 @@ class TableRecord:
     brightness, sharpness : means of the decoded image, 0 to 255, and of its Laplacian; NaN if it was not read.
     test : whether the image is a test image.
     persons_known : whether `persons` are people, and not the ids.
-    left_out : number of images that cannot be decoded and are not in the table; None if that is not known.
+    left_out : number of images that cannot be used and are not in the table; None if that is not known.
     """
 
     ids: NDArray[np.str_]

@@ -208,7 +208,7 @@ class Facts:
         if table is None:
             return []
         if table.left_out:
-            lines.append(f"{counted(table.left_out, 'image')} could not be decoded and were left out.")
+            lines.append(f"{counted(table.left_out, 'image')} could not be used and were left out.")
         if table.width is not None and self.evidence.paths:
             found = np.array([sample in self.evidence.paths for sample in table.ids.tolist()])
             unreadable = int((found & (table.width == 0)).sum())

@@ -46,7 +46,7 @@ class Messages:
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    left_out: int = 0  # images that cannot be decoded
+    left_out: int = 0  # images that cannot be used
 
 
 def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = False) -> Dataset:

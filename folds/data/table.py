@@ -242,7 +242,7 @@ class Dataset(Displayed):
     spec : location of the files the data were read from, as given; None for a DataFrame.
     found : ``label`` and ``person`` → the column of the table that was found by a known name (``target``); without
         those of the name in `spec`.
-    left_out : number of images that cannot be decoded and were left out, as asked.
+    left_out : number of images that cannot be used and were left out, as asked.
     """
 
     train: SampleTable

@@ -236,7 +236,7 @@ def test_what_is_missing_is_counted() -> None:
     text = answers(replace(evidence, table=changed, paths=paths))["12"][0]
     assert text == (
         "`site` was missing for 3 of 200 training images. 2 of 100 test images had no label and were not scored. 7 images "
-        "could not be decoded and were left out. 1 image file could not be found for this report. 1 image file could not "
+        "could not be used and were left out. 1 image file could not be found for this report. 1 image file could not "
         "be read."
     )
     rows = table(method_section(replace(evidence, table=changed)), "method-characteristics").rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,6 +52,24 @@ def test_an_existing_file_is_kept_unless_forced(world: Path, tmp_path: Path) -> 
     html = path.read_text(encoding="utf-8")
     assert 'id="verdict"' in html
     assert 'id="data"' not in html
+
+
+def test_each_table_of_the_page_is_also_a_file_where_asked(world: Path, tmp_path: Path) -> None:
+    path, folder = tmp_path / "page.html", tmp_path / "paper" / "tables"
+    en.report(root=world, output=path, section=["data", "method"], tables=folder, progress=False)
+    html = path.read_text(encoding="utf-8")
+    names = {one.stem for one in folder.iterdir()}
+    assert names == set(re.findall(r'data-table="([^"]+)"', html))
+    assert {"data-classes", "method-parts", "method-settings", "method-claim", "method-tripod"} <= names
+    assert {one.suffix for one in folder.iterdir()} == {".csv", ".md", ".tex"}
+    (folder / "method-parts.tex").write_text("edited")
+    path.unlink()
+    with pytest.raises(en.EnsembleError, match="of these names"):
+        en.report("run0", root=world, output=path, section="method", tables=folder, progress=False)
+    assert not path.exists()  # neither the page nor a table
+    assert (folder / "method-parts.tex").read_text() == "edited"
+    with pytest.raises(en.EnsembleError, match="not a folder"):
+        en.report("run0", root=world, output=path, tables=folder / "method-parts.tex", progress=False)
 
 
 def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: Path) -> None:
@@ -142,9 +161,12 @@ def _environment() -> dict[str, str]:
 
 def test_the_command_writes_the_page_and_says_where(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    done = ensemble(world, "run0", "-o", str(path), "--section", "verdict", "--score-by", "person", "--json")
+    tables = ("--tables", str(tmp_path / "tables"), "--no-formulas", "--section", "method")
+    done = ensemble(world, "run0", "-o", str(path), "--section", "verdict", "--score-by", "person", *tables, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"path": str(path), "bytes": path.stat().st_size}
+    said = {"path": str(path), "bytes": path.stat().st_size, "tables": str(tmp_path / "tables")}
+    assert json.loads(done.stdout) == said
+    assert (tmp_path / "tables" / "method-claim.csv").is_file()
     assert "averaged over each person" in path.read_text(encoding="utf-8")
     again = ensemble(world, "run0", "-o", str(path))
     assert again.returncode == 1
