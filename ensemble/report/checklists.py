@@ -22,7 +22,8 @@ TRIPOD_SOURCE = (
 )
 
 JACKKNIFE_SOURCE = (
-    "Jackknife: Tukey JW. Bias and confidence in not-quite large samples. Annals of Mathematical Statistics 1958;29:614."
+    "Jackknife: Tukey JW. Bias and confidence in not-quite large samples (abstract). Annals of Mathematical Statistics "
+    "1958;29:614."
 )
 
 

@@ -1,4 +1,4 @@
-"""Write what the methods of a paper need: paragraphs, the settings, the parts, and the items of reporting guidelines."""
+"""Write what the methods of a paper need: a text, the settings, the parts, and the items of reporting guidelines."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Row = list[str | int | float | None]
 def method_section(evidence: Evidence) -> Section:
     """Return the methods text, the tables of settings and parts, and the checklists."""
     lead = (
-        "What a paper needs, from the files alone. Replace each [to state: …] by what only you know, and check the text: "
-        "it was not written by a person."
+        "What a paper needs, from the files alone. Replace each [to state: …] by what only you know, and check the "
+        "text, which a program wrote."
     )
     facts = Facts(evidence)
     blocks: list[Block] = [Text(_paragraphs(facts))]
@@ -122,13 +122,14 @@ def _characteristics(facts: Facts) -> Table | None:
     rows: list[Row] = []
     for attribute in dict.fromkeys(name for _, part in parts for name in part.attributes):
         columns = [part.attributes.get(attribute, np.full(len(part), "")) for _, part in parts]
-        values = [one for one in np.unique(np.concatenate(columns)).tolist() if one]
+        values = sorted({one for column in columns for one in np.unique(column).tolist() if one})
         if not 0 < len(values) <= MAX_VALUES:
             continue
-        for value in [*values, *([""] if any((one == "").any() for one in columns) else [])]:
+        counts = [people_per_class(column, part.persons) for (_, part), column in zip(parts, columns, strict=True)]
+        for value in [*values, *([""] if any("" in each for each in counts) else [])]:
             row: Row = [attribute, value or "missing"]
-            for (_, part), column in zip(parts, columns, strict=True):
-                images, people = people_per_class(column, part.persons).get(value, (0, 0))
+            for (_, part), each in zip(parts, counts, strict=True):
+                images, people = each.get(value, (0, 0))
                 row += [images, f"{images / len(part):.1%}", *([people] if facts.persons_known else [])]
             rows.append(row)
     if not rows:
@@ -140,7 +141,7 @@ def _characteristics(facts: Facts) -> Table | None:
 
 
 def facts_for_items(facts: Facts) -> Mapping[str, str]:
-    """Return the facts that items of `ensemble.report.checklists` ask for, by their keys; "" where one does not apply."""
+    """Return the facts that items of `ensemble.report.checklists` ask for, by their keys; "" where there is none."""
     evidence = facts.evidence
     predicted = labeled(evidence.oof) or labeled(evidence.test)
     see = _pointers(evidence, predicted is not None)
@@ -163,15 +164,17 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         "intervals": facts.intervals(),
         "internal": facts.unit() if evidence.oof is not None else "",
         "external": facts.external(),
-        "counts": f"{facts.totals()} Table of the parts above. {to_state('who was excluded, and why')}" if facts.train is not None else "",
+        "counts": f"{facts.totals()} Table of the parts above. {to_state('who was excluded, and why')}"
+        if facts.train is not None
+        else "",
         "characteristics": _characteristics_text(facts),
         "predictors": "The images are the only predictors." if predicted is not None else "",
         "partition": f"{facts.split()} {facts.partition()}",
         "building": f"{facts.models()} {facts.unit()} {facts.selection()}",
         "prediction": facts.prediction(),
         "imbalance": balance_text(facts) if facts.runs else "",
-        "output": f"Probabilities of {counted(len(evidence.classes), 'class', 'classes')}; the class is the one with the "
-        f"largest probability. {to_state('thresholds, if any')}"
+        "output": f"Probabilities of {counted(len(evidence.classes), 'class', 'classes')}; the class is the one with "
+        f"the largest probability. {to_state('thresholds, if any')}"
         if predicted is not None
         else "",
         "updating": to_state("whether the model was updated or recalibrated after its evaluation"),
@@ -195,13 +198,16 @@ def _scores(evidence: Evidence) -> str:
             found.append(f"{metric.title} {name} {score.text()}")
     if not found:
         return ""
-    return f"`{evidence.recommended}`: {', '.join(found)} (95% CI). Sections Verdict and Compare; by class and attribute: Mistakes."
+    more = "Sections Verdict and Compare; by class and attribute: Mistakes."
+    return f"`{evidence.recommended}`: {', '.join(found)} (95% CI). {more}"
 
 
 def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
     """Return the facts that are pointers to other sections of the page."""
     table = evidence.table
-    views = sorted({one.name for part in (evidence.oof, evidence.test) if part for one in part.members if one.kind == "tta"})
+    views = sorted(
+        {one.name for part in (evidence.oof, evidence.test) if part for one in part.members if one.kind == "tta"}
+    )
     sizes = "Sizes of the image files: section Data." if table is not None and table.width is not None else ""
     robustness = "Section Mistakes: accuracy by brightness, sharpness and size. Section Verdict: whether folds differ."
     if views:
@@ -217,10 +223,10 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
         "explainability": "Section Heat maps: what models looked at."
         if evidence.heat_maps and predicted
         else to_state("methods, if any; `ensemble report --heat-maps 12` adds heat maps to this page"),
-        "classes": "Section Mistakes: scores of each class with intervals. Section Calibration: reliability, overconfidence."
+        "classes": "Section Mistakes: scores of each class with CIs. Section Calibration: reliability, overconfidence."
         if predicted
         else "",
-        "failures": f"Section Mistakes: confusion matrix, people and images that are wrong. {to_state('their interpretation')}"
+        "failures": f"Section Mistakes: confusion matrix, wrong people and images. {to_state('their interpretation')}"
         if predicted
         else "",
         "clusters": f"{by_column} {to_state('centers and other clusters')}".strip(),
@@ -232,7 +238,7 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
 def _checklist(name: str, caption: str, items: Sequence[Item], facts: Mapping[str, str], note: str) -> Table:
     rows: list[Row] = []
     for item in items:
-        fact = facts[item.fact] if item.fact else ""
+        fact = facts[item.fact].replace("`", "") if item.fact else ""
         rows.append([item.number, item.name, _cell(fact), _status(fact)])
     return Table(name, caption, ["item", "subject", "known", "status"], rows, 4, note)
 

@@ -174,13 +174,18 @@ class Facts:
         """Return the numbers of people and images of each part, in short."""
         parts = [(name, rows) for name, rows in (("training", self.train), ("test", self.test)) if rows is not None]
         people = [f"{counted(rows.people, 'person', 'people')}, " if self.persons_known else "" for _, rows in parts]
-        return "; ".join(
-            f"{name}: {of}{counted(len(rows), 'image')}" for (name, rows), of in zip(parts, people, strict=True)
-        ).capitalize() + "."
+        return (
+            "; ".join(
+                f"{name}: {of}{counted(len(rows), 'image')}" for (name, rows), of in zip(parts, people, strict=True)
+            ).capitalize()
+            + "."
+        )
 
     def source(self) -> str:
         """Return the gaps about the source of the data."""
-        return to_state("source and dates of the images, setting, inclusion and exclusion criteria, how images were acquired")
+        return to_state(
+            "source and dates of the images, setting, inclusion and exclusion criteria, how images were acquired"
+        )
 
     def reference(self) -> str:
         """Return the gap about the reference standard."""
@@ -193,7 +198,9 @@ class Facts:
             if rows is None:
                 continue
             if rows.unlabeled:
-                lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label and were not scored.")
+                lines.append(
+                    f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label and were not scored."
+                )
             for attribute, values in rows.attributes.items():
                 absent = int((values == "").sum())
                 if absent:
@@ -270,7 +277,9 @@ class Facts:
             made.setdefault((one.get("seed"), one.get("k"), one.get("repeat"), columns, bool(one.get("repair"))), one)
         if len(made) != 1 or None in next(iter(made))[:1]:
             what = "how people were assigned to folds, and by what they were stratified"
-            return to_state(what) if len(made) < 2 else f"The models used {len(made)} different splits. {to_state(what)}"
+            return (
+                to_state(what) if len(made) < 2 else f"The models used {len(made)} different splits. {to_state(what)}"
+            )
         seed, k, repeat, columns, repaired = next(iter(made))
         by = listed(["class", *(f"`{one}`" for one in columns)], 12)
         if k == 1:
@@ -359,11 +368,16 @@ class Facts:
         """Return which models predict an image."""
         lines = []
         if self.evidence.oof is not None and self.evidence.oof.fold is not None:
-            lines.append("Each image was predicted by the model that was not trained on its fold, and these out-of-fold predictions were pooled.")
+            lines.append(
+                "Each image was predicted by the model that was not trained on its fold, and these out-of-fold "
+                "predictions were pooled."
+            )
         if self.evidence.test is not None:
             numbers = {len(run.tested) for run in self.runs}
             if len(numbers) == 1 and min(numbers) > 1:
-                lines.append(f"Test images were predicted by the mean probabilities of the models of {min(numbers)} folds.")
+                lines.append(
+                    f"Test images were predicted by the mean probabilities of the models of {min(numbers)} folds."
+                )
             elif numbers == {1}:
                 lines.append("Test images were predicted by the model of one fold.")
             else:
@@ -387,9 +401,12 @@ class Facts:
         fitted = self.blend.get("fitted")
         if not isinstance(fitted, Mapping):
             method = records.text(self.blend.get("method"))
-            return f"The models were combined by {_title(method, {})}, weights {weights or to_state('weights')}; nothing was fitted."
+            given = weights or to_state("weights")
+            return f"The models were combined by {_title(method, {})}, weights {given}; nothing was fitted."
         chosen, parts = records.text(fitted.get("chosen")), fitted.get("parts")
-        lines = [f"The models were combined by {_title(chosen, fitted)}" + (f" (weights: {weights})." if weights else ".")]
+        lines = [
+            f"The models were combined by {_title(chosen, fitted)}" + (f" (weights: {weights})." if weights else ".")
+        ]
         nested = f"the people of each of {parts} outer folds" if type(parts) is int else "people"
         lines.append(
             "This was fitted to the out-of-fold predictions and scored by nested cross-validation: "
@@ -416,10 +433,12 @@ class Facts:
             return to_state("how confidence intervals were computed")
         unit = "people" if self.persons_known else "images, because people are not known"
         if metric_of(self.evidence.metric).function is not None:
-            return f"95% confidence intervals (CIs) were computed by a bootstrap over {unit} (up to {N_RESAMPLES:,} resamples)."
+            times = f"up to {N_RESAMPLES:,} resamples"
+            return f"95% confidence intervals (CIs) were computed by a bootstrap over {unit} ({times})."
         return (
-            f"95% confidence intervals (CIs) were computed by a jackknife over {unit} (Tukey, 1958) with Student's t, on the "
-            f"logit scale for bounded metrics.{self._comparisons()} The CIs do not cover the choice of the training seed."
+            f"95% confidence intervals (CIs) were computed by a jackknife over {unit} (Tukey, 1958) with Student's t, "
+            f"on the logit scale for bounded metrics.{self._comparisons()} The CIs do not cover the choice of the "
+            "training seed."
         )
 
     def _comparisons(self) -> str:
@@ -438,7 +457,9 @@ class Facts:
         """Return that a test set is there, whose origin only the authors know."""
         if self.test is None:
             return to_state("external test: none in these files")
-        return f"Test data: {counted(len(self.test), 'image')}. {to_state('whether they are from another center or time')}"
+        return (
+            f"Test data: {counted(len(self.test), 'image')}. {to_state('whether they are from another center or time')}"
+        )
 
     def software(self) -> str:
         """Return versions and hardware."""
@@ -489,20 +510,22 @@ def _training_text(run: RunRecord) -> str:
             f"was not trained as a whole: {_value(run, records.head, 'head')} was fitted to features of the training "
             f"images (views {views})."
         )
-
     if not any(read(run) for read in (setting("epochs"), setting("lr"), records.optimizer, records.loss)):
         return f"was trained with {to_state('settings of the training')}."
     epochs = _value(run, setting("epochs"), "epochs")
-    more = records.further(run)
-    return (
-        f"was trained for {epochs} epoch{'' if epochs == '1' else 's'} with {_value(run, records.optimizer, 'optimizer')} "
-        f"(peak learning rate {_value(run, setting('lr'), 'learning rate')}, weight decay "
-        f"{_value(run, setting('weight_decay'), 'weight decay')}, batches of "
-        f"{_value(run, setting('batch_size'), 'batch size')} images, learning rate schedule: "
-        f"{_value(run, records.schedule, 'schedule')}); loss: {_value(run, records.loss, 'loss')}; augmentation: "
-        f"{_value(run, records.augmentation, 'augmentation')}; {_value(run, records.precision, 'number format')}; seed "
-        f"{_value(run, setting('seed'), 'seed')}" + (f"; {'; '.join(more)}." if more else ".")
+    rate, decay = _value(run, setting("lr"), "learning rate"), _value(run, setting("weight_decay"), "weight decay")
+    batch, seed = _value(run, setting("batch_size"), "batch size"), _value(run, setting("seed"), "seed")
+    parts = (
+        f"was trained for {epochs} epoch{'' if epochs == '1' else 's'} with "
+        f"{_value(run, records.optimizer, 'optimizer')} (peak learning rate {rate}, weight decay {decay}, "
+        f"batches of {batch} images, learning rate schedule: {_value(run, records.schedule, 'schedule')})",
+        f"loss: {_value(run, records.loss, 'loss')}",
+        f"augmentation: {_value(run, records.augmentation, 'augmentation')}",
+        _value(run, records.precision, "number format"),
+        f"seed {seed}",
+        *records.further(run),
     )
+    return f"{'; '.join(parts)}."
 
 
 def _title(method: str | None, fitted: Mapping[str, Any]) -> str:
@@ -525,7 +548,9 @@ def balance_text(facts: Facts) -> str:
     if found:
         return f"{'; '.join(found)}."
     recorded = facts.runs and all(records.text(run.config.get("sampler")) and records.loss(run) for run in facts.runs)
-    return "Classes were not weighted or sampled differently." if recorded else to_state("whether classes were balanced")
+    return (
+        "Classes were not weighted or sampled differently." if recorded else to_state("whether classes were balanced")
+    )
 
 
 def fold_rows(part: Part | None) -> list[tuple[str, NDArray[np.bool_]]]:

@@ -14,7 +14,12 @@ from folds.metrics.classification import METRICS
 
 MAX_NAMED = 4  # different values of a setting, or names, that a sentence lists
 _OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion"}
-_LOSSES = {"ce": "cross-entropy", "wce": "class-weighted cross-entropy", "focal": "focal loss", "bce": "binary cross-entropy"}
+_LOSSES = {
+    "ce": "cross-entropy",
+    "wce": "class-weighted cross-entropy",
+    "focal": "focal loss",
+    "bce": "binary cross-entropy",
+}
 _FITS = {
     "squash": "resized without keeping their aspect ratio",
     "crop": "resized and cropped to the center",
@@ -162,7 +167,9 @@ def schedule(run: RunRecord) -> str | None:
     found, warmup = text(run.config.get("schedule")), number(run.config.get("warmup"))
     if found is None:
         return None
-    return found + (f" after {warmup} epoch{'' if warmup == '1' else 's'} of warmup" if warmup not in (None, "0") else "")
+    return found + (
+        f" after {warmup} epoch{'' if warmup == '1' else 's'} of warmup" if warmup not in (None, "0") else ""
+    )
 
 
 def augmentation(run: RunRecord) -> str | None:
@@ -231,7 +238,9 @@ def head(run: RunRecord) -> str | None:
     kind = text(run.config.get("head"))
     if kind is None:
         return None
-    name = {"logistic": "logistic regression", "mlp": "a multilayer perceptron", "linear": "a linear head"}.get(kind, kind)
+    name = {"logistic": "logistic regression", "mlp": "a multilayer perceptron", "linear": "a linear head"}.get(
+        kind, kind
+    )
     strength, inner = number(run.config.get("l2")), number(run.config.get("inner_folds"))
     if kind == "logistic" and strength is not None:
         return f"{name} with L2 strength {strength}"

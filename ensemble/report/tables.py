@@ -22,7 +22,8 @@ CORNER = "true, by predicted"  # head of the first column of a confusion matrix
 SHORT = 40  # characters of the name of a class in a confusion matrix
 _LONG_TABLE = 30  # rows; LaTeX cannot break a longer table over pages, unless it is a longtable
 _LONG_CELL = 30  # characters; a column with longer ones wraps its lines
-_WIDE = 0.75  # of the line, which these columns share
+_LONGEST = 120  # characters that count for its share
+_WIDE = 65  # hundredths of the line, which these columns share
 # What a spreadsheet takes for a formula, unless it is a number.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?", re.IGNORECASE)
@@ -70,7 +71,7 @@ class PlainTable:
 
 
 def plain_tables(sections: Iterable[Section]) -> list[PlainTable]:
-    """Return all tables of a page in its order. A confusion matrix gives two: the counts, and the shares of the rows."""
+    """Return all tables of a page in its order. A confusion matrix gives two: counts, and shares of the rows."""
     found = []
     for section in sections:
         for block in section.blocks:
@@ -108,9 +109,7 @@ def _shares(matrix: Matrix) -> PlainTable:
     return _square(matrix, f"{matrix.name}-shares", caption, cells, False)
 
 
-def _square(
-    matrix: Matrix, name: str, caption: str, cells: tuple[tuple[str, ...], ...], numbers: bool
-) -> PlainTable:
+def _square(matrix: Matrix, name: str, caption: str, cells: tuple[tuple[str, ...], ...], numbers: bool) -> PlainTable:
     classes = tuple(shown(one, SHORT).strip() for one in matrix.classes)
     return PlainTable(
         name,
@@ -178,7 +177,8 @@ def latex_of(table: PlainTable) -> str:
             "% \\usepackage{booktabs,longtable}",
             f"\\begin{{longtable}}{{{columns}}}",
             f"{head}{label}\\\\",
-            *("\\toprule", rows[0], "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot", *rows[1:]),
+            *("\\toprule", rows[0], "\\midrule", "\\endfirsthead", "\\toprule", rows[0], "\\midrule", "\\endhead"),
+            *("\\bottomrule", "\\endfoot", *rows[1:]),
             "\\end{longtable}",
             *note,
         ]
@@ -193,9 +193,13 @@ def latex_of(table: PlainTable) -> str:
 
 
 def _columns(table: PlainTable) -> str:
-    long = [any(len(row[at]) > _LONG_CELL for row in table.rows) for at in range(len(table.header))]
-    wide = f"p{{{_WIDE / max(1, sum(long)):.2f}\\linewidth}}"
-    return "".join(wide if one else "l" if at < table.left else "r" for at, one in enumerate(long))
+    """Return the columns of a tabular; long ones share `_WIDE` of the line by the length of their longest cells."""
+    longest = [max((len(row[at]) for row in table.rows), default=0) for at in range(len(table.header))]
+    shares = [min(one, _LONGEST) if one > _LONG_CELL else 0 for one in longest]
+    return "".join(
+        f"p{{0.{_WIDE * share // sum(shares):02d}\\linewidth}}" if share else "l" if at < table.left else "r"
+        for at, share in enumerate(shares)
+    )
 
 
 def latex_text(text: str) -> str:

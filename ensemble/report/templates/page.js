@@ -57,14 +57,15 @@
   const tex = (text) => text.replace(/[\\~^<>|`[\]–…−≤≥≈×&%$#_{}]|-(?=-)/g, (mark) => marks[mark] || "\\" + mark);
   const latex = ({ name, head, rows, right, caption, note }) => {
     const line = (row) => "  " + row.map(tex).join(" & ") + " \\\\";
-    const long = head.map((_, at) => rows.some((row) => [...row[at]].length > 30));
-    const wide = `p{${(0.75 / Math.max(1, long.filter(Boolean).length)).toFixed(2)}\\linewidth}`;
-    const columns = long.map((one, at) => one ? wide : right[at] ? "r" : "l").join("");
+    const longest = head.map((_, at) => Math.max(0, ...rows.map((row) => [...row[at]].length)));
+    const shares = longest.map((one) => one > 30 ? Math.min(one, 120) : 0), all = shares.reduce((sum, one) => sum + one, 0);
+    const wide = (share) => `p{0.${String(Math.floor(65 * share / all)).padStart(2, "0")}\\linewidth}`;
+    const columns = shares.map((share, at) => share ? wide(share) : right[at] ? "r" : "l").join("");
     const title = `\\caption{${tex(caption)}}`, label = `\\label{tab:${name}}`;
     const below = note ? [`\n\\smallskip\n{\\footnotesize ${tex(note)}}`] : [];
     return (rows.length > 30
       ? ["% \\usepackage{booktabs,longtable}", `\\begin{longtable}{${columns}}`, title + label + "\\\\", "\\toprule", line(head),
-        "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot", ...rows.map(line), "\\end{longtable}", ...below]
+        "\\midrule", "\\endfirsthead", "\\toprule", line(head), "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot", ...rows.map(line), "\\end{longtable}", ...below]
       : ["% \\usepackage{booktabs}", "\\begin{table}", "\\centering", title, label, `\\begin{tabular}{${columns}}`, "\\toprule",
         line(head), "\\midrule", ...rows.map(line), "\\bottomrule", "\\end{tabular}", ...below, "\\end{table}"]
     ).join("\n") + "\n";

@@ -178,7 +178,12 @@ def test_a_table_of_the_page_is_the_file_of_the_table(browser: Browser, tmp_path
     (section,) = hostile_page().sections
     many = [[f"row {at}", at * 1000, hostile.ALL[at % len(hostile.ALL)]] for at in range(40)]
     names = Table("many", "Many -- rows & 50%", ["a\\b", "number", "–"], many, 2, "≤ 3 [note] $x$")
-    odd = Table("odd", "  odd  ", ["", "x"], [["[1]", None], ["–", float("nan")], ["--- ≥ ×", True], [" =1 ", -1e6], ["a,b", '"']])
+    odd = Table(
+        "odd",
+        "  odd  ",
+        ["", "x"],
+        [["[1]", None], ["–", float("nan")], ["--- ≥ ×", True], [" =1 ", -1e6], ["a,b", '"']],
+    )
     page = replace(hostile_page(), sections=(replace(section, blocks=(*section.blocks, names, odd)),))
     path = tmp_path / "tables.html"
     path.write_text(page_html(page), encoding="utf-8")
@@ -186,7 +191,9 @@ def test_a_table_of_the_page_is_the_file_of_the_table(browser: Browser, tmp_path
     browser.open(path)
     tables = {one.name: one for one in plain_tables(page.sections)}
     assert set(tables) == {"all-texts", "confusion", "confusion-shares", "many", "odd"}
-    offered = browser.run("[...document.querySelectorAll('table')].map(one => [one.dataset.table, !!one.closest('.block').querySelector('.save')])")
+    offered = browser.run(
+        "[...document.querySelectorAll('table')].map(one => [one.dataset.table, !!one.closest('.block').querySelector('.save')])"
+    )
     assert sorted(map(tuple, offered)) == [(name, True) for name in ("all-texts", "confusion", "many", "odd")]
     for name, _ in offered:
         assert saved(browser, "csv", False, name) == csv_of(tables[name])

@@ -52,7 +52,9 @@ VERSIONS = {"ensemble": "0.2.0", "python": "3.11.7", "torch": "2.14.1", "numpy":
 def record(name: str, tested: tuple[int, ...] = (0, 1, 2, 3, 4), folds: Any = None, **changed: Any) -> RunRecord:
     done: dict[int, Any] = {fold: {} for fold in range(5)}
     config = CONFIG | changed
-    return RunRecord(name, Path("runs") / name, 5, {}, done, config, VERSIONS, FOLDS if folds is None else folds, tested)
+    return RunRecord(
+        name, Path("runs") / name, 5, {}, done, config, VERSIONS, FOLDS if folds is None else folds, tested
+    )
 
 
 def world(**changed: Any) -> Evidence:
@@ -119,7 +121,9 @@ def test_nothing_is_claimed_about_a_run_whose_config_is_missing() -> None:
     for runs in ({}, {"run0": bare}):
         found = paragraphs(world(runs=runs))
         outside = re.sub(r"\[to state: [^\]]*\]", "", " ".join(found[name] for name in ("Models", "Software")))
-        assert not re.search(r"\d+ epochs|AdamW|pretrained|random|timm's \w|last epoch|squash|CPU|\d\.\d", outside), outside
+        assert not re.search(r"\d+ epochs|AdamW|pretrained|random|timm's \w|last epoch|squash|CPU|\d\.\d", outside), (
+            outside
+        )
         assert "StratifiedGroupKFold" not in found["Partitions"]
         assert "[to state: how people were assigned to folds" in found["Partitions"]
         assert "[to state: which models predicted the test images]" in found["Predictions"]
@@ -159,7 +163,9 @@ def test_a_fitted_blend_says_its_weights_and_that_it_is_nested() -> None:
         "by a fit without them. The method was chosen by its nested score; this choice was repeated without each outer fold."
     )
     assert paragraphs(evidence)["Models"].startswith("2 models were trained. `run0` and `run2` were timm's resnet18")
-    plain = paragraphs(world(recommended="blend soft", blend=blend(method="soft", fitted=None), blend_name="blend soft"))
+    plain = paragraphs(
+        world(recommended="blend soft", blend=blend(method="soft", fitted=None), blend_name="blend soft")
+    )
     assert "nothing was fitted" in plain["Predictions"]
     assert "nested" not in plain["Predictions"]
     other = paragraphs(world(recommended="blend soft", blend=blend(), blend_name="blend other"))
@@ -194,7 +200,9 @@ def test_a_selection_on_the_scored_people_is_said() -> None:
 
 
 def test_a_head_on_frozen_features_is_no_training_of_the_network() -> None:
-    frozen = record("run0", features=True, head="logistic", l2=None, inner_folds=5, feature_views="plain,hflip", epochs=1)
+    frozen = record(
+        "run0", features=True, head="logistic", l2=None, inner_folds=5, feature_views="plain,hflip", epochs=1
+    )
     text = paragraphs(world(runs={"run0": frozen}))["Models"]
     assert (
         "logistic regression whose L2 strength was chosen by 5 inner folds over people was fitted to features of the "
@@ -235,7 +243,7 @@ def test_what_is_missing_is_counted() -> None:
     paths = {sample: Path(sample) for sample in found.ids.tolist()[:-1]}
     text = answers(replace(evidence, table=changed, paths=paths))["12"][0]
     assert text == (
-        "`site` was missing for 3 of 200 training images. 2 of 100 test images had no label and were not scored. 7 images "
+        "site was missing for 3 of 200 training images. 2 of 100 test images had no label and were not scored. 7 images "
         "could not be used and were left out. 1 image file could not be found for this report. 1 image file could not "
         "be read."
     )
@@ -281,7 +289,9 @@ def test_known_items_say_what_is_known() -> None:
         "Training: 40 people, 200 images; test: 20 people, 100 images. [to state: how the size was arrived at]",
         "partly",
     )
-    assert re.match(r"`run0`: macro F1 out of fold 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], macro F1 test 0\.\d{3} \[", str(found["37"][0]))
+    assert re.match(
+        r"run0: macro F1 out of fold 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], macro F1 test 0\.\d{3} \[", str(found["37"][0])
+    )
     assert found["17"] == ("", YOU)
     assert "section Data" in str(found["13"][0])
     balanced = {"run0": record("run0", sampler="balanced", loss="wce")}
@@ -294,9 +304,16 @@ def test_known_items_say_what_is_known() -> None:
 @pytest.mark.parametrize("name", [hostile.SCRIPT, hostile.LATEX, hostile.MARKDOWN, "[to state: x]"])
 def test_names_of_strangers_are_texts_of_the_section(name: str) -> None:
     config = {"opt": name, "loss": name, "augment": name, "fit": name, "keep": "best", "metric": name}
-    config |= {"resolved": {"architecture": {"timm_name": name, "arguments": {name: name}}, "amp": name}, "epochs": name}
-    runs = {"run0": replace(record("run0", **config), folds={"seed": name, "stratify": [name]}, environment={"torch": name})}
-    evidence = world(runs=runs, classes=(name, "b"), blend={"runs": name, "fitted": name, "method": 3}, blend_name="blend soft")
+    config |= {
+        "resolved": {"architecture": {"timm_name": name, "arguments": {name: name}}, "amp": name},
+        "epochs": name,
+    }
+    runs = {
+        "run0": replace(record("run0", **config), folds={"seed": name, "stratify": [name]}, environment={"torch": name})
+    }
+    evidence = world(
+        runs=runs, classes=(name, "b"), blend={"runs": name, "fitted": name, "method": 3}, blend_name="blend soft"
+    )
     found = evidence.table
     assert found is not None
     attributes = {name: np.full(len(found.ids), name)}
@@ -321,5 +338,7 @@ def test_a_table_without_people_counts_images() -> None:
     found = evidence.table
     assert isinstance(found, TableRecord)
     unknown = replace(evidence, table=replace(found, persons=found.ids, persons_known=False))
-    assert paragraphs(unknown)["Data"].startswith("The training data were 200 images in 3 classes (cat, 70 images; dog,")
+    assert paragraphs(unknown)["Data"].startswith(
+        "The training data were 200 images in 3 classes (cat, 70 images; dog,"
+    )
     assert list(table(method_section(unknown), "method-parts").rows[0])[:2] == ["images", 200]

@@ -33,7 +33,17 @@ def test_formulas_of_strangers_are_texts_where_asked() -> None:
     cells = [hostile.FORMULA, "@SUM(A1)", "+1+1", "-2+3", "-0.5", "+1.5e3", "-12%", "plain", "=1,2"]
     table = plain(Table("x", "x", ["text"], [[one] for one in cells]))
     rows = [row[0] for row in csv.reader(io.StringIO(csv_of(table, no_formulas=True)))]
-    assert rows[1:] == [f"'{hostile.FORMULA}", "'@SUM(A1)", "'+1+1", "'-2+3", "-0.5", "+1.5e3", "-12%", "plain", "'=1,2"]
+    assert rows[1:] == [
+        f"'{hostile.FORMULA}",
+        "'@SUM(A1)",
+        "'+1+1",
+        "'-2+3",
+        "-0.5",
+        "+1.5e3",
+        "-12%",
+        "plain",
+        "'=1,2",
+    ]
     assert [row[0] for row in csv.reader(io.StringIO(csv_of(table)))][1:] == cells
 
 
@@ -73,10 +83,11 @@ def test_latex_has_the_rules_of_booktabs() -> None:
 def test_a_long_table_breaks_over_pages_and_long_cells_wrap() -> None:
     latex = latex_of(scores(31))
     assert latex.startswith("% \\usepackage{booktabs,longtable}\n\\begin{longtable}{lrrr}\n")
-    assert latex.count("\\toprule") == latex.count("\\bottomrule") == latex.count("\\endhead") == 1
+    assert latex.count("\\caption") == latex.count("\\bottomrule") == latex.count("\\endhead") == 1
+    assert latex.count("\\toprule") == latex.count("  run & people") == 2  # on the first page, and on each further one
     assert "\\begin{tabular}" not in latex
-    wide = plain(Table("x", "x", ["a", "b", "c"], [["short", "y" * 31, "z" * 40]], 3))
-    assert "\\begin{tabular}{lp{0.38\\linewidth}p{0.38\\linewidth}}" in latex_of(wide)
+    wide = plain(Table("x", "x", ["a", "b", "c"], [["short", "y" * 40, "z" * 500]], 3))
+    assert "\\begin{tabular}{lp{0.16\\linewidth}p{0.48\\linewidth}}" in latex_of(wide)
 
 
 def _commands(latex: str) -> set[str]:
@@ -89,7 +100,9 @@ def test_texts_of_strangers_stay_texts_in_latex(text: str) -> None:
     latex = latex_of(plain(Table("x", text, ["a", "b"], [[text, "[1]"], ["[2]", text]], 2, text)))
     body = latex.removeprefix("% \\usepackage{booktabs}\n")
     escapes = "textbackslash textasciitilde textasciicircum textless textgreater textbar textasciigrave ldots leq geq"
-    layout = "begin end centering caption label toprule midrule bottomrule smallskip footnotesize linewidth approx times"
+    layout = (
+        "begin end centering caption label toprule midrule bottomrule smallskip footnotesize linewidth approx times"
+    )
     assert _commands(body) <= {*escapes.split(), *layout.split()}
     without = re.sub(r"\\[&%$#_{}]", "", body)
     assert without.count("{") == without.count("}")
@@ -103,7 +116,15 @@ def test_dashes_are_not_joined_in_latex() -> None:
 
 
 def test_a_confusion_matrix_gives_counts_and_shares() -> None:
-    matrix = Matrix("confusion", "Confusion.", ("a", "b"), ((1000, 2), (0, 4)), (("99%", "1%"), ("0%", "100%")), "", "Rows are true.")
+    matrix = Matrix(
+        "confusion",
+        "Confusion.",
+        ("a", "b"),
+        ((1000, 2), (0, 4)),
+        (("99%", "1%"), ("0%", "100%")),
+        "",
+        "Rows are true.",
+    )
     counts, shares = plain_tables([Section("one", "One", "", (Text(("x",)), matrix))])
     assert csv_of(counts) == '"true, by predicted",a,b\r\na,1000,2\r\nb,0,4\r\n'
     assert (shares.name, shares.rows[0]) == ("confusion-shares", ("a", "99%", "1%"))
