@@ -258,14 +258,25 @@ class Facts:
             return to_state("how the images were split, and whether a person is in several parts")
         if not part.persons_known:
             return f"The people are not known. {to_state('the unit of the split')}"
-        folds = counted(len(np.unique(part.fold)), "fold")
+        predicted, k = len(np.unique(part.fold)), self.k
+        if predicted == 1 and k in (None, 1):
+            return "One part of the people was held out of the training and predicted."
+        folds = counted(k or predicted, "fold")
         across = len(groups_in_several_folds(factorize(part.persons)[1], part.fold))
         if across:
             return (
                 f"The images were split into {folds} by image, not by person: {counted(across, 'person', 'people')} of "
                 f"{len(np.unique(part.persons)):,} had images in more than one fold."
             )
-        return f"The images were split into {folds}, so that all images of a person were in one fold."
+        some = f"; {predicted} of these {'was' if predicted == 1 else 'were'} predicted" if predicted < (k or 0) else ""
+        return f"The images were split into {folds}, so that all images of a person were in one fold{some}."
+
+    @property
+    def k(self) -> int | None:
+        """Return the number of folds that all runs record; None if they do not."""
+        found = {run.folds.get("k", run.k) for run in self.runs}
+        only = next(iter(found)) if len(found) == 1 else None
+        return only if type(only) is int and only > 0 else None
 
     def assignment(self) -> str:
         """Return by which rule people were assigned to folds."""
@@ -283,7 +294,7 @@ class Facts:
         seed, k, repeat, columns, repaired = next(iter(made))
         by = listed(["class", *(f"`{one}`" for one in columns)], 12)
         if k == 1:
-            return f"One part was held out by person, stratified by {by} (seed {seed})."
+            return f"People were assigned to the two parts stratified by {by} (seed {seed})."
         if repeat:
             return f"The folds were partition {repeat} of several random ones, balanced by {by} (seed {seed})."
         more = ", and whole people were then moved between folds to balance them" if repaired else ""
@@ -298,7 +309,8 @@ class Facts:
             images.append(int((part.fold == fold).sum()))
             people.append(len(np.unique(part.persons[part.fold == fold])))
         of_people = f" of {_span(people)} people" if part.persons_known else ""
-        return f"A fold had {_span(images)} images{of_people}." if images else ""
+        which = "The held-out part" if len(images) == 1 and self.k in (None, 1) else "A fold"
+        return f"{which} had {_span(images)} images{of_people}." if images else ""
 
     def partition(self) -> str:
         """Return whether people of the test part are in the training part."""

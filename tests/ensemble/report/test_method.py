@@ -229,6 +229,26 @@ def test_people_in_several_folds_and_in_both_parts_are_counted() -> None:
     assert "jackknife over images, because people are not known" in paragraphs(unknown)["Statistics"]
 
 
+def test_folds_that_are_not_trained_yet_are_not_forgotten() -> None:
+    evidence = world()
+    part = evidence.oof
+    assert part is not None
+    assert part.fold is not None
+    inside = part.fold == 1
+    member = replace(part.members[0], probabilities=part.members[0].probabilities[inside])
+    rows = [values[inside] for values in (part.ids, part.labels, part.persons, part.fold)]
+    one = replace(part, ids=rows[0], labels=rows[1], persons=rows[2], fold=rows[3], members=(member,))
+    assert (
+        "into 5 folds, so that all images of a person were in one fold; 1 of these was predicted."
+        in paragraphs(replace(evidence, oof=one))["Partitions"]
+    )
+    held_out = {"run0": record("run0", folds={"k": 1, "seed": 3, "stratify": []})}
+    assert paragraphs(replace(evidence, oof=one, runs=held_out))["Partitions"].startswith(
+        "One part of the people was held out of the training and predicted. People were assigned to the two parts "
+        "stratified by class (seed 3). The held-out part had 40 images of 8 people."
+    )
+
+
 def test_what_is_missing_is_counted() -> None:
     evidence = world()
     found = evidence.table
