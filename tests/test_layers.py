@@ -55,7 +55,7 @@ NESTED = ("data.synthetic", "cli.terminal", "cli.reports", "cli.commands")
 # What may be imported by whoever only blends: no torch, and half of `folds` could be taken away.
 COMBINER_USES = {"errors", "utils", "metrics", "predictions"}
 DISTILLATION_USES = COMBINER_USES | {"config", "runs"}
-REPORT_USES = COMBINER_USES | {"data", "images", "models", "splits", "auditing", "experiments"}
+REPORT_USES = COMBINER_USES | {"data", "images", "models", "splits", "auditing", "experiments", "augmentation"}
 TTA_USES = COMBINER_USES | {"data", "images", "models"}
 
 

@@ -105,6 +105,8 @@ class RunRecord:
     done : fold → content of its done.json.
     config : content of config.toml.
     environment : versions with which the run was started.
+    folds : content of folds.json: how its split was made; {} if it is not there.
+    tested : folds whose models have predicted the test images.
     """
 
     name: str
@@ -114,6 +116,8 @@ class RunRecord:
     done: Mapping[int, Mapping[str, Any]]
     config: Mapping[str, Any]
     environment: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, Any] = field(default_factory=dict)
+    tested: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class TableRecord:
     brightness, sharpness : means of the decoded image, 0 to 255, and of its Laplacian; NaN if it was not read.
     test : whether the image is a test image.
     persons_known : whether `persons` are people, and not the ids.
+    left_out : number of images that cannot be used and are not in the table; None if that is not known.
     """
 
     ids: NDArray[np.str_]
@@ -140,6 +145,7 @@ class TableRecord:
     brightness: NDArray[np.float32] | None = None
     sharpness: NDArray[np.float32] | None = None
     persons_known: bool = True
+    left_out: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,7 @@ class Evidence:
     per_person : whether the probabilities of each person's images are averaged before scoring.
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
+    blend_name : the member that `blend` describes; None if that is not known.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
     """
 
@@ -181,6 +188,7 @@ class Evidence:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
+    blend_name: str | None = None
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

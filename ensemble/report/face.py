@@ -15,6 +15,7 @@ from ensemble.report.blocks import Section
 from ensemble.report.evidence import Evidence
 from ensemble.report.load import load_evidence
 from ensemble.report.page import Page, block_of_error, page_html
+from ensemble.report.tables import check_free, plain_tables, write_tables
 from ensemble.report.thumbnails import Thumbnails
 from folds import __version__
 from folds.errors import EnsembleError, unknown_name
@@ -39,6 +40,7 @@ SECTIONS = {
     "calibration": "ensemble.report.calibration",
     "learning": "ensemble.report.learning",
     "labels": "ensemble.report.labels",
+    "method": "ensemble.report.method",
 }
 TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Learning curve"}
 
@@ -46,10 +48,11 @@ _KINDS = {
     "output": PATH,
     "data": optional(PATH),
     "section": optional(NAMES),
+    "tables": optional(PATH),
     "root": PATH,
     "progress": PROGRESS,
     "heat_maps": whole(0),
-    **dict.fromkeys(("per_person", "open", "force"), FLAG),
+    **dict.fromkeys(("per_person", "open", "force", "no_formulas"), FLAG),
 }
 
 
@@ -63,6 +66,8 @@ def report(
     per_person: bool = False,
     section: str | Sequence[str] | None = None,
     heat_maps: int = 0,
+    tables: str | Path | None = None,
+    no_formulas: bool = False,
     open: bool = False,
     force: bool = False,
     root: str | Path = ".",
@@ -84,15 +89,18 @@ def report(
     per_person : whether to average the probabilities of each person's images before scoring.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
+    tables : a folder, into which each table of the page is also written as ``NAME.csv``, ``NAME.md`` and ``NAME.tex``
+        (LaTeX with booktabs).
+    no_formulas : whether cells of the CSV files that a spreadsheet would take for formulas get an apostrophe.
     open : whether to show the page in the browser.
-    force : whether to replace an existing file.
+    force : whether to replace existing files.
     root : the folder that holds ``runs/``.
     progress : False for no progress output.
 
     Raises
     ------
     UsageError : an unknown metric or section.
-    EnsembleError : nothing has a name, there are no runs, the file exists and `force` is false, or jinja2 is missing.
+    EnsembleError : nothing has a name, there are no runs, a file exists and `force` is false, or jinja2 is missing.
 
     Examples
     --------
@@ -121,6 +129,9 @@ def report(
     for name in names:
         if name not in SECTIONS:
             raise unknown_name("section", name, list(SECTIONS))
+    folder = None if tables is None else Path(tables)
+    if folder is not None:
+        check_free(folder, ())
     shown = progress_of(progress)
     what = [*_listed(runs), *_listed(blend)]
     evidence = load_evidence(
@@ -132,7 +143,13 @@ def report(
         progress=shown,
     )
     evidence = replace(evidence, heat_maps=heat_maps)
-    write_atomic(path, html_of(evidence, names, shown).encode())
+    sections = sections_of(evidence, names, shown)
+    plain = plain_tables(sections)
+    if folder is not None:
+        check_free(folder, plain, force)
+    write_atomic(path, _html(evidence, sections, shown).encode())
+    if folder is not None:
+        write_tables(folder, plain, force, no_formulas)
     if open:
         webbrowser.open(path.absolute().as_uri())
     return path
@@ -152,7 +169,11 @@ def html_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = 
     ----------
     names : sections to show; all by default.
     """
-    page = Page(title_of(evidence), sections_of(evidence, names, progress), summary_of(evidence))
+    return _html(evidence, sections_of(evidence, names, progress), progress)
+
+
+def _html(evidence: Evidence, sections: tuple[Section, ...], progress: Progress = SILENT) -> str:
+    page = Page(title_of(evidence), sections, summary_of(evidence))
     return page_html(page, Thumbnails(evidence.paths, evidence.window, evidence.max_pixels), progress)
 
 

@@ -124,7 +124,7 @@ def table_record(
             brightness, sharpness = values[:, 0], values[:, 1]
     return TableRecord(
         ids, labels, persons, test, attributes, width, height, brightness, sharpness,
-        persons_known=all(one.persons is not None for one in tables),
+        persons_known=all(one.persons is not None for one in tables), left_out=dataset.left_out,
     )  # fmt: skip
 
 

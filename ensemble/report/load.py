@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import glob
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,8 +117,14 @@ def load_evidence(
     if base is None and leaking:  # no score is one of new people
         return made
     recommended, simple = choose(made, preferred=list(blends) if inputs.named else [])
-    blend = blends.get(recommended or "") or next(iter(blends.values()), None)
-    return replace(made, recommended=recommended, simple=simple, blend=blend)
+    named = recommended if recommended in blends else next(iter(blends), None)
+    return replace(
+        made,
+        recommended=recommended,
+        simple=simple,
+        blend=None if named is None else blends[named],
+        blend_name=named,
+    )
 
 
 def _classes(
@@ -503,7 +511,12 @@ def _record_of(name: str, folder: Path) -> RunRecord | None:
             if isinstance(found, dict):
                 done[int(number)] = found
     k = config.get("k")
-    environment = read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    environment, folds = (_json_of(folder / file) for file in ("environment.json", "folds.json"))
+    tested = [
+        int(found[1])
+        for path in folder.parent.glob(f"{glob.escape(name)}.fold*.test.npy")
+        if (found := re.fullmatch(r"\.fold([0-9]{1,9})\.test\.npy", path.name[len(name) :]))
+    ]
     return RunRecord(
         name,
         folder,
@@ -511,8 +524,19 @@ def _record_of(name: str, folder: Path) -> RunRecord | None:
         dict(sorted(history.items())),
         dict(sorted(done.items())),
         config,
-        environment if isinstance(environment, dict) else {},
+        environment,
+        folds,
+        tuple(sorted(tested)),
     )
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """Return a record; {} if there is none, or if it is damaged."""
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except EnsembleError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _history(path: Path) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from ensemble.report.blocks import Block, Figure, Gallery, Matrix, Missing, Picture, Section, Table
+from ensemble.report.blocks import Block, Figure, Gallery, Matrix, Missing, Picture, Section
 from ensemble.report.thumbnails import REFERENCE, Thumbnails
 from folds.errors import EnsembleError, printable, without_marks
 from folds.utils.progress import SILENT, Progress
@@ -307,8 +307,3 @@ def block_of_error(section: str, error: Exception) -> Missing:
         f"the section {section} could not be made: {type(error).__name__}: {printable(str(error))[:200]}",
         "this is an internal error: please report it; the other sections are not affected",
     )
-
-
-def tables_of(sections: Sequence[Section]) -> list[Table]:
-    """Return all tables of a page."""
-    return [block for section in sections for block in section.blocks if isinstance(block, Table)]

@@ -46,6 +46,7 @@ class Messages:
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    left_out: int = 0  # images that cannot be used
 
 
 def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = False) -> Dataset:
@@ -83,10 +84,11 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
         test, more = _read_test(spec.test, for_test, train, need_images, find_images)
         messages.notes += more.notes
         messages.warnings += more.warnings
+        messages.left_out += more.left_out
     messages.warnings += name_warnings(train) + _leaks(train, test)
     found = {name: getattr(for_test, name) for name in ("label", "person")}
     found = {name: column for name, column in found.items() if column != getattr(spec, name)}
-    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec, found)
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec, found, messages.left_out)
 
 
 def _check_test_options(spec: DataSpec) -> None:
@@ -107,7 +109,9 @@ def _competition_data(
     if spec.skip_unusable and train.paths is not None:
         from folds.data.unusable import without_unusable
 
+        rows = len(train)
         train = without_unusable(train, spec.max_pixels, messages.warnings)
+        messages.left_out += rows - len(train)
     evaluation = mask_layout.is_evaluation(layout.parent)
     if spec.test is not None or evaluation is None:
         return train, None, messages
@@ -437,7 +441,9 @@ def _built(
     if skip:
         from folds.data.unusable import without_unusable
 
+        rows = len(table)
         table = without_unusable(table, spec.max_pixels, columns.warnings)
+        messages.left_out += rows - len(table)
     messages.notes += columns.notes
     messages.warnings += columns.warnings
     return table

@@ -242,6 +242,7 @@ class Dataset(Displayed):
     spec : location of the files the data were read from, as given; None for a DataFrame.
     found : ``label`` and ``person`` → the column of the table that was found by a known name (``target``); without
         those of the name in `spec`.
+    left_out : number of images that cannot be used and were left out, as asked.
     """
 
     train: SampleTable
@@ -250,6 +251,7 @@ class Dataset(Displayed):
     warnings: tuple[str, ...] = ()
     spec: DataSpec | None = None
     found: Mapping[str, str] = field(default_factory=dict)
+    left_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return summaries of both parts, notes and warnings, as plain values."""

@@ -41,7 +41,7 @@ def report(
         list[str] | None,
         typer.Option(
             help="show this section only; may be repeated: verdict, data, training, compare, mistakes, heatmaps, "
-            "calibration, learning, labels [all]",
+            "calibration, learning, labels, method [all]",
             metavar="NAME",
             rich_help_panel=REPORT,
         ),
@@ -55,7 +55,23 @@ def report(
             rich_help_panel=REPORT,
         ),
     ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing file", rich_help_panel=RUN)] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(
+            help="also write each table into this folder, as CSV, Markdown and LaTeX",
+            metavar="FOLDER",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    no_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--no-formulas",
+            help="with --tables: cells of the CSVs that a spreadsheet would take for formulas get an apostrophe",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
 ) -> int:
     """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
 
@@ -72,6 +88,8 @@ def report(
 
     if score_by not in (None, "person"):
         raise UsageError(f"`score_by={score_by}`: expected person", hint="remove it to score images")
+    if no_formulas and tables is None:
+        raise UsageError("`no_formulas` applies to the files of `tables`", hint="name their folder: `tables=tables`")
     path = write_report(
         list(what or ()),
         output=output,
@@ -80,12 +98,16 @@ def report(
         per_person=score_by is not None,
         section=list(section or ()) or None,
         heat_maps=heat_maps,
+        tables=tables,
+        no_formulas=no_formulas,
         open=show,
         force=force,
         progress=TerminalProgress(),
     )
     size = path.stat().st_size
-    console.result(f"{path} written ({size_text(size)})", {"path": str(path), "bytes": size})
+    beside = "" if tables is None else f"; its tables are in {tables}"
+    folder = {} if tables is None else {"tables": str(tables)}
+    console.result(f"{path} written ({size_text(size)}){beside}", {"path": str(path), "bytes": size, **folder})
     if not show:
         console.next_step(f"ensemble report {shlex.join([*(what or ()), '-o', str(output)])} --open --force")
     return 0

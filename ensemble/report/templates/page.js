@@ -31,30 +31,56 @@
   };
   all("button.sort").forEach((button) => button.addEventListener("click", () => sortBy(button.closest("th"))));
 
-  // Tables: copy or save as CSV, Markdown or LaTeX.
-  const cellsOf = (table) => all("tr", table).map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
-  const formula = (text) => /^[=+\-@\t\r]/.test(text) && !/^[+-]?[\d.,]+(e[+-]?\d+)?%?$/i.test(text);
-  const csv = (rows, safe) => rows.map((row) => row.map((text) => {
+  // Tables: copy or save as CSV, Markdown or LaTeX, as ensemble/report/tables.py writes them. A cell of a confusion
+  // matrix is its count.
+  const shownOf = (cell) => (cell.querySelector("b") || cell).textContent.trim();
+  const formula = (text) => /^[=+\-@\t\r]/.test(text) && !/^[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?$/i.test(text);
+  const valueText = (cell) => {
+    const text = cell.dataset.number === undefined ? shownOf(cell) : shownOf(cell).replace(/,/g, "");
+    return text === "–" ? "" : text;
+  };
+  const csv = ({ head, cells }, safe) => [head, ...cells.map((row) => row.map(valueText))].map((row) => row.map((text) => {
     const plain = safe && formula(text) ? "'" + text : text;
     return /[",\r\n]/.test(plain) ? '"' + plain.replace(/"/g, '""') + '"' : plain;
-  }).join(",")).join("\r\n") + "\r\n";
-  const markdown = ([head, ...rows], right) => {
-    const line = (row) => "| " + row.map((text) => text.replace(/([\\|`*_<>\[\]])/g, "\\$1").replace(/\s+/g, " ")).join(" | ") + " |";
-    return [line(head), "|" + head.map((_, at) => right[at] ? " ---: " : " --- ").join("|") + "|", ...rows.map(line)].join("\n") + "\n";
+  }).join(",")).map((line) => line + "\r\n").join("");
+  const markdown = ({ head, rows, right, caption, note }) => {
+    const text = (plain) => plain.replace(/[\\|`*_<>\[\]~&$]/g, "\\$&").replace(/\s+/g, " ");
+    const line = (row) => "| " + row.map(text).join(" | ") + " |\n";
+    return text(caption) + "\n\n" + line(head) + "|" + right.map((one) => one ? " ---: |" : " --- |").join("") + "\n" +
+      rows.map(line).join("") + (note ? "\n" + text(note) + "\n" : "");
   };
-  const marks = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "–": "--", "−": "$-$" };
-  const tex = (text) => text.replace(/[\\~^<>–−]|[&%$#_{}]/g, (mark) => marks[mark] || "\\" + mark);
-  const latex = ([head, ...rows], right, caption) => {
+  const marks = {
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
+    "|": "\\textbar{}", "`": "\\textasciigrave{}", "[": "{[}", "]": "{]}", "–": "--", "…": "\\ldots{}",
+    "−": "$-$", "≤": "$\\leq$", "≥": "$\\geq$", "≈": "$\\approx$", "×": "$\\times$", "-": "-{}",
+  };
+  const tex = (text) => text.replace(/[\\~^<>|`[\]–…−≤≥≈×&%$#_{}]|-(?=-)/g, (mark) => marks[mark] || "\\" + mark);
+  const latex = ({ name, head, rows, right, caption, note }) => {
     const line = (row) => "  " + row.map(tex).join(" & ") + " \\\\";
-    return ["\\begin{table}", "\\centering", `\\caption{${tex(caption)}}`, `\\begin{tabular}{${head.map((_, at) => right[at] ? "r" : "l").join("")}}`,
-      "\\toprule", line(head), "\\midrule", ...rows.map(line), "\\bottomrule", "\\end{tabular}", "\\end{table}"].join("\n") + "\n";
+    const longest = head.map((_, at) => Math.max(0, ...rows.map((row) => [...row[at]].length)));
+    const shares = longest.map((one) => one > 30 ? Math.min(one, 120) : 0), all = shares.reduce((sum, one) => sum + one, 0);
+    const wide = (share) => `p{0.${String(Math.floor(65 * share / all)).padStart(2, "0")}\\linewidth}`;
+    const columns = shares.map((share, at) => share ? wide(share) : right[at] ? "r" : "l").join("");
+    const title = `\\caption{${tex(caption)}}`, label = `\\label{tab:${name}}`;
+    const below = note ? [`\n\\smallskip\n{\\footnotesize ${tex(note)}}`] : [];
+    return (rows.length > 30
+      ? ["% \\usepackage{booktabs,longtable}", `\\begin{longtable}{${columns}}`, title + label + "\\\\", "\\toprule", line(head),
+        "\\midrule", "\\endfirsthead", "\\toprule", line(head), "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot", ...rows.map(line), "\\end{longtable}", ...below]
+      : ["% \\usepackage{booktabs}", "\\begin{table}", "\\centering", title, label, `\\begin{tabular}{${columns}}`, "\\toprule",
+        line(head), "\\midrule", ...rows.map(line), "\\bottomrule", "\\end{tabular}", ...below, "\\end{table}"]
+    ).join("\n") + "\n";
   };
   const written = (block, format) => {
-    const table = block.querySelector("table"), rows = cellsOf(table);
-    const right = [...table.rows[0].cells].map((cell) => cell.classList.contains("number"));
-    if (format === "md") return markdown(rows, right);
-    if (format === "tex") return latex(rows, right, table.caption.textContent.trim());
-    return csv(rows, block.querySelector(".safe").checked);
+    const table = block.querySelector("table"), note = block.querySelector("figcaption .note");
+    const [top, ...lines] = [...table.rows], cells = lines.map((row) => [...row.cells]);
+    const made = {
+      name: block.id, cells, rows: cells.map((row) => row.map(shownOf)), head: [...top.cells].map(shownOf),
+      right: [...top.cells].map((cell) => cell.classList.contains("number")),
+      caption: table.caption.firstElementChild.textContent.trim(), note: note ? note.textContent.trim() : "",
+    };
+    if (format === "md") return markdown(made);
+    if (format === "tex") return latex(made);
+    return csv(made, block.querySelector(".safe").checked);
   };
   const copied = async (text) => {
     try {

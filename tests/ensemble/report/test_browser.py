@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from ensemble.report.blocks import Gallery, Matrix, Picture, Section, Table, Text
 from ensemble.report.page import Page, page_html
+from ensemble.report.tables import csv_of, latex_of, markdown_of, plain_tables
 from tests.chromium import CHROMIUM, Browser, chromium
 from tests.ensemble.report import hostile
 from tests.ensemble.report.test_page import PIXEL, hostile_page
@@ -156,17 +158,47 @@ def saved(browser: Browser, format_: str, safe: bool, table: str = "scores") -> 
 def test_a_table_is_saved_as_csv_markdown_and_latex(page: Browser) -> None:
     rows = list(csv.reader(io.StringIO(saved(page, "csv", False))))
     assert rows[0] == ["run", "macro F1", "people", "change"]
-    assert rows[1:3] == [["run1", "0.61 [0.50, 0.70]", "1,200", "–"], ["run10", "0.676 [0.592, 0.749]", "40", "-0.500"]]
+    assert rows[1:3] == [["run1", "0.61 [0.50, 0.70]", "1200", ""], ["run10", "0.676 [0.592, 0.749]", "40", "-0.500"]]
     assert rows[4][0] == "=1+1"
     assert list(csv.reader(io.StringIO(saved(page, "csv", True))))[4] == ["'=1+1", "-0.1", "5", "1.000"]
     markdown = saved(page, "md", False).splitlines()
-    assert markdown[1] == "| --- | ---: | ---: | ---: |"
-    assert markdown[2] == r"| run1 | 0.61 \[0.50, 0.70\] | 1,200 | – |"
+    assert markdown[0] == "Scores of runs"
+    assert markdown[3] == "| --- | ---: | ---: | ---: |"
+    assert markdown[4] == r"| run1 | 0.61 \[0.50, 0.70\] | 1,200 | – |"
     latex = saved(page, "tex", False)
     assert "\\toprule" in latex
-    assert "  run10 & 0.676 [0.592, 0.749] & 40 & -0.500 \\\\" in latex
+    assert "  run10 & 0.676 {[}0.592, 0.749{]} & 40 & -0.500 \\\\" in latex
     assert "\\begin{tabular}{lrrr}" in latex
     assert page.complaints + page.requested == []
+
+
+def test_a_table_of_the_page_is_the_file_of_the_table(browser: Browser, tmp_path: Path) -> None:
+    """The conversion of the page and that of Python give the same texts, also for what strangers wrote."""
+    (section,) = hostile_page().sections
+    many = [[f"row {at}", at * 1000, hostile.ALL[at % len(hostile.ALL)]] for at in range(40)]
+    names = Table("many", "Many -- rows & 50%", ["a\\b", "number", "–"], many, 2, "≤ 3 [note] $x$")
+    odd = Table(
+        "odd",
+        "  odd  ",
+        ["", "x"],
+        [["[1]", None], ["–", float("nan")], ["--- ≥ ×", True], [" =1 ", -1e6], ["a,b", '"']],
+    )
+    page = replace(hostile_page(), sections=(replace(section, blocks=(*section.blocks, names, odd)),))
+    path = tmp_path / "tables.html"
+    path.write_text(page_html(page), encoding="utf-8")
+    browser.open(path)
+    tables = {one.name: one for one in plain_tables(page.sections)}
+    assert set(tables) == {"all-texts", "confusion", "confusion-shares", "many", "odd"}
+    offered = browser.run(
+        "[...document.querySelectorAll('table')].map(one => [one.dataset.table, !!one.closest('.block').querySelector('.save')])"
+    )
+    assert sorted(map(tuple, offered)) == [(name, True) for name in ("all-texts", "confusion", "many", "odd")]
+    for name, _ in offered:
+        assert saved(browser, "csv", False, name) == csv_of(tables[name])
+        assert saved(browser, "csv", True, name) == csv_of(tables[name], no_formulas=True)
+        assert saved(browser, "md", False, name) == markdown_of(tables[name])
+        assert saved(browser, "tex", False, name) == latex_of(tables[name])
+    assert browser.complaints + browser.requested == []
 
 
 def test_nothing_of_a_stranger_runs(browser: Browser, tmp_path: Path) -> None:

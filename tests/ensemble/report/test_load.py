@@ -76,6 +76,7 @@ def test_everything_that_is_on_disk_is_read(world: Path) -> None:
     ]  # the views have no test predictions: all folds count
     run = found.runs["run0"]
     assert (run.k, sorted(run.history), len(run.history[0]), run.done[2]["epochs"]) == (5, [0, 1, 2, 3, 4], 10, 10)
+    assert (run.folds, run.tested, found.blend_name) == ({}, (0,), "blend fitted")
     assert run.history[0][0] == {"epoch": 1, "loss": 2, "lr": 0.001, "seconds": 1.5, "validation_macro_f1": 0.2}
     assert found.table is not None
     assert (len(found.table.ids), int(found.table.test.sum()), set(found.table.attributes)) == (144, 48, {"site"})
@@ -85,6 +86,7 @@ def test_everything_that_is_on_disk_is_read(world: Path) -> None:
     assert set(found.table.height.tolist()) == {24}
     assert found.table.brightness is not None
     assert np.isfinite(found.table.brightness).all()
+    assert found.table.left_out == 0
     assert len(found.paths) == 144
     assert found.thumbnail(str(found.oof.ids[0])) == f"thumbnail:{found.oof.ids[0]}"
 
@@ -156,8 +158,13 @@ def test_damaged_records_are_left_out(tmp_path: Path) -> None:
     root = write_world(tmp_path, images=False, views=False, people=12)
     (root / "runs" / "run0" / "config.toml").write_text("k = = 3")
     (root / "runs" / "run1" / "fold0" / "history.csv").write_bytes(b"\xff\x00,loss\nx,y\n1,2\n")
+    (root / "runs" / "run1" / "folds.json").write_text("{")
+    (root / "runs" / "run1" / "environment.json").write_text("[]")
+    write_json(root / "runs" / "run2" / "folds.json", {"k": 5, "seed": 3, "stratify": ["site"]})
     found = load_evidence((), root)
     assert sorted(found.runs) == ["run1", "run2"]
+    assert (found.runs["run1"].folds, found.runs["run1"].environment) == ({}, {})
+    assert found.runs["run2"].folds["stratify"] == ["site"]
     assert len(found.runs["run1"].history[0]) == 2
 
 

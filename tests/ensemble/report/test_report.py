@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,29 @@ def test_an_existing_file_is_kept_unless_forced(world: Path, tmp_path: Path) -> 
     assert 'id="data"' not in html
 
 
+def test_each_table_of_the_page_is_also_a_file_where_asked(world: Path, tmp_path: Path) -> None:
+    path, folder = tmp_path / "page.html", tmp_path / "paper" / "tables"
+    en.report(root=world, output=path, section=["data", "method"], tables=folder, progress=False)
+    html = path.read_text(encoding="utf-8")
+    names = {one.stem for one in folder.iterdir()}
+    assert names == set(re.findall(r'data-table="([^"]+)"', html))
+    assert {"data-classes", "method-parts", "method-settings", "method-claim", "method-tripod"} <= names
+    assert {one.suffix for one in folder.iterdir()} == {".csv", ".md", ".tex"}
+    (folder / "method-parts.tex").write_text("edited")
+    path.unlink()
+    with pytest.raises(en.EnsembleError, match="of these names"):
+        en.report("run0", root=world, output=path, section="method", tables=folder, progress=False)
+    assert not path.exists()  # neither the page nor a table
+    assert (folder / "method-parts.tex").read_text() == "edited"
+    with pytest.raises(en.EnsembleError, match="not a folder"):
+        en.report("run0", root=world, output=path, tables=folder / "method-parts.tex", progress=False)
+
+
 def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     for wrong, message in (
         ({"section": "verdit"}, "did you mean verdict"),
-        ({"section": "method"}, "method"),
+        ({"section": "methods"}, "did you mean method"),
         ({"metric": "macro_f2"}, "did you mean macro_f1"),
         ({"runs": "run9"}, "did you mean run"),
         ({"runs": [3]}, "found a int"),
@@ -129,9 +148,13 @@ def test_without_jinja2_the_error_names_the_extra(world: Path, tmp_path: Path, m
 
 def test_the_command_writes_the_page_and_says_where(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    done = call_process(["report", "run0", "-o", path, "--section", "verdict", "--score-by", "person", "--json"], world)
+    tables = ("--tables", tmp_path / "tables", "--no-formulas", "--section", "method")
+    words = ["report", "run0", "-o", path, "--section", "verdict", "--score-by", "person", *tables, "--json"]
+    done = call_process(words, world)
     assert done.code == 0, done.err
-    assert json.loads(done.out) == {"path": str(path), "bytes": path.stat().st_size}
+    said = {"path": str(path), "bytes": path.stat().st_size, "tables": str(tmp_path / "tables")}
+    assert json.loads(done.out) == said
+    assert (tmp_path / "tables" / "method-claim.csv").is_file()
     assert "averaged over each person" in path.read_text(encoding="utf-8")
     again = call_process(["report", "run0", "-o", path], world)
     assert again.code == 1

@@ -27,6 +27,7 @@ def damaged(tmp_path) -> Path:
 def test_unusable_images_are_left_out_and_named(damaged):
     data = read_data(DataSpec(damaged, skip_unusable=True))
     assert data.train.ids.tolist() == ["0.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    assert data.left_out == 2
     (line,) = [line for line in data.warnings if "left out" in line]
     assert "2 of 6 images" in line
     assert "1.jpg cannot be decoded" in line

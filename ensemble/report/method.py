@@ -1,0 +1,261 @@
+"""Write what the methods of a paper need: a text, the settings, the parts, and the items of reporting guidelines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ensemble.report.blocks import Block, Missing, Section, Table, Text
+from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
+from ensemble.report.evidence import Evidence
+from ensemble.report.image_table import people_per_class
+from ensemble.report.method_facts import MAX_VALUES, Facts, Rows, balance_text, fold_rows
+from ensemble.report.method_runs import COLUMNS, to_state
+from ensemble.report.scoring import labeled, score_of
+from folds.metrics.custom import metric_of
+from folds.utils.text import counted
+
+GAP = re.compile(r"\[to state: [^\]]*\]")
+YOU = "you must state"
+MAX_RUNS = 40  # of the settings
+MAX_COLUMNS = 6  # runs; more are rows
+MAX_CLASSES = 40  # of the parts
+MAX_FOLDS = 10  # of the parts
+LONGEST = 250  # characters of a cell; the methods text has the rest
+
+Row = list[str | int | float | None]
+
+
+def method_section(evidence: Evidence) -> Section:
+    """Return the methods text, the tables of settings and parts, and the checklists."""
+    lead = (
+        "What a paper needs, from the files alone. Replace each [to state: …] by what only you know, and check the "
+        "text, which a program wrote."
+    )
+    facts = Facts(evidence)
+    blocks: list[Block] = [Text(_paragraphs(facts))]
+    if not evidence.runs:
+        blocks.append(
+            Missing("how the models were trained", "`ensemble report RUN` of a run with its `config.toml` says it")
+        )
+    blocks += [block for block in (_settings(facts), _parts(facts), _characteristics(facts)) if block is not None]
+    answers = facts_for_items(facts)
+    note = "Names of items are shortened. “Known” is what the files say, not whether it suffices."
+    blocks.append(_checklist("method-claim", "CLAIM 2024: what is known of each item.", CLAIM, answers, note))
+    blocks.append(_checklist("method-tripod", "TRIPOD+AI: what is known of each item.", TRIPOD, answers, note))
+    blocks.append(Text((CLAIM_SOURCE, TRIPOD_SOURCE, JACKKNIFE_SOURCE)))
+    return Section("method", "Method", lead, tuple(blocks))
+
+
+def _paragraphs(facts: Facts) -> tuple[str, ...]:
+    models: tuple[str, ...] = (facts.models(), facts.preprocessing(), facts.training())
+    if not facts.runs:
+        models = (to_state("architecture, input size, preprocessing, initial weights, and settings of the training"),)
+    parts = (
+        ("Data", (facts.data(), facts.missing(), facts.source(), facts.reference(), facts.changed())),
+        ("Partitions", (facts.split(), facts.partition())),
+        ("Models", (*models, facts.selection())),
+        ("Predictions", (facts.prediction(), facts.ensembling())),
+        ("Statistics", (facts.metrics(), facts.intervals())),
+        ("Software", (facts.software(),)),
+    )
+    return tuple(f"{name}. {' '.join(filter(None, texts))}" for name, texts in parts if any(texts))
+
+
+def _settings(facts: Facts) -> Table | None:
+    """Return the settings of the runs, a column for each of a few; those that no run records or uses are left out."""
+    runs = facts.runs[:MAX_RUNS]
+    if not runs:
+        return None
+    read = {name: [reader(run) for run in runs] for name, reader in COLUMNS.items()}
+    known = {name: values for name, values in read.items() if any(value is not None for value in values)}
+    names = [run.name for run in runs]
+    more = f" The first {MAX_RUNS} of {len(facts.runs)} runs." if len(facts.runs) > MAX_RUNS else ""
+    note = f"From config.toml of each run; – is not recorded, or not used.{more}"
+    rows: list[Row] = [[name, *values] for name, values in known.items()]
+    header = ["setting", *names]
+    if len(runs) > MAX_COLUMNS:
+        header = ["run", *known]
+        rows = [[name, *(known[key][at] for key in known)] for at, name in enumerate(names)]
+    return Table("method-settings", "Settings of the training.", header, rows, len(header), note)
+
+
+def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
+    if facts.train is not None:
+        yield "training", facts.train
+    if facts.test is not None:
+        yield "test", facts.test
+    part = facts.evidence.oof
+    if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
+        labels = np.array([*facts.evidence.classes, ""])[part.labels]
+        for name, inside in fold_rows(part):
+            yield name, Rows(labels[inside], part.persons[inside], {})
+
+
+def _parts(facts: Facts) -> Table | None:
+    """Return people, images and classes of each part."""
+    parts = list(_named_rows(facts))
+    if not parts:
+        return None
+    rows: list[Row] = [["people", *(part.people for _, part in parts)]] if facts.persons_known else []
+    rows.append(["images", *(len(part) for _, part in parts)])
+    counts = [people_per_class(part.labels, part.persons) for _, part in parts]
+    for one in facts.evidence.classes[:MAX_CLASSES]:
+        found = [each.get(one, (0, 0)) for each in counts]
+        cells = [f"{images:,} ({people:,})" if facts.persons_known else images for images, people in found]
+        rows.append([f"class {facts.evidence.class_title(one)}", *cells])
+    rows.append(["without label", *(part.unlabeled for _, part in parts)])
+    note = f"Classes: images{' (people)' if facts.persons_known else ''}."
+    if len(facts.evidence.classes) > MAX_CLASSES:
+        note += f" The first {MAX_CLASSES} of {len(facts.evidence.classes)} classes."
+    header = ["count", *(name for name, _ in parts)]
+    if any(name.startswith("fold") for name in header):
+        note += " The model of a fold was trained on the other folds, and predicted this one."
+    return Table("method-parts", "People, images and classes of each part.", header, rows, 1, note)
+
+
+def _characteristics(facts: Facts) -> Table | None:
+    """Return the values of the attributes in the training and in the test part."""
+    parts = [(name, rows) for name, rows in (("training", facts.train), ("test", facts.test)) if rows is not None]
+    rows: list[Row] = []
+    for attribute in dict.fromkeys(name for _, part in parts for name in part.attributes):
+        columns = [part.attributes.get(attribute, np.full(len(part), "")) for _, part in parts]
+        values = sorted({one for column in columns for one in np.unique(column).tolist() if one})
+        if not 0 < len(values) <= MAX_VALUES:
+            continue
+        counts = [people_per_class(column, part.persons) for (_, part), column in zip(parts, columns, strict=True)]
+        for value in [*values, *([""] if any("" in each for each in counts) else [])]:
+            row: Row = [attribute, value or "missing"]
+            for (_, part), each in zip(parts, counts, strict=True):
+                images, people = each.get(value, (0, 0))
+                row += [images, f"{images / len(part):.1%}", *([people] if facts.persons_known else [])]
+            rows.append(row)
+    if not rows:
+        return None
+    header = ["attribute", "value"]
+    for name, _ in parts:
+        header += [f"{name} images", f"{name} share", *([f"{name} people"] if facts.persons_known else [])]
+    return Table("method-characteristics", "Characteristics of the images in each part.", header, rows, 2)
+
+
+def facts_for_items(facts: Facts) -> Mapping[str, str]:
+    """Return the facts that items of `ensemble.report.checklists` ask for, by their keys; "" where there is none."""
+    evidence = facts.evidence
+    predicted = labeled(evidence.oof) or labeled(evidence.test)
+    see = _pointers(evidence, predicted is not None)
+    missing = facts.missing()
+    return see | {
+        "preprocessing": facts.preprocessing(),
+        "changed": f"{facts.changed()} {to_state('whether images were selected')}".strip(),
+        "missing": missing if facts.train is not None else "",
+        "reference": facts.reference(),
+        "assignment": facts.assignment(),
+        "unit": f"{facts.unit()} {facts.partition()}",
+        "size": f"{facts.totals()} {to_state('how the size was arrived at')}" if facts.train is not None else "",
+        "models": facts.models(),
+        "software": facts.software(),
+        "initialization": facts.initial_weights(),
+        "training": facts.training(),
+        "selection": facts.selection(),
+        "ensembling": facts.ensembling(),
+        "metrics": facts.metrics(),
+        "intervals": facts.intervals(),
+        "internal": facts.unit() if evidence.oof is not None else "",
+        "external": facts.external(),
+        "counts": f"{facts.totals()} Table of the parts above. {to_state('who was excluded, and why')}"
+        if facts.train is not None
+        else "",
+        "characteristics": _characteristics_text(facts),
+        "predictors": "The images are the only predictors." if predicted is not None else "",
+        "partition": f"{facts.split()} {facts.partition()}",
+        "building": f"{facts.models()} {facts.unit()} {facts.selection()}",
+        "prediction": facts.prediction(),
+        "imbalance": balance_text(facts) if facts.runs else "",
+        "output": f"Probabilities of {counted(len(evidence.classes), 'class', 'classes')}; the class is the one with "
+        f"the largest probability. {to_state('thresholds, if any')}"
+        if predicted is not None
+        else "",
+        "updating": to_state("whether the model was updated or recalibrated after its evaluation"),
+        "specification": to_state("where the weights and the code can be had; `ensemble export` writes a model"),
+        "scores": _scores(evidence),
+    }
+
+
+def _characteristics_text(facts: Facts) -> str:
+    if _characteristics(facts) is None:
+        return to_state("age, sex and other characteristics; the table has no attributes")
+    return f"Table of characteristics above. {to_state('clinical characteristics that the table does not have')}"
+
+
+def _scores(evidence: Evidence) -> str:
+    """Return the score of the suggested predictions."""
+    metric, found = metric_of(evidence.metric), []
+    for name, part in (("out of fold", labeled(evidence.oof)), ("test", labeled(evidence.test))):
+        score = None if part is None else score_of(evidence, part, part.member(evidence.recommended or ""))
+        if score is not None:
+            found.append(f"{metric.title} {name} {score.text()}")
+    if not found:
+        return ""
+    more = "Sections Verdict and Compare; by class and attribute: Mistakes."
+    return f"`{evidence.recommended}`: {', '.join(found)} (95% CI). {more}"
+
+
+def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
+    """Return the facts that are pointers to other sections of the page."""
+    table = evidence.table
+    views = sorted(
+        {one.name for part in (evidence.oof, evidence.test) if part for one in part.members if one.kind == "tta"}
+    )
+    sizes = "Sizes of the image files: section Data." if table is not None and table.width is not None else ""
+    robustness = "Section Mistakes: accuracy by brightness, sharpness and size. Section Verdict: whether folds differ."
+    if views:
+        robustness += f" Test-time views: section Compare ({len(views)})."
+    attributes = table is not None and bool(table.attributes)
+    by_column = "Section Mistakes: accuracy by attribute, against others." if predicted and attributes else ""
+    return {
+        "sizes": f"{sizes} {to_state('devices and protocol')}".strip(),
+        "doubts": f"Section Labels in doubt: labels that models contradict. {to_state('agreement of annotators')}"
+        if predicted
+        else "",
+        "robustness": f"{robustness} {to_state('further analyses')}" if predicted else "",
+        "explainability": "Section Heat maps: what models looked at."
+        if evidence.heat_maps and predicted
+        else to_state("methods, if any; `ensemble report --heat-maps 12` adds heat maps to this page"),
+        "classes": "Section Mistakes: scores of each class with CIs. Section Calibration: reliability, overconfidence."
+        if predicted
+        else "",
+        "failures": f"Section Mistakes: confusion matrix, wrong people and images. {to_state('their interpretation')}"
+        if predicted
+        else "",
+        "clusters": f"{by_column} {to_state('centers and other clusters')}".strip(),
+        "fairness": f"{by_column} {to_state('approaches to fairness')}".strip(),
+        "limitations": f"Section Verdict: checks that warn or fail. {to_state('their discussion')}",
+    }
+
+
+def _checklist(name: str, caption: str, items: Sequence[Item], facts: Mapping[str, str], note: str) -> Table:
+    rows: list[Row] = []
+    for item in items:
+        fact = facts[item.fact].replace("`", "") if item.fact else ""
+        rows.append([item.number, item.name, _cell(fact), _status(fact)])
+    return Table(name, caption, ["item", "subject", "known", "status"], rows, 4, note)
+
+
+def _status(fact: str) -> str:
+    if not GAP.sub("", fact).strip():
+        return YOU
+    return "partly" if GAP.search(fact) else "known"
+
+
+def _cell(fact: str) -> str:
+    if len(fact) <= LONGEST:
+        return fact
+    gaps = " ".join(dict.fromkeys(GAP.findall(fact)))
+    kept = ""
+    for sentence in GAP.sub("", fact).replace(". ", ".\n").split("\n"):
+        if len(kept) + len(sentence) + len(gaps) > LONGEST:
+            break
+        kept += f"{sentence.strip()} "
+    return f"{kept}See the methods text above. {gaps}".strip()
