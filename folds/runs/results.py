@@ -144,6 +144,29 @@ class TrainedRun(Displayed):
             return Table(f"{self.name}: no fold is trained yet")
         return results_table([self.summary()], title=str(self.folder))
 
+    def display_parts(self) -> Sequence[str]:
+        """Return the validation curves of the folds as a drawing; () without a history of two epochs."""
+        from folds.experiments.curves import LOSS, curve_title, fold_curves  # here: only notebooks draw
+        from folds.utils.charts import Series, lines
+        from folds.utils.html import figure
+
+        try:
+            metric = str(self.config.get("metric", "macro_f1"))
+        except EnsembleError:
+            metric = "macro_f1"
+        key, found = fold_curves(self.folder, self._folds("history.csv"), metric)
+        if max(map(len, found.values()), default=0) < 2:
+            return ()
+        series = [Series(f"fold {fold}", range(1, len(curve) + 1), curve) for fold, curve in found.items()]
+        name = curve_title(key) if key == LOSS else f"validation {curve_title(key)}"
+        title = f"{name[0].upper()}{name[1:]} of {self.name} by epoch"
+        ends = {fold: curve[-1] for fold, curve in found.items() if curve[-1] == curve[-1]}
+        text = f"{counted(len(found), 'fold')}."
+        if ends:
+            low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+            text += f" At the end from {ends[low]:.3f} (fold {low}) to {ends[high]:.3f} (fold {high})."
+        return (figure(lines(series, title, text, "epoch", name, x_whole=True, height=200), title, text),)
+
     def _folds(self, file: str) -> tuple[int, ...]:
         names = (path.parent.name.removeprefix("fold") for path in self.folder.glob(f"fold*/{file}"))
         return tuple(sorted(int(name) for name in names if name.isdecimal()))

@@ -1,7 +1,7 @@
 """Draw charts as inline SVG: lines, forest, scatter, bars, histogram, heat grid and reliability diagram.
 
-The drawings have CSS classes only (``templates/charts.css``): no inline style, no id and no script, so that they follow
-the colors of the page and its Content-Security-Policy. Every text is escaped here. Why not matplotlib: see
+The drawings have CSS classes only (``charts.css`` beside this file): no inline style, no id and no script, so that they
+follow the colors of the page and its Content-Security-Policy. Every text is escaped here. Why not matplotlib: see
 ``docs/architecture.md``.
 """
 
