@@ -55,7 +55,7 @@ def _block(values: Sequence[float], scale: tuple[float, float], blocks: str) -> 
     if not known:
         return UNKNOWN
     share = (sum(known) / len(known) - scale[0]) / (scale[1] - scale[0])
-    return blocks[min(max(int(share * len(blocks)), 0), len(blocks) - 1)]
+    return blocks[min(max(int(share * len(blocks) + 1e-9), 0), len(blocks) - 1)]
 
 
 class RunCurves:
