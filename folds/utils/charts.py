@@ -582,8 +582,10 @@ def forest(
     top = _legend(drawing, [(name, tone, False) for name, tone in legend], 0) + (0 if legend else 6)
     if reference is not None and (left or right):
         at = x(reference)
-        drawing.text(at - 8, top + 10, f"← {left}" if left else "", "tick", "end", width=at - 12, size=_SMALL)
-        drawing.text(at + 8, top + 10, f"{right} →" if right else "", "tick", width=WIDTH - at - 12, size=_SMALL)
+        if left and text_width(f"← {left}", _SMALL) <= at - 12:  # where there is no room, the other side says it
+            drawing.text(at - 8, top + 10, f"← {left}", "tick", "end", size=_SMALL)
+        if right and text_width(f"{right} →", _SMALL) <= WIDTH - at - 12:
+            drawing.text(at + 8, top + 10, f"{right} →", "tick", size=_SMALL)
         top += 18
     bottom = top + step * len(rows) + 6
     after = _bottom_axis(drawing, x, top, bottom, x_label, signed)

@@ -110,14 +110,11 @@ def table(
         "<tr>" + "".join(_cell(value, number, left, live) for number, value in enumerate(row)) + "</tr>\n"
         for row in rows
     )
-    below = f'<p class="note">{escaped(running(note))}</p>' if note else ""
     data = f' data-table="{name}"' if name else ""
     inside = (
         f"<table{data}>\n{_caption(caption, name)}<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table>"
     )
-    take = _take(caption) if live else ""
-    under = f"<figcaption>{below}{take}</figcaption>\n" if below or take else ""
-    return f'<figure class="block table"{_id(name)}>\n{_scroll(inside, name)}\n{under}</figure>\n'
+    return f'<figure class="block table"{_id(name)}>\n{_scroll(inside, name)}\n{_below(note, caption, live)}</figure>\n'
 
 
 def matrix(
@@ -143,7 +140,7 @@ def matrix(
     lines = ""
     for row, true in enumerate(classes):
         cells = "".join(
-            f'<td class="number {_shade(counts[row], row, column)}">'
+            f'<td class="number {_shade(counts[row], row, column)}" data-number="{counts[row][column]}">'
             + _matrix_cell(counts[row][column], shares[row][column], true, predicted, opens)
             + "</td>"
             for column, predicted in enumerate(classes)
@@ -152,8 +149,7 @@ def matrix(
     data = f' data-table="{name}"' if name else ""
     head = f'<thead><tr><th scope="col">true, by predicted</th>{heads}</tr></thead>'
     inside = f'<table class="matrix"{data}>\n{_caption(caption, name, hint)}{head}\n<tbody>\n{lines}</tbody>\n</table>'
-    under = f'<figcaption><p class="note">{escaped(running(note))}</p></figcaption>\n' if note else ""
-    return f'<figure class="block table"{_id(name)}>\n{_scroll(inside, name)}\n{under}</figure>\n'
+    return f'<figure class="block table"{_id(name)}>\n{_scroll(inside, name)}\n{_below(note, caption)}</figure>\n'
 
 
 def gallery(
@@ -217,7 +213,7 @@ def _id(name: str) -> str:
 
 def _caption(text: str, name: str, hint: str = "") -> str:
     title = f' id="{name}-caption"' if name else ""
-    return f"<caption{title}>{escaped(running(text))}{hint}</caption>\n" if text else ""
+    return f"<caption{title}><span>{escaped(running(text))}</span>{hint}</caption>\n" if text else ""
 
 
 def _scroll(inside: str, name: str) -> str:
@@ -237,6 +233,13 @@ def _cell(value: Any, number: int, left: int, live: bool) -> str:
     by = sort_number(value) if live else ""
     data = f' data-number="{by}"' if by else ""
     return f"<{tag}{scope}{css}{data}><bdi>{escaped(cell_text(value))}</bdi></{tag}>"
+
+
+def _below(note: str, caption: str, take: bool = False) -> str:
+    """Return the note of a table, and in a page with a script the choice of formats to copy or save it in."""
+    below = f'<p class="note">{escaped(running(note))}</p>' if note else ""
+    below += _take(caption) if take else ""
+    return f"<figcaption>{below}</figcaption>\n" if below else ""
 
 
 def _take(caption: str) -> str:

@@ -92,7 +92,7 @@ def test_test_labels_are_not_doubted() -> None:
     test = en.Predictions.from_array(
         values, ids=list("abcd"), classes=["x", "y"], labels=["x", "y", "x", "x"], split="test"
     )
-    blend = en.blend({"one": test, "two": test}, allow_duplicates=True, progress=False)
+    blend = en.blend({"one": test, "two": test}, progress=False)
     assert en.mistakes(blend).wrong == 1
     with pytest.raises(en.EnsembleError, match="out-of-fold predictions, found test predictions"):
         en.labels(blend)
