@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,14 @@ from folds.errors import EnsembleError
 from folds.utils.arguments import wrong_argument
 from folds.utils.progress import Progress
 
-Thumbnail = Callable[[str], str]
-"""Return an image as ``data:image/jpeg;base64,…`` by its id; "" if it is not there."""
-
 PICTURES, CHARACTERS = 12, 60_000  # in a notebook
 
 
 def read_judged(
     what: Any, labels: Path | None, root: Path, progress: Progress
 ) -> tuple[LabeledPredictions, tuple[str | Path, ...], Path]:
-    """Return labeled predictions, the names and files that they are from, and the folder that holds ``runs/``.
+    """Return labeled predictions, the names and files that they are from, and the folder that holds
+    ``runs/``.
 
     Raises
     ------
@@ -30,8 +28,8 @@ def read_judged(
     """
     if isinstance(what, Blend):
         return labeled_blend(what), tuple(member.path for member in what.members), root
-    listed, found = _listed(what), list[str | Path]()
-    for one in listed:
+    found, folder = list[str | Path](), root
+    for one in _listed(what):
         if isinstance(one, str | Path):
             found.append(one)
             continue
@@ -42,9 +40,11 @@ def read_judged(
             found.append(name)
         else:
             found += files
+            folder = place  # of the table that the run names
     if not found:
         raise wrong_argument("what", "a run, a blend, or names of runs, blends and files", what)
-    return read_labeled_predictions(found, labels=labels, runs=root / "runs", progress=progress), tuple(found), root
+    judged = read_labeled_predictions(found, labels=labels, runs=root / "runs", progress=progress)
+    return judged, tuple(found), folder
 
 
 def _listed(what: Any) -> list[Any]:
@@ -54,12 +54,13 @@ def _listed(what: Any) -> list[Any]:
     return [what] if single else list(what)
 
 
-def thumbnails_of(samples: list[str], what: tuple[str | Path, ...], root: Path) -> Thumbnail:
-    """Return the pictures of some samples, of at most `CHARACTERS` together."""
+def thumbnails_of(samples: Sequence[str], what: Sequence[str | Path], root: Path) -> dict[str, str]:
+    """Return id → picture as ``data:image/jpeg;base64,…`` of the first samples, of at most `CHARACTERS` together."""
     from ensemble.report.load import find_thumbnails
 
+    if not what:
+        return {}
     try:
-        found = find_thumbnails(what, root).within(samples[:PICTURES], CHARACTERS)
+        return find_thumbnails(what, root).within(samples[:PICTURES], CHARACTERS)
     except (EnsembleError, OSError):  # arrays have no images, and files may have gone
-        found = {}
-    return lambda sample: found.get(sample, "")
+        return {}

@@ -127,7 +127,10 @@ class DoubtfulLabels(Displayed):
         if not len(self):
             return ()
         samples = [str(self.doubts.rows.ids[row]) for row in self.doubts.order[:PICTURES].tolist()]
-        block = doubt_pictures(self.doubts, thumbnails_of(samples, self.sources, self.root), PICTURES)
+        pictures = thumbnails_of(samples, self.sources, self.root)
+        if not pictures:  # the table says the same
+            return ()
+        block = doubt_pictures(self.doubts, lambda sample: pictures.get(sample, ""), PICTURES)
         return (markup(block, live=False),)
 
 

@@ -158,7 +158,9 @@ class Mistakes(Displayed):
         blocks = [confusion_block(rows, confusion_of(rows), MAX_CLASSES)] if len(rows) else []
         if self.judged.persons_known:
             blocks += people_blocks(rows, True, self.people)
-        blocks += mistake_pictures(rows, thumbnails_of(samples, self.sources, self.root), PICTURES)
+        pictures = thumbnails_of(samples, self.sources, self.root)
+        if pictures:  # without them, the table says the same
+            blocks += mistake_pictures(rows, lambda sample: pictures.get(sample, ""), PICTURES)
         return [markup(block, live=False) for block in blocks]
 
 
