@@ -20,8 +20,8 @@ from folds.metrics.arrays import (
     fold_numbers,
     names_of,
 )
-from folds.metrics.custom import metric_of
 from folds.metrics.classification import argmax_classes
+from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.predictions.files import (

@@ -101,7 +101,7 @@ def test_test_labels_are_not_doubted() -> None:
 @pytest.mark.parametrize("what", [[], 3, [3.5], {"x": None}])
 def test_what_is_no_prediction_is_named(what: Any) -> None:
     for look in (en.mistakes, en.labels):
-        with pytest.raises(en.UsageError, match="^what must be a run, a blend, or names"):
+        with pytest.raises(en.UsageError, match=r"^what must be a run, a blend, or names"):
             look(what)
 
 
