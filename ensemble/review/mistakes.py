@@ -22,6 +22,8 @@ from folds.utils.text import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ensemble.report.blocks import Block
+
 MAX_CLASSES = 12  # of the confusion matrix in a notebook
 
 
@@ -155,7 +157,7 @@ class Mistakes(Displayed):
 
         rows = self.judged.rows
         samples = [str(rows.ids[row]) for row in rows.worst()[:PICTURES].tolist()]
-        blocks = [confusion_block(rows, confusion_of(rows), MAX_CLASSES)] if len(rows) else []
+        blocks: list[Block] = [confusion_block(rows, confusion_of(rows), MAX_CLASSES)] if len(rows) else []
         if self.judged.persons_known:
             blocks += people_blocks(rows, True, self.people)
         pictures = thumbnails_of(samples, self.sources, self.root)

@@ -97,11 +97,11 @@ class _Jobs:
             rest = f", about {duration(passed * (1 - done) / gained)} left" if gained > 0.02 else ""
             scored = event.get("validation_macro_f1")
             title = getattr(job, "title", f"{job.run} fold {job.fold}")
-            said = "" if scored is None else f"macro F1 {scored:.3f}"
+            score = "" if scored is None else f"macro F1 {scored:.3f}"
             if "curve" in event:
                 self.curves.add(job.run, job.fold, event["metric"], event["curve"])
-                said = self.curves.text(job.run, job.fold, self.blocks) or said
-            last = f"; {title}, epoch {event['epoch']}: {said}" if said else ""
+                score = self.curves.text(job.run, job.fold, self.blocks) or score
+            last = f"; {title}, epoch {event['epoch']}: {score}" if score else ""
             self.draw(f"training {counted(self.count, 'fold')}: {done:.0%}{rest}{last}", bool(last))
 
     def outcome(self, outcome: Any) -> None:

@@ -162,14 +162,14 @@ def gallery(
     live : whether the page has a script that filters them by their tags.
     """
     title = f' id="{name}-caption"' if name else ""
-    labelled = f' tabindex="-1" aria-labelledby="{name}-caption"' if name else ""
+    labeled = f' tabindex="-1" aria-labelledby="{name}-caption"' if name else ""
     head = f'<p class="caption"{title}>{escaped(running(caption))}</p>\n' if caption else ""
     head += f'<p class="note">{escaped(running(note))}</p>\n' if note else ""
     head += _filters(pictures) if live else ""
     items = "".join(_picture(one, live) for one in pictures)
     inside = f"<figcaption>{head}</figcaption>\n" if head else ""
     return (
-        f'<figure class="block gallery"{_id(name)}{labelled}>\n{inside}<ul class="pictures">\n{items}</ul>\n</figure>\n'
+        f'<figure class="block gallery"{_id(name)}{labeled}>\n{inside}<ul class="pictures">\n{items}</ul>\n</figure>\n'
     )
 
 
@@ -302,10 +302,10 @@ def _picture(one: Picture, live: bool) -> str:
         if is_picture(source)
         else '<p class="none">not shown</p>'
     )
-    said = "".join(f"<p><bdi>{escaped(shown(line, 160))}</bdi></p>" for line in lines)
+    facts = "".join(f"<p><bdi>{escaped(shown(line, 160))}</bdi></p>" for line in lines)
     return (
         f"<li{data}><figure>\n{inside}\n"
-        f'<figcaption><p class="id"><bdi>{escaped(shown(title, 120))}</bdi></p>{said}</figcaption>\n</figure></li>\n'
+        f'<figcaption><p class="id"><bdi>{escaped(shown(title, 120))}</bdi></p>{facts}</figcaption>\n</figure></li>\n'
     )
 
 

@@ -109,8 +109,8 @@ class TrainingView:
         for (run, fold), last in self.epochs.items():
             if run == job.run and (run, fold) in self.tasks:
                 curve = self.curves.text(run, fold, self.blocks)
-                said = curve if curve.startswith("loss ") else f"loss {last['loss']:.3f}, {curve}"
-                text = f"epoch {last['epoch']}, {said if curve else _scores(last)}"
+                scores = curve if curve.startswith("loss ") else f"loss {last['loss']:.3f}, {curve}"
+                text = f"epoch {last['epoch']}, {scores if curve else _scores(last)}"
                 self.bars.update(self.tasks[run, fold], text=text)
 
     def seconds_left(self) -> float | None:

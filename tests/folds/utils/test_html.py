@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 from folds.utils import html
 from tests.ensemble.report import hostile
@@ -70,3 +72,11 @@ def test_numbers_of_a_page_can_be_sorted_and_pictures_filtered() -> None:
     pictures = [(PIXEL, "i", (), {"true": "cat"}), (PIXEL, "j", (), {"true": "dog"})]
     assert html.gallery(pictures, name="two", live=True).count("<option") == 3
     assert "<button" not in html.table(["a"], [["x"]]) + html.gallery(pictures)
+
+
+def test_the_wheel_has_the_styles() -> None:
+    folder = Path(html.__file__).parent
+    with open(folder.parent.parent / "pyproject.toml", "rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["folds"]
+    packaged = {path for pattern in patterns for path in folder.parent.glob(pattern)}
+    assert {folder / name for name in (*html.STYLES, "notebook.css")} <= packaged
