@@ -16,8 +16,10 @@ _NAMES = {
     "CostTable": "ensemble.prediction.costs_table",
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
+    "DoubtfulLabels": "ensemble.review.labels",
     "ExportedModel": "ensemble.export.face",
     "HeatMaps": "ensemble.explain.result",
+    "Mistakes": "ensemble.review.mistakes",
     "PredictedImages": "ensemble.prediction.result",
     "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
@@ -27,7 +29,9 @@ _NAMES = {
     "explain": "ensemble.explain",  # the package, which is callable
     "export": "ensemble.export",  # the package, which is callable
     "from_hub": "ensemble.export.hub",
+    "labels": "ensemble.review.labels",
     "load": "ensemble.export.predictor",
+    "mistakes": "ensemble.review.mistakes",
     "distill": "ensemble.distillation.face",
     "predict": "ensemble.prediction.face",
     "push": "ensemble.export.hub",
@@ -58,6 +62,10 @@ if TYPE_CHECKING:
     from ensemble.prediction.face import predict as predict
     from ensemble.prediction.result import PredictedImages as PredictedImages
     from ensemble.report.face import report as report
+    from ensemble.review.labels import DoubtfulLabels as DoubtfulLabels
+    from ensemble.review.labels import labels as labels
+    from ensemble.review.mistakes import Mistakes as Mistakes
+    from ensemble.review.mistakes import mistakes as mistakes
     from ensemble.serving.face import serve as serve
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta

@@ -44,6 +44,7 @@ RANKS = {
         ("export",),
         ("serving",),
         ("report",),
+        ("review",),
         ("cli.terminal",),
         ("cli.reports",),
         ("cli.commands",),

@@ -77,23 +77,30 @@ def against_best_single(
     if len(known) < 2 or np.isnan(list(known.values())).any():
         return None
     best = (max if metric.greater_is_better else min)(known, key=lambda run: known[run])
-    run = next(one for one in split.runs if one.name == best)
-    alone = split.select_runs([best])
+    found = against_run(split, votes[name], truths[name], best, request)
+    return None if found is None else BestSingle(name, best, metric, found, len(known))
+
+
+def against_run(
+    split: AlignedSplit, voted: Vote, truth: GroundTruth, name: str, request: BlendConfig
+) -> Difference | None:
+    """Return the paired difference of a vote to one of its runs, on the samples of that run; None without the run."""
+    metric = request.scored
+    run, alone = next(one for one in split.runs if one.name == name), split.select_runs([name])
     if alone is None:
         return None
     rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
-    truth = truths[name].take(rows)
+    truth = truth.take(rows)
     labelled = np.flatnonzero(truth.labels >= 0)
     own = metric.function is not None  # a function of the user may write into what it is given
     first: NDArray[np.floating] = (
         vote(alone, "hard" if run.hard else "soft") if own else vote_of_run(alone)
     ).probabilities
-    second: NDArray[np.floating] = votes[name].probabilities[rows]
+    second: NDArray[np.floating] = voted.probabilities[rows]
     if len(labelled) < len(rows):
         first, second, truth = first[labelled], second[labelled], truth.take(labelled)
     labels, persons = truth.labels, truth.persons
     if request.per_person:
         both = [average_by_person(labels, values, persons, len(split.classes)) for values in (first, second)]
         (labels, first, persons, _), second = both[0], both[1][1]
-    found = difference_over_people(metric, labels, first, second, persons)
-    return BestSingle(name, best, metric, found, len(known))
+    return difference_over_people(metric, labels, first, second, persons)

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
+from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
-from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.blend import AlignedMembers, Blend, align_members, read_inputs
 from ensemble.blending.request import BlendConfig
+from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError
 from folds.predictions.named import files_of, is_blend
@@ -76,7 +78,9 @@ def read_labeled_predictions(
         if members is None:
             notes.append(f"the runs of the blend {name} are not there any more: what they said is unknown")
     else:
-        members = align_members(read_inputs(list(what), request, progress), request)
+        # In the folder where the command runs, names are kept: unfinished runs that were asked for by name take part.
+        files = list(what) if runs == Path("runs") else expand_names([Path(one) for one in what], runs)
+        members = align_members(read_inputs(files, request, progress), request)
     loaded = main if main is not None else members
     assert loaded is not None  # noqa: S101 - one of them was read
     split = next((one for one in ("oof", "test") if one in loaded.truths), None)
@@ -85,9 +89,41 @@ def read_labeled_predictions(
             f"the predictions of {name or ', '.join(map(str, what))} have no labels, which say what is a mistake",
             hint="`labels=FILE.csv` has them by id: id, label and preferably person",
         )
-    own, truth = loaded.splits[split], loaded.truths[split]
+    own = loaded.splits[split]
     voters = {} if members is None or split not in members.splits else _voters(own, members.splits[split])
     judged = vote(own).probabilities if len(own.runs) > 1 else _values(own, own.runs[0])
+    if not name:
+        named = [run.name for run in own.runs]
+        name = named[0] if len(named) == 1 else f"soft vote of {', '.join(named)}"
+    notes += [*loaded.notes, *(f"warning: {line}" for line in loaded.warnings)]
+    return _labeled(own, loaded.truths[split], judged, voters, name, split, notes)
+
+
+def labeled_blend(blend: Blend) -> LabeledPredictions:
+    """Return the out-of-fold predictions (test predictions, if there are no others) of a blend, and of its runs.
+
+    Raises
+    ------
+    EnsembleError : no label is known.
+    """
+    for split in ("oof", "test"):
+        own = blend.splits.get(split)
+        truth = None if own is None else labels_and_groups(own, False)
+        if own is not None and truth is not None:
+            judged = blend.votes[split].probabilities
+            return _labeled(own, truth, judged, _voters(own, own), blend.name, split, [])
+    raise EnsembleError("the blend has no labels, which say what is a mistake", hint="blend(..., y=labels)")
+
+
+def _labeled(
+    own: AlignedSplit,
+    truth: GroundTruth,
+    judged: NDArray[np.floating],
+    voters: Mapping[str, NDArray[np.float32]],
+    name: str,
+    split: str,
+    notes: Sequence[str],
+) -> LabeledPredictions:
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(
@@ -98,17 +134,7 @@ def read_labeled_predictions(
         np.asarray(judged)[kept],
         {one: values[kept] for one, values in voters.items()},
     )
-    if not name:
-        named = [run.name for run in own.runs]
-        name = named[0] if len(named) == 1 else f"soft vote of {', '.join(named)}"
-    return LabeledPredictions(
-        rows,
-        name,
-        split,
-        own.rows.persons is not None,
-        own.class_attributes,
-        (*notes, *loaded.notes, *(f"warning: {line}" for line in loaded.warnings)),
-    )
+    return LabeledPredictions(rows, name, split, own.rows.persons is not None, own.class_attributes, tuple(notes))
 
 
 def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers | None:

@@ -255,6 +255,13 @@ class BlendResult(Displayed):
         notes += [note for note in map(without_marks, self.notes) if note not in summary]
         return Table(_title(self.method, self.fitted, metric), header, rows, notes)
 
+    def display_parts(self) -> Sequence[str]:
+        """Return the forest plot of the paired differences to the runs; () without labels or with one run."""
+        from ensemble.blending.forest import blend_forest  # here, because only notebooks need it
+
+        drawn = blend_forest(self.method, self.splits, self.votes, self.runs, self.request)
+        return (drawn,) if drawn else ()
+
     def _predictions(self, split: str) -> Predictions | None:
         if split not in self.votes:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from folds.utils.text import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 12  # pictures in a notebook
+_SHOWN, _PICTURES = 6, 75_000  # pictures in a notebook, and their characters
 MAX_SPREAD = 0.5  # largest standard deviation of values in 0–1
 
 
@@ -149,14 +148,20 @@ class HeatMaps(Displayed):
         header = ["image", "true", "predicted", "p", "heat for", "folds", "spread"]
         return Table(title, header, rows, notes[: 1 if np.isnan(self.spread).all() else 2], left=3)
 
-    def _repr_html_(self) -> str:
-        parts = [self.display_table().html()]
-        for row in range(min(len(self), _SHOWN)):
-            data = base64.b64encode(encode(self.picture(row), "jpeg")).decode()
-            parts.append(f'<p><img alt="heat map {row + 1}" src="data:image/jpeg;base64,{data}"></p>')
+    def display_parts(self) -> Sequence[str]:
+        """Return the pictures of the first images."""
+        from PIL import Image
+
+        from folds.utils import html  # here, because only notebooks need it
+        from folds.utils.drawing import picture_source
+
+        parts, count = [], min(len(self), _SHOWN)
+        for row in range(count):
+            source = picture_source(Image.fromarray(np.ascontiguousarray(self.picture(row))), _PICTURES // count)
+            parts.append(html.image(source, f"heat map of {self.ids[row]}"))
         if len(self) > _SHOWN:
-            parts.append(f"<p>… and {len(self) - _SHOWN:,} more: .save(folder) writes all</p>")
-        return "".join(parts)
+            parts.append(html.paragraph(f"… and {len(self) - _SHOWN:,} more: .save(folder) writes all", "note"))
+        return parts
 
     def _records(self) -> list[dict[str, Any]]:
         spread = self.spread

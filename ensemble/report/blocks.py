@@ -47,7 +47,7 @@ class Figure:
     Attributes
     ----------
     name : as in `Table`.
-    svg : ``<svg …>…</svg>`` of `ensemble.report.charts`, which escapes all texts.
+    svg : ``<svg …>…</svg>`` of `folds.utils.charts`, which escapes all texts.
     title : what is drawn, one short line.
     description : what can be seen, in a sentence or two, for readers who cannot see it.
     """

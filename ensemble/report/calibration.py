@@ -16,13 +16,13 @@ from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.learning.stack import Stack
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.charts import Calibrated, Series, lines, reliability_diagram
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import ScoredPart, ci_note, main_predictions, scored_part, size_of
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.utils.charts import Calibrated, Series, lines, reliability_diagram
 
 DRAWN_BINS = 10  # of the diagram, with equally many images in each
 _SIMULATED = 200  # draws for the calibration error of a calibrated model

@@ -11,7 +11,6 @@ import numpy as np
 
 from ensemble.analysis.diversity import Diversity, diversity_of
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.charts import Point, Row, forest, heat, scatter
 from ensemble.report.choice import changed_people
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import (
@@ -27,6 +26,7 @@ from ensemble.report.scoring import (
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
+from folds.utils.charts import Point, Row, forest, heat, scatter
 from folds.utils.text import counted
 
 MOST_ROWS = 30  # of a drawing; the tables have all members

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ensemble.analysis.mistakes import share_over_people
 from ensemble.label_check.doubts import LabelDoubts, find_doubts
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
@@ -42,7 +44,7 @@ def labels_section(evidence: Evidence) -> Section:
             *_people(found, part.persons_known),
             *_attributes(found),
             _images(found),
-            _gallery(found, evidence),
+            doubt_pictures(found, evidence.thumbnail),
             Text(
                 (
                     "To correct labels: ensemble labels RUN -o labels.csv writes all doubts. Look at "
@@ -170,10 +172,11 @@ def _images(found: LabelDoubts) -> Table:
     )
 
 
-def _gallery(found: LabelDoubts, evidence: Evidence) -> Gallery:
+def doubt_pictures(found: LabelDoubts, thumbnail: Callable[[str], str], most: int = MAX_PICTURES) -> Gallery:
+    """Return the images with labels in doubt."""
     rows = found.rows
     pictures = []
-    for row in found.order[:MAX_PICTURES].tolist():
+    for row in found.order[:most].tolist():
         label, suggested = rows.classes[rows.labels[row]], rows.classes[found.suggested[row]]
         identifier = str(rows.ids[row])
         lines = (
@@ -183,6 +186,6 @@ def _gallery(found: LabelDoubts, evidence: Evidence) -> Gallery:
             *member_lines(rows, row),
         )
         tags = {"label": label, "suggested": suggested, "person": str(rows.persons[row])}
-        pictures.append(Picture(evidence.thumbnail(identifier), identifier, lines, tags))
-    note = "" if len(found.order) <= MAX_PICTURES else f"The first {MAX_PICTURES} of {len(found.order):,}."
+        pictures.append(Picture(thumbnail(identifier), identifier, lines, tags))
+    note = "" if len(found.order) <= most else f"The first {most} of {len(found.order):,}."
     return Gallery("labels-doubted", "Images with labels in doubt.", tuple(pictures), note)

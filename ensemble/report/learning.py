@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.charts import Series, lines
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.scoring import (
     ScoredPart,
@@ -29,6 +28,7 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.resampling import leave_one_group_out
+from folds.utils.charts import Series, lines
 from folds.utils.csv_table import read_csv
 from folds.utils.files import read_json
 from folds.utils.text import counted

@@ -127,6 +127,20 @@ def load_evidence(
     )
 
 
+def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
+    """Return the images of the table that runs, blends or files were made with; none if the table is not there.
+
+    Raises
+    ------
+    EnsembleError : nothing has a name.
+    """
+    inputs = find_inputs(what, root)
+    folders = inputs.folders or _folders_of(inputs.blends)
+    records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
+    dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [])
+    return Thumbnails({} if dataset is None else image_paths(dataset), *_reading(records))
+
+
 def _classes(
     split: AlignedSplit | None, by_image: PredictionMetadata | None, dataset: Dataset | None
 ) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,26 +67,31 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         Text((facts,)),
         *_confusion(rows),
         *_classes(rows, evidence),
-        *_people(rows, part.persons_known),
+        *people_blocks(rows, part.persons_known),
         *_columns(rows, evidence, at),
         *_properties(rows, evidence.table, at),
         *_members(rows, main.name),
         *_agreement(agreement_of(rows), main.name),
-        *_gallery(rows, evidence, pictures),
+        *mistake_pictures(rows, evidence.thumbnail, pictures),
     ]
     return Section("mistakes", "Mistakes", lead, tuple(blocks))
 
 
 def _confusion(rows: LabeledRows) -> list[Block]:
     confusion = confusion_of(rows)
+    return [confusion_block(rows, confusion), *_pairs(rows, confusion)]
+
+
+def confusion_block(rows: LabeledRows, confusion: Confusion, most: int = MAX_CLASSES) -> Matrix:
+    """Return the confusion matrix of the `most` classes with the most mistakes."""
     shown = list(range(len(rows.classes)))
     note = f"Rows are true classes. The share is that of the row, with its {_PEOPLE_CI}"
-    if len(shown) > MAX_CLASSES:
+    if len(shown) > most:
         wrong = confusion.counts.sum(axis=1) - np.diag(confusion.counts)
         missed = confusion.counts.sum(axis=0) - np.diag(confusion.counts)
-        shown = sorted(np.argsort(-(wrong + missed), kind="stable")[:MAX_CLASSES].tolist())
-        note += f" Only the {MAX_CLASSES} classes with the most mistakes of {len(rows.classes)} are shown."
-    matrix = Matrix(
+        shown = sorted(np.argsort(-(wrong + missed), kind="stable")[:most].tolist())
+        note += f" Only the {most} classes with the most mistakes of {len(rows.classes)} are shown."
+    return Matrix(
         "mistakes-confusion",
         "Confusion matrix: images of each true class by predicted class.",
         tuple(rows.classes[one] for one in shown),
@@ -95,7 +100,6 @@ def _confusion(rows: LabeledRows) -> list[Block]:
         GALLERY if rows.wrong.any() else "",
         note,
     )
-    return [matrix, *_pairs(rows, confusion)]
 
 
 def _pairs(rows: LabeledRows, confusion: Confusion) -> list[Block]:
@@ -164,7 +168,8 @@ def _classes(rows: LabeledRows, evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _people(rows: LabeledRows, known: bool) -> list[Block]:
+def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> list[Block]:
+    """Return the people with the most wrong images, and whether there are more than chance explains."""
     if not known:
         return [
             Missing(
@@ -172,7 +177,7 @@ def _people(rows: LabeledRows, known: bool) -> list[Block]:
                 "a column person in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
             )
         ]
-    found = people_mistakes(rows, MAX_PEOPLE)
+    found = people_mistakes(rows, most)
     if not found.worst:
         return []
     clustered = [one.person for one in found.worst if one.clustered]
@@ -389,11 +394,12 @@ def _agreement(found: Agreement | None, main: str) -> list[Block]:
     ]
 
 
-def _gallery(rows: LabeledRows, evidence: Evidence, most: int) -> list[Block]:
+def mistake_pictures(rows: LabeledRows, thumbnail: Callable[[str], str], most: int) -> list[Block]:
+    """Return the worst mistakes as pictures; [] without a mistake."""
     order = rows.worst()
     if not len(order):
         return []
-    pictures = tuple(_picture(rows, evidence, row) for row in order[:most].tolist())
+    pictures = tuple(_picture(rows, thumbnail, row) for row in order[:most].tolist())
     note = "Sorted by the probability of the wrong class. A mistake of high confidence may be a wrong label."
     if len(order) > most:
         note += (
@@ -403,7 +409,7 @@ def _gallery(rows: LabeledRows, evidence: Evidence, most: int) -> list[Block]:
     return [Gallery(GALLERY, "The worst mistakes: the highest confidence in a wrong class.", pictures, note)]
 
 
-def _picture(rows: LabeledRows, evidence: Evidence, row: int) -> Picture:
+def _picture(rows: LabeledRows, thumbnail: Callable[[str], str], row: int) -> Picture:
     classes, predicted, label = rows.classes, int(rows.predicted[row]), int(rows.labels[row])
     lines = [
         f"true {classes[label]} (probability {rows.probabilities[row, label]:.3f})",
@@ -415,7 +421,7 @@ def _picture(rows: LabeledRows, evidence: Evidence, row: int) -> Picture:
     if len(rows.members) > 1:
         tags["agreement"] = f"{rows.agreement[row]} of {len(rows.members)}"
     identifier = str(rows.ids[row])
-    return Picture(evidence.thumbnail(identifier), identifier, tuple(lines), tags)
+    return Picture(thumbnail(identifier), identifier, tuple(lines), tags)
 
 
 def member_lines(rows: LabeledRows, row: int) -> list[str]:

@@ -1,5 +1,5 @@
-"""Write the sections of a report as one HTML file without network: jinja2 escapes every text, and a
-Content-Security-Policy allows exactly the style and the script of the page, by hash.
+"""Write the sections of a report as one HTML file without network: jinja2 and `folds.utils.html` escape every text, and
+a Content-Security-Policy allows exactly the style and the script of the page, by hash.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
-from ensemble.report.blocks import Block, Figure, Gallery, Matrix, Missing, Picture, Section
+from ensemble.report.blocks import Block, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
 from ensemble.report.thumbnails import REFERENCE, Thumbnails
 from folds.errors import EnsembleError, printable, without_marks
+from folds.utils import html
 from folds.utils.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -30,19 +29,6 @@ logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_BYTES = 10_000_000  # of the page
 _RESERVE = 300_000  # bytes for what is not counted: tags and captions of pictures
-LONGEST = 300  # characters of a cell or a caption: an id may have thousands
-_PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
-# Marks that change the direction of the text around them, which could make one id look like another.
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-# What a drawing may consist of. Style attributes are refused by the policy of the page.
-_SVG_TAGS = frozenset(
-    [
-        *("svg", "g", "path", "line", "rect", "circle", "ellipse", "polyline", "polygon", "text", "tspan", "title"),
-        *("desc", "defs", "clipPath", "pattern", "marker", "use", "symbol", "linearGradient", "stop", "style"),
-    ]
-)
-_SVG = "{http://www.w3.org/2000/svg}"
-_LINK = re.compile(r"url\(\s*['\"]?(?!#)|@import|javascript:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ def _wanted(sections: Sequence[Section]) -> list[str]:
 def _with_pictures(page: Page, made: Mapping[str, str]) -> Page:
     def source(one: Picture) -> str:
         found = made.get(one.source.removeprefix(REFERENCE), "") if one.source.startswith(REFERENCE) else one.source
-        return found if _PICTURE.fullmatch(found) else ""
+        return found if html.is_picture(found) else ""
 
     def block(one: Block) -> Block:
         if not isinstance(one, Gallery):
@@ -116,7 +102,8 @@ def _render(page: Page) -> str:
     environment = _environment()
     from markupsafe import Markup
 
-    style = "".join(read_template(path.name) for path in sorted(TEMPLATES.glob("*.css"), reverse=True))
+    parts, drawings = map(html.read_style, html.STYLES)
+    style = parts + read_template("page.css") + drawings
     script = read_template("page.js")
     of_drawings = [text for section in page.sections for one in section.blocks for text in _styles(one)]
     policy = content_policy([style, *of_drawings], [script])
@@ -161,6 +148,8 @@ def _environment() -> jinja2.Environment:
         raise EnsembleError(
             "the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'"
         ) from None
+    from markupsafe import Markup
+
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -171,14 +160,10 @@ def _environment() -> jinja2.Environment:
     made.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
         "grouped": grouped,
-        "shown": shown,
-        "whole": running,
-        "cell": cell_text,
-        "number": sort_number,
+        "shown": html.shown,
+        "whole": html.running,
         "coded": coded,
-        "drawing": drawing,
-        "shade": shade,
-        "filters": filters_of,
+        "markup": lambda block: Markup(markup(block)),  # noqa: S704 - its texts are escaped
     }
     made.globals |= {"check_words": {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "not known"}}
     made.globals |= {"check_signs": {"pass": "✓", "warn": "!", "fail": "✕", "unknown": "?"}}
@@ -196,107 +181,45 @@ def grouped(blocks: Sequence[Block]) -> list[list[Block]]:
     return found
 
 
-def visible(text: Any) -> str:
-    """Return a text of a stranger with control characters and marks of direction written out."""
-    if str(text).isprintable():
-        return str(text)
-    plain = "".join(one if one.isprintable() or one in " \u00a0" else printable(one) for one in str(text))
-    return _BIDI.sub(lambda found: f"\\u{ord(found[0]):04x}", plain)
-
-
-def shown(text: Any, longest: int = LONGEST) -> str:
-    """Return `visible` text, shortened in the middle: ids differ at their end."""
-    whole = str(text)
-    found = visible(whole if len(whole) < 4 * longest else f"{whole[: 2 * longest]}…{whole[-2 * longest :]}")
-    return found if len(found) <= longest else f"{found[: longest // 2]}…{found[-longest // 2 :]}"
-
-
-def running(text: Any) -> str:
-    """Return `visible` running text, in which only very long words, such as ids, are shortened."""
-    return re.sub(r"\S{120,}", lambda word: shown(word[0], 80), visible(text))
-
-
-def cell_text(value: str | int | float | None) -> str:
-    """Return a cell of a table: whole numbers with thousands separators, others with three decimals."""
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, bool | str) or not isinstance(value, Real):
-        return shown(value)
-    return f"{value:,}" if isinstance(value, Integral) else f"{float(value):,.3f}"
-
-
-def sort_number(value: Any) -> str:
-    """Return the number by which a cell is sorted; "" if it is a text."""
-    if value is None or isinstance(value, bool | str):
-        return ""
-    number = float(value)
-    return "" if number != number else repr(number)
-
-
 def coded(text: str) -> Any:
     """Return a text with its parts between backticks as code."""
     from markupsafe import Markup, escape
 
     parts = str(text).split("`")
     if len(parts) % 2 == 0:  # a single backtick is one
-        return escape(running(text))
+        return escape(html.running(text))
     return Markup("").join(
-        Markup("<code>{}</code>").format(running(part)) if at % 2 else escape(running(part))
+        Markup("<code>{}</code>").format(html.running(part)) if at % 2 else escape(html.running(part))
         for at, part in enumerate(parts)
     )
 
 
-def shade(matrix: Matrix, row: int, column: int) -> str:
-    """Return the class of a cell's shade: right or wrong, and the share of its row in tenths."""
-    total = sum(matrix.counts[row])
-    tenth = round(10 * matrix.counts[row][column] / total) if total else 0
-    return f"{'right' if row == column else 'wrong'} shade{tenth}"
+def markup(block: Block, live: bool = True) -> str:
+    """Return a table, a drawing, a confusion matrix or a list of pictures as HTML; a paragraph for a `Text`.
 
-
-def filters_of(gallery: Gallery) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Return (tag, [(value, pictures)]) for the tags of a gallery that have two values or more."""
-    values: dict[str, dict[str, int]] = {}
-    for picture in gallery.pictures:
-        for tag, value in picture.tags.items():
-            of_tag = values.setdefault(tag, {})
-            of_tag[value] = of_tag.get(value, 0) + 1
-    return [(tag, sorted(found.items())) for tag, found in values.items() if len(found) > 1]
-
-
-def drawing(figure: Figure) -> Any:
-    """Return the SVG of a figure after it was checked: no scripts, no links out of the page.
+    Parameters
+    ----------
+    live : whether it is for a page with its script; otherwise for a notebook, in `folds.utils.html.fragment`.
 
     Raises
     ------
-    ValueError : it is no SVG, or has other parts.
+    ValueError : a drawing has parts that could run.
     """
-    from markupsafe import Markup
-
-    check_svg(figure.svg)
-    return Markup(figure.svg)  # noqa: S704 - checked above
-
-
-def check_svg(svg: str) -> None:
-    """Raise ValueError if a text is not an SVG of shapes and texts alone."""
-    if re.search(r"<[!?]", svg):
-        raise ValueError("a drawing has a declaration, a comment or an entity")
-    try:
-        root = ElementTree.fromstring(svg)  # noqa: S314 - no declarations, so no entities
-    except ElementTree.ParseError as error:
-        raise ValueError(f"a drawing is no XML: {error}") from None
-    if root.tag.removeprefix(_SVG) != "svg":
-        raise ValueError("a drawing is no SVG")
-    for element in root.iter():
-        tag = str(element.tag).removeprefix(_SVG)
-        if tag not in _SVG_TAGS:
-            raise ValueError(f"a drawing has the element {tag}")
-        if tag == "style" and _LINK.search(element.text or ""):
-            raise ValueError("a style of a drawing links out of the page")
-        for name, value in element.attrib.items():
-            plain = name.rpartition("}")[2].lower()
-            outside = plain == "href" and not value.startswith("#")
-            if plain.startswith("on") or plain == "style" or outside or _LINK.search(value):
-                raise ValueError(f"a drawing has the attribute {plain}={value[:40]!r}")
+    if isinstance(block, Text):
+        return "".join(map(html.paragraph, block.paragraphs))
+    if isinstance(block, Missing | Checks):
+        raise TypeError(f"expected a block of a notebook, found {type(block).__name__}")
+    name = block.name if live else ""
+    if isinstance(block, Table):
+        texts = {"caption": block.caption, "note": block.note, "name": name}
+        return html.table(block.header, block.rows, left=block.left, live=live, **texts)
+    if isinstance(block, Matrix):
+        texts = {"caption": block.caption, "note": block.note, "name": name, "opens": block.opens if live else ""}
+        return html.matrix(block.classes, block.counts, block.shares, live=live, **texts)
+    if isinstance(block, Gallery):
+        pictures = [(one.source, one.title, one.lines, one.tags) for one in block.pictures]
+        return html.gallery(pictures, caption=block.caption, note=block.note, name=name, live=live)
+    return html.figure(block.svg, block.title, block.description, name=name)
 
 
 def block_of_error(section: str, error: Exception) -> Missing:

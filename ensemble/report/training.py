@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.charts import Series, lines
 from ensemble.report.evidence import Evidence, RunRecord
 from ensemble.report.scoring import finite
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.distributions import t_quantile
 from folds.metrics.intervals import LEVEL
+from folds.utils.charts import Series, lines
 from folds.utils.text import counted, duration
 
 MIN_FOLDS = 4  # with fewer, the others say too little about one fold

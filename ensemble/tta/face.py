@@ -121,6 +121,27 @@ class TTAResult(Displayed):
             left=2,
         )
 
+    def display_parts(self) -> Sequence[str]:
+        """Return the forest plot of the gain; () without labels."""
+        if self.gains is None:
+            return ()
+        from folds.utils.charts import Row, forest  # here, because only notebooks need it
+        from folds.utils.html import figure
+
+        found = {
+            "against the plain image": self.gains.against_plain,
+            "against the mean of all": self.gains.against_mean,
+        }
+        rows = [
+            Row(name, one.difference.value, one.difference.low, one.difference.high, one.difference.signed_text())
+            for name, one in found.items()
+            if np.isfinite(one.difference.value)
+        ]
+        title = f"Gain of the views of {self.run}: paired difference in macro F1, 95% CI over people"
+        text = "; ".join(f"{name} {one.text()}" for name, one in found.items()) + "."
+        drawn = forest(rows, title, text, "difference in macro F1", left="worse with views", right="better with views")
+        return (figure(drawn, title, text),)
+
 
 _KINDS = {
     "views": named(either(NAME, list_of(NAME, "views")), "text or a list of views, such as 'hflip'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEVERITIES = (ERROR, WARNING, NOTE)
+_PICTURE = 75_000  # characters of the suspicious images in a notebook
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,15 +104,20 @@ class AuditReport(Displayed):
             return Table(f"{samples}: nothing found")
         return Table(samples, ["severity", "finding", "count", "meaning"], rows, left=4)
 
-    def _repr_html_(self) -> str:
-        """Return the findings and the suspicious images side by side, as HTML."""
-        shown = self.display_table().html()
+    def display_parts(self) -> Sequence[str]:
+        """Return the suspicious images side by side; () if there are none."""
+        from PIL import Image
+
+        from folds.utils import html  # here, because only notebooks need it
+        from folds.utils.drawing import picture_source
+
         with tempfile.TemporaryDirectory() as folder:
             sheet = Path(folder) / "sheet.png"
             if not self.write_sheet(sheet):
-                return shown
-            picture = base64.b64encode(sheet.read_bytes()).decode()
-        return f'{shown}<img alt="suspicious images" src="data:image/png;base64,{picture}">'
+                return ()
+            with Image.open(sheet) as picture:
+                source = picture_source(picture.convert("RGB"), _PICTURE)
+        return (html.image(source, "suspicious images"),)
 
     def write_sheet(self, path: Path) -> int:
         """Write a PNG of the suspicious images side by side; return its number of cases. Without cases: 0, no file."""

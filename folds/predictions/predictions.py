@@ -20,8 +20,9 @@ from folds.metrics.arrays import (
     fold_numbers,
     names_of,
 )
+from folds.metrics.classification import argmax_classes
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
+from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.predictions.files import (
     LABEL,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _log = logging.getLogger(__name__)
+MAX_CLASSES = 30  # of the confusion matrix in a notebook
 _COLUMNS = ("id", "label", "person", "fold")
 _TEXTS = dict.fromkeys(("id", "label", "person", "fold", "split", "run"), NAME)
 
@@ -347,6 +349,22 @@ class Predictions(Displayed):
             notes.append(f"macro F1 {found.text()} (95% CI over people)")
             notes += [f"warning: {found.warning}"] if found.warning else []
         return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
+
+    def display_parts(self) -> Sequence[str]:
+        """Return the confusion matrix of up to `MAX_CLASSES` classes; () without labels."""
+        if not self._has_labels() or len(self.classes) > MAX_CLASSES or self.labels is None:
+            return ()
+        from folds.utils.html import matrix  # here, because only notebooks need it
+
+        known, size = np.flatnonzero(self.labels != ""), len(self.classes)
+        code = {name: i for i, name in enumerate(self.classes)}
+        labels = np.array([code[name] for name in self.labels[known].tolist()], np.int64)
+        counts = crosstab(labels, argmax_classes(self.probabilities[known]), size, size)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        texts = [[f"{share:.3f}" for share in row] for row in shares.tolist()]
+        caption = "Confusion matrix: images of each true class by predicted class."
+        note = "Rows are true classes; below each count, its share of the row. ensemble.mistakes has its 95% CI."
+        return (matrix(self.classes, counts.tolist(), texts, caption=caption, note=note),)
 
     def _has_labels(self) -> bool:
         return self.labels is not None and bool((self.labels != "").any())

@@ -17,6 +17,7 @@ from folds.experiments.listing import list_runs as list_entries
 from folds.experiments.record import baseline_records
 from folds.experiments.refit import refit_done
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
+from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
 from folds.predictions.files import ALL, fold_files, oof_file, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
@@ -29,6 +30,8 @@ from folds.utils.toml import read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_DRAWN = 20  # runs in the drawing of a notebook
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,6 +147,29 @@ class TrainedRun(Displayed):
             return Table(f"{self.name}: no fold is trained yet")
         return results_table([self.summary()], title=str(self.folder))
 
+    def display_parts(self) -> Sequence[str]:
+        """Return the validation curves of the folds as a drawing; () without a history of two epochs."""
+        from folds.experiments.curves import LOSS, curve_title, fold_curves  # here: only notebooks draw
+        from folds.utils.charts import Series, lines
+        from folds.utils.html import figure
+
+        try:
+            metric = str(self.config.get("metric", "macro_f1"))
+        except EnsembleError:
+            metric = "macro_f1"
+        key, found = fold_curves(self.folder, self._folds("history.csv"), metric)
+        if max(map(len, found.values()), default=0) < 2:
+            return ()
+        series = [Series(f"fold {fold}", range(1, len(curve) + 1), curve) for fold, curve in found.items()]
+        name = curve_title(key) if key == LOSS else f"validation {curve_title(key)}"
+        title = f"{name[0].upper()}{name[1:]} of {self.name} by epoch"
+        ends = {fold: curve[-1] for fold, curve in found.items() if curve[-1] == curve[-1]}
+        text = f"{counted(len(found), 'fold')}."
+        if ends:
+            low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+            text += f" At the end from {ends[low]:.3f} (fold {low}) to {ends[high]:.3f} (fold {high})."
+        return (figure(lines(series, title, text, "epoch", name, x_whole=True, height=200), title, text),)
+
     def _folds(self, file: str) -> tuple[int, ...]:
         names = (path.parent.name.removeprefix("fold") for path in self.folder.glob(f"fold*/{file}"))
         return tuple(sorted(int(name) for name in names if name.isdecimal()))
@@ -248,6 +274,21 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         if not self.summaries:
             return Table(f"{counted(len(self), 'run')}, no fold is trained yet")
         return results_table(self.summaries, self.pooled)
+
+    def display_parts(self) -> Sequence[str]:
+        """Return the out-of-fold scores with their intervals as a forest plot; () with fewer than two runs."""
+        scores = [(one.run, one.oof.interval) for one in self.summaries[:_DRAWN]]
+        if len(scores) < 2:
+            return ()
+        from folds.utils.charts import Row, forest  # here, because only notebooks draw
+        from folds.utils.html import figure
+
+        rows = [Row(run, one.value, one.low, one.high, one.text()) for run, one in scores]
+        metric = find_metric(self.summaries[0].oof.metric).title
+        title = f"Out-of-fold {metric} of each run, 95% CI over people"
+        text = "Intervals that overlap may still differ significantly: ensemble.compare pairs the people."
+        text += f" The first {_DRAWN} of {len(self.summaries)} runs are drawn." if len(self.summaries) > _DRAWN else ""
+        return (figure(forest(rows, title, text, metric, reference=None, signed=False), title, text),)
 
 
 def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:

@@ -11,6 +11,7 @@ from folds.auditing.checks import Finding
 from folds.auditing.run import audit_decoded, check_strict, log_findings
 from folds.errors import EnsembleError
 from folds.experiments.comparison import BaselineComparison, compare_with_baselines
+from folds.experiments.curves import EpochCurves
 from folds.experiments.loggers import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
@@ -131,11 +132,11 @@ def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progres
 def _train(plan: Plan, jobs: Sequence[Job], tracker: Tracker, progress: Progress) -> list[Outcome]:
     """Train the jobs with a progress display, and return the failed ones."""
     failed: list[Outcome] = []
-    jobs = with_features(plan, jobs, progress)
+    jobs, curves = with_features(plan, jobs, progress), EpochCurves()
     with progress.jobs(jobs, len(plan.placement.devices)) as view:
 
         def report(job: Job, event: dict[str, Any]) -> None:
-            view.event(job, event)
+            view.event(job, curves.added(job, event))
             tracker.event(job, event)
 
         for outcome in train(plan, jobs, report):

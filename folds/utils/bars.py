@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -12,9 +13,11 @@ from typing import Any
 
 from folds.errors import printable, without_marks
 from folds.utils.progress import SILENT, Advance, JobProgress, Progress
+from folds.utils.sparkline import RunCurves, blocks_for
 from folds.utils.text import counted, duration
 
 _SECONDS = 0.2  # between two updates
+_WIDTH = 130  # characters of the line
 
 
 def progress_of(progress: bool | Progress) -> Progress:
@@ -81,6 +84,7 @@ class _Jobs:
         self.started = time.monotonic()
         self.first: float | None = None
         self.shares: dict[tuple[str, int], float] = {}
+        self.curves, self.blocks = RunCurves(), blocks_for(sys.stderr)
         self.lock = threading.Lock()
 
     def event(self, job: Any, event: Mapping[str, Any]) -> None:
@@ -93,8 +97,12 @@ class _Jobs:
             rest = f", about {duration(passed * (1 - done) / gained)} left" if gained > 0.02 else ""
             scored = event.get("validation_macro_f1")
             title = getattr(job, "title", f"{job.run} fold {job.fold}")
-            last = "" if scored is None else f"; {title}, epoch {event['epoch']}: macro F1 {scored:.3f}"
-            self.draw(f"training {counted(self.count, 'fold')}: {done:.0%}{rest}{last}", scored is not None)
+            score = "" if scored is None else f"macro F1 {scored:.3f}"
+            if "curve" in event:
+                self.curves.add(job.run, job.fold, event["metric"], event["curve"])
+                score = self.curves.text(job.run, job.fold, self.blocks) or score
+            last = f"; {title}, epoch {event['epoch']}: {score}" if score else ""
+            self.draw(f"training {counted(self.count, 'fold')}: {done:.0%}{rest}{last}", bool(last))
 
     def outcome(self, outcome: Any) -> None:
         """Count an ended job as done."""
@@ -106,11 +114,13 @@ class _Jobs:
 def _line() -> Iterator[Any]:
     """Yield a function that shows a text in place of the previous one; the line is empty at the end."""
     width, last = 0, 0.0
+    # A longer line would be broken in a terminal, and not be replaced.
+    most = _WIDTH if in_notebook() else min(_WIDTH, shutil.get_terminal_size().columns - 1)
 
     def draw(text: str, now: bool) -> None:
         nonlocal width, last
         if now or time.monotonic() - last >= _SECONDS:
-            text = printable(text)[:110]
+            text = printable(text)[:most]
             print("\r" + text.ljust(width), end="", file=sys.stderr, flush=True)
             width, last = len(text), time.monotonic()
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from folds.errors import printable
 
-MAX_LINES = 20
+MAX_LINES = 20  # of the text
+MAX_ROWS, MAX_NOTES = 100, 40  # of the HTML
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,27 @@ class Table:
         parts += [f"… and {more:,} more"] if more else []
         return "\n".join([*parts, *(printable(note) for note in notes)])
 
-    def html(self) -> str:
-        """Return HTML; every name in it is escaped, so no script can run in a notebook."""
-        parts = [f"<p><strong>{_escaped(self.title)}</strong></p>"] if self.title else []
+    def html(self, parts: Sequence[str] = ()) -> str:
+        """Return HTML for a notebook, with its own style; every name in it is escaped, so no script can run.
+
+        Parameters
+        ----------
+        parts : of `folds.utils.html`, shown below the table.
+        """
+        from folds.utils import html  # here, because only notebooks need it
+
+        shown, more = list(self.rows), 0
+        if len(shown) > MAX_ROWS:
+            shown, more = shown[: MAX_ROWS - 1], len(shown) - MAX_ROWS + 1
+        made = [html.paragraph(self.title, "title")] if self.title else []
         if self.header:
-            parts.append("<table><thead>")
-            parts.append(_row("th", self.header))
-            parts.append("</thead><tbody>")
-            parts += [_row("td", row) for row in self.rows]
-            parts.append("</tbody></table>")
-        parts += [f"<p>{_escaped(note)}</p>" for note in self.notes]
-        return "".join(parts)
+            rows = ([str(cell) for cell in row] for row in shown)
+            made.append(html.table(self.header, rows, left=self.left))
+        notes = [*([f"… and {more:,} more"] if more else []), *self.notes[:MAX_NOTES]]
+        if len(self.notes) > MAX_NOTES:
+            notes.append(f"… and {len(self.notes) - MAX_NOTES:,} more notes")
+        made += [html.paragraph(note, "note") for note in notes]
+        return html.fragment([*made, *parts])
 
 
 class Displayed:
@@ -57,11 +68,15 @@ class Displayed:
         """Return the description of the result."""
         raise NotImplementedError
 
+    def display_parts(self) -> Sequence[str]:
+        """Return parts of `folds.utils.html` that a notebook shows below the table: drawings and pictures."""
+        return ()
+
     def __repr__(self) -> str:
         return self.display_table().text()
 
     def _repr_html_(self) -> str:
-        return self.display_table().html()
+        return self.display_table().html(self.display_parts())
 
 
 def align_columns(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
@@ -75,13 +90,3 @@ def align_columns(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
         for row in cells
     ]
     return [line.rstrip() for line in [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]]
-
-
-def _row(tag: str, cells: Sequence[object]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _escaped(value: object) -> str:
-    from html import escape  # here, because only notebooks need its table of 2,200 names
-
-    return escape(printable(str(value)))

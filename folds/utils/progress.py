@@ -6,8 +6,8 @@ of the library has a parameter ``progress: Progress = SILENT`` and does::
     with progress.step("decoding images") as advance:
         load_images(paths, settings, cache_dir=folder, progress=advance)
 
-`ensemble.cli.terminal.progress` implements it for terminals; an implementation for notebooks is a class with these two
-methods.
+`ensemble.cli.terminal.progress` implements it for terminals, `folds.utils.bars` for notebooks and
+scripts. Both draw the curves of folds with `folds.utils.sparkline`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class JobProgress(Protocol):
     """
 
     def event(self, job: Any, event: Mapping[str, Any]) -> None:
-        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``, which also has the epoch's
-        scores.
+        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``.
+
+        The event of an epoch also has its scores, and for a sparkline ``metric``, the title of one of them (or of the
+        loss), and ``curve``, its value after each epoch so far.
         """
 
     def outcome(self, outcome: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,6 +145,8 @@ RunArgument = Annotated[
         show_default=False,
     ),
 ]
+
+_NAMED = 5  # runs of a command that are named in the command that comes next
 
 
 @takes_settings(*setting_flags())
@@ -371,7 +374,11 @@ def run_training(
     if planning["variants"]:
         console.next_step("ensemble runs")
     else:
-        console.next_step(
-            f"ensemble blend {plan.runs[0].runs}/*.npy --method soft", console.again("metric", "score_by")
-        )
+        options = console.again("metric", "score_by")
+        if len(plan.runs) > 1:
+            words = shlex.join(options)
+            console.note(f"\nto combine them: ensemble blend {plan.runs[0].runs}/*.npy --method soft {words}".rstrip())
+        names = [run.name for run in plan.runs] if len(plan.runs) <= _NAMED else []
+        page = ["--open", *(["--force"] if Path("report.html").exists() else [])]
+        console.next_step("ensemble report", [*names, *options, *page])
     return 0

@@ -37,34 +37,24 @@ def labels(
     Needs cleanlab (pip install 'ensemble-folds[clean]'). Where all images of each person have one label, each person
     counts once. ensemble kfold --relabel, --drop and --soften train with the table that you fill in.
     """
-    from ensemble.blending.labeled_predictions import read_labeled_predictions
-    from ensemble.cli.commands.mistakes import open_page
-    from ensemble.cli.reports.mistakes import labels_record, labels_report
+    from ensemble.cli.commands.mistakes import open_page, print_notes
+    from ensemble.cli.reports.mistakes import labels_report
     from ensemble.cli.terminal.progress import TerminalProgress
-    from ensemble.label_check.doubts import columns_of, find_doubts
-    from folds.errors import EnsembleError
-    from folds.utils.csv_table import csv_text
-    from folds.utils.files import check_not_existing, write_atomic
+    from ensemble.review.labels import labels as find_labels
+    from folds.utils.files import check_not_existing
 
     if output is not None:
         check_not_existing(output, "the table", force)
     if open:
         check_not_existing(PAGE, "the page", force)
-    judged = read_labeled_predictions(what, progress=TerminalProgress())
-    if judged.split != "oof":
-        raise EnsembleError(
-            f"labels are checked by out-of-fold predictions, found {judged.kind} of {judged.name}",
-            hint="test labels are never changed: a score on changed labels measures the changes",
-        )
-    found = find_doubts(judged.rows, judged.class_attributes)
+    found = find_labels(what, most=most, progress=TerminalProgress())
     if output is not None:
-        write_atomic(output, csv_text(columns_of(found)))
-    record = labels_record(found, judged.name, most) | {"csv": None if output is None else str(output)}
-    console.result(labels_report(found, judged.name, most), record)
-    for line in judged.notes:
-        console.warn(line.removeprefix("warning: ")) if line.startswith("warning: ") else console.note(line)
-    if found.unjudged:
-        names = ", ".join(found.unjudged[:5]) + (" …" if len(found.unjudged) > 5 else "")
+        found.save(output, force=force)
+    console.result(labels_report(found), found.to_dict() | {"csv": None if output is None else str(output)})
+    print_notes(found.notes)
+    unjudged = found.doubts.unjudged
+    if unjudged:
+        names = ", ".join(unjudged[:5]) + (" …" if len(unjudged) > 5 else "")
         console.note(f"not judged, because only one person has them: labels of {names}")
     console.note("\na doubt is a reason to look at an image, no proof that its label is wrong")
     if open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,31 +40,33 @@ def mistakes(
     Out-of-fold predictions are judged if there are any, else test predictions. The worst mistakes are those with the
     highest confidence in a wrong class. Of a blend, the members are the runs that it was made of.
     """
-    from ensemble.analysis.mistakes import mistake_columns
-    from ensemble.blending.labeled_predictions import read_labeled_predictions
-    from ensemble.cli.reports.mistakes import mistakes_record, mistakes_report
+    from ensemble.cli.reports.mistakes import mistakes_report
     from ensemble.cli.terminal.progress import TerminalProgress
-    from folds.utils.csv_table import csv_text
-    from folds.utils.files import check_not_existing, write_atomic
+    from ensemble.review.mistakes import mistakes as find_mistakes
+    from folds.utils.files import check_not_existing
 
     if output is not None:
         check_not_existing(output, "the file", force)
     if open:
         check_not_existing(PAGE, "the page", force)
-    found = read_labeled_predictions(what, labels=labels, progress=TerminalProgress())
+    found = find_mistakes(what, most=most, people=people, labels=labels, progress=TerminalProgress())
     if output is not None:
-        write_atomic(output, csv_text(mistake_columns(found.rows)))
-    record = mistakes_record(found, most, people) | {"csv": None if output is None else str(output)}
-    console.result(mistakes_report(found, most, people), record)
-    for line in found.notes:
-        console.warn(line.removeprefix("warning: ")) if line.startswith("warning: ") else console.note(line)
+        found.save(output, force=force)
+    console.result(mistakes_report(found), found.to_dict() | {"csv": None if output is None else str(output)})
+    print_notes(found.notes)
     if output is not None:
-        console.note(f"\n{output} has all {int(found.rows.wrong.sum()):,} mistakes")
+        console.note(f"\n{output} has all {found.wrong:,} mistakes")
     if open:
         open_page(what, "mistakes", PAGE)
     elif output is None:
         console.next_step("ensemble mistakes", [*what, "--open"])
     return 0
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what the user should know about the files."""
+    for line in notes:
+        console.warn(line.removeprefix("warning: ")) if line.startswith("warning: ") else console.note(line)
 
 
 def open_page(what: list[str], section: str, path: Path) -> None:

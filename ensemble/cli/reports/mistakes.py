@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ensemble.analysis.mistakes import LabeledRows, people_mistakes
-from ensemble.blending.labeled_predictions import LabeledPredictions
+from ensemble.analysis.mistakes import LabeledRows
 from ensemble.cli.terminal import console
-from ensemble.label_check.doubts import LabelDoubts
+from ensemble.review.labels import DoubtfulLabels
+from ensemble.review.mistakes import Mistakes
 from folds.utils.text import counted
 
 _LONGEST = 40  # characters of an id in a table
 
 
-def mistakes_report(found: LabeledPredictions, most: int, people: int) -> str:
+def mistakes_report(found: Mistakes) -> str:
     """Return the worst mistakes, and the people with the most wrong images."""
-    rows = found.rows
-    of_people = people_mistakes(rows, people)
-    title = (
-        f"{found.name}: {int(rows.wrong.sum()):,} of {counted(len(rows), 'image')} of "
-        f"{counted(of_people.people, 'person', 'people')} are predicted wrong ({found.kind})"
-    )
-    order = rows.worst()[:most].tolist()
-    parts = [title]
+    rows, of_people = found.judged.rows, found.worst_people()
+    order = rows.worst()[: found.most].tolist()
+    parts = [found.title()]
     if order:
         header = ["image", "label", "predicted", "confidence", "person"]
         cells = [
@@ -49,7 +42,7 @@ def mistakes_report(found: LabeledPredictions, most: int, people: int) -> str:
                 ]
             )
         )
-    if of_people.worst and found.persons_known:
+    if of_people.worst and found.judged.persons_known:
         cells = [
             [
                 _short(one.person),
@@ -70,48 +63,14 @@ def mistakes_report(found: LabeledPredictions, most: int, people: int) -> str:
     return "\n\n".join(parts)
 
 
-def mistakes_record(found: LabeledPredictions, most: int, people: int) -> dict[str, Any]:
-    """Return the same as plain values, for ``--json``."""
-    rows = found.rows
-    of_people = people_mistakes(rows, people)
-    return {
-        "name": found.name,
-        "split": found.split,
-        "images": len(rows),
-        "people": of_people.people if found.persons_known else None,
-        "wrong": int(rows.wrong.sum()),
-        "mistakes": [
-            {
-                "id": str(rows.ids[row]),
-                "person": str(rows.persons[row]),
-                "label": rows.classes[rows.labels[row]],
-                "predicted": rows.classes[rows.predicted[row]],
-                "confidence": float(rows.confidence[row]),
-                "members": {
-                    name: None if answers[row] < 0 else rows.classes[answers[row]]
-                    for name, answers in rows.answers.items()
-                },
-            }
-            for row in rows.worst()[:most].tolist()
-        ],
-        "always_wrong": {"people": of_people.always, "by_chance": of_people.always_by_chance},
-        "worst_people": [vars(one) for one in of_people.worst] if found.persons_known else [],
-    }
-
-
 def _right(rows: LabeledRows, row: int) -> str:
     return ", ".join(name for name, answers in rows.answers.items() if answers[row] == rows.labels[row]) or "none"
 
 
-def labels_report(found: LabelDoubts, name: str, most: int) -> str:
+def labels_report(labels: DoubtfulLabels) -> str:
     """Return the labels in doubt."""
-    rows, order = found.rows, found.order
-    unit = "each person counts once" if found.unit == "person" else "each image by its own vote"
-    title = (
-        f"{name}: {counted(len(order), 'label')} of {counted(len(rows), 'image')} of "
-        f"{counted(len(rows.people[0]), 'person', 'people')} in doubt (out-of-fold votes; {unit})"
-    )
-    parts = [title]
+    found, most = labels.doubts, labels.most
+    rows, order, parts = found.rows, found.order, [labels.title()]
     if len(order):
         header = ["image", "label", "suggested", "confidence", "vote for label", "agreeing", "person"]
         cells = [
@@ -142,31 +101,6 @@ def labels_report(found: LabelDoubts, name: str, most: int) -> str:
         header = ["attribute", "person", "given", "suggested", "vote for given", "vote for suggested"]
         parts.append("\n".join(["attributes that all images of a person share", console.table(header, cells, 4)]))
     return "\n\n".join(parts)
-
-
-def labels_record(found: LabelDoubts, name: str, most: int) -> dict[str, Any]:
-    """Return the same as plain values, for ``--json``."""
-    rows = found.rows
-    return {
-        "name": name,
-        "unit": found.unit,
-        "images": len(rows),
-        "people": len(rows.people[0]),
-        "in_doubt": len(found.order),
-        "labels": [
-            {
-                "id": str(rows.ids[row]),
-                "person": str(rows.persons[row]),
-                "label": rows.classes[rows.labels[row]],
-                "suggested": rows.classes[found.suggested[row]],
-                "confidence": float(found.confidence[row]),
-                "vote": float(found.vote[row]),
-                "agreement": int(found.agreement[row]),
-            }
-            for row in found.order[:most].tolist()
-        ],
-        "attributes": [vars(one) for one in found.attributes],
-    }
 
 
 def _short(name: object) -> str:

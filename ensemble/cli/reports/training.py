@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -12,6 +13,7 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
+from folds.experiments.curves import curve_title, fold_curves
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import LearningCurve
 from folds.metrics.custom import find_metric
@@ -21,9 +23,11 @@ from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import formats_line, recorded_amps
 from folds.runs.session import TrainingResult, train_runs
+from folds.utils.sparkline import blocks_for, scale_of, sparkline
 from folds.utils.text import counted, duration
 
 FEW_PEOPLE = 10
+_CURVES = 60  # characters of the curves of a run
 
 
 def describe(plan: Plan) -> None:
@@ -98,6 +102,8 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
     tables = [results_table(trained.summaries, trained.pooled)]
     tables += [compared_table(trained.comparisons)] if trained.comparisons else []
     tables += [curve_table(curve) for curve in curves]
+    drawn = "" if console.quiet else curves_table(trained)
+    tables += [drawn] if drawn else []
     record = trained.to_dict() | ({"learning_curves": [curve.to_dict() for curve in curves]} if curves else {})
     console.result("\n\n".join(tables), record)
     for curve in curves:
@@ -107,6 +113,23 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
     line = formats_line(recorded_amps(trained.plan.runs))
     if line:
         console.note(line)
+
+
+def curves_table(trained: TrainingResult) -> str:
+    """Return one row per run with a sparkline per fold: the validation score after each epoch; "" without epochs."""
+    blocks, rows = blocks_for(sys.stdout), list[list[object]]()
+    for summary in trained.summaries:
+        run = trained.runs[summary.run]
+        key, found = fold_curves(run.folder, sorted(summary.folds), run.recipe.metric)
+        scale = scale_of(found.values())
+        if scale is None or max(map(len, found.values())) < 2:
+            continue
+        width = min(12, max(3, _CURVES // len(found) - 1))
+        drawn = " ".join(sparkline(curve, scale, width, blocks) for curve in found.values())
+        rows.append([run.name, curve_title(key), f"{scale[0]:.3f} to {scale[1]:.3f}", drawn])
+    if not rows:
+        return ""
+    return console.table(["run", "by epoch", "scale", "a curve per fold"], rows, 4)
 
 
 def curve_table(curve: LearningCurve) -> str:

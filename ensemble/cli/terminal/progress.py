@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ensemble.cli.terminal import console
+from folds.utils.sparkline import RunCurves, blocks_for
 from folds.utils.text import counted, duration
 
 if TYPE_CHECKING:  # the module imports torch, which some commands with a progress bar do not need
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # the module imports torch, which some commands with a progre
 
 # Seconds: a step that ends sooner has no bar; a step with more left is announced where there is no terminal.
 _SHORT, _LONG = 0.5, 5.0
+_WIDE = 110  # columns of a terminal with room for long bars beside the scores
 
 
 class TerminalProgress:
@@ -43,6 +45,8 @@ class TrainingView:
         self.pace: dict[str, float] = {}  # run → seconds per step
         self.finished: set[tuple[str, int]] = set()
         self.estimated = False
+        self.curves, self.blocks = RunCurves(), blocks_for(sys.stderr)
+        self.epochs: dict[tuple[str, int], Mapping[str, Any]] = {}  # (run, fold) → the event of the last epoch
         self.lock = threading.Lock()
         self.bars: Any = None
         self.tasks: dict[tuple[str, int], Any] = {}
@@ -52,8 +56,10 @@ class TrainingView:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[text]}"))
-            self.bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            terminal = Console(stderr=True)
+            bar = BarColumn(bar_width=30 if terminal.width >= _WIDE else 10)
+            columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[text]}"))
+            self.bars = Progress(*columns, console=terminal, transient=True)
             self.bars.start()
             self.tasks[("", 0)] = self.bars.add_task("all folds", total=1.0, text="estimating")
         return self
@@ -87,12 +93,25 @@ class TrainingView:
                 return
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(_title(job), total=event["total"], text="")
-            epochs = f"epoch {event['epoch']}, {_scores(event)}" if event["event"] == "epoch" else None
-            self.bars.update(self.tasks[key], completed=event["done"], **({"text": epochs} if epochs else {}))
+            self.bars.update(self.tasks[key], completed=event["done"])
+            if event["event"] == "epoch":
+                self._show_epoch(job, event)
             done = sum(d / t for d, t in self.state.values()) / len(self.jobs)
             self.bars.update(
                 self.tasks[("", 0)], completed=done, text="" if left is None else f"about {duration(left)} left"
             )
+
+    def _show_epoch(self, job: Job, event: Mapping[str, Any]) -> None:
+        """Show the scores of an epoch with the curve so far, and draw the other folds of the run on its scale."""
+        if "curve" in event:
+            self.curves.add(job.run, job.fold, event["metric"], event["curve"])
+        self.epochs[job.run, job.fold] = event
+        for (run, fold), last in self.epochs.items():
+            if run == job.run and (run, fold) in self.tasks:
+                curve = self.curves.text(run, fold, self.blocks)
+                scores = curve if curve.startswith("loss ") else f"loss {last['loss']:.3f}, {curve}"
+                text = f"epoch {last['epoch']}, {scores if curve else _scores(last)}"
+                self.bars.update(self.tasks[run, fold], text=text)
 
     def seconds_left(self) -> float | None:
         """Return the estimated seconds left, from each run's pace and the parallel slots; None before any step."""

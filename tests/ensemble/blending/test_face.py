@@ -18,7 +18,7 @@ from ensemble.blending.blend import Blend
 from ensemble.blending.face import blend
 from ensemble.blending.request import ALL_METHODS
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.arrays import score
+from folds.metrics.arrays import compare, score
 from folds.predictions.predictions import Predictions, read_predictions
 
 
@@ -225,6 +225,17 @@ def test_equal_arrays_under_two_names_both_vote() -> None:
     about = {"y": case["y"], "groups": case["person"], "classes": NAMES}
     assert blend(twice, **about).weights["copy"] == 0.25
     assert "copy" not in blend(twice, allow_duplicates=False, **about).weights
+
+
+def test_the_notebook_draws_the_paired_differences_to_the_runs() -> None:
+    case, made = blended("greedy")
+    shown = made._repr_html_()
+    assert made.oof is not None
+    for values in case["arrays"].values():
+        found = compare(case["y"], values, made.oof.probabilities, groups=case["person"], classes=NAMES)
+        assert found.difference.signed_text() in shown
+    alone = blend({"one": case["arrays"]["mid"]}, y=case["y"], groups=case["person"], classes=NAMES)
+    assert "<svg" not in alone._repr_html_()
 
 
 def test_the_text_is_short_and_names_cannot_run_in_a_notebook() -> None:

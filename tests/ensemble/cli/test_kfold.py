@@ -28,7 +28,8 @@ def test_the_output_names_data_folds_score_and_next_command(grid_output: Called)
     assert grid_output.code == 0, grid_output.err
     assert grid_output.err.splitlines()[0] == "data: people"
     assert "210 images of 30 people, 18 classes, 3 folds by person; test: 42 images" in grid_output.err
-    assert grid_output.err.rstrip().splitlines()[-1] == "next: ensemble blend runs/*.npy --method soft"
+    assert grid_output.err.rstrip().splitlines()[-1] == "next: ensemble report test_resnet test_vit --open"
+    assert "to combine them: ensemble blend runs/*.npy --method soft" in grid_output.err.splitlines()
     lines = grid_output.out.splitlines()
     assert lines[0].split("  ")[0] == "run"
     assert "OOF macro F1" in lines[0]

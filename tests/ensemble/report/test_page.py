@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from ensemble.report.blocks import Check, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
-from ensemble.report.page import Page, cell_text, check_svg, page_html, shown, visible
+from ensemble.report.page import Page, page_html
 from ensemble.report.thumbnails import Thumbnails
+from folds.utils.html import cell_text, check_svg, shown, visible
 from tests.ensemble.report import hostile
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -31,7 +31,7 @@ def test_copies_are_found_and_shown(photos: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     found = folds.audit(photos, root=root, progress=False)
     assert [one.severity for one in found.findings].count("warning") == 1
-    assert 'src="data:image/png;base64,' in found._repr_html_()
+    assert 'src="data:image/jpeg;base64,' in found._repr_html_()
     assert len(repr(found).splitlines()) <= 20
     assert list(found.frame()["severity"]) == [one.severity for one in found.findings]
     assert (root / ".ensemble/images").is_dir()

@@ -133,11 +133,12 @@ def test_what_cannot_be_predictions_is_refused(change: dict, said: str) -> None:
 def test_names_cannot_run_in_a_notebook_and_the_text_is_short() -> None:
     evil = "<script>alert(1)</script>\x1b[2J"
     made = Predictions.from_array(
-        np.full((50, 2), 0.5), ids=[f"{evil}{i}" for i in range(50)], classes=[evil, "b"], run=evil
+        np.full((50, 2), 0.5), ids=[f"{evil}{i}" for i in range(50)], classes=[evil, "b"], labels=["b"] * 50, run=evil
     )
     assert "<script>" not in made._repr_html_()
     assert "&lt;script&gt;" in made._repr_html_()
     assert "\x1b" not in made._repr_html_() + repr(made)
+    assert 'class="matrix"' in made._repr_html_()
     assert len(repr(made).splitlines()) <= 20
     json.dumps(made.to_dict())
     assert isinstance(made.frame(), pd.DataFrame)

@@ -104,7 +104,9 @@ def test_results_show_themselves_in_few_lines(trained: tuple[Path, Runs]) -> Non
     found = [runs, runs["test_vit"], runs["test_vit"].oof, turned, blend, runs["test_vit"].folds]
     for one in found:
         assert len(repr(one).splitlines()) <= 20
-        assert "<table>" in one._repr_html_()
+        assert "<table>" in (shown := one._repr_html_())
+        assert len(shown) < 100_000
+        assert ("<svg" in shown) == (any(one is drawn for drawn in (runs, turned, blend))), "one epoch is no curve"
         json.dumps(one.to_dict())
     assert turned.root == root
     assert turned.gain is not None

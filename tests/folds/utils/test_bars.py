@@ -72,3 +72,12 @@ def test_a_users_own_handlers_are_left_alone() -> None:
     bars.log_in_notebook()
     assert own in logger.handlers
     assert not any(isinstance(one, bars._NotebookHandler) for one in logger.handlers)
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_notebook_sees_the_curve_of_a_fold(capsys: pytest.CaptureFixture[str]) -> None:
+    job: Any = SimpleNamespace(run="swin", fold=0)
+    with bars.LineProgress().jobs([job], 1) as view:
+        event = {"event": "epoch", "done": 2, "total": 4, "epoch": 2, "validation_macro_f1": 0.5}
+        view.event(job, {**event, "metric": "log loss", "curve": (1.5, 0.75)})
+    assert "swin fold 0, epoch 2: log loss 0.750 █▁ (0.75 to 1.50)" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Draw charts as inline SVG: lines, forest, scatter, bars, histogram, heat grid and reliability diagram.
 
-The drawings have CSS classes only (``templates/charts.css``): no inline style, no id and no script, so that they follow
-the colors of the page and its Content-Security-Policy. Every text is escaped here. Why not matplotlib: see
+The drawings have CSS classes only (``charts.css`` beside this file): no inline style, no id and no script, so that they
+follow the colors of the page and its Content-Security-Policy. Every text is escaped here. Why not matplotlib: see
 ``docs/architecture.md``.
 """
 
@@ -582,8 +582,10 @@ def forest(
     top = _legend(drawing, [(name, tone, False) for name, tone in legend], 0) + (0 if legend else 6)
     if reference is not None and (left or right):
         at = x(reference)
-        drawing.text(at - 8, top + 10, f"← {left}" if left else "", "tick", "end", width=at - 12, size=_SMALL)
-        drawing.text(at + 8, top + 10, f"{right} →" if right else "", "tick", width=WIDTH - at - 12, size=_SMALL)
+        if left and text_width(f"← {left}", _SMALL) <= at - 12:  # where there is no room, the other side says it
+            drawing.text(at - 8, top + 10, f"← {left}", "tick", "end", size=_SMALL)
+        if right and text_width(f"{right} →", _SMALL) <= WIDTH - at - 12:
+            drawing.text(at + 8, top + 10, f"{right} →", "tick", size=_SMALL)
         top += 18
     bottom = top + step * len(rows) + 6
     after = _bottom_axis(drawing, x, top, bottom, x_label, signed)

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ensemble.report import charts
-from ensemble.report.charts import Calibrated, Point, Row, Series
+from folds.utils import charts
+from folds.utils.charts import Calibrated, Point, Row, Series
 
-CSS = Path(charts.__file__).with_name("templates") / "charts.css"
+CSS = Path(charts.__file__).with_name("charts.css")
 SVG = "{http://www.w3.org/2000/svg}"
 NAN = math.nan
 HOSTILE = "</title></svg><script>alert(1)</script>\" onload='x' & \x00\x1b \ufffe\ud800\u202e {{7*7}}"
