@@ -13,11 +13,11 @@ import pytest
 
 from ensemble.report.blocks import Gallery, Matrix, Picture, Section, Table, Text
 from ensemble.report.page import Page, page_html
+from tests.chromium import CHROMIUM, Browser, chromium
 from tests.ensemble.report import hostile
-from tests.ensemble.report.browser import PROGRAM, Browser, chromium
 from tests.ensemble.report.test_page import PIXEL, hostile_page
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 CLASSES = ("cat", "dog", "eel")
 
 
@@ -58,7 +58,6 @@ def plain_page() -> Page:
 def page(browser: Browser, tmp_path: Path) -> Browser:
     path = tmp_path / "page.html"
     path.write_text(page_html(plain_page()), encoding="utf-8")
-    browser.complaints.clear()
     browser.open(path)
     return browser
 
@@ -92,7 +91,7 @@ def test_tables_sort_numbers_as_numbers_and_texts_as_texts(page: Browser) -> Non
     sort_by(page, 0)
     assert column(page) == ["=1+1", "run1", "run2", "run10"]
     assert page.run("document.querySelectorAll('#scores [aria-sort]').length") == 1
-    assert page.complaints == []
+    assert page.complaints + page.requested == []
 
 
 def test_every_link_leads_to_its_section(page: Browser) -> None:
@@ -101,7 +100,7 @@ def test_every_link_leads_to_its_section(page: Browser) -> None:
     assert page.run("[...document.querySelectorAll('a')].every(one => document.getElementById(one.hash.slice(1)))")
     page.run("document.querySelector('a[href=\"#mistakes\"]').click()")
     assert page.run("location.hash") == "#mistakes"
-    assert page.complaints == []
+    assert page.complaints + page.requested == []
 
 
 def test_filters_show_the_pictures_with_their_tags(page: Browser) -> None:
@@ -114,24 +113,24 @@ def test_filters_show_the_pictures_with_their_tags(page: Browser) -> None:
     assert "3 of 18 pictures" in page.run("document.querySelector('#wrong .said').textContent")
     page.run("document.querySelector('#wrong .all').click()")
     assert len(visible(page)) == 18
-    assert page.complaints == []
+    assert page.complaints + page.requested == []
 
 
 def test_a_cell_opens_its_pictures_also_by_the_enter_key(page: Browser) -> None:
     page.run("document.querySelectorAll('button.cell')[3].focus()")
-    page.press("Enter", 13)
+    page.press("Enter")
     assert visible(page) == ["i100", "i101"]
     assert page.run("document.activeElement.id") == "wrong"
     assert page.run("document.querySelector('#wrong select[data-tag=true]').value") == "=dog"
     page.run("document.querySelectorAll('button.cell')[8].click()")
     assert visible(page) == ["i220", "i221", "i222"]
-    assert page.complaints == []
+    assert page.complaints + page.requested == []
 
 
 def test_the_first_key_leads_past_the_navigation(page: Browser) -> None:
-    page.press("Tab", 9)
+    page.press("Tab")
     assert page.run("document.activeElement.textContent") == "Skip to the content"
-    page.press("Enter", 13)
+    page.press("Enter")
     assert page.run("location.hash") == "#content"
 
 
@@ -167,13 +166,12 @@ def test_a_table_is_saved_as_csv_markdown_and_latex(page: Browser) -> None:
     assert "\\toprule" in latex
     assert "  run10 & 0.676 [0.592, 0.749] & 40 & -0.500 \\\\" in latex
     assert "\\begin{tabular}{lrrr}" in latex
-    assert page.complaints == []
+    assert page.complaints + page.requested == []
 
 
 def test_nothing_of_a_stranger_runs(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     path.write_text(page_html(hostile_page()), encoding="utf-8")
-    browser.complaints.clear()
     browser.open(path)
     assert browser.run("document.title").startswith("</script>")
     browser.run("[...document.querySelectorAll('button.sort, button.cell, .all')].forEach(one => one.click())")
@@ -186,14 +184,13 @@ def test_nothing_of_a_stranger_runs(browser: Browser, tmp_path: Path) -> None:
     assert {"'=cmd|'/c calc'!A1", "'@SUM(A1)", "'+1+1", "'-2+3"} <= set(firsts)
     assert browser.run("document.title").startswith("</script>")
     assert browser.run("document.querySelectorAll('img[src=x], svg[onload], script').length") == 1
-    assert browser.complaints == []
+    assert browser.complaints + browser.requested == []
 
 
 def test_a_script_that_got_into_the_page_would_be_stopped(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "broken.html"
     html = page_html(plain_page()).replace("<h1>", f"{hostile.SCRIPT}{hostile.IMAGE}<h1>")
     path.write_text(html, encoding="utf-8")
-    browser.complaints.clear()
     browser.open(path)
     assert browser.run("document.title") == "Report"
     assert any("Content Security Policy" in one for one in browser.complaints)
@@ -203,12 +200,12 @@ def test_a_script_that_got_into_the_page_would_be_stopped(browser: Browser, tmp_
 def test_the_page_fits_the_screen_in_light_and_dark(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     path = tmp_path / "page.html"
     path.write_text(page_html(hostile_page()), encoding="utf-8")
-    browser.complaints.clear()
-    browser.open(path, width, 800, dark)
+    browser.screen(width, 800, dark)
+    browser.open(path)
     assert browser.run("document.documentElement.scrollWidth") <= width
     ground, text = browser.run(
         "['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name].match(/[0-9]+/g).map(Number))"
     )
     assert (sum(ground) < sum(text)) == dark
     assert abs(sum(ground) - sum(text)) > 450
-    assert browser.complaints == []
+    assert browser.complaints + browser.requested == []

@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn")
 from ensemble.serving.engine import READY
 from ensemble.serving.limits import Limits
 from ensemble.serving.server import Serving, bind
-from tests.ensemble.serving.browser import CHROMIUM, Browser
+from tests.chromium import CHROMIUM, Browser, chromium
 from tests.ensemble.serving.conftest import until
 from tests.ensemble.serving.fake import FakeModel, picture
 
@@ -23,10 +23,9 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    opened = Browser(tmp_path_factory.mktemp("browser"))
-    yield opened
-    opened.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +50,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 def check_clean(browser: Browser, url: str) -> None:
     """The page has logged nothing, broken no policy, and asked only its own server."""
-    assert browser.problems == []
-    assert all(one.startswith((url, "blob:")) for one in browser.requested), browser.requested
+    assert browser.complaints == []
+    assert all(one.startswith(url) for one in browser.requested), browser.requested
 
 
 @needs_browser
@@ -109,7 +108,7 @@ def test_names_of_classes_are_text_and_no_page(browser: Browser, url: str, files
 def test_nothing_is_wider_than_the_window(
     browser: Browser, url: str, files: list[Path], scheme: str, width: int
 ) -> None:
-    browser.scheme(scheme, width)
+    browser.screen(width, dark=scheme == "dark")
     browser.open(url)
     browser.choose("#files", files[:3])
     browser.until("document.querySelectorAll('article').length === 3")
@@ -121,7 +120,7 @@ def test_nothing_is_wider_than_the_window(
 
 @needs_browser
 def test_the_page_works_by_keyboard_and_has_names(browser: Browser, url: str) -> None:
-    browser.scheme("light")
+    browser.screen()
     browser.open(url)
     browser.press("Tab")
     assert browser.run("document.activeElement.id") == "files"
@@ -135,7 +134,7 @@ def test_the_page_works_by_keyboard_and_has_names(browser: Browser, url: str) ->
 
 @needs_browser
 def test_the_description_of_the_interface_loads_nothing(browser: Browser, url: str) -> None:
-    browser.scheme("dark")
+    browser.screen(dark=True)
     browser.open(f"{url}/docs")
     assert "POST /predict" in browser.run("document.body.innerText")
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")

@@ -9,12 +9,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
+FLAGS = (
+    "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--hide-scrollbars",
+    "--disable-extensions", "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+)  # fmt: skip
 # The browser reads commands from descriptor 3 and writes answers to 4.
 _START = """
 import fcntl, os, sys
@@ -23,6 +30,20 @@ os.dup2(reading, 3)
 os.dup2(writing, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+# Key → its number, and the text that it types.
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Yield a page of a new browser, and end the browser."""
+    # Its helper processes may write for a moment after the browser itself has ended, so what cannot be removed stays.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        browser = Browser(Path(folder))
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 class Browser:
@@ -30,25 +51,25 @@ class Browser:
 
     Attributes
     ----------
-    problems : what the page wrote to the console, uncaught exceptions, and requests that its policy forbids.
-    requested : the addresses that the page asked for.
+    complaints : what the page wrote to the console, uncaught exceptions, dialogs, and what its policy forbids.
+    requested : the addresses outside the machine's own files that the page asked for.
     """
 
     def __init__(self, folder: Path) -> None:
         assert CHROMIUM is not None
         commands, self._to = os.pipe()
         self._from, answers = os.pipe()
-        flags = ["--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--hide-scrollbars"]
-        flags += ["--disable-dev-shm-usage", f"--user-data-dir={folder}", "--window-size=900,1000"]
-        flags += ["--no-sandbox"] if os.geteuid() == 0 else []
-        starter = [sys.executable, "-c", _START, str(commands), str(answers), CHROMIUM, *flags, "about:blank"]
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        words = [CHROMIUM, *FLAGS, *root, f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
-            starter, pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+            [sys.executable, "-S", "-c", _START, str(commands), str(answers), *words],
+            pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         os.close(commands)
         os.close(answers)
         self._waiting, self._last, self._session = b"", 0, None
-        self.problems: list[str] = []
+        self._loaded = False
+        self.complaints: list[str] = []
         self.requested: list[str] = []
         target = next(one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
@@ -57,9 +78,9 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
-        """End the browser."""
+        """End the browser: first as asked, so that its helper processes end with it."""
+        self._session = None
         with contextlib.suppress(OSError):
-            self._session = None
             self._send("Browser.close", {})
         try:
             self._process.wait(10)
@@ -77,12 +98,14 @@ class Browser:
         assert "error" not in message, (method, message["error"])
         return message["result"]
 
-    def open(self, url: str) -> None:
-        """Load a page, and wait until it has loaded."""
-        self.problems.clear()
+    def open(self, page: str | Path) -> None:
+        """Load an address or a file, and wait until it has loaded."""
+        self.complaints.clear()
         self.requested.clear()
-        self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self._loaded = False
+        self.call("Page.navigate", url=page.absolute().as_uri() if isinstance(page, Path) else page)
+        while not self._loaded:
+            self._note(self._receive())
 
     def run(self, code: str) -> Any:
         """Return the value of an expression in the page."""
@@ -94,7 +117,7 @@ class Browser:
         """Wait until an expression is true."""
         end = time.monotonic() + 30
         while not self.run(code):
-            assert time.monotonic() < end, (code, self.run("document.body.innerText"), self.problems)
+            assert time.monotonic() < end, (code, self.run("document.body.innerText"), self.complaints)
             time.sleep(0.02)
 
     def choose(self, selector: str, files: list[Path]) -> None:
@@ -113,13 +136,18 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key."""
+        code, typed = _KEYS[key]
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
+            text = {"text": typed} if typed and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
-    def scheme(self, name: str, width: int = 900) -> None:
-        """Let the page see a dark or a light system, and a width."""
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False)
+    def screen(self, width: int = 900, height: int = 1000, dark: bool = False) -> None:
+        """Let the page see a width and a height in pixels, and a dark or a light system."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     def picture(self) -> bytes:
         """Return a PNG of the whole page."""
@@ -146,10 +174,17 @@ class Browser:
     def _note(self, message: dict[str, Any]) -> None:
         method, parameters = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.problems.append(json.dumps(parameters["exceptionDetails"]))
+            self.complaints.append(json.dumps(parameters["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled":
-            self.problems.append(json.dumps(parameters["args"]))
+            self.complaints.append(f"console.{parameters['type']}: {json.dumps(parameters['args'])}")
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("warning", "error"):
-            self.problems.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
-        elif method == "Network.requestWillBeSent":
+            self.complaints.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
+        elif method == "Page.javascriptDialogOpening":
+            self.complaints.append(f"dialog: {parameters['message']}")
+            self._send("Page.handleJavaScriptDialog", {"accept": True})
+        elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(
+            ("file:", "data:", "blob:")
+        ):
             self.requested.append(parameters["request"]["url"])
+        elif method == "Page.loadEventFired":
+            self._loaded = True
