@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -18,6 +19,8 @@ WORKS = (
     "heat maps work for CNNs (resnet, efficientnet, convnext, …), ViT and its kin, Swin and other hierarchical models"
 )
 _MIN_CELLS = 16  # a grid of fewer hardly says where; then an earlier stage of a CNN is taken
+_TRIED = 40  # places of a model that are tried, the last ones first
+_AROUND = 0.01  # share of the difference between two images that may reach the outputs around a place
 _MAX_PREFIX = 8  # class, distillation and register tokens, where a model does not say how many it has
 Layout = Literal["nchw", "nhwc", "tokens"]
 
@@ -83,12 +86,23 @@ def find_target_layer(model: nn.Module, images: Tensor, name: str) -> TargetLaye
     for one in seen:
         calls[one.name] = calls.get(one.name, 0) + 1
     once = [one for one in seen if calls[one.name] == 1]
-    final = _last(once, network, images, score, exact=True)
+    places = _places(once, network, images, score, exact=True)
+    final = places[-1] if places else None
+    grids = [grid for grid, _ in groupby((one.rows, one.columns) for one in places if one.layout == "tokens")]
+    # In turn, not one after the other: the map of one of them would hide what the others see.
+    if final is not None and final.layout == "tokens" and len(grids) > len(set(grids)):
+        listed = " and ".join(f"{rows} × {columns}" for rows, columns in dict.fromkeys(grids))
+        raise EnsembleError(
+            f"{name} reads its class from features on several grids at once ({listed}), which one map does not show",
+            hint=WORKS,
+        )
     small = final is None or final.rows * final.columns < _MIN_CELLS
     # Where the final features of a CNN are too coarse, those of an earlier stage are taken.
     if small and (final is None or final.layout == "nchw"):
-        final = _last(once, network, images, score, exact=False, cells=_MIN_CELLS) or final
-        final = final or _last(once, network, images, score, exact=False)
+        others = _places(once, network, images, score, exact=False)
+        fine = [one for one in others if one.rows * one.columns >= _MIN_CELLS]
+        final = _last_that_carries_all(model, network, fine, images) or final
+        final = final or _last_that_carries_all(model, network, others, images)
     if final is None:
         raise EnsembleError(f"no module of {name} has features on a grid that the class depends on", hint=WORKS)
     return replace(final, shift=_shift(final, sizes, images))
@@ -105,21 +119,46 @@ class _Seen:
     after: tuple[int, ...]
 
 
-def _last(
-    seen: Sequence[_Seen], network: nn.Module, images: Tensor, score: Tensor, *, exact: bool, cells: int = 2
-) -> TargetLayer | None:
-    """Return the last place of at least `cells` cells on which the score depends."""
+def _places(
+    seen: Sequence[_Seen], network: nn.Module, images: Tensor, score: Tensor, *, exact: bool
+) -> list[TargetLayer]:
+    """Return the places on which the score depends, in the order in which they end."""
     found = []
     for one in seen:
         place = _place(one, network, images, exact)
-        if place is not None and place.rows * place.columns >= cells:
+        if place is not None:
             found.append((place, one.output))
     if not found:
-        return None
+        return []
     gradients = torch.autograd.grad(score, [output for _, output in found], retain_graph=True, allow_unused=True)
-    for (place, _), gradient in reversed(list(zip(found, gradients, strict=True))):
-        if gradient is not None and bool(place.features(gradient).any()):
-            return place
+    return [
+        place
+        for (place, _), gradient in zip(found, gradients, strict=True)
+        if gradient is not None and bool(place.features(gradient).any())
+    ]
+
+
+def _last_that_carries_all(
+    model: nn.Module, network: nn.Module, places: Sequence[TargetLayer], images: Tensor
+) -> TargetLayer | None:
+    """Return the last place through which alone the outputs depend on the image; None if a branch leads around each.
+
+    Another image is predicted with the features of the images, and must then have their outputs.
+    """
+    other = -images
+    for place in places[: -_TRIED - 1 : -1]:
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: object, output: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(output.clone())  # a later layer may change the output in place
+            return kept[0].clone()
+
+        hook = network.get_submodule(place.name).register_forward_hook(keep)
+        with torch.no_grad():
+            own, mixed = model(images).float(), model(other).float()
+            hook.remove()
+            if bool((mixed - own).norm() <= _AROUND * (model(other).float() - own).norm()):
+                return place
     return None
 
 
@@ -198,6 +237,8 @@ def _place(one: _Seen, network: nn.Module, images: Tensor, exact: bool) -> Targe
         return None
     channels, shape = getattr(network, "num_features", None), tuple(one.output.shape)
     if len(shape) == 3 and exact and shape[2] == channels:
+        if shape[0] != len(images):  # of windows, one after the other
+            return None
         return _token_place(name, shape[1], network, height, width)
     if len(shape) != 4:
         return None

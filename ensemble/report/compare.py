@@ -14,6 +14,7 @@ from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import (
+    changed_note,
     ci_note,
     difference_of,
     direction,
@@ -97,7 +98,7 @@ def _score_member(evidence: Evidence, name: str, oof: Part | None, test: Part | 
     if oof is not None and inside is not None:
         images, of_images = int((inside.present & (oof.labels >= 0)).sum()), int((oof.labels >= 0).sum())
         if inside.in_sample is not None:
-            fit = Predicted(name, inside.kind, inside.in_sample)
+            fit = Predicted(name, inside.kind, inside.in_sample, changed=inside.changed)
             found = scored_part(oof, [fit], evidence.per_person)
             in_sample = None if found is None else metric_of(evidence.metric)(found.labels, found.values[0])
     return _Member(
@@ -188,6 +189,9 @@ def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | 
     selected = [one.name for one in members if one.selected]
     if selected:
         notes.append(f"Optimistic, because the epoch was selected on the people who are scored: {', '.join(selected)}.")
+    for one in () if oof is None else oof.members:
+        if line := changed_note(oof, one):
+            notes.append(f"{one.name} is {line}: compare it by the differences below, which are on the same people.")
     partial = [f"{one.name} ({one.images:,} of {one.of_images:,})" for one in members if one.images < one.of_images]
     if partial:
         notes.append(f"Scored on the labeled images that they predict: {', '.join(partial)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ MANY_ROWS = 10_000
 MIN_PEOPLE = 8  # with fewer, no subsets are drawn
 _POWER = 0.8416  # normal quantile of 80%: the probability to find a difference that is there
 _NORMAL = 1.96
+TRAINING = "training"  # in the record of a curve that was not measured with heads on frozen features
 
 
 def learning_section(evidence: Evidence) -> Section:
@@ -306,6 +307,8 @@ class _Measured:
     high: list[float]
     metric: str
     doubled: tuple[float, float] | None
+    trained: bool = False
+    doubled_interval: tuple[float, float] | None = None
 
 
 def _measured(evidence: Evidence) -> list[Block]:
@@ -314,8 +317,8 @@ def _measured(evidence: Evidence) -> list[Block]:
         return [
             Missing(
                 "how the score changes with the number of people who train",
-                "ensemble kfold --data DATA --arch resnet18 --features --learning-curve trains heads on 1/8 to all of "
-                "the people, and takes minutes",
+                "ensemble kfold with the options of a run and --learning-curve trains it on 1/4 and 1/2 of the people "
+                "as well, in 3/4 of its time; with --features it trains heads on 1/8 to all of the people, in minutes",
             )
         ]
     titles = dict.fromkeys(one.metric for one in curves)
@@ -333,14 +336,29 @@ def _measured(evidence: Evidence) -> list[Block]:
         ]
         table = Table(
             f"learning-score-{number}",
-            f"Out-of-fold {title} of heads that were trained on a share of the people.",
+            f"Out-of-fold {title} of models that were trained on a share of the people.",
             ["run", "people", title],
             rows,
-            note="95% CIs over the people who are scored, and over the draws of those who train. Measured with "
-            "logistic heads on frozen features: fine-tuning usually gains more from more people.",
+            note=_note_on_curves(own),
         )
         blocks += [Figure(f"learning-score-{number}-figure", drawn, heading, text), table]
     return blocks
+
+
+def _note_on_curves(curves: Sequence[_Measured]) -> str:
+    notes = []
+    if heads := [one.run for one in curves if not one.trained]:
+        notes.append(
+            f"{', '.join(heads)}: 95% CIs over the people who are scored, and over the draws of those who train. "
+            "Measured with logistic heads on frozen features: fine-tuning usually gains more from more people."
+        )
+    if trained := [one.run for one in curves if one.trained]:
+        notes.append(
+            f"{', '.join(trained)}: whole models, trained on one draw of the people for each share, and scored on the "
+            "same people; 95% CIs over these. All have as many epochs, and with fewer people an epoch has fewer steps, "
+            "so that the curve may rise too steeply."
+        )
+    return " ".join(notes)
 
 
 def _curve_text(one: _Measured) -> str:
@@ -350,9 +368,11 @@ def _curve_text(one: _Measured) -> str:
     )
     if one.doubled is None:
         return f"{text} The score does not grow with the people, so that nothing is extrapolated."
-    return (
-        f"{text} With twice the people it is expected from {one.doubled[0]:.3f} to {one.doubled[1]:.3f} (extrapolated)."
-    )
+    text += f" With twice the people it is expected from {one.doubled[0]:.3f} to {one.doubled[1]:.3f} (extrapolated"
+    if one.doubled_interval is None:
+        return f"{text})."
+    low, high = one.doubled_interval
+    return f"{text}; with the 95% CI over the people who are scored, from {low:.3f} to {high:.3f})."
 
 
 def _read_curve(name: str, folder: Path) -> _Measured | None:
@@ -369,20 +389,29 @@ def _read_curve(name: str, folder: Path) -> _Measured | None:
         return None
     order = np.argsort(numbers["people"], kind="stable")
     ordered = {key: [values[i] for i in order] for key, values in numbers.items()}
-    title, doubled = _details(folder / "learning_curve.json")
-    return _Measured(name, ordered["people"], ordered["score"], ordered["low"], ordered["high"], title, doubled)
+    found = _Measured(name, ordered["people"], ordered["score"], ordered["low"], ordered["high"], "score", None)
+    return _with_details(found, folder / "learning_curve.json")
 
 
-def _details(path: Path) -> tuple[str, tuple[float, float] | None]:
-    """Return the title of the metric, and the range of the score with twice the people; None if it is unknown."""
+def _with_details(curve: _Measured, path: Path) -> _Measured:
+    """Return a curve with what its record knows: the metric, how it was measured, the score with twice the people."""
     try:
         record = read_json(path) if path.is_file() else None
     except (EnsembleError, OSError, ValueError):
         record = None
     if not isinstance(record, Mapping):
-        return "score", None
-    metric, found = METRICS.get(str(record.get("metric"))), record.get("doubled")
+        return curve
+    metric = METRICS.get(str(record.get("metric")))
+    return replace(
+        curve,
+        metric="score" if metric is None else metric.title,
+        doubled=_two_numbers(record.get("doubled")),
+        trained=record.get("measured_with") == TRAINING,
+        doubled_interval=_two_numbers(record.get("doubled_interval")),
+    )
+
+
+def _two_numbers(found: object) -> tuple[float, float] | None:
     ends = [finite(value) for value in found] if isinstance(found, list | tuple) and len(found) == 2 else [None, None]
     low, high = ends
-    title = "score" if metric is None else metric.title
-    return title, None if low is None or high is None else (low, high)
+    return None if low is None or high is None else (low, high)

@@ -15,6 +15,7 @@ from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.metrics.report import changed_line
 from folds.metrics.scored_rows import ScoredRows
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
@@ -53,11 +54,13 @@ class ScoredPart:
 def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = False) -> ScoredPart | None:
     """Return the rows with a label that all of these members predict; None if there are none.
 
+    People of whom any of them changed a training label are left out, unless fewer than two others are left.
+
     Parameters
     ----------
     per_person : whether each person's images are averaged, so that a row is a person.
     """
-    kept = part.labels >= 0
+    kept = (part.without_changed_labels(members) or part).labels >= 0
     for one in members:
         kept = kept & one.present
     rows = np.flatnonzero(kept)
@@ -75,10 +78,21 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     return ScoredPart(rows[:0], averaged[0][0], means, averaged[0][2], None if fold is None else fold[first])
 
 
+def changed_note(part: Part, member: Predicted) -> str:
+    """Return in one line who is scored if a member has changed training labels; "" if it has changed none."""
+    changed = part.with_changed_labels([member]) & (part.labels >= 0) & member.present
+    if not changed.any():
+        return ""
+    kept = part.without_changed_labels([member])
+    rows = (part if kept is None else kept).labels >= 0
+    people = len(np.unique(part.persons[rows & member.present]))
+    return changed_line(len(np.unique(part.persons[changed])), people, kept is not None)
+
+
 def score_of(
     evidence: Evidence, part: Part | None, member: Predicted | None, metric: Metric | None = None
 ) -> Interval | None:
-    """Return the score of a member with its interval over people; None without labels.
+    """Return the score of a member with its interval over people, on the rows of `scored_part`; None without labels.
 
     Parameters
     ----------

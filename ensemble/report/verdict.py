@@ -11,7 +11,7 @@ from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Statu
 from ensemble.report.choice import is_better, is_worse, left_out_text, ranked_with
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted
 from ensemble.report.findings import COMPARED
-from ensemble.report.scoring import difference_of, main_part, score_of, scored_part
+from ensemble.report.scoring import changed_note, difference_of, main_part, score_of, scored_part
 from ensemble.report.training import MIN_EPOCHS, still_rising
 from folds.metrics.calibration import calibration_error, reliability
 from folds.metrics.classification import Metric, argmax_classes
@@ -86,6 +86,8 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -
     text = f"Its {nested}{_named(part)} {title}{each}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
     if leak is not None and leak.status == "fail":
         text += "; this is optimistic, because people are in training and validation"
+    if line := changed_note(part, member):
+        text += f"; it is {line}"
     if member.selected_on_validation:
         text += "; this is optimistic, because epochs or models were selected on these people"
     other = evidence.test if part is evidence.oof else None
@@ -355,7 +357,7 @@ def _optimism(evidence: Evidence) -> Check | None:
     metric, found = metric_of(evidence.metric), []
     sign = 1 if metric.greater_is_better else -1
     if member.in_sample is not None:
-        fitted = Predicted(member.name, "blend", member.in_sample)
+        fitted = Predicted(member.name, "blend", member.in_sample, changed=member.changed)
         inside = score_of(evidence, part, fitted)
         if inside is not None:
             found.append(

@@ -51,6 +51,8 @@ def _record(table: Mapping[str, FieldType]) -> FieldType:
 _INTERVAL = _record({"score": NUMBER, "low": optional(NUMBER), "high": optional(NUMBER)})
 _SCORES = _record(
     {"rows": integer(1), "people": integer(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL}
+    # People of whom the run has changed training labels, and whether they are left out.
+    | {"changed_people": optional(integer(1)), "left_out": optional(BOOL)}
 )
 _DIFFERENCE = _record(
     {

@@ -22,11 +22,12 @@ from folds.experiments.refit import refit_done
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Difference, Interval, interval_over_people
+from folds.predictions.changed_labels import has_changed_labels
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
-from folds.predictions.reading import labels_and_groups
+from folds.predictions.reading import labels_and_groups, scored_index
 from folds.utils.files import read_json, sha256_file
-from folds.utils.text import duration, value_text
+from folds.utils.text import counted, duration, value_text
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -
     existing = {path.parent.name for path in runs.glob("*/config.toml")}
     listed = []
     for name, entry in latest.items():
+        entry = _without_changed_people(entry, runs)
         flags = _flags(entry, runs) if name in existing else [REMOVED]
         listed.append(RunListing(name, entry, tuple(ledger.notes_of(name)), tuple(flags)))
     for name in sorted(existing - set(latest)):
@@ -113,6 +115,17 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -
         listed.append(RunListing(name, _blend(name, runs), tuple(ledger.notes_of(name.rpartition("/")[2]))))
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
+
+
+def _without_changed_people(entry: Mapping[str, Any], runs: Path) -> Mapping[str, Any]:
+    """Return a line with scores without the people of changed labels, whom earlier versions scored as well."""
+    if not has_changed_labels(entry["run"], runs) or "changed_people" in (entry.get("oof") or {}):
+        return entry
+    try:
+        found = entry_from_files(entry["run"], runs)
+    except EnsembleError:
+        return entry  # its flags say that the files are damaged
+    return entry if found is None or found["folds"] != entry["folds"] else {**entry, "oof": found["oof"]}
 
 
 def _unfinished(name: str, runs: Path) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def _with_metric(one: RunListing, metric: Metric, runs: Path) -> RunListing:
     entry = dict(one.entry)
     scores, path = entry.get("oof") or {}, oof_of(one.run, runs)
     if "low" not in scores.get(metric.name, {}) and path.exists():
-        measured = _measured(path, metric)
+        measured = _measured(path, metric, None if one.is_blend else one.run)
         entry["oof"] = scores | ({metric.name: measured} if measured is not None else {})
     baseline = entry.get("baseline")
     if baseline is not None and metric.name not in (baseline.get("differences") or {}):
@@ -186,14 +199,23 @@ def _with_metric(one: RunListing, metric: Metric, runs: Path) -> RunListing:
     return replace(one, entry=entry, metric=metric)
 
 
-def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
-    """Return the score of a prediction file; None without labels."""
+def _measured(path: Path, metric: Metric, run: str | None = None) -> dict[str, float] | None:
+    """Return the score of a prediction file; None without labels.
+
+    Parameters
+    ----------
+    run : the run, whose people with changed training labels are left out.
+    """
     try:
         sidecar = read_sidecar(path)
         if sidecar is None:
             return None
+        values = read_array(path)
+        kept = None if run is None else scored_index(path.parent, [run], sidecar)[0]
+        if kept is not None:
+            values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
         labels, persons = labels_and_groups(sidecar)
-        found = interval_over_people(metric, labels, read_array(path), persons)
+        found = interval_over_people(metric, labels, values, persons)
     except (EnsembleError, ValueError, LookupError):
         return None
     return {"score": found.value, "low": found.low, "high": found.high}
@@ -202,6 +224,10 @@ def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
 def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
     flags = ["optimistic"] if entry["optimistic"] else []
     flags += [f"student of {entry['teacher']}"] if entry.get("teacher") else []
+    scores = entry.get("oof") or {}
+    if scores.get("changed_people"):
+        people = counted(scores["changed_people"], "person", "people")
+        flags.append(f"scored {'without' if scores.get('left_out') else 'with'} {people} of changed labels")
     baseline = entry.get("baseline")
     try:
         if (

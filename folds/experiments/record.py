@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from folds.experiments.summary import RunLike
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata
-from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions
+from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions, scored_index
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
 
@@ -211,7 +212,7 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
     try:
         values, sidecar = oof_predictions(runs, run)
         test = mean_test_predictions(runs, run)
-        scores = {"oof": _measured(values, sidecar), "test": None if test is None else _measured(*test)}
+        scores = {"oof": _measured_oof(run, runs, values, sidecar), "test": None if test is None else _measured(*test)}
     except (ValueError, LookupError) as error:
         raise EnsembleError(
             f"the predictions of {run} cannot be scored: {error}",
@@ -248,6 +249,14 @@ def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
         )
         values = {name: list(both) for name, both in changed.items()}
         return {"varied": values, "controlled": list(unchanged), "differences": None, "notes": [error.message]}
+
+
+def _measured_oof(run: str, runs: Path, values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:
+    """Return the out-of-fold scores, without the people of whom the run has changed training labels."""
+    rows, people, left_out = scored_index(runs, [run], sidecar)
+    if rows is not None:
+        values, sidecar = values[rows], replace(sidecar, rows=sidecar.rows.take(rows))
+    return _measured(values, sidecar) | ({"changed_people": people, "left_out": left_out} if people else {})
 
 
 def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from folds.experiments.refit import RefitSummary, summarize_refit
 from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import PredictionMetadata
-from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions, score_rows
+from folds.predictions.reading import (
+    labels_and_groups,
+    mean_test_predictions,
+    oof_predictions,
+    score_oof,
+    score_rows,
+    scored_index,
+)
 
 
 class RunLike(Protocol):
@@ -49,10 +56,10 @@ class RunSummary:
     Attributes
     ----------
     folds : fold → content of its done.json, with the score of the fold.
-    oof : out-of-fold score.
+    oof : out-of-fold score; without the people of whom the run has changed training labels.
     test : test score; None without test predictions or labels.
     seconds : training time, summed over the folds.
-    fold_scores : score of each fold by the metric of `oof`, if that is not macro F1.
+    fold_scores : score of each fold by the metric and on the people of `oof`, if that is not macro F1 of all people.
     refit : the model of all people; None if there is none.
     """
 
@@ -170,7 +177,7 @@ def pool_runs(
         tuple(summary.run for summary in summaries),
         tuple(summary.oof.interval.value for summary in summaries),
         tuple(score for summary in summaries for score in summary.scores),
-        score_rows(average, shared, metric, per_person),
+        score_oof(runs, [summary.run for summary in summaries], average, shared, metric, per_person),
         score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], metric, per_person)
         if len(tests) == len(summaries)
         else None,
@@ -191,14 +198,15 @@ def summarize_run(
     Test probabilities are averaged over the fold models, as `blend` does for one run.
     """
     oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
+    scored = score_oof(runs, [run], *oof, metric, per_person)
     return RunSummary(
         run,
         folds,
         k,
-        score_rows(oof[0], oof[1], metric, per_person),
+        scored,
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
-        () if metric == "macro_f1" else _fold_scores(oof[0], oof[1], metric),
+        () if metric == "macro_f1" and not scored.left_out else _fold_scores(runs, run, *oof, metric),
         summarize_refit(run, _checkpoints(folds), runs, per_person, metric),
     )
 
@@ -208,8 +216,13 @@ def _checkpoints(folds: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
     return {str(fold): str(done["checkpoint_sha"]) for fold, done in folds.items() if "checkpoint_sha" in done}
 
 
-def _fold_scores(values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str) -> tuple[float, ...]:
+def _fold_scores(
+    runs: Path, run: str, values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str
+) -> tuple[float, ...]:
     """Return the score of each fold of an out-of-fold file, per image."""
     found, labels = find_metric(metric), labels_and_groups(sidecar)[0]
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
+    kept = scored_index(runs, [run], sidecar)[0]
+    if kept is not None:
+        labels, values, fold = labels[kept], values[kept], fold[kept]
     return tuple(float(found(labels[fold == one], values[fold == one])) for one in np.unique(fold))

@@ -32,6 +32,7 @@ from folds.utils.parallel import cpu_count, one_blas_thread
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 DRAWS = 3
 _INNER_FOLDS = 3
+TRAINING = "training"  # what a curve was measured with, beside "logistic heads"
 _FORMS = (0.25, 0.5, 1.0)  # exponents c of score = a − b·n^(−c), which an extrapolation is made with
 
 
@@ -63,12 +64,16 @@ class LearningCurve:
     Attributes
     ----------
     doubled : lowest and highest extrapolation to twice the people of all; None if the points do not rise.
+    measured_with : ``logistic heads`` on frozen features, or ``training`` of the whole model.
+    doubled_interval : `doubled` with the 95% confidence interval over the people who are scored; None if unknown.
     """
 
     run: str
     metric: str
     points: tuple[CurvePoint, ...]
     doubled: tuple[float, float] | None
+    measured_with: str = "logistic heads"
+    doubled_interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -77,6 +82,8 @@ class LearningCurve:
             "metric": self.metric,
             "points": [asdict(point) for point in self.points],
             "doubled": None if self.doubled is None else list(self.doubled),
+            "measured_with": self.measured_with,
+            "doubled_interval": None if self.doubled_interval is None else list(self.doubled_interval),
         }
 
 
@@ -199,9 +206,20 @@ def _extrapolated(points: Sequence[CurvePoint], greater_is_better: bool) -> tupl
     people, scores = np.array([one.people for one in points]), np.array([one.score for one in points])
     if len(points) < 3 or (scores[-1] > scores[0]) != greater_is_better:
         return None
-    found = []
+    found = [float(weights @ scores) for weights in extrapolation_weights(people.tolist())]
+    return min(found), max(found)
+
+
+def extrapolation_weights(people: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Return for each form of a curve a − b·n^(−c) the (points,) weights whose sum over the scores is that at twice the
+    people: the last score, and the change by the slope of least squares.
+    """
+    counts, found = np.array(people, np.float64), []
     for power in _FORMS:
-        terms = np.stack([np.ones(len(people)), people**-power], axis=1)
-        (_, slope), *_ = np.linalg.lstsq(terms, scores, rcond=None)
-        found.append(scores[-1] + slope * ((2 * people[-1]) ** -power - people[-1] ** -power))
-    return float(min(found)), float(max(found))
+        terms = counts**-power
+        centered = terms - terms.mean()
+        slope = centered / (centered @ centered)
+        weights = slope * ((2 * counts[-1]) ** -power - terms[-1])
+        weights[-1] += 1
+        found.append(weights)
+    return found

@@ -13,6 +13,7 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.scored_rows import ScoredRows
+from folds.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ScoreReport:
     ----------
     rows : number of images, or of people if scored per person.
     people_with_several_labels : people scored by their most frequent label.
+    changed_people : people of whom the run has changed training labels.
+    left_out : whether these people are left out; they are not if fewer than two others remain.
     """
 
     metric: str
@@ -30,6 +33,12 @@ class ScoreReport:
     accuracy: float
     rows: int
     people_with_several_labels: int = 0
+    changed_people: int = 0
+    left_out: bool = False
+
+    def changed_line(self) -> str:
+        """Return in one line who is scored if the run has changed training labels; "" if it has changed none."""
+        return changed_line(self.changed_people, self.interval.people, self.left_out)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
@@ -38,7 +47,28 @@ class ScoreReport:
             "accuracy": self.accuracy,
             "rows": self.rows,
             "people": self.interval.people,
+            **({"changed_people": self.changed_people, "left_out": self.left_out} if self.changed_people else {}),
         }
+
+
+def changed_line(changed: int, people: int, left_out: bool) -> str:
+    """Return who is scored, for a run that has changed the training labels of some people; "" if it has changed none.
+
+    Parameters
+    ----------
+    changed : people of whom it has changed labels.
+    people : people who are scored.
+    left_out : whether those people are left out of the score.
+    """
+    if not changed:
+        return ""
+    of = counted(changed, "person", "people")
+    if left_out:
+        return f"scored on the {people:,} people whose training labels were not changed, without {of}"
+    return (
+        f"scored on all people, although training labels of {of} were changed: fewer than two others are left, so this "
+        "says nothing about the change"
+    )
 
 
 def score_predictions(

@@ -2,7 +2,7 @@
 
 ``runs/<run>/changed_labels.csv`` has a row for each image that was relabeled, dropped or softened for the training. The
 scored labels stay those of the table. Whether the table or the change is right cannot be known, so people with a
-changed label say nothing about the gain.
+changed label say nothing about the gain, and the score of the run leaves them out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from folds.errors import EnsembleError
 from folds.predictions.named import BLENDS, TTA, is_blend, is_plain_name
+from folds.predictions.rows import SampleRows
 from folds.utils.csv_table import csv_text, read_csv
 from folds.utils.files import read_json, write_atomic
 from folds.utils.toml import read_toml
@@ -50,6 +54,20 @@ def changed_ids(name: str, runs: Path) -> frozenset[str]:
                 found.update(read_csv(runs / one / CHANGED).column("id"))
             waiting += _origins(runs / one / "config.toml")
     return frozenset(found)
+
+
+def with_changed_labels(names: Sequence[str], rows: SampleRows, runs: Path) -> NDArray[np.bool_]:
+    """Return (n,) whether the person of each row has an image whose training label one of these runs has changed.
+
+    Raises
+    ------
+    EnsembleError : a record is damaged.
+    """
+    changed = sorted(frozenset().union(*(changed_ids(name, runs) for name in names)))
+    if not changed:
+        return np.zeros(len(rows), bool)
+    persons = rows.ids if rows.persons is None else rows.persons
+    return np.isin(persons, persons[np.isin(rows.ids, changed)])
 
 
 def has_changed_labels(run: str, runs: Path) -> bool:

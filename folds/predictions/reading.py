@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.predictions.changed_labels import with_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
 from folds.utils.numeric import factorize
 
@@ -42,6 +45,47 @@ def score_rows(
     """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
     labels, persons = labels_and_groups(sidecar)
     return score_predictions(labels, probabilities, persons, metric, per_person)
+
+
+def scored_index(
+    runs: Path, names: Sequence[str], sidecar: PredictionMetadata
+) -> tuple[NDArray[np.int64] | None, int, bool]:
+    """Return the rows on which out-of-fold predictions are scored: those of people with unchanged training labels.
+
+    A person with a changed label is scored by the label of the table, and the run has learned another one.
+
+    Parameters
+    ----------
+    names : the run, or the runs whose mean is scored.
+
+    Returns
+    -------
+    (m,) rows, None for all; the number of people with changed labels; and whether these are left out. They are not if
+    fewer than two other people remain.
+    """
+    changed = with_changed_labels(names, sidecar.rows, runs)
+    if not changed.any():
+        return None, 0, False
+    persons = sidecar.rows.ids if sidecar.rows.persons is None else sidecar.rows.persons
+    people, kept = len(set(persons[changed].tolist())), np.flatnonzero(~changed)
+    left_out = len(set(persons[kept].tolist())) > 1
+    return (kept if left_out else None), people, left_out
+
+
+def score_oof(
+    runs: Path,
+    names: Sequence[str],
+    probabilities: NDArray[np.floating],
+    sidecar: PredictionMetadata,
+    metric: str = "macro_f1",
+    per_person: bool = False,
+) -> ScoreReport:
+    """Score the out-of-fold predictions (n, classes) of a run, or of the mean of runs, on `scored_index`."""
+    rows, people, left_out = scored_index(runs, names, sidecar)
+    if rows is not None:
+        probabilities, sidecar = probabilities[rows], replace(sidecar, rows=sidecar.rows.take(rows))
+    found = score_rows(probabilities, sidecar, metric, per_person)
+    return replace(found, changed_people=people, left_out=left_out) if people else found
 
 
 def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata]:

@@ -68,6 +68,12 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
             yield outcome
 
 
+def train_unpublished(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: None) -> Iterator[Outcome]:
+    """Train jobs that are no folds of a run, as `train` does; nothing is published."""
+    with contextlib.closing(_outcomes(plan, jobs, report)) as outcomes:
+        yield from outcomes
+
+
 def with_features(plan: Plan, jobs: Sequence[Job], progress: Progress = SILENT) -> list[Job]:
     """Return the jobs with the features of their images, which are computed if a head on frozen features needs them."""
     return embed_jobs(jobs, tuple(dict.fromkeys(map(torch_name, plan.placement.devices))), progress)

@@ -108,8 +108,8 @@ def kfold(
         epochs as the folds say (`Run.refit`).
     heads, join : with ``features=True``: one run for each head, such as ``["logistic", "mlp"]``; and whether the
         features of all models of `arch` are joined in one run.
-    learning_curve : with ``features=True``: also score heads that were trained on shares of the people
-        (`Run.learning_curve`).
+    learning_curve : also train on a quarter and on half of the people, and score these models on the same people; with
+        ``features=True``, score heads that were trained on shares of the people (`Run.learning_curve`).
     sweep : setting → values; one run is trained for each combination, and compared with the first.
     config : TOML file of settings; keywords take precedence. ``ensemble.toml`` is read only if it is named here.
     resume : continue existing runs; if False, an existing run is an error.

@@ -80,13 +80,13 @@ class TrainedRun(Displayed):
 
         Raises
         ------
-        EnsembleError : no learning curve was computed (``kfold(..., features=True, learning_curve=True)``).
+        EnsembleError : no learning curve was computed (``kfold(..., learning_curve=True)``).
         """
         import pandas as pd
 
         path = self.folder / "learning_curve.csv"
         if not path.is_file():
-            raise EnsembleError(f"{path} does not exist", hint="kfold(..., features=True, learning_curve=True)")
+            raise EnsembleError(f"{path} does not exist", hint="kfold(..., learning_curve=True)")
         return pd.read_csv(path)
 
     @property
@@ -359,6 +359,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
     rows += [[f"{one.name}, mean of {len(one.runs)}", str(len(one.folds)), *_cells(one, with_test)] for one in pooled]
     notes = [f"{summaries[0].oof.interval.people:,} people"] if summaries else []
     notes += [line for one in summaries for line in one.refit_lines()]
+    notes += [f"{one.run}: {line}" for one in summaries if (line := one.oof.changed_line())]
     warnings = dict.fromkeys(one.oof.interval.warning for one in summaries)
     notes += [f"warning: {warning}" for warning in warnings if warning]
     return Table(title, header, rows, notes)

@@ -84,7 +84,7 @@ class LabelChanges:
         people = len(set(persons[self.relabeled | self.dropped | self.softened].tolist()))
         return (
             f"training labels: {', '.join(parts)}, of {counted(people, 'person', 'people')}; scores use the labels of "
-            "the table, and comparisons leave these people out"
+            "the table, and leave these people out"
         )
 
 

@@ -81,7 +81,7 @@ LearningCurveOption = Annotated[
     bool,
     typer.Option(
         "--learning-curve",
-        help="with --features: also score heads trained on 1/8, 1/4, 1/2 and 3/4 of the people",
+        help="also train on 1/4 and 1/2 of the people; with --features: heads on 1/8, 1/4, 1/2 and 3/4",
         rich_help_panel=FROZEN,
     ),
 ]
@@ -343,6 +343,7 @@ def run_training(
         from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
         from ensemble.cli.terminal.progress import TerminalProgress
         from folds.auditing.run import check_strict
+        from folds.errors import Interrupted
         from folds.experiments.loggers import open_tracker
         from folds.runs.learning_curves import check_learning_curve, write_learning_curves
         from folds.runs.plan import build_plan
@@ -354,6 +355,8 @@ def run_training(
     if learning_curve:
         check_learning_curve(plan)
     describe(plan)
+    if learning_curve and not all(run.recipe.features for run in plan.runs):
+        console.note("learning curve: each run is trained again on 1/4 and 1/2 of its people, in about 3/4 of its time")
     if preview is not None:
         for file in write_previews(plan, preview, force, TerminalProgress()):
             console.result(str(file), {"preview": str(file)})
@@ -366,8 +369,14 @@ def run_training(
         console.note("\nnothing was trained (--dry-run)")
         return 0
     trained = train_shown(plan, again, tracker=tracker, **training)
-    curves = write_learning_curves(plan, TerminalProgress()) if learning_curve and not trained.failed else {}
-    show(trained, [curve for curve, _ in curves.values()])
+    curves: dict[str, tuple[Any, Path]] = {}
+    try:
+        if learning_curve and not trained.failed:
+            curves = write_learning_curves(plan, TerminalProgress())
+    except KeyboardInterrupt:
+        raise Interrupted("the run is trained; its learning curve continues where it was", hint=again) from None
+    finally:
+        show(trained, [curve for curve, _ in curves.values()])
     raise_failed(trained, again)
     for _, path in curves.values():
         console.note(f"{path} written")

@@ -15,8 +15,9 @@ from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.curves import curve_title, fold_curves
 from folds.experiments.summary import PooledRuns, RunSummary
-from folds.features.learning_curve import LearningCurve
+from folds.features.learning_curve import TRAINING, LearningCurve
 from folds.metrics.custom import find_metric
+from folds.metrics.report import ScoreReport
 from folds.models.accelerators import measures_formats
 from folds.models.precision import resolve_amp
 from folds.runs.plan import Plan
@@ -150,10 +151,15 @@ def curve_remarks(curve: LearningCurve) -> None:
         console.note(f"{curve.run}: the curve does not get better with more people; nothing is extrapolated from it")
         return
     low, high = curve.doubled
-    console.note(
+    of = "" if curve.measured_with == TRAINING else " of a logistic head"
+    text = (
         f"{curve.run}: with twice the people ({2 * last.people:.0f}) {title} would be about {low:.3f} to {high:.3f}, "
-        "if the curve continues as it does (an extrapolation of a logistic head, not a measurement)"
+        f"if the curve continues as it does (an extrapolation{of}, not a measurement)"
     )
+    if curve.doubled_interval is not None:
+        low, high = curve.doubled_interval
+        text += f"; with the 95% CI over the people who are scored, {low:.3f} to {high:.3f}"
+    console.note(text)
 
 
 def show_plan(plan: Plan) -> None:
@@ -232,6 +238,13 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
     for s in summaries:
         for line in s.refit_lines():
             console.note(line)
+    changed: Sequence[tuple[str, ScoreReport]] = [(s.run, s.oof) for s in summaries]
+    changed = [*changed, *((f"{p.name}, mean of {len(p.runs)}", p.oof) for p in pooled)]
+    for name, report in changed:
+        if line := report.changed_line():
+            console.note(f"{name}: {line}")
+    if any(report.changed_people for _, report in changed):
+        console.note("scores of different people are not comparable: ensemble runs diff A B compares two runs")
     for p in pooled:
         middle, deviation = p.spread()
         each = (

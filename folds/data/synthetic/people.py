@@ -50,6 +50,7 @@ class SyntheticSpec:
     size: tuple[int, int]
     traps: bool
     version: int = VERSION
+    wrong_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class SyntheticPerson:
     gender: int
     age_class: int
     age: int
+    shown: tuple[int, int] | None = None  # gender and age class in the images, if the label is a wrong one
 
     @property
     def folder(self) -> str:
@@ -81,6 +83,7 @@ def generate_people(
     seed: int = 0,
     size: tuple[int, int] = (96, 128),
     traps: bool = False,
+    wrong_labels: int = 0,
 ) -> Path:
     """Write images of synthetic people into `folder`; the same arguments give the same bytes.
 
@@ -97,6 +100,8 @@ def generate_people(
     size : width and height of an image in pixels; the default is the competition's 384 × 512, halved twice.
     traps : add the irregularities of the original files: jpg, png and jpeg mixed, AppleDouble ``._*`` files among the
         images, one id twice with different ages, ids with the suffix ``-1`` (one of them without the plain id).
+    wrong_labels : exchange gender and age of so many training people (0, 2 or 3) in a circle, so that all their labels
+        are wrong: `wrongly_labeled` names them, and the images are those without it.
 
     Returns
     -------
@@ -114,7 +119,7 @@ def generate_people(
     EnsembleError : the folder holds other files, or people with other settings; it is left unchanged.
     """
     folder = Path(folder)
-    spec = SyntheticSpec(people, test_people, seed, (int(size[0]), int(size[1])), traps)
+    spec = SyntheticSpec(people, test_people, seed, (int(size[0]), int(size[1])), traps, wrong_labels=wrong_labels)
     _check(spec)
     if _is_complete(folder, spec):
         return folder
@@ -132,10 +137,11 @@ def generate_people(
 
 
 def drawn_counts(folder: Path) -> dict[str, int]:
-    """Return the numbers of people in the marker of a folder, as arguments of `generate_people`; {} without one."""
+    """Return the numbers of people and wrong labels in the marker of a folder, as arguments of `generate_people`."""
     marker = Path(folder) / MARKER
     found = read_json(marker) if marker.is_file() else {}
-    counts = {name: found.get(name) for name in ("people", "test_people")} if isinstance(found, dict) else {}
+    names = ("people", "test_people", "wrong_labels") if isinstance(found, dict) else ()
+    counts = {name: found.get(name) for name in names}
     return {name: count for name, count in counts.items() if isinstance(count, int)}
 
 
@@ -155,7 +161,14 @@ def synthetic_people(spec: SyntheticSpec, part: str) -> list[SyntheticPerson]:
         age = (int(rng.integers(18, 30)), int(rng.choice(list(_MIDDLE_AGES), p=middle)), 60)[age_class]
         name = f"{number + 1:06d}" if part == "train" else f"test-{number + 1:04d}"
         drawn.append(SyntheticPerson(part, number, name, gender, age_class, age))
+    if part == "train" and spec.wrong_labels:
+        drawn = _with_wrong_labels(drawn, spec)
     return _with_trapped_names(drawn) if spec.traps and part == "train" else drawn
+
+
+def wrongly_labeled(spec: SyntheticSpec) -> list[SyntheticPerson]:
+    """Return the training people whose labels are wrong; `shown` is what their images show."""
+    return [person for person in synthetic_people(spec, "train") if person.shown is not None]
 
 
 def apportion(people: int) -> list[int]:
@@ -182,6 +195,10 @@ def _check(spec: SyntheticSpec) -> None:
         )
     if min(spec.size) < 16:
         raise UsageError(f"`size` must be at least 16 × 16 pixels, found {spec.size[0]} × {spec.size[1]}")
+    if spec.wrong_labels not in (0, 2, 3):
+        raise UsageError(f"`wrong_labels` must be 0, 2 or 3, found {spec.wrong_labels}")
+    if spec.wrong_labels and spec.people < 12:
+        raise UsageError(f"`people` must be 12 or more with `wrong_labels`, found {spec.people}")
     if spec.traps and spec.people < 12:
         raise UsageError(f"`people` must be 12 or more with `traps`, found {spec.people}")
 
@@ -212,8 +229,8 @@ def _is_complete(folder: Path, spec: SyntheticSpec) -> bool:
             )
         return False
     found = read_json(marker)
-    found = found if isinstance(found, dict) else {}
-    expected = _marker(spec, complete=True)
+    found = {"wrong_labels": 0, **(found if isinstance(found, dict) else {})}
+    expected = _marker(spec, complete=True) | {"wrong_labels": spec.wrong_labels}
     different = [
         f"{name}: expected {value}, found {found.get(name)}"
         for name, value in expected.items()
@@ -222,11 +239,13 @@ def _is_complete(folder: Path, spec: SyntheticSpec) -> bool:
     if different:
         hint = "give another folder, or remove this one to generate the faces again"
         raise EnsembleError(f"{folder} holds synthetic faces with other settings", hint=hint, details=different)
-    return found["complete"] is True
+    return found.get("complete") is True
 
 
 def _marker(spec: SyntheticSpec, complete: bool) -> dict[str, object]:
     fields = asdict(spec)
+    if not spec.wrong_labels:
+        del fields["wrong_labels"]  # as in the folders of earlier versions
     # "what" keeps its wording: it identifies folders that exist already.
     return {"what": "people drawn by the program", **fields, "size": list(spec.size), "complete": complete}
 
@@ -272,7 +291,8 @@ def _write_test(folder: Path, spec: SyntheticSpec) -> None:
 
 def _pictures(person: SyntheticPerson, spec: SyntheticSpec) -> Iterator[tuple[str, Image.Image]]:
     stream = (spec.seed, "people", person.part, person.number)
-    face = random_face(person.gender, person.age_class, np.random.default_rng(derive_seed(*stream)))
+    shown = person.shown or (person.gender, person.age_class)
+    face = random_face(*shown, np.random.default_rng(derive_seed(*stream)))
     for shot, state in SHOTS.items():
         yield shot, draw_portrait(face, state, np.random.default_rng(derive_seed(*stream, shot)), spec.size)
 
@@ -284,6 +304,26 @@ def _encoded(picture: Image.Image, extension: str) -> bytes:
     else:
         picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def _with_wrong_labels(drawn: list[SyntheticPerson], spec: SyntheticSpec) -> list[SyntheticPerson]:
+    """Return the people with gender and age exchanged in a circle among some, of the classes with most people."""
+    kinds = sorted({(one.gender, one.age_class) for one in drawn})
+    count = {kind: sum((one.gender, one.age_class) == kind for one in drawn) for kind in kinds}
+    largest = sorted(kinds, key=lambda kind: (-count[kind], kind))[: spec.wrong_labels]
+    rng = np.random.default_rng(derive_seed(spec.seed, "wrong labels"))
+    chosen = [int(rng.choice([one.number for one in drawn if (one.gender, one.age_class) == kind])) for kind in largest]
+    changed = {
+        number: replace(
+            drawn[number],
+            gender=drawn[other].gender,
+            age_class=drawn[other].age_class,
+            age=drawn[other].age,
+            shown=(drawn[number].gender, drawn[number].age_class),
+        )
+        for number, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True)
+    }
+    return [changed.get(person.number, person) for person in drawn]
 
 
 def _with_trapped_names(drawn: list[SyntheticPerson]) -> list[SyntheticPerson]:

@@ -88,11 +88,24 @@ def test_labels_in_doubt_are_written_to_fill_in_and_trained_with(grid: Path, cal
     )
     assert trained.code == 0, trained.err
     assert "training labels: 1 image relabeled, 1 image not learned" in trained.err
+    assert "clean: scored on the 28 people whose training labels were not changed, without 2 people" in trained.err
     changed = rows_of("runs/clean/changed_labels.csv")
     assert {(row["id"], row["change"]) for row in changed} == {(rows[0]["id"], "relabel"), (rows[1]["id"], "drop")}
     compared = call("runs", "diff", "test_vit", "clean")
     assert compared.code == 0, compared.err
     assert "people whose labels were not changed" in compared.err
+    listed = {one["run"]: one for one in json.loads(call("runs", "--json").out)["runs"]}
+    assert (listed["clean"]["oof"]["people"], listed["clean"]["oof"]["changed_people"]) == (28, 2)
+    assert "scored without 2 people of changed labels" in listed["clean"]["marks"]
+    assert listed["test_vit"]["oof"]["people"] == 30
+    ledger = Path("runs/ledger.jsonl")  # as an earlier version wrote it, with the scores of all people
+    earlier = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for entry in earlier:
+        entry.get("oof", {}).pop("changed_people", None)
+        entry.get("oof", {}).pop("left_out", None)
+    ledger.write_text("".join(json.dumps(entry) + "\n" for entry in earlier))
+    again = {one["run"]: one["oof"] for one in json.loads(call("runs", "--json").out)["runs"]}
+    assert again == {name: one["oof"] for name, one in listed.items()}
 
 
 def test_test_labels_are_not_doubted(grid: Path, call: Callable[..., Called]) -> None:

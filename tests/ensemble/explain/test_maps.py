@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -48,15 +49,40 @@ def test_the_heat_lies_where_the_planted_cue_is(network: TinyCNN) -> None:
 
 
 def test_random_weights_give_another_map(network: TinyCNN) -> None:
-    """The sanity check of Adebayo et al. (2018): what does not depend on the weights does not explain the model."""
+    """The sanity check of Adebayo et al. (2018), cascading from the head down to the first block: what does not depend
+    on the weights does not explain the model.
+    """
     images, _, _ = draw(60, 2)
-    maps = maps_of(network, images)
-    torch.manual_seed(1)
-    other = maps_of(TinyCNN().eval(), images)
-    same = maps_of(network, images)
-    ranks = [spearmanr(one.ravel(), two.ravel()).statistic for one, two in zip(maps, other)]
-    assert abs(np.nanmedian(ranks)) < 0.5
-    np.testing.assert_array_equal(same, maps)
+    with torch.no_grad():
+        classes = network(images).argmax(1).tolist()
+
+    def maps(model: torch.nn.Module) -> NDArray[np.float32]:
+        return (
+            HeatMapper([model], images[:1], "tiny")
+            .maps(images, [lambda p, code=code: code for code in classes])
+            .maps[0]
+        )
+
+    def alike(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+        """The mean absolute rank correlation of maps; that with a map without any heat is 0."""
+        pairs = zip(one.reshape(len(one), -1), two.reshape(len(two), -1))
+        return float(np.mean([abs(spearmanr(a, b).statistic) if a.any() and b.any() else 0.0 for a, b in pairs]))
+
+    own = maps(network)
+    blocks = [("head",), ("stages.6", "stages.7"), ("stages.3", "stages.4"), ("stages.0", "stages.1")]
+    found = np.zeros((5, len(blocks)))
+    for seed in range(5):
+        torch.manual_seed(100 + seed)
+        random, model = TinyCNN(), deepcopy(network)
+        for at, names in enumerate(blocks):
+            for name in names:
+                model.get_submodule(name).load_state_dict(random.get_submodule(name).state_dict())
+            found[seed, at] = alike(own, maps(model))
+    head, last, middle, all_ = found.mean(0)  # 0.62, 0.44, 0.43 and 0.23
+    assert head > last > all_
+    assert middle > all_
+    assert all_ < 0.35
+    np.testing.assert_array_equal(maps(network), own)
 
 
 def test_the_map_is_that_of_the_formula(network: TinyCNN) -> None:
@@ -174,6 +200,26 @@ def test_each_head_has_a_map_of_its_own() -> None:
     joined = np.einsum("na,nb->nab", *(one.probabilities[0] for one in heads)).reshape(2, 6)
     np.testing.assert_allclose(label.probabilities[0], joined, atol=1e-5)
     assert not np.allclose(heads[0].maps, heads[1].maps, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("crossvit_tiny_240", "no module of crossvit_tiny_240"), ("coat_tiny", "on several grids at once")],
+)
+def test_branches_that_one_map_would_not_show_are_refused(name: str, said: str) -> None:
+    torch.manual_seed(0)
+    arguments = {"embed_dim": (24, 48)} if name == "crossvit_tiny_240" else {"embed_dims": (32, 32, 32, 32)}
+    model = timm.create_model(name, num_classes=2, **arguments).eval().requires_grad_(False)
+    with pytest.raises(EnsembleError, match=said) as caught:
+        find_target_layer(model, torch.randn(1, 3, *model.default_cfg["input_size"][1:]), name)
+    assert "heat maps work for" in (caught.value.hint or "")
+
+
+def test_a_coarse_bottleneck_gives_way_to_a_stage_that_nothing_leads_around() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("resnet26", num_classes=2).eval().requires_grad_(False)
+    place = find_target_layer(model, torch.randn(1, 3, 64, 64), "resnet26")
+    assert (place.name, place.rows, place.columns) == ("layer3", 4, 4)
 
 
 def test_joined_backbones_are_refused() -> None:

@@ -14,6 +14,7 @@ from ensemble.report.compare import compare_section
 from ensemble.report.evidence import Evidence, Part, Predicted
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import difference_over_people, interval_over_people
+from folds.utils.numeric import factorize
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 Kind = TypeVar("Kind", Table, Figure, Text, Missing)
@@ -291,6 +292,13 @@ def test_people_with_changed_labels_are_named_in_the_note() -> None:
         part.persons[kept],
     )
     assert column(found, "difference")["run1"] == expected.difference.signed_text()
+    scores = table(section, "compare-scores")
+    alone = interval_over_people(
+        METRICS["macro_f1"], part.labels[kept], changed.probabilities[kept], factorize(part.persons[kept])[1]
+    )
+    assert column(scores, "OOF macro F1")["run1"] == alone.text()
+    said = "run1 is scored on the 38 people whose training labels were not changed, without 2 people"
+    assert said in str(scores.note)
     assert "changed training labels" not in str(table(compare_section(evidence), "compare-differences").note)
     most = replace(changed, changed=frozenset(part.ids[5:].tolist()))
     found = table(

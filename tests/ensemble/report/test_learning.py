@@ -154,6 +154,15 @@ def test_a_measured_curve_is_shown_by_people(tmp_path: Path) -> None:
     assert not any(isinstance(block, Missing) for block in section.blocks)
 
 
+def test_a_trained_curve_says_how_uncertain_its_extrapolation_is(tmp_path: Path) -> None:
+    details = {"metric": "macro_f1", "doubled": [0.71, 0.74], "measured_with": "training"}
+    section = learning_section(write_curve(tmp_path, CURVE, details | {"doubled_interval": [0.62, 0.8]}))
+    assert "(extrapolated; with the 95% CI over the people who are scored, from 0.620 to 0.800)" in text_of(section)
+    note = str(table(section, "learning-score-1").note)
+    assert "run0: whole models" in note
+    assert "frozen features" not in note
+
+
 @pytest.mark.parametrize("details", [None, "{", [], {"metric": "x", "doubled": ["a", 1]}, {"doubled": None}])
 def test_a_curve_without_its_details_is_still_shown(tmp_path: Path, details: Any) -> None:
     section = learning_section(write_curve(tmp_path, CURVE, details))

@@ -10,7 +10,9 @@ from sklearn.metrics import f1_score
 
 from folds.experiments.summary import RunSummary, pool_runs, summarize_run
 from folds.metrics.report import score_predictions
-from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.predictions.changed_labels import write_changed_labels
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
+from folds.predictions.reading import labels_and_groups
 
 CLASSES = ("0", "1", "2")
 IDS = [f"i{n}" for n in range(60)]
@@ -80,6 +82,57 @@ def test_scored_per_person_there_are_as_many_rows_as_people() -> None:
     pooled = pool_runs("swin", [published("swin", 0, IDS), published("swin-s1", 1, IDS)], per_person=True)
     assert pooled is not None
     assert pooled.oof.rows == 15
+
+
+def changes_labels(name: str, *ids: str) -> None:
+    columns = {"id": ids, "label": ["c0"] * len(ids), "change": ["drop"] * len(ids), "new_label": [""] * len(ids)}
+    Path("runs", name).mkdir(parents=True, exist_ok=True)
+    write_changed_labels(Path("runs", name), columns)
+
+
+def test_a_run_is_scored_on_people_whose_labels_it_has_not_changed() -> None:
+    plain = published("swin", 0, IDS)
+    changes_labels("swin", IDS[0])
+    found = published("swin", 0, IDS)
+    sidecar = read_sidecar(Path("runs/swin.oof.npy"))
+    assert sidecar is not None
+    labels, persons = labels_and_groups(sidecar)
+    kept = persons != persons[0]
+    values = np.load("runs/swin.oof.npy")
+    expected = f1_score(labels[kept], values[kept].argmax(1), labels=range(3), average="macro", zero_division=0)
+    assert found.oof.interval.value == pytest.approx(expected, abs=1e-12)
+    assert (found.oof.interval.people, found.oof.rows) == (14, int(kept.sum()))
+    assert found.oof.changed_line() == (
+        "scored on the 14 people whose training labels were not changed, without 1 person"
+    )
+    assert found.oof.to_dict()["changed_people"] == 1
+    fold = np.arange(len(IDS)) % 2
+    assert found.scores == pytest.approx(
+        [
+            f1_score(
+                labels[kept & (fold == one)],
+                values[kept & (fold == one)].argmax(1),
+                labels=range(3),
+                average="macro",
+                zero_division=0,
+            )
+            for one in (0, 1)
+        ]
+    )
+    assert plain.oof.changed_line() == ""
+    assert "changed_people" not in plain.oof.to_dict()
+    assert found.test is not None
+    assert found.test.to_dict() == plain.test.to_dict()  # type: ignore[union-attr]
+    pooled = pool_runs("swin", [found, published("swin-s1", 1, IDS)])
+    assert pooled is not None
+    assert (pooled.oof.interval.people, pooled.oof.left_out) == (14, True)
+
+
+def test_if_all_labels_are_changed_all_people_are_scored_and_it_is_said() -> None:
+    changes_labels("swin", *IDS)
+    found = published("swin", 0, IDS).oof
+    assert (found.interval.people, found.changed_people, found.left_out) == (15, 15, False)
+    assert found.changed_line().startswith("scored on all people, although training labels of 15 people were changed")
 
 
 def test_an_undefined_score_is_null_and_its_interval_warns() -> None:

@@ -51,6 +51,56 @@ def test_run_has_predictions_history_settings_and_checkpoints(trained: tuple[Pat
     assert run.folds.ids.tolist() == run.oof.ids.tolist()
 
 
+def test_a_learning_curve_is_trained_on_nested_shares_and_resumed(trained: tuple[Path, Runs], drawn: Path) -> None:
+    root, _ = trained
+    folder = root / "runs/test_resnet/learning_curve"
+    before = (root / "runs/test_resnet.oof.npy").read_bytes()
+
+    def curve() -> pd.DataFrame:
+        return folds.kfold(drawn, arch="test_resnet", root=root, learning_curve=True, **SMALL)[
+            "test_resnet"
+        ].learning_curve
+
+    found = curve()
+    assert found["share"].tolist() == [0.25, 0.5, 1]
+    assert found["people"].iloc[-1] == 15
+    assert found["people"].is_monotonic_increasing
+    assert found["score"].iloc[-1] == pytest.approx(
+        folds.load_run("test_resnet", root=root).score("macro_f1").value, abs=1e-5
+    )
+    assert (found["low"] <= found["score"]).all()
+    assignment = folds.load_run("test_resnet", root=root).folds
+    for fold in range(2):
+        few, half = (set(pd.read_csv(folder / f"share{one}/dropped{fold}.csv")["id"]) for one in ("0.25", "0.5"))
+        assert half < few
+        assert set(assignment.ids[assignment.validation_index(fold)].tolist()) <= half
+        learned = ~np.isin(assignment.ids, sorted(few))
+        assert set(assignment.labels[learned].tolist()) == set(
+            assignment.labels[assignment.training_index(fold)].tolist()
+        )
+        assert len(np.load(folder / f"share0.25/fold{fold}/oof.npy")) == len(assignment.validation_index(fold))
+    assert not list(folder.glob("*/*.pt"))
+    assert (root / "runs/test_resnet.oof.npy").read_bytes() == before
+    removed, kept = folder / "share0.5/fold1", folder / "share0.5/fold0/done.json"
+    values, time_of_kept = (removed / "oof.npy").read_bytes(), kept.stat().st_mtime_ns
+    (removed / "done.json").unlink()
+    assert curve().equals(found)
+    assert (removed / "oof.npy").read_bytes() == values
+    assert kept.stat().st_mtime_ns == time_of_kept
+    with pytest.raises(UsageError, match="needs all folds of other, and fold 1 is not trained"):
+        folds.kfold(drawn, arch="test_resnet", root=root, learning_curve=True, name="other", fold=0, **SMALL)
+    with pytest.raises(UsageError, match="with soft_labels all models know all people"):
+        folds.kfold(
+            drawn,
+            arch="test_resnet",
+            root=root,
+            learning_curve=True,
+            name="s",
+            soft_labels=root / "runs/test_resnet.oof.npy",
+            **SMALL,
+        )
+
+
 def test_the_same_call_trains_nothing_again(trained: tuple[Path, Runs], drawn: Path) -> None:
     root, runs = trained
     before = {path: path.stat().st_mtime_ns for path in root.glob("checkpoints/*/*.pt")}

@@ -17,7 +17,15 @@ from PIL import Image
 
 from folds.data.synthetic import people
 from folds.data.synthetic.faces import random_face
-from folds.data.synthetic.people import VERSION, SyntheticSpec, apportion, generate_people, synthetic_people
+from folds.data.synthetic.people import (
+    VERSION,
+    SyntheticSpec,
+    apportion,
+    drawn_counts,
+    generate_people,
+    synthetic_people,
+    wrongly_labeled,
+)
 from folds.data.synthetic.portraits import draw_portrait
 from folds.errors import EnsembleError, UsageError
 
@@ -252,7 +260,31 @@ def test_the_marker_says_what_was_drawn(drawn: Path) -> None:
     marker = json.loads((drawn / "people.json").read_text())
     assert marker["version"] == VERSION
     assert marker["complete"] is True
-    assert {field.name for field in fields(SyntheticSpec)} <= set(marker)
+    assert {field.name for field in fields(SyntheticSpec)} - {"wrong_labels"} <= set(marker)
+
+
+def test_wrong_labels_are_those_of_others_and_the_images_are_the_same(drawn: Path, tmp_path: Path) -> None:
+    folder, settings = tmp_path / "people", {"people": PEOPLE, "test_people": 0, "size": SIZE}
+    generate_people(folder, wrong_labels=3, **settings)
+    true = {one["id"]: one for one in rows_of(drawn / "train/train.csv")}
+    given = {one["id"]: one for one in rows_of(folder / "train/train.csv")}
+    moved = [name for name in true if true[name] != given[name]]
+    spec = SyntheticSpec(PEOPLE, 0, 0, SIZE, False, wrong_labels=3)
+    assert [one.name for one in wrongly_labeled(spec)] == moved
+    assert len(moved) == 3
+    kinds = [[(one[name]["gender"], one[name]["age"]) for name in moved] for one in (true, given)]
+    assert sorted(kinds[0]) == sorted(kinds[1])
+    assert all(one != two for one, two in zip(*kinds))
+    for name in true:
+        pictures = [folder / "train/images" / given[name]["path"], drawn / "train/images" / true[name]["path"]]
+        assert contents(pictures[0]) == contents(pictures[1])
+    assert drawn_counts(folder) == {"people": PEOPLE, "test_people": 0, "wrong_labels": 3}
+    assert drawn_counts(drawn) == {"people": PEOPLE, "test_people": TEST_PEOPLE}
+    with pytest.raises(EnsembleError, match="with other settings") as raised:
+        generate_people(folder, **settings)
+    assert raised.value.details == ("wrong_labels: expected 0, found 3",)
+    with pytest.raises(UsageError, match="0, 2 or 3, found 1"):
+        generate_people(tmp_path / "one", wrong_labels=1, people=PEOPLE)
 
 
 def test_without_traps_there_are_none(drawn: Path) -> None:
