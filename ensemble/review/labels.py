@@ -163,13 +163,13 @@ def labels(what: Any, *, most: int = 20, root: str | Path = ".", progress: bool 
         en.labels(["swin", "resnet18"]).save("labels.csv")
         en.kfold(data, arch=["swin"], name="clean", relabel="labels.csv", drop="labels.csv")
 
-    Test labels are never doubted, because a score on changed labels measures the changes:
+    What does not exist is named:
 
     >>> import ensemble as en
     >>> en.labels("swim.npy")
     Traceback (most recent call last):
     ...
-    folds.errors.EnsembleError: swim.npy does not exist
+    folds.errors.EnsembleError: file not found: swim.npy
     """
     log_in_notebook()
     check_arguments(locals(), _KINDS)
