@@ -189,9 +189,10 @@ def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | 
     selected = [one.name for one in members if one.selected]
     if selected:
         notes.append(f"Optimistic, because the epoch was selected on the people who are scored: {', '.join(selected)}.")
-    for one in () if oof is None else oof.members:
-        if line := changed_note(oof, one):
-            notes.append(f"{one.name} is {line}: compare it by the differences below, which are on the same people.")
+    if oof is not None:
+        lines = {one.name: changed_note(oof, one) for one in oof.members}
+        same = "compare it by the differences below, which are on the same people"
+        notes += [f"{name} is {line}: {same}." for name, line in lines.items() if line]
     partial = [f"{one.name} ({one.images:,} of {one.of_images:,})" for one in members if one.images < one.of_images]
     if partial:
         notes.append(f"Scored on the labeled images that they predict: {', '.join(partial)}.")

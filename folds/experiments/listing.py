@@ -117,7 +117,7 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
 
 
-def _without_changed_people(entry: Mapping[str, Any], runs: Path) -> Mapping[str, Any]:
+def _without_changed_people(entry: dict[str, Any], runs: Path) -> dict[str, Any]:
     """Return a line with scores without the people of changed labels, whom earlier versions scored as well."""
     if not has_changed_labels(entry["run"], runs) or "changed_people" in (entry.get("oof") or {}):
         return entry
