@@ -97,7 +97,7 @@ LoggerOption = Annotated[
     typer.Option(
         "--logger",
         "--track",
-        help="also log to tensorboard or mlflow; given again: to both",
+        help="also log to tensorboard, mlflow, wandb or trackio; may be repeated",
         metavar="NAME",
         rich_help_panel=EXPERIMENT,
     ),
@@ -340,7 +340,7 @@ def run_training(
         from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
         from ensemble.cli.terminal.progress import TerminalProgress
         from folds.auditing.run import check_strict
-        from folds.experiments.loggers import open_tracker
+        from folds.experiments.loggers.open import open_tracker
         from folds.runs.learning_curves import check_learning_curve, write_learning_curves
         from folds.runs.plan import build_plan
         from folds.runs.preview import write_previews

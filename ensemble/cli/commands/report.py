@@ -55,6 +55,14 @@ def report(
             rich_help_panel=REPORT,
         ),
     ] = 0,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="also store the page in mlflow, wandb or trackio, with the runs that it shows; may be repeated",
+            metavar="NAME",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file", rich_help_panel=RUN)] = False,
 ) -> int:
     """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
@@ -81,6 +89,7 @@ def report(
         section=list(section or ()) or None,
         heat_maps=heat_maps,
         open=show,
+        log_to=list(log_to or ()) or None,
         force=force,
         progress=TerminalProgress(),
     )

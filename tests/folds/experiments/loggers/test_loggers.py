@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.loggers import MLflow, TensorBoard, Tracker, Trackers, open_tracker
+from folds.experiments.loggers.base import Tracker, Trackers, without_credentials, without_secrets
+from folds.experiments.loggers.mlflow import MLflow
+from folds.experiments.loggers.open import open_tracker
+from folds.experiments.loggers.tensorboard import TensorBoard
 from folds.training.job import Job
 from tests.conftest import Logged
+from tests.folds.experiments.loggers.courses import event, made_job
 from tests.folds.ledger_lines import against, line
 
 COURSES = {
@@ -27,25 +31,11 @@ COURSES = {
 }
 
 
-def record(epoch: int) -> dict[str, float]:
-    scores = {"validation_macro_f1": epoch / 10, "validation_accuracy": epoch / 20, "validation_log_loss": 2.0 / epoch}
-    return {"epoch": epoch, "loss": 3.0 / epoch, "lr": 0.001, "seconds": 1.5, **scores}
-
-
-def event(epoch: int) -> dict[str, Any]:
-    return {"event": "epoch", "done": epoch, "total": 9, **record(epoch)}
-
-
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Fold 1 of the run `swin`, in whose history.csv two epochs stand."""
     monkeypatch.chdir(tmp_path)
-    made = Job("swin", 1, 2, "runs/swin", "", "", None, {}, {}, {}, {}, (), {}, "")
-    made.fold_dir.mkdir(parents=True)
-    rows = [record(epoch) for epoch in (1, 2)]
-    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-    (made.fold_dir / "history.csv").write_text("\n".join(lines) + "\n")
-    return made
+    return made_job()
 
 
 def scalars(place: Path, name: str) -> dict[int, float]:
@@ -243,7 +233,7 @@ def test_without_a_name_nothing_is_tracked(job: Job) -> None:
     assert sorted(path.name for path in job.fold_dir.iterdir()) == ["history.csv"]
 
 
-@pytest.mark.parametrize(("name", "missing"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
+@pytest.mark.parametrize(("name", "missing"), [(name, name) for name in ("tensorboard", "mlflow", "wandb", "trackio")])
 def test_a_missing_package_is_one_clear_error_before_training(
     job: Job, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
 ) -> None:
