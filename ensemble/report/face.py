@@ -87,8 +87,8 @@ def report(
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
     open : whether to show the page in the browser.
-    log_to : trackers that also get the page, as an artifact of the runs that it shows: ``mlflow``, ``wandb``, ``trackio``.
-        The runs must have been logged there (`kfold` with `logger`).
+    log_to : trackers that also get the page, as an artifact of the runs that it shows: ``mlflow``, ``wandb`` or
+        ``trackio``. The runs must have been logged there (`kfold` with `logger`).
     force : whether to replace an existing file.
     root : the folder that holds ``runs/``.
     progress : False for no progress output.
@@ -96,8 +96,8 @@ def report(
     Raises
     ------
     UsageError : an unknown metric, section or tracker.
-    EnsembleError : nothing has a name, there are no runs, the file exists and `force` is false, jinja2 is missing, or none of
-        the runs was logged to a tracker of `log_to`.
+    EnsembleError : nothing has a name, there are no runs, the file exists and `force` is false, jinja2 is missing, or
+        none of the runs was logged to a tracker of `log_to`.
 
     Examples
     --------

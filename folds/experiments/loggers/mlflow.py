@@ -8,9 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from folds.errors import EnsembleError
 from folds.experiments.loggers.base import EXPERIMENT, METRIC_NAMES, Tracker, scores_of, texts_of
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json
+from folds.utils.schema import TEXT, validate_fields
+
+RECORD = "mlflow.json"
+_FIELDS = {"uri": TEXT, "run_id": TEXT}
 
 # No telemetry; a folder as the store also in versions that prefer a database; and an unreachable server delays an epoch
 # by seconds, not by minutes.
@@ -49,19 +54,30 @@ class MLflow(Tracker):
     def _id(self, run: str) -> str:
         """Return the id of MLflow's run for a run: the recorded one if it still exists, otherwise a new one."""
         if run not in self._ids:
-            file = self._runs / run / "mlflow.json"
-            with suppress(Exception):  # removed, or of another server
-                recorded = read_json(file)
-                if recorded["uri"] == self._uri:
-                    self._ids[run] = self._client.get_run(recorded["run_id"]).info.run_id
+            with suppress(Exception):  # removed there
+                known = self.known(run)
+                if known is not None:
+                    self._ids[run] = self._client.get_run(known).info.run_id
             if run not in self._ids:
                 found = self._client.get_experiment_by_name(EXPERIMENT)
                 experiment = self._client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
                 self._ids[run] = self._client.create_run(
                     experiment, run_name=run, tags={"ensemble.run": run}
                 ).info.run_id
-                write_json(file, {"uri": self._uri, "run_id": self._ids[run]})
+                write_json(self._runs / run / RECORD, {"uri": self._uri, "run_id": self._ids[run]})
         return self._ids[run]
+
+    def known(self, run: str) -> str | None:
+        """Return the recorded id of MLflow's run; None if there is none, or one of another server or folder."""
+        with suppress(EnsembleError, OSError):
+            recorded = read_json(self._runs / run / RECORD)
+            if not validate_fields(recorded, _FIELDS) and recorded["uri"] == self._uri:
+                return str(recorded["run_id"])
+        return None
+
+    def report(self, page: Path, run: str) -> None:
+        """Store a page with the artifacts of a run; raise whatever MLflow raises."""
+        self._client.log_artifact(self._id(run), str(page), "report")
 
     def _begin(self, job: Job) -> int:
         written = self._client.get_metric_history(self._id(job.run), f"{job.part}/{METRIC_NAMES['loss']}")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.loggers.groups import GroupTracker, ReportPlace, tracked_groups
+from folds.experiments.loggers.mlflow import MLflow
 from folds.experiments.loggers.open import TRACKERS, open_tracker
-from folds.utils.files import read_json
-from folds.utils.schema import TEXT, validate_fields
 
 logger = logging.getLogger(__name__)
 
 # What stores a page, and returns where.
 Store = Callable[[Path], str]
-_MLFLOW_RECORD = {"uri": TEXT, "run_id": TEXT}
 
 
 def check_report_trackers(names: Sequence[str]) -> None:
@@ -52,9 +49,7 @@ def report_stores(names: Sequence[str], folders: Mapping[str, Path]) -> list[Sto
         if not stores:
             shown = ", ".join(list(folders)[:3]) + (", …" if len(folders) > 3 else "")
             of = f"none of the runs of this report ({shown})" if folders else "no run of this report"
-            raise EnsembleError(
-                f"{of} was logged to {name}", hint=f"train with `logger={name}`, or remove `log_to`"
-            )
+            raise EnsembleError(f"{of} was logged to {name}", hint=f"train with `logger={name}`, or remove `log_to`")
         found += stores
     return found
 
@@ -90,20 +85,19 @@ def _group_store(name: str, place: ReportPlace) -> Store:
 
 
 def _mlflow_stores(folders: Mapping[str, Path]) -> list[Store]:
+    """Return what stores a page in the runs of MLflow; a recorded address is not called, only the one that is set."""
+
+    def store_in(run: str, tracker: MLflow) -> Store:
+        def store(page: Path) -> str:
+            with tracker:
+                tracker.report(page, run)
+            return f"the run {run} of mlflow"
+
+        return store
+
     stores = []
     for run, folder in folders.items():
-        with suppress(EnsembleError, OSError):
-            record = read_json(folder / "mlflow.json")
-            if not validate_fields(record, _MLFLOW_RECORD):
-                stores.append(_mlflow_store(run, record["uri"], record["run_id"]))
+        tracker = open_tracker("mlflow", folder.parent)
+        if isinstance(tracker, MLflow) and tracker.known(run) is not None:
+            stores.append(store_in(run, tracker))
     return stores
-
-
-def _mlflow_store(run: str, uri: str, run_id: str) -> Store:
-    def store(page: Path) -> str:
-        from mlflow import MlflowClient
-
-        MlflowClient(tracking_uri=uri).log_artifact(run_id, str(page), "report")
-        return f"the run {run} of mlflow"
-
-    return store

@@ -18,7 +18,7 @@ _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 
 
 class Trackio(GroupTracker):
-    """A run of trackio for each fold, with the epoch as its step, and one with the scores; the run's name is their group.
+    """A run of trackio for each fold, with the epoch as its step, and one with the scores, in a group with its name.
 
     The project is ``TRACKIO_PROJECT``, or ``ensemble``, in the folder ``trackio`` beside ``runs``, or ``TRACKIO_DIR``;
     with ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` it is sent there. The id of each run is in ``trackio.json`` in
@@ -56,7 +56,7 @@ class Trackio(GroupTracker):
 
         about = {"kind": wanted.kind} | ({"notes": wanted.notes} if wanted.notes else {})
         with _muted(), contextlib.nullcontext() if self._remote else _without_hub():
-            # In a context of its own it does not finish the run that was started before: folds are trained side by side.
+            # In a context of its own it does not finish the run that was started before: folds train side by side.
             return contextvars.Context().run(
                 trackio.init,
                 self._project,

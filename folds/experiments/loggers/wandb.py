@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from folds.errors import EnsembleError
 from folds.experiments.loggers.base import EXPERIMENT, without_credentials
-from folds.experiments.loggers.groups import Opened, GroupTracker, TrackedRun
+from folds.experiments.loggers.groups import GroupTracker, Opened, TrackedRun
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _SENDS = ("online", "shared", "run")
 
 
 class WandB(GroupTracker):
-    """A run of W&B for each fold, with the epoch as its step, and one with the scores; the run's name is their group.
+    """A run of W&B for each fold, with the epoch as its step, and one with the scores, in a group with its name.
 
     The project is ``WANDB_PROJECT``, or ``ensemble``. Without ``WANDB_MODE``, and unless somebody is logged in and the
     server answers, the runs are written to the folder ``wandb`` beside ``runs`` (or ``WANDB_DIR``), from where

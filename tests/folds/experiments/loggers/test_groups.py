@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from folds.errors import EnsembleError, UsageError
 from folds.experiments.loggers.groups import read_tracked, tracked_groups
 from folds.experiments.loggers.open import open_tracker
 from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
-from folds.errors import EnsembleError, UsageError
 from folds.utils.files import read_json, write_json
 from tests.conftest import Logged
 from tests.folds.experiments.loggers.courses import event, made_job
@@ -122,9 +122,7 @@ def test_a_record_of_another_place_or_a_damaged_one_is_not_continued(fake: Any, 
     assert read_tracked(file) is not None
 
 
-def test_a_fold_that_ends_early_is_finished_with_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fold_that_ends_early_is_finished_with_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fake = opened("fake wandb", tmp_path, monkeypatch)
     jobs = [made_job(fold=fold) for fold in (0, 1, 2)]
@@ -290,7 +288,9 @@ def test_a_tracker_that_fails_is_named_and_the_page_stays(wandb: FakeWandB, monk
         raise OSError("the disk\nis full")
 
     monkeypatch.setattr(wandb, "init", full)
-    with pytest.raises(EnsembleError, match=r"report\.html is written, but a tracker did not take it: OSError: the disk is"):
+    with pytest.raises(
+        EnsembleError, match=r"report\.html is written, but a tracker did not take it: OSError: the disk is"
+    ):
         store_report(Path("report.html"), report_stores(["wandb"], {"swin": Path("runs/swin")}))
     assert Path("report.html").read_text() == "page"
 

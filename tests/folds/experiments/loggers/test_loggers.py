@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.loggers.base import Tracker, Trackers, without_credentials, without_secrets
+from folds.experiments.loggers.base import Tracker, Trackers
 from folds.experiments.loggers.mlflow import MLflow
 from folds.experiments.loggers.open import open_tracker
+from folds.experiments.loggers.reports import report_stores, store_report
 from folds.experiments.loggers.tensorboard import TensorBoard
 from folds.training.job import Job
 from tests.conftest import Logged
@@ -88,6 +89,9 @@ class Client:
 
     def set_tag(self, number: str, name: str, value: str) -> None:
         self.store["runs"][number].data.tags[name] = value
+
+    def log_artifact(self, number: str, file: str, folder: str) -> None:
+        self.store["runs"][number].artifacts = [(folder, file, Path(file).read_text())]
 
     def set_terminated(self, number: str) -> None:
         self.store["runs"][number].info.status = "FINISHED"
@@ -211,6 +215,21 @@ def test_mlflow_takes_the_server_that_is_named_or_a_folder(
     named = open_tracker("mlflow")
     assert isinstance(named, MLflow)
     assert named._uri == "http://127.0.0.1:5000"
+
+
+def test_mlflow_stores_a_report_with_each_run_but_calls_no_address_from_a_file(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_tracker("mlflow") as tracker:
+        tracker.entry(line("swin"))
+        tracker.entry(line("resnet18"))
+    Path("report.html").write_text("page")
+    folders = {run: Path("runs") / run for run in ("swin", "resnet18", "other")}
+    store_report(Path("report.html"), report_stores(["mlflow"], folders))
+    assert [run.artifacts for run in mlflow["runs"].values()] == [[("report", "report.html", "page")]] * 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    with pytest.raises(EnsembleError, match=r"none of the runs of this report \(swin, resnet18, other\) was logged to"):
+        report_stores(["mlflow"], folders)
 
 
 def test_the_real_mlflow_keeps_it_in_a_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
