@@ -19,6 +19,7 @@ from ensemble.report.tables import check_free, plain_tables, write_tables
 from ensemble.report.thumbnails import Thumbnails
 from folds import __version__
 from folds.errors import EnsembleError, unknown_name
+from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
 from folds.metrics.custom import metric_of
 from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
@@ -47,7 +48,7 @@ TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Lea
 _KINDS = {
     "output": PATH,
     "data": optional(PATH),
-    "section": optional(NAMES),
+    **dict.fromkeys(("section", "log_to"), optional(NAMES)),
     "tables": optional(PATH),
     "root": PATH,
     "progress": PROGRESS,
@@ -69,6 +70,7 @@ def report(
     tables: str | Path | None = None,
     no_formulas: bool = False,
     open: bool = False,
+    log_to: str | Sequence[str] | None = None,
     force: bool = False,
     root: str | Path = ".",
     progress: bool | Progress = True,
@@ -93,14 +95,17 @@ def report(
         (LaTeX with booktabs).
     no_formulas : whether cells of the CSV files that a spreadsheet would take for formulas get an apostrophe.
     open : whether to show the page in the browser.
+    log_to : trackers that also get the page, as an artifact of the runs that it shows: ``mlflow``, ``wandb`` or
+        ``trackio``. The runs must have been logged there (`kfold` with `logger`).
     force : whether to replace existing files.
     root : the folder that holds ``runs/``.
     progress : False for no progress output.
 
     Raises
     ------
-    UsageError : an unknown metric or section.
-    EnsembleError : nothing has a name, there are no runs, a file exists and `force` is false, or jinja2 is missing.
+    UsageError : an unknown metric, section or tracker.
+    EnsembleError : nothing has a name, there are no runs, a file exists and `force` is false, jinja2 is missing, or
+        none of the runs was logged to a tracker of `log_to`.
 
     Examples
     --------
@@ -125,7 +130,8 @@ def report(
         raise EnsembleError(
             "the report needs jinja2, which is not installed", hint="pip install 'ensemble-folds[report]'"
         )
-    names = [section] if isinstance(section, str) else list(section or ())
+    names, trackers = _names(section), _names(log_to)
+    check_report_trackers(trackers)
     for name in names:
         if name not in SECTIONS:
             raise unknown_name("section", name, list(SECTIONS))
@@ -142,6 +148,7 @@ def report(
         data=None if data is None else Path(data),
         progress=shown,
     )
+    stores = report_stores(trackers, {name: run.folder for name, run in evidence.runs.items()})
     evidence = replace(evidence, heat_maps=heat_maps)
     sections = sections_of(evidence, names, shown)
     plain = plain_tables(sections)
@@ -150,9 +157,14 @@ def report(
     write_atomic(path, _html(evidence, sections, shown).encode())
     if folder is not None:
         write_tables(folder, plain, force, no_formulas)
+    store_report(path, stores)
     if open:
         webbrowser.open(path.absolute().as_uri())
     return path
+
+
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
 
 
 def _listed(what: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
 from folds.execution.local import prepare_workers
 from folds.execution.placement import Execution
-from folds.experiments.loggers import open_tracker
+from folds.experiments.loggers.open import open_tracker
 from folds.predictions.files import ALL
 from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.learning_curves import check_learning_curve, write_learning_curves
@@ -118,7 +118,7 @@ def kfold(
     per_person : average the probabilities of each person's images before scoring.
     baseline : run that all runs are compared with.
     hypothesis : expected result, saved with the runs.
-    logger : ``tensorboard`` or ``mlflow``.
+    logger : ``tensorboard``, ``mlflow``, ``wandb`` or ``trackio``.
     devices, jobs, backend, ray_address, save_every : where and how the runs are trained; they do not change the
         results.
     gpus_per_job : GPUs that train one fold together; None for 1, or the number that the run was started with.

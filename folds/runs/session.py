@@ -12,7 +12,7 @@ from folds.auditing.run import audit_decoded, check_strict, log_findings
 from folds.errors import EnsembleError
 from folds.experiments.comparison import BaselineComparison, compare_with_baselines
 from folds.experiments.curves import EpochCurves
-from folds.experiments.loggers import Tracker
+from folds.experiments.loggers.base import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
 from folds.runs.execute import lock_runs, train, with_features
@@ -81,7 +81,7 @@ def train_runs(
     force : retrain existing runs from scratch. Without `resume` and `force`, an existing run is an error.
     strict : treat warnings about the data and the folds as errors, raised before anything is written.
     hypothesis : expected result, saved with the runs in the ledger.
-    tracker : logger of the scores (`folds.experiments.loggers.open_tracker`).
+    tracker : logger of the scores (`folds.experiments.loggers.open.open_tracker`).
     per_person : average the probabilities of each person's images before scoring.
 
     Raises
@@ -97,6 +97,7 @@ def train_runs(
             save_hypothesis(run, hypothesis)
         if not prepared.jobs:
             logger.info("all folds are trained already")
+        tracker.set_groups({run.name: run.base for run in plan.runs})
         with tracker:
             failed = _train(plan, prepared.jobs, tracker, progress)
             if plan.refit:

@@ -98,7 +98,7 @@ LoggerOption = Annotated[
     typer.Option(
         "--logger",
         "--track",
-        help="also log to tensorboard or mlflow; given again: to both",
+        help="also log to tensorboard, mlflow, wandb or trackio; may be repeated",
         metavar="NAME",
         rich_help_panel=EXPERIMENT,
     ),
@@ -344,7 +344,7 @@ def run_training(
         from ensemble.cli.terminal.progress import TerminalProgress
         from folds.auditing.run import check_strict
         from folds.errors import Interrupted
-        from folds.experiments.loggers import open_tracker
+        from folds.experiments.loggers.open import open_tracker
         from folds.runs.learning_curves import check_learning_curve, write_learning_curves
         from folds.runs.plan import build_plan
         from folds.runs.preview import write_previews

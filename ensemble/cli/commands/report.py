@@ -71,6 +71,14 @@ def report(
             rich_help_panel=WRITTEN,
         ),
     ] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="also store the page in mlflow, wandb or trackio, with the runs that it shows; may be repeated",
+            metavar="NAME",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
 ) -> int:
     """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
@@ -101,6 +109,7 @@ def report(
         tables=tables,
         no_formulas=no_formulas,
         open=show,
+        log_to=list(log_to or ()) or None,
         force=force,
         progress=TerminalProgress(),
     )

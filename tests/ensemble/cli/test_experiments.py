@@ -14,6 +14,7 @@ from folds.execution import local as manager
 from folds.experiments.ledger import read_ledger
 from folds.runs.plan import build_plan
 from tests.conftest import Called
+from tests.folds.experiments.loggers.stores import opened
 from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
@@ -202,14 +203,20 @@ def test_a_baseline_that_became_incomparable_keeps_the_results(trainer: Call) ->
     assert called.code == 0, called.err
 
 
-def test_what_is_tracked_changes_no_byte_of_the_result(trainer: Call) -> None:
-    for name, more in (("plain", []), ("seen", ["--track", "tensorboard"])):
+def test_what_is_tracked_changes_no_byte_of_the_result(trainer: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackio = opened("fake trackio", Path.cwd(), monkeypatch)
+    for name, more in (("plain", []), ("seen", ["--track", "tensorboard", "--logger", "trackio"])):
         assert trainer(*QUICK, "--name", name, "--fold", "0", *more).code == 0
         Path(f"runs/{name}.config").write_text(
             "\n".join(row for row in Path(f"runs/{name}/config.toml").read_text().splitlines() if "name" not in row)
         )
     assert list(Path("runs/seen/fold0").glob("events.out.tfevents.*"))
     assert not list(Path("runs/plain/fold0").glob("events.*"))
+    tracked = trackio.seen()
+    assert sorted(tracked) == ["seen", "seen/fold0"]
+    assert {one.group for one in tracked.values()} == {"seen"}
+    assert sorted(tracked["seen/fold0"].steps) == list(range(1, tracked["seen/fold0"].config["epochs"] + 1))
+    assert "oof/macro_f1_low" in tracked["seen"].summary
     assert Path("runs/plain.config").read_text() == Path("runs/seen.config").read_text()
     before = Path("runs/seen.oof.npy").read_bytes()
     assert trainer(*QUICK, "--name", "seen", "--fold", "0", "--force").code == 0

@@ -16,11 +16,13 @@ from ensemble.report import face
 from ensemble.report.blocks import Section, Table
 from ensemble.report.evidence import Evidence
 from ensemble.report.face import html_of, sections_of
+from folds.utils.files import write_json
 from tests.conftest import ROOT, call_process
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import write_world
 from tests.ensemble.report.test_page import Elements
+from tests.folds.experiments.loggers.stores import opened
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +88,30 @@ def test_wrong_arguments_are_one_line_and_write_nothing(world: Path, tmp_path: P
 
 
 def test_the_page_is_opened_where_asked(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
     path = en.report("run0", root=world, output=tmp_path / "page.html", section="verdict", open=True, progress=False)
-    assert opened == [path.absolute().as_uri()]
+    assert shown == [path.absolute().as_uri()]
+
+
+def test_the_page_is_stored_with_the_runs_that_it_shows(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = opened("fake wandb", tmp_path, monkeypatch)
+    path = tmp_path / "page.html"
+    with pytest.raises(en.EnsembleError, match=r"none of the runs of this report \(run0\) was logged to wandb"):
+        en.report("run0", root=world, output=path, section="verdict", log_to="wandb", progress=False)
+    assert not path.exists()
+    logged_to = {"place": "https://example.org", "project": "faces", "group": "base", "run": "abc"}
+    for run in ("run0", "run1"):
+        write_json(world / "runs" / run / "wandb.json", logged_to)
+    en.report(root=world, output=path, section="verdict", log_to=["wandb"], progress=False)
+    assert [(name, one.group, one.files) for name, one in tracker.seen().items()] == [
+        ("base/report", "base", {"base-report": ["page.html"]})
+    ]
+    assert tracker.started[0]["project"] == "faces"
+    with pytest.raises(en.UsageError, match="TensorBoard stores no files"):
+        en.report("run0", root=world, output=path, force=True, log_to="tensorboard", progress=False)
 
 
 def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.loggers import MLflow, TensorBoard, Tracker, Trackers, open_tracker
+from folds.experiments.loggers.base import Tracker, Trackers
+from folds.experiments.loggers.mlflow import MLflow
+from folds.experiments.loggers.open import open_tracker
+from folds.experiments.loggers.reports import report_stores, store_report
+from folds.experiments.loggers.tensorboard import TensorBoard
 from folds.training.job import Job
 from tests.conftest import Logged
+from tests.folds.experiments.loggers.courses import event, made_job
 from tests.folds.ledger_lines import against, line
 
 COURSES = {
@@ -27,25 +32,11 @@ COURSES = {
 }
 
 
-def record(epoch: int) -> dict[str, float]:
-    scores = {"validation_macro_f1": epoch / 10, "validation_accuracy": epoch / 20, "validation_log_loss": 2.0 / epoch}
-    return {"epoch": epoch, "loss": 3.0 / epoch, "lr": 0.001, "seconds": 1.5, **scores}
-
-
-def event(epoch: int) -> dict[str, Any]:
-    return {"event": "epoch", "done": epoch, "total": 9, **record(epoch)}
-
-
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Fold 1 of the run `swin`, in whose history.csv two epochs stand."""
     monkeypatch.chdir(tmp_path)
-    made = Job("swin", 1, 2, "runs/swin", "", "", None, {}, {}, {}, {}, (), {}, "")
-    made.fold_dir.mkdir(parents=True)
-    rows = [record(epoch) for epoch in (1, 2)]
-    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-    (made.fold_dir / "history.csv").write_text("\n".join(lines) + "\n")
-    return made
+    return made_job()
 
 
 def scalars(place: Path, name: str) -> dict[int, float]:
@@ -98,6 +89,9 @@ class Client:
 
     def set_tag(self, number: str, name: str, value: str) -> None:
         self.store["runs"][number].data.tags[name] = value
+
+    def log_artifact(self, number: str, file: str, folder: str) -> None:
+        self.store["runs"][number].artifacts = [(folder, file, Path(file).read_text())]
 
     def set_terminated(self, number: str) -> None:
         self.store["runs"][number].info.status = "FINISHED"
@@ -223,6 +217,21 @@ def test_mlflow_takes_the_server_that_is_named_or_a_folder(
     assert named._uri == "http://127.0.0.1:5000"
 
 
+def test_mlflow_stores_a_report_with_each_run_but_calls_no_address_from_a_file(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_tracker("mlflow") as tracker:
+        tracker.entry(line("swin"))
+        tracker.entry(line("resnet18"))
+    Path("report.html").write_text("page")
+    folders = {run: Path("runs") / run for run in ("swin", "resnet18", "other")}
+    store_report(Path("report.html"), report_stores(["mlflow"], folders))
+    assert [run.artifacts for run in mlflow["runs"].values()] == [[("report", "report.html", "page")]] * 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    with pytest.raises(EnsembleError, match=r"none of the runs of this report \(swin, resnet18, other\) was logged to"):
+        report_stores(["mlflow"], folders)
+
+
 def test_the_real_mlflow_keeps_it_in_a_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -243,7 +252,7 @@ def test_without_a_name_nothing_is_tracked(job: Job) -> None:
     assert sorted(path.name for path in job.fold_dir.iterdir()) == ["history.csv"]
 
 
-@pytest.mark.parametrize(("name", "missing"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
+@pytest.mark.parametrize(("name", "missing"), [(name, name) for name in ("tensorboard", "mlflow", "wandb", "trackio")])
 def test_a_missing_package_is_one_clear_error_before_training(
     job: Job, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
 ) -> None:
