@@ -41,7 +41,7 @@ _DEVICES = {"cpu": "CPU", "cuda": "GPU (CUDA)"}
 
 
 @dataclass(frozen=True)
-class Rows:
+class PartRows:
     """The images of the training or of the test part.
 
     Attributes
@@ -75,25 +75,25 @@ class Facts:
     evidence: Evidence
 
     @cached_property
-    def train(self) -> Rows | None:
+    def train(self) -> PartRows | None:
         """Return the training images; None if they are not known."""
         return self._rows(False)
 
     @cached_property
-    def test(self) -> Rows | None:
+    def test(self) -> PartRows | None:
         """Return the test images; None if there are none."""
         return self._rows(True)
 
-    def _rows(self, test: bool) -> Rows | None:
+    def _rows(self, test: bool) -> PartRows | None:
         table = self.evidence.table
         if table is not None and (table.test == test).any():
             kept = table.test == test
             attributes = {name: values[kept] for name, values in table.attributes.items()}
-            return Rows(table.labels[kept], table.persons[kept], attributes)
+            return PartRows(table.labels[kept], table.persons[kept], attributes)
         part = self.evidence.test if test else self.evidence.oof
         if part is None or not len(part):
             return None
-        return Rows(np.array([*self.evidence.classes, ""])[part.labels], part.persons, {})
+        return PartRows(np.array([*self.evidence.classes, ""])[part.labels], part.persons, {})
 
     @property
     def persons_known(self) -> bool:
@@ -152,7 +152,7 @@ class Facts:
             lines.append(f"The test data were {self._counts(self.test)}.")
         return " ".join(lines)
 
-    def _counts(self, rows: Rows) -> str:
+    def _counts(self, rows: PartRows) -> str:
         people = f" of {counted(rows.people, 'person', 'people')}" if self.persons_known else ""
         found = f"{counted(len(rows), 'image')}{people}"
         if rows.unlabeled == len(rows):
