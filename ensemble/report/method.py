@@ -11,7 +11,7 @@ from ensemble.report.blocks import Block, Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
 from ensemble.report.evidence import Evidence
 from ensemble.report.image_table import people_per_class
-from ensemble.report.method_facts import MAX_VALUES, Facts, Rows, balance_text, fold_rows
+from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
 from ensemble.report.method_runs import COLUMNS, to_state
 from ensemble.report.scoring import labeled, score_of
 from folds.metrics.custom import metric_of
@@ -82,7 +82,7 @@ def _settings(facts: Facts) -> Table | None:
     return Table("method-settings", "Settings of the training.", header, rows, len(header), note)
 
 
-def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
+def _named_rows(facts: Facts) -> Iterator[tuple[str, PartRows]]:
     if facts.train is not None:
         yield "training", facts.train
     if facts.test is not None:
@@ -91,7 +91,7 @@ def _named_rows(facts: Facts) -> Iterator[tuple[str, Rows]]:
     if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
         labels = np.array([*facts.evidence.classes, ""])[part.labels]
         for name, inside in fold_rows(part):
-            yield name, Rows(labels[inside], part.persons[inside], {})
+            yield name, PartRows(labels[inside], part.persons[inside], {})
 
 
 def _parts(facts: Facts) -> Table | None:

@@ -41,7 +41,7 @@ _DEVICES = {"cpu": "CPU", "cuda": "GPU (CUDA)"}
 
 
 @dataclass(frozen=True)
-class Rows:
+class PartRows:
     """The images of the training or of the test part.
 
     Attributes
@@ -75,25 +75,25 @@ class Facts:
     evidence: Evidence
 
     @cached_property
-    def train(self) -> Rows | None:
+    def train(self) -> PartRows | None:
         """Return the training images; None if they are not known."""
         return self._rows(False)
 
     @cached_property
-    def test(self) -> Rows | None:
+    def test(self) -> PartRows | None:
         """Return the test images; None if there are none."""
         return self._rows(True)
 
-    def _rows(self, test: bool) -> Rows | None:
+    def _rows(self, test: bool) -> PartRows | None:
         table = self.evidence.table
         if table is not None and (table.test == test).any():
             kept = table.test == test
             attributes = {name: values[kept] for name, values in table.attributes.items()}
-            return Rows(table.labels[kept], table.persons[kept], attributes)
+            return PartRows(table.labels[kept], table.persons[kept], attributes)
         part = self.evidence.test if test else self.evidence.oof
         if part is None or not len(part):
             return None
-        return Rows(np.array([*self.evidence.classes, ""])[part.labels], part.persons, {})
+        return PartRows(np.array([*self.evidence.classes, ""])[part.labels], part.persons, {})
 
     @property
     def persons_known(self) -> bool:
@@ -152,7 +152,7 @@ class Facts:
             lines.append(f"The test data were {self._counts(self.test)}.")
         return " ".join(lines)
 
-    def _counts(self, rows: Rows) -> str:
+    def _counts(self, rows: PartRows) -> str:
         people = f" of {counted(rows.people, 'person', 'people')}" if self.persons_known else ""
         found = f"{counted(len(rows), 'image')}{people}"
         if rows.unlabeled == len(rows):
@@ -160,7 +160,7 @@ class Facts:
         classes = {name: one for name, one in people_per_class(rows.labels, rows.persons).items() if name}
         total = counted(len(self.evidence.classes) or len(classes), "class", "classes")
         if len(self.evidence.classes) > MAX_CLASSES:
-            counts = [images for images, _ in classes.values()]
+            counts = [classes.get(name, (0, 0))[0] for name in self.evidence.classes]
             return f"{found} in {total} of {min(counts):,} to {max(counts):,} images (table of the parts)"
         each = [
             f"{name}, {counted(images, 'image')}"
@@ -198,13 +198,13 @@ class Facts:
             if rows is None:
                 continue
             if rows.unlabeled:
-                lines.append(
-                    f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label and were not scored."
-                )
-            for attribute, values in rows.attributes.items():
-                absent = int((values == "").sum())
-                if absent:
-                    lines.append(f"`{attribute}` was missing for {absent:,} of {counted(len(rows), f'{name} image')}.")
+                lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label (not scored).")
+            gaps = {one: int((values == "").sum()) for one, values in rows.attributes.items()}
+            gaps = {one: absent for one, absent in gaps.items() if absent}
+            for attribute, absent in list(gaps.items())[:MAX_VALUES]:
+                lines.append(f"`{attribute}` was missing for {absent:,} of {counted(len(rows), f'{name} image')}.")
+            if len(gaps) > MAX_VALUES:
+                lines.append(f"{len(gaps) - MAX_VALUES} further attributes of {name} images had missing values.")
         if not lines and self.train is not None:
             with_attributes = " and no value of an attribute" if self.train.attributes else ""
             lines.append(f"No label{with_attributes} was missing.")
@@ -215,7 +215,7 @@ class Facts:
         if table is None:
             return []
         if table.left_out:
-            lines.append(f"{counted(table.left_out, 'image')} could not be used and were left out.")
+            lines.append(f"Images left out because they could not be used: {table.left_out:,}.")
         if table.width is not None and self.evidence.paths:
             found = np.array([sample in self.evidence.paths for sample in table.ids.tolist()])
             unreadable = int((found & (table.width == 0)).sum())
@@ -321,7 +321,7 @@ class Facts:
         shared = len(set(np.unique(self.test.persons).tolist()) & set(np.unique(self.train.persons).tolist()))
         if shared:
             return (
-                f"{counted(shared, 'person', 'people')} of the test data were in the training data as well, so that "
+                f"{counted(shared, 'test person', 'test people')} had images in the training data as well, so that "
                 "test scores are optimistic."
             )
         return "No person of the test data was in the training data."

@@ -223,7 +223,7 @@ def test_people_in_several_folds_and_in_both_parts_are_counted() -> None:
     changed = replace(evidence, oof=replace(evidence.oof, fold=fold), table=replace(evidence.table, persons=persons))
     text = paragraphs(changed)["Partitions"]
     assert "by image, not by person: 1 person of 40 had images in more than one fold." in text
-    assert "1 person of the test data were in the training data as well" in text
+    assert "1 test person had images in the training data as well" in text
     unknown = replace(evidence, oof=replace(evidence.oof, persons_known=False))
     assert "The people are not known. [to state: the unit of the split]" in paragraphs(unknown)["Partitions"]
     assert "jackknife over images, because people are not known" in paragraphs(unknown)["Statistics"]
@@ -263,9 +263,9 @@ def test_what_is_missing_is_counted() -> None:
     paths = {sample: Path(sample) for sample in found.ids.tolist()[:-1]}
     text = answers(replace(evidence, table=changed, paths=paths))["12"][0]
     assert text == (
-        "site was missing for 3 of 200 training images. 2 of 100 test images had no label and were not scored. 7 images "
-        "could not be used and were left out. 1 image file could not be found for this report. 1 image file could not "
-        "be read."
+        "site was missing for 3 of 200 training images. 2 of 100 test images had no label (not scored). Images left out "
+        "because they could not be used: 7. 1 image file could not be found for this report. 1 image file could not be "
+        "read."
     )
     rows = table(method_section(replace(evidence, table=changed)), "method-characteristics").rows
     assert ["site", "missing", 3, "1.5%", 1, 0, "0.0%", 0] in [list(row) for row in rows]
