@@ -51,9 +51,9 @@ def outcome(name: str) -> str:
     torch.manual_seed(0)
     model = create_model(architecture, 4).eval().requires_grad_(False)
     with torch.no_grad():
-        for one in model.parameters():  # scales and heads of zeros would tell nothing
-            if one.numel() > 1 and not bool(one.any()):
-                one.normal_(0, 0.02)
+        for weights in model.parameters():  # scales and heads of zeros would tell nothing
+            if weights.numel() > 1 and not bool(weights.any()):
+                weights.normal_(0, 0.02)
     images = torch.randn(2, 3, height, width)
     try:
         mapper = HeatMapper([model], images[:1], name)
@@ -101,8 +101,8 @@ def main() -> None:
     for name in timm.list_models():
         families.setdefault(_model_to_module[name], []).append(name)
     for family in given.families.split(",") if given.families else sorted(families):
-        name = small_model(families[family], given.most)
-        print(f"{family:24s}{name or '-':36s}{'no small model' if name is None else outcome(name)}", flush=True)
+        found = small_model(families[family], given.most)
+        print(f"{family:24s}{found or '-':36s}{'no small model' if found is None else outcome(found)}", flush=True)
 
 
 if __name__ == "__main__":
