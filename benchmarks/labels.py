@@ -3,6 +3,7 @@
     python benchmarks/labels.py                          the demo's data and models, a few minutes on two cores
     python benchmarks/labels.py --seeds 0,1,2            further people with other wrong labels
     python benchmarks/labels.py --keep FOLDER            keep the runs, and continue them
+    python benchmarks/labels.py --archs resnet18 --k 3 --epochs 8    smaller
 
 Gender and age of three of 150 synthetic people are exchanged in a circle before anything is trained. The runs do not
 know whom. Printed is the rank of each of them among the people in doubt, for each run and for their soft vote, by the
@@ -65,16 +66,16 @@ def by_person(found: LabelDoubts) -> dict[str, dict[str, float]]:
     return {key: dict(zip(names, (np.bincount(codes, each) / count).tolist())) for key, each in values.items()}
 
 
-def measure(root: Path, seed: int, people: int, epochs: int, k: int) -> None:
+def measure(root: Path, seed: int, archs: Sequence[str], people: int, epochs: int, k: int) -> None:
     """Train the runs of one seed in `root`, and print the ranks."""
     generate_people(root / BUILT_IN, people=people, test_people=12, seed=seed, size=SIZE, wrong_labels=3)
     spec = SyntheticSpec(people, 12, seed, SIZE, traps=False, wrong_labels=3)
     wrong = [one.folder for one in wrongly_labeled(spec)]
     print(f"seed {seed}: wrong labels of {', '.join(wrong)}", flush=True)
     folds.kfold(
-        root / BUILT_IN, arch=list(ARCHS), k=k, epochs=epochs, target="mask+gender+age", root=root, progress=False
+        root / BUILT_IN, arch=list(archs), k=k, epochs=epochs, target="mask+gender+age", root=root, progress=False
     )
-    for files in ([ARCHS[0]], [ARCHS[1]], list(ARCHS)):
+    for files in [*([one] for one in archs), *([list(archs)] if len(archs) > 1 else [])]:
         judged = read_labeled_predictions([str(root / "runs" / f"{one}.oof.npy") for one in files])
         found = find_doubts(judged.rows, judged.class_attributes)
         right = float((~judged.rows.wrong).mean())
@@ -88,6 +89,7 @@ def main() -> None:
     """Print the ranks for each seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--archs", default=",".join(ARCHS))
     parser.add_argument("--people", type=int, default=150)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--k", type=int, default=5)
@@ -98,7 +100,7 @@ def main() -> None:
         for seed in map(int, given.seeds.split(",")):
             root = (given.keep or Path(made)) / f"seed{seed}"
             root.mkdir(parents=True, exist_ok=True)
-            measure(root, seed, given.people, given.epochs, given.k)
+            measure(root, seed, given.archs.split(","), given.people, given.epochs, given.k)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ _REPORT = """
 import sys, time
 started = time.perf_counter()
 from ensemble.report.face import SECTIONS, _exists, report
-names = [name for name in sys.argv[1].split(",") if _exists(SECTIONS[name])]
+names = [name for name in sys.argv[1].split(",") if name in SECTIONS and _exists(SECTIONS[name])]
 path = report(root=".", output="report.html", section=names, force=True, progress=False)
 print(f"{time.perf_counter() - started:.1f} s, page {path.stat().st_size / 1e6:.2f} MB, {', '.join(names)}", flush=True)
 """

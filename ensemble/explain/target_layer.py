@@ -209,10 +209,10 @@ def _grids(steps: Sequence[tuple[nn.Module, Grid, Grid]], size: Grid) -> dict[Gr
     return known
 
 
-def _of_axis(value: int | str | tuple[int, ...], axis: int) -> int:
+def _of_axis(value: int | str | Sequence[int], axis: int) -> int:
     if isinstance(value, str):
         return 0
-    return int(value[axis] if isinstance(value, tuple) else value)
+    return int(value if isinstance(value, int) else value[axis])
 
 
 def _shift(place: TargetLayer, sizes: Mapping[Grid, list[tuple[float, float]]], images: Tensor) -> tuple[int, int]:

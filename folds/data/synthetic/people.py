@@ -100,7 +100,7 @@ def generate_people(
     size : width and height of an image in pixels; the default is the competition's 384 × 512, halved twice.
     traps : add the irregularities of the original files: jpg, png and jpeg mixed, AppleDouble ``._*`` files among the
         images, one id twice with different ages, ids with the suffix ``-1`` (one of them without the plain id).
-    wrong_labels : exchange gender and age of so many training people (0, 2 or 3) in a circle, so that all their labels
+    wrong_labels : 0, 2 or 3 training people whose gender and age are exchanged in a circle, so that all their labels
         are wrong: `wrongly_labeled` names them, and the images are those without it.
 
     Returns
