@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from folds.errors import EnsembleError
 from folds.experiments.loggers.base import EXPERIMENT, without_credentials
-from folds.experiments.loggers.groups import GroupTracker, Opened, TrackedRun
+from folds.experiments.loggers.groups import GroupTracker, OpenRun, TrackedRun
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +91,17 @@ class WandB(GroupTracker):
 
         return without_credentials(wandb.setup().settings.base_url)
 
-    def _start(self, wanted: TrackedRun, known: str | None) -> Opened:
+    def _start(self, wanted: TrackedRun, known: str | None) -> OpenRun:
         identifier = known or uuid.uuid4().hex[:12]
         if self._mode in _SENDS:
             try:
                 run = self._init(wanted, identifier)
                 # A step is an epoch, and W&B continues with the step after the last one that it has.
-                return Opened(run, identifier, max(run.step - 1, 0) if run.resumed else 0)
+                return OpenRun(run, identifier, max(run.step - 1, 0) if run.resumed else 0)
             except Exception as error:
                 self._go_offline(f" ({type(error).__name__})")
                 identifier = uuid.uuid4().hex[:12]  # the process of W&B does not give the other one free
-        return Opened(self._init(wanted, identifier), identifier)
+        return OpenRun(self._init(wanted, identifier), identifier)
 
     def _init(self, wanted: TrackedRun, identifier: str) -> Any:
         import wandb
@@ -123,20 +123,20 @@ class WandB(GroupTracker):
             settings=wandb.Settings(**{name: value for name, value in _SETTINGS.items() if name in known}),
         )
 
-    def _log(self, opened: Opened, values: Mapping[str, float], step: int) -> None:
+    def _log(self, opened: OpenRun, values: Mapping[str, float], step: int) -> None:
         opened.run.log(dict(values), step=step)
 
-    def _summarize(self, opened: Opened, scores: Mapping[str, float], folds: int) -> None:
+    def _summarize(self, opened: OpenRun, scores: Mapping[str, float], folds: int) -> None:
         opened.run.summary.update({**scores, "folds": folds})
 
-    def _attach(self, opened: Opened, page: Path, name: str) -> None:
+    def _attach(self, opened: OpenRun, page: Path, name: str) -> None:
         import wandb
 
         artifact = wandb.Artifact(name, type="report")
         artifact.add_file(str(page), name=page.name)
         opened.run.log_artifact(artifact)
 
-    def _finish(self, opened: Opened, complete: bool) -> None:
+    def _finish(self, opened: OpenRun, complete: bool) -> None:
         opened.run.finish(exit_code=0 if complete else 1)
 
 
