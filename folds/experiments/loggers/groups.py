@@ -31,7 +31,7 @@ class TrackedRun:
     Attributes
     ----------
     kind : `FOLD`, `REFIT`, `SUMMARY` (the scores of all folds) or `REPORT`.
-    record : JSON file with its id, beside the files that it is about: whoever removes these starts another one.
+    record : JSON file with its id, beside the files that it is about: if these are removed, another run is started.
     settings : plain values.
     notes : a text for readers.
     """
