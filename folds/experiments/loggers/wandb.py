@@ -1,4 +1,4 @@
-"""Log to Weights & Biases: to its server where an account is logged in, otherwise to a folder that can be sent later."""
+"""Log to Weights & Biases: to its server if an account is logged in, otherwise to a folder that can be sent."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _SENDS = ("online", "shared", "run")
 class WandB(GroupTracker):
     """A run of W&B for each fold, with the epoch as its step, and one with the scores, in a group with its name.
 
-    The project is ``WANDB_PROJECT``, or ``ensemble``. Without ``WANDB_MODE``, and unless an account is logged in and the
-    server answers, the runs are written to the folder ``wandb`` beside ``runs`` (or ``WANDB_DIR``), from where
+    The project is ``WANDB_PROJECT``, or ``ensemble``. Without ``WANDB_MODE``, and unless an account is logged in and
+    the server answers, the runs are written to the folder ``wandb`` beside ``runs`` (or ``WANDB_DIR``), from where
     ``wandb sync`` sends them. The id of each run is in ``wandb.json`` in the folder of its fold, so that a resumed
     fold continues it. A fold that is resumed offline writes all its epochs to a file of its own with the same id:
     W&B's files cannot be continued, and the newest replaces the earlier ones when they are sent.
@@ -71,7 +71,8 @@ class WandB(GroupTracker):
         elif not _has_credentials(found.base_url):
             if asked:
                 raise EnsembleError(
-                    f"WANDB_MODE={asked}, but no account is logged in to W&B", hint="`wandb login`, or WANDB_MODE=offline"
+                    f"WANDB_MODE={asked}, but no account is logged in to W&B",
+                    hint="`wandb login`, or WANDB_MODE=offline",
                 )
             reason = " (no account is logged in)"
         elif not _answers(found.base_url):

@@ -161,7 +161,9 @@ def test_wandb_is_offline_until_somebody_is_logged_in(wandb: FakeWandB, logged: 
     with open_tracker("wandb") as tracker:
         tracker.event(made_job(), event(3))
     assert wandb.started[0]["mode"] == "offline"
-    assert logged.notes[-1] == "W&B is offline (no account is logged in): `wandb sync wandb` sends what is written there"
+    assert (
+        logged.notes[-1] == "W&B is offline (no account is logged in): `wandb sync wandb` sends what is written there"
+    )
 
 
 @pytest.mark.parametrize("how", ["key", "netrc"])
