@@ -31,7 +31,7 @@ class TrackedRun:
     Attributes
     ----------
     kind : `FOLD`, `REFIT`, `SUMMARY` (the scores of all folds) or `REPORT`.
-    record : JSON file with its id, beside the files that it is about: whoever removes these starts another one.
+    record : JSON file with its id, beside the files that it is about: if these are removed, another run is started.
     settings : plain values.
     notes : a text for readers.
     """
@@ -45,7 +45,7 @@ class TrackedRun:
 
 
 @dataclass
-class Opened:
+class OpenRun:
     """An open run of the tracker.
 
     Attributes
@@ -74,30 +74,30 @@ class GroupTracker(Tracker):
         super().__init__()
         self._runs = runs
         self._project = ""
-        self._open: dict[str, Opened] = {}
+        self._open: dict[str, OpenRun] = {}
 
     @abstractmethod
     def _place(self) -> str:
         """Return where the project is, without secrets: a run that is recorded of another place is not continued."""
 
     @abstractmethod
-    def _start(self, wanted: TrackedRun, known: str | None) -> Opened:
+    def _start(self, wanted: TrackedRun, known: str | None) -> OpenRun:
         """Start a run, or continue the one with the id `known`."""
 
     @abstractmethod
-    def _log(self, opened: Opened, values: Mapping[str, float], step: int) -> None:
+    def _log(self, opened: OpenRun, values: Mapping[str, float], step: int) -> None:
         """Write values of an epoch."""
 
     @abstractmethod
-    def _summarize(self, opened: Opened, scores: Mapping[str, float], folds: int) -> None:
+    def _summarize(self, opened: OpenRun, scores: Mapping[str, float], folds: int) -> None:
         """Write the scores of the trained folds."""
 
     @abstractmethod
-    def _attach(self, opened: Opened, page: Path, name: str) -> None:
+    def _attach(self, opened: OpenRun, page: Path, name: str) -> None:
         """Store a file as the newest version of the artifact of this name."""
 
     @abstractmethod
-    def _finish(self, opened: Opened, complete: bool) -> None:
+    def _finish(self, opened: OpenRun, complete: bool) -> None:
         """End a run; one that is not complete is continued later, or has failed."""
 
     def report(self, page: Path, found: ReportPlace) -> None:
@@ -117,7 +117,7 @@ class GroupTracker(Tracker):
         finally:
             self._finish(self._open.pop(wanted.name), True)
 
-    def _opened(self, wanted: TrackedRun) -> Opened:
+    def _opened(self, wanted: TrackedRun) -> OpenRun:
         if wanted.name not in self._open:
             opened = self._start(wanted, self._known(wanted.record))
             self._open[wanted.name] = opened
@@ -136,7 +136,7 @@ class GroupTracker(Tracker):
     def _group(self, run: str) -> str:
         return self._groups.get(run) or run
 
-    def _of_job(self, job: Job) -> Opened:
+    def _of_job(self, job: Job) -> OpenRun:
         wanted = TrackedRun(
             self._group(job.run),
             f"{job.run}/{job.part}",

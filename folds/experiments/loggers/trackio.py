@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.experiments.loggers.base import EXPERIMENT, without_credentials
-from folds.experiments.loggers.groups import GroupTracker, Opened, TrackedRun
+from folds.experiments.loggers.groups import GroupTracker, OpenRun, TrackedRun
 
 _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 
@@ -42,14 +42,14 @@ class Trackio(GroupTracker):
 
         return without_credentials(self._remote or str(trackio.TRACKIO_DIR))
 
-    def _start(self, wanted: TrackedRun, known: str | None) -> Opened:
+    def _start(self, wanted: TrackedRun, known: str | None) -> OpenRun:
         run = self._init(wanted, "never" if known is None else "allow")
         if known is None or run.id == known:
-            return Opened(run, run.id, 0 if known is None else max(run._next_step - 1, 0))
+            return OpenRun(run, run.id, 0 if known is None else max(run._next_step - 1, 0))
         with _muted():
             run.finish()  # one of the same name that is about something else
         run = self._init(wanted, "never")
-        return Opened(run, run.id)
+        return OpenRun(run, run.id)
 
     def _init(self, wanted: TrackedRun, resume: str) -> Any:
         import trackio
@@ -69,16 +69,16 @@ class Trackio(GroupTracker):
                 auto_log_cpu=False,
             )
 
-    def _log(self, opened: Opened, values: Mapping[str, float], step: int) -> None:
+    def _log(self, opened: OpenRun, values: Mapping[str, float], step: int) -> None:
         opened.run.log(dict(values), step=step)
 
-    def _summarize(self, opened: Opened, scores: Mapping[str, float], folds: int) -> None:
+    def _summarize(self, opened: OpenRun, scores: Mapping[str, float], folds: int) -> None:
         opened.run.log({**scores, "folds": folds}, step=max(folds, opened.epochs + 1))
 
-    def _attach(self, opened: Opened, page: Path, name: str) -> None:
+    def _attach(self, opened: OpenRun, page: Path, name: str) -> None:
         opened.run.log_artifact(str(page), name=name, type="report")
 
-    def _finish(self, opened: Opened, complete: bool) -> None:
+    def _finish(self, opened: OpenRun, complete: bool) -> None:
         with _muted():
             opened.run.finish()
 

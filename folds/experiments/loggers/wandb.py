@@ -1,4 +1,4 @@
-"""Log to Weights & Biases: to its server where somebody is logged in, otherwise to a folder that can be sent later."""
+"""Log to Weights & Biases: to its server if an account is logged in, otherwise to a folder that can be sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from folds.errors import EnsembleError
 from folds.experiments.loggers.base import EXPERIMENT, without_credentials
-from folds.experiments.loggers.groups import GroupTracker, Opened, TrackedRun
+from folds.experiments.loggers.groups import GroupTracker, OpenRun, TrackedRun
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ _SENDS = ("online", "shared", "run")
 class WandB(GroupTracker):
     """A run of W&B for each fold, with the epoch as its step, and one with the scores, in a group with its name.
 
-    The project is ``WANDB_PROJECT``, or ``ensemble``. Without ``WANDB_MODE``, and unless somebody is logged in and the
-    server answers, the runs are written to the folder ``wandb`` beside ``runs`` (or ``WANDB_DIR``), from where
+    The project is ``WANDB_PROJECT``, or ``ensemble``. Without ``WANDB_MODE``, and unless an account is logged in and
+    the server answers, the runs are written to the folder ``wandb`` beside ``runs`` (or ``WANDB_DIR``), from where
     ``wandb sync`` sends them. The id of each run is in ``wandb.json`` in the folder of its fold, so that a resumed
     fold continues it. A fold that is resumed offline writes all its epochs to a file of its own with the same id:
     W&B's files cannot be continued, and the newest replaces the earlier ones when they are sent.
@@ -71,9 +71,10 @@ class WandB(GroupTracker):
         elif not _has_credentials(found.base_url):
             if asked:
                 raise EnsembleError(
-                    f"WANDB_MODE={asked}, but nobody is logged in to W&B", hint="`wandb login`, or WANDB_MODE=offline"
+                    f"WANDB_MODE={asked}, but no account is logged in to W&B",
+                    hint="`wandb login`, or WANDB_MODE=offline",
                 )
-            reason = " (nobody is logged in)"
+            reason = " (no account is logged in)"
         elif not _answers(found.base_url):
             reason = f" ({urlsplit(found.base_url).hostname} cannot be reached)"
         else:
@@ -91,17 +92,17 @@ class WandB(GroupTracker):
 
         return without_credentials(wandb.setup().settings.base_url)
 
-    def _start(self, wanted: TrackedRun, known: str | None) -> Opened:
+    def _start(self, wanted: TrackedRun, known: str | None) -> OpenRun:
         identifier = known or uuid.uuid4().hex[:12]
         if self._mode in _SENDS:
             try:
                 run = self._init(wanted, identifier)
                 # A step is an epoch, and W&B continues with the step after the last one that it has.
-                return Opened(run, identifier, max(run.step - 1, 0) if run.resumed else 0)
+                return OpenRun(run, identifier, max(run.step - 1, 0) if run.resumed else 0)
             except Exception as error:
                 self._go_offline(f" ({type(error).__name__})")
                 identifier = uuid.uuid4().hex[:12]  # the process of W&B does not give the other one free
-        return Opened(self._init(wanted, identifier), identifier)
+        return OpenRun(self._init(wanted, identifier), identifier)
 
     def _init(self, wanted: TrackedRun, identifier: str) -> Any:
         import wandb
@@ -123,20 +124,20 @@ class WandB(GroupTracker):
             settings=wandb.Settings(**{name: value for name, value in _SETTINGS.items() if name in known}),
         )
 
-    def _log(self, opened: Opened, values: Mapping[str, float], step: int) -> None:
+    def _log(self, opened: OpenRun, values: Mapping[str, float], step: int) -> None:
         opened.run.log(dict(values), step=step)
 
-    def _summarize(self, opened: Opened, scores: Mapping[str, float], folds: int) -> None:
+    def _summarize(self, opened: OpenRun, scores: Mapping[str, float], folds: int) -> None:
         opened.run.summary.update({**scores, "folds": folds})
 
-    def _attach(self, opened: Opened, page: Path, name: str) -> None:
+    def _attach(self, opened: OpenRun, page: Path, name: str) -> None:
         import wandb
 
         artifact = wandb.Artifact(name, type="report")
         artifact.add_file(str(page), name=page.name)
         opened.run.log_artifact(artifact)
 
-    def _finish(self, opened: Opened, complete: bool) -> None:
+    def _finish(self, opened: OpenRun, complete: bool) -> None:
         opened.run.finish(exit_code=0 if complete else 1)
 
 

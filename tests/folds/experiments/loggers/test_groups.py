@@ -161,7 +161,9 @@ def test_wandb_is_offline_until_somebody_is_logged_in(wandb: FakeWandB, logged: 
     with open_tracker("wandb") as tracker:
         tracker.event(made_job(), event(3))
     assert wandb.started[0]["mode"] == "offline"
-    assert logged.notes[-1] == "W&B is offline (nobody is logged in): `wandb sync wandb` sends what is written there"
+    assert (
+        logged.notes[-1] == "W&B is offline (no account is logged in): `wandb sync wandb` sends what is written there"
+    )
 
 
 @pytest.mark.parametrize("how", ["key", "netrc"])
@@ -208,7 +210,7 @@ def test_wandb_goes_offline_if_the_server_is_gone_later(online: FakeWandB, logge
 
 def test_wandb_never_asks_for_a_login(wandb: FakeWandB, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.raises(EnsembleError, match="WANDB_MODE=online, but nobody is logged in to W&B"):
+    with pytest.raises(EnsembleError, match="WANDB_MODE=online, but no account is logged in to W&B"):
         open_tracker("wandb").__enter__()
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with open_tracker("wandb") as tracker:
