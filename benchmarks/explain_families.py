@@ -27,7 +27,7 @@ SPOTS = ((0.3, 0.3), (0.3, 0.7), (0.7, 0.3), (0.7, 0.7), (0.5, 0.5))
 
 
 def small_model(names: Sequence[str], most: float) -> str | None:
-    """Return a name with at most so many million parameters, by what small models are called; None if none is found."""
+    """Return a name with at most `most` million parameters, by what small models are called; None if none is found."""
 
     def rank(name: str) -> tuple[bool, int, int, str]:
         large = any(word in name for word in ("384", "448", "512", "large", "huge", "giant"))
