@@ -13,9 +13,9 @@ from numbers import Real
 from pathlib import Path
 
 from ensemble.report.blocks import Matrix, Section, Table
-from ensemble.report.page import cell_text, running, shown
 from folds.errors import EnsembleError
 from folds.utils.files import write_atomic
+from folds.utils.html import cell_text, running, shown
 from folds.utils.text import counted
 
 CORNER = "true, by predicted"  # head of the first column of a confusion matrix
