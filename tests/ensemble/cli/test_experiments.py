@@ -205,7 +205,7 @@ def test_a_baseline_that_became_incomparable_keeps_the_results(trainer: Call) ->
 
 def test_what_is_tracked_changes_no_byte_of_the_result(trainer: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     trackio = opened("fake trackio", Path.cwd(), monkeypatch)
-    for name, more in (("plain", []), ("seen", ["--track", "tensorboard", "--logger", "trackio"])):
+    for name, more in (("plain", []), ("seen", ["--track", "tensorboard", "--track", "trackio"])):
         assert trainer(*QUICK, "--name", name, "--fold", "0", *more).code == 0
         Path(f"runs/{name}.config").write_text(
             "\n".join(row for row in Path(f"runs/{name}/config.toml").read_text().splitlines() if "name" not in row)
