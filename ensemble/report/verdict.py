@@ -343,7 +343,7 @@ def _overconfidence(evidence: Evidence) -> Check | None:
         return Check(
             "warn",
             title,
-            f"underconfident, as means of several models often are. {finding}",
+            f"underconfident, as means of several models often are; {finding}",
             "decisions are not affected; where probabilities are used: `ensemble blend … --calibrate`",
         )
     return Check("pass", title, finding)
