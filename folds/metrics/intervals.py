@@ -222,7 +222,7 @@ def interval_over_people(
     rows = ScoredRows(labels, persons, np.shape(probabilities)[1]) if rows is None else rows
     people = rows.people
     score, leave_one_out = _jackknife(metric, rows, probabilities, predicted)
-    effective, effective_squares = rows.effective_size(metric.macro_averaged)
+    effective, effective_squares = rows.effective_size(metric.macro_averaged, metric.of_class)
     min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
     error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
     bounds = metric.lower_bound, metric.upper_bound
@@ -428,7 +428,7 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
         same = f"all {rows.people:,} people have the same score"
         return f"{same}: their variation is unknown, and the interval is too narrow"
     rarest = rows.fewest_people
-    percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
+    percent = _EMPIRICAL_COVERAGE.get(metric.family, {}).get(rarest)
     if percent is None:
         return ""
     found = ("no sample", "only one person", "only two people")[rarest]
