@@ -24,7 +24,7 @@ from ensemble.report.scoring import (
     size_of,
 )
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import Difference, Interval, interval_over_people
@@ -381,7 +381,7 @@ def _details(path: Path) -> tuple[str, tuple[float, float] | None]:
         record = None
     if not isinstance(record, Mapping):
         return "score", None
-    metric, found = METRICS.get(str(record.get("metric"))), record.get("doubled")
+    metric, found = recorded_metric(record.get("metric")), record.get("doubled")
     ends = [finite(value) for value in found] if isinstance(found, list | tuple) and len(found) == 2 else [None, None]
     low, high = ends
     title = "score" if metric is None else metric.title

@@ -13,7 +13,7 @@ from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.charts import Series, lines
 from ensemble.report.evidence import Evidence, RunRecord
 from ensemble.report.scoring import finite
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.distributions import t_quantile
 from folds.metrics.intervals import LEVEL
 from folds.utils.text import counted, duration
@@ -64,7 +64,7 @@ class _Trained:
     def __init__(self, run: RunRecord, key: str) -> None:
         self.run, self.key = run, key
         self.folds = {fold: history for fold in sorted(run.history) if (history := _clean(run.history[fold]))}
-        self.metric = METRICS.get(key.removeprefix("validation_"))
+        self.metric = recorded_metric(key.removeprefix("validation_"))
         self.title = self.metric.title if self.metric is not None else key.removeprefix("validation_").replace("_", " ")
 
     def values(self, fold: int, key: str) -> NDArray[np.float64]:

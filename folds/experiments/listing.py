@@ -22,6 +22,7 @@ from folds.experiments.refit import refit_done
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Difference, Interval, interval_over_people
+from folds.metrics.positive import in_order_of_metric
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
 from folds.predictions.reading import labels_and_groups
@@ -193,7 +194,8 @@ def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
         if sidecar is None:
             return None
         labels, persons = labels_and_groups(sidecar)
-        found = interval_over_people(metric, labels, read_array(path), persons)
+        labels, (values,) = in_order_of_metric(metric, labels, [read_array(path)], sidecar.classes, sidecar.positive)
+        found = interval_over_people(metric, labels, values, persons)
     except (EnsembleError, ValueError, LookupError):
         return None
     return {"score": found.value, "low": found.low, "high": found.high}

@@ -246,7 +246,8 @@ def per_row_in_top_k(k: int, labels: Labels, probabilities: Probabilities) -> ND
     values = np.asarray(probabilities)
     if k >= values.shape[1]:
         raise UsageError(
-            f"top-{k} accuracy of {values.shape[1]} classes is always 1", hint="choose a `k` below the number of classes"
+            f"top-{k} accuracy of {values.shape[1]} classes is always 1",
+            hint="choose a `k` below the number of classes",
         )
     true = values[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(values.shape[1]) < np.asarray(labels)[:, None]
@@ -328,8 +329,7 @@ class Metric:
     class_sums : the same as `from_counts`, by sums over classes; set if that is set.
     sha : hex SHA-256 of the file with a user's function.
     macro_averaged : whether it is a mean over classes, in which rare classes have the same weight as others.
-    of_class : with two classes, the one whose people it is mostly about: 1, the positive class, or 0; None for a score
-        that treats both alike. A score with `of_class` is that of the second class, the positive one.
+    of_positive : whether, with two classes, it is a score of the second one alone, the positive class.
     """
 
     name: str
@@ -347,7 +347,7 @@ class Metric:
     ranking: RankScore | None = None
     row_sums: Callable[[Labels, Probabilities], NDArray] | None = None
     of_sums: Callable[[NDArray], NDArray] | None = None
-    of_class: int | None = None
+    of_positive: bool = False
 
     @property
     def family(self) -> str:
@@ -387,7 +387,7 @@ def _f_beta(beta: float) -> Metric:
         from_counts=partial(_f_beta_of, beta),
         macro_averaged=True,
         class_sums=ClassSums(partial(_f_beta_terms, beta), _f_beta_of_sums, only_positive=True),
-        of_class=1,
+        of_positive=True,
     )
 
 
@@ -398,7 +398,7 @@ def _partial_auc(tpr: float, scaled: float) -> Metric:
         upper_bound=1.0 if scaled else 1 - tpr,
         macro_averaged=True,
         ranking=partial_area_above(tpr, bool(scaled)),
-        of_class=1,
+        of_positive=True,
     )
 
 
@@ -408,7 +408,7 @@ def _sensitivity_at(specificity: float) -> Metric:
         f"sensitivity at specificity {specificity:g}",
         macro_averaged=True,
         ranking=at_specificity(specificity),
-        of_class=1,
+        of_positive=True,
     )
 
 
@@ -418,7 +418,7 @@ def _specificity_at(sensitivity: float) -> Metric:
         f"specificity at sensitivity {sensitivity:g}",
         macro_averaged=True,
         ranking=at_sensitivity(sensitivity),
-        of_class=0,
+        of_positive=True,
     )
 
 
@@ -453,7 +453,7 @@ _NEW = (
         macro_averaged=True,
         class_sums=ClassSums(_recall_terms, _youden_of_sums),
     ),
-    Metric("average_precision", "average precision", macro_averaged=True, ranking=AVERAGE_PRECISION, of_class=1),
+    Metric("average_precision", "average precision", macro_averaged=True, ranking=AVERAGE_PRECISION, of_positive=True),
     Metric("roc_auc_micro", "micro ROC-AUC", ranking=AREA_MICRO),
     Metric(
         "probabilistic_f1",
@@ -461,11 +461,9 @@ _NEW = (
         macro_averaged=True,
         row_sums=probabilistic_sums,
         of_sums=probabilistic_f1_of,
-        of_class=1,
+        of_positive=True,
     ),
-    Metric(
-        "quadratic_kappa", "quadratic kappa", lower_bound=-1.0, row_sums=grade_sums, of_sums=quadratic_kappa_of
-    ),
+    Metric("quadratic_kappa", "quadratic kappa", lower_bound=-1.0, row_sums=grade_sums, of_sums=quadratic_kappa_of),
     Metric(
         "grade_mae",
         "mean absolute error of grades",

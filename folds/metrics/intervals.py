@@ -222,7 +222,7 @@ def interval_over_people(
     rows = ScoredRows(labels, persons, np.shape(probabilities)[1]) if rows is None else rows
     people = rows.people
     score, leave_one_out = _jackknife(metric, rows, probabilities, predicted)
-    effective, effective_squares = rows.effective_size(metric.macro_averaged, metric.of_class)
+    effective, effective_squares = rows.effective_size(metric.macro_averaged, metric.of_positive)
     min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
     error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
     bounds = metric.lower_bound, metric.upper_bound
@@ -231,9 +231,21 @@ def interval_over_people(
     warning = coverage_warning(metric, rows, constant)
     if people == 1:
         low = high = math.nan
+    elif (at_quantile := _bounds_at_quantile(metric, rows, probabilities, t_quantile(level, dof))) is not None:
+        low, high = at_quantile
     elif error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
+
+
+def _bounds_at_quantile(
+    metric: Metric, rows: ScoredRows, probabilities: Probabilities, t: float
+) -> tuple[float, float] | None:
+    """Return the ends of the interval of a score at a quantile of the rows; None for other scores."""
+    if metric.ranking is None:
+        return None
+    codes, units, _ = rows.groups
+    return metric.ranking.bounds_of_positive(rows.labels, probabilities, codes, units, t)
 
 
 def _jackknife(

@@ -31,11 +31,23 @@ class RankScore:
     score : (mine, values) → the score.
     without_each : (mine, values, codes, units) → (units,) the score of all rows except those of each unit.
     pooled : whether the columns of all classes are one ranking (micro average).
+    bounds : (mine, values, codes, units, t) → the ends of the interval at t standard errors, for a score at a quantile,
+        whose distribution is skewed; None: they follow from `without_each`.
     """
 
     score: Callable[[Bools, NDArray], float]
     without_each: Callable[[Bools, NDArray, Codes, int], Floats]
     pooled: bool = False
+    bounds: Callable[[Bools, NDArray, Codes, int, float], tuple[float, float]] | None = None
+
+    def bounds_of_positive(
+        self, labels: NDArray[np.integer], probabilities: NDArray[np.floating], codes: Codes, units: int, t: float
+    ) -> tuple[float, float] | None:
+        """Return `bounds` of the second of two classes; None if there are more, or the score has no bounds or value."""
+        if self.bounds is None or np.shape(probabilities)[1] != 2:
+            return None
+        mine, values = self._columns(labels, probabilities)[0]
+        return self.bounds(mine, values, codes, units, t) if 0 < mine.sum() < len(mine) else None
 
     def of_classes(self, labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> Floats:
         """Return (columns,) the score of each class; with two classes that of the second alone."""
@@ -50,9 +62,7 @@ class RankScore:
         columns = self._columns(labels, probabilities)
         return np.stack([self.without_each(mine, values, codes, units) for mine, values in columns], axis=1)
 
-    def _columns(
-        self, labels: NDArray[np.integer], probabilities: NDArray[np.floating]
-    ) -> list[tuple[Bools, NDArray]]:
+    def _columns(self, labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> list[tuple[Bools, NDArray]]:
         values = np.asarray(probabilities)
         classes = values.shape[1]
         if self.pooled:
@@ -240,36 +250,86 @@ def sensitivity_at(mine: Bools, values: NDArray, specificity: float) -> float:
     return _share_above(np.sort(high), low, _allowed(specificity, len(low)))
 
 
-def sensitivity_at_without_each(
-    mine: Bools, values: NDArray, codes: Codes, units: int, specificity: float
-) -> Floats:
+def sensitivity_at_without_each(mine: Bools, values: NDArray, codes: Codes, units: int, specificity: float) -> Floats:
     """Return (units,) the linearized `sensitivity_at` without the rows of each unit.
 
     The threshold is a quantile of the other rows, which moves in jumps as units are left out: a jackknife of it does
     not converge (Miller, 1974). The sensitivity is therefore left-one-out at the threshold of all rows, and the change
     of the specificity there is translated by the slope of the ROC curve, over one standard error to each side.
     """
-    high, low = np.sort(values[mine]), np.sort(values[~mine])
-    if not len(high) or not len(low):
+    if not mine.any() or mine.all():
         return np.full(units, np.nan)
-    allowed = _allowed(specificity, len(low))
-    of_high, of_low = codes[mine], codes[~mine]
-    left_high = len(high) - np.bincount(of_high, minlength=units)
-    left_low = len(low) - np.bincount(of_low, minlength=units)
-    threshold = low[len(low) - 1 - allowed] if allowed < len(low) else -np.inf
-    above_high, above_low = values[mine] > threshold, values[~mine] > threshold
-    found, false = above_high.sum(), above_low.sum()
-    hit = _ratio(found - np.bincount(of_high[above_high], minlength=units), left_high)
-    rate = _ratio(false - np.bincount(of_low[above_low], minlength=units), left_low)
-    change = np.where(left_low > 0, false / len(low) - rate, 0.0)
-    error = np.sqrt((units - 1) / units * np.square(change - change.mean()).sum())
+    high, low, allowed, hit, change, error = _at_threshold(mine, values, codes, units, specificity)
     step = max(1, round(error * len(low)))
     fewer, more = max(allowed - step, 0), min(allowed + step, len(low))
     slope = 0.0
     if more > fewer:
         rise = _share_above(high, low, more) - _share_above(high, low, fewer)
         slope = rise * len(low) / (more - fewer)
-    return np.where((left_high > 0) & (left_low > 0), hit + slope * change, np.nan)
+    return hit + slope * change
+
+
+def sensitivity_at_bounds(
+    mine: Bools, values: NDArray, codes: Codes, units: int, t: float, specificity: float
+) -> tuple[float, float]:
+    """Return the ends of the interval of `sensitivity_at` at t standard errors.
+
+    The specificity is moved by t of its standard errors to each side, as in an interval of a quantile (Woodruff, 1952),
+    and the resulting change is joined to that of the sensitivity at the threshold, as the root of the sum of squares.
+    """
+    high, low, allowed, hit, _, error = _at_threshold(mine, values, codes, units, specificity)
+    found, people = _share_above(high, low, allowed), len(np.unique(codes[mine]))
+    lowest, highest = _on_logit_scale(found, t * _jackknife_error(hit), people)
+    if 0 < specificity < 1:
+        ends = _on_logit_scale(specificity, t * error, people)
+        fewer, more = (int(np.clip(round((1 - end) * len(low)), 0, len(low))) for end in reversed(ends))
+    else:
+        fewer, more = allowed, allowed
+    below, above = _share_above(high, low, min(fewer, allowed)), _share_above(high, low, max(more, allowed))
+    return (
+        max(0.0, found - float(np.hypot(found - below, found - lowest))),
+        min(1.0, found + float(np.hypot(above - found, highest - found))),
+    )
+
+
+def _on_logit_scale(share: float, half: float, people: int) -> tuple[float, float]:
+    """Return the ends of the interval of a share; of 0 and 1 those of people without a mistake (Clopper and Pearson,
+    1934).
+    """
+    if not 0 < share < 1:
+        end = 0.025 ** (1 / people)
+        return (end, 1.0) if share else (0.0, 1 - end)
+    factor = float(np.exp(min(half / (share * (1 - share)), 500.0)))
+    return share / (share + (1 - share) * factor), share / (share + (1 - share) / factor)
+
+
+def _at_threshold(
+    mine: Bools, values: NDArray, codes: Codes, units: int, specificity: float
+) -> tuple[NDArray, NDArray, int, Floats, Floats, float]:
+    """Return what an interval at a specificity needs.
+
+    The sorted values of the class and of the others; the number of the latter that may exceed the threshold; without
+    each unit the share of the class above the threshold (units,) and the change of the specificity there (units,); and
+    the standard error of the specificity over people, at least that of independent rows.
+    """
+    high, low = np.sort(values[mine]), np.sort(values[~mine])
+    allowed = _allowed(specificity, len(low))
+    of_high, of_low = codes[mine], codes[~mine]
+    left_high = len(high) - np.bincount(of_high, minlength=units)
+    left_low = len(low) - np.bincount(of_low, minlength=units)
+    threshold = low[len(low) - 1 - allowed] if allowed < len(low) else -np.inf
+    above_high, above_low = values[mine] > threshold, values[~mine] > threshold
+    hit = _ratio(above_high.sum() - np.bincount(of_high[above_high], minlength=units), left_high)
+    hit = np.where(left_high > 0, hit, above_high.mean())
+    rate = _ratio(above_low.sum() - np.bincount(of_low[above_low], minlength=units), left_low)
+    change = np.where(left_low > 0, above_low.mean() - rate, 0.0)
+    independent = float(np.sqrt(specificity * (1 - specificity) / len(low)))
+    return high, low, allowed, hit, change, max(_jackknife_error(change), independent)
+
+
+def _jackknife_error(without_each: Floats) -> float:
+    units = len(without_each)
+    return float(np.sqrt((units - 1) / units * np.square(without_each - without_each.mean()).sum()))
 
 
 def specificity_at(mine: Bools, values: NDArray, sensitivity: float) -> float:
@@ -279,9 +339,7 @@ def specificity_at(mine: Bools, values: NDArray, sensitivity: float) -> float:
     return sensitivity_at(~mine, -values, sensitivity)
 
 
-def specificity_at_without_each(
-    mine: Bools, values: NDArray, codes: Codes, units: int, sensitivity: float
-) -> Floats:
+def specificity_at_without_each(mine: Bools, values: NDArray, codes: Codes, units: int, sensitivity: float) -> Floats:
     """Return (units,) the linearized `specificity_at`, see `sensitivity_at_without_each`."""
     return sensitivity_at_without_each(~mine, -values, codes, units, sensitivity)
 
@@ -313,15 +371,25 @@ def _rescaled(found: float | Floats, tpr: float, scaled: bool) -> float | Floats
 def at_specificity(specificity: float) -> RankScore:
     """Return the sensitivity at a specificity."""
     return RankScore(
-        partial(sensitivity_at, specificity=specificity), partial(sensitivity_at_without_each, specificity=specificity)
+        partial(sensitivity_at, specificity=specificity),
+        partial(sensitivity_at_without_each, specificity=specificity),
+        bounds=partial(sensitivity_at_bounds, specificity=specificity),
     )
 
 
 def at_sensitivity(sensitivity: float) -> RankScore:
     """Return the specificity at a sensitivity."""
     return RankScore(
-        partial(specificity_at, sensitivity=sensitivity), partial(specificity_at_without_each, sensitivity=sensitivity)
+        partial(specificity_at, sensitivity=sensitivity),
+        partial(specificity_at_without_each, sensitivity=sensitivity),
+        bounds=partial(_specificity_at_bounds, sensitivity),
     )
+
+
+def _specificity_at_bounds(
+    sensitivity: float, mine: Bools, values: NDArray, codes: Codes, units: int, t: float
+) -> tuple[float, float]:
+    return sensitivity_at_bounds(~mine, -values, codes, units, t, sensitivity)
 
 
 def _allowed(share: float, rows: int) -> int:

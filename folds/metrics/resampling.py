@@ -74,7 +74,7 @@ def leave_one_group_out_counts(
 def leave_one_group_out_roc_auc(
     labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.float64]:
-    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except those of each unit."""
+    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except each unit's."""
     columns = np.asarray(probabilities).T
     return np.stack([area_without_each(labels == one, column, codes, units) for one, column in enumerate(columns)], 1)
 

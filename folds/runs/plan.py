@@ -16,6 +16,7 @@ from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.data.targets import Target
+from folds.data.tasks import with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
@@ -157,7 +158,8 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     source = open_data(settings, root)
-    data, table, built_in = source.data, source.data.train, source.built_in
+    data, built_in = with_task(source.data, [one.recipe for one in requested]), source.built_in
+    table = source.data.train  # folds do not depend on the order of the classes
     _check_backend([one.recipe for one in requested], execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
