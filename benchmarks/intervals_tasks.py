@@ -5,7 +5,7 @@
 
 In each world people have 1 to 7 images; half of the difficulty of an image is shared by the images of its person and by
 both members. The class belongs to the person, as a disease does, or to the image. The true value is the score of the
-same member on 200,000 images of other people.
+same member on 100,000 images of other people.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GRADES = (
     "quadratic_kappa", "grade_mae", "top_k:k=2", "column_log_loss", "mcc", "youden", "average_precision", "roc_auc",
     "roc_auc_micro", "pauc", "sensitivity_at", "specificity_at", "probabilistic_f1", "f_beta:beta=2",
 )  # fmt: skip
-MANY = 200_000
+MANY = 100_000
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def with_task(data: Dataset, recipes: Sequence[Recipe]) -> Dataset:
     found = list(dict.fromkeys(_task_of(recipe, data.train.classes) for recipe in recipes))
     if len({one.positive for one in found}) > 1:
         raise UsageError(
-            f"the recipes of one command must have one task, found {' and '.join(one.name for one in found)}",
+            "the recipes of one command must have one task, found "
+            + " and ".join(one.name if one.positive is None else f"{one.name} ({one.positive})" for one in found),
             hint="train them by separate commands",
         )
     for line in dict.fromkeys(one.reason for one in found if one.reason):

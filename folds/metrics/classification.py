@@ -329,6 +329,7 @@ class Metric:
     class_sums : the same as `from_counts`, by sums over classes; set if that is set.
     sha : hex SHA-256 of the file with a user's function.
     macro_averaged : whether it is a mean over classes, in which rare classes have the same weight as others.
+    at_quantile : with two classes, the class whose rows decide where the threshold lies, and their share beyond it.
     of_positive : whether, with two classes, it is a score of the second one alone, the positive class.
     """
 
@@ -348,6 +349,7 @@ class Metric:
     row_sums: Callable[[Labels, Probabilities], NDArray] | None = None
     of_sums: Callable[[NDArray], NDArray] | None = None
     of_positive: bool = False
+    at_quantile: tuple[int, float] | None = None
 
     @property
     def family(self) -> str:
@@ -409,6 +411,7 @@ def _sensitivity_at(specificity: float) -> Metric:
         macro_averaged=True,
         ranking=at_specificity(specificity),
         of_positive=True,
+        at_quantile=(0, 1 - specificity),
     )
 
 
@@ -419,6 +422,7 @@ def _specificity_at(sensitivity: float) -> Metric:
         macro_averaged=True,
         ranking=at_sensitivity(sensitivity),
         of_positive=True,
+        at_quantile=(1, 1 - sensitivity),
     )
 
 

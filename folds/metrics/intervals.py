@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from folds.errors import UsageError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
 from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
+from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
 from folds.metrics.scored_rows import ScoredRows
 
@@ -28,6 +29,8 @@ _EMPIRICAL_COVERAGE = {
     "balanced_accuracy": {0: 90, 1: 90, 2: 90},
     "roc_auc": {0: 90, 1: 90, 2: 90},
 }
+# Fewest people beyond the threshold of a score at a quantile for which the coverage is near the nominal one.
+_MIN_BEYOND = 3
 
 
 @dataclass(frozen=True)
@@ -439,6 +442,14 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
     if constant:
         same = f"all {rows.people:,} people have the same score"
         return f"{same}: their variation is unknown, and the interval is too narrow"
+    if metric.at_quantile is not None and rows.classes == 2:
+        deciding, share = metric.at_quantile
+        beyond = share * float(people_with_class(rows.labels, rows.persons, 2)[deciding])
+        if 0 < beyond < _MIN_BEYOND:
+            return (
+                f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
+                "true value in only about 85% of simulations"
+            )
     rarest = rows.fewest_people
     percent = _EMPIRICAL_COVERAGE.get(metric.family, {}).get(rarest)
     if percent is None:

@@ -24,6 +24,9 @@ from folds.metrics.intervals import (
 )
 from tests.folds.scored_people import Data, people_data, scored
 
+# A score at a quantile has no jackknife that converges: its left-out scores are linearized.
+EXACT = [name for name, metric in METRICS.items() if metric.at_quantile is None]
+
 
 def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDArray) -> tuple[float, float, int]:
     """The score (or the second minus the first), its standard error and degrees of freedom, each person left out of the
@@ -43,7 +46,7 @@ def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDA
     return of(persons == persons), float(np.sqrt((n - 1) / n * np.sum(apart**2))), freedom
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EXACT)
 def test_the_interval_is_the_jackknife_t_interval_on_logit_scale(name: str) -> None:
     labels, probabilities, persons = people_data()
     metric = METRICS[name]
@@ -63,7 +66,7 @@ def test_the_interval_is_the_jackknife_t_interval_on_logit_scale(name: str) -> N
     assert (found.value, found.people, found.level) == (pytest.approx(score), 30, 0.9)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EXACT)
 def test_a_paired_difference_leaves_the_same_people_out_of_both(name: str) -> None:
     labels, first, persons = people_data()
     second = np.roll(first, 1, axis=0) * 0.5 + first * 0.5
