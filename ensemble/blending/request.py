@@ -88,8 +88,9 @@ class BlendConfig:
 
     @property
     def metric_name(self) -> str:
-        """Return the name of the metric, for records."""
-        return self.metric if isinstance(self.metric, str) else self.metric.name
+        """Return the name of the metric, for records; of a built-in one with settings its one spelling."""
+        found = self.scored
+        return self.metric if isinstance(self.metric, str) and found.function is not None else found.name
 
     @property
     def is_fitted(self) -> bool:

@@ -20,6 +20,7 @@ from folds.data.tasks import with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
+from folds.metrics.custom import find_metric
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
@@ -345,6 +346,9 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     table = data.train
+    metric = find_metric(recipe.metric)
+    if metric.function is None:
+        recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)

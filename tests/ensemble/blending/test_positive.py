@@ -95,7 +95,7 @@ def test_the_named_class_is_recorded_for_a_cascade(tmp_path: Path) -> None:
     made = make_blend([*files], BlendConfig(metric="pauc:tpr=.5", positive="cat"))
     write_blend(made, tmp_path / "runs" / "blends" / "one")
     record = json.loads((tmp_path / "runs/blends/one/blend.json").read_text())
-    assert record["options"]["positive"] == "cat" and record["metric"] == "pauc:tpr=.5"
+    assert record["options"]["positive"] == "cat" and record["metric"] == "pauc:tpr=0.5"
     assert files_of_blend(tmp_path / "runs/blends/one", tmp_path).request.positive == "cat"
 
 

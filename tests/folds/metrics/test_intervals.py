@@ -24,8 +24,10 @@ from folds.metrics.intervals import (
 )
 from tests.folds.scored_people import Data, people_data, scored
 
-# A score at a quantile has no jackknife that converges: its left-out scores are linearized.
-EXACT = [name for name, metric in METRICS.items() if metric.at_quantile is None]
+# A score at a quantile has no jackknife that converges: its left-out scores are linearized. Of the four classes here
+# the true one is always among the best three.
+VARIED = [name for name in METRICS if name != "top_k"]
+EXACT = [name for name in VARIED if METRICS[name].at_quantile is None]
 
 
 def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDArray) -> tuple[float, float, int]:
@@ -143,7 +145,7 @@ def test_an_interval_is_ordered_bounded_and_independent_of_names(data: Data, nam
     )
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", VARIED)
 def test_the_interval_contains_the_score_and_widens_with_level(name: str) -> None:
     for seed in range(10):
         data = people_data(seed=seed)
