@@ -14,11 +14,13 @@ from ensemble.alignment.completeness import absent_folds_notes, absent_rows_note
 from ensemble.alignment.coverage import Table, tables_of
 from ensemble.alignment.naming import name_columns
 from ensemble.alignment.placement import RowOrder, order_notes, place_members
+from ensemble.alignment.positive import positive_class
 from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, printable
+from folds.metrics.classification import Metric
 from folds.predictions.files import SampleRows
 
 
@@ -49,6 +51,8 @@ def align(
     labels: TrueLabels | None = None,
     classes: Sequence[str] | None = None,
     orders: Sequence[RowOrder] = (),
+    positive: str | None = None,
+    metric: Metric | None = None,
 ) -> Alignment:
     """Return the members aligned by id and by class.
 
@@ -58,6 +62,8 @@ def align(
     labels : true labels by id; they take precedence over the labels in the members' files.
     classes : classes of the columns of arrays that do not name them, in order.
     orders : ids in files that the user named for the row order of arrays without ids.
+    positive : the positive one of two classes, which is the last column; by default the one that the members state.
+    metric : the metric of the scores; if it is of a positive class, that class is guessed where nothing states it.
 
     Raises
     ------
@@ -71,9 +77,14 @@ def align(
     notes = [*order_notes(members, placed, named.assumed), *named.notes]
     if labels is not None and id_tables:
         _check_labels_fit(labels, id_tables)
+    of_positive = metric is not None and metric.of_positive
+    chosen = positive_class(members, positive, of_positive, classes)
+    if chosen is not None and metric is not None and metric.of_positive:
+        notes.append(f"{metric.title} is that of class {chosen.name}: {chosen.reason}")
+    last = None if chosen is None else chosen.name
     splits = {}
     for split, split_members in placed.members.items():
-        splits[split], more_notes = _align_split(split, tables[split], split_members, labels, classes)
+        splits[split], more_notes = _align_split(split, tables[split], split_members, labels, classes, last)
         notes += more_notes
     notes += [*absent_rows_notes(splits), *absent_folds_notes(splits)]
     return Alignment(splits, tuple(notes), members, placed.order, placed.splits, named.assumed)
@@ -100,6 +111,7 @@ def _align_split(
     members: Sequence[Member],
     labels: TrueLabels | None,
     stated: Sequence[str] | None = None,
+    positive: str | None = None,
 ) -> tuple[AlignedSplit, list[str]]:
     """Return the split, and notes on it."""
     targets = list(dict.fromkeys(member.target for member in members))
@@ -107,7 +119,9 @@ def _align_split(
     class_attributes = _class_attributes_of(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own_members = groups.pop(target, [])
-    classes = class_order(own_members, labels, stated) if own_members else label_classes(targets, class_attributes)
+    classes = (
+        class_order(own_members, labels, stated, positive) if own_members else label_classes(targets, class_attributes)
+    )
     runs, notes = _runs(split, own_members, table, classes)
     if groups:
         joined, more_notes = _joined_runs(split, groups, table, classes, class_attributes)

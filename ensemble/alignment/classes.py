@@ -10,17 +10,22 @@ from ensemble.members.columns import is_fractional, numbers
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, close_matches
+from folds.metrics.positive import positive_last
 from folds.utils.text import sort_by_number
 
 
 def class_order(
-    members: Sequence[Member], labels: TrueLabels | None, classes: Sequence[str] | None = None
+    members: Sequence[Member],
+    labels: TrueLabels | None,
+    classes: Sequence[str] | None = None,
+    positive: str | None = None,
 ) -> tuple[str, ...]:
-    """Return the classes of members whose columns are named, in order.
+    """Return the classes of members whose columns are named, in order: sorted, the positive one of two last.
 
     Parameters
     ----------
     classes : the classes that the user named; otherwise they follow from the members.
+    positive : the positive one of two classes, if there is one.
 
     Raises
     ------
@@ -33,6 +38,7 @@ def class_order(
     else:
         stated = tuple(classes) if classes is not None else _answered_classes(members, labels)
     ordered = sort_by_number(stated)
+    ordered = positive_last(ordered, positive) if positive in ordered else ordered
     for member in members:
         _check_answers(member, ordered)
     return ordered

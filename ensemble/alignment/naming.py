@@ -12,19 +12,10 @@ from ensemble.members.columns import listed
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError
+from folds.metrics.positive import guess_positive
 from folds.predictions.rows import SampleRows
 from folds.utils.spelling import spelling_key
 from folds.utils.text import sort_by_number, sort_classes
-
-# Names of two classes of which the second is the positive one, in lower case.
-_BINARY = (
-    ("false", "true"),
-    ("no", "yes"),
-    ("n", "y"),
-    ("negative", "positive"),
-    ("neg", "pos"),
-    ("absent", "present"),
-)
 
 
 @dataclass(frozen=True)
@@ -209,7 +200,8 @@ class _Naming:
 
 
 def positive_last(source: str, names: Sequence[str], positive: str = "") -> tuple[str, str]:
-    """Return two classes, the positive one last: that of a column's name, the larger number, or ``yes``.
+    """Return two classes, the positive one last: that of a column's name, or the one that the names tell
+    (`folds.metrics.positive`).
 
     Parameters
     ----------
@@ -232,12 +224,9 @@ def positive_last(source: str, names: Sequence[str], positive: str = "") -> tupl
         matching = [name for name in names if spelling_key(name) == spelling_key(positive)]
         if len(matching) == 1:
             return (second, first) if matching[0] == first else (first, second)
-    if _whole_numbers([first, second]) is not None:
-        return first, second
-    lowered = {name.lower(): name for name in names}
-    for negative, yes in _BINARY:
-        if {negative, yes} == set(lowered):
-            return lowered[negative], lowered[yes]
+    guess = guess_positive((first, second))
+    if guess is not None:
+        return (first, second) if guess.name == second else (second, first)
     raise EnsembleError(
         f"{source} has one column, and it is unknown which of {first} and {second} it is the probability of",
         hint=f"`classes={first},{second}` if it is that of {second}, otherwise `classes={second},{first}`",

@@ -115,7 +115,7 @@ def estimate_contributions(
         else "soft"
     )
     shares = None
-    if metric.from_counts is not None or metric.per_row is not None:
+    if metric.is_additive:
         shares = shapley(stack, metric, pool, seed=seed, progress=progress)
     alike = diversity(stack)
     without = leave_one_out(stack, fitted, metric, refit, seed)

@@ -72,9 +72,9 @@ def shapley(
 
     Raises
     ------
-    ValueError : the pool is not a sum over runs, or the metric is computed neither from counts nor per row.
+    ValueError : the pool is not a sum over runs, or the metric does not follow from sums over rows.
     """
-    if metric.from_counts is None and metric.per_row is None:
+    if not metric.is_additive:
         raise ValueError(f"{metric.name} needs all rows at once: its Shapley values are not computed")
     people, codes, units = _bags(stack, seed)
     game = game_of(stack, metric, pool, weights, codes, units)

@@ -54,7 +54,9 @@ class SubsetScorer:
 
     @cached_property
     def width(self) -> int:
-        """Return the number of statistics per unit: hits and predictions per class, or one sum of per-row values."""
+        """Return the number of statistics per unit: hits and predictions per class, or the sums of per-row values."""
+        if self.metric.row_sums is not None:
+            return self.metric.row_sums(np.zeros(1, np.int64), np.full((1, self.classes), 1 / self.classes)).shape[1]
         return 2 * self.classes if self.metric.from_counts is not None else 1
 
     @cached_property
@@ -77,7 +79,7 @@ class SubsetScorer:
     def parts(self) -> Iterator[slice]:
         """Yield blocks of rows; a single block if the metric needs all rows at once."""
         n = len(self.labels)
-        size = _ROWS_AT_ONCE if self.metric.from_counts is not None or self.metric.per_row is not None else n
+        size = _ROWS_AT_ONCE if self.metric.is_additive else n
         for start in range(0, n, size):
             yield slice(start, min(start + size, n))
 
@@ -103,6 +105,9 @@ class SubsetScorer:
         pooled = self._pooled(total, weight)
         if self.metric.per_row is not None:
             stats[:, 0] += np.bincount(codes, self.metric.per_row(labels, pooled), minlength=self.units)
+        elif self.metric.row_sums is not None:
+            for place, column in enumerate(self.metric.row_sums(labels, pooled).T):
+                stats[:, place] += np.bincount(codes, column, minlength=self.units)
         else:
             stats[:, 0] += self.metric(labels, pooled)
 
@@ -121,7 +126,7 @@ class SubsetScorer:
         draws : (draws, units) how often each unit counts; once by default.
         """
         draws = np.ones((1, self.units)) if draws is None else draws
-        if self.metric.from_counts is None and self.metric.per_row is None:
+        if not self.metric.is_additive:
             return np.repeat(stats.sum(axis=0)[None, :, 0], len(draws), axis=0)
         known = draws @ self.known
         subsets = stats.shape[1]
@@ -130,6 +135,9 @@ class SubsetScorer:
         for start in range(0, subsets, size):
             block = stats[:, start : start + size]
             sums = (draws @ block.reshape(self.units, -1)).reshape(len(draws), block.shape[1], self.width)
+            if self.metric.of_sums is not None:
+                out[:, start : start + size] = self.metric.of_sums(sums)
+                continue
             if self.metric.from_counts is None:
                 out[:, start : start + size] = sums[..., 0] / np.maximum(known.sum(axis=1)[:, None], 1)
                 continue

@@ -180,7 +180,7 @@ def widened(combination: Combination, names: Sequence[str]) -> Combination:
 
 def _fast_metric(metric: Metric, stack: Stack) -> Metric:
     """Return the metric for scoring candidates: log loss if `metric` is slow and there are many subsets."""
-    if metric.from_counts is not None or metric.per_row is not None:
+    if metric.is_additive:
         return metric
     subsets = 2**stack.runs if stack.runs <= ALL_SUBSETS else stack.runs**2
     return metric if subsets * len(stack) <= _SLOW_ROWS else METRICS["log_loss"]

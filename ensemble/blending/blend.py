@@ -299,7 +299,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     members = members if request.allow_duplicates else without_copies(members)
     labels = None if request.labels is None else read_true_labels(request.labels, request.columns)
     check_columns(request.columns, members, labels)
-    alignment = align(members, labels, request.classes, row_orders(request))
+    alignment = align(members, labels, request.classes, row_orders(request), request.positive, request.scored)
     splits, notes = alignment.splits, [*reading_notes(members, labels), *notes, *alignment.notes]
     # Attribute runs that are joined vote under one name.
     voting = {run.name for split in splits.values() for run in split.runs}

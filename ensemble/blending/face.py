@@ -55,6 +55,7 @@ _KINDS = {
     "runs": optional(NAMES),
     "per_person": FLAG,
     "unfinished": FLAG,
+    "positive": optional(ANYTHING),
     "calibrate": optional(NAME),
     "power": optional(NUMBER),
     "trim": optional(NUMBER),
@@ -99,6 +100,7 @@ def blend(
     allow_duplicates: bool | None = None,
     columns: Mapping[str, str | Sequence[str]] | None = None,
     unfinished: bool = False,
+    positive: Any = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -144,6 +146,8 @@ def blend(
     columns : for files: what the columns of tables hold: ``id``, ``label``, ``person``, ``fold``, ``prediction`` → a
         column, ``probabilities`` → the columns of the classes.
     unfinished : whether runs that are not trained on all folds take part beside finished ones, for files.
+    positive : the positive one of two classes, for metrics of a positive class; by default the one that files state,
+        else the one that the names tell (1, yes, malignant, …), else the second.
     progress : False for no progress output.
 
     Raises
@@ -187,6 +191,7 @@ def blend(
         detail=breakdown,
         columns=_column_names(columns),
         unfinished=unfinished,
+        positive=None if positive is None else str(positive),
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
@@ -309,6 +314,8 @@ def _array_members(
                 f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
             )
     made = members_of_arrays(named, "oof" if labeled else "test", **about)
+    if about["classes"] is not None and len(made.classes) == 2 and config.positive is None and config.scored.of_positive:
+        config = replace(config, positive=made.classes[1])  # as in the command: NEGATIVE,POSITIVE
     if test is None:
         return made, config
     others = members_of_arrays(test, "test", classes=made.classes)

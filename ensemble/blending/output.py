@@ -14,13 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.alignment.positive import task_of
 from ensemble.blending.coefficients import write_coefficients
 from ensemble.blending.recipe import BlendRecipe, read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.files import PredictionMetadata, SampleRows, read_array, sidecar_path, write_prediction
+from folds.predictions.files import (
+    CLASSES,
+    LABEL,
+    PredictionMetadata,
+    SampleRows,
+    read_array,
+    sidecar_path,
+    write_prediction,
+)
 from folds.predictions.submission import submission_columns
 from folds.utils.csv_table import csv_bytes
 from folds.utils.files import check_not_existing, check_not_folder, read_json, sha256_file, write_atomic, write_json
@@ -128,6 +137,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         arch="blend",
         folds_sha=rows.folds_sha,
         teacher=next((one.sidecar.teacher for one in blend.members if one.sidecar and one.sidecar.teacher), None),
+        task=task_of(blend.members, blend.request.positive) if rows.target == LABEL else CLASSES,
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

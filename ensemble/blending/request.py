@@ -50,6 +50,7 @@ class BlendConfig:
     classes : classes of the columns of arrays without names, in order.
     ids : files with the ids of the rows of arrays without ids.
     unfinished : whether runs that are not trained on all folds take part beside finished ones.
+    positive : the positive one of two classes; by default the one that the members state.
     """
 
     method: str | None = None
@@ -73,6 +74,7 @@ class BlendConfig:
     classes: tuple[str, ...] | None = None
     ids: tuple[Path, ...] = ()
     unfinished: bool = False
+    positive: str | None = None
 
     @property
     def name(self) -> str:
@@ -86,8 +88,9 @@ class BlendConfig:
 
     @property
     def metric_name(self) -> str:
-        """Return the name of the metric, for records."""
-        return self.metric if isinstance(self.metric, str) else self.metric.name
+        """Return the name of the metric, for records; of a built-in one with settings its one spelling."""
+        found = self.scored
+        return self.metric if isinstance(self.metric, str) and found.function is not None else found.name
 
     @property
     def is_fitted(self) -> bool:
@@ -181,7 +184,7 @@ class BlendConfig:
     @property
     def fitting_options(self) -> dict[str, Any]:
         """Return the options of a fit that were given, so that a later command can repeat it."""
-        given = {name: getattr(self, name) for name in ("calibrate", "max_members", "budget", "cost")}
+        given = {name: getattr(self, name) for name in ("calibrate", "max_members", "budget", "cost", "positive")}
         return {name: value for name, value in given.items() if value is not None}
 
     def options(self) -> Options:
@@ -218,6 +221,7 @@ class BlendConfig:
         newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         newer |= {"columns": self.columns.record() or None, "classes": self.classes}
+        newer |= {"positive": self.positive}
         newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 

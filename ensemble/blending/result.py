@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import align
+from ensemble.alignment.positive import task_of
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import labels_and_groups
 from ensemble.analysis.cost import Costs
@@ -27,7 +28,7 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
-from folds.predictions.files import PredictionMetadata
+from folds.predictions.files import CLASSES, PredictionMetadata
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
@@ -216,7 +217,8 @@ class BlendResult(Displayed):
         if set(own) != set(self.classes):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
         made = members_of_arrays(given, "test", classes=self.classes)
-        split = align(made.members).splits["test"]
+        own_order = next(iter(self.splits.values())).classes
+        split = align(made.members, positive=own_order[1] if len(own_order) == 2 else None).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
                 f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
@@ -278,6 +280,7 @@ class BlendResult(Displayed):
             run=self.method,
             arch="blend",
             folds_sha=rows.folds_sha,
+            task=task_of(self.members, self.request.positive) if self.classes == rows.classes else CLASSES,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

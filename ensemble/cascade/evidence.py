@@ -25,7 +25,7 @@ from ensemble.members.reading import read_members
 from ensemble.members.true_labels import read_true_labels
 from ensemble.tta.files import load_common_rows
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric, recorded_metric
 from folds.predictions.files import fold_files, oof_file
 from folds.utils.files import read_json
 from folds.utils.numeric import softmax
@@ -79,9 +79,10 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
             max_members=options.get("max_members"),
             budget=options.get("budget"),
             cost=options.get("cost"),
+            positive=options.get("positive"),
             unfinished=True,
         )
-        if record["metric"] not in METRICS:  # the name of a function would be code that a file names
+        if recorded_metric(record["metric"]) is None:  # the name of a function would be code that a file names
             raise EnsembleError(
                 f"{path}: a cascade needs a built-in metric, found {shown(record['metric'])}",
                 hint="blend again with another `metric`",
@@ -156,7 +157,7 @@ def load_evidence(
         if member.sha != expected:
             raise EnsembleError(f"{member.path} has changed since the blend was made", hint=_AGAIN)
     labels = None if files.request.labels is None else read_true_labels(files.request.labels, files.request.columns)
-    splits = align(members, labels, None, []).splits
+    splits = align(members, labels, positive=classes[1] if len(classes) == 2 else None).splits
     oof = splits.get("oof")
     truth = None if oof is None else labels_and_groups(oof)
     if oof is None or truth is None:

@@ -36,6 +36,7 @@ class ExpectedScores:
         self.sums, self.max_bias, self.sign = sums, max_bias, sign
         n, self.classes = self.logs.shape
         self.bias = np.zeros(self.classes)
+        self.weights = sums.weights(self.classes)
         self.value, self.best = np.empty((2, n)), np.empty((2, n), np.int64)  # of the best class and of the second
         self._rank(np.arange(n))
 
@@ -72,8 +73,12 @@ class ExpectedScores:
         own_hits = _from_zero(self.probabilities[c, moving]) + self.probabilities[c, always].sum()
         own_decided = np.arange(len(moving) + 1) + float(len(always))
         own = self.sums.terms(own_hits, np.full(len(own_hits), self.support[c]), own_decided)
-        start = [term.sum() - term[c] for term in self.sums.terms(hits, self.support, decided)]
-        totals = [first + _from_zero(step) + term for first, step, term in zip(start, steps, own, strict=True)]
+        every = [term * self.weights for term in self.sums.terms(hits, self.support, decided)]
+        start = [term.sum() - term[c] for term in every]
+        totals = [
+            first + _from_zero(step) + term * self.weights[c]
+            for first, step, term in zip(start, steps, own, strict=True)
+        ]
         return np.asarray(self.sign * self.sums.score(totals, self.classes), np.float64)
 
     def _steps(self, rival: NDArray[np.int64], lost: Floats, hits: Floats, decided: Floats) -> Sequence[Floats]:
@@ -89,7 +94,7 @@ class ExpectedScores:
         steps = []
         for one, other in zip(old, new, strict=True):
             step = np.empty(len(group))
-            step[order] = np.asarray(other, np.float64) - one
+            step[order] = (np.asarray(other, np.float64) - one) * self.weights[group]
             steps.append(step)
         return steps
 

@@ -227,7 +227,12 @@ class Prepared:
             if rounded:
                 error = error.round(DECIMALS)
             if np.isnan(error).all():
-                raise EnsembleError(f"{metric.title} of every candidate is NaN", hint="choose another `metric`")
+                raise EnsembleError(
+                    f"{metric.title} of every candidate is NaN",
+                    hint="choose another `metric`; this one is undefined for people of one class only"
+                    if metric.ranking is not None or metric.rank_based
+                    else "choose another `metric`",
+                )
             member = ranking[step] if step < len(ranking) else _draw_best(error, order, random)
             if step == 0:
                 rounded = abs(error[member]) > MIN_ROUNDED_ERROR

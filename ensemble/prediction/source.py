@@ -16,7 +16,7 @@ from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import recorded_metric
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL, oof_file, read_sidecar
@@ -429,6 +429,6 @@ def _ranking(path: Path, recipe: BlendRecipe) -> tuple[str, ...]:
             scores[one["run"]] = float(one["oof"]["score"][metric]["score"])
         except (KeyError, TypeError, ValueError):
             continue
-    smaller = metric in METRICS and not METRICS[metric].greater_is_better
-    sign = 1 if smaller else -1
+    known = recorded_metric(metric)
+    sign = -1 if known is None or known.greater_is_better else 1
     return tuple(sorted(recipe.combination.runs, key=lambda name: (name not in scores, sign * scores.get(name, 0.0))))

@@ -24,7 +24,7 @@ from ensemble.report.scoring import (
     scored_part,
     size_of,
 )
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import Metric, argmax_classes, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
 from folds.utils.charts import Point, Row, forest, heat, scatter
@@ -534,7 +534,7 @@ def _contributions(blend: Mapping[str, Any] | None) -> list[Block]:
     if not isinstance(worth, Mapping) or not known:
         return [Missing("what each run contributes to the blend", "ensemble blend RUNS… --contributions")]
     # The name of a function is not resolved: nothing that is read from a file may run code.
-    metric = METRICS.get(str(worth.get("metric")))
+    metric = recorded_metric(worth.get("metric"))
     title = "score" if metric is None else metric.title
     known.sort(key=lambda one: -one.gain.value)
     drawn_rows = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Text
 from ensemble.report.evidence import Evidence, Part, Predicted
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import METRICS, recorded_metric
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _explained_run(evidence: Evidence, part: Part) -> Predicted | None:
     recommended = next((member for member in there if member.name == evidence.recommended), None)
     if recommended is not None or not there:
         return recommended
-    metric = METRICS.get(evidence.metric, METRICS["macro_f1"])
+    metric = recorded_metric(evidence.metric) or METRICS["macro_f1"]
     sign = 1.0 if metric.greater_is_better else -1.0
 
     def score(member: Predicted) -> float:

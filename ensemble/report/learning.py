@@ -23,7 +23,7 @@ from ensemble.report.scoring import (
     size_of,
 )
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import Difference, Interval, interval_over_people
@@ -401,10 +401,10 @@ def _with_details(curve: _Measured, path: Path) -> _Measured:
         record = None
     if not isinstance(record, Mapping):
         return curve
-    metric = METRICS.get(str(record.get("metric")))
+    metric = recorded_metric(record.get("metric"))
     return replace(
         curve,
-        metric="score" if metric is None else metric.title,
+        metric=metric,
         doubled=_two_numbers(record.get("doubled")),
         trained=record.get("measured_with") == TRAINING,
         doubled_interval=_two_numbers(record.get("doubled_interval")),

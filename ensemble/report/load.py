@@ -385,9 +385,10 @@ def _is_plain(name: str) -> bool:
 def _fitted_on_all(folder: Path, split: AlignedSplit) -> _InSample | None:
     """Return the predictions of a fitted blend for the people it was fitted on."""
     try:
-        combination = read_recipe(folder / "blend.toml").combination
+        recipe = read_recipe(folder / "blend.toml")
+        combination = recipe.combination
         chosen = split.select_runs(list(combination.runs))
-        if chosen is None:
+        if chosen is None or tuple(recipe.classes) != tuple(chosen.classes):  # the blend named its positive class
             return None
         return _InSample(chosen.rows.ids, apply_combination(chosen, combination).probabilities, tuple(chosen.classes))
     except (EnsembleError, UsageError, ValueError, KeyError) as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.evidence import Evidence, RunRecord
 from ensemble.report.scoring import finite
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.distributions import t_quantile
 from folds.metrics.intervals import LEVEL
 from folds.utils.charts import Series, lines
@@ -64,7 +64,7 @@ class _Trained:
     def __init__(self, run: RunRecord, key: str) -> None:
         self.run, self.key = run, key
         self.folds = {fold: history for fold in sorted(run.history) if (history := _clean(run.history[fold]))}
-        self.metric = METRICS.get(key.removeprefix("validation_"))
+        self.metric = recorded_metric(key.removeprefix("validation_"))
         self.title = self.metric.title if self.metric is not None else key.removeprefix("validation_").replace("_", " ")
 
     def values(self, fold: int, key: str) -> NDArray[np.float64]:

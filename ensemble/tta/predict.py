@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ensemble.tta.files import CachedView, load_cached_logits, stitch, write
 from ensemble.tta.views import View
 from folds.data.table import Dataset, SampleTable
+from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
@@ -104,6 +105,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha={str(checkpoint.fold): self.sha},
+            task=recorded_task(
+                checkpoint.recipe.get("task"), checkpoint.recipe.get("positive"), checkpoint.target, checkpoint.classes
+            ),
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
         )
@@ -127,6 +131,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha=self.sha,
+            task=recorded_task(
+                checkpoint.recipe.get("task"), checkpoint.recipe.get("positive"), checkpoint.target, checkpoint.classes
+            ),
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
         )

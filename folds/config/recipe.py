@@ -407,6 +407,16 @@ class Recipe:
         MODEL,
         metavar="A[+B]",
     )
+    task: str | None = setting(
+        None,
+        "what the classes are: classes, or binary (two classes, the positive one last)",
+        MODEL,
+        shown="binary if the names of two classes say so, else classes",
+        choices=("classes", "binary"),
+    )
+    positive: str | None = setting(
+        None, "the positive class of a binary decision", MODEL, shown="by the names of the classes", metavar="CLASS"
+    )
     head_loss: dict[str, str] = setting(dict, "attribute → loss of its head, where it has its own", TRAINING)
     rebin: dict[str, Any] = setting(
         dict, "attribute → {column, cuts}: other bins for training than for the score", TRAINING

@@ -16,6 +16,7 @@ from typing import Any
 
 from folds.config.recipe import key_of
 from folds.errors import EnsembleError
+from folds.metrics.metric_spec import PARAMETERS
 from folds.utils.files import write_atomic
 from folds.utils.toml import read_toml
 
@@ -55,8 +56,13 @@ def _code_in(settings: Any, key: str = "") -> Iterator[str]:
     elif isinstance(settings, list | tuple):
         for value in settings:
             yield from _code_in(value, key)
-    elif key and isinstance(settings, str) and ":" in settings:
+    elif key and isinstance(settings, str) and ":" in settings and not _has_settings(key, settings):
         yield f"{key} = {settings}"
+
+
+def _has_settings(key: str, value: str) -> bool:
+    """Return whether the colon of a metric begins its settings: such a metric is never imported."""
+    return key == "metric" and value.partition(":")[0].strip() in PARAMETERS
 
 
 def _code_key(name: str) -> str:

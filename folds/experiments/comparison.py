@@ -18,6 +18,7 @@ from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
+from folds.metrics.positive import in_order_of_metric
 from folds.predictions.changed_labels import changed_ids, has_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.named import blend_names, is_blend, oof_of
@@ -164,10 +165,11 @@ def compare_runs(
     if metric is not None:
         main = find_metric(metric) if isinstance(metric, str) else metric
         measured = {main.name: main} | {name: one for name, one in measured.items() if name != main.name}
-    differences = {
-        name: difference_over_people(one, labels, values[0], values[1], people, level=LEVEL)
-        for name, one in measured.items()
-    }
+    positive = a.sidecar.positive or b.sidecar.positive
+    differences = {}
+    for name, one in measured.items():
+        codes, (first_values, second_values) = in_order_of_metric(one, labels, values, a.sidecar.classes, positive)
+        differences[name] = difference_over_people(one, codes, first_values, second_values, people, level=LEVEL)
     return Comparison(
         first,
         second,

@@ -22,6 +22,7 @@ from folds.experiments.refit import refit_done
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Difference, Interval, interval_over_people
+from folds.metrics.positive import in_order_of_metric
 from folds.predictions.changed_labels import has_changed_labels
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
@@ -215,6 +216,7 @@ def _measured(path: Path, metric: Metric, run: str | None = None) -> dict[str, f
         if kept is not None:
             values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
         labels, persons = labels_and_groups(sidecar)
+        labels, (values,) = in_order_of_metric(metric, labels, [values], sidecar.classes, sidecar.positive)
         found = interval_over_people(metric, labels, values, persons)
     except (EnsembleError, ValueError, LookupError):
         return None

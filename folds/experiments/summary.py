@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from folds.experiments.refit import RefitSummary, summarize_refit
 from folds.metrics.custom import find_metric
+from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import (
@@ -221,6 +222,7 @@ def _fold_scores(
 ) -> tuple[float, ...]:
     """Return the score of each fold of an out-of-fold file, per image."""
     found, labels = find_metric(metric), labels_and_groups(sidecar)[0]
+    labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.positive)
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
     kept = scored_index(runs, [run], sidecar)[0]
     if kept is not None:

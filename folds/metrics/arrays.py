@@ -16,16 +16,17 @@ from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, check_level, difference_over_people, interval_over_people
+from folds.metrics.positive import in_order_of_metric, positive_last, positive_of
 from folds.utils.arguments import CLASSES, FLAG, check_arguments, described
 from folds.utils.numeric import factorize
-from folds.utils.schema import optional
+from folds.utils.schema import ANYTHING, optional
 from folds.utils.text import sort_classes
 
 _log = logging.getLogger(__name__)
 # Largest allowed deviation of a row's sum from 1; enough for products of softmax outputs in half precision.
 SUM_TOLERANCE = 5e-3
 NEGATIVE = -1e-6
-_KINDS = {"per_person": FLAG, "classes": optional(CLASSES)}
+_KINDS = {"per_person": FLAG, "classes": optional(CLASSES), "positive": optional(ANYTHING)}
 
 
 def score(
@@ -36,6 +37,7 @@ def score(
     metric: str | Metric | Callable[..., float] = "macro_f1",
     per_person: bool = False,
     classes: Sequence[Any] | None = None,
+    positive: Any = None,
     level: float = 0.95,
 ) -> Interval:
     """Return a score with its confidence interval over people (groups).
@@ -43,13 +45,19 @@ def score(
     Parameters
     ----------
     y : (n,) true classes: names or numbers.
-    proba : (n, classes) probabilities, or a DataFrame whose columns are the classes.
+    proba : (n, classes) probabilities, or a DataFrame whose columns are the classes; for two classes also (n,) or
+        (n, 1), the probability of the positive class.
     groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as its own person.
-    metric : ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``, ``roc_auc``,
-        ``module:function``, or a function of (labels (n,) int, probabilities (n, classes)).
+    metric : a built-in metric, with settings after a colon: ``macro_f1``, ``accuracy``, ``balanced_accuracy``,
+        ``kappa``, ``log_loss``, ``brier``, ``roc_auc``, ``roc_auc_micro``, ``average_precision``, ``pauc:tpr=0.8``,
+        ``sensitivity_at:specificity=0.95``, ``specificity_at:sensitivity=0.95``, ``f_beta:beta=1``,
+        ``probabilistic_f1``, ``mcc``, ``youden``, ``quadratic_kappa``, ``grade_mae``, ``top_k:k=3``,
+        ``column_log_loss``; ``module:function``, or a function of (labels (n,) int, probabilities (n, classes)).
     per_person : average the probabilities of each person's rows first, and score people.
     classes : the class of each column of `proba`; by default the sorted values of `y`, as in ``classes_`` of
         scikit-learn.
+    positive : the positive one of two classes, for metrics of a positive class; by default the one that the names tell
+        (1, yes, malignant, …), which is logged, else the second.
     level : confidence level of the interval, above 0 and below 1.
 
     Rows are matched by position. Series and DataFrames must have the same index.
@@ -69,12 +77,14 @@ def score(
     """
     check_arguments(locals(), _KINDS)
     check_level(level)
-    names, values = column_classes(proba, classes), as_probabilities(proba, "proba")
-    labels, _ = class_codes(y, values.shape[1], names)
+    columns, names = _in_two_columns(proba, "proba", y, classes, positive)
+    names, values = column_classes(columns, names), as_probabilities(columns, "proba")
+    labels, found = class_codes(y, values.shape[1], names)
     persons = _persons(groups, len(labels))
     check_lengths(len(labels), proba=values)
     check_same_index({"`y`": y, "`proba`": proba, "`groups`": groups})
     resolved = metric_of(metric)
+    labels, (values,) = _with_positive_last(resolved, labels, [values], found, positive)
     if per_person:
         labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1])
         _log_several_labels(mixed)
@@ -90,6 +100,7 @@ def compare(
     metric: str | Metric | Callable[..., float] = "macro_f1",
     per_person: bool = False,
     classes: Sequence[Any] | None = None,
+    positive: Any = None,
     level: float = 0.95,
 ) -> Difference:
     """Return the score of `second` minus that of `first`, paired over people, with its confidence interval and p-value.
@@ -112,21 +123,80 @@ def compare(
     """
     check_arguments(locals(), _KINDS)
     check_level(level)
-    names = _common_classes(y, first, second, classes)
-    a, b = as_probabilities(first, "first"), as_probabilities(second, "second")
+    one, named = _in_two_columns(first, "first", y, classes, positive)
+    other, named = _in_two_columns(second, "second", y, named, positive)
+    names = _common_classes(y, one, other, named)
+    a, b = as_probabilities(one, "first"), as_probabilities(other, "second")
     if a.shape != b.shape:
         raise UsageError(
             f"`first` is {_shape(a)}, `second` is {_shape(b)}", hint="both must predict the same rows and classes"
         )
-    labels, _ = class_codes(y, a.shape[1], names)
+    labels, found = class_codes(y, a.shape[1], names)
     check_lengths(len(labels), first=a, second=b)
     check_same_index({"`y`": y, "`first`": first, "`second`": second, "`groups`": groups})
     persons, resolved = _persons(groups, len(labels)), metric_of(metric)
+    labels, (a, b) = _with_positive_last(resolved, labels, [a, b], found, positive)
     if per_person:
         b = average_by_person(labels, b, persons, b.shape[1])[1]
         labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1])
         _log_several_labels(mixed)
     return difference_over_people(resolved, labels, a, b, persons, level=level)
+
+
+def _in_two_columns(
+    values: Any, name: str, y: ArrayLike, classes: Sequence[Any] | None, positive: Any
+) -> tuple[Any, Sequence[Any] | None]:
+    """Return (n,) and (n, 1) probabilities of the positive class as two columns with their classes, and others as they
+    are.
+
+    Raises
+    ------
+    UsageError : one column, but not two classes, or values that are not probabilities.
+    """
+    array = as_array(values, name)
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1) or array.dtype.kind not in "fiu":
+        return values, classes
+    column = array.reshape(len(array))
+    if classes is None or len(classes) < 2:
+        known = sort_classes(names_of(y, "y").tolist())
+        known = ("0", "1") if known in (("0",), ("1",)) else known
+        if len(known) != 2:
+            raise UsageError(
+                f"`{name}` is one column, and `y` has {len(known)} classes",
+                hint="name both classes in `classes`, the negative one first"
+                if len(known) == 1
+                else "use one column per class: one is enough only for two classes",
+            )
+        own = _columns(values)
+        of_column = own[0] if own is not None and own[0] in known else None
+        chosen = positive_of(known, of_column if of_column is not None or positive is None else _text(positive))
+        classes = positive_last(known, chosen.name)
+    elif len(classes) != 2:
+        raise UsageError(f"`{name}` is one column, and `classes` has {len(classes)} names")
+    wrong = np.flatnonzero(~((column >= NEGATIVE) & (column <= 1 - NEGATIVE)))
+    if len(wrong):
+        raise UsageError(
+            f"`{name}` must hold probabilities, but row {wrong[0]} is {column[wrong[0]]:.4g} ({len(wrong):,} of "
+            f"{len(column):,} rows wrong)",
+            hint="convert logits by scipy.special.expit(logits)",
+        )
+    column = np.clip(column.astype(np.float64), 0, 1)
+    return np.column_stack([1 - column, column]), classes
+
+
+def _with_positive_last(
+    metric: Metric, labels: NDArray[np.int64], values: list[NDArray], classes: tuple[str, ...], positive: Any
+) -> tuple[NDArray[np.integer], list[NDArray]]:
+    """Return labels and probabilities with the positive one of two classes last, if the metric is of it.
+
+    A guess is logged.
+    """
+    given = None if positive is None else _text(positive)
+    if given is not None or (metric.of_positive and len(classes) == 2):
+        chosen = positive_of(classes, given)
+        if given is None:
+            _log.info("%s is that of class %s: %s", metric.title, chosen.name, chosen.reason)
+    return in_order_of_metric(metric, labels, values, classes, given)
 
 
 def _common_classes(y: ArrayLike, first: Any, second: Any, classes: Sequence[Any] | None) -> tuple[str, ...] | None:

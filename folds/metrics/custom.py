@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.classification import METRICS, Labels, Metric, Probabilities
+from folds.metrics.classification import METRICS, Labels, Metric, Probabilities, built_in_metric, metric_forms
 from folds.utils.arguments import METRIC, wrong_argument
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.plugins import load_object
@@ -24,17 +24,25 @@ _EXAMPLE = "`metric=my_scores:cost` takes cost from my_scores.py in the current 
 
 
 def find_metric(name: str) -> Metric:
-    """Return a metric by its name in `METRICS`, or a user's ``module:function``.
+    """Return a built-in metric by its name, with settings (``f_beta:beta=2``), or a user's ``module:function``.
 
     Raises
     ------
     UsageError : the name is unknown, or an error of `load_metric`.
     """
-    if ":" in name:
-        return load_metric(name)
-    if name not in METRICS:
-        raise unknown_name("metric", name, [*METRICS, "module:function"])
-    return METRICS[name]
+    found = built_in_metric(name)
+    if found is not None:
+        return found
+    if ":" not in name:
+        raise unknown_name("metric", name, [*METRICS, "module:function"], _known_hint())
+    head, _, rest = name.partition(":")
+    if "=" in rest:  # no function has such a name: settings of a metric that does not exist
+        raise unknown_name("metric", head, list(METRICS), _known_hint())
+    return load_metric(name)
+
+
+def _known_hint() -> str:
+    return f"known: {', '.join(metric_forms())}, or your own module:function"
 
 
 def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
@@ -51,7 +59,7 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
     if isinstance(metric, str):
         return find_metric(metric)
     if not callable(metric):
-        raise wrong_argument("metric", METRIC.expected, metric, hint=f"known: {', '.join(METRICS)}")
+        raise wrong_argument("metric", METRIC.expected, metric, hint=_known_hint())
     name = getattr(metric, "__name__", type(metric).__name__)
     better = bool(getattr(metric, "greater_is_better", True))
     return Metric(

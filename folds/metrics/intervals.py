@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from folds.errors import UsageError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
 from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
+from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
 from folds.metrics.scored_rows import ScoredRows
 
@@ -28,6 +29,8 @@ _EMPIRICAL_COVERAGE = {
     "balanced_accuracy": {0: 90, 1: 90, 2: 90},
     "roc_auc": {0: 90, 1: 90, 2: 90},
 }
+# Fewest people beyond the threshold of a score at a quantile for which the coverage is near the nominal one.
+_MIN_BEYOND = 3
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def interval_over_people(
     rows = ScoredRows(labels, persons, np.shape(probabilities)[1]) if rows is None else rows
     people = rows.people
     score, leave_one_out = _jackknife(metric, rows, probabilities, predicted)
-    effective, effective_squares = rows.effective_size(metric.macro_averaged)
+    effective, effective_squares = rows.effective_size(metric.macro_averaged, metric.of_positive)
     min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
     error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
     bounds = metric.lower_bound, metric.upper_bound
@@ -231,9 +234,21 @@ def interval_over_people(
     warning = coverage_warning(metric, rows, constant)
     if people == 1:
         low = high = math.nan
+    elif (at_quantile := _bounds_at_quantile(metric, rows, probabilities, t_quantile(level, dof))) is not None:
+        low, high = at_quantile
     elif error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
+
+
+def _bounds_at_quantile(
+    metric: Metric, rows: ScoredRows, probabilities: Probabilities, t: float
+) -> tuple[float, float] | None:
+    """Return the ends of the interval of a score at a quantile of the rows; None for other scores."""
+    if metric.ranking is None:
+        return None
+    codes, units, _ = rows.groups
+    return metric.ranking.bounds_of_positive(rows.labels, probabilities, codes, units, t)
 
 
 def _jackknife(
@@ -427,8 +442,16 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
     if constant:
         same = f"all {rows.people:,} people have the same score"
         return f"{same}: their variation is unknown, and the interval is too narrow"
+    if metric.at_quantile is not None and rows.classes == 2:
+        deciding, share = metric.at_quantile
+        beyond = share * float(people_with_class(rows.labels, rows.persons, 2)[deciding])
+        if 0 < beyond < _MIN_BEYOND:
+            return (
+                f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
+                "true value in only about 85% of simulations"
+            )
     rarest = rows.fewest_people
-    percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
+    percent = _EMPIRICAL_COVERAGE.get(metric.family, {}).get(rarest)
     if percent is None:
         return ""
     found = ("no sample", "only one person", "only two people")[rarest]

@@ -94,5 +94,9 @@ def score_predictions(
     predicted, resolved = argmax_classes(probabilities), metric_of(metric)
     interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted, rows=rows)
     return ScoreReport(
-        metric if isinstance(metric, str) else resolved.name, interval, accuracy(labels, predicted), len(labels), mixed
+        resolved.name if resolved.function is None or not isinstance(metric, str) else metric,
+        interval,
+        accuracy(labels, predicted),
+        len(labels),
+        mixed,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, mean_of_known
 from folds.metrics.grouping import confusion_counts_by_group
+from folds.metrics.ranking import area_without_each
 from folds.utils.numeric import factorize
 
 # More people are divided into this number of groups; it gives the standard error a relative precision of about 2%.
@@ -51,6 +52,12 @@ def leave_one_group_out(
         values = metric.per_row(labels, probabilities)
         rest = len(labels) - np.bincount(codes, minlength=units)
         return (values.sum() - np.bincount(codes, values, units)) / np.maximum(rest, 1)
+    if metric.row_sums is not None and metric.of_sums is not None:
+        rows = metric.row_sums(labels, probabilities)
+        sums = np.stack([np.bincount(codes, column, units) for column in rows.T], axis=1)
+        return metric.of_sums(rows.sum(axis=0) - sums)
+    if metric.ranking is not None:
+        return mean_of_known(metric.ranking.of_classes_without_each(labels, probabilities, codes, units))
     return mean_of_known(leave_one_group_out_roc_auc(labels, probabilities, codes, units))
 
 
@@ -67,40 +74,9 @@ def leave_one_group_out_counts(
 def leave_one_group_out_roc_auc(
     labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.float64]:
-    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except those of each unit.
-
-    Leaving out a unit removes the pairs of its rows with all other rows. Pairs within the unit are then removed twice,
-    so they are added once.
-    """
-    found = np.full((units, np.shape(probabilities)[1]), np.nan)
-    for one, column in enumerate(np.asarray(probabilities).T):
-        mine = labels == one
-        # Wins of a row of the class: rows of other classes below it. Losses of another row: rows of the class above it.
-        ranks = _mean_ranks(column, np.zeros_like(codes))
-        wins = ranks[mine] - _mean_ranks(column[mine], np.zeros_like(codes[mine]))
-        losses = mine.sum() - (ranks[~mine] - _mean_ranks(column[~mine], np.zeros_like(codes[~mine])))
-        positives, negatives = np.bincount(codes[mine], minlength=units), np.bincount(codes[~mine], minlength=units)
-        within = np.bincount(codes[mine], _mean_ranks(column, codes)[mine], units) - positives * (positives + 1) / 2
-        left = wins.sum() - np.bincount(codes[mine], wins, units) - np.bincount(codes[~mine], losses, units) + within
-        pairs = (mine.sum() - positives) * ((~mine).sum() - negatives)
-        np.divide(left, pairs, out=found[:, one], where=pairs > 0)
-    return found
-
-
-def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) the rank of each value within its group, from 1; equal values share their mean rank."""
-    if not len(values):
-        return np.zeros(0)
-    order = np.lexsort((values, groups))
-    value, group = values[order], groups[order]
-    new_group = np.concatenate([[True], group[1:] != group[:-1]])
-    new = np.concatenate([[True], (value[1:] != value[:-1]) | new_group[1:]])
-    start = np.flatnonzero(new)
-    count = np.diff(np.append(start, len(values)))
-    first_of_group = np.maximum.accumulate(np.where(new_group, np.arange(len(values)), 0))
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(start + (count + 1) / 2, count) - first_of_group
-    return ranks
+    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except each unit's."""
+    columns = np.asarray(probabilities).T
+    return np.stack([area_without_each(labels == one, column, codes, units) for one, column in enumerate(columns)], 1)
 
 
 N_RESAMPLES = 2000

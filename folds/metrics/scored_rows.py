@@ -59,20 +59,30 @@ class ScoredRows:
         return int(people_with_class(self.labels, self.persons, self.classes).min())
 
     @cached_property
-    def _effective_sizes(self) -> dict[bool, tuple[float, float]]:
+    def _effective_sizes(self) -> dict[tuple[bool, bool], tuple[float, float]]:
         return {}
 
-    def effective_size(self, macro_averaged: bool) -> tuple[float, float]:
+    def effective_size(self, macro_averaged: bool, of_positive: bool = False) -> tuple[float, float]:
         """Return the effective number of people (Kish, 1965), and that number for the squares of the weights.
 
-        All rows have equal weight, or, in a mean over classes, the inverse of the size of their class.
+        All rows have equal weight, or, in a mean over classes, the inverse of the size of their class. A score of the
+        positive one of two classes is as uncertain as the class with the fewer people, of whom it takes all its hits
+        or its threshold.
         """
-        if macro_averaged not in self._effective_sizes:
+        key = (macro_averaged, of_positive and self.classes == 2 and self.labels.min() < self.labels.max())
+        if key not in self._effective_sizes:
             codes, units, _ = self.groups
-            weights = np.bincount(codes, 1 / np.bincount(self.labels)[self.labels] if macro_averaged else None, units)
-            squares = np.square(weights)
-            self._effective_sizes[macro_averaged] = (
-                float(weights.sum() ** 2 / squares.sum()),
-                float(squares.sum() ** 2 / np.square(squares).sum()),
-            )
-        return self._effective_sizes[macro_averaged]
+            if key[1]:
+                every = [np.bincount(codes[self.labels == one], minlength=units).astype(float) for one in range(2)]
+            else:
+                every = [
+                    np.bincount(codes, 1 / np.bincount(self.labels)[self.labels] if macro_averaged else None, units)
+                ]
+            self._effective_sizes[key] = min(map(_kish, every))
+        return self._effective_sizes[key]
+
+
+def _kish(weights: NDArray) -> tuple[float, float]:
+    """Return the effective number of units with these weights, and that for the squares of the weights."""
+    squares = np.square(weights)
+    return float(weights.sum() ** 2 / squares.sum()), float(squares.sum() ** 2 / np.square(squares).sum())

@@ -24,6 +24,7 @@ from folds.metrics.classification import argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.positive import in_order_of_metric
 from folds.predictions.files import (
     LABEL,
     SPLITS,
@@ -275,9 +276,11 @@ class Predictions(Displayed):
         labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
+        resolved = metric_of(metric)
+        labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.positive)
         if per_person:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
-        return interval_over_people(metric_of(metric), labels, values, persons)
+        return interval_over_people(resolved, labels, values, persons)
 
     def take(self, index: ArrayLike) -> Predictions:
         """Return the rows at `index`, in that order.

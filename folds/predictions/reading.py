@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.metrics.custom import metric_of
+from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.changed_labels import with_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
@@ -44,6 +46,8 @@ def score_rows(
 ) -> ScoreReport:
     """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
     labels, persons = labels_and_groups(sidecar)
+    found = metric_of(metric)
+    labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.positive)
     return score_predictions(labels, probabilities, persons, metric, per_person)
 
 

@@ -47,7 +47,8 @@ def submission_columns(
     ----------
     form : ``label``: one column with the predicted class; ``probabilities``: one column per class; ``sets``: one column
         with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``.
-    columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``.
+    columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``. Two names with
+        ``probabilities`` of two classes: the second column gets the probability of the second class, the positive one.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
         without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
         are left out, with a note.
@@ -123,6 +124,9 @@ def _planned(
             raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
         columns, ids, rows, form, order, notes = _as_sample(known, classes, like, form)
     form = form or LABEL_FORM
+    if like is None and columns is not None and len(columns) == 2 and form == "probabilities" and len(classes) == 2:
+        order = [1]
+        notes.append(f"column '{columns[1]}' gets the probability of class {classes[1]}, against {classes[0]}")
     expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
     if columns is None and form == SET_FORM:
         columns = ["id", "set"]

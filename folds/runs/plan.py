@@ -16,9 +16,11 @@ from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.data.targets import Target
+from folds.data.tasks import with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
+from folds.metrics.custom import find_metric
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
@@ -157,7 +159,8 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     source = open_data(settings, root)
-    data, table, built_in = source.data, source.data.train, source.built_in
+    data, built_in = with_task(source.data, [one.recipe for one in requested]), source.built_in
+    table = source.data.train  # folds do not depend on the order of the classes
     _check_backend([one.recipe for one in requested], execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
@@ -343,6 +346,9 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     table = data.train
+    metric = find_metric(recipe.metric)
+    if metric.function is None:
+        recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
 from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
@@ -165,5 +166,6 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
         folds_sha=run.assignment.sha,
         checkpoint_sha=done["checkpoint_sha"],
         teacher=done.get("teacher"),
+        task=recorded_task(run.recipe.task, run.recipe.positive, run.target.name, run.target.classes),
     )
     write_prediction(path, read_array(made), metadata, samples=test.rows())

@@ -77,6 +77,9 @@ def recipe_warnings(recipe: Recipe) -> list[str]:
 def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
     """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
     target = resolve_target(recipe.target, classes, attributes)
+    scored = find_metric(recipe.metric)
+    if scored.per_row is not None:  # it refuses a number of classes for which it says nothing
+        scored.per_row(np.zeros(1, np.int64), np.full((1, len(target.classes)), 1 / len(target.classes)))
     check_head_losses(target, recipe.head_loss)
     sampling_of(recipe, target, classes, attributes)
     augmentations(recipe, classes, attributes)

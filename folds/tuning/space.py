@@ -12,7 +12,7 @@ from typing import Any
 
 from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import METRICS, recorded_metric
 from folds.metrics.custom import find_metric
 from folds.utils.files import derive_seed
 from folds.utils.schema import shown
@@ -237,7 +237,7 @@ def _check_option(where: str, key: str, value: Any) -> None:
             isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
             "a list of folds, such as [0]",
         ),
-        "metric": (isinstance(value, str) and value in METRICS, " or ".join(METRICS)),
+        "metric": (recorded_metric(value) is not None, " or ".join(METRICS)),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a fraction of one GPU, or a whole number"),
         "trials": (type(value) is int and 1 <= value <= _MAX_TRIALS, f"a whole number from 1 to {_MAX_TRIALS:,}"),

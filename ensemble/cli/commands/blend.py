@@ -136,6 +136,15 @@ def blend(
             rich_help_panel=MEMBERS,
         ),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            "--positive",
+            help="the positive one of two classes, for metrics of a positive class [stated, or by its name]",
+            metavar="CLASS",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
     id: Annotated[
         str | None,
         typer.Option("--id", help="column of the ids in tables and labels", metavar="COLUMN", rich_help_panel=COLUMNS),
@@ -286,6 +295,7 @@ def blend(
         classes=None if classes is None else _names(classes),
         ids=tuple(ids or ()),
         unfinished=unfinished,
+        positive=positive,
     )
     if check:
         return _check(files, request)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ensemble.cli.terminal import console
 from folds.config.recipe import spelling_of
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import recorded_metric
 from folds.metrics.custom import find_metric
 from folds.utils.text import value_text
 
@@ -64,7 +64,7 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     )
     rows = []
     for name, found in comparison.differences.items():
-        metric = METRICS.get(name)  # a user's function is named by its title
+        metric = recorded_metric(name)  # a user's function is named by its title
         lower = "" if metric is None or metric.greater_is_better else " (lower is better)"
         row = [
             f"OOF {name if metric is None else metric.title}{lower}",

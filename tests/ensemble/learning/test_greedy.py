@@ -24,7 +24,7 @@ def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:
 # Neither log loss nor a metric of counts: the path for custom metrics.
 BRIER = Metric("squared", "squared error", greater_is_better=False, per_row=_row_brier)
 # Without ROC-AUC, which is undefined for few rows or one class.
-ALL = [*(metric for metric in METRICS.values() if not metric.rank_based), BRIER]
+ALL = [*(metric for metric in METRICS.values() if metric.from_counts or metric.name in ("log_loss", "brier")), BRIER]
 
 
 def members(

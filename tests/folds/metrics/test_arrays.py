@@ -68,7 +68,7 @@ def test_an_absent_class_of_indices_counts() -> None:
         (lambda y, p: {"y": y + 1, "proba": np.column_stack([p, 0 * p[:, 0]])}, "3 classes, the probabilities have 4"),
         (lambda y, p: {"y": np.array(["2", "10", "9"])[y], "proba": p}, "numbers as text"),
         (lambda y, p: {"y": y[:-1], "proba": p}, "has 120 rows"),
-        (lambda y, p: {"y": y, "proba": p[:, 0]}, r"must be \(samples, classes\)"),
+        (lambda y, p: {"y": y, "proba": p[:, 0]}, "proba is one column, and y has 3 classes"),
         (lambda y, p: {"y": y, "proba": np.log(p)}, "must hold probabilities"),
         (lambda y, p: {"y": y, "proba": np.where(p > 0.9, np.nan, p)}, "must be finite"),
         (lambda y, p: {"y": y, "proba": p.astype(str)}, "must hold numbers"),

@@ -122,7 +122,12 @@ def test_roc_auc_of_all_classes_is_one_against_the_rest() -> None:
 
 
 def test_only_losses_are_better_when_smaller() -> None:
-    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == {"log_loss", "brier"}
+    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == {
+        "log_loss",
+        "brier",
+        "grade_mae",
+        "column_log_loss",
+    }
     assert all(name == metric.name for name, metric in METRICS.items())
 
 

@@ -24,6 +24,11 @@ from folds.metrics.intervals import (
 )
 from tests.folds.scored_people import Data, people_data, scored
 
+# A score at a quantile has no jackknife that converges: its left-out scores are linearized. Of the four classes here
+# the true one is always among the best three.
+VARIED = [name for name in METRICS if name != "top_k"]
+EXACT = [name for name in VARIED if METRICS[name].at_quantile is None]
+
 
 def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDArray) -> tuple[float, float, int]:
     """The score (or the second minus the first), its standard error and degrees of freedom, each person left out of the
@@ -43,7 +48,7 @@ def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDA
     return of(persons == persons), float(np.sqrt((n - 1) / n * np.sum(apart**2))), freedom
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EXACT)
 def test_the_interval_is_the_jackknife_t_interval_on_logit_scale(name: str) -> None:
     labels, probabilities, persons = people_data()
     metric = METRICS[name]
@@ -63,7 +68,7 @@ def test_the_interval_is_the_jackknife_t_interval_on_logit_scale(name: str) -> N
     assert (found.value, found.people, found.level) == (pytest.approx(score), 30, 0.9)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", EXACT)
 def test_a_paired_difference_leaves_the_same_people_out_of_both(name: str) -> None:
     labels, first, persons = people_data()
     second = np.roll(first, 1, axis=0) * 0.5 + first * 0.5
@@ -140,7 +145,7 @@ def test_an_interval_is_ordered_bounded_and_independent_of_names(data: Data, nam
     )
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", VARIED)
 def test_the_interval_contains_the_score_and_widens_with_level(name: str) -> None:
     for seed in range(10):
         data = people_data(seed=seed)
