@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.attributes import JointRun, join_attributes, label_classes
-from ensemble.alignment.classes import class_order
+from ensemble.alignment.classes import class_order, task_of
 from ensemble.alignment.completeness import absent_folds_notes, absent_rows_notes
 from ensemble.alignment.coverage import Table, tables_of
 from ensemble.alignment.naming import name_columns
@@ -133,6 +133,7 @@ def _align_split(
         folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
         numbered=table.numbered,
+        task=task_of([member for member in members if member.target == target]),
     )
     covered = np.zeros(len(table), bool)
     for has in present:

@@ -38,7 +38,7 @@ from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
 from ensemble.members.true_labels import read_true_labels
 from ensemble.voting.base import Vote
-from ensemble.voting.vote import vote
+from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, without_marks
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
@@ -204,6 +204,9 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     loaded = align_members(members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
+    method = method_for(request.name, next(iter(loaded.splits.values())).task)
+    if method != request.name and request.by == "class":
+        request = replace(request, method=method)
     scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
     title = f"{request.name}: fitting and nested scoring"
@@ -449,7 +452,7 @@ def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Groun
 
 def _tie_notes(result: Vote, request: BlendConfig, rows: str) -> list[str]:
     notes = []
-    if request.name == "hard":
+    if request.name in (HARD, GRADES):
         settled = "; resolved by the higher mean probability, then by the vote of the first-ranked run"
         ties = f"{result.ties:,} of {rows} were ties"
         if request.by != "class":

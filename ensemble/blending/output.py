@@ -128,6 +128,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         arch="blend",
         folds_sha=rows.folds_sha,
         teacher=next((one.sidecar.teacher for one in blend.members if one.sidecar and one.sidecar.teacher), None),
+        task=rows.task,
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

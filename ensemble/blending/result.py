@@ -271,6 +271,7 @@ class BlendResult(Displayed):
             run=self.method,
             arch="blend",
             folds_sha=rows.folds_sha,
+            task=rows.task,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

@@ -242,6 +242,7 @@ def _described(
         decision=None if decision is None else decision.to_dict(),
         formats=found.formats,
         cascade=None if source.cascade is None else source.cascade.to_dict(),
+        task=source.task,
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, predictions)

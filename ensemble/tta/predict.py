@@ -106,6 +106,7 @@ class FoldPredictor:
             checkpoint_sha={str(checkpoint.fold): self.sha},
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            task=checkpoint.task,
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -129,6 +130,7 @@ class FoldPredictor:
             checkpoint_sha=self.sha,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            task=checkpoint.task,
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 

@@ -124,7 +124,8 @@ class Recipe:
     )
     loss: str = setting(
         "ce",
-        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1 or a sum, e.g. focal:gamma=1+.5*f1",
+        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative, or a sum, e.g. "
+        "focal:gamma=1+.5*f1",
         TRAINING,
         metavar="L[+L]",
     )
@@ -406,6 +407,20 @@ class Recipe:
         "prediction target: label, an attribute of it (age), or one head each: mask+gender+age",
         MODEL,
         metavar="A[+B]",
+    )
+    task: str | None = setting(
+        None,
+        "what the classes are: classes, or ordinal (grades in order)",
+        MODEL,
+        shown="classes",
+        choices=("classes", "ordinal"),
+    )
+    class_order: tuple[str, ...] = setting(
+        (),
+        "with task=ordinal: the classes from the lowest to the highest grade",
+        MODEL,
+        shown="the order of numbers, or of known words: none, mild, moderate, severe",
+        metavar="A,B[,C]",
     )
     head_loss: dict[str, str] = setting(dict, "attribute → loss of its head, where it has its own", TRAINING)
     rebin: dict[str, Any] = setting(

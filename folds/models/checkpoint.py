@@ -24,7 +24,7 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, LABEL
+from folds.predictions.files import ALL, CLASSES, LABEL, ORDINAL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -167,6 +167,11 @@ class Checkpoint:
     def part(self) -> str:
         """Return the name of its file without suffix: ``fold<i>``, or ``all``."""
         return f"fold{self.fold}" if self.refit is None else ALL
+
+    @property
+    def task(self) -> str:
+        """Return what the classes mean to each other: ``classes``, or ``ordinal`` (grades)."""
+        return ORDINAL if self.recipe.get("task") == ORDINAL else CLASSES
 
     @property
     def image_settings(self) -> ImageSettings:

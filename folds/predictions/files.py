@@ -42,6 +42,7 @@ from folds.utils.schema import (
 LABEL = "label"
 ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
+CLASSES, ORDINAL = "classes", "ordinal"  # tasks: classes without an order, or grades
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
 
@@ -61,6 +62,7 @@ _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
     "target": optional(ONE_LINE),
+    "task": optional(ONE_LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
     "samples": optional(UNICODE),
@@ -115,6 +117,7 @@ class PredictionMetadata:
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
     # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
     teacher: str | None = None
+    task: str = CLASSES  # what the classes mean to each other; written if they are not just classes
 
 
 def sidecar_path(path: Path) -> Path:
@@ -171,6 +174,8 @@ def _to_json(
     path: Path, sidecar: PredictionMetadata, samples: SampleRows | None, samples_file: Path | None
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
+    if sidecar.task != CLASSES:
+        record["task"] = sidecar.task
     record["classes"] = list(sidecar.classes)
     if sidecar.class_attributes:
         record["class_attributes"] = {name: dict(meaning) for name, meaning in sidecar.class_attributes.items()}
@@ -272,6 +277,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         samples_sha=record.get("samples_sha"),
         decision=record.get("decision"),
         teacher=record.get("teacher"),
+        task=record.get("task") or CLASSES,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from folds.predictions.files import PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
+from folds.predictions.files import CLASSES, PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.utils.files import read_json
@@ -45,6 +45,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
         folds_sha=run.assignment.sha,
         checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
         teacher=finished[0][1].get("teacher"),
+        task=run.recipe.task or CLASSES,
     )
     path = oof_file(run.runs, run.name)
     if not _published(path, shared):

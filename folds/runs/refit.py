@@ -17,7 +17,15 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
-from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
+from folds.predictions.files import (
+    ALL,
+    CLASSES,
+    PredictionMetadata,
+    read_array,
+    refit_file,
+    sidecar_path,
+    write_prediction,
+)
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import REFIT_TEST, Job
@@ -165,5 +173,6 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
         folds_sha=run.assignment.sha,
         checkpoint_sha=done["checkpoint_sha"],
         teacher=done.get("teacher"),
+        task=run.recipe.task or CLASSES,
     )
     write_prediction(path, read_array(made), metadata, samples=test.rows())
