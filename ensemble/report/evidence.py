@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.intervals import Interval
+from folds.predictions.files import CLASSES
 
 Kind = Literal["run", "tta", "blend"]
 SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
@@ -159,6 +160,7 @@ class Evidence:
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
+    task : ``ordinal`` if the classes are grades.
     """
 
     classes: tuple[str, ...]
@@ -181,6 +183,7 @@ class Evidence:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
+    task: str = CLASSES
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""
