@@ -40,7 +40,9 @@ def draw(people: int, random: np.random.Generator) -> tuple[NDArray, NDArray, ND
     return label[persons].astype(np.int64), persons, p / p.sum(axis=1, keepdims=True)
 
 
-def score_world(people: int, seed: int, fresh: tuple[NDArray, NDArray, NDArray]) -> dict[str, tuple[float, float, bool]]:
+def score_world(
+    people: int, seed: int, fresh: tuple[NDArray, NDArray, NDArray]
+) -> dict[str, tuple[float, float, bool]]:
     """Return rule → (claimed kappa, that on fresh people, whether the interval of the claim holds it)."""
     labels, persons, p = draw(people, np.random.default_rng(seed))
     new_labels, _, new_p = fresh
@@ -75,7 +77,9 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[40, 100, 300])
     options = parser.parse_args()
     fresh = draw(FRESH, np.random.default_rng(10**6))
-    print("| people | decision | claimed kappa | fresh people | difference | 95% CI holds the truth |\n|---|---|---|---|---|---|")
+    print(
+        "| people | decision | claimed kappa | fresh people | difference | 95% CI holds the truth |\n|---|---|---|---|---|---|"
+    )
     for people in options.people:
         began = time.perf_counter()
         found = [score_world(people, seed, fresh) for seed in range(options.worlds)]

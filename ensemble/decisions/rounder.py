@@ -44,7 +44,7 @@ def rounder_metric(name: str) -> Metric:
 
 
 def round_grades(probabilities: Floats, cuts: Floats) -> NDArray[np.int64]:
-    """Return (n,) the grade of each row: the number of cuts (classes − 1, ascending) that its expected grade reaches."""
+    """Return (n,) the grade of each row: the number of cuts (classes − 1, ascending) that it reaches."""
     return np.searchsorted(cuts, expected_grades(probabilities), side="right").astype(np.int64)
 
 

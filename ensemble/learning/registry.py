@@ -105,7 +105,10 @@ FITTERS: dict[str, Fitter] = PLAIN | {
 
 
 def candidates(metric: Metric) -> list[Fitter]:
-    """Return the fitters that ``auto`` compares, for classes without an order; for metrics not of counts, calibrations replace class biases."""
+    """Return the fitters that ``auto`` compares, for classes without an order.
+
+    For metrics not of counts, calibrations replace class biases.
+    """
     known = [fitter for fitter in FITTERS.values() if fitter.name != GRADES]
     if metric.from_counts is not None:
         return known

@@ -124,8 +124,8 @@ class Recipe:
     )
     loss: str = setting(
         "ce",
-        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative, or a sum, e.g. "
-        "focal:gamma=1+.5*f1",
+        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative; or a sum, "
+        "e.g. focal:gamma=1+.5*f1",
         TRAINING,
         metavar="L[+L]",
     )
@@ -415,8 +415,8 @@ class Recipe:
         shown="classes",
         choices=("classes", "ordinal"),
     )
-    class_order: tuple[str, ...] = setting(
-        (),
+    class_order: tuple[str, ...] | None = setting(
+        None,
         "with task=ordinal: the classes from the lowest to the highest grade",
         MODEL,
         shown="the order of numbers, or of known words: none, mild, moderate, severe",

@@ -33,8 +33,8 @@ _RANGE = re.compile(r"(<=?|≤)?\s*(?:>=?|≥)?\s*(\d+)\s*(?:\+|[-–]\s*\d+)?")
 def grade_order(classes: Sequence[str]) -> tuple[str, ...] | None:
     """Return classes in the order of their grades, if their names say it; None if not.
 
-    Names with an order are numbers, texts that differ in one number (``grade 2``), ranges (``<30``, ``30-59``) and known
-    words (``mild``).
+    Names with an order are numbers, texts that differ in one number (``grade 2``), ranges (``<30``, ``30-59``) and
+    known words (``mild``).
 
     Examples
     --------

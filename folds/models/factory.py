@@ -89,7 +89,8 @@ def resolve(
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
-    head : ``linear``, ``cosine``, ``cosine:S``, ``corn``, ``cumulative`` or a head on frozen features (`folds.models.head_spec.check_head`).
+    head : ``linear``, ``cosine``, ``cosine:S``, ``corn``, ``cumulative`` or a head on frozen features
+        (`folds.models.head_spec.check_head`).
 
     Raises
     ------

@@ -99,7 +99,9 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether the graph has one node for a module."""
-        return isinstance(m, nn.BatchNorm2d | CosineHead | OrdinalHead) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.BatchNorm2d | CosineHead | OrdinalHead) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def _fold(model: nn.Module) -> tuple[nn.Module, int]:

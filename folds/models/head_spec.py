@@ -1,7 +1,8 @@
 """Parse the setting `head`, and the names of heads as they stand in checkpoints. It does not import torch.
 
-A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features a linear head is fitted (``logistic``) or trained
-(``linear``); the others are ``mlp:HIDDEN`` and ``attention:DIM:HEADS``.
+A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features
+a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN`` and
+``attention:DIM:HEADS``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replace the linear classifier of a model by one for ordered classes: one output fewer, turned into class probabilities.
+"""Replace the linear classifier of a model by one for ordered classes, which turns k − 1 outputs into k probabilities.
 
 The head returns the logarithms of the class probabilities, which are logits like any other. So this is the only place
 that knows how outputs become probabilities: training, validation, predictions, views, soups, exported models and their
@@ -21,7 +21,7 @@ CORN, CUMULATIVE = "corn", "cumulative"
 def corn_log_probabilities(outputs: Tensor) -> Tensor:
     """Return (n, classes) log-probabilities of grades from outputs (n, classes − 1) of conditional tasks.
 
-    σ(z_j) is the probability of a grade above j, given that it is j or more (Shi, Cao and Raschka, 2021, equation 4), so
+    σ(z_j) is the probability of a grade above j, given that it is j or more (Shi, Cao and Raschka, 2021, equation 4):
     P(grade = c) = Π_{j<c} σ(z_j) · (1 − σ(z_c)), without the last factor for the highest grade.
     """
     zero = outputs.new_zeros(outputs.shape[0], 1)

@@ -268,8 +268,8 @@ def _ldam_of(term: Term, counts: Tensor | None) -> PerClass:
     return partial(ldam, margins=class_margins(counts, term.margin), s=term.s)
 
 
-# `corn` and `cumulative` are likelihoods: the head of the model (`folds.models.ordinal_head`) has turned its outputs into
-# the log-probabilities of the classes. CORN's sum of binary cross-entropies is −log p of the true class by the chain rule.
+# `corn` and `cumulative` are likelihoods: the head of the model (`folds.models.ordinal_head`) has turned its outputs
+# into log-probabilities of the classes. CORN's sum of binary cross-entropies is −log p of the true class.
 # Name → (the term, the images of each class or None) → the loss of each class. `folds.optim.loss_spec.LOSSES` has the
 # settings of each name and their defaults. `f1` is not a mean over images, so it is not in this table.
 PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {

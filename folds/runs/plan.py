@@ -229,7 +229,7 @@ def _in_order(source: LoadedData, recipes: Sequence[Recipe]) -> LoadedData:
     ------
     UsageError : the order is not known, or recipes give different ones.
     """
-    orders = {tuple(one.class_order) for one in recipes if one.task == ORDINAL and one.target == LABEL}
+    orders = {one.class_order or () for one in recipes if one.task == ORDINAL and one.target == LABEL}
     if len(orders) > 1:
         raise UsageError("runs on one table have one order of its classes, found several `class_order`")
     if not orders:
@@ -377,7 +377,7 @@ def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Reci
     recipe = with_ordered_head(recipe)
     if recipe.task == ORDINAL and recipe.target != LABEL:
         values = resolve_target(recipe.target, table.classes, table.class_attributes).classes
-        recipe = replace(recipe, class_order=grades_of_attribute(values, recipe.class_order, recipe.target))
+        recipe = replace(recipe, class_order=grades_of_attribute(values, recipe.class_order or (), recipe.target))
     target = check_for_classes(recipe, table.classes, table.class_attributes)
     label_changes_of(recipe, table, target, data.test)
     trained_labels(recipe, table)

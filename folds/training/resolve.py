@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
 from folds.augmentation.presets import Augmentation, choose_presets, preset
+from folds.config.frozen import LOGISTIC
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
@@ -76,6 +77,10 @@ def _check_task(recipe: Recipe) -> None:
             f"`loss={recipe.loss}` trains a model of its own outputs, not a head on frozen features",
             hint="`loss=ce:ordinal=1.5` with `head=linear`, or leave out `features`",
         )
+    if spec.is_of_grades and recipe.features and recipe.head in (None, LOGISTIC):
+        raise UsageError(
+            f"`head=logistic` is fitted with ce or wce, found the loss {recipe.loss}", hint="`head=linear` takes it"
+        )
     if link is not None and recipe.head not in (None, link):
         raise UsageError(
             f"`loss={recipe.loss}` has a head of its own, found `head={recipe.head}`", hint="leave out `head`"
@@ -130,7 +135,7 @@ def recipe_warnings(recipe: Recipe) -> list[str]:
 
 def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
     """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
-    target = resolve_target(recipe.target, classes, attributes, recipe.class_order)
+    target = resolve_target(recipe.target, classes, attributes, recipe.class_order or ())
     check_head_losses(target, recipe.head_loss)
     sampling_of(recipe, target, classes, attributes)
     augmentations(recipe, classes, attributes)

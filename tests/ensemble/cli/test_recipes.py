@@ -114,8 +114,12 @@ def test_the_recipe_of_grades_goes_the_whole_road(
         (["--loss", "ce:ordinal=1"], "is a loss of grades"),
         (["--class-order", "a,b"], "class_order is for grades"),
         (["--task", "ordinal", "--target", "mask+age"], "is for one order of classes"),
-        (["--task", "ordinal", "--target", "age", "--loss", "corn", "--freeze", "all"], "not a head on frozen features"),
+        (
+            ["--task", "ordinal", "--target", "age", "--loss", "corn", "--freeze", "all"],
+            "not a head on frozen features",
+        ),
         (["--task", "ordinal", "--target", "age", "--loss", "corn", "--head", "cosine"], "has a head of its own"),
+        (["--task", "ordinal", "--target", "age", "--loss", "ce:ordinal=2", "--freeze", "all"], "head=logistic is fitted"),
         (["--task", "ordinal", "--target", "mask"], "do not say their order"),
         (["--task", "ordinal", "--target", "mask", "--class-order", "wear,incorrect"], "lacks 'normal'"),
     ],

@@ -232,7 +232,9 @@ def test_hard_voting_of_one_member_is_its_decision() -> None:
 def test_uniform_rows_stay_uniform(method: str) -> None:
     split = split_of(*(probability_run(f"r{i}", np.full((300, 4), 0.25)) for i in range(3)), n=300)
     result = vote(split, method)
-    np.testing.assert_allclose(result.probabilities, np.eye(4)[[0] * 300] if method in ("hard", "grades") else 0.25, atol=1e-6)
+    np.testing.assert_allclose(
+        result.probabilities, np.eye(4)[[0] * 300] if method in ("hard", "grades") else 0.25, atol=1e-6
+    )
     assert result.ties == 0, "the largest value of each run is its first class"
 
 

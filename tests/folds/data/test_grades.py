@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 import folds
+from folds.config.recipe import all_settings
 from folds.data.grades import grade_order, grades_of_attribute, in_order
 from folds.data.targets import resolve_target
 from folds.data.tasks import TASKS
-from folds.config.recipe import all_settings
 from folds.errors import UsageError
 
 
@@ -41,9 +39,7 @@ def test_names_that_do_not(names: tuple[str, ...]) -> None:
 
 def table(labels: list[str]) -> folds.Dataset:
     ids = [f"{i}.jpg" for i in range(len(labels))]
-    return folds.read_table(
-        pd.DataFrame({"path": ids, "label": labels, "person": ids}), need_images=False
-    )
+    return folds.read_table(pd.DataFrame({"path": ids, "label": labels, "person": ids}), need_images=False)
 
 
 def test_a_table_gets_the_order_of_its_grades() -> None:

@@ -97,7 +97,10 @@ def test_a_model_gets_the_head_where_its_classifier_was(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_rebuilt_for_inference_keeps_its_head(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model, images = create_model(resolve("test_resnet", (32, 32), head="cumulative"), 5).eval(), torch.randn(4, 3, 32, 32)
+    model, images = (
+        create_model(resolve("test_resnet", (32, 32), head="cumulative"), 5).eval(),
+        torch.randn(4, 3, 32, 32),
+    )
     rebuilt, steps = fused(model, dtype, images)
     assert "batch norms folded" in steps
     with torch.inference_mode():

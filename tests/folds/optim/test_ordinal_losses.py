@@ -28,7 +28,9 @@ def corn_of_the_paper(outputs: Tensor, grades: Tensor, weights: Tensor | None = 
     for task in range(CLASSES - 1):
         inside = grades >= task  # the conditional training set
         own = torch.ones(CLASSES)[grades] if weights is None else weights[grades]
-        each = binary_cross_entropy_with_logits(outputs[inside, task], (grades[inside] > task).float(), reduction="none")
+        each = binary_cross_entropy_with_logits(
+            outputs[inside, task], (grades[inside] > task).float(), reduction="none"
+        )
         total, pairs = total + (own[inside] * each).sum(), pairs + own[inside].sum()
     return total / pairs
 
@@ -48,7 +50,9 @@ def test_corn_and_its_gradient_are_those_of_the_paper(weighted: bool) -> None:
 
 def test_cumulative_is_the_likelihood_of_the_grade() -> None:
     outputs, grades = batch(1)
-    above = torch.sigmoid(torch.cat([outputs[:, :1], outputs[:, :1] - torch.nn.functional.softplus(outputs[:, 1:]).cumsum(1)], 1))
+    above = torch.sigmoid(
+        torch.cat([outputs[:, :1], outputs[:, :1] - torch.nn.functional.softplus(outputs[:, 1:]).cumsum(1)], 1)
+    )
     edges = torch.cat([torch.ones(12, 1), above, torch.zeros(12, 1)], 1)
     p = (edges[:, :-1] - edges[:, 1:])[torch.arange(12), grades]
     found = build_loss("cumulative", 0.0)(LINKS["cumulative"](outputs), grades)
@@ -113,7 +117,9 @@ def test_smoothing_is_only_that_of_losses_that_do_not_spread_by_distance() -> No
     assert default_smoothing(["ce+ce:ordinal=1"]) is None
     assert [term.smoothing for term in parse_loss("ce+ce:ordinal=1", None).terms] == [0.1, 0.0]
     assert parse_loss("corn:smoothing=.1").terms[0].smoothing == 0.1
-    assert [parse_loss(text).is_of_grades for text in ("corn", "cumulative", "ce:ordinal=1", "ce")] == [True] * 3 + [False]
+    assert [parse_loss(text).is_of_grades for text in ("corn", "cumulative", "ce:ordinal=1", "ce")] == [True] * 3 + [
+        False
+    ]
 
 
 @pytest.mark.parametrize(
