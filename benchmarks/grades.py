@@ -4,7 +4,7 @@
 
 Each world has people with a latent severity, five images each, and grades 0 to 4 that are frequent in this order. A model's
 probabilities are of the right order but pulled toward the frequent grades, as those of a short training are. Rules are
-fitted and scored by `ensemble.decide`; the truth is the score of the same rule on 4,000 fresh people.
+fitted and scored as by `ensemble.decide`; the truth is the score of the same rule on 4,000 fresh people.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.decisions.face import fit_decision
+from ensemble.decisions.face import request_of
+from ensemble.decisions.fit import nested_decisions
 from ensemble.decisions.oof import prepare_rows
-from ensemble.decisions.rounder import round_grades, rounder_metric
+from ensemble.decisions.rounder import fit_cuts, round_grades
 from folds.metrics.classification import METRICS
 from folds.metrics.grades import decided_as, expected_grades, quadratic_kappa
 from folds.metrics.intervals import interval_over_people
@@ -54,19 +55,17 @@ def score_world(
         return found.value, truth, found.low <= truth <= found.high
 
     names = (persons.astype(str), None, np.array([f"{seed}-{i}" for i in range(len(labels))]))
-    rows, source = prepare_rows(p, labels, *names, CLASSES, False, ("", "arrays"))
-    report = fit_decision(rows, source, threshold="rounder")
-    rule = report.decision.labels
-    assert rule is not None
-    assert rule.cuts is not None
-    truth = quadratic_kappa(new_labels, round_grades(new_p, rule.cuts), classes)
-    nested = report.scores[rounder_metric("quadratic_kappa").title].interval
-    fitted = quadratic_kappa(labels, round_grades(p, rule.cuts), classes)
-    own = interval_over_people(metric, labels, decided_as(round_grades(p, rule.cuts), classes), persons)
+    rows, _ = prepare_rows(p, labels, *names, CLASSES, False, ("", "arrays"))
+    request = request_of(CLASSES, "rounder")
+    cuts = fit_cuts(p, labels, metric)
+    truth = quadratic_kappa(new_labels, round_grades(new_p, cuts), classes)
+    unseen = nested_decisions(rows, request)[0].decided  # what `ensemble.decide` scores
+    nested = interval_over_people(metric, labels, decided_as(unseen, classes), persons)
+    own = interval_over_people(metric, labels, decided_as(round_grades(p, cuts), classes), persons)
     return {
         "most probable grade": plain(lambda values: values.argmax(axis=1)),
         "nearest to the expected grade": plain(lambda values: np.rint(expected_grades(values)).astype(np.int64)),
-        "rounder, claimed by its own fit": (fitted, truth, own.low <= truth <= own.high),
+        "rounder, claimed by its own fit": (own.value, truth, own.low <= truth <= own.high),
         "rounder, nested": (nested.value, truth, nested.low <= truth <= nested.high),
     }
 

@@ -123,8 +123,8 @@ def blend(
     test : predictions of test samples with the same names, which are blended too. A run with a weight must have them.
     method : ``soft`` (the default), ``hard``, ``grades``, ``weighted``, ``geometric``, ``power``, ``median``,
         ``trimmed``, ``max``, ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``,
-        ``exp``, ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which selects
-        one and includes the selection in the nested score.
+        ``exp``, ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which
+        selects one and includes the selection in the nested score.
     weights : weights for ``weighted``: name → weight, or a sequence in the order of the names.
     runs : names of the runs to use; all by default.
     metric : metric to score by and to optimize: a name, ``module:function``, or a function of (labels (n,) int,

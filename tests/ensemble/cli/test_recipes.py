@@ -119,7 +119,10 @@ def test_the_recipe_of_grades_goes_the_whole_road(
             "not a head on frozen features",
         ),
         (["--task", "ordinal", "--target", "age", "--loss", "corn", "--head", "cosine"], "has a head of its own"),
-        (["--task", "ordinal", "--target", "age", "--loss", "ce:ordinal=2", "--freeze", "all"], "head=logistic is fitted"),
+        (
+            ["--task", "ordinal", "--target", "age", "--loss", "ce:ordinal=2", "--freeze", "all"],
+            "head=logistic is fitted",
+        ),
         (["--task", "ordinal", "--target", "mask"], "do not say their order"),
         (["--task", "ordinal", "--target", "mask", "--class-order", "wear,incorrect"], "lacks 'normal'"),
     ],
