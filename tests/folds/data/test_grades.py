@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 import folds
-from folds.config.recipe import all_settings
+from folds.config.recipe import Recipe, all_settings
 from folds.data.grades import grade_order, grades_of_attribute, in_order
 from folds.data.targets import resolve_target
 from folds.data.tasks import TASKS
 from folds.errors import UsageError
+from folds.training.resolve import task_hint
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,9 @@ def test_an_attribute_has_its_values_in_the_order_that_is_given() -> None:
 
 def test_the_setting_has_the_tasks_of_a_table() -> None:
     assert all_settings()["task"].choices == TASKS
+
+
+def test_the_task_is_suggested_by_a_metric_of_grades_and_never_taken() -> None:
+    assert "task=ordinal" in task_hint(Recipe(metric="quadratic_kappa"))
+    assert task_hint(Recipe(metric="quadratic_kappa", task="classes")) == task_hint(Recipe()) == ""
+    assert Recipe(metric="grade_mae").task is None
