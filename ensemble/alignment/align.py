@@ -14,7 +14,7 @@ from ensemble.alignment.completeness import absent_folds_notes, absent_rows_note
 from ensemble.alignment.coverage import Table, tables_of
 from ensemble.alignment.naming import name_columns
 from ensemble.alignment.placement import RowOrder, order_notes, place_members
-from ensemble.alignment.positive import positive_class
+from ensemble.alignment.positive import positive_class, task_of
 from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.members.reading import Member
@@ -147,6 +147,7 @@ def _align_split(
         folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
         numbered=table.numbered,
+        task=task_of([member for member in members if member.target == target]),
     )
     covered = np.zeros(len(table), bool)
     for has in present:

@@ -11,6 +11,7 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.positive import positive_last
+from folds.predictions.files import ORDINAL
 from folds.utils.text import sort_by_number
 
 
@@ -37,11 +38,29 @@ def class_order(
         stated = first.classes
     else:
         stated = tuple(classes) if classes is not None else _answered_classes(members, labels)
-    ordered = sort_by_number(stated)
+    ordered = _grades(members) or sort_by_number(stated)
     ordered = positive_last(ordered, positive) if positive in ordered else ordered
     for member in members:
         _check_answers(member, ordered)
     return ordered
+
+
+def _grades(members: Sequence[Member]) -> tuple[str, ...] | None:
+    """Return the classes in the order of their grades; None if no member says that they are grades.
+
+    Raises
+    ------
+    EnsembleError : two members say it with different orders.
+    """
+    graded = [one for one in members if one.sidecar is not None and one.sidecar.task == ORDINAL]
+    for one in graded[1:]:
+        if set(one.classes) == set(graded[0].classes) and one.classes != graded[0].classes:
+            raise EnsembleError(
+                f"{graded[0].path} and {one.path} have the same grades in different orders: "
+                f"{', '.join(graded[0].classes[:10])} and {', '.join(one.classes[:10])}",
+                hint="train with one `class_order`, or select runs with `runs`",
+            )
+    return graded[0].classes if graded else None
 
 
 def _check_same_classes(first: Member, members: Sequence[Member]) -> None:

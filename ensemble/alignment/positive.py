@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.metrics.positive import Positive, positive_of
-from folds.predictions.files import BINARY, CLASSES, LABEL
+from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
 from folds.utils.text import sort_by_number
 
 
@@ -60,6 +60,10 @@ def positive_class(
 
 
 def task_of(members: Sequence[Member], given: str | None = None) -> str:
-    """Return the task of predictions that are made from members: ``binary`` if one of them, or the user, says so."""
-    said = given is not None or any(one.sidecar is not None and one.sidecar.task == BINARY for one in members)
-    return BINARY if said else CLASSES
+    """Return the task of predictions that are made from members: the one that a member states, if it is not
+    ``classes``; ``binary`` as well if the user names a positive class.
+    """
+    stated = {one.sidecar.task for one in members if one.sidecar is not None} - {CLASSES}
+    if ORDINAL in stated:
+        return ORDINAL
+    return BINARY if stated or given is not None else CLASSES

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members.reading import Member
-from folds.predictions.files import SampleRows
+from folds.predictions.files import CLASSES, SampleRows
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import softmax
 
@@ -180,6 +180,7 @@ class AlignedSplit:
     folds_sha : hash of the fold assignment if all members have the same.
     table_rows : number of samples in the table, with those that no run has predicted yet.
     numbered : whether the ids are the numbers of rows, because nothing names the samples.
+    task : ``binary`` if the last class is the positive one, ``ordinal`` if the classes are grades in their order.
     """
 
     name: str
@@ -192,6 +193,7 @@ class AlignedSplit:
     folds_sha: str | None = None
     table_rows: int = 0
     numbered: bool = False
+    task: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.rows)

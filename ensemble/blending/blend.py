@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -38,8 +39,9 @@ from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
 from ensemble.members.true_labels import read_true_labels
 from ensemble.voting.base import Vote
-from ensemble.voting.vote import vote
-from folds.errors import EnsembleError, without_marks
+from ensemble.voting.vote import GRADES, HARD, method_for, vote
+from folds.errors import EnsembleError, UsageError, without_marks
+from folds.predictions.files import ORDINAL
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
@@ -204,6 +206,11 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     loaded = align_members(members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
+    first = next(iter(loaded.splits.values()))
+    _check_grades(request, first)
+    method = method_for(request.name, first.task)
+    if method != request.name and request.by == "class":
+        request = replace(request, method=method)
     scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
     title = f"{request.name}: fitting and nested scoring"
@@ -244,6 +251,16 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         notes=notes,
         warnings=loaded.warnings,
         over_best_single=best,
+    )
+
+
+def _check_grades(request: BlendConfig, split: AlignedSplit) -> None:
+    """Raise UsageError if votes on classes without a known order are to be pooled by their median."""
+    if request.name != GRADES or split.task == ORDINAL or all(re.fullmatch(r"[+-]?\d+", one) for one in split.classes):
+        return
+    raise UsageError(
+        f"`method={GRADES}` needs grades in order, and nothing says that {', '.join(split.classes[:10])} are",
+        hint="train with `task=ordinal`, which records the order, or `method=hard` for the majority",
     )
 
 
@@ -449,7 +466,7 @@ def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Groun
 
 def _tie_notes(result: Vote, request: BlendConfig, rows: str) -> list[str]:
     notes = []
-    if request.name == "hard":
+    if request.name in (HARD, GRADES):
         settled = "; resolved by the higher mean probability, then by the vote of the first-ranked run"
         ties = f"{result.ties:,} of {rows} were ties"
         if request.by != "class":

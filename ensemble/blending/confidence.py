@@ -14,7 +14,7 @@ from ensemble.voting.vote import vote_of_run
 
 MIN_GAP = 0.05  # of mean confidence and accuracy; a smaller one hardly changes a mean
 MAX_ROWS = 20_000  # evenly spaced: enough to see such a gap, and quick for any number of samples
-_POOLS_ORDER = ("hard", "rank")  # of these, confidence decides nothing
+_POOLS_ORDER = ("hard", "grades", "rank")  # of these, confidence decides nothing
 
 
 def confidence_notes(

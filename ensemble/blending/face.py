@@ -123,10 +123,10 @@ def blend(
     classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn. Required if
         other predictions name their classes in another order. For one column the negative and the positive class.
     test : predictions of test samples with the same names, which are blended too. A run with a weight must have them.
-    method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
-        ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``,
-        ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which selects one and
-        includes the selection in the nested score.
+    method : ``soft`` (the default), ``hard``, ``grades``, ``weighted``, ``geometric``, ``power``, ``median``,
+        ``trimmed``, ``max``, ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``,
+        ``exp``, ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which
+        selects one and includes the selection in the nested score.
     weights : weights for ``weighted``: name → weight, or a sequence in the order of the names.
     runs : names of the runs to use; all by default.
     metric : metric to score by and to optimize: a name, ``module:function``, or a function of (labels (n,) int,
@@ -314,7 +314,8 @@ def _array_members(
                 f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
             )
     made = members_of_arrays(named, "oof" if labeled else "test", **about)
-    if about["classes"] is not None and len(made.classes) == 2 and config.positive is None and config.scored.of_positive:
+    two = about["classes"] is not None and len(made.classes) == 2
+    if two and config.positive is None and config.scored.of_positive:
         config = replace(config, positive=made.classes[1])  # as in the command: NEGATIVE,POSITIVE
     if test is None:
         return made, config

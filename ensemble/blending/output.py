@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.alignment.positive import task_of
 from ensemble.blending.coefficients import write_coefficients
 from ensemble.blending.recipe import BlendRecipe, read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
@@ -22,8 +21,6 @@ from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import (
-    CLASSES,
-    LABEL,
     PredictionMetadata,
     SampleRows,
     read_array,
@@ -137,7 +134,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         arch="blend",
         folds_sha=rows.folds_sha,
         teacher=next((one.sidecar.teacher for one in blend.members if one.sidecar and one.sidecar.teacher), None),
-        task=task_of(blend.members, blend.request.positive) if rows.target == LABEL else CLASSES,
+        task=blend.task_of(split),
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import align
-from ensemble.alignment.positive import task_of
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import labels_and_groups
 from ensemble.analysis.cost import Costs
@@ -28,7 +27,7 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
-from folds.predictions.files import CLASSES, PredictionMetadata
+from folds.predictions.files import BINARY, CLASSES, LABEL, PredictionMetadata
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
@@ -264,6 +263,12 @@ class BlendResult(Displayed):
         drawn = blend_forest(self.method, self.splits, self.votes, self.runs, self.request)
         return (drawn,) if drawn else ()
 
+    def task_of(self, split: str) -> str:
+        """Return the task of the predictions: the one that members state; binary if the user named a positive class."""
+        rows = self.splits[split]
+        named = self.request.positive is not None and rows.target == LABEL and rows.task == CLASSES
+        return BINARY if named else rows.task
+
     def _predictions(self, split: str) -> Predictions | None:
         if split not in self.votes:
             return None
@@ -280,7 +285,7 @@ class BlendResult(Displayed):
             run=self.method,
             arch="blend",
             folds_sha=rows.folds_sha,
-            task=task_of(self.members, self.request.positive) if self.classes == rows.classes else CLASSES,
+            task=self.task_of(split) if self.classes == rows.classes else CLASSES,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

@@ -82,7 +82,8 @@ def decide(
     y, groups, fold, ids, classes : for arrays: (n,) true class; (n,) person; (n,) fold, if each fold has its own
         model; (n,) id; the class of each column.
     threshold : ``CLASS=0.3``; or an aim to fit it to: ``CLASS:sensitivity>=.95`` (with the highest specificity),
-        ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``macro_f1``; or a list of these.
+        ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``macro_f1``; or a list of these. For
+        grades, ``rounder`` cuts the expected grade where quadratic kappa is largest, ``rounder:METRIC`` another metric.
     cost_matrix : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest
         expected cost is taken; a decision ``abstain`` may have a cost, too.
     abstain : the largest share of wrong answers; images with a lower confidence get no answer.

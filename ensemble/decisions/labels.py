@@ -16,6 +16,7 @@ from ensemble.decisions.evidence import (
     people_needed,
     sums_from_the_top,
 )
+from ensemble.decisions.rounder import QUADRATIC_KAPPA, fit_cuts, round_grades, rounder_metric
 from ensemble.decisions.rows import LabeledRows, person_shares, weights_of
 from ensemble.learning.class_bias import expected_bias
 from folds.errors import UsageError
@@ -23,6 +24,7 @@ from folds.metrics.classification import METRICS
 
 GIVEN, SENSITIVITY, SPECIFICITY, PRECISION = "given", "sensitivity", "specificity", "precision"
 YOUDEN, MACRO_F1, COSTS = "youden", "macro_f1", "costs"
+ROUNDER = "rounder"  # an aim and a kind of rule
 BOUNDED = (SENSITIVITY, SPECIFICITY, PRECISION)
 # How an aim was reached by the fitted people: with a stated confidence for new people, only in these data, or not.
 GUARANTEED, OBSERVED, UNREACHABLE, NO_PROMISE = "guaranteed", "observed", "unreachable", "none"
@@ -31,16 +33,22 @@ STATUSES = (GUARANTEED, OBSERVED, UNREACHABLE, NO_PROMISE)
 THRESHOLDS, RATIO = "thresholds", "ratio"
 MIN_THRESHOLD = 1e-9
 ABSTAINED = -1
-_FORMS = "CLASS=VALUE, CLASS:sensitivity>=VALUE, CLASS:specificity>=…, CLASS:precision>=…, CLASS:youden or macro_f1"
+_FORMS = (
+    "CLASS=VALUE, CLASS:sensitivity>=VALUE, CLASS:specificity>=…, CLASS:precision>=…, CLASS:youden, macro_f1 or rounder"
+)
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What a threshold is for: a kind, the class, and the value to reach (or the given threshold)."""
+    """What a threshold is for: a kind, the class, and the value to reach (or the given threshold).
+
+    `metric` is what the cuts of grades maximize.
+    """
 
     kind: str
     name: str = ""
     value: float = math.nan
+    metric: str = ""
 
     def __str__(self) -> str:
         """Return the aim as it is typed."""
@@ -48,6 +56,8 @@ class Aim:
             return f"{self.name}={self.value:g}"
         if self.kind in BOUNDED:
             return f"{self.name}:{self.kind}>={self.value:g}"
+        if self.kind == ROUNDER:
+            return f"{ROUNDER}:{self.metric}"
         return f"{self.name}:{self.kind}" if self.name else self.kind
 
 
@@ -56,7 +66,8 @@ def parse_aims(texts: Sequence[str], classes: Sequence[str]) -> tuple[Aim, ...]:
 
     Parameters
     ----------
-    texts : ``CLASS=.3``, ``CLASS:sensitivity>=.95``, ``CLASS:youden`` or ``macro_f1``.
+    texts : ``CLASS=.3``, ``CLASS:sensitivity>=.95``, ``CLASS:youden``, ``macro_f1``, ``rounder`` or
+        ``rounder:METRIC``.
     classes : the classes, which may contain any character.
 
     Raises
@@ -65,8 +76,9 @@ def parse_aims(texts: Sequence[str], classes: Sequence[str]) -> tuple[Aim, ...]:
     """
     aims = tuple(_parse(str(text).strip(), classes) for text in texts)
     names = [aim.name for aim in aims]
-    if MACRO_F1 in (aim.kind for aim in aims) and len(aims) > 1:
-        raise UsageError("`threshold=macro_f1` sets the thresholds of all classes", hint="remove the other thresholds")
+    whole = next((aim.kind for aim in aims if aim.kind in (MACRO_F1, ROUNDER)), None)
+    if whole is not None and len(aims) > 1:
+        raise UsageError(f"`threshold={whole}` sets the thresholds of all classes", hint="remove the other thresholds")
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(f"`threshold` is given twice for the class '{twice}'", hint="give one of them")
@@ -76,6 +88,9 @@ def parse_aims(texts: Sequence[str], classes: Sequence[str]) -> tuple[Aim, ...]:
 def _parse(text: str, classes: Sequence[str]) -> Aim:
     if text == MACRO_F1:
         return Aim(MACRO_F1)
+    if text == ROUNDER or (text.startswith(f"{ROUNDER}:") and ROUNDER not in classes):
+        name = text.partition(":")[2].strip() or QUADRATIC_KAPPA
+        return Aim(ROUNDER, metric=rounder_metric(name).name)
     for name in sorted(classes, key=len, reverse=True):
         rest = text[len(name) :].strip()
         if not text.startswith(name) or rest[:1] not in ("=", ":"):
@@ -113,23 +128,28 @@ class LabelRule:
     ----------
     kind : ``thresholds``: an image gets a class with a threshold if its probability reaches it (of several, the class
         with the largest ratio of probability to threshold), otherwise the most probable class without a threshold;
-        ``ratio``: the class with the largest ratio; ``costs``: the decision with the smallest expected cost.
+        ``ratio``: the class with the largest ratio; ``costs``: the decision with the smallest expected cost;
+        ``rounder``: the grade whose cuts the expected grade lies between.
     classes : the class of each column.
     thresholds : (classes,) above 0 and at most 1; nan for a class without a threshold, and for ``costs``.
     costs : (classes, classes) cost of each decision (column) by true class (row), with a further column if the cost of
         no answer is stated; None for thresholds.
+    cuts : (classes − 1,) ascending expected grades from which on the next grade is decided; None for other kinds.
     """
 
     kind: str
     classes: tuple[str, ...]
     thresholds: NDArray[np.float64]
     costs: NDArray[np.float64] | None = None
+    cuts: NDArray[np.float64] | None = None
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return (n,) class indices; `ABSTAINED` where no answer has the smallest expected cost."""
         if self.costs is not None:
             chosen = (probabilities @ self.costs).argmin(axis=1)
             return np.where(chosen < len(self.classes), chosen, ABSTAINED)
+        if self.cuts is not None:
+            return round_grades(probabilities, self.cuts)
         without = np.isnan(self.thresholds)
         ratio = probabilities / np.where(without, 1.0, self.thresholds)
         if self.kind == RATIO or without.all():
@@ -153,6 +173,14 @@ def fit_labels(rows: LabeledRows, aims: Sequence[Aim], error: float) -> tuple[La
         to the observed values, without a guarantee.
     """
     thresholds = np.full(len(rows.classes), np.nan)
+    if [aim.kind for aim in aims] == [ROUNDER]:
+        if not rows.ordered:
+            raise UsageError(
+                f"`threshold=rounder` needs grades in order, and nothing says that {', '.join(rows.classes[:10])} are",
+                hint="train with `task=ordinal`, which records the order, or give arrays with their columns in order",
+            )
+        cuts = fit_cuts(rows.probabilities, rows.labels, rounder_metric(aims[0].metric))
+        return LabelRule(ROUNDER, rows.classes, thresholds, cuts=cuts), (NO_PROMISE,)
     if [aim.kind for aim in aims] == [MACRO_F1]:
         bias = expected_bias(rows.probabilities, rows.labels, METRICS[MACRO_F1])
         factors = np.exp(-(bias - bias.min()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.arrays import as_probabilities, check_same_index, class_codes, column_classes, fold_numbers, names_of
 from folds.metrics.grouping import average_by_person
-from folds.predictions.files import oof_file
+from folds.predictions.files import ORDINAL, oof_file
 from folds.predictions.optimism import selected_runs
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.utils.files import is_file_safe, read_json, sha256_bytes
@@ -122,7 +122,14 @@ def rows_of_predictions(
         per_person,
         (name, kind),
     )
+    rows = replace(rows, ordered=found.metadata.task == ORDINAL or _are_ascending(found.classes))
     return rows, replace(source, basis=STUDENT if found.metadata.teacher else source.basis)
+
+
+def _are_ascending(classes: Sequence[str]) -> bool:
+    """Return whether class names are whole numbers in ascending order, which may be grades."""
+    numbers = [int(name) for name in classes if re.fullmatch(r"[+-]?\d+", name)]
+    return len(numbers) == len(classes) and numbers == sorted(numbers)
 
 
 def with_selection(source: DecisionSource, runs: Path, names: Iterable[str]) -> DecisionSource:

@@ -37,7 +37,7 @@ MAX_CLASSES = 100_000
 _MAX_TEXT = 2_000
 _MAX_VALUES = 2_000_000
 _HINT = "fit the rules again with ensemble decide"
-KINDS = ("thresholds", "ratio", "costs")
+KINDS = ("thresholds", "ratio", "costs", "rounder")
 
 
 ONE_MODEL, CROSS_FITTED, SELECTED, UNKNOWN = "one model", "cross-fitted", "selected", "unknown"
@@ -145,6 +145,7 @@ _LABELS = _RULE | {
     "kind": one_of(*KINDS),
     "thresholds": optional(mapping_of(_number(0, 1, open_low=True), _TEXT)),
     "costs": optional(mapping_of(mapping_of(_number(0, MAX_COST), _TEXT), _TEXT)),
+    "cuts": optional(list_of(_number(0, MAX_CLASSES))),
 }
 _ABSTENTION = _RULE | {"error": _number(0, 1, open_low=True), "threshold": optional(_SHARE)}
 _SETS = _RULE | {
@@ -210,6 +211,8 @@ def _label_record(rule: LabelRule) -> dict[str, Any]:
         decisions = [*rule.classes, ABSTAIN][: rule.costs.shape[1]]
         rows = [dict(zip(decisions, row, strict=True)) for row in rule.costs.tolist()]
         return {"kind": rule.kind, "costs": dict(zip(rule.classes, rows, strict=True))}
+    if rule.cuts is not None:
+        return {"kind": rule.kind, "cuts": rule.cuts.tolist()}
     found = {
         name: value for name, value in zip(rule.classes, rule.thresholds.tolist(), strict=True) if not math.isnan(value)
     }
@@ -298,6 +301,15 @@ def _or_default(value: float | None, default: float) -> float:
 
 def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str) -> LabelRule:
     thresholds, costs, kind = record.get("thresholds"), record.get("costs"), record["kind"]
+    if (kind == "rounder") != (record.get("cuts") is not None):
+        raise EnsembleError(f"{source}: expected 'cuts' for the kind rounder, and for no other", hint=_HINT)
+    if kind == "rounder":
+        cuts = np.array(record["cuts"], np.float64)
+        if (thresholds, costs) != (None, None) or len(cuts) != len(classes) - 1 or (np.diff(cuts) < 0).any():
+            raise EnsembleError(
+                f"{source}: 'cuts' must be {len(classes) - 1} ascending numbers, and stand alone", hint=_HINT
+            )
+        return LabelRule(kind, classes, np.full(len(classes), np.nan), cuts=cuts)
     if (costs is None) == (thresholds is None) or (kind == "costs") != (costs is not None):
         raise EnsembleError(f"{source}: expected 'costs' for the kind costs, else 'thresholds'", hint=_HINT)
     values = np.full(len(classes), np.nan)

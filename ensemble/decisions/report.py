@@ -161,6 +161,13 @@ def _label_lines(decision: Decision) -> list[str]:
     if rule.costs is not None:
         extra = f", '{ABSTAIN}' included" if rule.costs.shape[1] > len(rule.classes) else ""
         return [f"label: the decision with the smallest expected cost{extra}"]
+    if rule.cuts is not None:
+        cuts = zip(rule.classes[1:], rule.cuts.tolist(), strict=True)
+        steps = [
+            f"'{_clipped(name)}' never" if cut >= len(rule.classes) else f"'{_clipped(name)}' from {cut:.4g}"
+            for name, cut in cuts
+        ]
+        return [f"label: the expected grade (Σ p · grade, from 0), {_listed(steps)}"]
     pairs = [
         (name, value) for name, value in zip(rule.classes, rule.thresholds.tolist(), strict=True) if value == value
     ]

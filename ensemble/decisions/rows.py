@@ -27,6 +27,7 @@ class LabeledRows:
     parts : (n,) the outer fold of each row; all rows of a person are in the same one.
     ids : (n,) of str.
     classes : the class of each column.
+    ordered : whether the classes are grades, in their order.
     """
 
     probabilities: NDArray[np.float64]
@@ -35,6 +36,7 @@ class LabeledRows:
     parts: NDArray[np.int64]
     ids: NDArray[np.str_]
     classes: tuple[str, ...]
+    ordered: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +65,7 @@ class LabeledRows:
             self.parts[rows],
             self.ids[rows],
             self.classes,
+            self.ordered,
         )
 
 

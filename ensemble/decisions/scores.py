@@ -14,14 +14,18 @@ from ensemble.decisions.labels import (
     MACRO_F1,
     NO_PROMISE,
     OBSERVED,
+    ROUNDER,
     UNREACHABLE,
+    Aim,
     class_shares,
     missing_evidence,
 )
 from ensemble.decisions.record import MeasuredValue, RuleRecord
+from ensemble.decisions.rounder import GRADE_ERROR, rounder_metric
 from ensemble.decisions.rows import LabeledRows, mean_interval, person_shares, share_interval, sums_by_person
 from ensemble.decisions.sets import ALL_IMAGES, ANY_IMAGE, EACH_CLASS, EVERYTHING, people_for_sets
 from folds.metrics.classification import METRICS
+from folds.metrics.grades import decided_as
 from folds.metrics.intervals import Interval, interval_over_people
 
 
@@ -55,6 +59,7 @@ def _label_record(rows: LabeledRows, request: RuleRequest, rules: FittedRules, u
             scores.append(MeasuredValue(f"{measure} of {aim.name}", share_interval(part, whole), target))
     if request.costs is not None:
         scores += _cost_scores(rows, request.costs, unseen)
+    scores += [score for aim in request.aims if aim.kind == ROUNDER for score in _grade_scores(rows, aim, unseen)]
     if (unseen.decided >= 0).all():
         metric = METRICS[MACRO_F1]
         for name, decided in (("macro F1", unseen.decided), ("macro F1 of argmax", rows.probabilities.argmax(axis=1))):
@@ -65,6 +70,18 @@ def _label_record(rows: LabeledRows, request: RuleRequest, rules: FittedRules, u
     if len(statuses) > 1:  # thresholds compete for images
         statuses = tuple(NO_PROMISE if status == GUARANTEED else status for status in statuses)
     return RuleRecord(aims, statuses or (NO_PROMISE,), _label_guarantee(rows, request, rules), tuple(scores))
+
+
+def _grade_scores(rows: LabeledRows, aim: Aim, unseen: UnseenDecisions) -> list[MeasuredValue]:
+    """Return the score that the cuts maximize and the mean error in grades, each also of the most probable class."""
+    classes, plain, found = len(rows.classes), rows.probabilities.argmax(axis=1), []
+    for metric in dict.fromkeys((rounder_metric(aim.metric), METRICS[GRADE_ERROR])):
+        if metric.name == MACRO_F1:  # follows anyway
+            continue
+        for name, decided in ((metric.title, unseen.decided), (f"{metric.title} of argmax", plain)):
+            interval = interval_over_people(metric, rows.labels, decided_as(decided, classes), rows.persons)
+            found.append(MeasuredValue(name, interval))
+    return found
 
 
 def _cost_scores(rows: LabeledRows, costs: NDArray[np.float64], unseen: UnseenDecisions) -> list[MeasuredValue]:

@@ -96,7 +96,7 @@ class CombinationModule(torch.nn.Module):
 
     @property
     def _counts(self) -> bool:
-        return self.pool == "hard" and self.stacked is None
+        return self.pool in ("hard", "grades") and self.stacked is None
 
     @property
     def _run_weights(self) -> Tensor:
@@ -135,6 +135,11 @@ class CombinationModule(torch.nn.Module):
     def _pooled(self, values: Tensor, votes: Tensor) -> Tensor:
         weights, pool = self.weights[:, None, None], self.pool
         power = self.options.power
+        if pool == "grades":
+            shares = (votes * weights).sum(dim=0)
+            up = torch.cumsum(shares, dim=1)
+            depth = torch.minimum(up, up[:, -1:] - up + shares)
+            return _settled(depth, (values * weights).sum(dim=0))
         if pool == "hard":
             return _settled((votes * weights).sum(dim=0), (values * weights).sum(dim=0))
         if pool == "geometric" or (pool == "power" and abs(power) < 1e-6):

@@ -29,6 +29,7 @@ from folds import __version__
 from folds.errors import EnsembleError
 from folds.images.decode import fit_image
 from folds.models.checkpoint import Checkpoint
+from folds.predictions.files import CLASSES
 from folds.utils.files import cannot_write, make_folder, remove, sha256_bytes
 
 SEED = 20_251_129
@@ -155,6 +156,7 @@ def model_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a fold model needs beside its weights, as plain values; people and images in counts only."""
     architecture = checkpoint.architecture.to_dict()
     recipe = {name: checkpoint.recipe.get(name) for name in ("seed", "channels_last")}
+    recipe |= {} if checkpoint.task == CLASSES else {"task": checkpoint.task}
     fields = {
         "run": checkpoint.run,
         "fold": checkpoint.fold,

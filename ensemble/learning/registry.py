@@ -21,7 +21,7 @@ from ensemble.learning.combination import Combination, Fit, Fitter
 from ensemble.learning.stack import Stack
 from ensemble.learning.stacking import stacking
 from ensemble.learning.weights import BAGS, WARM, best_single, exponential, greedy, simplex
-from ensemble.voting.vote import METHODS
+from ensemble.voting.vote import GRADES, METHODS
 from folds.metrics.classification import Metric
 
 _MAX_RESULTS = 64
@@ -69,7 +69,7 @@ def _content(stack: Stack) -> str:
     return digest.hexdigest()
 
 
-# The method of `METHODS` that needs weights from the user.
+# The method of `METHODS` that needs weights from the user, and the one that needs ordered classes.
 GIVEN = "weighted"
 SOFT, BEST = "soft", "best"
 
@@ -105,12 +105,16 @@ FITTERS: dict[str, Fitter] = PLAIN | {
 
 
 def candidates(metric: Metric) -> list[Fitter]:
-    """Return the fitters that ``auto`` compares; for metrics not of counts, calibrations replace class biases."""
+    """Return the fitters that ``auto`` compares, for classes without an order.
+
+    For metrics not of counts, calibrations replace class biases.
+    """
+    known = [fitter for fitter in FITTERS.values() if fitter.name != GRADES]
     if metric.from_counts is not None:
-        return list(FITTERS.values())
+        return known
     calibrations = [
         calibrated(FITTERS[name], "temperature", where)
         for name in ("soft", "geometric", "greedy")
         for where in ("before", "after")
     ]
-    return [*(fitter for fitter in FITTERS.values() if not fitter.adds_bias), *calibrations]
+    return [*(fitter for fitter in known if not fitter.adds_bias), *calibrations]

@@ -23,7 +23,6 @@ from ensemble.prediction.result import NO_PERSONS, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions
 from folds.data.table import DataSpec, SampleTable
-from folds.data.tasks import recorded_task
 from folds.errors import UsageError
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
@@ -219,13 +218,6 @@ def _check_verify(source: PredictionSource, cascade: str | float | None, verify:
         )
 
 
-def _recorded_positive(source: PredictionSource) -> tuple[str | None, str | None]:
-    """Return the settings `task` and `positive` of the trainings of the models, None if they are unknown."""
-    recipes = [model.checkpoint.recipe for model in source.models]
-    tasks, named = ([one.get(key) for one in recipes if one.get(key)] for key in ("task", "positive"))
-    return (str(tasks[0]) if tasks else None), (str(named[0]) if named else None)
-
-
 def _described(
     source: PredictionSource,
     table: SampleTable,
@@ -250,7 +242,7 @@ def _described(
         decision=None if decision is None else decision.to_dict(),
         formats=found.formats,
         cascade=None if source.cascade is None else source.cascade.to_dict(),
-        task=recorded_task(*_recorded_positive(source), source.target, source.classes),
+        task=source.task,
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, predictions)

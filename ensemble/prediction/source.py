@@ -19,7 +19,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import recorded_metric
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, LABEL, oof_file, read_sidecar
+from folds.predictions.files import ALL, CLASSES, LABEL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -95,6 +95,11 @@ class PredictionSource:
     def models(self) -> list[FoldModel]:
         """Return the models of all runs."""
         return [model for run in self.runs for model in run.models]
+
+    @property
+    def task(self) -> str:
+        """Return what the classes are: ``classes``, ``binary``, or ``ordinal`` if models were trained on grades."""
+        return next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
 
     @property
     def sha(self) -> str:

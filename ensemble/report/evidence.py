@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.intervals import Interval
+from folds.predictions.files import CLASSES
 
 Kind = Literal["run", "tta", "blend"]
 SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
@@ -166,6 +167,7 @@ class Evidence:
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     blend_name : the member that `blend` describes; None if that is not known.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
+    task : ``ordinal`` if the classes are grades.
     """
 
     classes: tuple[str, ...]
@@ -189,6 +191,7 @@ class Evidence:
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
     blend_name: str | None = None
+    task: str = CLASSES
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

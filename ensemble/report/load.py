@@ -30,7 +30,7 @@ from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.metrics.intervals import Interval
 from folds.predictions.changed_labels import changed_ids
-from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.files import CLASSES, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
 from folds.utils.files import read_json
@@ -112,6 +112,7 @@ def load_evidence(
         window=window,
         max_pixels=max_pixels,
         per_person=per_person,
+        task=CLASSES if split is None else split.task,
         by_image=_scores_by_image(leaking, metric, per_person),
     )
     if base is None and leaking:  # no score is one of new people

@@ -24,13 +24,22 @@ from ensemble.report.blocks import Block, Gallery, Matrix, Missing, Picture, Sec
 from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
 from ensemble.report.scoring import main_predictions
+from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
+from folds.predictions.files import ORDINAL
 from folds.utils.text import counted
 
 MAX_CLASSES = 30  # of the confusion matrix
 MAX_PAIRS, MAX_PEOPLE, MAX_PICTURES = 15, 25, 60
 GALLERY = "mistakes-worst"
 _PEOPLE_CI = "95% CI over people (jackknife)."
+_FAR = Metric(
+    "off_by_more_than_one",
+    "off by more than one grade",
+    greater_is_better=False,
+    per_row=lambda labels, values: (np.abs(argmax_classes(values) - labels) > 1).astype(np.float64),
+)
 # Property → the words for its lowest and its highest quarter, and the form of its values.
 _WORDS = {"brightness": ("dark", "bright", "{:.0f}"), "sharpness": ("blurred", "sharp", "{:.1f}")}
 _WORDS["size"] = ("small", "large", "{:.2f} MP")
@@ -62,6 +71,8 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     )
     if not part.persons_known:
         facts += " People are unknown, so each image counts as one: intervals are too narrow if people have several."
+    if evidence.task == ORDINAL:
+        facts += f" {grades_line(rows)}"
     at = None if evidence.table is None else places_in_table(evidence.table, rows.ids)
     blocks: list[Block] = [
         Text((facts,)),
@@ -75,6 +86,18 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         *mistake_pictures(rows, evidence.thumbnail, pictures),
     ]
     return Section("mistakes", "Mistakes", lead, tuple(blocks))
+
+
+def grades_line(rows: LabeledRows) -> str:
+    """Return by how many grades the predictions are off, and the share that is off by more than one."""
+    error, far = (
+        interval_over_people(metric, rows.labels, rows.probabilities, rows.persons)
+        for metric in (METRICS["grade_mae"], _FAR)
+    )
+    return (
+        f"The classes are grades, in the order {', '.join(rows.classes)}: the mean error is {error.text()} grades, and "
+        f"{far.text()} of the images are off by more than one grade, each with its {_PEOPLE_CI}"
+    )
 
 
 def _confusion(rows: LabeledRows) -> list[Block]:

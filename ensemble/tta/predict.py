@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ensemble.tta.files import CachedView, load_cached_logits, stitch, write
 from ensemble.tta.views import View
 from folds.data.table import Dataset, SampleTable
-from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
@@ -105,11 +104,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha={str(checkpoint.fold): self.sha},
-            task=recorded_task(
-                checkpoint.recipe.get("task"), checkpoint.recipe.get("positive"), checkpoint.target, checkpoint.classes
-            ),
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            task=checkpoint.task,
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -131,11 +128,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha=self.sha,
-            task=recorded_task(
-                checkpoint.recipe.get("task"), checkpoint.recipe.get("positive"), checkpoint.target, checkpoint.classes
-            ),
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            task=checkpoint.task,
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 

@@ -14,8 +14,9 @@ from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, is_normalized, normalize_rows
 from ensemble.voting.blocks import rank_order, row_blocks, vote_inputs
 from ensemble.voting.by_attribute import join_marginals, marginal_splits
-from ensemble.voting.pooling import geometric, hard, maximum, median, power_mean, rank_mean, soft, trimmed
+from ensemble.voting.pooling import geometric, grades, hard, maximum, median, power_mean, rank_mean, soft, trimmed
 from folds.errors import UsageError, unknown_name
+from folds.predictions.files import ORDINAL
 from folds.utils.memmap import allocate_result, blocks, release_pages
 from folds.utils.parallel import cpu_count
 
@@ -23,6 +24,7 @@ DEFAULTS = Options()
 METHODS: dict[str, PoolingRule] = {
     "soft": PoolingRule(soft, "mean of probabilities"),
     "hard": PoolingRule(hard, "majority of votes", counts_votes=True),
+    "grades": PoolingRule(grades, "median of the grades voted for", counts_votes=True),
     "weighted": PoolingRule(soft, "weighted mean of probabilities"),
     "geometric": PoolingRule(geometric, "geometric mean of probabilities"),
     "power": PoolingRule(partial(power_mean, exponent=DEFAULTS.power), "power mean of probabilities"),
@@ -34,6 +36,14 @@ METHODS: dict[str, PoolingRule] = {
 _WHOLE_COLUMNS = 1 << 24  # numbers of complete columns in memory: 128 MiB
 _WORTH_THREADS = 1 << 24  # numbers to sum with several threads: below, they take a hundredth of a second
 _STREAMED_AT_ONCE = 1 << 17  # numbers of a block; it fits into the CPU cache together with its sums
+
+
+HARD, GRADES = "hard", "grades"
+
+
+def method_for(method: str, task: str) -> str:
+    """Return the method of a vote on a task: votes on grades are pooled by their median, not by the majority."""
+    return GRADES if method == HARD and task == ORDINAL else method
 
 
 def method_of(name: str, options: Options = DEFAULTS) -> PoolingRule:

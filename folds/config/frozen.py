@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from folds.errors import UsageError, unknown_name
+from folds.optim.loss_spec import ORDERED
 
 LINEAR, COSINE, LOGISTIC, MLP, ATTENTION = "linear", "cosine", "logistic", "mlp", "attention"
 FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION)
@@ -69,7 +70,7 @@ def check_head_setting(head: str | None, features: bool | None) -> None:
     if head is None:
         return
     if features and head not in FROZEN_HEADS:
-        why = "; a cosine head belongs to a model that is trained" if head.startswith(COSINE) else ""
+        why = f"; a {head} head belongs to a model that is trained" if head.startswith((COSINE, *ORDERED)) else ""
         raise UsageError(
             f"`head` on frozen features: expected {', '.join(FROZEN_HEADS)}, found {head[:60]!r}{why}",
             hint=f"`head={LOGISTIC}`, or leave out `features`",

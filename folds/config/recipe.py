@@ -124,7 +124,8 @@ class Recipe:
     )
     loss: str = setting(
         "ce",
-        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1 or a sum, e.g. focal:gamma=1+.5*f1",
+        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative; or a sum, "
+        "e.g. focal:gamma=1+.5*f1",
         TRAINING,
         metavar="L[+L]",
     )
@@ -409,13 +410,20 @@ class Recipe:
     )
     task: str | None = setting(
         None,
-        "what the classes are: classes, or binary (two classes, the positive one last)",
+        "what the classes are: classes, binary (two classes, the positive one last), or ordinal (grades in order)",
         MODEL,
         shown="binary if the names of two classes say so, else classes",
-        choices=("classes", "binary"),
+        choices=("classes", "binary", "ordinal"),
     )
     positive: str | None = setting(
         None, "the positive class of a binary decision", MODEL, shown="by the names of the classes", metavar="CLASS"
+    )
+    class_order: tuple[str, ...] | None = setting(
+        None,
+        "with task=ordinal: the classes from the lowest to the highest grade",
+        MODEL,
+        shown="the order of numbers, or of known words: none, mild, moderate, severe",
+        metavar="A,B[,C]",
     )
     head_loss: dict[str, str] = setting(dict, "attribute → loss of its head, where it has its own", TRAINING)
     rebin: dict[str, Any] = setting(

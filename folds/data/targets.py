@@ -76,13 +76,16 @@ def determined_attributes(classes: Sequence[str], class_attributes: ClassAttribu
     return [name for name in names if all(name in class_attributes.get(label, {}) for label in classes)]
 
 
-def resolve_target(text: str, classes: Sequence[str], class_attributes: ClassAttributes) -> Target:
+def resolve_target(
+    text: str, classes: Sequence[str], class_attributes: ClassAttributes, order: Sequence[str] = ()
+) -> Target:
     """Return the target for a name.
 
     Parameters
     ----------
     text : ``label``; an attribute (``age``); or attributes joined by ``+`` (``mask+gender+age``), with one head each.
     classes, class_attributes : classes of the label and their attributes, from the table.
+    order : values of a single attribute in the order of their grades; () for the order of the classes.
 
     Raises
     ------
@@ -107,7 +110,8 @@ def resolve_target(text: str, classes: Sequence[str], class_attributes: ClassAtt
             )
     if len(set(names)) < len(names):
         raise UsageError(f"`target={text}` names an attribute twice", hint="name each attribute once")
-    heads = tuple(_head(name, classes, class_attributes) for name in names)
+    values_in_order = tuple(order) if len(names) == 1 else ()
+    heads = tuple(_head(name, classes, class_attributes, values_in_order) for name in names)
     if len(heads) == 1:
         values = heads[0].values
         return Target(names[0], values, heads)
@@ -123,9 +127,10 @@ def resolve_target(text: str, classes: Sequence[str], class_attributes: ClassAtt
     return Target(LABEL, tuple(classes), heads)
 
 
-def _head(name: str, classes: Sequence[str], class_attributes: ClassAttributes) -> Head:
+def _head(name: str, classes: Sequence[str], class_attributes: ClassAttributes, order: tuple[str, ...] = ()) -> Head:
     of_class = [class_attributes[label][name] for label in classes]
     values = tuple(dict.fromkeys(of_class))  # in the order of the classes
+    values = order if set(order) == set(values) else values
     if len(values) < 2:
         raise UsageError(
             f"`target={name}` needs at least two values, but all classes have the value '{values[0]}'",

@@ -11,11 +11,11 @@ from folds.data.table import Dataset
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.metrics.positive import guess_positive, positive_last, positive_of
-from folds.predictions.files import BINARY, CLASSES, LABEL
+from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
 
 logger = logging.getLogger(__name__)
 
-TASKS = (CLASSES, BINARY)
+TASKS = (CLASSES, BINARY, ORDINAL)
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
     """
     if task is not None and task not in TASKS:
         raise unknown_name("`task`", task, list(TASKS))
-    if task == CLASSES or (task is None and positive is None and len(classes) != 2):
+    if task in (CLASSES, ORDINAL) or (task is None and positive is None and len(classes) != 2):
         if positive is not None:
             raise UsageError(f"`positive={positive}` needs `task=binary`", hint="leave out one of them")
-        return Task()
+        return Task(task or CLASSES)
     if len(classes) != 2:
         asked = f"positive={positive}" if task is None else "task=binary"
         raise UsageError(
@@ -89,6 +89,8 @@ def recorded_task(task: str | None, positive: str | None, target: str, classes: 
     task, positive : the settings of the training, by which the classes were ordered.
     target : the predicted variable; attributes of the label are exclusive classes.
     """
+    if task == ORDINAL:
+        return ORDINAL
     if target != LABEL or task == CLASSES or len(classes) != 2:
         return CLASSES
     guess = guess_positive(classes)

@@ -108,7 +108,7 @@ def learning_curve(
     if job.features is None or job.features.get("train") is None:
         raise EnsembleError(f"{job.run}: the features of its images are not computed")
     recipe = Recipe(**{**job.recipe, "init": None})
-    target = resolve_target(recipe.target, job.classes, job.class_attributes)
+    target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
     if target.joined:
         raise UsageError("a learning curve is of one target", hint="`target=label`, or one attribute")
     data = _Data(job, recipe, target)

@@ -99,7 +99,7 @@ def _context(job: Job, backbone: Backbone) -> FoldContext:
     recipe = Recipe(**{**job.recipe, "init": None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
     codes, labeled = class_codes(job, assignment)
-    target = resolve_target(recipe.target, job.classes, job.class_attributes)
+    target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
     training, validation = parts_of(job, assignment)
     examples = examples_of(job, recipe, target, assignment, training, labeled)
     seed = (recipe.seed, job.run, job.fold)

@@ -14,7 +14,8 @@ class Architecture:
     """Everything needed to build the same model again, as stored in the checkpoint.
 
     `height` and `width` are in pixels; `mean` and `std` apply to inputs scaled to 0–1; `arguments` are passed to
-    ``timm.create_model``. `head` is ``linear``, ``cosine:30`` or a head on frozen features (`folds.models.head_spec`).
+    ``timm.create_model``. `head` is ``linear``, ``cosine:30``, ``corn``, ``cumulative`` or a head on frozen features
+    (`folds.models.head_spec`).
     `joined` are the backbones whose features are joined: mappings with `timm_name`, `mean`, `std` and `arguments`.
     """
 

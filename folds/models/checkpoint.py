@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from folds.data.sources import BUILT_IN
 from folds.data.targets import Target, resolve_target
+from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models.accelerators import prefers_channels_last
@@ -167,6 +168,11 @@ class Checkpoint:
     def part(self) -> str:
         """Return the name of its file without suffix: ``fold<i>``, or ``all``."""
         return f"fold{self.fold}" if self.refit is None else ALL
+
+    @property
+    def task(self) -> str:
+        """Return what the classes are: ``classes``, ``binary`` (the positive one is last), or ``ordinal`` (grades)."""
+        return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
 
     @property
     def image_settings(self) -> ImageSettings:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.architecture import Architecture as Architecture
 from folds.models.archive import load_archive
-from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers
+from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers, ordinal_link
 from folds.models.hub import without_waiting
 from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
@@ -89,7 +89,8 @@ def resolve(
     img_size : (height, width) in pixels; None for the input size of the model.
     small : use the small variant, if there is one (for synthetic data on a CPU).
     arguments : arguments of the model, added to those of the small variant.
-    head : ``linear``, ``cosine``, ``cosine:S`` or a head on frozen features (`folds.models.head_spec.check_head`).
+    head : ``linear``, ``cosine``, ``cosine:S``, ``corn``, ``cumulative`` or a head on frozen features
+        (`folds.models.head_spec.check_head`).
 
     Raises
     ------
@@ -285,6 +286,11 @@ def create_model(
             from folds.models.cosine_head import with_cosine_head
 
             with_cosine_head(model, scale, architecture.timm_name)
+        link = ordinal_link(architecture.head)
+        if link is not None:
+            from folds.models.ordinal_head import with_ordinal_head
+
+            with_ordinal_head(model, link, architecture.timm_name)
         if init is not None and weights is not None:
             weights = without_prefix(init, weights, list(model.state_dict()), _heads(architecture.timm_name))
             loaded, head = _body_and_head(architecture.timm_name, weights, arguments)

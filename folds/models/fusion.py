@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from folds.models.cosine_head import CosineHead
+from folds.models.ordinal_head import OrdinalHead
 
 _ONE_DNN = torch.ops.mkldnn
 _RELU = (nn.ReLU, nn.functional.relu, torch.relu, torch.relu_)
@@ -94,11 +95,13 @@ class _Cast(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Trace a model down to the layers of torch, batch norms of timm that include an activation, and cosine heads."""
+    """Trace a model down to the layers of torch, batch norms of timm that include an activation, and own heads."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether the graph has one node for a module."""
-        return isinstance(m, nn.BatchNorm2d | CosineHead) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.BatchNorm2d | CosineHead | OrdinalHead) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def _fold(model: nn.Module) -> tuple[nn.Module, int]:

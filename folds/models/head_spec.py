@@ -1,7 +1,8 @@
 """Parse the setting `head`, and the names of heads as they stand in checkpoints. It does not import torch.
 
-A trained model has a linear or a cosine head. On frozen features a linear head is fitted (``logistic``) or trained
-(``linear``); the others are ``mlp:HIDDEN`` and ``attention:DIM:HEADS``.
+A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features
+a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN`` and
+``attention:DIM:HEADS``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 
 from folds.config.frozen import ATTENTION, COSINE, DEFAULT_HIDDEN, LINEAR, MAX_HIDDEN, MLP, check_head_setting
 from folds.errors import UsageError
+from folds.optim.loss_spec import ORDERED
 from folds.utils.schema import shown
 
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
@@ -33,6 +35,8 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
     """
     check_head_setting(setting, features)
     if not features:
+        if setting in ORDERED:
+            return str(setting)
         scale = cosine_scale(setting or LINEAR)
         return LINEAR if scale is None else f"{COSINE}:{scale:g}"
     if setting == MLP:
@@ -42,7 +46,7 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
 
 def check_head(text: str) -> None:
     """Raise UsageError unless `text` names a head of an `Architecture`; a checkpoint may come from anywhere."""
-    if text == LINEAR:
+    if text == LINEAR or text in ORDERED:
         return
     found = _OF_SIZES.fullmatch(text)
     if found is None:
@@ -64,6 +68,11 @@ def cosine_scale(text: str) -> float | None:
     """
     check_head(text)
     return _scale(text) if text.startswith(COSINE) else None
+
+
+def ordinal_link(text: str) -> str | None:
+    """Return the link of a head for ordered classes, ``corn`` or ``cumulative``; None for another head."""
+    return text if text in ORDERED else None
 
 
 def is_of_layers(text: str) -> bool:
@@ -88,6 +97,6 @@ def _scale(text: str) -> float | None:
     if name != COSINE or not 0 < scale <= 1000:
         raise UsageError(
             f"`head`: expected {LINEAR}, {COSINE} or {COSINE}:SCALE (above 0, up to 1000), found {text[:60]!r}",
-            hint=f"`head={COSINE}` has the scale {DEFAULT_SCALE:g}",
+            hint=f"`head={COSINE}` has the scale {DEFAULT_SCALE:g}; heads of ordered classes come with `loss=corn`",
         )
     return scale

@@ -16,15 +16,21 @@ GRAMMAR = "[WEIGHT*]NAME[:KEY=VALUE…], joined by +, as in focal:gamma=1+.5*f1"
 # that of `default_smoothing`.
 _WEIGHTED: Mapping[str, float | str] = {"weights": "none", "beta": 0.999, "drw": 0.0}
 LOSSES: dict[str, Mapping[str, float | str]] = {
-    "ce": {"smoothing": 0.0},
-    "wce": {"smoothing": 0.0, **_WEIGHTED, "weights": "inverse"},
+    "ce": {"smoothing": 0.0, "ordinal": 0.0},
+    "wce": {"smoothing": 0.0, "ordinal": 0.0, **_WEIGHTED, "weights": "inverse"},
     "focal": {"gamma": 2.0, "smoothing": 0.0, **_WEIGHTED},
     "ldam": {"margin": 0.5, "s": 1.0, "smoothing": 0.0, **_WEIGHTED, "weights": "effective", "drw": 0.6},
     "bce": {"smoothing": 0.0, **_WEIGHTED},
     "logit_adjusted": {"tau": 1.0, "smoothing": 0.0, **_WEIGHTED},
     "balanced_softmax": {"smoothing": 0.0, **_WEIGHTED},
+    "corn": {"smoothing": 0.0, **_WEIGHTED},
+    "cumulative": {"smoothing": 0.0, **_WEIGHTED},
     "f1": {},
 }
+# Losses of ordered classes that need a model with one output fewer than classes (`folds.models.ordinal_head`).
+ORDERED = ("corn", "cumulative")
+# Losses that can be added to them: functions of the class probabilities.
+_BESIDE_ORDERED = (*ORDERED, "ce", "wce", "focal", "f1")
 # Losses to which smoothing belongs. The others are made for hard targets: focal's weights are of the true class, the
 # margin of ldam is that of the true class, bce has no distribution over classes, and a target spread over all classes
 # would pull adjusted logits to the rarest ones.
@@ -36,6 +42,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "beta": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "drw": (lambda v: 0 <= v <= 1, "from 0 (from the start) to 1 (never)"),
     "gamma": (lambda v: 0 <= v <= 100, "from 0 to 100"),
+    "ordinal": (lambda v: 0 < v <= 50, "above 0, up to 50"),
     "tau": (lambda v: 0 <= v <= 10, "from 0 (cross-entropy) to 10"),
     "margin": (lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     "s": (lambda v: 0 < v <= 1000, "above 0, up to 1000"),
@@ -55,6 +62,7 @@ class Term:
     gamma : exponent of `focal`; a larger value reduces the weight of well-classified images more.
     margin, s : margin of the rarest class, and scale of the logits, in `ldam`.
     tau : strength of the adjustment in `logit_adjusted`.
+    ordinal : if above 0, the target of grade c is spread over all grades j in proportion to exp(−ordinal·|j − c|).
     """
 
     name: str
@@ -67,6 +75,12 @@ class Term:
     margin: float = 0.0
     s: float = 1.0
     tau: float = 1.0
+    ordinal: float = 0.0
+
+    @property
+    def is_of_grades(self) -> bool:
+        """Return whether the loss needs ordered classes."""
+        return self.name in ORDERED or self.ordinal > 0
 
     @property
     def needs_counts(self) -> bool:
@@ -86,6 +100,16 @@ class LossSpec:
         """Return whether a term needs the number of images of each class."""
         return any(term.needs_counts for term in self.terms)
 
+    @property
+    def ordered_head(self) -> str | None:
+        """Return the loss of `ORDERED` that the model must be made for; None without one."""
+        return next((term.name for term in self.terms if term.name in ORDERED), None)
+
+    @property
+    def is_of_grades(self) -> bool:
+        """Return whether a term needs ordered classes."""
+        return any(term.is_of_grades for term in self.terms)
+
 
 def default_smoothing(losses: Iterable[str]) -> float | None:
     """Return the label smoothing that the terms of these expressions have by default: 0.1, 0, or None if they differ.
@@ -94,9 +118,9 @@ def default_smoothing(losses: Iterable[str]) -> float | None:
     ------
     UsageError : an invalid expression.
     """
-    names = {term.name for loss in losses for term in parse_loss(loss).terms} - {"f1"}
-    smoothed = names & set(_SMOOTHED)
-    return (SMOOTHING if smoothed == names else None) if smoothed else 0.0
+    terms = {(term.name, term.ordinal > 0) for loss in losses for term in parse_loss(loss).terms if term.name != "f1"}
+    smoothed = {(name, spread) for name, spread in terms if name in _SMOOTHED and not spread}
+    return (SMOOTHING if smoothed == terms else None) if smoothed else 0.0
 
 
 def parse_loss(expression: str, label_smoothing: float | None = 0.0) -> LossSpec:
@@ -112,9 +136,15 @@ def parse_loss(expression: str, label_smoothing: float | None = 0.0) -> LossSpec
     UsageError : an unknown name or key (the message suggests the closest ones), an invalid value, or settings that
         contradict each other.
     """
-    return LossSpec(
-        expression, tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+"))
-    )
+    terms = tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+"))
+    ordered = [term.name for term in terms if term.name in ORDERED]
+    other = next((term.name for term in terms if ordered and term.name not in _BESIDE_ORDERED), None)
+    if len(set(ordered)) > 1 or other is not None:
+        raise UsageError(
+            f"`loss={expression}`: {ordered[0]} cannot be added to {other or ordered[-1]}, which needs other outputs",
+            hint=f"{ordered[0]} goes with ce, wce, focal and f1: {ordered[0]}+.5*f1",
+        )
+    return LossSpec(expression, terms)
 
 
 def _parse_term(text: str, expression: str, label_smoothing: float | None) -> Term:
@@ -134,7 +164,8 @@ def _parse_term(text: str, expression: str, label_smoothing: float | None) -> Te
     )
     values: dict[str, Any] = dict(LOSSES[name])
     if "smoothing" in values:
-        own = SMOOTHING if name in _SMOOTHED else 0.0
+        spread = any(setting.partition("=")[0].strip() == "ordinal" for setting in settings)
+        own = SMOOTHING if name in _SMOOTHED and not spread else 0.0
         values["smoothing"] = own if label_smoothing is None else label_smoothing
     given: set[str] = set()
     for setting in settings:
@@ -146,6 +177,11 @@ def _parse_term(text: str, expression: str, label_smoothing: float | None) -> Te
             raise UsageError(f"`loss={expression}`: {key} of {name} is given twice")
         given.add(key)
         values[key] = _value(key, value, f"`loss={expression}`: {key} of {name}")
+    if "ordinal" in given and values["smoothing"]:
+        raise UsageError(
+            f"`loss={expression}`: ordinal and label smoothing of {name} both spread the target over the classes",
+            hint="give one of them: ordinal gives more to the neighboring grades",
+        )
     if "beta" in given and values["weights"] != "effective":
         raise UsageError(
             f"`loss={expression}`: beta of {name} needs weights=effective, found weights={values['weights']}",

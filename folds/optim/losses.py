@@ -83,7 +83,7 @@ def build_loss(
     UsageError : `expression` is invalid, or it needs `counts` and there are none.
     """
     terms = parse_loss(expression, label_smoothing).terms
-    terms = terms if smooth else tuple(replace(term, smoothing=0.0) for term in terms)
+    terms = terms if smooth else tuple(replace(term, smoothing=0.0, ordinal=0.0) for term in terms)
     parts = [(term.factor, _build(term, counts, epoch_fraction, form or LossForm())) for term in terms]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_weighted_sum, parts=parts)
 
@@ -100,7 +100,7 @@ def _build(term: Term, counts: Tensor | None, epoch_fraction: float, form: LossF
             )
     elif term.weights != "none" and epoch_fraction >= term.drw:
         weights = class_weights(counts, term.beta if term.weights == "effective" else None)
-    if weights is None and term.name in ("ce", "wce") and not form.weighted:
+    if weights is None and term.name in ("ce", "wce") and not form.weighted and not term.ordinal:
         return partial(_cross_entropy, smoothing=term.smoothing)
     per_class = PER_CLASS[term.name](replace(term, margin=term.margin * form.scale), counts)
     return partial(
@@ -109,6 +109,8 @@ def _build(term: Term, counts: Tensor | None, epoch_fraction: float, form: LossF
         weights=weights,
         smoothing=term.smoothing,
         normalized=form.normalized,
+        ordinal=term.ordinal,
+        tasks=term.name == "corn",
     )
 
 
@@ -134,6 +136,8 @@ def soft_target_loss(
     weights: Tensor | None,
     smoothing: float,
     normalized: bool = True,
+    ordinal: float = 0.0,
+    tasks: bool = False,
 ) -> Tensor:
     """Return the mean of Σ_c t_c·w_c·ℓ_c over the batch, with the share `smoothing` of t·w spread over all classes.
 
@@ -146,6 +150,8 @@ def soft_target_loss(
     targets : (n,) class indices, or (n, classes) distributions, which may be multiplied by sample weights.
     whole : targets of the whole batch, if `targets` are those of a part; its weights count then.
     weights : (classes,) weight of an image of each class; None for equal weights.
+    ordinal : above 0, the share of a class is spread over all classes by their distance (`soft_grades`).
+    tasks : divide by the mean number of binary tasks of an image instead of by one, as `corn` does.
     """
     logits = logits.float()
     shares = _distribution(targets, logits)
@@ -154,10 +160,32 @@ def soft_target_loss(
         shares = shares * weights
     if smoothing:
         shares = torch.lerp(shares, shares.mean(1, keepdim=True), smoothing)
+    if ordinal:
+        shares = shares @ soft_grades(shares.shape[1], ordinal, shares.device)
     loss = (shares * per_class(logits)).sum(1).mean()
-    if weights is None or not normalized:
+    if tasks:
+        counts = tasks_of_grades(logits.shape[1], logits.device)
+        weights = counts if weights is None else counts * weights
+    elif weights is None or not normalized:
         return loss
     return loss / _mean_weight(targets if whole is None else whole, weights).clamp_min(1e-12)
+
+
+def soft_grades(classes: int, decay: float, device: torch.device) -> Tensor:
+    """Return float32 (classes, classes) the target of each grade (row): shares ∝ exp(−decay·|grades apart|).
+
+    Source: Diaz and Marathe, 2019, "Soft labels for ordinal regression".
+    """
+    grades = torch.arange(classes, device=device, dtype=torch.float32)
+    return torch.softmax(-decay * (grades[:, None] - grades).abs(), dim=1)
+
+
+def tasks_of_grades(classes: int, device: torch.device) -> Tensor:
+    """Return float32 (classes,) the number of binary tasks of CORN whose training sets have an image of each grade.
+
+    Task j asks whether the grade is above j, of the images with a grade of j or more (Shi, Cao and Raschka, 2021).
+    """
+    return torch.arange(1, classes + 1, device=device, dtype=torch.float32).clamp_max(classes - 1)
 
 
 def _mean_weight(targets: Tensor, weights: Tensor) -> Tensor:
@@ -240,11 +268,15 @@ def _ldam_of(term: Term, counts: Tensor | None) -> PerClass:
     return partial(ldam, margins=class_margins(counts, term.margin), s=term.s)
 
 
+# `corn` and `cumulative` are likelihoods: the head of the model (`folds.models.ordinal_head`) has turned its outputs
+# into log-probabilities of the classes. CORN's sum of binary cross-entropies is −log p of the true class.
 # Name → (the term, the images of each class or None) → the loss of each class. `folds.optim.loss_spec.LOSSES` has the
 # settings of each name and their defaults. `f1` is not a mean over images, so it is not in this table.
 PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {
     "ce": lambda term, counts: negative_log_probability,
     "wce": lambda term, counts: negative_log_probability,
+    "corn": lambda term, counts: negative_log_probability,
+    "cumulative": lambda term, counts: negative_log_probability,
     "focal": lambda term, counts: partial(focal, gamma=term.gamma),
     "ldam": _ldam_of,
     "bce": lambda term, counts: one_vs_rest,

@@ -41,7 +41,8 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
-CLASSES, BINARY = "classes", "binary"  # tasks
+# Tasks: classes without an order, two of which the last is the positive one, or grades.
+CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
 ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
 KINDS = ("probability", "logit")
@@ -63,6 +64,7 @@ _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
     "target": optional(ONE_LINE),
+    "task": optional(ONE_LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
     "samples": optional(UNICODE),
@@ -70,7 +72,6 @@ _FIELDS = {
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
     "teacher": optional(ONE_LINE),
-    "task": optional(ONE_LINE),
     "positive": optional(_NAME),
     "arch": optional(ONE_LINE),
     "seed": optional(integer(0)),
@@ -117,7 +118,7 @@ class PredictionMetadata:
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
-    # What the classes are: ``classes``, or ``binary``, in which the last class is the positive one.
+    # What the classes are: ``classes``; ``binary``, the last of two is the positive one; or ``ordinal``, grades.
     task: str = CLASSES
     # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
     teacher: str | None = None

@@ -60,7 +60,7 @@ _LATER_SETTINGS = (
     *("relabel", "drop", "soften", "soften_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
-    *("task", "positive"),
+    *("task", "positive", "class_order"),
     *OF_FEATURES,
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv

@@ -13,9 +13,10 @@ from folds.config.frozen import LOGISTIC
 from folds.config.presets import one_seed_note, preset_note
 from folds.config.recipe import Recipe, Settings, features_notes
 from folds.config.sweep import RequestedRecipe
-from folds.data.sources import open_data
+from folds.data.grades import grades_of_attribute, in_order
+from folds.data.sources import LoadedData, open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
-from folds.data.targets import Target
+from folds.data.targets import Target, resolve_target
 from folds.data.tasks import with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
@@ -25,6 +26,7 @@ from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
+from folds.predictions.files import LABEL, ORDINAL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
@@ -36,7 +38,14 @@ from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.label_changes import check_classes_left, label_changes_of
 from folds.training.pseudo_labels import PseudoLabels, pseudo_labels_of, pseudo_warnings
-from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
+from folds.training.resolve import (
+    check_for_classes,
+    recipe_warnings,
+    task_hint,
+    trained_labels,
+    validate_recipe,
+    with_ordered_head,
+)
 from folds.training.sample_weights import check_weights_of_folds, sample_weights_of, zero_weight_note
 from folds.training.soft_labels import soft_columns_note, soft_label_warnings, soft_labels_of
 
@@ -158,9 +167,10 @@ def build_plan(
     requested = list(variants) or [RequestedRecipe("", recipe)]
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
-    source = open_data(settings, root)
-    data, built_in = with_task(source.data, [one.recipe for one in requested]), source.built_in
-    table = source.data.train  # folds do not depend on the order of the classes
+    asked = [one.recipe for one in requested]
+    source = _in_order(open_data(settings, root), asked)
+    data, built_in = with_task(source.data, asked), source.built_in
+    table = data.train  # folds do not depend on the order of the classes
     _check_backend([one.recipe for one in requested], execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
@@ -214,6 +224,24 @@ def build_plan(
         refit,
         pseudo,
     )
+
+
+def _in_order(source: LoadedData, recipes: Sequence[Recipe]) -> LoadedData:
+    """Return the data with the classes in the order of their grades, if a recipe of the label has the task ordinal.
+
+    Raises
+    ------
+    UsageError : the order is not known, or recipes give different ones.
+    """
+    orders = {one.class_order or () for one in recipes if one.task == ORDINAL and one.target == LABEL}
+    if len(orders) > 1:
+        raise UsageError("runs on one table have one order of its classes, found several `class_order`")
+    if not orders:
+        return source
+    data = in_order(source.data, next(iter(orders)))
+    spec = source.spec if data is source.data else replace(source.spec, classes=data.train.classes)
+    logger.info(f"grades, from the lowest: {', '.join(data.train.classes)}")
+    return replace(source, data=data, spec=spec)
 
 
 def _seeds_of(settings: Settings, recipe: Recipe, recipes: Sequence[Recipe], given: bool) -> list[int | None]:
@@ -337,6 +365,8 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     for recipe in recipes:
         validate_recipe(recipe)
         lines += soft_label_warnings(recipe)
+        if task_hint(recipe):
+            logger.info(task_hint(recipe))
         resolve_amp(recipe.amp, device)
         slow = amp_warning(recipe.amp, device)
         lines += [slow] if slow else []
@@ -351,6 +381,10 @@ def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Reci
         recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
+    recipe = with_ordered_head(recipe)
+    if recipe.task == ORDINAL and recipe.target != LABEL:
+        values = resolve_target(recipe.target, table.classes, table.class_attributes).classes
+        recipe = replace(recipe, class_order=grades_of_attribute(values, recipe.class_order or (), recipe.target))
     target = check_for_classes(recipe, table.classes, table.class_attributes)
     label_changes_of(recipe, table, target, data.test)
     trained_labels(recipe, table)

@@ -18,7 +18,14 @@ from typing import Any
 from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
-from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
+from folds.predictions.files import (
+    ALL,
+    PredictionMetadata,
+    read_array,
+    refit_file,
+    sidecar_path,
+    write_prediction,
+)
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import REFIT_TEST, Job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ from numpy.typing import NDArray
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
 from folds.augmentation.presets import Augmentation, choose_presets, preset
+from folds.config.frozen import LOGISTIC
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.models.head_spec import cosine_scale, head_of
-from folds.optim.loss_spec import LossSpec, parse_loss
-from folds.predictions.files import LABEL
+from folds.optim.loss_spec import ORDERED, LossSpec, parse_loss
+from folds.predictions.files import LABEL, ORDINAL
 from folds.training.criterion import check_head_losses
 from folds.training.label_changes import relabeled_labels
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
@@ -35,6 +37,7 @@ def validate_recipe(recipe: Recipe) -> None:
                 hint=f'{key} = {{"{wrong}" = "NAME"}}',
             )
     preset(recipe.augment or "none")
+    _check_task(recipe)
     scale = cosine_scale(head_of(recipe.head, recipe.features, recipe.hidden))
     for loss in (recipe.loss, *recipe.head_loss.values()):
         _check_for_head(loss, parse_loss(loss, recipe.label_smoothing), scale)
@@ -43,6 +46,62 @@ def validate_recipe(recipe: Recipe) -> None:
     find_metric(recipe.metric)
     if recipe.transform is not None:
         load_transform(recipe.transform)
+
+
+def with_ordered_head(recipe: Recipe) -> Recipe:
+    """Return the recipe with the head that its loss needs, if it is one of grades and `head` is open."""
+    link = parse_loss(recipe.loss).ordered_head if recipe.head is None and not recipe.features else None
+    return recipe if link is None else replace(recipe, head=link)
+
+
+def _check_task(recipe: Recipe) -> None:
+    """Raise UsageError if losses of grades and the task, the head or the targets do not fit."""
+    ordinal = recipe.task == ORDINAL
+    if recipe.class_order and not ordinal:
+        raise UsageError("`class_order` is for grades", hint="`task=ordinal`")
+    if ordinal and "+" in recipe.target:
+        raise UsageError(
+            f"`task=ordinal` is for one order of classes, found `target={recipe.target}`",
+            hint="train each attribute by itself: `target=age`",
+        )
+    spec = parse_loss(recipe.loss)
+    link = spec.ordered_head
+    for loss, where in ((recipe.loss, "loss"), *((one, "head_loss") for one in recipe.head_loss.values())):
+        own = parse_loss(loss)
+        if own.is_of_grades and not ordinal:
+            raise UsageError(f"`{where}={loss}` is a loss of grades, whose order it uses", hint="`task=ordinal`")
+        if own.ordered_head is not None and own.ordered_head != link:
+            raise UsageError(f"`head_loss` cannot be {own.ordered_head}", hint=f"`loss={own.ordered_head}`")
+    if link is not None and recipe.features:
+        raise UsageError(
+            f"`loss={recipe.loss}` trains a model of its own outputs, not a head on frozen features",
+            hint="`loss=ce:ordinal=1.5` with `head=linear`, or leave out `features`",
+        )
+    if spec.is_of_grades and recipe.features and recipe.head in (None, LOGISTIC):
+        raise UsageError(
+            f"`head=logistic` is fitted with ce or wce, found the loss {recipe.loss}", hint="`head=linear` takes it"
+        )
+    if link is not None and recipe.head not in (None, link):
+        raise UsageError(
+            f"`loss={recipe.loss}` has a head of its own, found `head={recipe.head}`", hint="leave out `head`"
+        )
+    if link is not None and recipe.head_loss:
+        raise UsageError(
+            f"`loss={recipe.loss}` and `head_loss` contradict each other: the head is made for {link}",
+            hint="give the loss as `loss` alone",
+        )
+    if recipe.head in ORDERED and link is None:
+        raise UsageError(f"`head={recipe.head}` needs the loss {recipe.head}", hint=f"`loss={recipe.head}`")
+
+
+def task_hint(recipe: Recipe) -> str:
+    """Return the suggestion of `task=ordinal` where the metric is one of grades; "" where there is none to make."""
+    if recipe.task is not None or recipe.metric not in ("quadratic_kappa", "grade_mae"):
+        return ""
+    return (
+        f"`metric={recipe.metric}` measures how many grades a prediction is off: `task=ordinal` tells the training "
+        "that the classes are grades"
+    )
 
 
 def _check_for_head(expression: str, loss: LossSpec, scale: float | None) -> None:
@@ -76,7 +135,7 @@ def recipe_warnings(recipe: Recipe) -> list[str]:
 
 def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
     """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
-    target = resolve_target(recipe.target, classes, attributes)
+    target = resolve_target(recipe.target, classes, attributes, recipe.class_order or ())
     scored = find_metric(recipe.metric)
     if scored.per_row is not None:  # it refuses a number of classes for which it says nothing
         scored.per_row(np.zeros(1, np.int64), np.full((1, len(target.classes)), 1 / len(target.classes)))

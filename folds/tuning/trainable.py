@@ -150,7 +150,8 @@ class _Course:
 def _score(job: Job, metric: str) -> float:
     """Return the score of the predictions in the files of a finished fold."""
     folds = read_folds(Path(job.folder) / "folds.csv")
-    target = resolve_target(job.recipe["target"], job.classes, job.class_attributes)
+    order = job.recipe.get("class_order") or ()
+    target = resolve_target(job.recipe["target"], job.classes, job.class_attributes, order)
     code = {name: i for i, name in enumerate(job.classes)}
     rows = folds.validation_index(job.fold)
     labels = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))

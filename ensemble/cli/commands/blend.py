@@ -395,7 +395,7 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[s
         return command, [*console.again_without("csv", "force"), "--csv", "answers.csv"]
     # The decisions are written, or there is no test sample: what may make them better, else what was made.
     several, labeled = len(made.runs) > 1, made.total.get("oof") is not None and made.total["oof"].score is not None
-    if several and labeled and made.request.name in ("soft", "hard"):
+    if several and labeled and made.request.name in ("soft", "hard", "grades"):
         without = ("csv", "force", "output", *_OF_CSV, *_OF_METHOD)
         return command, [*console.again_without(*without), "--method", "auto"]
     return "ensemble runs", []

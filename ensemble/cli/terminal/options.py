@@ -94,7 +94,7 @@ ThresholdOption = Annotated[
     list[str] | None,
     typer.Option(
         help="CLASS=.3, or an aim to fit it to: CLASS:sensitivity>=.95, CLASS:specificity>=…, CLASS:precision>=…, "
-        "CLASS:youden, or macro_f1; may be repeated",
+        "CLASS:youden, macro_f1, or rounder[:METRIC] for grades; may be repeated",
         metavar="RULE",
         rich_help_panel=DECISIONS,
     ),

@@ -6,10 +6,14 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ensemble as en
 from folds.execution import local as manager
+from folds.models.checkpoint import load_checkpoint
 from folds.predictions.files import read_sidecar
+from folds.predictions.predictions import read_predictions
 from tests.conftest import ROOT, Called
 from tests.folds.runs.test_execute import InProcess
 
@@ -70,6 +74,66 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(
     assert blended.code == 0, blended.err
     assert "joined by" in blended.out
     assert "to the 18 classes" in blended.out
+
+
+def test_the_recipe_of_grades_goes_the_whole_road(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, grades = ["plain", "soft", "corn", "cumulative"], ("<30", "30-59", ">=60")
+    recipe = ROOT / "recipes/ordinal.toml"
+    called = call("kfold", "-q", "-c", recipe, "--data", drawn, *QUICK, "--k", 2, "--batch-size", 64)
+    assert called.code == 0, called.err
+    sidecars = {name: read_sidecar(Path(f"runs/{name}.oof.npy")) for name in names}
+    assert {(one.task, one.classes) for one in sidecars.values() if one is not None} == {("ordinal", grades)}
+    heads = {name: load_checkpoint(Path(f"checkpoints/{name}/fold0.pt")).architecture.head for name in names}
+    assert heads == {"plain": "linear", "soft": "linear", "corn": "corn", "cumulative": "cumulative"}
+    new = en.predict("cumulative", drawn / "eval")  # what checkpoints predict is what the training has published
+    assert (new.predictions.metadata.task, new.classes) == ("ordinal", grades)
+    trained = np.mean([np.load(f"runs/cumulative.fold{fold}.test.npy") for fold in range(2)], axis=0)
+    published = read_predictions(Path("runs/cumulative.fold0.test.npy"))
+    rows = [new.ids.tolist().index(one) for one in published.ids.tolist()]
+    np.testing.assert_allclose(new.probabilities[rows], trained, atol=1e-5)
+    exported = en.load(en.export("corn", tmp_path / "model", threshold="rounder").path)
+    assert exported.decision is not None
+    assert exported.decision.labels is not None
+    assert exported.decision.labels.kind == "rounder"
+    votes = en.blend(names, method="hard", metric="quadratic_kappa")
+    assert (votes.method, votes.classes) == ("grades", grades)
+    votes.save("votes")
+    assert "quadratic kappa of argmax" in en.decide("votes", threshold="rounder").scores
+    again = call("kfold", "-q", "-c", "runs/corn/config.toml", "--resume")
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--loss", "corn"], "loss=corn is a loss of grades, whose order it uses"),
+        (["--loss", "ce:ordinal=1"], "is a loss of grades"),
+        (["--class-order", "a,b"], "class_order is for grades"),
+        (["--task", "ordinal", "--target", "mask+age"], "is for one order of classes"),
+        (
+            ["--task", "ordinal", "--target", "age", "--loss", "corn", "--freeze", "all"],
+            "not a head on frozen features",
+        ),
+        (["--task", "ordinal", "--target", "age", "--loss", "corn", "--head", "cosine"], "has a head of its own"),
+        (
+            ["--task", "ordinal", "--target", "age", "--loss", "ce:ordinal=2", "--freeze", "all"],
+            "head=logistic is fitted",
+        ),
+        (["--task", "ordinal", "--target", "mask"], "do not say their order"),
+        (["--task", "ordinal", "--target", "mask", "--class-order", "wear,incorrect"], "lacks 'normal'"),
+    ],
+)
+def test_what_makes_no_sense_for_grades_is_refused(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called = call("kfold", "--data", drawn, *QUICK, *words)
+    assert called.code == 2, called.err
+    assert message in called.err.replace("`", "")
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ensemble.prediction.arrays import LoadedModels, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import UsageError
+from folds.models.ordinal_head import OrdinalHead
 from tests.conftest import Called
 from tests.ensemble.prediction.test_predict import BLENDS, _blended, blended  # noqa: F401
 
@@ -38,6 +39,7 @@ EXTRA = {
     ),
     "weights per class": Combination((), "soft", RANDOM.random((2, 18))),
     "hard weighted": Combination((), "hard", WEIGHTS),
+    "grades": Combination((), "grades", WEIGHTS),
 }
 
 
@@ -89,6 +91,18 @@ def test_onnxruntime_combines_as_torch_does(blended: Path, name: str) -> None:  
         found = session.run(None, fed)[0]
         expected = combine_members(source, {key: one[:n] for key, one in members.items()}, numbered(n))
         np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("link", ["corn", "cumulative"])
+def test_onnxruntime_has_the_probabilities_of_grades(link: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    head, features = OrdinalHead(6, 5, link).eval(), torch.randn(7, 6, generator=torch.Generator().manual_seed(0)) * 90
+    rows = {"features": {0: torch.export.Dim("rows")}}
+    session = onnxruntime.InferenceSession(onnx_graph.export_module(head, (features,), rows, ["features"]))
+    with torch.no_grad():
+        expected = head(features).numpy()  # outputs of 50 and more: logarithms of tiny probabilities are finite
+    np.testing.assert_allclose(session.run(None, {"features": features.numpy()})[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_graph_predicts_pixels_as_the_model(

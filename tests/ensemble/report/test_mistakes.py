@@ -195,3 +195,16 @@ def test_hostile_names_stay_plain_text(evidence: Evidence) -> None:
     found = mistakes_section(replace(changed_part(evidence, ids=ids), classes=(hostile, "b", "c")))
     assert hostile in block(found, "mistakes-confusion").classes
     assert all(hostile in picture.title for picture in block(found, "mistakes-worst").pictures)
+
+
+def test_grades_say_by_how_much_they_are_off_and_keep_their_order() -> None:
+    graded = replace(draw_evidence(classes=("none", "mild", "severe")), task="ordinal")
+    found = mistakes_section(graded)
+    assert graded.oof is not None
+    member = graded.main
+    assert member is not None
+    off = np.abs(member.probabilities.argmax(axis=1) - graded.oof.labels)
+    assert f"in the order none, mild, severe: the mean error is {off.mean():.3f} [" in texts(found)
+    assert f"{(off > 1).mean():.3f} [" in texts(found)
+    assert block(found, "mistakes-confusion").classes == ("none", "mild", "severe")
+    assert "grades" not in texts(mistakes_section(draw_evidence()))
