@@ -29,7 +29,7 @@ COMPARED = ("macro_f1", "accuracy", "log_loss")
 # Locations and requests are not compared; the contents of the files are compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init"}
 _NOT_COMPARED |= {"images", "test_images", "test_labels", "skip_unusable", "max_pixels"}
-_NOT_COMPARED |= {"holdout", "repair", "stratify", "repeats", "seeds", "resolved", "preset"}
+_NOT_COMPARED |= {"holdout", "repair", "stratify", "group_within", "leave_out", "repeats", "seeds", "resolved", "preset"}
 # Resolved values that are compared as settings: the number format in place of "auto", contents as abbreviated hashes.
 _RESOLVED = {"amp": "amp", "device": "device"}
 _CONTENT = {

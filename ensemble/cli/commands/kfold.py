@@ -189,7 +189,7 @@ def kfold(
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
-    check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
+    check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
         check_file_trusted(recorded)

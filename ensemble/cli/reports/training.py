@@ -33,7 +33,9 @@ def describe(plan: Plan) -> None:
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
     repeats = f", {len(plan.assignments)} repeats" if len(plan.assignments) > 1 else ""
     split = (
-        "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person{repeats}"
+        "one part held out by person"
+        if plan.assignment.held_out
+        else f"{plan.assignment.k} folds by {plan.assignment.leave_out or 'person'}{repeats}"
     )
     images, persons = counted(len(table), "image"), counted(people, "person", "people")
     classes = counted(len(table.classes), "class", "classes")
