@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
 
 Kind = Literal["run", "tta", "blend"]
@@ -159,6 +160,7 @@ class Evidence:
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
     window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
+    new_sites : what runs that left sites out say of a new site; they are no candidates if there are others.
     """
 
     classes: tuple[str, ...]
@@ -181,6 +183,7 @@ class Evidence:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
+    new_sites: Sequence[NewSites] = ()
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

@@ -190,7 +190,7 @@ def kfold(
         write_learning_curves(plan, progress_of(progress))
     _raise_failed(trained)
     runs = [TrainedRun(name, base) for name in trained.runs]
-    return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+    return Runs(runs, trained.summaries, trained.pooled, trained.comparisons, trained.new_sites)
 
 
 def _raise_failed(trained: TrainingResult) -> None:

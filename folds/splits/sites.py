@@ -67,7 +67,9 @@ def leave_out_sites(table: SampleTable, column: str) -> FoldAssignment:
     pairs = np.unique(np.stack([persons, codes]), axis=1)
     shared = np.flatnonzero(pairs[0, 1:] == pairs[0, :-1])
     fold = connected_components(len(names), pairs[1, shared], pairs[1, shared + 1])
-    joined = [[name for name, at in zip(names, fold.tolist(), strict=True) if at == one] for one in range(fold.max() + 1)]
+    joined = [
+        [name for name, at in zip(names, fold.tolist(), strict=True) if at == one] for one in range(fold.max() + 1)
+    ]
     if len(shared):
         _log_joined(column, joined, people, names, pairs)
     if len(joined) == 1:
@@ -84,7 +86,16 @@ def leave_out_sites(table: SampleTable, column: str) -> FoldAssignment:
         )
     texts = tuple(JOINED.join(each) for each in joined)
     found = FoldAssignment(
-        table.ids, table.labels, table.persons, fold[codes], len(joined), None, 0, table.sha, leave_out=column, names=texts
+        table.ids,
+        table.labels,
+        table.persons,
+        fold[codes],
+        len(joined),
+        None,
+        0,
+        table.sha,
+        leave_out=column,
+        names=texts,
     )
     return found.with_codes_of(table)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDS_FILE = Path("folds.csv")
+RUNS = Path("runs")
 CHECK = "Only with check"
 
 
@@ -148,6 +149,11 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
     column = settings.leave_out or settings.group_within
     sites = None if column is None else (column, site_column(table, column))
     _print(output, assignments, table.classes, table.class_attributes, warnings[0], sites)
+    if column is not None and RUNS.is_dir():
+        from folds.experiments.sites import find_new_sites
+
+        for line in [line for one in find_new_sites(RUNS) if one.column == column for line in one.lines()]:
+            console.note(line)
 
 
 def _split_named(words: Sequence[str]) -> Path | None:

@@ -12,6 +12,7 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
+from folds.experiments.sites import NewSites
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import LearningCurve
 from folds.metrics.custom import find_metric
@@ -106,9 +107,17 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
         curve_remarks(curve)
     remarks(trained.summaries, trained.pooled)
     compared_remarks(trained.comparisons)
+    sites_remarks(trained.new_sites)
     line = formats_line(recorded_amps(trained.plan.runs))
     if line:
         console.note(line)
+
+
+def sites_remarks(found: Sequence[NewSites]) -> None:
+    """Print what the runs that left sites out say of new sites."""
+    for one in found:
+        for line in one.lines():
+            console.note(line)
 
 
 def curve_table(curve: LearningCurve) -> str:
