@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnails
+from folds.images.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.data.table import Dataset, SampleTable
 from folds.errors import without_marks
 from folds.images.cache import DecodedImages

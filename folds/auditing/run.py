@@ -26,7 +26,7 @@ from folds.auditing.checks import (
     audit_table,
     pictures,
 )
-from folds.auditing.duplicates import SIDE
+from folds.images.duplicates import SIDE
 from folds.data.doubts import name_warnings
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec, SampleTable

@@ -641,7 +641,7 @@ class Settings:
     )
     person: str = setting(
         "person",
-        "CSV column of the person (group): its images are never split over folds",
+        "CSV column of the person (group): its images are never split over folds; auto-copies: groups of copies",
         DATA,
         aliases=("group",),
         shown="person, or a known name: patient_id, subject",

@@ -368,7 +368,7 @@ def run_training(
     raise_failed(trained, again)
     for _, path in curves.values():
         console.note(f"{path} written")
-    if planning["variants"]:
+    if planning["variants"] or plan.assignment.leave_out is not None:
         console.next_step("ensemble runs")
     else:
         console.next_step(

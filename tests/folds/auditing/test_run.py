@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from folds.auditing.checks import Finding, Occurrence
-from folds.auditing.duplicates import SIDE
+from folds.images.duplicates import SIDE
 from folds.auditing.run import audit, audit_decoded, check_strict, load_audited, log_findings
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
