@@ -46,12 +46,16 @@ def main() -> None:
         for sites, uneven in ((3, False), (4, False), (6, False), (10, False), (6, True), (12, True)):
             held, width = np.zeros(2), 0.0
             for world in range(worlds):
-                labels, values, site, person = draw(np.random.default_rng([7, sites, uneven, world]), sites, uneven=uneven)
+                labels, values, site, person = draw(
+                    np.random.default_rng([7, sites, uneven, world]), sites, uneven=uneven
+                )
                 wide = interval_over_sites(metric, labels, values, site, person)
                 held += wide.contains(truth), interval_over_people(metric, labels, values, person).contains(truth)
                 width += (wide.high - wide.low) / worlds
             size = "uneven" if uneven else "even"
-            rows.append([f"{metric.title}, {sites} sites", size, *(f"{one / worlds:.3f}" for one in held), f"{width:.3f}"])
+            rows.append(
+                [f"{metric.title}, {sites} sites", size, *(f"{one / worlds:.3f}" for one in held), f"{width:.3f}"]
+            )
     print(table(["", "size", "over sites", "over people", "width"], rows, 2))
 
 

@@ -168,7 +168,9 @@ def several_labels(people: int, labels: int, k: int = 5, sets: int = 60) -> list
         if found:
             lacking, worst, mean, size = np.array(found).T
             row = [f"{people} people, {labels} labels", way, f"{(lacking > 0).sum()} of {sets}", f"{worst.mean():.4f}"]
-            rows.append([*row, f"{worst.max():.4f}", f"{mean.mean():.4f}", f"{size.mean():.3f}", f"{seconds / sets:.3f}"])
+            rows.append(
+                [*row, f"{worst.max():.4f}", f"{mean.mean():.4f}", f"{size.mean():.3f}", f"{seconds / sets:.3f}"]
+            )
     return rows
 
 
@@ -285,7 +287,15 @@ def main() -> None:
         print(table(header, of_table(asked.old, asked.files, asked.repeats)))
         return
     if part == "labels":
-        header = ["60 sets of", "", "sets lacking a label", "worst deviation, mean", "max", "mean deviation", "size off"]
+        header = [
+            "60 sets of",
+            "",
+            "sets lacking a label",
+            "worst deviation, mean",
+            "max",
+            "mean deviation",
+            "size off",
+        ]
         rows = [row for people, labels in ((30, 8), (40, 14)) for row in several_labels(people, labels)]
         print(table([*header, "CPU s a set"], rows, 2))
         return

@@ -165,13 +165,13 @@ def find_new_sites(
     per_person : average the probabilities of each person's images before scoring.
     """
     known = known_runs(runs)
-    left = {run: found for run in known if (found := _left_out(run, runs)) is not None}
+    left = {run: one for run in known if (one := _left_out(run, runs)) is not None}
     if not left:
         return []
     settings = {run: _settings(run, runs) for run in known}
     found = []
     for run in left:
-        partner = next((one for one in _partners(run, known, left, settings, runs)), None)
+        partner = next(iter(_partners(run, known, left, settings, runs)), None)
         if names is not None and not {run, partner} & set(names):
             continue
         try:

@@ -84,7 +84,7 @@ def count_labels(labels: ArrayLike, persons: NDArray) -> GroupCounts:
         if not known[:, i].all() or without[:, i].sum() < with_label[:, i].sum()
     ]
     used = [rows for rows in counted if rows.any()] or [np.ones(len(groups), bool)]
-    counts = np.stack([np.bincount(groups, rows) for rows in used], axis=1)
+    counts = np.stack([np.bincount(groups, rows) for rows in used], axis=1).astype(np.float64)
     return GroupCounts(groups, np.bincount(groups), counts, counts.shape[1])
 
 

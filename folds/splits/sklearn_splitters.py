@@ -55,9 +55,9 @@ class _ByPerson(BaseCrossValidator):
             are fewer people than folds.
         """
         if y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1:
-            fold = self._folds_of_labels(X, y, groups)
+            of_row = self._folds_of_labels(X, y, groups)
             for one in range(self.n_splits):
-                yield np.flatnonzero(fold != one), np.flatnonzero(fold == one)
+                yield np.flatnonzero(of_row != one), np.flatnonzero(of_row == one)
             return
         table = _table(X, y, groups, self.n_splits)
         self._check_people(len(table.factorized_persons[0]))

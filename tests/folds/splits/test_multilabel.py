@@ -61,8 +61,7 @@ def test_cells_that_are_not_known_count_for_neither_side() -> None:
     y, persons = hard(7)
     y[np.random.default_rng(0).random(y.shape) < 0.3] = np.nan
     people = count_labels(y, persons)
-    assert people.counts.shape == (30, 16)  # rows with each label, and rows known to be without it
-    assert people.counts[:, 8:].sum() == (y == 0).sum()
+    assert people.counts.sum() == (~np.isnan(y)).sum()  # rows with each label, and rows known to be without it
     lacking, deviation = judged(y, persons, split_labels_by_person(y, persons, K))
     assert (lacking, deviation < 0.1) == (0, True)
 
@@ -86,13 +85,14 @@ def test_the_rarest_label_is_assigned_first_to_the_fold_that_lacks_it_most() -> 
 
 
 def test_the_splitter_takes_several_labels_and_numbers() -> None:
-    y, persons = hard(2)
+    y, number = hard(2)
+    persons = np.char.add("p", np.char.zfill(number.astype(str), 2))
     splitter = folds.StratifiedPersonKFold(n_splits=K)
     tests = [test for _, test in splitter.split(y, y, groups=persons)]
     assert sorted(np.concatenate(tests).tolist()) == list(range(len(y)))
     fold = split_labels_by_person(y, persons, K)
     assert all(len(set(fold[test].tolist())) == 1 for test in tests)
-    age = np.random.default_rng(0).gamma(4, 10, 30)[persons] + 0.25
+    age = np.random.default_rng(0).gamma(4, 10, 30)[number] + 0.25
     means = [age[test].mean() for _, test in splitter.split(age, age, groups=persons)]
     assert np.ptp(means) < 6
     with pytest.raises(UsageError, match="must hold class labels, found 8 columns"):
