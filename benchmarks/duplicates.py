@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from folds.auditing.duplicates import identical, near_duplicates, thumbnails
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.images.cache import load_images
 from folds.images.decode import decode_image
+from folds.images.duplicates import identical, near_duplicates, thumbnails
 from folds.images.settings import ImageSettings
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]

@@ -3,6 +3,8 @@
     python benchmarks/splits.py                 both parts
     python benchmarks/splits.py --part skewed   60 sets of 30 people who differ strongly: what folds lack, how balanced they are
     python benchmarks/splits.py --part large    a million images of 140,000 people: seconds, and that the folds are the same
+    python benchmarks/splits.py --part labels   60 sets of people with several labels an image; with the package
+                                                iterative-stratification, if it is installed
     python benchmarks/splits.py --part table    commands on a CSV of 980,000 rows, whole processes: seconds and memory
         --old SOURCE    in turn with the program in another source tree, as ratios; and that both write the same folds
         --files         the images are there, too (empty files), for kfold --dry-run
@@ -28,6 +30,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ensemble.cli.terminal.console import table
 from folds.data.table import SampleTable
 from folds.splits.kfold import split_by_person
+from folds.splits.multilabel import split_labels_by_person
 
 # Images of each of the 18 classes of the mask competition.
 MASK_TASK = np.array(
@@ -109,6 +112,65 @@ def skewed(people: int, classes: int, k: int = 5, sets: int = 60) -> list[list[o
             f"{worst.max():.4f}",
         ]
         rows.append([*row, f"{mean.mean():.4f}", f"{size.mean():.3f}", worse, f"{seconds / sets:.3f}"])
+    return rows
+
+
+def people_with_labels(seed: int, people: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels (n, labels) 0 or 1, persons (n,)): 3 to 29 images a person; rates differ strongly, two labels co-occur."""
+    random = np.random.default_rng(seed)
+    persons = np.repeat(np.arange(people), random.integers(3, 30, people))
+    rates = random.beta(0.4, 2.5, labels) * random.gamma(0.6, 1 / 0.6, (people, labels))
+    found = (random.random((len(persons), labels)) < np.clip(rates, 0, 0.95)[persons]).astype(float)
+    found[:, 1] = np.where(random.random(len(found)) < 0.7, found[:, 0], found[:, 1])
+    return found, persons
+
+
+def of_powerset(labels: np.ndarray, persons: np.ndarray, k: int) -> np.ndarray:
+    """The fold of each image: scikit-learn's grouped split of the sets of labels."""
+    return of_scikit_learn(np.unique(labels, axis=0, return_inverse=True)[1].ravel(), persons, k)
+
+
+def of_glued_people(labels: np.ndarray, persons: np.ndarray, k: int) -> np.ndarray:
+    """The fold of each image: iterative stratification of people, who have a label if one of their images has it."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    glued = np.zeros((int(persons.max()) + 1, labels.shape[1]))
+    np.maximum.at(glued, persons, labels)
+    fold = np.empty(len(glued), int)
+    for i, (_, index) in enumerate(MultilabelStratifiedKFold(k, shuffle=True, random_state=0).split(glued, glued)):
+        fold[index] = i
+    return fold[persons]
+
+
+def several_labels(people: int, labels: int, k: int = 5, sets: int = 60) -> list[list[object]]:
+    """A row for each way to split."""
+    ways = {
+        "iterative-stratification, people glued": of_glued_people,
+        "scikit-learn on the powerset": of_powerset,
+        "ours, without repair": lambda labels, persons, k: split_labels_by_person(labels, persons, k, repaired=False),
+        "ours": split_labels_by_person,
+    }
+    rows: list[list[object]] = []
+    for way, split in ways.items():
+        found, seconds = [], 0.0
+        for seed in range(sets):
+            values, persons = people_with_labels(seed, people, labels)
+            started = time.process_time()
+            try:
+                fold = split(values, persons, k)
+            except ImportError:
+                break
+            seconds += time.process_time() - started
+            columns = [judged(column, persons, fold, k) for column in values.T]
+            lacking = sum(len(np.unique(persons[c == 1])) >= k > len(np.unique(fold[c == 1])) for c in values.T)
+            mean = float(np.mean([one[2] for one in columns]))
+            found.append((lacking, max(one[1] for one in columns), mean, columns[0][3]))
+        if found:
+            lacking, worst, mean, size = np.array(found).T
+            row = [f"{people} people, {labels} labels", way, f"{(lacking > 0).sum()} of {sets}", f"{worst.mean():.4f}"]
+            rows.append(
+                [*row, f"{worst.max():.4f}", f"{mean.mean():.4f}", f"{size.mean():.3f}", f"{seconds / sets:.3f}"]
+            )
     return rows
 
 
@@ -214,7 +276,7 @@ def of_table(old: Path | None, files: bool, repeats: int) -> list[list[object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["skewed", "large", "table"])
+    parser.add_argument("--part", choices=["skewed", "large", "labels", "table"])
     parser.add_argument("--old", type=Path, help="a source tree to compare with (--part table)")
     parser.add_argument("--files", action="store_true", help="make the image files, too (--part table)")
     parser.add_argument("--repeats", type=int, default=3)
@@ -223,6 +285,19 @@ def main() -> None:
     if part == "table":
         header = ["980,000 rows", "s", "CPU s", "MB", *(["old CPU s", "old MB", "CPU ratio"] if asked.old else [])]
         print(table(header, of_table(asked.old, asked.files, asked.repeats)))
+        return
+    if part == "labels":
+        header = [
+            "60 sets of",
+            "",
+            "sets lacking a label",
+            "worst deviation, mean",
+            "max",
+            "mean deviation",
+            "size off",
+        ]
+        rows = [row for people, labels in ((30, 8), (40, 14)) for row in several_labels(people, labels)]
+        print(table([*header, "CPU s a set"], rows, 2))
         return
     if part != "large":
         header = [

@@ -16,8 +16,9 @@ from folds.utils.files import is_file_safe, read_json
 
 # Settings of a run that say which table it reads, and how; its folds are read from its folds.csv.
 _NOT_OF_DATA = {"arch", "name", "k", "folds", "fold_column", "holdout", "stratify", "repeats", "repair", "seeds"}
+_NOT_OF_DATA |= {"group_within", "leave_out"}
 _OF_DATA = tuple(field.name for field in fields(Settings) if field.name not in _NOT_OF_DATA)
-_OF_SPLIT = ("k", "folds", "fold_column", "holdout", "stratify", "repeats")
+_OF_SPLIT = ("k", "folds", "fold_column", "holdout", "stratify", "repeats", "group_within", "leave_out")
 
 
 @dataclass(frozen=True)

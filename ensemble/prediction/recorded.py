@@ -12,7 +12,7 @@ from folds.data.image_folder import find_images, is_image, persons_by_regex
 from folds.data.layouts import only_table
 from folds.data.mask_competition import is_evaluation
 from folds.data.sources import FOUND
-from folds.data.table import MISSING, DataSpec
+from folds.data.table import AUTO_COPIES, MISSING, DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.predictions.files import LABEL
@@ -52,7 +52,7 @@ def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:
     plain = DataSpec(Path())
     found = data.get(FOUND) or {}
     values = {name: found.get(name) or data.get(name) for name in (*_COLUMNS, "person_regex", *_PERSONS)}
-    return {name: value for name, value in values.items() if value and value != getattr(plain, name)}
+    return {name: value for name, value in values.items() if value and value not in (getattr(plain, name), AUTO_COPIES)}
 
 
 def _table_of(path: Path, spec: DataSpec) -> CsvTable | None:

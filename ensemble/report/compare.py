@@ -24,6 +24,8 @@ from ensemble.report.scoring import (
     scored_part,
     size_of,
 )
+from folds.errors import without_marks
+from folds.experiments.sites import NewSites
 from folds.metrics.classification import Metric, argmax_classes, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
@@ -52,6 +54,7 @@ def compare_section(evidence: Evidence) -> Section:
         blocks += _differences(evidence, members, oof, test)
         blocks += _errors(members, oof if oof is not None else test)
         blocks += _cost(evidence, members, oof is not None)
+    blocks += [_sites_table(one, number) for number, one in enumerate(evidence.new_sites)]
     blocks += _contributions(evidence.blend)
     return Section(
         "compare",
@@ -520,6 +523,24 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
         x_whole=all(float(entry[1]).is_integer() for entry in costed),
     )
     return [Figure("compare-passes", drawn, title, text)]
+
+
+# New sites
+
+
+def _sites_table(found: NewSites, number: int) -> Table:
+    """Return both scores of each site: by models that have seen the site, and by models that have not."""
+    shown = found.table()
+    return Table(
+        f"compare-sites{f'-{number + 1}' if number else ''}",
+        f"{found.title} of each {found.column}: by models that were trained on other people of the {found.column}, and "
+        "by models that have not seen it.",
+        list(shown.header),
+        [[cell if isinstance(cell, int) else str(cell) for cell in row] for row in shown.rows],
+        note=". ".join(without_marks(line) for line in found.lines())
+        + ". The 95% CI over sites has as many degrees of freedom as there are sites, minus one, and is never narrower "
+        "than that over people. Scores of single sites are over the classes that the site has.",
+    )
 
 
 # Contributions that the blend recorded

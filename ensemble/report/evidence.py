@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
 from folds.predictions.files import CLASSES
 
@@ -168,6 +169,7 @@ class Evidence:
     blend_name : the member that `blend` describes; None if that is not known.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
     task : ``ordinal`` if the classes are grades.
+    new_sites : what runs that left sites out say of a new site; they are no candidates if there are others.
     """
 
     classes: tuple[str, ...]
@@ -192,6 +194,7 @@ class Evidence:
     by_image: Mapping[str, Interval] = field(default_factory=dict)
     blend_name: str | None = None
     task: str = CLASSES
+    new_sites: Sequence[NewSites] = ()
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

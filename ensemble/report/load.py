@@ -28,6 +28,8 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
+from folds.experiments.comparison import known_runs
+from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.metrics.intervals import Interval
 from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import CLASSES, PredictionMetadata, SampleRows, read_array, read_sidecar
@@ -73,6 +75,7 @@ def load_evidence(
     inputs = find_inputs(what, root)
     warnings: list[str] = []
     leaking: dict[Path, PredictionMetadata] = {}
+    new_sites = _new_sites(inputs, metric, per_person)
     groups = _read_groups(inputs, request, warnings, leaking, progress)
     base = next((one for one in groups if one.splits), None)
     shared = {} if base is None else base.splits
@@ -114,6 +117,7 @@ def load_evidence(
         per_person=per_person,
         task=CLASSES if split is None else split.task,
         by_image=_scores_by_image(leaking, metric, per_person),
+        new_sites=new_sites,
     )
     if base is None and leaking:  # no score is one of new people
         return made
@@ -140,6 +144,32 @@ def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
     dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [])
     return Thumbnails({} if dataset is None else image_paths(dataset), *_reading(records))
+
+
+def _new_sites(inputs: ReportInputs, metric: str, per_person: bool) -> list[NewSites]:
+    """Return what runs that left sites out say of a new site, and take their files out of the candidates.
+
+    Their models answer another question than folds by person, so the two are not ranked together. If there are no
+    others, they stay.
+    """
+    folders = {path.parent for path in inputs.runs}
+    left = [
+        (folder, name)
+        for folder in sorted(folders)
+        for name in known_runs(folder)
+        if left_out_by(name, folder) is not None
+    ]
+    starts = tuple(str(folder / f"{name}.") for folder, name in left)
+    others = [path for path in inputs.runs if not str(path).startswith(starts)]
+    found = []
+    for folder in sorted(folders):
+        names = {path.name.split(".oof.")[0] for path in inputs.runs if path.parent == folder}
+        found += find_new_sites(folder, names, metric, per_person)
+    if others:
+        inputs.runs[:] = others
+        away = tuple(f"{name}." for _, name in left)
+        inputs.views[:] = [path for path in inputs.views if not path.name.startswith(away)]
+    return found
 
 
 def _classes(

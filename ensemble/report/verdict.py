@@ -44,7 +44,7 @@ def verdict_section(evidence: Evidence) -> Section:
 
 
 def sentences(evidence: Evidence) -> tuple[str, ...]:
-    """Return the three sentences; fewer without labeled predictions."""
+    """Return the three sentences, and one for each run that left sites out; fewer without labeled predictions."""
     part = main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     score = score_of(evidence, part, member)
@@ -56,7 +56,8 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
             "There are no predictions with known labels yet, so nothing is suggested; "
             f"the table has {counted(images, 'image')}.",
         )
-    return (_submit(member), _score(evidence, part, member, score), _against_simple(evidence, part, member))
+    of_sites = [f"{one.text()}." for one in evidence.new_sites]
+    return (_submit(member), _score(evidence, part, member, score), _against_simple(evidence, part, member), *of_sites)
 
 
 def _leak_of_all(evidence: Evidence) -> Check | None:
@@ -316,6 +317,33 @@ def _folds_differ(evidence: Evidence) -> Check | None:
     return Check("pass", title, f"{finding}, no more than chance makes of so few people")
 
 
+def _sites(evidence: Evidence) -> Check | None:
+    """Return whether new sites score like those of training, if a run left sites out."""
+    if not evidence.new_sites:
+        return None
+    title, found = "New sites score like known ones", evidence.new_sites
+    finding = "; ".join(text for one in found for text in (one.text(), one.score.warning) if text)
+    metric = metric_of(evidence.metric)
+    gaps = [one.gap for one in found if one.gap is not None]
+    if not gaps:
+        return Check(
+            "unknown",
+            title,
+            finding,
+            "for the gap, train the same with folds by person: `ensemble kfold` without `--leave-out`",
+        )
+    if any(one.is_significant and is_worse(one, metric) for one in gaps):
+        return Check(
+            "warn",
+            title,
+            finding,
+            "report the score of new sites where the model is used at new sites; images of more sites narrow the gap",
+        )
+    if any(one.score.warning for one in found):
+        return Check("unknown", title, finding, "images of more sites narrow the interval")
+    return Check("pass", title, finding)
+
+
 _GAP_METRIC = Metric(
     "confidence_gap",
     "mean confidence minus accuracy",
@@ -547,6 +575,7 @@ _CHECKS: Sequence[Callable[[Evidence], Check | None]] = (
     _rare_classes,
     _weak_classes,
     _folds_differ,
+    _sites,
     _overconfidence,
     _converged,
     _views,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.data.table import Dataset, SampleTable
 from folds.errors import without_marks
 from folds.images.cache import DecodedImages
+from folds.images.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
 from folds.utils.numeric import distinct_numbers

@@ -25,12 +25,12 @@ from folds.auditing.checks import (
     audit_table,
     pictures,
 )
-from folds.auditing.duplicates import SIDE
 from folds.data.doubts import name_warnings
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.cache import DecodedImages, load_images, unusable_images
+from folds.images.duplicates import SIDE
 from folds.images.settings import CACHE, ImageSettings
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.columns import folds_of_column, unused_fold_note

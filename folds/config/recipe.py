@@ -47,16 +47,24 @@ CONTRADICTIONS = {
     ("fold_column", "holdout"): "give one of them",
     ("fold_column", "stratify"): "`fold_column` is an existing split: omit it to make a stratified one",
     ("fold_column", "repeats"): "`fold_column` is one split: omit it to make several",
+    **{
+        ("leave_out", other): f"`leave_out` makes one fold of each value of a column: omit `{other}`"
+        for other in ("k", "folds", "fold_column", "holdout", "stratify", "repeats", "group_within")
+    },
+    ("folds", "group_within"): "`folds=FILE` is an existing split; create one with ensemble folds --group-within",
+    ("fold_column", "group_within"): "`fold_column` is an existing split: omit it to make a balanced one",
 }
 # Settings that a setting with higher precedence removes. A run records `k` beside its `folds` or `holdout`, so `k` does
 # not contradict them within one place.
 _REPLACES = {
-    "k": ("holdout",),
-    "holdout": ("folds", "repeats", "fold_column"),
-    "folds": ("holdout", "stratify", "repeats"),
-    "fold_column": ("folds", "holdout", "stratify", "repeats"),
-    "stratify": ("folds", "fold_column"),
-    "repeats": ("folds", "holdout", "fold_column"),
+    "k": ("holdout", "leave_out"),
+    "holdout": ("folds", "repeats", "fold_column", "leave_out"),
+    "folds": ("holdout", "stratify", "repeats", "leave_out", "group_within"),
+    "fold_column": ("folds", "holdout", "stratify", "repeats", "leave_out", "group_within"),
+    "stratify": ("folds", "fold_column", "leave_out"),
+    "repeats": ("folds", "holdout", "fold_column", "leave_out"),
+    "group_within": ("folds", "fold_column", "leave_out"),
+    "leave_out": ("k", "folds", "holdout", "fold_column", "stratify", "repeats", "group_within"),
 }
 
 
@@ -651,7 +659,7 @@ class Settings:
     )
     person: str = setting(
         "person",
-        "CSV column of the person (group): its images are never split over folds",
+        "CSV column of the person (group): its images are never split over folds; auto-copies: groups of copies",
         DATA,
         aliases=("group",),
         shown="person, or a known name: patient_id, subject",
@@ -738,6 +746,18 @@ class Settings:
         "balance these columns over the folds too, e.g. gender,source; the label always is",
         FOLDS,
         metavar="COL[,COL]",
+    )
+    group_within: str | None = setting(
+        None,
+        "balance this column (site, camera) over the folds too; persons stay whole",
+        FOLDS,
+        metavar="COL",
+    )
+    leave_out: str | None = setting(
+        None,
+        "one fold for each value of this column (site, camera): what a new one would see; persons stay whole",
+        FOLDS,
+        metavar="COL",
     )
     repeats: int = setting(
         1,
@@ -860,6 +880,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
     given |= {"fold_column": settings.fold_column is not None}
     given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
+    given |= {name: getattr(settings, name) is not None for name in ("group_within", "leave_out")}
     check_contradictions(given)
     if settings.name is not None and (settings.name.startswith(".") or not {"/", "\\"}.isdisjoint(settings.name)):
         raise UsageError(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
 from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
-from folds.data.table import MISSING, DataSpec, RawColumns
-from folds.errors import EnsembleError
+from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
+from folds.errors import EnsembleError, UsageError
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
@@ -58,11 +58,13 @@ def find_sample_columns(table: CsvTable, spec: DataSpec, training: bool) -> Samp
         for role, name in {"path": spec.path, "label": spec.label, "person": spec.person, "id": spec.id}.items()
         if name in header
     }
+    if spec.person == AUTO_COPIES and spec.person_regex is not None:
+        raise UsageError(f"`person={AUTO_COPIES}` and `person_regex` contradict each other", hint="give one of them")
     asked = {role for role in USUAL if getattr(spec, role) != USUAL[role]} | ({"id"} if spec.id else set())
     wanted = [role for role in ("path", "id", "label", "person") if role not in asked - given.keys()]
     if not training:
         wanted = [role for role in wanted if role in ("path", "id") or role in given]
-    if spec.person_regex is not None and "person" not in given:
+    if (spec.person_regex is not None or spec.person == AUTO_COPIES) and "person" not in given:
         wanted = [role for role in wanted if role != "person"]
     roles = find_columns(header, table.source, wanted, given)
     names, ambiguous = dict(roles.names), dict(roles.ambiguous)
@@ -79,6 +81,12 @@ def find_sample_columns(table: CsvTable, spec: DataSpec, training: bool) -> Samp
         names["label"], others = shown[0], [name for name in ambiguous.pop("label") if name != shown[0]]
         notes = (f"{table.source}: the label is '{shown[0]}', as in {shown[1]}, not {' or '.join(map(repr, others))}",)
     label, warnings = _label(table, spec, names, ambiguous, training)
+    unused = [*(["person"] if "person" in header else []), *_known(table, "person")]
+    if spec.person == AUTO_COPIES and training and unused:
+        warnings.append(
+            f"{table.source} has a column '{unused[0]}', which may name the persons: `person={unused[0]}` keeps all "
+            "images of a person together, `person=auto-copies` only copies of an image"
+        )
     if len(label) > 1:
         names["label"] = ",".join(label)
     roles = _roles(table, names, ambiguous, spec.split, label)
@@ -230,7 +238,8 @@ def read_samples(
     if spec.id is not None and found.id is None:
         table.column(spec.id, "`id`")
     path = found.path
-    if path == found.id == "id" and not (need_images or find_images or spec.person_regex):
+    wanted = need_images or find_images or spec.person_regex or spec.person == AUTO_COPIES
+    if path == found.id == "id" and not wanted:
         path = None  # the ids of a table without paths need not be names of files
     written = cells("path", path, need_images or found.id is None or spec.person_regex is not None)
     # Tables made on Windows have backslashes; `/` works on every system.
@@ -243,8 +252,11 @@ def read_samples(
         persons: list[str] | None = persons_by_regex(paths, spec.person_regex, locations)
         warnings = regex_warnings(spec.person_regex, paths)
     else:
-        advice = f"or extract it from paths with `person_regex`; {EACH_ITS_OWN}"
-        persons = cells("person", found.person, training, advice)
+        advice = (
+            f"or extract it from paths with `person_regex`; `person={AUTO_COPIES}` groups copies of an image; "
+            f"{EACH_ITS_OWN}"
+        )
+        persons = cells("person", found.person, training and spec.person != AUTO_COPIES, advice)
         if persons is not None and not training and all(map(is_placeholder, set(persons))):
             persons = None  # unknown for all test images
     used = {path, *found.label, found.person, spec.person, spec.split, found.id}

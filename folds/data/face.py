@@ -62,6 +62,8 @@ def read_table(
     path, label, person, id : column names. Other known names of a column (``image_id``, ``target``, ``patient_id``) are
         found and noted, if there is no column of the default name. Without `id`, the ids are the column ``id`` if there
         is one, else the paths. `label` may list one-hot columns: ``"MEL,NV,BCC"``.
+        ``person="auto-copies"`` makes groups of the images that are copies of each other, where nothing tells the
+        person: it protects from copies in several folds, not from different photographs of one person.
     split : a column whose value ``test`` marks test rows, which are not used for training.
     person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict: a CSV or a folder.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from folds.data.folder_tables import listed_tables, tables_in
 from folds.data.image_paths import IMAGE_SUFFIXES, ImagePaths
-from folds.data.table import DataSpec, RawColumns
+from folds.data.table import AUTO_COPIES, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.bounded import search_each
 from folds.utils.csv_table import cannot_read
@@ -234,6 +234,9 @@ def _training_columns(
     found: Found, spec: DataSpec, source: str, files: list[str], labels: list[str], notes: list[str]
 ) -> RawColumns:
     names = [name.strip() for name in files]
+    if spec.person == AUTO_COPIES and spec.person_regex is None:
+        paths = ImagePaths(found.folder.absolute(), files)
+        return RawColumns(source, names, names, paths, labels, notes=notes, warnings=found.warnings())
     if spec.person_regex is None:
         tables = tables_in(found.folder)
         beside = f"; not read: {listed_tables(tables)} (`data={tables[0]}` reads it)" if tables else ""
@@ -296,7 +299,7 @@ def read_split_folders(
     uses = "test is the test set, the others are for training" if test else "all of them are for training"
     notes = [*found.notes(), f"the subfolders of {source} are splits: {counts}; {uses}, and the folds validate"]
     columns = _training_columns(found, spec, source, training, labels, notes)
-    columns.warnings = regex_warnings(spec.person_regex or "", columns.ids)
+    columns.warnings = regex_warnings(spec.person_regex, columns.ids) if spec.person_regex is not None else []
     if not test:
         return columns, None
     names = [name.strip() for name in test]

@@ -9,7 +9,7 @@ from pathlib import Path
 from folds.data.folder_tables import listed_tables, tables_in
 from folds.data.image_folder import TEST_NAMES, Found, are_splits, find_images, scan_folder, split_folders, stem_of
 from folds.data.one_hot import one_hot_columns
-from folds.data.table import DataSpec
+from folds.data.table import AUTO_COPIES, DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.utils.csv_table import read_header
@@ -60,9 +60,8 @@ def _check_folder_classes(folder: Path, table: Path, spec: DataSpec) -> None:
 def _implies_table(spec: DataSpec) -> bool:
     """Return whether the user named columns, or folders of images: then a table is meant."""
     plain = DataSpec(spec.data)
-    return any(
-        getattr(spec, name) != getattr(plain, name) for name in ("path", "label", "person", "id", "split", "images")
-    )
+    columns = ("path", "label", "person", "id", "split", "images")
+    return any(getattr(spec, name) not in (getattr(plain, name), AUTO_COPIES) for name in columns)
 
 
 def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | None:

@@ -30,7 +30,7 @@ from folds.data.image_folder import (
 )
 from folds.data.image_paths import normal_path
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
-from folds.data.table import Dataset, DataSpec, RawColumns, SampleTable, build_table
+from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
@@ -100,7 +100,8 @@ def _competition_data(
     layout: Path, spec: DataSpec, need_images: bool
 ) -> tuple[SampleTable, SampleTable | None, Messages]:
     """Return the samples of the mask-competition layout."""
-    _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex)
+    copies = spec.person if spec.person == AUTO_COPIES else None
+    _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex, person=copies)
     columns, notes = mask_layout.read_train(layout, str(layout / "train.csv"), need_images)
     declared = spec.classes or mask_layout.CLASSES
     attributes = mask_layout.CLASS_ATTRIBUTES
@@ -348,7 +349,7 @@ def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None
     given = {
         name: getattr(spec, name)
         for name in ("path", "label", "person", "id", "split", "images")
-        if getattr(spec, name) != getattr(plain, name)
+        if getattr(spec, name) != getattr(plain, name) and getattr(spec, name) != AUTO_COPIES
     }
     for name, value in {**given, **more}.items():
         if value is not None:
@@ -430,12 +431,13 @@ def _built(
     """Return the sample table of columns: spellings and missing persons resolved, unusable images left out if asked."""
     prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
     skip = bool(spec.skip_unusable) and columns.paths is not None
+    grouped = training and spec.person == AUTO_COPIES and columns.persons is None
     table = build_table(
         columns,
         training=training,
         classes=classes,
         class_attributes=class_attributes,
-        need_images=need_images and not skip,
+        need_images=(need_images or grouped) and not skip,
         find_images=find_images or skip,
     )
     if skip:
@@ -444,6 +446,10 @@ def _built(
         rows = len(table)
         table = without_unusable(table, spec.max_pixels, columns.warnings)
         messages.left_out += rows - len(table)
+    if grouped:
+        from folds.data.copies import with_copy_groups
+
+        table = with_copy_groups(table, spec.max_pixels, columns)
     messages.notes += columns.notes
     messages.warnings += columns.warnings
     return table

@@ -29,6 +29,7 @@ from folds.utils.text import sort_classes
 if TYPE_CHECKING:
     import pandas
 
+AUTO_COPIES = "auto-copies"  # in place of the column of the persons: groups of copies of an image
 # Cells of a CSV that count as missing. "NA" and "None" are not among them, because classes and people have such names.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
 
@@ -188,6 +189,7 @@ class DataSpec:
     path, label, person, id : column names of a CSV. If there is no column of the default name, the only column with
         another known name is taken (`folds.predictions.columns`). Without `id`, the ids are the column ``id`` if there
         is one, else the paths. `label` may list one-hot columns: ``MEL,NV,BCC``.
+        `person` ``auto-copies`` makes groups of the images that are copies of each other.
     split : a column whose value ``test`` marks test rows, which are not used for training.
     person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict.

@@ -30,7 +30,17 @@ COMPARED = ("macro_f1", "accuracy", "log_loss")
 # Locations and requests are not compared; the contents of the files are compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init"}
 _NOT_COMPARED |= {"images", "test_images", "test_labels", "skip_unusable", "max_pixels"}
-_NOT_COMPARED |= {"holdout", "repair", "stratify", "repeats", "seeds", "resolved", "preset"}
+_NOT_COMPARED |= {
+    "holdout",
+    "repair",
+    "stratify",
+    "group_within",
+    "leave_out",
+    "repeats",
+    "seeds",
+    "resolved",
+    "preset",
+}
 # Resolved values that are compared as settings: the number format in place of "auto", contents as abbreviated hashes.
 _RESOLVED = {"amp": "amp", "device": "device"}
 _CONTENT = {
@@ -129,27 +139,12 @@ def compare_runs(
     UsageError : a run does not exist, or the metric is unknown.
     EnsembleError : different targets or classes, no common samples, or different labels of a sample.
     """
-    a, b = (_published(name, runs) for name in (first, second))
     notes: list[str] = []
-    _check_same_target(a, b)
-    rows, at_a, at_b = _common(a, b, notes)
-    names, persons = _common_labels(a, b, at_a, at_b, notes)
-    kept = _with_unchanged_labels(a, b, at_a, at_b, persons, runs, notes)
-    if kept is not None:
-        names, persons, at_a, at_b, rows = names[kept], persons[kept], at_a[kept], at_b[kept], len(kept)
-    code = {name: i for i, name in enumerate(a.sidecar.classes)}
-    unknown = sorted(set(names.tolist()) - set(code))
-    if unknown:
-        raise EnsembleError(
-            f"{a.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
-            hint="restore the file, or train the run again",
-        )
-    labels = np.array([code[name] for name in names.tolist()])
-    order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
-    values = [np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]]
-    people = factorize(persons)[1]
+    paired = pair_rows(first, second, runs, notes)
+    a, b = paired.first, paired.second
+    labels, people, values, rows = paired.labels, paired.people, list(paired.values), len(paired.labels)
     if per_person:
-        averaged = [average_by_person(labels, some, people, len(code)) for some in values]
+        averaged = [average_by_person(labels, some, people, len(a.sidecar.classes)) for some in values]
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
     _note_splits(a, b, notes)
     changed, unchanged = settings_between(a.settings, b.settings)
@@ -180,6 +175,53 @@ def compare_runs(
         next(iter(differences.values())).difference.people,
         tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class PairedRows:
+    """The rows that two runs are compared on.
+
+    Attributes
+    ----------
+    labels, people : (n,) class index, and a number for each person.
+    values : two arrays (n, classes), with the classes of the first run.
+    at_first, at_second : (n,) the row of each in the file of the run.
+    """
+
+    first: _Published
+    second: _Published
+    labels: NDArray[np.int64]
+    people: NDArray[np.int64]
+    values: tuple[NDArray[np.floating], NDArray[np.floating]]
+    at_first: NDArray[np.int64]
+    at_second: NDArray[np.int64]
+
+
+def pair_rows(first: str, second: str, runs: Path, notes: list[str]) -> PairedRows:
+    """Return the common rows of two runs or blends, aligned by id and class name; limitations are added to `notes`.
+
+    Raises
+    ------
+    UsageError, EnsembleError : as `compare_runs`.
+    """
+    a, b = (_published(name, runs) for name in (first, second))
+    _check_same_target(a, b)
+    _, at_a, at_b = _common(a, b, notes)
+    names, persons = _common_labels(a, b, at_a, at_b, notes)
+    kept = _with_unchanged_labels(a, b, at_a, at_b, persons, runs, notes)
+    if kept is not None:
+        names, persons, at_a, at_b = names[kept], persons[kept], at_a[kept], at_b[kept]
+    code = {name: i for i, name in enumerate(a.sidecar.classes)}
+    unknown = sorted(set(names.tolist()) - set(code))
+    if unknown:
+        raise EnsembleError(
+            f"{a.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
+            hint="restore the file, or train the run again",
+        )
+    labels = np.array([code[name] for name in names.tolist()])
+    order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
+    values = np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]
+    return PairedRows(a, b, labels, factorize(persons)[1], values, at_a, at_b)
 
 
 def known_runs(runs: Path = Path("runs")) -> list[str]:

@@ -190,7 +190,7 @@ def kfold(
         write_learning_curves(plan, progress_of(progress))
     _raise_failed(trained)
     runs = [TrainedRun(name, base) for name in trained.runs]
-    return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+    return Runs(runs, trained.summaries, trained.pooled, trained.comparisons, trained.new_sites)
 
 
 def _raise_failed(trained: TrainingResult) -> None:
@@ -226,10 +226,10 @@ def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dic
 
     Raises
     ------
-    UsageError : both define a setting, with different values, or both `k` and `holdout` are given.
+    UsageError : both define a setting, with different values, or two of `k`, `holdout` and `leave_out` are given.
     """
     own = {key: value for key, value in by_key(given).items() if value is not None}
-    check_contradictions({key: key in own for key in ("k", "holdout")})
+    check_contradictions({key: key in own for key in ("k", "holdout", "leave_out")})
     check_arguments(own, {"name": optional(FILE_SAFE)})
     for key in own:
         if key in of_data and own[key] != of_data[key]:

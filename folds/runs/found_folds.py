@@ -56,6 +56,8 @@ def _reason_against(settings: Settings, file: Path, k_given: bool, table: Sample
         "holdout": settings.holdout is not None,
         "stratify": bool(settings.stratify),
         "repeats": settings.repeats > 1,
+        "group_within": settings.group_within is not None,
+        "leave_out": settings.leave_out is not None,
     }
     given = [name for name, is_given in chosen.items() if is_given]
     if given:

@@ -162,6 +162,7 @@ def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
     """Return the name of a run without repeat and seed; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
     own = f"{own}-frozen" if variant.recipe.features else own  # it can lie beside a fine-tuned run
+    own = own if settings.leave_out is None else f"{own}-leave-out-{settings.leave_out}"  # beside folds by person
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
     named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"

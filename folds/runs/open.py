@@ -395,7 +395,9 @@ def _record(
         run.assignment is not plan.assignment or run.recipe.seed != plan.runs[0].recipe.seed
     ):
         # Its folds do not follow from its seed: use those saved with the record.
-        settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
+        settings = replace(
+            settings, folds=run.folder / "folds.csv", holdout=None, stratify=(), group_within=None, leave_out=None
+        )
     resolved = {
         "architecture": _plain(run.architecture.to_dict()),
         "table_sha": plan.table.sha,

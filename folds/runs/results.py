@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.config.files import DAMAGED
-from folds.errors import EnsembleError, close_matches
+from folds.errors import EnsembleError, close_matches, without_marks
 from folds.experiments.comparison import BaselineComparison
 from folds.experiments.ledger import ledger_file, read_ledger
 from folds.experiments.listing import RunListing
 from folds.experiments.listing import list_runs as list_entries
 from folds.experiments.record import baseline_records
 from folds.experiments.refit import refit_done
+from folds.experiments.sites import NewSites
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
@@ -213,6 +214,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
     summaries : scores of the runs with a trained fold.
     pooled : pooled scores of the repeats and seeds of each architecture.
     comparisons : comparisons of runs with their baselines.
+    new_sites : what the runs that left sites out say of a new site, beside the same runs by person.
     """
 
     def __init__(
@@ -221,11 +223,13 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         summaries: Sequence[RunSummary] | None = None,
         pooled: Sequence[PooledRuns] = (),
         comparisons: Sequence[BaselineComparison] = (),
+        new_sites: Sequence[NewSites] = (),
     ) -> None:
         self._runs = {run.name: run for run in runs}
         self._summaries = summaries
         self.pooled = tuple(pooled)
         self.comparisons = tuple(comparisons)
+        self.new_sites = tuple(new_sites)
 
     def __getitem__(self, name: str) -> TrainedRun:
         if name not in self._runs:
@@ -267,13 +271,16 @@ class Runs(Mapping[str, TrainedRun], Displayed):
             "runs": [one.to_dict() for one in self.summaries],
             "pooled": [one.to_dict() for one in self.pooled],
             "comparisons": baseline_records(self.comparisons),
+            **({"new_sites": [one.to_dict() for one in self.new_sites]} if self.new_sites else {}),
         }
 
     def display_table(self) -> Table:
         """Return the table of scores for display, a line per run."""
         if not self.summaries:
             return Table(f"{counted(len(self), 'run')}, no fold is trained yet")
-        return results_table(self.summaries, self.pooled)
+        table = results_table(self.summaries, self.pooled)
+        lines = [line for one in self.new_sites for line in one.lines()]
+        return replace(table, notes=(*table.notes, *map(without_marks, lines))) if lines else table
 
     def display_parts(self) -> Sequence[str]:
         """Return the out-of-fold scores with their intervals as a forest plot; () with fewer than two runs."""

@@ -40,7 +40,7 @@ _NOT_COMPARED = {
     "preset",
 }
 # Folds are compared by their hash.
-_NOT_COMPARED |= {"holdout", "repair", "stratify"}
+_NOT_COMPARED |= {"holdout", "repair", "stratify", "group_within", "leave_out"}
 # The number of runs of one command.
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change

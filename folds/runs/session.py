@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from folds.auditing.checks import Finding
@@ -14,6 +14,7 @@ from folds.experiments.comparison import BaselineComparison, compare_with_baseli
 from folds.experiments.curves import EpochCurves
 from folds.experiments.loggers.base import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
+from folds.experiments.sites import NewSites, find_new_sites
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
 from folds.runs.execute import lock_runs, train, with_features
 from folds.runs.open import Images, Prepared, prepare
@@ -37,6 +38,7 @@ class TrainingResult:
     pooled : pooled scores of the repeats and seeds of each architecture; [] without repeats and seeds.
     comparisons : comparisons of runs with their baselines; [] without baselines.
     failed : the failed jobs; their saved states are kept.
+    new_sites : what the runs that left sites out say, beside their runs by person; [] without such runs.
     """
 
     plan: Plan
@@ -44,6 +46,7 @@ class TrainingResult:
     pooled: list[PooledRuns]
     comparisons: list[BaselineComparison]
     failed: list[Outcome]
+    new_sites: list[NewSites] = field(default_factory=list)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -56,6 +59,7 @@ class TrainingResult:
             "runs": [summary.to_dict() for summary in self.summaries],
             "pooled": [pooled.to_dict() for pooled in self.pooled],
             "comparisons": baseline_records(self.comparisons),
+            **({"new_sites": [one.to_dict() for one in self.new_sites]} if self.new_sites else {}),
         }
 
 
@@ -113,7 +117,9 @@ def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = Fa
     summaries = summarize_runs(plan, per_person)
     pooled = pool_variants(plan, summaries, per_person)
     compared = compare_with_baselines(plan.runs, summaries, per_person, _metric(plan))
-    return TrainingResult(plan, summaries, pooled, compared, list(failed))
+    names = [summary.run for summary in summaries]
+    sites = find_new_sites(plan.runs[0].runs, names, _metric(plan), per_person)
+    return TrainingResult(plan, summaries, pooled, compared, list(failed), sites)
 
 
 def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progress) -> Prepared:

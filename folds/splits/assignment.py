@@ -53,6 +53,9 @@ class FoldAssignment(Displayed):
     table_sha : the `sha` of the sample table; "" if unknown.
     repair : changes to the assignment of scikit-learn; None if there are none.
     stratify : stratified columns besides the label.
+    group_within : column (site) that was balanced over the folds of whole people; None if there was none.
+    leave_out : column (site) whose values are the folds; None for folds by person.
+    names : with `leave_out`, (k,) the value of each fold, several joined by ``+`` if they share people.
     """
 
     ids: NDArray[np.str_]
@@ -65,6 +68,9 @@ class FoldAssignment(Displayed):
     table_sha: str = ""
     repair: Repair | None = None
     stratify: tuple[str, ...] = ()
+    group_within: str | None = None
+    leave_out: str | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -158,13 +164,25 @@ class FoldAssignment(Displayed):
             "people": people.tolist(),
             "people_per_class": people_per_class(self, classes),
             "repair": None if self.repair is None else self.repair.to_dict(),
-        }
+        } | self.second_grouping()
+
+    def second_grouping(self) -> dict[str, Any]:
+        """Return the fields of a second grouping on disk; {} without one."""
+        within = {} if self.group_within is None else {"group_within": self.group_within}
+        return within if self.leave_out is None else within | {"leave_out": self.leave_out, "names": list(self.names)}
+
+    @property
+    def part_names(self) -> list[str]:
+        """Return the names of the folds for a table: numbers, or the sites that are left out."""
+        if self.held_out:
+            return ["held out", "training"]
+        return [f"fold {i}: {self.names[i]}" if self.names else f"fold {i}" for i in range(self.k)]
 
     def display_table(self) -> Table:
         """Return the table to display: images of each class in each fold, and people."""
         classes = sort_classes(self.labels.tolist())
         images, people = fold_counts(self, classes)
-        parts = ["held out", "training"] if self.held_out else [f"fold {i}" for i in range(self.k)]
+        parts = self.part_names
         owners = people_per_class(self, classes)
         rows = [[name, *map(int, images[i]), int(images[i].sum()), owners[i]] for i, name in enumerate(classes[:12])]
         more = [f"… {len(classes) - 12} more classes"] if len(classes) > 12 else []
@@ -173,7 +191,7 @@ class FoldAssignment(Displayed):
             ["people", *map(int, people), int(people.sum()), ""],
         ]
         notes = [*more, *([f"repair: {self.repair}"] if self.repair is not None else [])]
-        title = "one part held out by person" if self.held_out else f"{self.k} folds by person"
+        title = "one part held out by person" if self.held_out else f"{self.k} folds by {self.leave_out or 'person'}"
         return Table(title, ["class", *parts, "all", "people"], rows, notes)
 
 
@@ -235,6 +253,7 @@ def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
     record["stratify"] = list(assignment.stratify)
     record["repair"] = None if assignment.repair is None else assignment.repair.to_dict()
+    record |= assignment.second_grouping()
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
 
@@ -393,7 +412,20 @@ def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
     table_sha = found.table_sha or str(record.get("table_sha") or "")
     spread = tuple(map(str, stratify)) if isinstance(stratify, list) else ()
     repeat, changes = int(record.get("repeat") or 0), _repair(record.get("repair"))
-    return replace(found, k=k, seed=seed, repeat=repeat, table_sha=table_sha, repair=changes, stratify=spread)
+    within, left_out, names = (record.get(name) for name in ("group_within", "leave_out", "names"))
+    texts = tuple(map(str, names)) if isinstance(names, list) and len(names) == k and left_out else ()
+    return replace(
+        found,
+        k=k,
+        seed=seed,
+        repeat=repeat,
+        table_sha=table_sha,
+        repair=changes,
+        stratify=spread,
+        group_within=str(within) if within else None,
+        leave_out=str(left_out) if texts else None,
+        names=texts,
+    )
 
 
 def _repair(record: Any) -> Repair | None:

@@ -140,13 +140,14 @@ def balance(
     shares: Sequence[float],
     random: np.random.Generator,
     steps: int = MAX_STEPS,
+    mean_weight: float = 0.5,
 ) -> NDArray[np.int64]:
     """Return the best assignment (people,) that a search finds from `fold`, which may be arbitrarily unbalanced.
 
     The search minimizes missing classes first, then sizes beyond `SIZE_TOLERANCE`, then the deviation of class shares.
-    With fewer `steps` the result is closer to `fold`.
+    With fewer `steps` the result is closer to `fold`. `mean_weight` is that of the mean deviation against the largest.
     """
-    return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None).run(random, steps)
+    return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None, mean_weight).run(random, steps)
 
 
 def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tuple[int, int]:
@@ -226,10 +227,14 @@ class _LocalSearch:
     ----------
     size_limit : largest allowed relative error of the size of a fold (`Quality.size`).
     floor : quality whose largest deviation no result may exceed; None for no limit.
+    mean_weight : weight of the mean deviation in the cost, of which the largest has 1. The best result so far is that
+        of the largest deviation, or with a weight of 1 or more that of the lowest cost.
     """
 
-    def __init__(self, assignment: _Assignment, size_limit: float, floor: Quality | None) -> None:
-        self.now = assignment
+    def __init__(
+        self, assignment: _Assignment, size_limit: float, floor: Quality | None, mean_weight: float = 0.5
+    ) -> None:
+        self.now, self.mean_weight = assignment, mean_weight
         self.scale, self.size_limit, self.floor = assignment.quality(), size_limit + 1e-9, floor
         # [a, b, f]: whether a change between folds a and b touches fold f.
         every = np.arange(assignment.k)
@@ -275,7 +280,10 @@ class _LocalSearch:
     def _key(self, now: Quality) -> tuple[float, ...]:
         """Return the sort key of an assignment: missing classes, then sizes, then deviations; lower is better."""
         beyond = 0.0 if self.floor is None else max(now.mean - self.floor.mean, 0)
-        return now.missing_classes, max(now.size - self.size_limit, 0), beyond, now.max_deviation
+        last = now.max_deviation
+        if self.mean_weight >= 1:
+            last = float(self._cost(0, now.max_deviation, now.mean, 0.0))
+        return now.missing_classes, max(now.size - self.size_limit, 0), beyond, last
 
     def _cost_now(self) -> float:
         now = self.now.quality()
@@ -284,7 +292,7 @@ class _LocalSearch:
     def _cost(self, missing: Any, max_deviation: Any, mean: Any, size: Any) -> Any:
         """Return the cost to minimize: mainly missing classes, then both deviations relative to those at the start."""
         largest, mean = max_deviation / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
-        cost = 10 * missing + 40 * np.maximum(size - self.size_limit, 0) + largest + mean / 2
+        cost = 10 * missing + 40 * np.maximum(size - self.size_limit, 0) + largest + mean * self.mean_weight
         if self.floor is not None:  # a penalty for deviations above those at the start, which results must not exceed
             cost = cost + 4 * (np.maximum(largest - 1, 0) + np.maximum(mean - 1, 0))
         return cost

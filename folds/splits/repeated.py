@@ -16,6 +16,7 @@ from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.splits.repair import balance
+from folds.splits.sites import leave_out_sites, site_column
 from folds.splits.strata import GroupCounts, columns_named, count_groups
 from folds.utils.files import derive_seed
 
@@ -32,14 +33,20 @@ def make_splits(
     settings: Settings,
     seed: int = 0,
 ) -> list[FoldAssignment]:
-    """Return the assignments for the settings: the folds of a column, one split into k folds, several independent ones,
-    or one held-out part.
+    """Return the assignments for the settings: the folds of a column, one fold for each site, one split into k folds,
+    several independent ones, or one held-out part.
 
     The changes by repair, the similarity of repeats, and a warning about equal repeats are logged.
     """
     if settings.fold_column is not None:
         return [folds_of_column(table, settings.fold_column)]
-    columns, repaired = columns_named(table, settings.stratify) if settings.stratify else None, settings.repair
+    if settings.leave_out is not None:
+        return [leave_out_sites(table, settings.leave_out)]
+    spread = settings.stratify
+    if settings.group_within is not None:
+        site_column(table, settings.group_within)
+        spread = tuple(dict.fromkeys((*spread, settings.group_within)))
+    columns, repaired = columns_named(table, spread) if spread else None, settings.repair
     made = (
         repeated_splits(table, settings.k, settings.repeats, seed, columns, repaired)
         if settings.holdout is None
@@ -52,7 +59,10 @@ def make_splits(
         logger.info(f"repeats: the adjusted Rand index of any two is at most {index:.2f} (0: independent, 1: equal)")
         for line in repeat_warnings(made, repaired):
             logger.warning(line)
-    return [replace(each, stratify=settings.stratify).with_codes_of(table) for each in made]
+    return [
+        replace(each, stratify=settings.stratify, group_within=settings.group_within).with_codes_of(table)
+        for each in made
+    ]
 
 
 def repeat_warnings(assignments: list[FoldAssignment], repaired: bool = True) -> list[str]:

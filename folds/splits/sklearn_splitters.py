@@ -21,6 +21,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.arrays import names_of
 from folds.splits.assignment import FoldAssignment
 from folds.splits.kfold import split_by_person
+from folds.splits.multilabel import quantile_bins, split_labels_by_person
 from folds.splits.repeated import repeated_holdouts, repeated_splits
 from folds.utils.arguments import FLAG, NUMBER, check_arguments, described, whole, wrong_argument
 from folds.utils.text import sort_classes
@@ -44,7 +45,8 @@ class _ByPerson(BaseCrossValidator):
         Parameters
         ----------
         X : (n, …); only its length is used. None for the length of `y`.
-        y : (n,) classes, which are spread evenly.
+        y : (n,) classes, which are spread evenly; numbers, whose quantiles are spread evenly; or, for
+            `StratifiedPersonKFold`, (n, labels) 0 and 1, nan where a label is not known.
         groups : (n,) person (patient, camera, writer) of each row; no person is in both parts.
 
         Raises
@@ -52,7 +54,12 @@ class _ByPerson(BaseCrossValidator):
         UsageError : a ValueError; `y` or `groups` is missing or has another length, `y` is not a class label, or there
             are fewer people than folds.
         """
-        table = _table(X, y, groups)
+        if y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            of_row = self._folds_of_labels(X, y, groups)
+            for one in range(self.n_splits):
+                yield np.flatnonzero(of_row != one), np.flatnonzero(of_row == one)
+            return
+        table = _table(X, y, groups, self.n_splits)
         self._check_people(len(table.factorized_persons[0]))
         try:
             assignments = self._assignments(table)
@@ -64,6 +71,12 @@ class _ByPerson(BaseCrossValidator):
 
     def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
         raise NotImplementedError
+
+    def _folds_of_labels(self, X: Any, y: ArrayLike, groups: ArrayLike | None) -> Index:
+        """Return (n,) the fold of each row with several labels."""
+        raise UsageError(
+            f"`y` must hold class labels, found {np.shape(y)[1]} columns", hint="StratifiedPersonKFold splits them"
+        )
 
     def _check_people(self, people: int) -> None:
         """Raise UsageError if there are too few people for the splits."""
@@ -106,6 +119,8 @@ class _ByPerson(BaseCrossValidator):
 class StratifiedPersonKFold(_ByPerson):
     """k folds by person with the classes spread evenly: StratifiedGroupKFold with a repair.
 
+    With several labels a row, a `y` of 0, 1 and nan, each label is spread evenly (`split_labels_by_person`).
+
     The folds are those of ``ensemble folds --k n_splits --seed random_state``: those of scikit-learn, improved by moves
     and swaps of people if a fold lacks a class that it could have, or if the balance is poor. They depend on the names
     and rows of people, not on the order of the rows.
@@ -143,6 +158,11 @@ class StratifiedPersonKFold(_ByPerson):
     def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
         seed = self._seed() if self.shuffle else 0
         return [split_by_person(table, self.n_splits, seed, repaired=self.repair, shuffle=self.shuffle)]
+
+    def _folds_of_labels(self, X: Any, y: ArrayLike, groups: ArrayLike | None) -> Index:
+        persons = _persons(groups, _rows(y if X is None else X, "y" if X is None else "X"))
+        self._check_people(len(np.unique(persons)))
+        return split_labels_by_person(y, persons, self.n_splits, self._seed() if self.shuffle else 0, self.repair)
 
 
 class RepeatedStratifiedPersonKFold(_ByPerson):
@@ -254,8 +274,17 @@ def _check_random_state(state: Any) -> None:
         )
 
 
-def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable:
-    """Return the rows as the table that `ensemble folds` would read from a CSV of them."""
+def _persons(groups: ArrayLike | None, n: int) -> NDArray[np.str_]:
+    if groups is None:
+        raise UsageError("`groups` is required: the person of each row", hint="split(X, y, groups=person)")
+    return names_of(groups, "groups", n)  # type: ignore[arg-type]
+
+
+def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None, folds: int) -> SampleTable:
+    """Return the rows as the table that `ensemble folds` would read from a CSV of them.
+
+    Numbers in `y` become their quantiles, of which there are fewer for more `folds`.
+    """
     for name, values in (("y", y), ("groups", groups)):
         if values is None:
             what = "the class of each row" if name == "y" else "the person of each row"
@@ -266,6 +295,9 @@ def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable
         kind = type_of_target(y)
     except ValueError as error:
         raise UsageError(f"`y` must hold class labels: {error}") from None
+    if kind == "continuous":
+        bins = quantile_bins(np.asarray(y, np.float64), persons, min(folds, len(np.unique(persons))))
+        labels, kind = bins.astype(str), "multiclass"
     if kind not in ("binary", "multiclass"):
         raise UsageError(
             f"`y` must hold class labels, found a {kind} target", hint="bin numbers into classes: pandas.cut"

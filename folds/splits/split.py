@@ -28,6 +28,7 @@ _KINDS = {
     "repair": FLAG,
     "repeats": whole(),
     "holdout": optional(NUMBER),
+    **dict.fromkeys(("group_within", "leave_out"), optional(NAME)),
 }
 
 
@@ -41,6 +42,8 @@ def split(
     repair: bool = ...,
     repeats: Literal[1] = ...,
     holdout: float | None = ...,
+    group_within: str | None = ...,
+    leave_out: str | None = ...,
 ) -> FoldAssignment: ...
 @overload
 def split(
@@ -52,6 +55,8 @@ def split(
     repair: bool = ...,
     repeats: int,
     holdout: float | None = ...,
+    group_within: str | None = ...,
+    leave_out: str | None = ...,
 ) -> FoldAssignment | list[FoldAssignment]: ...
 def split(
     data: Data | None = None,
@@ -62,6 +67,8 @@ def split(
     repair: bool = True,
     repeats: int = 1,
     holdout: float | None = None,
+    group_within: str | None = None,
+    leave_out: str | None = None,
 ) -> FoldAssignment | list[FoldAssignment]:
     """Return folds by person (group): no person is in two folds, and classes are balanced over the folds.
 
@@ -76,10 +83,12 @@ def split(
     repair : whether to move and swap people if a fold lacks a class or is unbalanced.
     repeats : number of independent splits; above 1 the result is a list.
     holdout : fraction to hold out once, instead of making folds.
+    group_within : column (site) to spread evenly over folds of whole people, recorded as the site.
+    leave_out : column (site) with one fold for each value; sites that share a person are one fold.
 
     Raises
     ------
-    UsageError : an invalid value, an unknown column, or both `k` and `holdout`.
+    UsageError : an invalid value, an unknown column, or two of `k`, `holdout` and `leave_out`.
     EnsembleError : the table has no labels or persons, or fewer people than folds.
 
     Examples
@@ -97,6 +106,7 @@ def split(
     if repeats < 1:
         raise UsageError(f"`repeats` must be 1 or more, found {repeats}")
     given = {"k": k is not None, "holdout": holdout is not None, "stratify": bool(columns), "repeats": repeats > 1}
+    given |= {"group_within": group_within is not None, "leave_out": leave_out is not None}
     check_contradictions(given)
     settings = replace(
         Settings(),
@@ -105,6 +115,8 @@ def split(
         repair=repair,
         repeats=repeats,
         holdout=holdout,
+        group_within=group_within,
+        leave_out=leave_out,
     )
     made = make_splits(table, settings, int(seed))
     for each in made:

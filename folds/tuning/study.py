@@ -132,7 +132,8 @@ def make_study(
             _, one, _ = load_settings({**flags, axis.key: value}, config, tuning=True)
             validate_recipe(one)
     parts = 1 if settings.holdout is not None else settings.k
-    if settings.folds is None and settings.fold_column is None and max(options.folds) >= parts:
+    made_elsewhere = {settings.folds, settings.fold_column, settings.leave_out} != {None}
+    if not made_elsewhere and max(options.folds) >= parts:
         raise EnsembleError(
             f"{path}: [tune] folds = {list(options.folds)}: the folds are 0 to {parts - 1}", hint="folds = [0]"
         )

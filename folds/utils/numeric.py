@@ -105,6 +105,27 @@ def _by_dict(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[n
     return distinct, position[codes]
 
 
+def connected_components(n: int, first: NDArray[np.integer], second: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return (n,) the component of each node, numbered from 0 in the order of their first nodes.
+
+    Parameters
+    ----------
+    first, second : (edges,) the two nodes of each edge, from 0 to n - 1.
+    """
+    parent = list(range(n))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)
+    return np.unique([root(node) for node in range(n)], return_inverse=True)[1].astype(np.int64)
+
+
 def are_distinct(texts: NDArray[np.str_]) -> bool:
     """Return whether no text of (n,) is repeated; of sorted texts this needs no string of each."""
     for start in range(0, len(texts) - 1, _COMPARED):

@@ -73,7 +73,7 @@ def distill(
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
-    check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
+    check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     teacher = find_teacher(blend)
     flags = teacher.settings(by_key(given))
     settings, _, _ = load_settings(flags, config)

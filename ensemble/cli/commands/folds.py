@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble.cli.reports.folds import folds_text
+from ensemble.cli.reports.folds import folds_text, sites_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import COLUMNS, FOLDS, READING, RUN, takes_settings
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDS_FILE = Path("folds.csv")
+RUNS = Path("runs")
 CHECK = "Only with check"
 
 
@@ -29,7 +30,7 @@ CHECK = "Only with check"
     *COLUMNS,
     *READING,
     "fold_column",
-    *("k", "seed", "stratify", "repair", "repeats", "holdout", "window", "test"),
+    *("k", "seed", "stratify", "group_within", "leave_out", "repair", "repeats", "holdout", "window", "test"),
     help={
         "seed": "breaks ties, and makes the repeats differ [0]",
         "repeats": "independent splits: FILE, FILE with .repeat1, … [1]",
@@ -109,7 +110,7 @@ def folds(
             "`window`, `test`, `no_images` and `sheet` apply only to ensemble folds check",
             hint="ensemble folds check --help",
         )
-    check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
+    check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     _split(spec, settings, recipe.seed, output, force, strict)
     console.next_step("ensemble kfold", ["--folds", str(output), *console.again("data", *COLUMNS, *READING)])
 
@@ -123,6 +124,7 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
     from folds.splits.columns import unused_fold_note
     from folds.splits.kfold import save_folds
     from folds.splits.repeated import make_splits
+    from folds.splits.sites import site_column
 
     read = read_data(spec, need_images=False)
     log_notes(read)
@@ -144,7 +146,14 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
     for i, texts in enumerate(warnings):
         for text in texts:
             console.warn(f"repeat {i}: {text}" if i else text)
-    _print(output, assignments, table.classes, table.class_attributes, warnings[0])
+    column = settings.leave_out or settings.group_within
+    sites = None if column is None else (column, site_column(table, column))
+    _print(output, assignments, table.classes, table.class_attributes, warnings[0], sites)
+    if column is not None and RUNS.is_dir():
+        from folds.experiments.sites import find_new_sites
+
+        for line in [line for one in find_new_sites(RUNS) if one.column == column for line in one.lines()]:
+            console.note(line)
 
 
 def _split_named(words: Sequence[str]) -> Path | None:
@@ -243,7 +252,10 @@ def _print(
     classes: Sequence[str],
     meaning: Mapping[str, Mapping[str, str]],
     warnings: Sequence[str],
+    sites: tuple[str, Any] | None = None,
 ) -> None:
+    from folds.splits.sites import site_counts
+
     assignment = assignments[0]
     record = {"folds": str(file)} | assignment.to_dict(classes)
     record |= {
@@ -252,4 +264,10 @@ def _print(
     }
     files = ", ".join([str(file), *record["repeats"]])
     overlap = "no person is in both parts" if assignment.held_out else "no person is in two folds"
-    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {overlap}", record)
+    overlap += "" if assignment.leave_out is None else f", and no {assignment.leave_out} either"
+    text = folds_text(assignment, classes, meaning)
+    if sites is not None:
+        names, counts = site_counts(assignment, sites[1])
+        record |= {"sites": dict(zip(names, counts.tolist(), strict=True))}
+        text += f"\n\n{sites_text(assignment, sites[0], names, counts)}"
+    console.result(f"{text}\n\n{files}: {overlap}", record)

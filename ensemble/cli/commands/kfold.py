@@ -192,7 +192,7 @@ def kfold(
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
-    check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
+    check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
         check_file_trusted(recorded)
@@ -380,7 +380,7 @@ def run_training(
     raise_failed(trained, again)
     for _, path in curves.values():
         console.note(f"{path} written")
-    if planning["variants"]:
+    if planning["variants"] or plan.assignment.leave_out is not None:
         console.next_step("ensemble runs")
     else:
         options = console.again("metric", "score_by")

@@ -167,6 +167,7 @@ def _show(
 ) -> int:
     from folds.experiments.anonymize import anonymous_entry, without_paths
     from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, USUAL, column, filter_runs, sort_runs, with_metric
+    from folds.experiments.sites import find_new_sites
 
     ledger, listed = _read()
     run_files.warn_of_pending()
@@ -189,7 +190,11 @@ def _show(
     if markdown:
         text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
     passed_over = {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}
-    console.result(text, _by_kind(kept) | {"passed_over": passed_over})
+    sites = find_new_sites(RUNS, [one.run for one in kept], metric or "macro_f1")
+    of_sites = {"new_sites": [one.to_dict() for one in sites]} if sites else {}
+    console.result(text, _by_kind(kept) | {"passed_over": passed_over} | of_sites)
+    for text in () if anonymize else (line for one in sites for line in one.lines()):
+        console.note(text)
     if len(kept) < len(listed):
         console.note(f"{len(kept)} of {counted(len(listed), 'run')}")
     if any(NOT_IN_LEDGER in one.flags for one in kept):
@@ -224,17 +229,24 @@ def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
     from folds.config.recipe import spelling_of
     from folds.experiments.comparison import compare_runs
     from folds.experiments.record import comparison_record
+    from folds.experiments.sites import left_out_by, new_sites
     from folds.predictions.named import is_blend
 
     for name in (first, second):
         _check_still_there(name)
     found = compare_runs(first, second, RUNS, per_person, metric)
     verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
-    console.result(
-        diff_tables(found, "people" if per_person else "images"),
-        {"first": first, "second": second} | comparison_record(found) | verdict,
-    )
-    for text in found.notes:
+    record = {"first": first, "second": second} | comparison_record(found) | verdict
+    text = diff_tables(found, "people" if per_person else "images")
+    left = [name for name in (first, second) if left_out_by(name, RUNS) is not None]
+    sites = None
+    if len(left) == 1:
+        sites = new_sites(left[0], second if left == [first] else first, RUNS, metric or "macro_f1", per_person)
+        record |= {"new_sites": sites.to_dict()}
+        table = sites.table()
+        text += f"\n\n{console.table(table.header, table.rows)}"
+    console.result(text, record)
+    for text in [*found.notes, *(() if sites is None else sites.lines())]:
         console.note(text)
     if not (is_blend(first, RUNS) or is_blend(second, RUNS)):
         console.note(

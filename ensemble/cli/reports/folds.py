@@ -19,14 +19,24 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
         rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{people_of_class[i]:,}"])
     rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
     rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
-    parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]
-    header = ["class", "", *parts, "all", "people"]
+    header = ["class", "", *assignment.part_names, "all", "people"]
     if not any(meaning.values()):
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
         left = 1
     else:
         left = 2
     return console.table(header, rows, left)
+
+
+def sites_text(assignment: Any, column: str, names: Sequence[str], counts: Any) -> str:
+    """Return the table sites × folds in images.
+
+    Parameters
+    ----------
+    names, counts : of `folds.splits.sites.site_counts`.
+    """
+    rows: list[list[object]] = [[name or "(empty)", *_counts(own)] for name, own in zip(names, counts, strict=True)]
+    return console.table([column, *assignment.part_names, "all"], rows)
 
 
 def _counts(numbers: Any) -> list[str]:

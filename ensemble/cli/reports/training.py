@@ -14,6 +14,7 @@ from ensemble.cli.terminal.progress import TerminalProgress
 from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.curves import curve_title, fold_curves
+from folds.experiments.sites import NewSites
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.features.learning_curve import TRAINING, LearningCurve
 from folds.metrics.custom import find_metric
@@ -38,7 +39,9 @@ def describe(plan: Plan) -> None:
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
     repeats = f", {len(plan.assignments)} repeats" if len(plan.assignments) > 1 else ""
     split = (
-        "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person{repeats}"
+        "one part held out by person"
+        if plan.assignment.held_out
+        else f"{plan.assignment.k} folds by {plan.assignment.leave_out or 'person'}{repeats}"
     )
     images, persons = counted(len(table), "image"), counted(people, "person", "people")
     classes = counted(len(table.classes), "class", "classes")
@@ -111,6 +114,7 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
         curve_remarks(curve)
     remarks(trained.summaries, trained.pooled)
     compared_remarks(trained.comparisons)
+    sites_remarks(trained.new_sites)
     line = formats_line(recorded_amps(trained.plan.runs))
     if line:
         console.note(line)
@@ -131,6 +135,13 @@ def curves_table(trained: TrainingResult) -> str:
     if not rows:
         return ""
     return console.table(["run", "by epoch", "scale", "a curve per fold"], rows, 4)
+
+
+def sites_remarks(found: Sequence[NewSites]) -> None:
+    """Print what the runs that left sites out say of new sites."""
+    for one in found:
+        for line in one.lines():
+            console.note(line)
 
 
 def curve_table(curve: LearningCurve) -> str:

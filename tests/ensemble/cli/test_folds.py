@@ -197,6 +197,20 @@ def test_stratify_spreads_the_columns_named(here, capsys):
     assert "unknown column 'sit'; did you mean site" in capsys.readouterr().err
 
 
+def test_each_site_is_a_fold_or_is_balanced_and_its_images_are_counted(here, capsys):
+    assert typed("folds", "--data", table(here), "--leave-out", "site") == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].split() == "class fold 0: n fold 1: s all people".split()
+    assert "folds.csv: no person is in two folds, and no site either" in shown.out
+    assert ["n", "24", "0", "24"] in [line.split() for line in shown.out.splitlines()]
+    assert json.loads((here / "folds.json").read_text())["names"] == ["n", "s"]
+    assert typed("--json", "folds", "--data", table(here), "--group-within", "site", "--k", 4, "-o", "w.csv") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["group_within"], record["sites"]) == ("site", {"n": [6, 6, 6, 6], "s": [3, 3, 3, 3]})
+    assert typed("folds", "--data", table(here), "--leave-out", "site", "--k", 2) == 2
+    assert "--leave-out and --k contradict each other" in capsys.readouterr().err
+
+
 def test_stratify_is_recorded_and_can_be_in_the_settings_file(here, capsys):
     (here / "ensemble.toml").write_text("stratify = ['site']\nrepeats = 2\nk = 4\n")
     assert typed("folds", "--data", table(here)) == 0

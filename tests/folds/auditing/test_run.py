@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from folds.auditing.checks import Finding, Occurrence
-from folds.auditing.duplicates import SIDE
 from folds.auditing.run import audit, audit_decoded, check_strict, load_audited, log_findings
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.images.cache import load_images
+from folds.images.duplicates import SIDE
 from folds.images.settings import ImageSettings
 from folds.splits.kfold import save_folds, split_by_person
 from tests.conftest import Logged

@@ -171,7 +171,8 @@ def test_wrong_arguments_are_value_errors() -> None:
         lambda: list(StratifiedPersonKFold().split(X, groups=person)),
         lambda: list(StratifiedPersonKFold().split(X, y[:-1], person)),
         lambda: list(StratifiedPersonKFold().split(X, y, person[:-1])),
-        lambda: list(StratifiedPersonKFold().split(X, np.linspace(0, 1, len(y)), person)),
+        lambda: list(StratifiedPersonKFold().split(X, np.full((len(y), 2), 2.0), person)),
+        lambda: list(StratifiedPersonShuffleSplit().split(X, np.zeros((len(y), 2)), person)),
         lambda: list(StratifiedPersonKFold().split(X, y, [None, *person[1:]])),
     ):
         with pytest.raises(ValueError, match=r".") as raised:

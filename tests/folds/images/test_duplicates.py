@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from folds.auditing import duplicates
-from folds.auditing.duplicates import SIDE, Pair, fingerprints, identical, near_duplicates, thumbnails
+from folds.images.duplicates import SIDE, Pair, fingerprints, identical, near_duplicates, thumbnails
 
 N = 60
 

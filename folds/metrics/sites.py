@@ -1,0 +1,179 @@
+"""Compute intervals over sites (hospitals, cameras): of the score at new sites, and of what is lost there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
+from folds.metrics.distributions import t_quantile, t_two_sided
+from folds.metrics.intervals import (
+    LEVEL,
+    Difference,
+    Interval,
+    check_level,
+    difference_over_people,
+    interval_over_people,
+    jackknife_standard_error,
+    t_interval,
+)
+from folds.utils.numeric import factorize
+
+FEW_SITES = 5  # below, the interval is so wide that it decides little
+
+
+@dataclass(frozen=True)
+class SiteScore:
+    """The score of the rows of one site.
+
+    Attributes
+    ----------
+    first, second : scores of two models on these rows, such as trained with and without the site.
+    """
+
+    site: str
+    rows: int
+    people: int
+    first: float
+    second: float
+
+
+def interval_over_sites(
+    metric: Metric,
+    labels: Labels,
+    probabilities: Probabilities,
+    sites: NDArray,
+    persons: NDArray,
+    *,
+    level: float = LEVEL,
+) -> Interval:
+    """Return the score of all rows with its interval over sites and people: what rows of new sites would score.
+
+    The jackknife leaves out each site in turn, and with it its people, so that both vary. Student's t has as many
+    degrees of freedom as there are sites, minus one: few sites give a wide interval. It is never narrower than that
+    over people of these sites (`interval_over_people`), because a few sites can be alike by chance. `Interval.people`
+    is the number of sites.
+
+    Parameters
+    ----------
+    labels : (n,) class indices.
+    probabilities : (n, classes), each row by a model that has not seen its site.
+    sites, persons : (n,) any values; equal values are one site or person.
+
+    Raises
+    ------
+    UsageError : `level` is not above 0 and below 1.
+    """
+    check_level(level)
+    codes, count = _codes(sites)
+    people = interval_over_people(metric, labels, probabilities, persons, level=level)
+    error = _standard_error(metric, labels, [probabilities], codes, count)
+    bounds = metric.lower_bound, metric.upper_bound
+    low, high = (float(end) for end in t_interval(people.value, error, max(count - 1, 1), count, level, *bounds))
+    low, high = _wider(low, high, people)
+    if count == 1:
+        low = high = math.nan
+    return Interval(people.value, low, high, level, count, sites_warning(count), float(error))
+
+
+def difference_over_sites(
+    metric: Metric,
+    labels: Labels,
+    first: Probabilities,
+    second: Probabilities,
+    sites: NDArray,
+    persons: NDArray,
+    *,
+    level: float = LEVEL,
+) -> Difference:
+    """Return the difference of two scores, second − first, with its interval over sites and people, paired.
+
+    The rules are those of `interval_over_sites`: the same site is left out of both scores.
+
+    Parameters
+    ----------
+    first, second : (n, classes) of the same rows.
+    """
+    check_level(level)
+    codes, count = _codes(sites)
+    found = difference_over_people(metric, labels, first, second, persons, level=level)
+    change, dof = found.difference, max(count - 1, 1)
+    error = float(_standard_error(metric, labels, [first, second], codes, count))
+    half = t_quantile(level, dof) * error
+    low, high = _wider(change.value - half, change.value + half, change)
+    smallest = 2.0 ** (1 - min(count, 1000))  # of a sign test if all sites differ in the same direction
+    by_site = max(smallest, 1 - t_two_sided(abs(change.value) / error, dof)) if error > 0 else smallest
+    p_value = 1.0 if change.value == 0 or count == 1 else max(found.p_value, by_site)
+    if count == 1:
+        low = high = math.nan
+    interval = Interval(change.value, low, high, level, count, sites_warning(count), error)
+    return Difference(found.first, found.second, interval, p_value)
+
+
+def score_sites(
+    metric: Metric, labels: Labels, first: Probabilities, second: Probabilities, sites: NDArray, persons: NDArray
+) -> tuple[SiteScore, ...]:
+    """Return the scores of each site, in the order of their names; nan where the metric is not defined.
+
+    A mean over classes (macro F1) is that over the classes which the site has.
+    """
+    names, codes = factorize(sites)
+    found = []
+    for at, name in enumerate(names):
+        rows = np.flatnonzero(codes == at)
+        scores = [_score_present(metric, labels[rows], np.asarray(values)[rows]) for values in (first, second)]
+        found.append(SiteScore(str(name), len(rows), len(np.unique(persons[rows])), *scores))
+    return tuple(found)
+
+
+def sites_warning(count: int) -> str:
+    """Return why an interval over `count` sites says little; "" if there are enough."""
+    if count == 1:
+        return "only one site: no confidence interval over sites can be computed"
+    return f"only {count} sites: the interval is wide, and decides little" if count < FEW_SITES else ""
+
+
+def _codes(sites: NDArray) -> tuple[NDArray[np.int64], int]:
+    names, codes = factorize(sites)
+    return codes, len(names)
+
+
+def _standard_error(
+    metric: Metric, labels: Labels, values: list[Probabilities], codes: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """Return the jackknife standard error over sites of a score, or of the difference of two."""
+
+    def score(rows: NDArray[np.bool_]) -> float:
+        scores = [_score(metric, labels[rows], np.asarray(one)[rows]) for one in values]
+        return scores[-1] - (scores[0] if len(scores) > 1 else 0.0)
+
+    if count == 1:
+        return np.zeros(())
+    left = np.array([score(codes != one) for one in range(count)])
+    return jackknife_standard_error(left, score(np.ones(len(codes), bool)))
+
+
+def _score_present(metric: Metric, labels: Labels, probabilities: Probabilities) -> float:
+    if metric.from_counts is None or not metric.macro_averaged:
+        return _score(metric, labels, probabilities)
+    counts = confusion_counts(labels, argmax_classes(probabilities), probabilities.shape[1])
+    return float(metric.from_counts(counts[:, counts[1] > 0]))
+
+
+def _score(metric: Metric, labels: Labels, probabilities: Probabilities) -> float:
+    """Return a score; nan if these rows cannot be scored, e.g. because a function needs all classes."""
+    try:
+        return float(metric(labels, probabilities))
+    except EnsembleError:
+        return math.nan
+
+
+def _wider(low: float, high: float, people: Interval) -> tuple[float, float]:
+    """Return the ends, moved outward to those over people where these lie farther out."""
+    if math.isnan(people.low):
+        return low, high
+    return min(low, people.low), max(high, people.high)
