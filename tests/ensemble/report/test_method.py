@@ -15,7 +15,7 @@ from ensemble.report.checklists import CLAIM, TRIPOD
 from ensemble.report.evidence import Evidence, RunRecord, TableRecord
 from ensemble.report.face import html_of
 from ensemble.report.method import YOU, method_section
-from ensemble.report.page import LONGEST
+from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
