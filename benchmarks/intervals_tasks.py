@@ -1,6 +1,6 @@
 """Measure how often 95% intervals of the metrics of binary decisions, grades and orders cover the true value.
 
-    python benchmarks/intervals_tasks.py                200 simulated data sets of each world: tables in Markdown
+    python benchmarks/intervals_tasks.py                500 simulated data sets of each world: tables in Markdown
     python benchmarks/intervals_tasks.py --seeds 50     a quick look
 
 In each world people have 1 to 7 images; half of the difficulty of an image is shared by the images of its person and by
@@ -110,7 +110,7 @@ def study(number: int, world: World, names: Sequence[str], seeds: int) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--world", type=int, action="append", choices=range(len(WORLDS)), help="only these")
     chosen = parser.parse_args()
     began = time.process_time()

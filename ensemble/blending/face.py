@@ -314,7 +314,12 @@ def _array_members(
                 f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
             )
     made = members_of_arrays(named, "oof" if labeled else "test", **about)
-    if about["classes"] is not None and len(made.classes) == 2 and config.positive is None and config.scored.of_positive:
+    if (
+        about["classes"] is not None
+        and len(made.classes) == 2
+        and config.positive is None
+        and config.scored.of_positive
+    ):
         config = replace(config, positive=made.classes[1])  # as in the command: NEGATIVE,POSITIVE
     if test is None:
         return made, config

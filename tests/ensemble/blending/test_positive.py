@@ -56,7 +56,8 @@ def test_sidecars_state_the_positive_class_and_earlier_ones_are_as_they_were(tmp
     record = json.loads(stated.with_suffix(".json").read_text())
     assert (record["task"], record["positive"]) == ("binary", "cancer")
     found = read_sidecar(stated)
-    assert found is not None and found.positive == "cancer"
+    assert found is not None
+    assert found.positive == "cancer"
     record["positive"] = "healthy"
     stated.with_suffix(".json").write_text(json.dumps(record))
     with pytest.raises(EnsembleError, match="expected two classes, the positive one last"):
@@ -84,7 +85,8 @@ def test_a_blend_keeps_the_task_and_its_positive_class(tmp_path: Path) -> None:
     made = make_blend([*files], BlendConfig())
     write_blend(made, tmp_path / "blend")
     found = read_sidecar(tmp_path / "blend" / "oof.npy")
-    assert found is not None and (found.task, found.classes) == ("binary", ("zebra", "horse"))
+    assert found is not None
+    assert (found.task, found.classes) == ("binary", ("zebra", "horse"))
     assert made.classes == ("zebra", "horse")
     both = {name: np.stack([1 - value, value], axis=1) for name, value in zip("ab", people()[2], strict=True)}
     assert made.predict_proba(both) == pytest.approx(made.votes["oof"].probabilities, abs=1e-6)
@@ -95,7 +97,8 @@ def test_the_named_class_is_recorded_for_a_cascade(tmp_path: Path) -> None:
     made = make_blend([*files], BlendConfig(metric="pauc:tpr=.5", positive="cat"))
     write_blend(made, tmp_path / "runs" / "blends" / "one")
     record = json.loads((tmp_path / "runs/blends/one/blend.json").read_text())
-    assert record["options"]["positive"] == "cat" and record["metric"] == "pauc:tpr=0.5"
+    assert record["options"]["positive"] == "cat"
+    assert record["metric"] == "pauc:tpr=0.5"
     assert files_of_blend(tmp_path / "runs/blends/one", tmp_path).request.positive == "cat"
 
 

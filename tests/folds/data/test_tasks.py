@@ -25,7 +25,8 @@ def test_telling_names_are_a_binary_decision_with_a_reason() -> None:
 
 def test_a_guess_never_changes_the_columns_unless_the_metric_is_of_the_positive_class() -> None:
     found = resolve_task(None, None, ("cancer", "healthy"))
-    assert found.name == "classes" and "`task=binary` would make cancer" in found.reason
+    assert found.name == "classes"
+    assert "`task=binary` would make cancer" in found.reason
     assert resolve_task(None, None, ("cancer", "healthy"), wants_positive=True).positive == "cancer"
 
 

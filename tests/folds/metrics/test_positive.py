@@ -42,9 +42,11 @@ def test_a_score_is_that_of_the_class_that_is_named_or_told_by_its_name() -> Non
     both = np.stack([p, 1 - p], axis=1)  # in sorted order
     of_cancer = folds.score(y, both, metric="average_precision").value
     assert of_cancer == folds.score(y == "cancer", np.stack([1 - p, p], axis=1), metric="average_precision").value
-    assert of_cancer == folds.score(y, p, metric="average_precision").value == folds.score(
-        y, p[:, None], metric="average_precision", positive="cancer"
-    ).value
+    assert (
+        of_cancer
+        == folds.score(y, p, metric="average_precision").value
+        == folds.score(y, p[:, None], metric="average_precision", positive="cancer").value
+    )
     of_healthy = folds.score(y, both, metric="average_precision", positive="healthy").value
     assert of_healthy != of_cancer
     assert folds.score(y, 1 - p, metric="average_precision", positive="healthy").value == pytest.approx(of_healthy)
