@@ -95,7 +95,7 @@ def study(number: int, world: World, names: Sequence[str], seeds: int) -> dict[s
     for seed in range(seeds):
         labels, persons, members = world.draw(np.random.default_rng([number, seed]), world.people)
         if len(np.unique(labels)) < len(world.shares):
-            continue  # a class that nobody has leaves most of these scores undefined
+            continue  # a class without any person leaves most of these scores undefined
         rarest = int(min(len(np.unique(persons[labels == one])) for one in range(len(world.shares))))
         for name, metric in metrics.items():
             one = interval_over_people(metric, labels, members[0], persons)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# Units with at most so many rows share tables of sums in `average_precision_without_each`.
+# Units with at most this number of rows share tables of sums in `average_precision_without_each`.
 _SMALL = 16
 _ROUNDING = 1e-9  # of products such as (1 − 0.9) · 10
 
