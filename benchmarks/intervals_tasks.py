@@ -1,6 +1,6 @@
 """Measure how often 95% intervals of the metrics of binary decisions, grades and orders cover the true value.
 
-    python benchmarks/intervals_tasks.py                200 simulated data sets of each world: tables in Markdown
+    python benchmarks/intervals_tasks.py                500 simulated data sets of each world: tables in Markdown
     python benchmarks/intervals_tasks.py --seeds 50     a quick look
 
 In each world people have 1 to 7 images; half of the difficulty of an image is shared by the images of its person and by
@@ -95,7 +95,7 @@ def study(number: int, world: World, names: Sequence[str], seeds: int) -> dict[s
     for seed in range(seeds):
         labels, persons, members = world.draw(np.random.default_rng([number, seed]), world.people)
         if len(np.unique(labels)) < len(world.shares):
-            continue  # a class that nobody has leaves most of these scores undefined
+            continue  # a class without any person leaves most of these scores undefined
         rarest = int(min(len(np.unique(persons[labels == one])) for one in range(len(world.shares))))
         for name, metric in metrics.items():
             one = interval_over_people(metric, labels, members[0], persons)
@@ -110,7 +110,7 @@ def study(number: int, world: World, names: Sequence[str], seeds: int) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--world", type=int, action="append", choices=range(len(WORLDS)), help="only these")
     chosen = parser.parse_args()
     began = time.process_time()

@@ -36,18 +36,18 @@ def positive_class(
     names = sort_by_number(members[0].classes)
     if given is not None:
         return positive_of(names, given)
-    said: dict[str, Member] = {}
+    named: dict[str, Member] = {}
     for member in members:
         if member.sidecar is not None and member.sidecar.positive is not None:
-            said.setdefault(member.sidecar.positive, member)
-    if len(said) > 1:
-        (one, first), (other, second) = list(said.items())[:2]
+            named.setdefault(member.sidecar.positive, member)
+    if len(named) > 1:
+        (one, first), (other, second) = list(named.items())[:2]
         raise EnsembleError(
             f"{first.path} states {one} as the positive class, {second.path} states {other}",
             hint=f"decide with `positive={one}` or `positive={other}`",
         )
-    if said:
-        name, member = next(iter(said.items()))
+    if named:
+        name, member = next(iter(named.items()))
         return Positive(name, f"stated in the sidecar of {member.path}")
     if not wanted or len(names) != 2:
         return None

@@ -73,11 +73,11 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
         )
     if guess is None:
         return Task()
-    said = f"binary decision: {guess.name} is the positive class ({guess.reason})"
+    text = f"binary decision: {guess.name} is the positive class ({guess.reason})"
     if task == BINARY or positive is not None:
-        return Task(BINARY, guess.name, said if positive is None else "")
+        return Task(BINARY, guess.name, text if positive is None else "")
     if guess.name == classes[-1] or wants_positive:
-        return Task(BINARY, guess.name, f"{said}; `positive` names another, `task=classes` none")
+        return Task(BINARY, guess.name, f"{text}; `positive` names another, `task=classes` none")
     return Task(reason=f"`task=binary` would make {guess.name} the positive class ({guess.reason})")
 
 

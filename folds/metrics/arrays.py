@@ -186,7 +186,7 @@ def _in_two_columns(
 
 def _with_positive_last(
     metric: Metric, labels: NDArray[np.int64], values: list[NDArray], classes: tuple[str, ...], positive: Any
-) -> tuple[NDArray[np.integer], list[NDArray]]:
+) -> tuple[NDArray[np.int64], list[NDArray]]:
     """Return labels and probabilities with the positive one of two classes last, if the metric is of it.
 
     A guess is logged.

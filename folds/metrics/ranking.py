@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# Units with at most so many rows share tables of sums in `average_precision_without_each`.
+# Units with at most this number of rows share tables of sums in `average_precision_without_each`.
 _SMALL = 16
 _ROUNDING = 1e-9  # of products such as (1 − 0.9) · 10
 
@@ -148,7 +148,7 @@ def average_precision_without_each(mine: Bools, values: NDArray, codes: Codes, u
     hits = np.cumsum(is_mine)
     at = np.flatnonzero(is_mine)
     reached, rows = hits[last[at]].astype(float), last[at] + 1.0  # (positives,) at the threshold of each
-    begin = (hits - is_mine)[firsts][tie]  # (n,) the first row of the class at whose threshold a row counts
+    begin: Codes = (hits - is_mine)[firsts][tie]  # (n,) the first row of the class at whose threshold a row counts
 
     by_unit = np.argsort(unit, kind="stable")
     unit, begin, tie, is_mine = unit[by_unit], begin[by_unit], tie[by_unit], is_mine[by_unit]
@@ -180,7 +180,7 @@ def average_precision_without_each(mine: Bools, values: NDArray, codes: Codes, u
         own_rows = slice(first_row[one], first_row[one] + sizes[one])
         b = np.bincount(begin[own_rows], minlength=positives + 1).cumsum()[:positives]
         a = np.bincount(begin[own_rows][is_mine[own_rows]], minlength=positives + 1).cumsum()[:positives]
-        start = begin[first_row[one]]
+        start = int(begin[first_row[one]])
         total[one] += _ratio(reached - a, rows - b)[start:].sum()
     left = positives - removed
     defined = (left > 0) & (left < n - sizes)
@@ -404,7 +404,7 @@ def _share_above(high: NDArray, low: NDArray, allowed: int) -> float:
     return float(1 - np.searchsorted(high, low[len(low) - 1 - allowed], "right") / len(high))
 
 
-def _cut_index(quota: float | Floats, rows: int | NDArray[np.int64]) -> NDArray[np.int64]:
+def _cut_index(quota: float | NDArray[np.floating], rows: int | NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the place of the row in which a quota of rows ends, from 0."""
     return np.clip(np.ceil(quota).astype(np.int64) - 1, 0, np.asarray(rows) - 1)
 

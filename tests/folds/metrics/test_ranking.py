@@ -48,7 +48,7 @@ def test_a_score_without_each_person_is_the_score_of_the_other_rows(
             assert found[one] == pytest.approx(metric_of(name)(labels[rest], values[rest]), abs=1e-9, nan_ok=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(decisions())
 def test_scores_of_the_positive_class_are_those_of_scikit_learn(data: tuple[NDArray, NDArray, NDArray]) -> None:
     labels, values, _ = data
