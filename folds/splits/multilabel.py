@@ -12,7 +12,8 @@ from folds.splits.strata import GroupCounts
 from folds.utils.numeric import factorize
 
 MOST_BINS = 10  # of a number
-PEOPLE_PER_BIN = 2  # for each fold
+# Weight of the mean deviation in the search: with that of one label, 0.5, the mean over many labels stays large.
+MEAN_WEIGHT = 3.0
 
 
 def split_labels_by_person(
@@ -43,7 +44,8 @@ def split_labels_by_person(
         raise EnsembleError(f"{k} folds need at least {k} people, found {len(people)}", hint=f"`k={len(people)}`")
     fold = fill_empty(iterative_folds(people, k, seed), people.sizes, k)
     if repaired:
-        fold = balance(people, fold, [1 / k] * k, np.random.default_rng([seed, len(people)]))
+        random = np.random.default_rng([seed, len(people)])
+        fold = balance(people, fold, [1 / k] * k, random, mean_weight=MEAN_WEIGHT)
     return fold[people.groups]
 
 
@@ -124,9 +126,9 @@ def iterative_folds(people: GroupCounts, k: int, seed: int) -> NDArray[np.int64]
 def quantile_bins(values: NDArray[np.floating], persons: NDArray, folds: int) -> NDArray[np.int64]:
     """Return (n,) the bin of each number, as strata for a split: quantiles, 2 to 10 of them, fewer with few people.
 
-    Equal numbers are in one bin. There are so many bins that each has about two people a fold.
+    Equal numbers are in one bin. There are so many bins that each has about one person a fold or more.
     """
     people = len(factorize(persons)[0])
-    bins = int(np.clip(people // (PEOPLE_PER_BIN * folds), 2, MOST_BINS))
+    bins = int(np.clip(people // folds, 2, MOST_BINS))
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
     return np.searchsorted(edges, values, side="right").astype(np.int64)

