@@ -404,7 +404,7 @@ def _with_details(curve: _Measured, path: Path) -> _Measured:
     metric = recorded_metric(record.get("metric"))
     return replace(
         curve,
-        metric=metric,
+        metric="score" if metric is None else metric.title,
         doubled=_two_numbers(record.get("doubled")),
         trained=record.get("measured_with") == TRAINING,
         doubled_interval=_two_numbers(record.get("doubled_interval")),
