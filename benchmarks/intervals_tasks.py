@@ -100,7 +100,7 @@ def study(number: int, world: World, names: Sequence[str], seeds: int) -> dict[s
         for name, metric in metrics.items():
             one = interval_over_people(metric, labels, members[0], persons)
             found.setdefault(name, []).append(Found(one.contains(truths[name][0]), one.high - one.low, rarest))
-            change = difference_over_people(metric, labels, *members, persons).difference
+            change = difference_over_people(metric, labels, members[0], members[1], persons).difference
             truth = truths[name][1] - truths[name][0]
             found.setdefault(f"{name}, difference", []).append(
                 Found(change.contains(truth), change.high - change.low, rarest)
