@@ -153,7 +153,8 @@ def html_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = 
     names : sections to show; all by default.
     """
     page = Page(title_of(evidence), sections_of(evidence, names, progress), summary_of(evidence))
-    return page_html(page, Thumbnails(evidence.paths, evidence.window, evidence.max_pixels), progress)
+    reading = evidence.window, evidence.max_pixels, evidence.channels, evidence.frame
+    return page_html(page, Thumbnails(evidence.paths, *reading), progress)
 
 
 def sections_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> tuple[Section, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
+from folds.images.settings import parse_channels, parse_frame
 from folds.metrics.intervals import Interval
 from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
@@ -94,6 +96,7 @@ def load_evidence(
         findings = find_findings(dataset, records, root, len(paths), progress)
     blends = {one.name: one.record for one in groups if one.record is not None}
     window, max_pixels = _reading(records)
+    channels, frame = _chosen(records)
     made = Evidence(
         classes,
         parts.get("oof"),
@@ -106,9 +109,11 @@ def load_evidence(
         findings=findings,
         warnings=tuple(dict.fromkeys(without_marks(line) for line in warnings)),
         root=root,
-        thumbnail=Thumbnails(paths, window, max_pixels).reference,
+        thumbnail=Thumbnails(paths, window, max_pixels, channels, frame).reference,
         window=window,
         max_pixels=max_pixels,
+        channels=channels,
+        frame=frame,
         per_person=per_person,
         by_image=_scores_by_image(leaking, metric, per_person),
     )
@@ -542,3 +547,17 @@ def _reading(records: Mapping[str, RunRecord]) -> tuple[tuple[float, float] | No
             if low < high:
                 return (low, high), limit
     return None, limit
+
+
+def _chosen(records: Mapping[str, RunRecord]) -> tuple[tuple[int, ...], int | str | None]:
+    """Return the channels and the frame that the runs read of each file: of each the first given."""
+    channels: tuple[int, ...] = ()
+    frame: int | str | None = None
+    for one in records.values():
+        listed, number = one.config.get("channels"), one.config.get("frame")
+        with suppress(UsageError):
+            if not channels and isinstance(listed, list) and all(isinstance(text, str) for text in listed):
+                channels = parse_channels(",".join(listed))
+            if frame is None and isinstance(number, str):
+                frame = parse_frame(number)
+    return channels, frame

@@ -33,6 +33,7 @@ from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.cache import DecodedImages, load_images, unusable_images
 from folds.images.settings import CACHE, ImageSettings
+from folds.images.stacks import may_be_channels
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.columns import folds_of_column, unused_fold_note
 from folds.utils.display import Displayed, Table
@@ -163,7 +164,10 @@ def audit(
     if images:
         # Decoding a JPEG at the size of the thumbnails takes a fraction of the time.
         limit = data.spec.max_pixels if data.spec is not None else None
-        settings = ImageSettings(SIDE, SIDE, window=window, max_pixels=limit)
+        sides = [table for table in (data.train, data.test) if table is not None]
+        # Not for all: thumbnails of an earlier version are used again.
+        preview = any(may_be_channels(table.paths or ()) for table in sides)
+        settings = ImageSettings(SIDE, SIDE, window=window, max_pixels=limit, preview=preview)
         count, more = _audit_images(data, assignment, settings, root, progress)
         findings += more
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))

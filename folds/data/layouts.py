@@ -61,7 +61,8 @@ def _implies_table(spec: DataSpec) -> bool:
     """Return whether the user named columns, or folders of images: then a table is meant."""
     plain = DataSpec(spec.data)
     return any(
-        getattr(spec, name) != getattr(plain, name) for name in ("path", "label", "person", "id", "split", "images")
+        getattr(spec, name) != getattr(plain, name)
+        for name in ("path", "label", "person", "id", "split", "images", "stack")
     )
 
 

@@ -53,7 +53,7 @@ class _Training:
         self.batch, self.architecture, self.steps = int(order["batch"]), architecture, 0
         self.augmentation = preset(order["augment"])
         self.size = architecture.height, architecture.width
-        shape = (self.batch, *order["image_size"], 3)
+        shape = (self.batch, *order["image_size"], architecture.channels)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.labels = torch.zeros(self.batch, dtype=torch.long, device=self.device)
 
