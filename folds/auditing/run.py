@@ -33,7 +33,7 @@ from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.cache import DecodedImages, load_images, unusable_images
 from folds.images.settings import CACHE, ImageSettings
-from folds.images.stacks import may_be_channels
+from folds.images.stacks import may_be_channels, stack_parts
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.columns import folds_of_column, unused_fold_note
 from folds.utils.display import Displayed, Table
@@ -250,10 +250,10 @@ def _decoded(
     if paths is None:
         logger.info(f"{table.source} names no images: only its table is checked")
         return None, []
-    if not any(path.exists() for path in paths):
+    if not any(stack_parts(path)[0].exists() for path in paths):
         message = (
-            f"none of the {len(paths):,} images of {table.source} was found, e.g. {paths[0]}: only the table is "
-            "checked; name their folder with `images`, or check the table alone with `no_images=True`"
+            f"none of the {len(paths):,} images of {table.source} was found, e.g. {stack_parts(paths[0])[0]}: only the "
+            "table is checked; name their folder with `images`, or check the table alone with `no_images=True`"
         )
         return None, [Finding("no images found", WARNING, len(paths), "image", message)]
     folder = root / CACHE / "images"

@@ -32,6 +32,7 @@ from folds.data.image_paths import normal_path
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
 from folds.data.table import Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.images.stacks import shown_path
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file
@@ -477,7 +478,7 @@ def _leaks(train: SampleTable, test: SampleTable | None) -> list[str]:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
         if same:
             warnings.append(
-                f"{len(same):,} images appear in both training and test (first {min(same)}): test scores will be "
-                "optimistic"
+                f"{len(same):,} images appear in both training and test (first {shown_path(min(same))}): test scores "
+                "will be optimistic"
             )
     return warnings
