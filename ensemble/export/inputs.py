@@ -84,12 +84,13 @@ def images_of_table(table: SampleTable) -> ImageList:
     return ImageList(tuple(table.ids.tolist()), openers, tuple(map(str, paths)), contents)
 
 
-def images_of(images: Any, stack: Sequence[str] = ()) -> ImageList | SampleTable | Path:
+def images_of(images: Any, stack: Sequence[str] = (), channels: bool = False) -> ImageList | SampleTable | Path:
     """Return the images as a list, as a table (of a DataFrame), or as the path of a folder, a table or a pattern.
 
     Parameters
     ----------
     stack : columns of a DataFrame with the files of a sample, if the models read several.
+    channels : whether arrays may have other channels than those of a picture.
 
     Raises
     ------
@@ -102,12 +103,12 @@ def images_of(images: Any, stack: Sequence[str] = ()) -> ImageList | SampleTable
         one_file = is_image(text) and not path.is_dir() and (path.exists() or not any(mark in text for mark in "*?["))
         return _list([images]) if one_file else path
     if isinstance(images, np.ndarray):
-        return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images])
+        return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images], channels)
     if isinstance(images, bytes | bytearray) or _is_pil(images):
         return _list([images])
     if not isinstance(images, Iterable) or isinstance(images, dict):
         raise UsageError(f"`images` must be {EXPECTED}, found {described(images)}")
-    return _list(list(images))
+    return _list(list(images), channels)
 
 
 def _of_frame(frame: Any, stack: Sequence[str]) -> SampleTable:
@@ -116,10 +117,10 @@ def _of_frame(frame: Any, stack: Sequence[str]) -> SampleTable:
     return table_from_frame(frame, stack=stack, training=False)
 
 
-def _list(images: list[Any]) -> ImageList:
+def _list(images: list[Any], channels: bool = False) -> ImageList:
     if not images:
         raise UsageError("expected one image or more, found none", hint=f"`images` are {EXPECTED}")
-    openers = tuple(_opener(at, one) for at, one in enumerate(images))
+    openers = tuple(_opener(at, one, channels) for at, one in enumerate(images))
     return ImageList(
         tuple(str(one) if isinstance(one, str | Path) else str(at) for at, one in enumerate(images)),
         openers,
@@ -148,7 +149,7 @@ def _content(image: Any) -> Callable[[], str]:
     return of_pixels
 
 
-def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]:
+def _opener(at: int, image: Any, channels: bool = False) -> Callable[[ImageSettings], NDArray[np.uint8]]:
     if isinstance(image, str | Path):
         path = Path(image)
         return lambda settings: decode_image(read_content(path).data, settings).pixels
@@ -157,14 +158,15 @@ def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]
         return lambda settings: decode_image(data, settings).pixels
     if _is_pil(image):
         return lambda settings: fit_image(image, settings)
-    if isinstance(image, np.ndarray) and _has_channels(image):
+    if isinstance(image, np.ndarray) and channels and _has_channels(image):
         return lambda settings: fit_array(image, settings)
     if isinstance(image, np.ndarray):
         picture = _of_array(at, image)
-        # The transparency of a picture may be a channel of a model that reads others than colors.
-        return lambda settings: (fit_array if settings.stack else fit_image)(
-            image if settings.stack else picture, settings
-        )
+
+        def fit(settings: ImageSettings) -> NDArray[np.uint8]:
+            return fit_array(np.atleast_3d(image), settings) if settings.stack else fit_image(picture, settings)
+
+        return fit
     raise UsageError(f"image {at} must be a path, a uint8 array, a PIL image or bytes, found {described(image)}")
 
 

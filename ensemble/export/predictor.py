@@ -222,7 +222,8 @@ class Predictor(Displayed):
         ----------
         drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
         """
-        given = images_of(images, stack_of(self._source))
+        others = any(one.channels or one.stack for one in self._models.settings)
+        given = images_of(images, stack_of(self._source), others)
         if isinstance(given, Path):
             given = images_table(str(given), self._source)
         if isinstance(given, SampleTable):

@@ -236,12 +236,9 @@ def _opened_array(values: NDArray[Any], index: Sequence[int], settings: ImageSet
             plane = scaled.astype(np.float32, copy=False)
             depths.append(depth)
         planes.append(np.ascontiguousarray(plane))
-    depth = widest_depth(depths)
-    if settings.channels or len(planes) == 1:
-        return _Opened(tuple(map(Image.fromarray, planes)), depth)
-    if depth is None:
+    if not settings.channels and len(planes) > 1 and not depths:
         return _Opened((Image.fromarray(np.stack(planes, axis=2)),))
-    return _Opened(tuple(map(Image.fromarray, planes)), depth)
+    return _Opened(tuple(map(Image.fromarray, planes)), widest_depth(depths))
 
 
 def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> _Opened:
@@ -306,7 +303,7 @@ def fit_array(values: NDArray[Any], settings: ImageSettings) -> NDArray[np.uint8
         settings = replace(settings, stack=(), channels=tuple(range(values.shape[2])))
     kept, settings = settings, settings.enlarged
     with _reasons(b"array", settings.max_pixels):
-        _check_size(*values.shape[:2], settings)
+        _check_size(values.shape[0], values.shape[1], settings)
         opened = _opened_array(values, _index(values.shape[2], settings), settings)
     return _without_margin(_fit(opened, settings), kept)
 

@@ -304,7 +304,9 @@ def _gray_of(
         full = (min(ends), max(ends)) if ends else None
     plain = values is stored and full is not None and full[1] - full[0] <= 255  # 8 bits: `window` is not for these
     center, width = _first(places, "WindowCenter"), _first(places, "WindowWidth")
-    depth, remarks = None, ()
+    scaled: NDArray[Any]
+    depth: Depth | None = None
+    remarks: tuple[str, ...] = ()
     if (window is None or plain) and header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         mapped = apply_voi(np.rint(values).astype(np.int64), header)

@@ -163,7 +163,10 @@ def page_pixels(data: bytes, page: TiffPage, chosen: tuple[int, ...]) -> NDArray
         raise UnreadableImageError("is a damaged TIFF: some of its strips are missing")
     pixels = np.empty((height, width, len(chosen)), dtype.newbyteorder("="))
     depth = 1 if planar else channels
-    for to, plane in enumerate(chosen) if planar else [(None, 0)]:
+    places: list[tuple[int | None, int]] = [(None, 0)]
+    if planar:
+        places = [*enumerate(chosen)]
+    for to, plane in places:
         for block in range(down * across):
             top, left = block // across * rows, block % across * columns
             here = min(rows, height - top), min(columns, width - left)
