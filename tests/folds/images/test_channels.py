@@ -237,6 +237,7 @@ def test_pickled_and_odd_arrays_are_never_loaded() -> None:
     assert "damaged header" in refused(head + b"__import__('os').system('true')".ljust(118))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
 def test_damaged_files_of_channels_are_unusable_and_nothing_else() -> None:
     chance = random.Random(0)
     for data in (npy(DEEP), tiff(DEEP, packed=True), tiff(DEEP, ">", planar=True), paged([DEEP[:, :, 0]] * 3)):
