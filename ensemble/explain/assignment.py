@@ -12,6 +12,7 @@ from folds.data.image_folder import is_image
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, UsageError
+from folds.images.stacks import stack_parts
 from folds.models.checkpoint import Checkpoint, available_checkpoints, hash_ids, load_checkpoint, train_again
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import LABEL
@@ -168,7 +169,8 @@ def _row(table: SampleTable, row: int) -> Image:
 
 
 def _paths(table: SampleTable) -> dict[str, int]:
-    return {os.path.realpath(path): row for row, path in enumerate(table.paths or ())}
+    files = {row: stack_parts(path) for row, path in enumerate(table.paths or ())}
+    return {os.path.realpath(parts[0]): row for row, parts in files.items() if len(parts) == 1}
 
 
 def _files(text: str) -> list[Path]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ensemble.explain.assignment import OUT_OF_FOLD
 from ensemble.explain.overlay import encode, overlay, side_by_side
 from folds.utils.display import Displayed, Table
+from folds.utils.drawing import shown_colors
 from folds.utils.files import check_not_existing, make_folder, write_atomic
 from folds.utils.text import counted
 
@@ -40,7 +41,7 @@ class HeatMaps(Displayed):
         and of the label (−1 if it is not known).
     folds : the folds of the models of each image.
     parts : ``out of fold``, ``in no fold`` or ``seen in training`` for each image.
-    pixels : uint8 (n, height, width, 3), the input of the models before normalization.
+    pixels : uint8 (n, height, width, channels), the input of the models before normalization.
     method, place, cells : the method, the module whose features it reads, and rows and columns of these.
     """
 
@@ -84,7 +85,7 @@ class HeatMaps(Displayed):
 
     def panels(self, row: int) -> list[tuple[str, NDArray[np.uint8]]]:
         """Return the titled pictures (height, width, 3) of an image: itself, its heat and, if known, disagreement."""
-        pixels = self.pixels[row]
+        pixels = shown_colors(self.pixels[row])
         of = self._class(int(self.explained[row]))
         found = [("input", pixels), (f"heat: {of}", overlay(pixels, self.maps[row]))]
         if len(self.folds[row]) > 1:

@@ -16,7 +16,7 @@ from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
-from folds.images.decode import decode_image, fit_image
+from folds.images.decode import decode_image, fit_array, fit_image
 from folds.images.settings import ImageSettings
 from folds.utils.arguments import described
 from folds.utils.files import sha256_bytes
@@ -84,38 +84,43 @@ def images_of_table(table: SampleTable) -> ImageList:
     return ImageList(tuple(table.ids.tolist()), openers, tuple(map(str, paths)), contents)
 
 
-def images_of(images: Any) -> ImageList | SampleTable | Path:
+def images_of(images: Any, stack: Sequence[str] = (), channels: bool = False) -> ImageList | SampleTable | Path:
     """Return the images as a list, as a table (of a DataFrame), or as the path of a folder, a table or a pattern.
+
+    Parameters
+    ----------
+    stack : columns of a DataFrame with the files of a sample, if the models read several.
+    channels : whether arrays may have other channels than those of a picture.
 
     Raises
     ------
     UsageError : it is nothing of this kind, or empty.
     """
     if hasattr(images, "columns") and hasattr(images, "iloc"):
-        return _of_frame(images)
+        return _of_frame(images, stack)
     if isinstance(images, str | Path):
         path, text = Path(images), str(images)
         one_file = is_image(text) and not path.is_dir() and (path.exists() or not any(mark in text for mark in "*?["))
         return _list([images]) if one_file else path
     if isinstance(images, np.ndarray):
-        return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images])
+        return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images], channels)
     if isinstance(images, bytes | bytearray) or _is_pil(images):
         return _list([images])
     if not isinstance(images, Iterable) or isinstance(images, dict):
         raise UsageError(f"`images` must be {EXPECTED}, found {described(images)}")
-    return _list(list(images))
+    return _list(list(images), channels)
 
 
-def _of_frame(frame: Any) -> SampleTable:
+def _of_frame(frame: Any, stack: Sequence[str]) -> SampleTable:
     from folds.data.readers import table_from_frame
 
-    return table_from_frame(frame, training=False)
+    return table_from_frame(frame, stack=stack, training=False)
 
 
-def _list(images: list[Any]) -> ImageList:
+def _list(images: list[Any], channels: bool = False) -> ImageList:
     if not images:
         raise UsageError("expected one image or more, found none", hint=f"`images` are {EXPECTED}")
-    openers = tuple(_opener(at, one) for at, one in enumerate(images))
+    openers = tuple(_opener(at, one, channels) for at, one in enumerate(images))
     return ImageList(
         tuple(str(one) if isinstance(one, str | Path) else str(at) for at, one in enumerate(images)),
         openers,
@@ -130,6 +135,12 @@ def _content(image: Any) -> Callable[[], str]:
     if isinstance(image, bytes | bytearray):
         return lambda: sha256_bytes(bytes(image))
 
+    def of_channels() -> str:
+        return sha256_bytes(f"{image.shape} ".encode() + np.ascontiguousarray(image).tobytes())
+
+    if isinstance(image, np.ndarray) and _has_channels(image):
+        return of_channels
+
     def of_pixels() -> str:
         picture = image if _is_pil(image) else _of_array(0, image)
         header = f"{picture.mode} {picture.size} {picture.getpalette()} ".encode()
@@ -138,7 +149,7 @@ def _content(image: Any) -> Callable[[], str]:
     return of_pixels
 
 
-def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]:
+def _opener(at: int, image: Any, channels: bool = False) -> Callable[[ImageSettings], NDArray[np.uint8]]:
     if isinstance(image, str | Path):
         path = Path(image)
         return lambda settings: decode_image(read_content(path).data, settings).pixels
@@ -147,10 +158,21 @@ def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]
         return lambda settings: decode_image(data, settings).pixels
     if _is_pil(image):
         return lambda settings: fit_image(image, settings)
+    if isinstance(image, np.ndarray) and channels and _has_channels(image):
+        return lambda settings: fit_array(image, settings)
     if isinstance(image, np.ndarray):
         picture = _of_array(at, image)
-        return lambda settings: fit_image(picture, settings)
+
+        def fit(settings: ImageSettings) -> NDArray[np.uint8]:
+            return fit_array(np.atleast_3d(image), settings) if settings.stack else fit_image(picture, settings)
+
+        return fit
     raise UsageError(f"image {at} must be a path, a uint8 array, a PIL image or bytes, found {described(image)}")
+
+
+def _has_channels(values: NDArray[Any]) -> bool:
+    """Return whether an array has other channels than those of a picture, as models of chosen channels read them."""
+    return values.dtype == np.uint8 and values.ndim == 3 and values.shape[2] not in (1, 3, 4) and 0 not in values.shape
 
 
 def _of_array(at: int, values: NDArray[Any]) -> Image.Image:

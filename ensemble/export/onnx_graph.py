@@ -24,7 +24,7 @@ from ensemble.prediction.combine import combine_members
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.tta.views import view_named
 from folds.errors import EnsembleError, UsageError
-from folds.images.decode import fit_image
+from folds.images.decode import fit_colors
 from folds.images.settings import ImageSettings
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
     settings = check_possible(source)
     runtime = _packages()
     models = LoadedModels(source, "cpu")
-    pixels = models.decoded(range(len(expected)), lambda at, one: fit_image(_picture(expected, at), one))
+    pixels = models.decoded(range(len(expected)), lambda at, one: fit_colors(_picture(expected, at), one))
     content = _exported(ModelModule(source).eval(), settings)
     session = _session(runtime, content)
     difference = _difference(session, pixels[settings], expected)
@@ -154,9 +154,16 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
 def _note(settings: ImageSettings, difference: float) -> str:
     return (
         f"`{ONNX}` is the same model as one graph, with all folds, views and weights: input `{INPUT}` uint8 (n, "
-        f"{settings.height}, {settings.width}, 3), RGB, resized ({settings.describe()}); output `{OUTPUT}` float32 (n, "
-        f"classes). On the synthetic images, its probabilities differ from those of torch by at most {difference:.1e}."
+        f"{settings.height}, {settings.width}, {settings.depth}), {_channels(settings)}, resized "
+        f"({settings.describe()}); output `{OUTPUT}` float32 (n, classes). On the synthetic images, its probabilities "
+        f"differ from those of torch by at most {difference:.1e}."
     )
+
+
+def _channels(settings: ImageSettings) -> str:
+    if settings.stack:
+        return f"the files {', '.join(settings.stack)}"
+    return f"the channels {', '.join(map(str, settings.channels))}" if settings.channels else "RGB"
 
 
 def _packages() -> Any:

@@ -20,6 +20,7 @@ from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.predict import check_source
+from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
@@ -84,7 +85,8 @@ class Predictor(Displayed):
         ----------
         images : a path, an array, a PIL image or the bytes of an image file, or a list of these; a DataFrame with a
             column ``path``; or the path of a folder or a table. Arrays are uint8, (height, width, 3), with transparency
-            (height, width, 4), gray (height, width), or several images (n, height, width, 3).
+            (height, width, 4), gray (height, width), or several images (n, height, width, 3). A model of chosen
+            channels takes arrays with all channels of a file, one of a stack of files those of the stack.
 
         Raises
         ------
@@ -220,7 +222,8 @@ class Predictor(Displayed):
         ----------
         drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
         """
-        given = images_of(images)
+        others = any(one.channels or one.stack for one in self._models.settings)
+        given = images_of(images, stack_of(self._source), others)
         if isinstance(given, Path):
             given = images_table(str(given), self._source)
         if isinstance(given, SampleTable):

@@ -27,7 +27,7 @@ from ensemble.prediction.combine import combine_members
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds import __version__
 from folds.errors import EnsembleError
-from folds.images.decode import fit_image
+from folds.images.decode import fit_colors
 from folds.models.checkpoint import Checkpoint
 from folds.predictions.files import CLASSES
 from folds.utils.files import cannot_write, make_folder, remove, sha256_bytes
@@ -220,7 +220,7 @@ def _clear_images(models: LoadedModels) -> np.ndarray:
 def _pixels(models: LoadedModels, images: np.ndarray) -> Any:
     from PIL import Image
 
-    return models.decoded(range(len(images)), lambda at, one: fit_image(Image.fromarray(images[at]), one))
+    return models.decoded(range(len(images)), lambda at, one: fit_colors(Image.fromarray(images[at]), one))
 
 
 def write_bundle(bundle: Bundle, path: Path, force: bool = False) -> Path:

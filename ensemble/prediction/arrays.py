@@ -237,10 +237,10 @@ def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.flo
     ------
     EnsembleError : one image needs too much memory in the sizes of the models, or a model cannot predict it.
     """
-    from folds.images.decode import fit_image
+    from folds.images.decode import fit_colors
 
     folder = models.source.folder
-    one = sum(3 * settings.height * settings.width for settings in models.settings)
+    one = sum(settings.depth * settings.height * settings.width for settings in models.settings)
     if one > _ONE_IMAGE:
         raise EnsembleError(
             f"{folder} was not loaded: one image has {one:,} bytes in the {len(models.settings)} image sizes of its "
@@ -249,7 +249,7 @@ def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.flo
         )
 
     def decode(at: int, settings: ImageSettings) -> NDArray[np.uint8]:
-        return fit_image(_image(expected.images[at]), settings)
+        return fit_colors(_image(expected.images[at]), settings)
 
     size, parts = max(1, _AT_ONCE // one), []
     try:

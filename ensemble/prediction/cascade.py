@@ -302,7 +302,7 @@ def _operations(checkpoint: Checkpoint) -> float:
 
     model, settings = checkpoint.build(), checkpoint.image_settings
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, settings.height, settings.width))
+        model(torch.zeros(1, settings.depth, settings.height, settings.width))
     return max(counter.get_total_flops(), 1) / 1e9
 
 

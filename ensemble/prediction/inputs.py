@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble.prediction.recorded import spec_as_trained
+from ensemble.prediction.recorded import spec_as_trained, stack_of
 from ensemble.prediction.source import PredictionSource
 from folds.data.image_folder import is_image
-from folds.data.readers import not_there, read_test
+from folds.data.readers import no_stack, not_there, read_test
 from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
+from folds.images.content_index import UnreadableImageError, read_content
+from folds.images.stacks import shown_path, stack_parts
 from folds.predictions.files import LABEL
 from folds.utils.files import expand_pattern, is_pattern, sha256_file
 from folds.utils.parallel import cpu_count, map_threads
@@ -37,7 +39,10 @@ def content_ids(paths: Sequence[Path]) -> list[str]:
 
     def read(at: int) -> None:
         try:
-            found[at] = sha256_file(paths[at])
+            parts = stack_parts(paths[at])
+            found[at] = sha256_file(paths[at]) if len(parts) == 1 else read_content(paths[at]).digest
+        except UnreadableImageError as error:
+            raise EnsembleError(f"{shown_path(paths[at])} {error.reason}") from None
         except OSError as error:
             raise EnsembleError(
                 f"{paths[at]} cannot be read again ({error.strerror}); prediction sets are derived from its content",
@@ -85,6 +90,8 @@ def images_table(
         if not matches:
             raise not_there(path)
         paths += matches
+    if stack_of(source):
+        raise no_stack(listed[0], stack_of(source))
     other = next((path for path in paths if path.is_dir() or not is_image(path.name)), None)
     if other is not None:
         raise UsageError(f"expected images, also found {other}", hint="name one folder or table, or images only")

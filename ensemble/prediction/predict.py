@@ -165,7 +165,7 @@ Sent = tuple[dict[str, dict[ImageSettings, PixelSource]], Problems]
 
 def chunk_rows(source: PredictionSource, settings: Sequence[ImageSettings], keeps_all: bool) -> int:
     """Return the images of a chunk: bounded by memory, and by time unless weights must be loaded for each chunk."""
-    rows = _CHUNK_BYTES // sum(one.height * one.width * 3 for one in settings)
+    rows = _CHUNK_BYTES // sum(one.height * one.width * one.depth for one in settings)
     if keeps_all:
         passes = sum(len(run.merge.views) * len(run.models) for run in source.runs)
         rows = min(rows, _CHUNK_PASSES // max(1, passes))
@@ -207,10 +207,10 @@ def _advance_within(advance: Advance, start: int, stop: int, n: int, share: floa
 
 
 def _decode_chunk(engine: Engine, table: SampleTable, settings: Sequence[ImageSettings], start: int, stop: int) -> Sent:
-    """Return the pixels (rows, height, width, 3) of each image size, and the unusable images; a file is read once."""
+    """Return the pixels (rows, …) of each image size, and the unusable images; a file is read once."""
     paths = (table.paths or ())[start:stop]
     pinned = any(map(pins, engine.devices))
-    pixels = {one: _buffer((stop - start, one.height, one.width, 3), pinned) for one in settings}
+    pixels = {one: _buffer((stop - start, *one.shape), pinned) for one in settings}
     problems: list[UnreadableImageError | None] = [None] * (stop - start)
 
     def decode(at: int) -> None:

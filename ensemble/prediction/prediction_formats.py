@@ -124,7 +124,7 @@ def built(model: FoldModel, device: str, choice: Choice) -> tuple[torch.nn.Modul
 
 def _blank(model: FoldModel) -> torch.Tensor:
     settings = model.checkpoint.image_settings
-    return torch.zeros(1, 3, settings.height, settings.width)
+    return torch.zeros(1, settings.depth, settings.height, settings.width)
 
 
 def choose(

@@ -38,6 +38,9 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
     plain = DataSpec(path)
     spec = plain if spec is None else replace(spec, data=path)
     given = {name for name in vars(plain) if getattr(spec, name) != getattr(plain, name)}
+    stack = stack_of(source)
+    if stack:
+        spec = replace(spec, stack=stack)
     records = {repr(sorted(one.items())): one for one in (_recorded(model.checkpoint.data) for model in source.models)}
     if not any(records.values()) or not path.exists() or is_evaluation(path) is not None or is_image(path.name):
         return spec, []
@@ -45,6 +48,23 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
         return spec, ["the models were trained on tables with different columns: none of their names is used here"]
     table = _table_of(path, spec)
     return _with_recorded(spec, given, next(iter(records.values())), table, source)
+
+
+def stack_of(source: PredictionSource) -> tuple[str, ...]:
+    """Return the columns of the files of a sample that the models read; () if a sample is one file.
+
+    Raises
+    ------
+    EnsembleError : the models read different ones.
+    """
+    found = {model.checkpoint.image_settings.stack for model in source.models}
+    if len(found) > 1:
+        listed = "; ".join(", ".join(one) or "one file" for one in sorted(found))
+        raise EnsembleError(
+            f"the models of {source.name} read different files of a sample ({listed}), and a table is read in one way",
+            hint="predict with each of its runs",
+        )
+    return next(iter(found), ())
 
 
 def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:

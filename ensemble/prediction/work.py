@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from ensemble.prediction.combine import member_key
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
+from folds.images.stacks import stack_parts
 from folds.utils.files import cannot_write, sha256_bytes, write_json
 
 CASCADE = "cascade"  # key of the array of a cascade
@@ -24,7 +26,7 @@ _FIELDS = ("done", "unreadable", "passes", "formats")
 def work_key(source: PredictionSource, table: SampleTable, devices: Sequence[str], precision: str) -> str:
     """Return a name that changes with the models, the images (names, sizes, times), the devices and the precision."""
     files = []
-    for path in table.paths or ():
+    for path in itertools.chain.from_iterable(map(stack_parts, table.paths or ())):
         try:
             status = path.stat()
             files.append((str(path), status.st_size, status.st_mtime_ns))

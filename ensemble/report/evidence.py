@@ -165,7 +165,7 @@ class Evidence:
     thumbnail : id → source of a `Picture`: a reference that the page decodes, or "" if the image cannot be read.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     heat_maps : out-of-fold images that get a heat map; 0 for none, because they cost time.
-    window, max_pixels : with which images are decoded, as in `folds.images.settings.ImageSettings`.
+    window, max_pixels, channels, frame : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     blend_name : the member that `blend` describes; None if that is not known.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
     task : ``ordinal`` if the classes are grades.
@@ -191,6 +191,8 @@ class Evidence:
     heat_maps: int = 0
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
+    channels: tuple[int, ...] = ()
+    frame: int | str | None = None
     by_image: Mapping[str, Interval] = field(default_factory=dict)
     blend_name: str | None = None
     task: str = CLASSES

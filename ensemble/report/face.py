@@ -186,7 +186,8 @@ def html_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = 
 
 def _html(evidence: Evidence, sections: tuple[Section, ...], progress: Progress = SILENT) -> str:
     page = Page(title_of(evidence), sections, summary_of(evidence))
-    return page_html(page, Thumbnails(evidence.paths, evidence.window, evidence.max_pixels), progress)
+    reading = evidence.window, evidence.max_pixels, evidence.channels, evidence.frame
+    return page_html(page, Thumbnails(evidence.paths, *reading), progress)
 
 
 def sections_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> tuple[Section, ...]:

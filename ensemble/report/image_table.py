@@ -20,6 +20,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.cache import cached_pixels
 from folds.images.content_index import UnreadableImageError, open_regular
 from folds.images.decode import identify_image
+from folds.images.stacks import stack_parts
 from folds.metrics.grouping import crosstab
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import factorize
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 # Columns of a table and folders of images, as config.toml of a run has them.
 _TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons")
 _FLAGS = ("test_labels", "merge_spellings", "skip_unusable")
-_LISTS = ("images", "test_images", "classes")
+_LISTS = ("images", "test_images", "classes", "stack")
 MAX_DECODED = 4_000  # images that are decoded for their brightness if the decoded pixels are not kept on disk
 _SIDE = 96  # pixels of these
 _PIXELS_AT_ONCE = 8_000_000  # measured by a thread: about 100 MB as float32
@@ -92,7 +93,7 @@ def image_paths(dataset: Dataset) -> dict[str, Path]:
         for table in (dataset.train, dataset.test)
         if table is not None and table.paths is not None
         for sample, path in zip(table.ids.tolist(), table.paths, strict=True)
-        if os.access(path, os.R_OK)
+        if all(os.access(part, os.R_OK) for part in stack_parts(path))
     }
 
 
@@ -157,7 +158,7 @@ def _sizes(
         if path is None:
             return 0, 0
         try:
-            with open_regular(path) as file:
+            with open_regular(stack_parts(path)[0]) as file:
                 return identify_image(file)
         except UnreadableImageError:
             return 0, 0

@@ -7,6 +7,7 @@ import glob
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.experiments.comparison import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
+from folds.images.settings import parse_channels, parse_frame
 from folds.metrics.intervals import Interval
 from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import CLASSES, PredictionMetadata, SampleRows, read_array, read_sidecar
@@ -99,6 +101,7 @@ def load_evidence(
         findings = find_findings(dataset, records, root, len(paths), progress)
     blends = {one.name: one.record for one in groups if one.record is not None}
     window, max_pixels = _reading(records)
+    channels, frame = _chosen(records)
     made = Evidence(
         classes,
         parts.get("oof"),
@@ -111,9 +114,11 @@ def load_evidence(
         findings=findings,
         warnings=tuple(dict.fromkeys(without_marks(line) for line in warnings)),
         root=root,
-        thumbnail=Thumbnails(paths, window, max_pixels).reference,
+        thumbnail=Thumbnails(paths, window, max_pixels, channels, frame).reference,
         window=window,
         max_pixels=max_pixels,
+        channels=channels,
+        frame=frame,
         per_person=per_person,
         task=CLASSES if split is None else split.task,
         by_image=_scores_by_image(leaking, metric, per_person),
@@ -612,3 +617,17 @@ def _reading(records: Mapping[str, RunRecord]) -> tuple[tuple[float, float] | No
             if low < high:
                 return (low, high), limit
     return None, limit
+
+
+def _chosen(records: Mapping[str, RunRecord]) -> tuple[tuple[int, ...], int | str | None]:
+    """Return the channels and the frame that the runs read of each file: of each the first given."""
+    channels: tuple[int, ...] = ()
+    frame: int | str | None = None
+    for one in records.values():
+        listed, number = one.config.get("channels"), one.config.get("frame")
+        with suppress(UsageError):
+            if not channels and isinstance(listed, list) and all(isinstance(text, str) for text in listed):
+                channels = parse_channels(",".join(listed))
+            if frame is None and isinstance(number, str):
+                frame = parse_frame(number)
+    return channels, frame

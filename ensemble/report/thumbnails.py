@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import BACKGROUND, decode_image, identify_image
 from folds.images.settings import ImageSettings
+from folds.utils.drawing import shown_colors
 from folds.utils.parallel import map_threads
 from folds.utils.progress import SILENT, Progress
 
@@ -32,13 +34,18 @@ class Thumbnails:
     Parameters
     ----------
     paths : id → file.
-    window, max_pixels : as in `folds.images.settings.ImageSettings`.
+    window, max_pixels, channels, frame : as in `folds.images.settings.ImageSettings`.
     """
 
     def __init__(
-        self, paths: Mapping[str, Path], window: tuple[float, float] | None = None, max_pixels: int | None = None
+        self,
+        paths: Mapping[str, Path],
+        window: tuple[float, float] | None = None,
+        max_pixels: int | None = None,
+        channels: tuple[int, ...] = (),
+        frame: int | str | None = None,
     ) -> None:
-        self.paths, self.window, self.max_pixels = paths, window, max_pixels
+        self.paths, self.window, self.max_pixels, self.channels, self.frame = paths, window, max_pixels, channels, frame
 
     def reference(self, sample: str) -> str:
         """Return the source of a picture that the page decodes at the end, all in threads; "" for an unknown image."""
@@ -47,7 +54,9 @@ class Thumbnails:
     def data_uri(self, sample: str) -> str:
         """Return a JPEG of at most `SIDE` pixels as ``data:image/jpeg;base64,…``; "" if the image cannot be read."""
         path = self.paths.get(sample)
-        return "" if path is None else jpeg_uri(small_pixels(path, SIDE, self.window, self.max_pixels))
+        if path is None:
+            return ""
+        return jpeg_uri(small_pixels(path, SIDE, self.window, self.max_pixels, self.channels, self.frame))
 
     def _uri_at(self, samples: Sequence[str], at: int) -> str:
         return self.data_uri(samples[at])
@@ -76,18 +85,27 @@ class Thumbnails:
 
 
 def small_pixels(
-    path: Path, side: int, window: tuple[float, float] | None = None, max_pixels: int | None = None
+    path: Path,
+    side: int,
+    window: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    channels: tuple[int, ...] = (),
+    frame: int | str | None = None,
 ) -> NDArray[np.uint8] | None:
     """Return (height, width, 3) the upright image with its proportions, at most `side` pixels long; None if it cannot
-    be read.
+    be read. Of chosen channels it is the first three, or the first one as gray.
     """
     try:
         data = read_content(path).data
         height, width = identify_image(io.BytesIO(data), max_pixels)
         # Never enlarged. A letterbox keeps the proportions whatever the rotation is; its borders are cut off.
         longest = max(1, min(side, max(height, width)))
-        canvas = decode_image(data, ImageSettings(longest, longest, "letterbox", window, max_pixels)).pixels
-    except UnreadableImageError:
+        shown = channels[:3] if len(channels) > 2 else channels[:1]
+        settings = ImageSettings(
+            longest, longest, "letterbox", window, max_pixels, channels=shown, frame=frame, preview=True
+        )
+        canvas = shown_colors(decode_image(data, settings).pixels)
+    except (UnreadableImageError, EnsembleError):
         return None
     return _without_borders(canvas, height, width)
 

@@ -16,6 +16,7 @@ from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.predict import check_source
+from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import PredictionSource, check_one_meaning, load_source, source_of
 from ensemble.serving.model import Answers, ServedModel
 from folds.errors import EnsembleError
@@ -141,6 +142,12 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
         stored = read_model(path)
     source = load_source(what, root) if stored is None else source_of(stored)
     check_source(source, 1)
+    if stack_of(source):
+        raise EnsembleError(
+            f"{source.name} reads a stack of files of each sample ({', '.join(stack_of(source))}), and a server is "
+            "sent one file",
+            hint=f"ensemble predict {source.name} TABLE predicts the samples of a table",
+        )
     decision = source.decision
     if decision is not None and decision.unit != IMAGE:
         raise EnsembleError(

@@ -52,7 +52,7 @@ def write_sheet(
     across = min(_ACROSS, max(len(case.rows) for _, case in cases))
     beside = min(max(1, _WIDEST // across), len(cases))  # cases per row
     width = across * (_SIDE + _GAP) + _GAP
-    settings = ImageSettings(_SIDE, _SIDE, "letterbox", window, max_pixels)
+    settings = ImageSettings(_SIDE, _SIDE, "letterbox", window, max_pixels, preview=True)
     sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (finding, case) in enumerate(cases):

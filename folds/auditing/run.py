@@ -32,6 +32,7 @@ from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.cache import DecodedImages, load_images, unusable_images
 from folds.images.duplicates import SIDE
 from folds.images.settings import CACHE, ImageSettings
+from folds.images.stacks import may_be_channels, stack_parts
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.columns import folds_of_column, unused_fold_note
 from folds.utils.display import Displayed, Table
@@ -168,7 +169,10 @@ def audit(
     if images:
         # Decoding a JPEG at the size of the thumbnails takes a fraction of the time.
         limit = data.spec.max_pixels if data.spec is not None else None
-        settings = ImageSettings(SIDE, SIDE, window=window, max_pixels=limit)
+        sides = [table for table in (data.train, data.test) if table is not None]
+        # Not for all: thumbnails of an earlier version are used again.
+        preview = any(may_be_channels(table.paths or ()) for table in sides)
+        settings = ImageSettings(SIDE, SIDE, window=window, max_pixels=limit, preview=preview)
         count, more = _audit_images(data, assignment, settings, root, progress)
         findings += more
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -251,10 +255,10 @@ def _decoded(
     if paths is None:
         logger.info(f"{table.source} names no images: only its table is checked")
         return None, []
-    if not any(path.exists() for path in paths):
+    if not any(stack_parts(path)[0].exists() for path in paths):
         message = (
-            f"none of the {len(paths):,} images of {table.source} was found, e.g. {paths[0]}: only the table is "
-            "checked; name their folder with `images`, or check the table alone with `no_images=True`"
+            f"none of the {len(paths):,} images of {table.source} was found, e.g. {stack_parts(paths[0])[0]}: only the "
+            "table is checked; name their folder with `images`, or check the table alone with `no_images=True`"
         )
         return None, [Finding("no images found", WARNING, len(paths), "image", message)]
     folder = root / CACHE / "images"

@@ -42,10 +42,10 @@ def to_input(
     batch: Tensor, mean: Sequence[float], std: Sequence[float], layout: torch.memory_format = torch.contiguous_format
 ) -> Tensor:
     """Return uint8 (n, height, width, 3) as normalized float32 (n, 3, height, width) in the given layout, without
-    augmentation.
+    augmentation; images may have other numbers of channels.
     """
-    n, height, width, _ = batch.shape
-    inputs = torch.empty((n, 3, height, width), device=batch.device, memory_format=layout)
+    n, height, width, channels = batch.shape
+    inputs = torch.empty((n, channels, height, width), device=batch.device, memory_format=layout)
     return _normalize(inputs.copy_(batch.permute(0, 3, 1, 2)), tuple(mean), tuple(std))
 
 
@@ -137,7 +137,7 @@ def apply_changes(
     parts = blocks(batch.numel() * 4, len(batch), batch.device)
     if len(parts) == 1:
         return _augment_part(batch, changes, tuple(mean), tuple(std), size, work).contiguous(memory_format=layout)
-    inputs = torch.empty((len(batch), 3, *size), memory_format=layout)
+    inputs = torch.empty((len(batch), batch.shape[3], *size), memory_format=layout)
     for part in parts:
         inputs[part] = _augment_part(batch[part], changes.of(part), tuple(mean), tuple(std), size, work)
     return inputs
@@ -191,7 +191,10 @@ def _warp(batch: Tensor, affine: Tensor, centers: Tensor, size: tuple[int, int])
 
 
 def _recolor(pixels: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
-    """Change the colors of pixels in place."""
+    """Change the colors of pixels in place; channels that are no colors each keep their own mean."""
+    if pixels.shape[1] != 3:
+        own = pixels.mean((2, 3), keepdim=True)
+        return torch.lerp(own, pixels, contrast, out=pixels).mul_(brightness).clamp_(0, 255)
     gray = pixels.mean(1, keepdim=True)
     torch.lerp(gray, pixels, saturation, out=pixels)
     mean = gray.mean((2, 3), keepdim=True)
@@ -200,6 +203,8 @@ def _recolor(pixels: Tensor, saturation: Tensor, contrast: Tensor, brightness: T
 
 def _recolor_to_new(pixels: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     """Return what `_recolor` returns; written so that it can be compiled."""
+    if pixels.shape[1] != 3:
+        return (torch.lerp(pixels.mean((2, 3), keepdim=True), pixels, contrast) * brightness).clamp(0, 255)
     gray = pixels.mean(1, keepdim=True)
     colored = torch.lerp(gray.mean((2, 3), keepdim=True), torch.lerp(gray, pixels, saturation), contrast)
     return (colored * brightness).clamp(0, 255)

@@ -84,6 +84,11 @@ def preset(name: str, erase: float | None = None, crop_scale: float = 1.0, crop_
     return replace(found, scale=0.0, shift=0.0, crop=1 - crop_scale, aspect=math.log(crop_ratio))
 
 
+def without_colors(augmentation: Augmentation) -> Augmentation:
+    """Return an augmentation for channels that are not red, green and blue: without saturation and `operation`."""
+    return replace(augmentation, saturation=0.0, operation=0.0)
+
+
 @lru_cache(maxsize=64)
 def strongest(augmentations: tuple[Augmentation, ...]) -> Augmentation:
     """Return the widest range of each parameter over all augmentations; parameters with range 0 need not be

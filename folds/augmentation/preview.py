@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from folds.augmentation.batch import augment_batch, center_crop, sample_parameters
 from folds.augmentation.custom import Transform
 from folds.augmentation.mixup import MixupCutmix, draw_mixing, mix_batch
-from folds.augmentation.presets import preset
-from folds.utils.drawing import drawable
+from folds.augmentation.presets import preset, without_colors
+from folds.utils.drawing import drawable, shown_colors
 from folds.utils.files import derive_seed, write_atomic
 from folds.utils.text import sort_classes
 
@@ -39,6 +39,7 @@ class PreviewSettings:
     seed : of the sheet.
     crop_scale, crop_ratio : as in training.
     size : (height, width) of the input, if the images are larger.
+    colors : whether the channels are red, green and blue; of others the first three are shown.
     """
 
     presets: tuple[str, ...]
@@ -52,6 +53,7 @@ class PreviewSettings:
     crop_scale: float = 1.0
     crop_ratio: float = 1.0
     size: tuple[int, int] | None = None
+    colors: bool = True
 
 
 def preview_rows(
@@ -89,11 +91,13 @@ def augmented_versions(
 
     Returns
     -------
-    uint8 (versions, n, height, width, 3), and for each image the shares of the classes in its mixture, if at least
-    0.005.
+    uint8 (versions, n, height, width, channels), and for each image the shares of the classes in its mixture, if at
+    least 0.005.
     """
     crop = settings.crop_scale, settings.crop_ratio
     augmentations = tuple(preset(name, settings.erase, *crop) for name in settings.presets)
+    if not settings.colors:
+        augmentations = tuple(map(without_colors, augmentations))
     classes = sort_classes(labels)
     targets = torch.eye(len(classes))[[classes.index(label) for label in labels]]
     mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
@@ -135,12 +139,14 @@ def write_preview(
 
     Parameters
     ----------
-    pixels : uint8 (n, height, width, 3), e.g. those of `preview_rows`. With mixing they are the batch that is mixed.
+    pixels : uint8 (n, height, width, channels), e.g. those of `preview_rows`. With mixing they are the batch that is
+        mixed.
     labels : (n,) their classes.
     """
     shown, shares = augmented_versions(pixels, labels, settings, versions)
     if settings.size is not None:  # as predictions see it
         pixels = center_crop(torch.from_numpy(np.array(pixels)), settings.size).numpy()
+    pixels, shown = shown_colors(pixels), shown_colors(shown)
     height, width = pixels.shape[1:3]
     # Small images are enlarged by a whole number, so that their pixels are visible.
     scale = max(1, -(-_MIN_SIDE // max(height, width)))

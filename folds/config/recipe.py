@@ -31,7 +31,15 @@ from folds.config.setting import (
 )
 from folds.config.stages import check_stages
 from folds.errors import UsageError, unknown_name
-from folds.images.settings import check_fit, parse_size, parse_window
+from folds.images.settings import (
+    channel_count,
+    check_channels,
+    check_fit,
+    parse_channels,
+    parse_frame,
+    parse_size,
+    parse_window,
+)
 from folds.optim.loss_spec import default_smoothing
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 from folds.optim.weight_decay import default_weight_decay
@@ -319,6 +327,20 @@ class Recipe:
         MODEL,
         shown="the file's range",
         metavar="LO,HI",
+    )
+    channels: tuple[str, ...] | None = setting(
+        None,
+        "channels of a .npy, TIFF or other file that are read, counted from 0, e.g. 0,3,5; the model follows",
+        MODEL,
+        shown="red, green, blue",
+        metavar="I[,J]",
+    )
+    frame: str | None = setting(
+        None,
+        "frame of a DICOM or TIFF of several that is read, counted from 0, or middle",
+        MODEL,
+        shown="the first",
+        metavar="N|middle",
     )
     pretrained: bool | None = setting(None, "start from timm's pretrained weights", MODEL, shown="yes")
     init: Path | None = setting(
@@ -632,6 +654,14 @@ class Recipe:
         """Return the pixel values that become black and white, or None for the full range of the file."""
         return None if self.window is None else parse_window(self.window)
 
+    def chosen_channels(self) -> tuple[int, ...]:
+        """Return the channels of a file that are read; () for those of color."""
+        return () if self.channels is None else parse_channels(",".join(self.channels))
+
+    def chosen_frame(self) -> int | str | None:
+        """Return the frame of a file of several that is read; None for the first."""
+        return None if self.frame is None else parse_frame(self.frame)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -678,6 +708,12 @@ class Settings:
     )
     test_images: tuple[str, ...] | None = setting(
         None, "the same for the images of the test table", DATA, shown="as for images", metavar="DIR[,DIR]"
+    )
+    stack: tuple[str, ...] | None = setting(
+        None,
+        "CSV columns of the files of one sample, each of which is one channel, e.g. t1,t2,flair; in place of path",
+        DATA,
+        metavar="COL,COL[,…]",
     )
     test_labels: bool | None = setting(
         None,
@@ -905,6 +941,8 @@ def check(settings: Settings, recipe: Recipe) -> None:
     check_schedule(recipe.schedule, recipe.schedule_args)
     recipe.size()
     recipe.value_window()
+    recipe.chosen_frame()
+    _check_channels(recipe, settings.stack or ())
     check_stages(recipe.progressive, recipe.epochs)
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
@@ -914,6 +952,23 @@ def check(settings: Settings, recipe: Recipe) -> None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:
         raise UsageError("`arch` names no architecture", hint="`arch=swin` or `arch=swin,resnet18`")
+
+
+def _check_channels(recipe: Recipe, stack: tuple[str, ...]) -> None:
+    """Raise UsageError if the channels of images do not fit each other, or the other settings."""
+    channels = recipe.chosen_channels()
+    check_channels(channels, stack)
+    count = channel_count(channels, stack)
+    if count != 3 and recipe.normalise == "imagenet":
+        raise UsageError(
+            f"`normalize=imagenet` has the mean and std of 3 channels, and the images have {count}",
+            hint="`normalize=data`, which is used without `normalize`, too",
+        )
+    if count != 3 and recipe.transform is not None:
+        raise UsageError(
+            f"`transform` changes images of 3 channels, and these have {count}",
+            hint="leave it out, or choose 3 channels",
+        )
 
 
 # Settings of fine-tuning that a head on frozen features has no use for.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from folds.data.image_files import locate_images
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
 from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
+from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError
+from folds.images.stacks import stack_path
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
@@ -52,6 +56,7 @@ def find_sample_columns(table: CsvTable, spec: DataSpec, training: bool) -> Samp
     ------
     EnsembleError : several columns could be meant, and one of them is needed.
     """
+    spec = _with_first_file(spec, table)
     header = list(table.columns)
     given = {
         role: name
@@ -220,6 +225,8 @@ def read_samples(
     EnsembleError : a needed column is missing or ambiguous, or a row has no path.
     """
 
+    spec = _with_first_file(spec, table)
+
     def select(column: list[str]) -> list[str]:
         return column if index is None else [column[i] for i in index]
 
@@ -248,6 +255,7 @@ def read_samples(
     every = _labels(table, found, spec, training)
     labels = None if every is None else known(select(every))
     warnings: list[str] = []
+    notes: list[str] = []
     if spec.person_regex is not None and paths is not None:
         persons: list[str] | None = persons_by_regex(paths, spec.person_regex, locations)
         warnings = regex_warnings(spec.person_regex, paths)
@@ -256,17 +264,66 @@ def read_samples(
             f"or extract it from paths with `person_regex`; `person={AUTO_COPIES}` groups copies of an image; "
             f"{EACH_ITS_OWN}"
         )
-        persons = cells("person", found.person, training and spec.person != AUTO_COPIES, advice)
+        if training and spec.person != AUTO_COPIES and _patients_are_persons(found, spec, paths):
+            persons, notes, warnings = _patients(table, spec, paths or [], locations)
+        else:
+            persons = cells("person", found.person, training and spec.person != AUTO_COPIES, advice)
         if persons is not None and not training and all(map(is_placeholder, set(persons))):
             persons = None  # unknown for all test images
-    used = {path, *found.label, found.person, spec.person, spec.split, found.id}
+    used = {path, *found.label, found.person, spec.person, spec.split, found.id, *(spec.stack or ())}
     attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
-    columns = RawColumns(table.source, ids or [], locations, None, labels, persons, attributes, warnings=warnings)
+    columns = RawColumns(table.source, ids or [], locations, None, labels, persons, attributes)
+    columns.notes, columns.warnings = notes, warnings
     if paths is not None:
         _check_paths(paths, table, locations, found.path or spec.path)
         columns.folders = spec.image_folders(training)
-        columns.paths = ImagePaths(next(iter(columns.folders), table.path.absolute().parent), paths)
+        folder = next(iter(columns.folders), table.path.absolute().parent)
+        columns.paths = ImagePaths(folder, paths)
+        if spec.stack:
+            _add_stacks(columns, table, spec.stack, folder, select)
     return columns
+
+
+def _patients_are_persons(found: SampleColumns, spec: DataSpec, paths: Sequence[str] | None) -> bool:
+    """Return whether no column says whose image a row is, and all images are DICOM, which may say it."""
+    named = found.person or found.roles.ambiguous.get("person") or spec.person != USUAL["person"]
+    return not named and are_dicom(paths or ())
+
+
+def _patients(
+    table: CsvTable, spec: DataSpec, names: Sequence[str], locations: Sequence[str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the PatientID of each image, notes and warnings (`patients_of`)."""
+    folders = spec.image_folders(True)
+    paths: Sequence[Path] = ImagePaths(next(iter(folders), table.path.absolute().parent), list(names))
+    paths = locate_images(paths, folders, table.source, locations, True, [])
+    return patients_of(paths, locations, table.source)
+
+
+def _with_first_file(spec: DataSpec, table: CsvTable) -> DataSpec:
+    """Return the specification with the first column of a stack of files as the path, whose names may be the ids."""
+    if not spec.stack:
+        return spec
+    if spec.path not in (USUAL["path"], spec.stack[0]):
+        raise UsageError("`stack` and `path` both name the files of a sample", hint="give one of them")
+    for name in spec.stack:
+        table.column(name, "`stack`")
+    return replace(spec, path=spec.stack[0])
+
+
+def _add_stacks(
+    columns: RawColumns,
+    table: CsvTable,
+    names: Sequence[str],
+    folder: Path,
+    select: Callable[[list[str]], list[str]],
+) -> None:
+    """Set the paths of samples that are stacks of the files in several columns."""
+    for name in names:
+        written = [cell.replace("\\", "/") for cell in select(table.columns[name])]
+        _check_paths(written, table, columns.locations, name)
+        columns.stacked[name] = ImagePaths(folder, written)
+    columns.paths = tuple(map(stack_path, zip(*columns.stacked.values(), strict=True)))
 
 
 def _labels(table: CsvTable, found: SampleColumns, spec: DataSpec, training: bool) -> list[str] | None:

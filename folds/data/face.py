@@ -12,6 +12,8 @@ from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes, log_warnings
 from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
 from folds.errors import UsageError
+from folds.images.settings import check_channels
+from folds.images.stacks import may_be_stacks
 from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
 from folds.utils.files import write_atomic
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _KINDS = {
     **dict.fromkeys(("path", "label", "person"), NAME),
     **dict.fromkeys(("id", "split", "person_regex"), optional(NAME)),
+    "stack": optional(named(CLASSES, "a list of columns")),
     "test": optional(PATH),
     "classes": optional(named(CLASSES, "a list of names")),
     **dict.fromkeys(("need_images", "merge_spellings", "skip_unusable"), FLAG),
@@ -50,6 +53,7 @@ def read_table(
     merge_spellings: bool = False,
     skip_unusable: bool = False,
     max_pixels: int | None = None,
+    stack: Sequence[str] | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -76,6 +80,7 @@ def read_table(
     merge_spellings : whether spellings of one name (12 and 12.0, Cat and cat) are one person or class.
     skip_unusable : whether to leave out images that cannot be decoded, with a warning that names them.
     max_pixels : number of pixels above which an image is not decoded.
+    stack : columns of the files of one sample, in place of `path`; each file is one channel, in this order.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -118,7 +123,9 @@ def read_table(
         merge_spellings=merge_spellings or None,
         skip_unusable=skip_unusable or None,
         max_pixels=max_pixels,
+        stack=None if stack is None else (stack,) if isinstance(stack, str) else tuple(stack),
     )
+    check_channels((), spec.stack or ())
     if missing_persons is not None:
         all_settings()["missing_persons"].check(missing_persons)
     if frame is not None:
@@ -185,6 +192,11 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
             raise UsageError(
                 "the table has no image paths, which training needs",
                 hint="add a column 'path', or name the column with `path`",
+            )
+        if may_be_stacks(table.paths):
+            raise UsageError(
+                "a DataFrame of stacks of files is not written to a table for training",
+                hint="save it as a CSV, and name it with `data` and `stack`",
             )
         parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
         for name in columns:

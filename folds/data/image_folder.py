@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from folds.data.folder_tables import listed_tables, tables_in
-from folds.data.image_paths import IMAGE_SUFFIXES, ImagePaths
+from folds.data.image_paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, OTHER_SUFFIXES, PICTURE_SUFFIXES, ImagePaths
+from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.bounded import search_each
@@ -66,13 +67,29 @@ def _kinds(counts: Counter[str]) -> str:
 def find_images(folder: Path) -> Found:
     """Return all images below `folder`, at any depth, sorted by their relative paths.
 
-    Names with a leading dot are skipped: AppleDouble files (``._x.jpg``) have image suffixes but hold no image, and
-    ``.ipynb_checkpoints`` holds second copies. Folders that programs add (``__MACOSX``, ``@eaDir``) are skipped too.
+    DICOM files and arrays (.npy) are images where there are no pictures. Names with a leading dot are skipped:
+    AppleDouble files (``._x.jpg``) have image suffixes but hold no image, and ``.ipynb_checkpoints`` holds second
+    copies. Folders that programs add (``__MACOSX``, ``@eaDir``) are skipped too.
     """
     found = Found(folder)
     _walk(folder, "", found, {os.path.realpath(folder)})
+    found.images = _of_one_kind(found)
     found.images.sort()
     return found
+
+
+def _of_one_kind(found: Found) -> list[str]:
+    """Return the pictures, or without any the DICOM files, or without any the arrays; others are no images then."""
+    kinds = Counter(_suffix(name) for name in found.images)
+    if kinds.keys() <= PICTURE_SUFFIXES:
+        return found.images
+    wanted = next(kind for kind in (PICTURE_SUFFIXES, DICOM_SUFFIXES, OTHER_SUFFIXES) if kind & kinds.keys())
+    for name in found.images:
+        if _suffix(name) not in wanted:
+            found.others[_suffix(name)] += 1
+            if "/" in name:
+                found.unused.setdefault(name.split("/", 1)[0], Counter())[_suffix(name)] += 1
+    return [name for name in found.images if _suffix(name) in wanted]
 
 
 def _walk(folder: Path, prefix: str, found: Found, seen: set[str]) -> None:
@@ -234,9 +251,13 @@ def _training_columns(
     found: Found, spec: DataSpec, source: str, files: list[str], labels: list[str], notes: list[str]
 ) -> RawColumns:
     names = [name.strip() for name in files]
+    paths = ImagePaths(found.folder.absolute(), files)
     if spec.person == AUTO_COPIES and spec.person_regex is None:
-        paths = ImagePaths(found.folder.absolute(), files)
         return RawColumns(source, names, names, paths, labels, notes=notes, warnings=found.warnings())
+    if spec.person_regex is None and are_dicom(files):
+        persons, more, warned = patients_of(paths, names, source)
+        warnings = [*found.warnings(), *warned]
+        return RawColumns(source, names, names, paths, labels, persons, notes=[*notes, *more], warnings=warnings)
     if spec.person_regex is None:
         tables = tables_in(found.folder)
         beside = f"; not read: {listed_tables(tables)} (`data={tables[0]}` reads it)" if tables else ""
@@ -246,7 +267,6 @@ def _training_columns(
         )
     persons = persons_by_regex(names, spec.person_regex, names)
     warnings = [*found.warnings(), *regex_warnings(spec.person_regex, names)]
-    paths = ImagePaths(found.folder.absolute(), files)
     return RawColumns(source, names, names, paths, labels, persons, notes=notes, warnings=warnings)
 
 
@@ -299,7 +319,8 @@ def read_split_folders(
     uses = "test is the test set, the others are for training" if test else "all of them are for training"
     notes = [*found.notes(), f"the subfolders of {source} are splits: {counts}; {uses}, and the folds validate"]
     columns = _training_columns(found, spec, source, training, labels, notes)
-    columns.warnings = regex_warnings(spec.person_regex, columns.ids) if spec.person_regex is not None else []
+    if spec.person_regex is not None:
+        columns.warnings = regex_warnings(spec.person_regex, columns.ids)
     if not test:
         return columns, None
     names = [name.strip() for name in test]

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 
 from folds.utils.csv_table import LazySequence
 
-# The suffixes of the formats that `folds.images.decode` reads.
+# The suffixes of the formats that `folds.images.decode` reads. Those of other kinds are read in folders without
+# pictures: beside pictures, a .npy may be their features, and DICOM their originals.
 _SUFFIXES = "jpg jpeg jpe jfif mpo png apng bmp gif tif tiff webp jp2 j2k jpc jpf jpx j2c ppm pgm pbm pnm avif avifs"
-IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
+PICTURE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+OTHER_SUFFIXES = DICOM_SUFFIXES | {".npy"}
+IMAGE_SUFFIXES = PICTURE_SUFFIXES | OTHER_SUFFIXES
 
 
 class ImagePaths(LazySequence):

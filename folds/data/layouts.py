@@ -60,7 +60,7 @@ def _check_folder_classes(folder: Path, table: Path, spec: DataSpec) -> None:
 def _implies_table(spec: DataSpec) -> bool:
     """Return whether the user named columns, or folders of images: then a table is meant."""
     plain = DataSpec(spec.data)
-    columns = ("path", "label", "person", "id", "split", "images")
+    columns = ("path", "label", "person", "id", "split", "images", "stack")
     return any(getattr(spec, name) not in (getattr(plain, name), AUTO_COPIES) for name in columns)
 
 

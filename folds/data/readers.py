@@ -32,6 +32,7 @@ from folds.data.image_paths import normal_path
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.images.stacks import shown_path
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file
@@ -193,6 +194,7 @@ def table_from_frame(
     person_regex: str | None = None,
     classes: Sequence[str] | None = None,
     folder: Path | str = ".",
+    stack: Sequence[str] = (),
     training: bool = True,
     need_images: bool = True,
 ) -> SampleTable:
@@ -200,7 +202,7 @@ def table_from_frame(
 
     Parameters
     ----------
-    path, label, person, id, person_regex, classes : as in `DataSpec`.
+    path, label, person, id, person_regex, classes, stack : as in `DataSpec`.
     folder : folder that relative image paths start from.
     training : whether labels and persons are required; if False, they are read if present.
     need_images : whether every image file must exist.
@@ -216,7 +218,7 @@ def table_from_frame(
     >>> table_from_frame(frame, need_images=False).persons.tolist()
     ['1', '2']
     """
-    spec = DataSpec(Path(folder), path, label, person, id, None, person_regex)
+    spec = DataSpec(Path(folder), path, label, person, id, None, person_regex, stack=tuple(stack) or None)
     table = frame_columns(frame, spec.data)
     found = find_sample_columns(table, spec, training)
     columns = read_samples(table, found, None, spec, training=training, need_images=need_images)
@@ -276,6 +278,8 @@ def _test_samples(
         samples, notes = _evaluation(evaluation, classes, class_attributes, need_images)
         return samples, Messages(list(notes))
     csv_file = only_table(path, spec, training=False) if path.is_dir() else path
+    if spec.stack and (csv_file is None or is_image(csv_file.name)):
+        raise no_stack(path, spec.stack)
     if csv_file is None:
         columns, messages.notes = read_plain_folder(path, spec, str(path), classes)
     elif is_image(csv_file.name):
@@ -343,12 +347,20 @@ def not_there(path: Path, option: str | None = None) -> EnsembleError:
     return EnsembleError(f"there is no {path}{meant}", hint=hint)
 
 
+def no_stack(path: str | Path, stack: Sequence[str]) -> UsageError:
+    """Return the error for images in place of a table whose columns are the files of a sample."""
+    return UsageError(
+        f"a sample is a stack of files in the columns {', '.join(stack)}, and {path} names no columns",
+        hint="name a table with these columns",
+    )
+
+
 def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
     """Raise UsageError if `spec`, or `more`, sets an option of CSV files, because ignoring it would hide a mistake."""
     plain = DataSpec(spec.data)
     given = {
         name: getattr(spec, name)
-        for name in ("path", "label", "person", "id", "split", "images")
+        for name in ("path", "label", "person", "id", "split", "images", "stack")
         if getattr(spec, name) != getattr(plain, name) and getattr(spec, name) != AUTO_COPIES
     }
     for name, value in {**given, **more}.items():
@@ -478,7 +490,7 @@ def _leaks(train: SampleTable, test: SampleTable | None) -> list[str]:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
         if same:
             warnings.append(
-                f"{len(same):,} images appear in both training and test (first {min(same)}): test scores will be "
-                "optimistic"
+                f"{len(same):,} images appear in both training and test (first {shown_path(min(same))}): test scores "
+                "will be optimistic"
             )
     return warnings

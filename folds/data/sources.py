@@ -104,6 +104,7 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
         merge_spellings=settings.merge_spellings,
         skip_unusable=settings.skip_unusable,
         max_pixels=settings.max_pixels,
+        stack=settings.stack,
     )
 
 
@@ -156,6 +157,7 @@ def load_checkpoint_data(
         )
     for name, named in (("images", images), ("test_images", test_images)):
         fields[name] = tuple(named or fields.get(name) or ()) or None
+    fields["stack"] = tuple(fields.get("stack") or ()) or None
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:

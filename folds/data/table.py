@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from folds.data.image_files import locate_images
 from folds.data.image_paths import ImagePaths, normal_path, path_texts
 from folds.errors import EnsembleError, combine_errors, without_marks
+from folds.images.stacks import stack_path
 from folds.predictions.files import SampleRows
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
@@ -202,6 +203,7 @@ class DataSpec:
     merge_spellings : whether spellings of one name are one person or class.
     skip_unusable : whether images that cannot be decoded are left out.
     max_pixels : as in `folds.images.settings.ImageSettings`.
+    stack : columns of the files of a sample, in place of `path`; each file is one channel.
     """
 
     data: Path
@@ -220,6 +222,7 @@ class DataSpec:
     merge_spellings: bool | None = None
     skip_unusable: bool | None = None
     max_pixels: int | None = None
+    stack: tuple[str, ...] | None = None
 
     def image_folders(self, training: bool) -> tuple[Path, ...]:
         """Return the absolute folders that names of images start from; () for the folder of the table."""
@@ -276,6 +279,7 @@ class RawColumns:
     ----------
     folders : folders in which the images may be, if they are not relative to ``paths.folder`` alone.
     folders_option : the parameter that names `folders`, for hints.
+    stacked : column → the names of the files in it, if each sample is a stack of files; `paths` are those of stacks.
     notes, warnings : lines for the user, found while the columns were read and checked.
     """
 
@@ -288,6 +292,7 @@ class RawColumns:
     attributes: dict[str, list[str]] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
     folders_option: str = "images"
+    stacked: dict[str, Sequence[Path]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -336,8 +341,12 @@ def build_table(
     if labels is not None:
         _check_classes(labels, declared, source, locations, training)
     if (need_images or find_images) and columns.paths is not None:
-        found = locate_images(
-            columns.paths, columns.folders, source, locations, need_images, columns.notes, columns.folders_option
+        found = (
+            _located_stacks(columns, need_images)
+            if columns.stacked
+            else locate_images(
+                columns.paths, columns.folders, source, locations, need_images, columns.notes, columns.folders_option
+            )
         )
         if found is not columns.paths:
             columns.paths = found
@@ -361,6 +370,18 @@ def build_table(
     if people is not None:
         table.__dict__["factorized_persons"] = people
     return table
+
+
+def _located_stacks(columns: RawColumns, required: bool) -> Sequence[Path]:
+    """Return the paths of the stacks of files that were found; `columns.paths` if all names are those of the files."""
+    located = [
+        locate_images(
+            paths, columns.folders, f"{columns.source}, column '{name}'", columns.locations, required, columns.notes
+        )
+        for name, paths in columns.stacked.items()
+    ]
+    same = all(one is other for one, other in zip(located, columns.stacked.values(), strict=True))
+    return columns.paths or () if same else tuple(map(stack_path, zip(*located, strict=True)))
 
 
 def _text_array(names: Sequence[str], codes: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -27,7 +27,9 @@ def without_unusable(table: SampleTable, max_pixels: int | None, warnings: list[
     paths = table.paths
     if paths is None:
         return table
-    problems = find_unusable(paths, table.locations, settings=ImageSettings(_SIDE, _SIDE, max_pixels=max_pixels))
+    problems = find_unusable(
+        paths, table.locations, settings=ImageSettings(_SIDE, _SIDE, max_pixels=max_pixels, preview=True)
+    )
     bad = {at: line for at, line, problem in problems if problem.values is None}
     if not bad:
         return table

@@ -19,7 +19,7 @@ import torch
 
 from folds.augmentation.batch import apply_changes
 from folds.augmentation.changes import compute_changes, sample_parameters, split_changes
-from folds.augmentation.presets import preset
+from folds.augmentation.presets import preset, without_colors
 from folds.models.accelerators import memory, scaler_of, synchronize
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.precision import autocast
@@ -52,8 +52,10 @@ class _Training:
         self.scaler = scaler_of(self.device, order["amp"])
         self.batch, self.architecture, self.steps = int(order["batch"]), architecture, 0
         self.augmentation = preset(order["augment"])
+        if architecture.channels != 3:
+            self.augmentation = without_colors(self.augmentation)
         self.size = architecture.height, architecture.width
-        shape = (self.batch, *order["image_size"], 3)
+        shape = (self.batch, *order["image_size"], architecture.channels)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.labels = torch.zeros(self.batch, dtype=torch.long, device=self.device)
 

@@ -87,7 +87,8 @@ def build_backbone(
     place, classifier = classifier_of(model, architecture.name)
     size = input_layer(classifier).in_features
     images = torch.randn(
-        _SAMPLE, 3, architecture.height, architecture.width, generator=torch.Generator().manual_seed(0)
+        *(_SAMPLE, architecture.channels, architecture.height, architecture.width),
+        generator=torch.Generator().manual_seed(0),
     )
     with torch.inference_mode():
         expected = model(images)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from folds.images.content_index import UnreadableImageError
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _COLOR = "16-bit colour"
+_SHOWN = 8  # windows that are named
 _LITTLE = 0.25  # if less of the window is used, images are nearly uniform
 
 
@@ -70,6 +72,25 @@ def apply_window(image: Image.Image, window: tuple[float, float] | None) -> tupl
     kind, full = _gray_kind(image)
     if kind == "unsigned 32-bit grey":
         values = values.view(np.uint32)
+    scaled, depth = scale_values(values, kind, full, window)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white: Pillow inverts only 8-bit images
+        np.subtract(255, scaled, out=scaled)
+    return Image.fromarray(scaled.astype(np.float32, copy=False)), depth
+
+
+def scale_values(
+    values: NDArray[Any], kind: str, full: tuple[float, float] | None, window: tuple[float, float] | None
+) -> tuple[NDArray[np.floating], Depth]:
+    """Return numbers of more than 8 bits as floats from 0 to 255, and their depth.
+
+    Parameters
+    ----------
+    kind, full : of the numbers, and the range of their type; None for a type without a usual range.
+
+    Raises
+    ------
+    UnreadableImageError : a number is not finite, or a window is needed and none is given.
+    """
     lowest, highest = float(values.min()), float(values.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise UnreadableImageError(f"has {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers")
@@ -84,9 +105,29 @@ def apply_window(image: Image.Image, window: tuple[float, float] | None) -> tupl
     scaled -= used[0]
     scaled *= 255 / (used[1] - used[0])
     np.clip(scaled, 0, 255, out=scaled)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white: Pillow inverts only 8-bit images
-        np.subtract(255, scaled, out=scaled)
-    return Image.fromarray(scaled.astype(np.float32, copy=False)), Depth(kind, lowest, highest, used)
+    return scaled, Depth(kind, lowest, highest, used)
+
+
+def number_kind(dtype: np.dtype[Any]) -> tuple[str, tuple[float, float] | None]:
+    """Return the kind of the numbers of an array, and the full range of their type; None for types without a usual
+    range.
+    """
+    if dtype.kind == "f":
+        return "float grey", None
+    bits, signed = 8 * dtype.itemsize, dtype.kind == "i"
+    if bits > 16:
+        return f"{'signed' if signed else 'unsigned'} {bits}-bit grey", None
+    if signed:
+        return f"signed {bits}-bit grey", (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+    return f"{bits}-bit grey", (0.0, 2.0**bits - 1)
+
+
+def widest_depth(depths: Sequence[Depth]) -> Depth | None:
+    """Return the depth of an image of several channels from those of its channels; None for one of 8 bits."""
+    if not depths:
+        return None
+    lowest, highest = min(one.lowest for one in depths), max(one.highest for one in depths)
+    return replace(depths[0], lowest=lowest, highest=highest)
 
 
 def _gray_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
@@ -124,8 +165,11 @@ def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
 
 def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
     """Return notes for the user: the window that was applied, and a warning if the values use little of it."""
-    lines = []
-    for group in groups:
+    lines: list[str] = []
+    groups = list(groups)
+    if len(groups) > _SHOWN:  # windows of single files
+        lines.append(f"{len(groups):,} windows were used; the first {_SHOWN} are")
+    for group in groups[:_SHOWN]:
         low, high = group.window
         remedy = "`window` does not apply to color" if group.kind == _COLOR else "`window=LO,HI` sets it"
         images = f"{group.images:,} image{'s' if group.images > 1 else ''}"
@@ -143,6 +187,11 @@ def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
             )
             lines.append(f"{found}, so these images are nearly uniform: {advice}")
     return lines
+
+
+def remark_lines(remarks: Mapping[str, int]) -> list[str]:
+    """Return a line for each choice that was made in files, with the number of images."""
+    return [f"{count:,} image{'s' if count > 1 else ''} {text}" for text, count in remarks.items()]
 
 
 def show(value: float) -> str:

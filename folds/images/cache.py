@@ -10,8 +10,9 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import PIL
 
 from folds.errors import EnsembleError
-from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths
+from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths, remark_lines
 from folds.images.channel_sums import mean_std
 from folds.images.checks import check_images, refusal, unusable_images
 from folds.images.content_index import (
@@ -48,11 +49,12 @@ class DecodedImages:
 
     Attributes
     ----------
-    pixels : (n, height, width, 3) uint8, memory-mapped and read-only, in the order of the paths.
+    pixels : (n, height, width, channels) uint8, memory-mapped and read-only, in the order of the paths.
     content : hex SHA-256 of each file's bytes; equal files have equal digests.
     path : the .npy file; a .json of the same name beside it records the settings and contents.
     depths : the depths of files of more than 8 bits, and the windows applied.
     decoded : number of images decoded in this call; 0 if the cache existed.
+    remarks : what was chosen in the files (a frame, a window), and the number of images of which it was.
     """
 
     pixels: np.memmap[Any, np.dtype[np.uint8]]
@@ -60,6 +62,7 @@ class DecodedImages:
     path: Path
     depths: tuple[DepthGroup, ...]
     decoded: int
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_images(
@@ -101,7 +104,7 @@ def load_images(
     if cache is None:
         cache = _build(paths, settings, cache_dir, locations, threads, progress, read)
     add_to_index(cache_dir, read)
-    for line in depth_notes(cache.depths):
+    for line in [*remark_lines(cache.remarks), *depth_notes(cache.depths)]:
         logger.info(line)
     return cache
 
@@ -154,6 +157,7 @@ def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], d
     try:
         record = read_json(path.with_suffix(".json"))
         depths = tuple(DepthGroup(**{**group, "window": tuple(group["window"])}) for group in record["depths"])
+        remarks = {str(text): int(count) for text, count in record.get("remarks", {}).items()}
         pixels = np.lib.format.open_memmap(path, mode="r")  # refuses pickled arrays
         is_complete = (
             path.stat().st_size == pixels.offset + pixels.nbytes
@@ -164,7 +168,7 @@ def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], d
             return None
     except Exception:  # absent or damaged: the cache is built again
         return None
-    return DecodedImages(pixels, digests, path, depths, decoded)
+    return DecodedImages(pixels, digests, path, depths, decoded, remarks)
 
 
 def _hash_missing(
@@ -214,28 +218,33 @@ def _build(
             start = file.tell()
             _reserve(file.fileno(), start + len(paths) * row_bytes)
 
-            def one(at: int) -> tuple[str, Depth | None] | UnreadableImageError:
+            def one(at: int) -> tuple[str, Depth | None, tuple[str, ...]] | UnreadableImageError:
                 try:
                     data, digest = _read_and_record(paths[at], read)
                     image = decode_image(data, settings)
                 except UnreadableImageError as problem:
                     return problem
                 _write_at(file.fileno(), image.pixels.tobytes(), start + at * row_bytes)
-                return digest, image.depth
+                return digest, image.depth, image.remarks
 
             results = map_threads(one, len(paths), threads, progress)
             problems = [(at, result) for at, result in enumerate(results) if isinstance(result, UnreadableImageError)]
             if problems:
                 raise refusal(problems, paths, locations)
             good = [result for result in results if not isinstance(result, UnreadableImageError)]
-            digests = tuple(digest for digest, _ in good)
+            digests = tuple(digest for digest, _, _ in good)
             path = _cache_path(cache_dir, settings, digests)
             os.fsync(file.fileno())
             versions = {"decoder": DECODER_VERSION, "pillow": PIL.__version__}
-            depths = [asdict(group) for group in group_depths(depth for _, depth in good if depth is not None)]
+            depths = [asdict(group) for group in group_depths(depth for _, depth, _ in good if depth is not None)]
+            remarks = dict(sorted(Counter(text for _, _, texts in good for text in texts).items()))
             write_json(
                 path.with_suffix(".json"),
-                {"schema": 1, **settings.as_dict(), "versions": versions, "depths": depths, "content": digests},
+                {
+                    **{"schema": 1, **settings.as_dict(), "versions": versions, "depths": depths},
+                    **({"remarks": remarks} if remarks else {}),
+                    "content": digests,
+                },
             )
             Path(file.name).replace(path)
     except OSError as error:

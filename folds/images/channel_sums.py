@@ -31,7 +31,7 @@ def mean_std(
 
     Parameters
     ----------
-    pixels : (n, height, width, 3) uint8.
+    pixels : (n, height, width, channels) uint8.
     index : positions or booleans.
     file : cache file of `pixels`, beside which the sums of each image are kept, because every fold needs most of them;
         without it they are computed for `index` only.
@@ -39,7 +39,7 @@ def mean_std(
 
     Returns
     -------
-    mean, std : (3,) float64 each; the standard deviation of the population (``ddof=0``).
+    mean, std : (channels,) float64 each; the standard deviation of the population (``ddof=0``).
     """
     rows = np.arange(len(pixels)) if index is None else np.asarray(index)
     if rows.dtype == bool:
@@ -48,8 +48,9 @@ def mean_std(
         raise EnsembleError("expected at least one image for mean and standard deviation, found none")
     sums = channel_sums(pixels, rows, threads) if file is None else _kept_sums(file, pixels, threads)[rows]
     count = len(rows) * math.prod(pixels.shape[1:3])
-    mean, std = np.empty(3), np.empty(3)
-    for channel in range(3):
+    channels = pixels.shape[3]
+    mean, std = np.empty(channels), np.empty(channels)
+    for channel in range(channels):
         # Python integers do not overflow or round before the last division.
         first, second = (int(total) for total in sums[:, :, channel].sum(axis=0))
         mean[channel] = first / (255 * count)
@@ -58,24 +59,24 @@ def mean_std(
 
 
 def channel_sums(pixels: NDArray[np.uint8], rows: NDArray[np.integer], threads: int = 1) -> NDArray[np.uint64]:
-    """Return (n, 2, 3) the sum of the levels and of their squares, for each of `rows` and each channel."""
-    _, height, width, _ = pixels.shape
-    block = max(1, _BLOCK_BYTES // (height * width * 3))
+    """Return (n, 2, channels) the sum of the levels and of their squares, for each of `rows` and each channel."""
+    _, height, width, channels = pixels.shape
+    block = max(1, _BLOCK_BYTES // (height * width * channels))
     wide = np.uint32 if height <= _ROWS else np.uint64
 
     def add(at: int) -> NDArray[np.uint64]:
         # Rows of 3·width numbers are added, because rows of three numbers take several times as long.
-        images = pixels[rows[at * block : (at + 1) * block]].reshape(-1, height, 3 * width)
+        images = pixels[rows[at * block : (at + 1) * block]].reshape(-1, height, channels * width)
         squares = np.square(images, dtype=np.uint16)
         columns = np.stack([part.sum(axis=1, dtype=wide) for part in (images, squares)], axis=1)
-        return columns.reshape(len(images), 2, width, 3).sum(axis=2, dtype=np.uint64)
+        return columns.reshape(len(images), 2, width, channels).sum(axis=2, dtype=np.uint64)
 
     return np.concatenate(map_threads(add, -(-len(rows) // block), threads, None))
 
 
 def _kept_sums(file: Path, pixels: NDArray[np.uint8], threads: int) -> NDArray[np.uint64]:
-    """Return (n, 2, 3) the sums of all images of a cache file, read from beside it or computed and written there."""
-    path, shape = file.with_suffix(".sums"), (len(pixels), 2, 3)
+    """Return (n, 2, channels) the sums of all images of a cache file, read from beside it or written there."""
+    path, shape = file.with_suffix(".sums"), (len(pixels), 2, pixels.shape[3])
     try:
         if path.stat().st_size <= 1024 + 8 * math.prod(shape):
             sums = np.load(path, allow_pickle=False)

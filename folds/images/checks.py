@@ -10,6 +10,7 @@ from folds.images.bit_depth import show
 from folds.images.content_index import MISSING, UnreadableImageError, open_regular, read_content
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
+from folds.images.stacks import shown_path, stack_parts
 from folds.utils.parallel import map_threads
 from folds.utils.progress import Advance
 
@@ -86,7 +87,7 @@ def refusal(
 
 def problem_line(at: int, paths: Sequence[Path], locations: Sequence[str] | None, problem: UnreadableImageError) -> str:
     """Return ``train.csv row 3: images/a.jpg does not exist``."""
-    return f"{locations[at] + ': ' if locations else ''}{paths[at]} {problem.reason}"
+    return f"{locations[at] + ': ' if locations else ''}{shown_path(paths[at])} {problem.reason}"
 
 
 def _problems(
@@ -95,8 +96,9 @@ def _problems(
     def one(at: int) -> UnreadableImageError | None:
         try:
             if settings is None:
-                with open_regular(Path(paths[at])) as file:
-                    identify_image(file)
+                for path in stack_parts(Path(paths[at])):
+                    with open_regular(path) as file:
+                        identify_image(file)
             else:
                 decode_image(read_content(Path(paths[at])).data, settings)
         except UnreadableImageError as problem:

@@ -7,12 +7,13 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from folds.errors import EnsembleError
+from folds.images.stacks import join_contents, stack_parts
 from folds.utils.files import read_json, sha256_bytes, write_atomic
 
 INDEX_NAME = "contents.json"
@@ -71,7 +72,10 @@ class Content:
 
 
 def read_content(path: Path) -> Content:
-    """Read and hash a file; raise UnreadableImageError if it cannot be read."""
+    """Read and hash a file, or all files of a stack in one piece; raise UnreadableImageError if it cannot be read."""
+    parts = stack_parts(path)
+    if len(parts) > 1:
+        return _read_stack(parts)
     with open_regular(path) as file:
         known = os.fstat(file.fileno())
         data = file.read()
@@ -79,6 +83,31 @@ def read_content(path: Path) -> Content:
     settled = time.time_ns() - max(known.st_mtime_ns, known.st_ctime_ns) > _SETTLED_NS
     entry = (known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest)
     return Content(data, digest, entry if settled and len(data) == known.st_size else None)
+
+
+def _read_stack(parts: Sequence[Path]) -> Content:
+    found = []
+    before = _state_of(parts)
+    for part in parts:
+        try:
+            found.append(read_content(part))
+        except UnreadableImageError as problem:
+            raise UnreadableImageError(f"cannot be read: {part} {problem.reason}") from None
+    data = join_contents([one.data for one in found])
+    digest, state = sha256_bytes(data), _state_of(parts)
+    settled = all(one.entry is not None for one in found) and state == before
+    return Content(data, digest, None if state is None or not settled else (*state, digest))
+
+
+def _state_of(parts: Sequence[Path]) -> tuple[int, int, int] | None:
+    """Return numbers that change if a file of a stack changes; None if one cannot be read."""
+    try:
+        found = [part.stat() for part in parts]
+    except (OSError, ValueError):
+        return None
+    times = repr([(one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found])
+    latest = max(one.st_ctime_ns for one in found)
+    return sum(one.st_size for one in found), int(sha256_bytes(times.encode())[:12], 16), latest
 
 
 def load_index(folder: Path) -> dict[str, Entry]:
@@ -98,6 +127,9 @@ def unchanged_digest(index: Mapping[str, Entry], path: Path) -> str | None:
     entry = index.get(str(path.absolute()))
     if entry is None:
         return None
+    parts = stack_parts(path)
+    if len(parts) > 1:
+        return entry[3] if _state_of(parts) == entry[:3] else None
     try:
         found = path.stat()
     except (OSError, ValueError):

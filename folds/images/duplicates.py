@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from folds.utils.drawing import shown_colors
 from folds.utils.parallel import map_threads
 
 SIDE = 64  # side of the thumbnails in pixels
@@ -79,7 +80,7 @@ def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray
 
     Parameters
     ----------
-    pixels : (n, height, width, 3) uint8.
+    pixels : (n, height, width, channels) uint8; of other numbers than 3 the first ones are compared.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray
     small = min(pixels.shape[1:3]) < SIDE
 
     def one(at: int) -> NDArray[np.uint8]:
-        gray = Image.fromarray(np.asarray(pixels[at])).convert("L")
+        gray = Image.fromarray(shown_colors(np.asarray(pixels[at]))).convert("L")
         return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC if small else Image.Resampling.BOX))
 
     return (

@@ -1,8 +1,9 @@
-"""Define how images are read: size, fit, range of values."""
+"""Define how images are read: size, fit, range of values, channels, frame."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,16 @@ class ImageSettings:
     max_pixels : height × width of the largest image that is decoded; None: `MAX_PIXELS`.
     margin : (rows, columns) that are cut off at each side: the image is decoded larger by twice the margin, and its
         center is kept.
+    channels : the channels of a file that are read, counted from 0, in this order; () for the colors red, green and
+        blue, which gray files have three times.
+    frame : the frame of a file of several that is read, counted from 0, or ``middle``; None for the first.
+    stack : the columns of the table that name the files of a sample, each of which is one channel; () for one file.
+    preview : whether an image of another number of channels is shown by its first ones, in place of an error.
 
     Raises
     ------
-    UsageError : an unknown fit, a size below 1, a margin below 0, or a window that is not LO < HI.
+    UsageError : an unknown fit, a size below 1, a margin below 0, a window that is not LO < HI, or channels or a frame
+        that cannot be.
     """
 
     height: int
@@ -38,6 +45,10 @@ class ImageSettings:
     window: tuple[float, float] | None = None
     max_pixels: int | None = None
     margin: tuple[int, int] = (0, 0)
+    channels: tuple[int, ...] = ()
+    frame: int | str | None = None
+    stack: tuple[str, ...] = ()
+    preview: bool = False
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
@@ -54,10 +65,19 @@ class ImageSettings:
                     hint="for example `window=0,4095`",
                 )
 
+        check_channels(self.channels, self.stack)
+        if self.frame is not None:
+            parse_frame(str(self.frame))
+
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return (height, width, 3)."""
-        return (self.height, self.width, 3)
+        """Return (height, width, channels)."""
+        return (self.height, self.width, self.depth)
+
+    @property
+    def depth(self) -> int:
+        """Return the number of channels of a decoded image: 3 unless others are chosen."""
+        return channel_count(self.channels, self.stack)
 
     @property
     def enlarged(self) -> ImageSettings:
@@ -68,8 +88,12 @@ class ImageSettings:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings that determine the pixels as plain values for JSON; equal settings give equal dicts."""
         window = None if self.window is None else [float(value) for value in self.window]
-        margin = {"margin": list(self.margin)} if any(self.margin) else {}  # earlier caches have no such key
-        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window, **margin}
+        later: dict[str, Any] = {"margin": list(self.margin)} if any(self.margin) else {}
+        later |= {"channels": list(self.channels)} if self.channels else {}
+        later |= {} if self.frame is None else {"frame": self.frame}
+        later |= {"stack": list(self.stack)} if self.stack else {}
+        later |= {"preview": True} if self.preview else {}  # earlier caches have none of these keys
+        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window, **later}
 
     def describe(self) -> str:
         """Return in words how an image is resized: ``squash``, or ``squash to 256×256, the central 224×224 kept``."""
@@ -93,6 +117,70 @@ def check_fit(fit: str) -> None:
             f"`resize={fit}`: expected a number of pixels after crop:",
             hint="`resize=crop:380` takes the central 380 × 380 pixels",
         )
+
+
+MAX_CHANNELS = 512  # of a sample
+_MAX_CHANNEL = 9_999
+MIDDLE = "middle"
+
+
+def channel_count(channels: Sequence[int], stack: Sequence[str]) -> int:
+    """Return the number of channels of a decoded image, of which 3 are those of color."""
+    return len(stack) or len(channels) or 3
+
+
+def check_channels(channels: Sequence[int], stack: Sequence[str]) -> None:
+    """Raise UsageError if channels are not 0 or more, are repeated, or are several for each file of a stack."""
+    wrong = any(type(one) is not int or not 0 <= one <= _MAX_CHANNEL for one in channels)
+    if wrong or len(set(channels)) < len(channels) or max(len(channels), len(stack)) > MAX_CHANNELS:
+        raise UsageError(
+            f"`channels={','.join(map(str, channels))[:100]}`: expected different channels, counted from 0, at most "
+            f"{MAX_CHANNELS}",
+            hint="`channels=0,3,5`",
+        )
+    if len(stack) == 1 or len(set(stack)) < len(stack):
+        raise UsageError(
+            f"`stack={','.join(stack)[:100]}`: expected two different columns or more",
+            hint="`path=COLUMN` names the column of one file",
+        )
+    if stack and len(channels) > 1:
+        raise UsageError(
+            f"`stack` makes each file one channel, and `channels` names {len(channels)} of each file",
+            hint="`channels=0` takes the first channel of each file; without `channels` it is the gray value",
+        )
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """Parse the channels of a file: ``"0,3,5"`` → (0, 3, 5).
+
+    Raises
+    ------
+    UsageError : they are not numbers from 0, or are repeated.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
+        raise UsageError(
+            f"`channels={text[:100]}`: expected numbers of channels, counted from 0", hint="`channels=0,3,5`"
+        )
+    found = tuple(map(int, parts))
+    check_channels(found, ())
+    return found
+
+
+def parse_frame(text: str) -> int | str:
+    """Parse the frame of a file: ``"0"`` → 0, ``"middle"`` → ``middle``.
+
+    Raises
+    ------
+    UsageError : it is neither.
+    """
+    if text == MIDDLE:
+        return text
+    if not (text.isascii() and text.isdecimal() and len(text) < 8):
+        raise UsageError(
+            f"`frame={text[:100]}`: expected the number of a frame, counted from 0, or {MIDDLE}", hint="`frame=middle`"
+        )
+    return int(text)
 
 
 def margin_of(height: int, width: int, scale: float) -> tuple[int, int]:

@@ -29,6 +29,11 @@ class Architecture:
     head: str = LINEAR
     joined: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of an image, each of which has a mean."""
+        return len(self.mean)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values; without those later ones that have their usual value."""
         usual = {"head": LINEAR, "joined": ()}

@@ -34,6 +34,7 @@ from folds.utils.schema import (
     NUMBER,
     UNICODE,
     FieldType,
+    either,
     integer,
     list_of,
     mapping_of,
@@ -53,9 +54,11 @@ _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and 
 _SIDE = integer(1, 4096)
 _IMAGES = {"height": _SIDE, "width": _SIDE, "fit": UNICODE, "window": optional(list_of(NUMBER, 2))}
 _IMAGES |= {"max_pixels": optional(integer(1)), "margin": optional(list_of(integer(0), 2))}
+_IMAGES |= {"channels": optional(list_of(integer(0))), "stack": optional(list_of(UNICODE))}
+_IMAGES |= {"frame": optional(either(integer(0), one_of("middle")))}
 _BACKBONE = {
     "timm_name": UNICODE,
-    **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
+    **{"mean": list_of(NUMBER), "std": list_of(_POSITIVE), "arguments": mapping_of(ANYTHING)},
 }
 _ARCHITECTURE = {
     **{"name": UNICODE, "height": _SIDE, "width": _SIDE, **_BACKBONE},
@@ -75,6 +78,7 @@ _DATA = {
     **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
+    "stack": optional(list_of(UNICODE)),
     "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
@@ -179,6 +183,7 @@ class Checkpoint:
         """Return how images were decoded."""
         window, margin = self.images.get("window"), self.images.get("margin") or (0, 0)
         values = {**self.images, "window": tuple(window) if window else None}
+        values |= {name: tuple(self.images.get(name) or ()) for name in ("channels", "stack")}
         return ImageSettings(**{**values, "margin": (int(margin[0]), int(margin[1]))})
 
     @property
@@ -414,7 +419,10 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     architecture |= {"head": architecture.get("head") or LINEAR, "joined": tuple(architecture.get("joined") or ())}
     tuples = {name: tuple(values[name]) for name in _TUPLES if name in values}
     checkpoint = Checkpoint(**{**values, **tuples, "architecture": Architecture(**architecture)})
-    checkpoint.image_settings  # noqa: B018 - it checks its fields
+    settings = checkpoint.image_settings  # which checks its fields
+    for part in checkpoint.architecture.parts():
+        if not len(part.mean) == len(part.std) == settings.depth:
+            raise EnsembleError(f"{len(part.mean)} means of channels, expected {settings.depth} as the images have")
     check_head(checkpoint.architecture.head)
     for part in (checkpoint.architecture, *checkpoint.architecture.parts()):
         check_arguments(part.arguments)

@@ -215,7 +215,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     if "in_chans" in arguments:
         raise UsageError(
             "model_args: 'in_chans' cannot be set: images have 3 channels, gray ones three equal ones",
-            hint="leave it out",
+            hint="leave it out; `channels` or `stack` choose other channels, and the model follows",
         )
     for name, value in arguments.items():
         if (
@@ -273,6 +273,8 @@ def create_model(
     from folds.models.build_limit import BuildLimit, TooLargeError
 
     arguments: dict[str, Any] = dict(architecture.arguments)
+    if architecture.channels != 3:
+        arguments["in_chans"] = architecture.channels
     scale = cosine_scale(architecture.head)
     weights = None if init is None else read_weights(init)
     if pretrained and init is None:
@@ -473,9 +475,34 @@ def _body_and_head(
         donor = timm.create_model(
             timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
         )
+    _keep_first_layer(timm_name, weights, donor, arguments.get("in_chans", 3))
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
     own = {name: value for name, value in state.items() if name.startswith(prefixes)} | others
     return {name: value for name, value in state.items() if name not in own}, own
+
+
+def _keep_first_layer(
+    timm_name: str, weights: Mapping[str, torch.Tensor], donor: torch.nn.Module, channels: int
+) -> None:
+    """Load the first layer of weights for `channels` channels: timm adapts one for 3, and leaves others random.
+
+    Raises
+    ------
+    EnsembleError : the weights are for another number of channels.
+    """
+    config = _timm().get_pretrained_cfg(timm_name)
+    named = config.first_conv if config and channels != 3 else None
+    own = donor.state_dict()
+    for name in (f"{one}.weight" for one in ((named,) if isinstance(named, str) else tuple(named or ()))):
+        value = weights.get(name)
+        if value is None or name not in own or value.ndim < 2 or value.shape[1] == 3:
+            continue
+        if value.shape != own[name].shape:
+            raise EnsembleError(
+                f"the weights read images of {value.shape[1]} channels, and {channels} are chosen",
+                hint="weights for 3 channels, or for the same ones",
+            )
+        own[name].copy_(value)
 
 
 def _heads(timm_name: str) -> tuple[str, ...]:
@@ -499,7 +526,7 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, architecture.height, architecture.width))
+            model.eval()(torch.zeros(1, architecture.channels, architecture.height, architecture.width))
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(

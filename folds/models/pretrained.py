@@ -66,7 +66,8 @@ def pretrained_file(folder: Path, architecture: Architecture, outputs: int) -> P
     import timm
 
     parts = {key: value for key, value in architecture.to_dict().items() if key not in ("name", "mean", "std")}
-    key = json.dumps([parts, outputs, timm.__version__], sort_keys=True, default=list)
+    channels = [] if architecture.channels == 3 else [architecture.channels]
+    key = json.dumps([parts, outputs, timm.__version__, *channels], sort_keys=True, default=list)
     return folder / f"{architecture.timm_name}-{sha256_bytes(key.encode())[:12]}.safetensors"
 
 

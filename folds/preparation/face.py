@@ -118,6 +118,8 @@ def prepare(
         window=parse_window(window) if isinstance(window, str) else window,
     )
     read = as_dataset(data, root=root)
+    if read.spec is not None and read.spec.stack:
+        raise UsageError("`stack` names several files of a sample, and one image is prepared", hint="leave it out")
     location = read.spec or DataSpec(Path(output) / ".." / "no such file")
     check_output(Path(output), LoadedData(location, read, False))
     return make_set(

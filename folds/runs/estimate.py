@@ -69,7 +69,8 @@ def _seconds_per_step(run: Run, batch: int, device: str, decided: Format) -> flo
     wide = is_convolutional(model) and prefers_channels_last(device) if wanted is None else wanted
     layout = torch.channels_last if wide else torch.contiguous_format
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    images = torch.rand(batch, 3, shape.height, shape.width, device=device).contiguous(memory_format=layout)
+    images = torch.rand(batch, shape.channels, shape.height, shape.width, device=device)
+    images = images.contiguous(memory_format=layout)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     amp = resolve_amp(run.recipe.amp, device)[0] if decided.amp == "auto" else decided.amp
 

@@ -16,7 +16,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import check_comparable, require_run
-from folds.images.settings import CACHE, margin_of
+from folds.images.settings import CACHE, channel_count, margin_of
 from folds.models.factory import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -96,6 +96,7 @@ def make_runs(
         if recipe.progressive is not None and not recipe.features:
             check_below(recipe.progressive, (architecture.height, architecture.width), architecture.name)
             trained_architecture(architecture, recipe)
+        architecture, recipe = _for_channels(architecture, recipe, settings.stack or ())
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
@@ -123,6 +124,7 @@ def make_runs(
                     root / "checkpoints",
                     None if first == name else first,
                     settings.max_pixels,
+                    settings.stack or (),
                 )
                 if not anew:
                     run = run.as_started(recipe, variant_settings)
@@ -130,6 +132,26 @@ def make_runs(
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))
     return tuple(replace(run, parameters=models.check(*model)) for run, model in zip(runs, built, strict=True))
+
+
+def _for_channels(architecture: Architecture, recipe: Recipe, stack: tuple[str, ...]) -> tuple[Architecture, Recipe]:
+    """Return the architecture for the channels of the images, and the recipe, which then normalizes by the data.
+
+    The mean and std of the model are those of colors; those of other channels are measured on each training part.
+
+    Raises
+    ------
+    UsageError : joined backbones read other channels than those of color.
+    """
+    count = channel_count(recipe.chosen_channels(), stack)
+    if count == 3:
+        return architecture, recipe
+    if architecture.joined:
+        raise UsageError(
+            f"joined backbones read images of 3 channels, and these have {count}", hint="one backbone reads any number"
+        )
+    mean, std = (sum(values) / 3 for values in (architecture.mean, architecture.std))
+    return replace(architecture, mean=(mean,) * count, std=(std,) * count), replace(recipe, normalise="data")
 
 
 def _with_hub_weights(arch: str, recipe: Recipe) -> Recipe:

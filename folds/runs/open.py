@@ -52,6 +52,7 @@ _LATER_FIELDS = (
     "merge_spellings",
     "skip_unusable",
     "max_pixels",
+    "stack",
 )
 # Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
 _LATER_SETTINGS = (
@@ -61,6 +62,7 @@ _LATER_SETTINGS = (
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
     *("task", "positive", "class_order"),
+    *("channels", "frame"),
     *OF_FEATURES,
 )
 SOFT = "soft.npy"  # file in the run's folder with the soft labels, in the order of folds.csv
@@ -360,8 +362,10 @@ def _without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str,
 
 def _images(settings: ImageSettings) -> dict[str, Any]:
     """Return how a checkpoint records the decoding of images."""
-    values = _without_open(asdict(settings), ("max_pixels",))
-    return values if any(settings.margin) else {key: value for key, value in values.items() if key != "margin"}
+    values = _without_open(asdict(settings), ("max_pixels", "frame"))
+    unused = {"preview", *(name for name in ("channels", "stack") if not values[name])}
+    unused |= set() if any(settings.margin) else {"margin"}
+    return {key: value for key, value in values.items() if key not in unused}
 
 
 def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

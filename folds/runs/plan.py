@@ -20,7 +20,7 @@ from folds.data.targets import Target, resolve_target
 from folds.data.tasks import with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
-from folds.images.settings import CACHE
+from folds.images.settings import CACHE, channel_count
 from folds.metrics.custom import find_metric
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
@@ -201,6 +201,9 @@ def build_plan(
         runs = compared_with(baseline, runs, table)
     notes = dict.fromkeys(line for one in resolved for line in features_notes(one.recipe))
     warnings += _warned(notes)
+    for line in dict.fromkeys(_channel_note(settings, run.recipe) for run in runs):
+        if line:
+            logger.info(line)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution, placement = _placed(runs, len(selected), execution, recorded)
@@ -371,6 +374,18 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
         slow = amp_warning(recipe.amp, device)
         lines += [slow] if slow else []
     return _warned(dict.fromkeys([*lines, *(line for recipe in recipes for line in recipe_warnings(recipe))]))
+
+
+def _channel_note(settings: Settings, recipe: Recipe) -> str:
+    """Return a line about what is not used for images whose channels are not colors; "" for colors."""
+    channels, stack = recipe.chosen_channels(), settings.stack or ()
+    if not channels and not stack:
+        return ""
+    count = channel_count(channels, stack)
+    what = f"the files {', '.join(stack)}" if stack else f"the channels {', '.join(map(str, channels))} of each file"
+    without = [] if recipe.features else ["saturation and the operations of `augment=strong` are not used"]
+    without += ["mean and std are those of each training part"] if count != 3 else []
+    return f"images of {count} channel{'s' * (count != 1)}, {what}, which are not colors: {', '.join(without)}"
 
 
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:

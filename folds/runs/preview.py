@@ -71,5 +71,6 @@ def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
         recipe.crop_scale,
         recipe.crop_ratio,
         (run.architecture.height, run.architecture.width),
+        not (run.image_settings.channels or run.image_settings.stack),
     )
     write_preview(file, pixels[rows], [labels[row] for row in rows.tolist()], settings)

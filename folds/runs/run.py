@@ -83,6 +83,7 @@ class Run:
     base : common name of the runs that differ only in repeat or seed.
     baseline : name of the run that it is compared with.
     max_pixels : largest image that is decoded, see `ImageSettings`.
+    stack : columns of the files of a sample, see `ImageSettings`.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Run:
     checkpoints: Path = Path("checkpoints")
     baseline: str | None = None
     max_pixels: int | None = None
+    stack: tuple[str, ...] = ()
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -114,6 +116,9 @@ class Run:
             self.recipe.value_window(),
             self.max_pixels,
             margin_of(height, width, self.recipe.cache_scale),
+            self.recipe.chosen_channels(),
+            self.recipe.chosen_frame(),
+            self.stack,
         )
 
     @property

@@ -19,7 +19,7 @@ def size_note(run: Run, data: Dataset) -> str:
         return ""
     settings = run.image_settings
     images = len(data.train) + (0 if data.test is None else len(data.test))
-    size = images * settings.height * settings.width * 3
+    size = images * settings.height * settings.width * settings.depth
     try:
         resolve(shape.name, (USUAL, USUAL), arguments=recipe.model_args)
         way = f"; `img_size={USUAL}` lowers both"

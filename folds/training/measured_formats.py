@@ -134,7 +134,7 @@ class _Trial:
             torch.manual_seed(0)
             self.model = create_model(architecture, outputs)
             batch = max(1, recipe.batch_size or 1)
-            self.images = torch.rand(max(batch, 2), 3, architecture.height, architecture.width)
+            self.images = torch.rand(max(batch, 2), architecture.channels, architecture.height, architecture.width)
         if recipe.grad_checkpointing:
             self.model.set_grad_checkpointing(True)  # type: ignore[operator]
         self.labels = torch.zeros(len(self.images), dtype=torch.long)

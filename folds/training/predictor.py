@@ -47,9 +47,9 @@ class Predictor:
         """
         if way != FUSED:
             return self._predict(self.model, pixels, rows, way, channels_last)
-        height, width = self.architecture.height, self.architecture.width
+        height, width, channels = self.architecture.height, self.architecture.width, self.architecture.channels
         try:
-            faster = fused(self.model, torch.float32, torch.zeros(1, 3, height, width))[0]
+            faster = fused(self.model, torch.float32, torch.zeros(1, channels, height, width))[0]
         except RuntimeError as error:
             if not self.halve and is_out_of_memory(error):
                 raise  # the other form has other last bits as well

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
-from folds.augmentation.presets import Augmentation, choose_presets, preset
+from folds.augmentation.presets import Augmentation, choose_presets, preset, without_colors
 from folds.config.frozen import LOGISTIC
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
@@ -198,11 +198,17 @@ def presets_of(
 
 
 def augmentations(
-    recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes
+    recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes, colors: bool = True
 ) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
-    """Return the augmentations in use, and (classes,) the index of the augmentation of each class."""
+    """Return the augmentations in use, and (classes,) the index of the augmentation of each class.
+
+    Parameters
+    ----------
+    colors : whether the channels of the images are red, green and blue.
+    """
     names, index = presets_of(recipe, classes, attributes)
-    return tuple(preset(name, recipe.erase, recipe.crop_scale, recipe.crop_ratio) for name in names), index
+    found = tuple(preset(name, recipe.erase, recipe.crop_scale, recipe.crop_ratio) for name in names)
+    return found if colors else tuple(map(without_colors, found)), index
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:

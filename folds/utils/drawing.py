@@ -1,10 +1,13 @@
-"""Draw text on images, in the font that Pillow includes, and put images into HTML."""
+"""Draw text on images, in the font that Pillow includes; put images into HTML, of any number of channels."""
 
 from __future__ import annotations
 
 import base64
 import io
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,3 +29,11 @@ def picture_source(image: Image.Image, most: int) -> str:
             return source
         shrink = max(0.5, min(0.9, (most / len(source)) ** 0.5))
         image = image.resize((max(1, round(image.width * shrink)), max(1, round(image.height * shrink))))
+
+
+def shown_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (…, channels) as (…, 3): the first three channels, or the first one as gray."""
+    channels = pixels.shape[-1]
+    if channels == 3:
+        return pixels
+    return pixels[..., :3] if channels > 3 else np.repeat(pixels[..., :1], 3, axis=-1)

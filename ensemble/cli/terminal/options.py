@@ -19,7 +19,10 @@ FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, FROZEN)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
 COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
 # Further settings of how a table and its images are read.
-READING = ("images", "test_images", "test_labels", "missing_persons", "merge_spellings", "skip_unusable", "max_pixels")
+READING = (
+    *("images", "test_images", "test_labels", "missing_persons", "merge_spellings", "skip_unusable", "max_pixels"),
+    "stack",
+)
 
 ScoreByOption = Annotated[
     str | None,
