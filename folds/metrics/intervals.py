@@ -28,6 +28,16 @@ _EMPIRICAL_COVERAGE = {
     "macro_f1": {0: 50, 1: 90},
     "balanced_accuracy": {0: 90, 1: 90, 2: 90},
     "roc_auc": {0: 90, 1: 90, 2: 90},
+    "youden": {0: 90, 1: 90, 2: 90},  # balanced accuracy on another scale
+    "f_beta": {0: 50, 1: 90},  # macro F1 with another weight of recall
+}
+# The same of scores of two classes.
+_EMPIRICAL_COVERAGE_OF_TWO: dict[str, dict[int, int]] = {
+    "average_precision": {1: 50, 2: 90},
+    "pauc": {1: 50, 2: 85},
+    "mcc": {1: 50, 2: 65},
+    "column_log_loss": {1: 50, 2: 50},
+    "f_beta": {},
 }
 # Fewest people beyond the threshold of a score at a quantile for which the coverage is near the nominal one.
 _MIN_BEYOND = 3
@@ -448,10 +458,13 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
         if 0 < beyond < _MIN_BEYOND:
             return (
                 f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
-                "true value in only about 85% of simulations"
+                f"true value in only about {87 if beyond >= 1 else 70}% of simulations"
             )
     rarest = rows.fewest_people
-    percent = _EMPIRICAL_COVERAGE.get(metric.family, {}).get(rarest)
+    known = _EMPIRICAL_COVERAGE.get(metric.family, {})
+    if rows.classes == 2:
+        known = _EMPIRICAL_COVERAGE_OF_TWO.get(metric.family, known)
+    percent = known.get(rarest)
     if percent is None:
         return ""
     found = ("no sample", "only one person", "only two people")[rarest]

@@ -90,3 +90,8 @@ def test_predictions_of_other_ids_are_left_out_and_counted(tmp_path: Path, logge
     like.write_text("id,label\n3,0\n1,0\n")
     assert lines(submission(MADE, like=like)) == ["id,label", "3,y", "1,x"]
     assert "has 2 ids: the other 1 of 3 predicted samples are not in the CSV, e.g. 'a/2.jpg'" in logged.notes[-1]
+
+
+def test_two_names_of_columns_ask_for_the_probability_of_the_positive_class() -> None:
+    made = Predictions.from_array([[0.75, 0.25], [0.5, 0.5]], ids=["a", "b"], classes=["benign", "malignant"])
+    assert lines(submission(made, "probabilities", ["id", "target"])) == ["id,target", "a,0.25", "b,0.5"]
