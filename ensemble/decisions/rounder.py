@@ -152,13 +152,13 @@ def _best_counts(table: Floats, values: Floats, edges: NDArray[np.int64], metric
 
 def _score_of(metric: Metric) -> Callable[[Floats], Floats]:
     """Return confusion tables (m, true, decided) → (m,) scores, of which larger ones are better."""
-    sign, of_counts = (1.0 if metric.greater_is_better else -1.0), metric.from_counts
-    assert of_counts is not None  # noqa: S101 - checked by `rounder_metric`
+    sign, from_counts = (1.0 if metric.greater_is_better else -1.0), metric.from_counts
+    assert from_counts is not None  # noqa: S101 - checked by `rounder_metric`
 
     def score(tables: Floats) -> Floats:
         right = np.diagonal(tables, axis1=1, axis2=2)
         counts = np.stack([right, tables.sum(axis=2), tables.sum(axis=1)], axis=1)
-        return np.asarray(sign * of_counts(counts), np.float64)
+        return np.asarray(sign * from_counts(counts), np.float64)
 
     return score
 
