@@ -29,7 +29,7 @@ CLASSES = tuple(map(str, range(len(SHARES))))
 
 
 def draw(people: int, random: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """Return labels (n,), people (n,) and probabilities (n, grades) of the images of drawn people."""
+    """Return labels (n,), people (n,) and probabilities (n, grades) of the images of synthetic people."""
     grades = np.arange(len(SHARES))
     label = random.choice(len(SHARES), people, p=SHARES)
     label[: len(SHARES)] = grades  # no grade is absent
