@@ -33,10 +33,10 @@ _EMPIRICAL_COVERAGE = {
 }
 # The same of scores of two classes.
 _EMPIRICAL_COVERAGE_OF_TWO: dict[str, dict[int, int]] = {
-    "average_precision": {1: 50, 2: 90},
-    "pauc": {1: 50, 2: 85},
-    "mcc": {1: 50, 2: 65},
-    "column_log_loss": {1: 50, 2: 50},
+    "average_precision": {1: 65, 2: 90},
+    "pauc": {1: 20, 2: 85},
+    "mcc": {1: 80, 2: 65},
+    "column_log_loss": {1: 20, 2: 45},
     "f_beta": {},
 }
 # Fewest people beyond the threshold of a score at a quantile for which the coverage is near the nominal one.
@@ -458,7 +458,7 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
         if 0 < beyond < _MIN_BEYOND:
             return (
                 f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
-                f"true value in only about {87 if beyond >= 1 else 70}% of simulations"
+                f"true value in only about {87 if beyond >= 0.4 else 70}% of simulations"
             )
     rarest = rows.fewest_people
     known = _EMPIRICAL_COVERAGE.get(metric.family, {})
