@@ -36,13 +36,15 @@ from folds.utils.schema import (
     named,
     one_of,
     optional,
+    shown,
     validate_fields,
 )
 
 LABEL = "label"
+CLASSES, BINARY = "classes", "binary"  # tasks
+ORDINAL = "ordinal"  # the task of grades: classes in order
 ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
-CLASSES, ORDINAL = "classes", "ordinal"  # tasks: classes without an order, or grades
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
 
@@ -62,7 +64,6 @@ _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
     "target": optional(ONE_LINE),
-    "task": optional(ONE_LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
     "samples": optional(UNICODE),
@@ -70,6 +71,8 @@ _FIELDS = {
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
     "teacher": optional(ONE_LINE),
+    "task": optional(ONE_LINE),
+    "positive": optional(_NAME),
     "arch": optional(ONE_LINE),
     "seed": optional(integer(0)),
     "repeat": optional(integer(0)),
@@ -115,9 +118,15 @@ class PredictionMetadata:
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
+    # What the classes are: ``classes``, or ``binary``, in which the last class is the positive one.
+    task: str = CLASSES
     # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
     teacher: str | None = None
-    task: str = CLASSES  # what the classes mean to each other; written if they are not just classes
+
+    @property
+    def positive(self) -> str | None:
+        """Return the positive class of a binary decision; None for another task."""
+        return self.classes[-1] if self.task == BINARY else None
 
 
 def sidecar_path(path: Path) -> Path:
@@ -174,9 +183,11 @@ def _to_json(
     path: Path, sidecar: PredictionMetadata, samples: SampleRows | None, samples_file: Path | None
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
+    record["classes"] = list(sidecar.classes)
     if sidecar.task != CLASSES:
         record["task"] = sidecar.task
-    record["classes"] = list(sidecar.classes)
+    if sidecar.positive is not None:
+        record["positive"] = sidecar.positive
     if sidecar.class_attributes:
         record["class_attributes"] = {name: dict(meaning) for name, meaning in sidecar.class_attributes.items()}
     if samples is None:
@@ -245,6 +256,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
             hint="correct it, or remove the sidecar to take the rows on trust",
             details=wrong[1:6],
         )
+    _check_task(beside, record)
     rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
     if fold is None and isinstance(record.get("fold"), list):
         fold = np.array(record["fold"])
@@ -279,6 +291,19 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         teacher=record.get("teacher"),
         task=record.get("task") or CLASSES,
     )
+
+
+def _check_task(beside: Path, record: Mapping[str, Any]) -> None:
+    """Raise EnsembleError unless a binary decision has two classes of which the last one is positive."""
+    if record.get("task") != BINARY:
+        return
+    classes, positive = list(map(str, record["classes"])), record.get("positive")
+    if len(classes) != 2 or (positive is not None and str(positive) != classes[1]):
+        raise EnsembleError(
+            f"{beside}: task 'binary' with the classes {', '.join(classes[:10])} and the positive class "
+            f"{shown(positive)}: expected two classes, the positive one last",
+            hint="reorder 'classes' and the columns of the array, or correct 'positive'",
+        )
 
 
 def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows]) -> SampleRows:
