@@ -104,9 +104,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha={str(checkpoint.fold): self.sha},
+            task=checkpoint.task,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
-            task=checkpoint.task,
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -128,9 +128,9 @@ class FoldPredictor:
             seed=checkpoint.recipe.get("seed"),
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha=self.sha,
+            task=checkpoint.task,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
-            task=checkpoint.task,
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 
