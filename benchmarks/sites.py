@@ -2,7 +2,7 @@
 
     python benchmarks/sites.py [--worlds 200]
 
-In each world, sites and people differ in how easy their images are. The truth is the score of 4,000 further sites.
+In each world, sites and people differ in how easy their images are. The true value is the score of 4,000 further sites.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.sites import interval_over_sites
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+World = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def draw(random: np.random.Generator, sites: int, people: int = 30, uneven: bool = False, classes: int = 3) -> Rows:
+def draw(random: np.random.Generator, sites: int, people: int = 30, uneven: bool = False, classes: int = 3) -> World:
     """Labels (n,), probabilities (n, classes), sites and persons (n,): three images a person, `people` a site."""
     share = random.dirichlet(np.full(sites, 2.0)) if uneven else None
     sizes = np.full(sites, people) if share is None else np.maximum(4, random.multinomial(people * sites, share))
