@@ -126,7 +126,7 @@ def iterative_folds(people: GroupCounts, k: int, seed: int) -> NDArray[np.int64]
 def quantile_bins(values: NDArray[np.floating], persons: NDArray, folds: int) -> NDArray[np.int64]:
     """Return (n,) the bin of each number, as strata for a split: quantiles, 2 to 10 of them, fewer with few people.
 
-    Equal numbers are in one bin. The number of bins is such that each has about one person a fold or more.
+    Equal numbers are in one bin. Each bin has about one person a fold, or more.
     """
     people = len(factorize(persons)[0])
     bins = int(np.clip(people // folds, 2, MOST_BINS))
