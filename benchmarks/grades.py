@@ -4,7 +4,7 @@
 
 Each world has people with a latent severity, five images each, and grades 0 to 4 that are frequent in this order. A model's
 probabilities are of the right order but pulled toward the frequent grades, as those of a short training are. Rules are
-fitted and scored as by `ensemble.decide`; the true value is the score of the same rule on 4,000 fresh people.
+fitted and scored as by `ensemble.decide`; beside that is the score of the same rule on 4,000 fresh people.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLASSES = tuple(map(str, range(len(SHARES))))
 
 
 def draw(people: int, random: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """Return labels (n,), people (n,) and probabilities (n, grades) of the images of synthetic people."""
+    """Return labels (n,), people (n,) and probabilities (n, grades) of the images of some people."""
     grades = np.arange(len(SHARES))
     label = random.choice(len(SHARES), people, p=SHARES)
     label[: len(SHARES)] = grades  # no grade is absent
@@ -77,15 +77,15 @@ def main() -> None:
     options = parser.parse_args()
     fresh = draw(FRESH, np.random.default_rng(10**6))
     print(
-        "| people | decision | claimed kappa | fresh people | difference | 95% CI holds the true value |\n|---|---|---|---|---|---|"
+        "| people | decision | claimed kappa | fresh people | difference | 95% CI holds it |\n|---|---|---|---|---|---|"
     )
     for people in options.people:
         began = time.perf_counter()
         found = [score_world(people, seed, fresh) for seed in range(options.worlds)]
         for rule in found[0]:
-            stated, true, holds = (np.array([one[rule][part] for one in found], float) for part in range(3))
+            stated, fresh_score, holds = (np.array([one[rule][part] for one in found], float) for part in range(3))
             print(
-                f"| {people} | {rule} | {stated.mean():.3f} | {true.mean():.3f} | {(stated - true).mean():+.3f} | "
+                f"| {people} | {rule} | {stated.mean():.3f} | {fresh_score.mean():.3f} | {(stated - fresh_score).mean():+.3f} | "
                 f"{holds.mean():.1%} |"
             )
         print(f"{people} people: {(time.perf_counter() - began) / options.worlds:.2f} s a world", flush=True)

@@ -20,11 +20,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.processes import Called, Forked
 
 ROOT = Path(__file__).parent.parent
+# The same examples in every run, and no limit of time: the cores may be busy.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("suite")
 GRID = [
     "kfold",
     "--data",
