@@ -70,7 +70,8 @@ def check_head_setting(head: str | None, features: bool | None) -> None:
     if head is None:
         return
     if features and head not in FROZEN_HEADS:
-        why = f"; a {head} head belongs to a model that is trained" if head.startswith((COSINE, *ORDERED)) else ""
+        kind = head.partition(":")[0]
+        why = f"; a {kind} head belongs to a model that is trained" if kind in (COSINE, *ORDERED) else ""
         raise UsageError(
             f"`head` on frozen features: expected {', '.join(FROZEN_HEADS)}, found {head[:60]!r}{why}",
             hint=f"`head={LOGISTIC}`, or leave out `features`",

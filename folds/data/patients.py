@@ -9,7 +9,6 @@ from pathlib import Path
 from folds.data.image_paths import DICOM_SUFFIXES
 from folds.errors import EnsembleError, combine_errors
 from folds.images.content_index import UnreadableImageError, open_regular
-from folds.images.dicom import patient_id
 from folds.images.stacks import stack_parts
 from folds.utils.parallel import map_threads
 
@@ -33,6 +32,7 @@ def patients_of(paths: Sequence[Path], locations: Sequence[str], source: str) ->
     ------
     EnsembleError : files cannot be read; no file has a PatientID, or all have the same one.
     """
+    from folds.images.dicom import patient_id  # here, because it decodes images
 
     def one(at: int) -> str | UnreadableImageError:
         try:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from folds.auditing import duplicates
+from folds.images import duplicates
 from folds.images.duplicates import SIDE, Pair, fingerprints, identical, near_duplicates, thumbnails
 
 N = 60
