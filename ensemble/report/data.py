@@ -63,7 +63,9 @@ def answer(evidence: Evidence, table: TableRecord) -> str:
         means = [values[np.isfinite(values)] for values in (table.brightness[train], table.brightness[table.test])]
         if all(map(len, means)):
             first, second = (float(np.median(one)) for one in means)
-            lines.append(f"The median brightness is {first:.0f} of 255 in training and {second:.0f} in the test images.")
+            lines.append(
+                f"The median brightness is {first:.0f} of 255 in training and {second:.0f} in the test images."
+            )
     return " ".join(lines) or f"The table has {counted(len(table.ids), 'image')}."
 
 
@@ -171,7 +173,7 @@ def _number_rows(table: TableRecord, name: str, values: NDArray[np.str_]) -> lis
             return []
         if len(known):
             low, middle, high = np.quantile(found, [0, 0.5, 1])
-            cells = [f"{low:g}", f"{middle:g}", f"{high:g}", len(np.unique(known))]
+            cells: list[str | int | float | None] = [f"{low:g}", f"{middle:g}", f"{high:g}", len(np.unique(known))]
         else:
             cells = [None, None, None, 0]
         if len(inside):
@@ -244,7 +246,9 @@ def _examples(evidence: Evidence, table: TableRecord) -> Gallery | None:
         first = np.sort(np.unique(table.persons[rows], return_index=True)[1])
         others = np.setdiff1d(np.arange(len(rows)), first)
         found += rows[np.concatenate([first, others])[:each]].tolist()
-    pictures = tuple(_picture(evidence, table, row, {"class": evidence.class_title(str(table.labels[row]))}) for row in found)
+    pictures = tuple(
+        _picture(evidence, table, row, {"class": evidence.class_title(str(table.labels[row]))}) for row in found
+    )
     return Gallery(
         "data-examples",
         "Examples of each class",

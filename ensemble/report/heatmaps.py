@@ -162,7 +162,8 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
     if test is not None and drawn:
         of_test = explained(test, drawn)
         spread = float(np.nanmean(of_test.spread)) if np.isfinite(of_test.spread).any() else float("nan")
-        note = f"Left to right: input, mean heat of {len(models)} fold models, their standard deviation (the same colors, from 0 to 0.5)."
+        note = f"Left to right: input, mean heat of {len(models)} fold models, "
+        note += "their standard deviation (the same colors, from 0 to 0.5)."
         if np.isfinite(spread):
             note += f" Where the mean is hot, the deviation is {spread:.2f} on average."
         blocks.append(
@@ -205,8 +206,8 @@ def answer(found: HeatMaps, kinds: Sequence[str]) -> str:
     middle = _size(height, 4) * _size(width, 4) / (height * width)
     edge = 1 - _size(height, 8) * _size(width, 8) / (height * width)
     line = (
-        f"Of the heat, {shares(hot)} (center: the middle half of height and width, {middle:.0%} of the area; border: the "
-        f"outer eighth on each side, {edge:.0%})."
+        f"Of the heat, {shares(hot)} (center: the middle half of height and width, {middle:.0%} of the area; "
+        f"border: the outer eighth on each side, {edge:.0%})."
     )
     wrong = np.array([kind == "mistake" for kind in kinds])
     if (hot & wrong).any() and (hot & ~wrong).any():

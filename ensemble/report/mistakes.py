@@ -41,7 +41,7 @@ from folds.utils.text import counted, natural_order
 
 MAX_CLASSES = 30  # of the confusion matrix
 COMPACT = 7  # classes; in a matrix of more, the cells have no room for shares
-MANY, FEW = 0.5, 0.05  # share of the mistakes in which an attribute is wrong, to be named as confused, or as not
+MANY, FEW = 0.5, 0.2  # of the share of the attribute that is wrong most often: confused as well, hardly ever
 MAX_PAIRS, MAX_PEOPLE, MAX_PICTURES = 15, 25, 60
 GALLERY = "mistakes-worst"
 _PEOPLE_CI = "95% CI over people (jackknife)."
@@ -137,13 +137,14 @@ def answer(rows: LabeledRows, values: Mapping[str, Sequence[str]]) -> str:
     if len(shares) < 2:
         return most
     ordered = sorted(shares, key=lambda name: -shares[name])
-    confused = [name for name in ordered if shares[name] >= MANY] or ordered[:1]
-    spared = [name for name in ordered if shares[name] <= FEW]
+    most_wrong = shares[ordered[0]]
+    confused = [name for name in ordered if shares[name] >= MANY * most_wrong]
+    spared = [name for name in ordered if shares[name] <= FEW * most_wrong]
     named = _listed(confused)
     line = f"{named[0].upper()}{named[1:]} {'is' if len(confused) == 1 else 'are'} confused"
     line += f", {_listed(spared)} hardly ever" if spared else ""
     by_name = ", ".join(f"{name} in {shares[name]:.0%}" for name in ordered)
-    return f"{line}: of the {counted(len(wrong), 'mistake')}, {by_name} (a mistake can be in several). {most}"
+    return f"{line}. Wrong in the {counted(len(wrong), 'mistake')}: {by_name}; several may be wrong in one. {most}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -152,7 +153,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _confusion(rows: LabeledRows, values: Mapping[str, Sequence[str]], heads: Sequence[str]) -> list[Block]:
     confusion = confusion_of(rows)
-    return [*_attribute_matrices(rows, values), confusion_block(rows, confusion, heads=heads), *_pairs(rows, confusion, values)]
+    return [
+        *_attribute_matrices(rows, values),
+        confusion_block(rows, confusion, heads=heads),
+        *_pairs(rows, confusion, values),
+    ]
 
 
 def _attribute_matrices(rows: LabeledRows, values: Mapping[str, Sequence[str]]) -> list[Block]:
@@ -164,9 +169,7 @@ def _attribute_matrices(rows: LabeledRows, values: Mapping[str, Sequence[str]]) 
             continue
         column = np.array([distinct.index(value) for value in of])
         pooled = np.asarray(rows.probabilities, np.float64) @ np.eye(len(distinct))[column]
-        by_value = replace(
-            rows, labels=column[rows.labels], classes=tuple(distinct), probabilities=pooled, members={}
-        )
+        by_value = replace(rows, labels=column[rows.labels], classes=tuple(distinct), probabilities=pooled, members={})
         block = confusion_block(by_value, confusion_of(by_value))
         note = f"By the sum of the probabilities of the classes with each value. {block.note}"
         found.append(
@@ -272,7 +275,7 @@ def _classes(rows: LabeledRows, evidence: Evidence) -> list[Block]:
         table = [
             [one.name, *line]
             for one in attributes
-            for line in sorted(cells(one.values), key=lambda line: order.index(line[0]))
+            for line in sorted(cells(one.values), key=lambda line: order.index(str(line[0])))
         ]
         blocks.append(
             Table(
@@ -340,8 +343,8 @@ def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> lis
             "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By "
             "chance: wrong images that "
             "other people's rate in the same classes would give. The p-value is that of this number or more "
-            f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni): the p-value must be at most "
-            f"{0.05 / max(found.people, 1):.1g}.",
+            f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni): the p-value must be at "
+            f"most {0.05 / max(found.people, 1):.1g}.",
         ),
     ]
 

@@ -65,9 +65,7 @@ def change_text(values: Mapping[str, Sequence[str]], one: int, other: int) -> st
     values : of `class_values`.
     one, other : class indices.
     """
-    return "; ".join(
-        f"{name}: {of[one]} → {of[other]}" for name, of in values.items() if of[one] != of[other]
-    )
+    return "; ".join(f"{name}: {of[one]} → {of[other]}" for name, of in values.items() if of[one] != of[other])
 
 
 def places_in_table(table: TableRecord, ids: NDArray[np.str_]) -> NDArray[np.int64]:

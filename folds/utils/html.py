@@ -188,9 +188,8 @@ def gallery(
     head += _filters(pictures) if live else ""
     items = "".join(_picture(one, live) for one in pictures)
     inside = f"<figcaption>{head}</figcaption>\n" if head else ""
-    return (
-        f'<figure class="block gallery"{_id(name)}{labeled}>\n{inside}<ul class="pictures{" wide" if wide else ""}">\n{items}</ul>\n</figure>\n'
-    )
+    css = "pictures wide" if wide else "pictures"
+    return f'<figure class="block gallery"{_id(name)}{labeled}>\n{inside}<ul class="{css}">\n{items}</ul>\n</figure>\n'
 
 
 def figure(svg: str, title: str, description: str, *, name: str = "") -> str:
@@ -326,10 +325,8 @@ def _picture(one: Picture, live: bool) -> str:
         else '<p class="none">not shown</p>'
     )
     facts = "".join(f"<p><bdi>{escaped(shown(line, 160))}</bdi></p>" for line in lines)
-    return (
-        f"<li{data}><figure>\n{inside}\n"
-        f'<figcaption><p class="id"><bdi>{_breakable(shown(title, 120))}</bdi></p>{facts}</figcaption>\n</figure></li>\n'
-    )
+    name = f'<p class="id"><bdi>{_breakable(shown(title, 120))}</bdi></p>'
+    return f"<li{data}><figure>\n{inside}\n<figcaption>{name}{facts}</figcaption>\n</figure></li>\n"
 
 
 def _breakable(text: str) -> str:
