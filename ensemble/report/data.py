@@ -49,7 +49,7 @@ def answer(evidence: Evidence, table: TableRecord) -> str:
     lines = []
     if len(counts) > 1:
         unit = 1 if table.persons_known else 0
-        names = sorted(counts, key=lambda name: (counts[name][unit], natural_order(counts).index(name)))
+        names = sorted(natural_order(counts), key=lambda name: (counts[name][unit], counts[name][0]))
         noun = ("person", "people") if unit else ("image", "images")
         rare, common = names[0], names[-1]
         few, many = counts[rare][unit], counts[common][unit]

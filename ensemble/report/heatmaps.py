@@ -45,12 +45,12 @@ def heatmaps_section(evidence: Evidence) -> Section:
 
 def _blocks(evidence: Evidence) -> tuple[Block, ...]:
     if evidence.heat_maps < 1:
-        return (Missing(_WHAT, f"Add --heat-maps {_FOR_ONE} to the command: they take a prediction pass per image."),)
+        return (Missing(_WHAT, f"Add `--heat-maps {_FOR_ONE}` to the command: they take a prediction pass per image."),)
     if importlib.util.find_spec("pytorch_grad_cam") is None:
-        return (Missing(_WHAT, "Install the library: pip install 'ensemble-folds[explain]'"),)
+        return (Missing(_WHAT, "Install the library: `pip install 'ensemble-folds[explain]'`"),)
     part = evidence.oof
     if part is None or not (part.labels >= 0).any():
-        return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: ensemble kfold writes both."),)
+        return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: `ensemble kfold` writes both."),)
     member = _explained_run(evidence, part)
     if member is None:
         hint = (

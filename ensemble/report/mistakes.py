@@ -68,8 +68,8 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     if found is None:
         missing = Missing(
             "the mistakes: true and predicted classes, people, and the worst mistakes as pictures",
-            "ensemble kfold … trains runs with out-of-fold predictions; predictions of other programs need the labels: "
-            "a column label, or ensemble blend … --labels FILE.csv",
+            "`ensemble kfold` trains runs with out-of-fold predictions; predictions of other programs need the labels: "
+            "a column `label`, or `ensemble blend … --labels FILE.csv`",
         )
         return Section("mistakes", "Mistakes", lead, (missing,))
     part, main = found
@@ -298,7 +298,7 @@ def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> lis
         return [
             Missing(
                 "mistakes by person",
-                "a column person in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
+                "a column `person` in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
             )
         ]
     found = people_mistakes(rows, most)
@@ -405,7 +405,7 @@ def _group_note(among: int) -> str:
 
 def _properties(rows: LabeledRows, table: TableRecord | None, at: NDArray[np.int64] | None) -> list[Block]:
     """Return the accuracy by brightness, sharpness and size of the images."""
-    how = "the images of the table must be readable where the table says; --data PATH names another place"
+    how = "the images of the table must be readable where the table says; `--data PATH` names another place"
     missing = Missing("mistakes by image property: dark, blurred and small images", how)
     if table is None or at is None:
         return [missing]
@@ -457,7 +457,7 @@ def _members(rows: LabeledRows, main: str) -> list[Block]:
         return [
             Missing(
                 "which member is right where others are wrong, and agreement as a sign of uncertainty",
-                "ensemble kfold --arch A,B trains several models; ensemble report A B … shows them together",
+                "`ensemble kfold --arch A,B` trains several models; `ensemble report A B` shows them together",
             )
         ]
     found, images = member_mistakes(rows)

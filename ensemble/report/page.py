@@ -292,8 +292,15 @@ def markup(block: Block, live: bool = True) -> str:
         return html.table(block.header, block.rows, left=block.left, live=live, **texts)
     if isinstance(block, Matrix):
         texts = {"caption": block.caption, "note": block.note, "name": name, "opens": block.opens if live else ""}
-        made = block.classes, block.counts, block.shares
-        return html.matrix(*made, live=live, compact=block.compact, heads=block.heads, **texts)
+        return html.matrix(
+            block.classes,
+            block.counts,
+            block.shares,
+            live=live,
+            compact=block.compact,
+            heads=block.heads,
+            **texts,
+        )
     if isinstance(block, Gallery):
         pictures = [(one.source, one.title, one.lines, one.tags) for one in block.pictures]
         return html.gallery(pictures, caption=block.caption, note=block.note, name=name, live=live, wide=block.wide)
