@@ -298,7 +298,7 @@ def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> lis
         return [
             Missing(
                 "mistakes by person",
-                "a column `person` in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
+                "a column `person` in the table or `--labels FILE.csv` with id, label, person, says who is in an image",
             )
         ]
     found = people_mistakes(rows, most)
