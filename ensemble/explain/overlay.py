@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from typing import Literal
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,37 @@ def encode(pixels: NDArray[np.uint8], form: Literal["png", "jpeg"] = "png") -> b
     options = {"quality": 85} if form == "jpeg" else {"optimize": True}
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, form.upper(), **options)
     return file.getvalue()
+
+
+def enlarged(pixels: NDArray[np.uint8], aspect: float = 1.0, side: int = _SIDE) -> NDArray[np.uint8]:
+    """Return an image (height, width, 3) uint8 in a width ÷ height, with a longer side of at least about `side` pixels.
+
+    Models often read squashed images; in its own proportions, a picture is recognized.
+    """
+    height, width = pixels.shape[:2]
+    longer = max(side, height, width)
+    aspect = min(max(aspect, 0.25), 4.0)  # a strip of a few pixels shows nothing
+    size = (longer, max(1, round(longer / aspect))) if aspect >= 1 else (max(1, round(longer * aspect)), longer)
+    found: NDArray[np.uint8] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    return found
+
+
+def scale_svg(title: str, description: str, low: str, high: str) -> str:
+    """Return the color scale of heat as an SVG, with the words for its ends."""
+    steps = len(_COLORS)
+    boxes = "".join(
+        f'<rect x="{8 + 12 * at}" y="4" width="12.5" height="16" fill="rgb({red:.0f},{green:.0f},{blue:.0f})"/>'
+        for at, (red, green, blue) in enumerate(_COLORS)
+    )
+    words = "".join(
+        f'<text x="{x}" y="36" font-size="13" fill="currentColor" text-anchor="{anchor}">{escape(text)}</text>'
+        for x, anchor, text in ((8, "start", low), (8 + 12 * steps, "end", high))
+    )
+    return (
+        f'<svg role="img" width="{16 + 12 * steps}" height="42" viewBox="0 0 {16 + 12 * steps} 42" '
+        f'font-family="system-ui, sans-serif" xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
+        f"<desc>{escape(description)}</desc>{boxes}{words}</svg>"
+    )
 
 
 def side_by_side(panels: Sequence[tuple[str, NDArray[np.uint8]]], caption: Sequence[str]) -> NDArray[np.uint8]:

@@ -50,12 +50,14 @@ class Figure:
     svg : ``<svg …>…</svg>`` of `folds.utils.charts`, which escapes all texts.
     title : what is drawn, one short line.
     description : what can be seen, in a sentence or two, for readers who cannot see it.
+    folded : "" to show it, or the words of a line that opens it, with all blocks of these words that follow.
     """
 
     name: str
     svg: str
     title: str
     description: str
+    folded: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images that the reader can filter by their tags. `name` as in `Table`."""
+    """Images that the reader can filter by their tags.
+
+    Attributes
+    ----------
+    name : as in `Table`.
+    folded : as in `Figure`.
+    wide : whether the pictures are shown in their own width, in wider columns.
+    """
 
     name: str
     caption: str
     pictures: tuple[Picture, ...]
     note: str = ""
+    folded: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,8 @@ class Matrix:
     ----------
     counts : (classes, classes) images of each true class (rows) by predicted class.
     shares : the same as texts, the share of the row with its confidence interval.
+    compact : whether the cells show the counts alone; the shares are shown when the pointer rests on them.
+    heads : (classes,) short names for the heads of the columns; the classes by default.
     """
 
     name: str
@@ -103,6 +116,8 @@ class Matrix:
     shares: tuple[tuple[str, ...], ...]
     opens: str = ""
     note: str = ""
+    compact: bool = False
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ensemble.report.image_table import people_per_class
 from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
 from folds.utils.numeric import factorize
-from folds.utils.text import counted, sort_classes
+from folds.utils.text import counted, natural_order, sort_classes
 
 EXAMPLES = 96  # pictures of all classes
 PER_CLASS = 6
@@ -34,12 +34,39 @@ def data_section(evidence: Evidence) -> Section:
     if table is None or not len(table.ids):
         missing = Missing("the table of the images", "`ensemble report RUN --data TABLE` names it")
         return Section("data", "Data", lead, (missing,))
-    blocks: list[Block] = [Text(_summary(evidence, table)), _classes(evidence, table)]
+    blocks: list[Block] = [Text((answer(evidence, table), *_summary(evidence, table))), _classes(evidence, table)]
     blocks += _attributes(evidence, table)
     blocks += _images(table)
     blocks += [one for one in (_examples(evidence, table), _extremes(evidence, table), _copies(evidence, table)) if one]
     blocks += _by_image(evidence)
     return Section("data", "Data", lead, tuple(blocks))
+
+
+def answer(evidence: Evidence, table: TableRecord) -> str:
+    """Return in a sentence or two which class is rarest, and whether the test images look like those of training."""
+    train = ~table.test
+    counts = {name: one for name, one in people_per_class(table.labels[train], table.persons[train]).items() if name}
+    lines = []
+    if len(counts) > 1:
+        unit = 1 if table.persons_known else 0
+        names = sorted(natural_order(counts), key=lambda name: (counts[name][unit], counts[name][0]))
+        noun = ("person", "people") if unit else ("image", "images")
+        rare, common = names[0], names[-1]
+        few, many = counts[rare][unit], counts[common][unit]
+        lines.append(
+            f"All classes have {counted(few, *noun)} for training."
+            if few == many
+            else f"The rarest class is {evidence.class_title(rare)} with {counted(few, *noun)} for training; the most "
+            f"frequent, {evidence.class_title(common)}, has {many:,}."
+        )
+    if table.brightness is not None and table.test.any():
+        means = [values[np.isfinite(values)] for values in (table.brightness[train], table.brightness[table.test])]
+        if all(map(len, means)):
+            first, second = (float(np.median(one)) for one in means)
+            lines.append(
+                f"The median brightness is {first:.0f} of 255 in training and {second:.0f} in the test images."
+            )
+    return " ".join(lines) or f"The table has {counted(len(table.ids), 'image')}."
 
 
 def _summary(evidence: Evidence, table: TableRecord) -> tuple[str, ...]:
@@ -107,18 +134,17 @@ def _attributes(evidence: Evidence, table: TableRecord) -> Iterator[Block]:
         inside = values[train]
         known = inside[inside != ""]
         distinct = np.unique(known)
-        if not len(distinct):
+        if not len(distinct) or len(set(inside.tolist())) == 1:  # one value says nothing
             continue
         if len(distinct) <= MAX_VALUES:
-            for value, (images, people) in people_per_class(known, table.persons[train][inside != ""]).items():
+            counts = people_per_class(known, table.persons[train][inside != ""])
+            for value in natural_order(counts):
+                images, people = counts[value]
                 rows.append(
                     [name, value, images, f"{images / len(inside):.1%}", people if table.persons_known else None]
                 )
             continue
-        found = _as_numbers(known)
-        if found is not None:
-            low, middle, high = np.quantile(found, [0, 0.5, 1])
-            numbers.append([name, f"{low:g}", f"{middle:g}", f"{high:g}", len(distinct), len(inside) - len(known)])
+        numbers += _number_rows(table, name, values)
     if rows:
         yield Table(
             "data-attributes",
@@ -131,9 +157,28 @@ def _attributes(evidence: Evidence, table: TableRecord) -> Iterator[Block]:
         yield Table(
             "data-numbers",
             "Attributes that are numbers",
-            ["attribute", "lowest", "median", "highest", "values", "missing"],
+            ["attribute", "part", "lowest", "median", "highest", "distinct values", "images without"],
             numbers,
+            2,
         )
+
+
+def _number_rows(table: TableRecord, name: str, values: NDArray[np.str_]) -> list[list[str | int | float | None]]:
+    """Return a row for each part of an attribute whose values are numbers."""
+    rows: list[list[str | int | float | None]] = []
+    for part, inside in (("training", values[~table.test]), ("test", values[table.test])):
+        known = inside[inside != ""]
+        found = _as_numbers(known)
+        if found is None:
+            return []
+        if len(known):
+            low, middle, high = np.quantile(found, [0, 0.5, 1])
+            cells: list[str | int | float | None] = [f"{low:g}", f"{middle:g}", f"{high:g}", len(np.unique(known))]
+        else:
+            cells = [None, None, None, 0]
+        if len(inside):
+            rows.append([name, part, *cells, len(inside) - len(known)])
+    return rows
 
 
 def _as_numbers(values: NDArray[np.str_]) -> NDArray[np.float64] | None:
@@ -201,12 +246,15 @@ def _examples(evidence: Evidence, table: TableRecord) -> Gallery | None:
         first = np.sort(np.unique(table.persons[rows], return_index=True)[1])
         others = np.setdiff1d(np.arange(len(rows)), first)
         found += rows[np.concatenate([first, others])[:each]].tolist()
-    pictures = tuple(_picture(evidence, table, row, {"class": str(table.labels[row])}) for row in found)
+    pictures = tuple(
+        _picture(evidence, table, row, {"class": evidence.class_title(str(table.labels[row]))}) for row in found
+    )
     return Gallery(
         "data-examples",
         "Examples of each class",
         pictures,
         f"At most {each} per class, of different people where there are enough.",
+        f"Examples of each class: {counted(len(pictures), 'picture')}",
     )
 
 
@@ -218,7 +266,7 @@ def _picture(
     meaning = " ".join(evidence.class_attributes.get(label, {}).values())
     lines = [
         f"{label} ({meaning})" if meaning else label,
-        *([f"person {table.persons[row]}"] if table.persons_known else []),
+        *([f"person {table.persons[row]}"] if table.persons_known and str(table.persons[row]) not in sample else []),
         *more,
     ]
     return Picture(evidence.thumbnail(sample), sample, tuple(lines), tags)
@@ -245,11 +293,11 @@ def _extremes(evidence: Evidence, table: TableRecord) -> Gallery | None:
         for row in known[np.argsort(sign * values[known], kind="stable")][:EXTREMES].tolist():
             tags = {"kind": name, "part": "test" if table.test[row] else "training"}
             pictures.append(_picture(evidence, table, row, tags, [f"{name}: {form.format(float(values[row]))}"]))
-    return (
-        Gallery("data-extremes", "The darkest, brightest, least sharp and smallest images", tuple(pictures))
-        if pictures
-        else None
-    )
+    if not pictures:
+        return None
+    named = list(dict.fromkeys(one.tags["kind"] for one in pictures))
+    title = f"The {', '.join(named[:-1])} and {named[-1]} images" if len(named) > 1 else f"The {named[0]} images"
+    return Gallery("data-extremes", title, tuple(pictures))
 
 
 def _copies(evidence: Evidence, table: TableRecord) -> Block | None:

@@ -43,7 +43,7 @@ SECTIONS = {
     "labels": "ensemble.report.labels",
     "method": "ensemble.report.method",
 }
-TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Learning curve"}
+TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "More people"}
 
 _KINDS = {
     "output": PATH,
@@ -240,7 +240,7 @@ def summary_of(evidence: Evidence) -> tuple[str, ...]:
             f"{', '.join(counts)}, {counted(len(evidence.classes), 'class', 'classes')}; "
             f"metric: {metric_of(evidence.metric).title}{each}"
         )
-    lines.append(f"made by ensemble {__version__}")
+    lines.append(f"Made by ensemble {__version__}")
     return tuple(lines)
 
 

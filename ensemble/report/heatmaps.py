@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Text
-from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Text
+from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from ensemble.report.mistakes_data import change_text, class_values
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, recorded_metric
 from folds.utils.text import counted
@@ -43,12 +45,12 @@ def heatmaps_section(evidence: Evidence) -> Section:
 
 def _blocks(evidence: Evidence) -> tuple[Block, ...]:
     if evidence.heat_maps < 1:
-        return (Missing(_WHAT, f"Add --heat-maps {_FOR_ONE} to the command: they take a prediction pass per image."),)
+        return (Missing(_WHAT, f"Add `--heat-maps {_FOR_ONE}` to the command: they take a prediction pass per image."),)
     if importlib.util.find_spec("pytorch_grad_cam") is None:
-        return (Missing(_WHAT, "Install the library: pip install 'ensemble-folds[explain]'"),)
+        return (Missing(_WHAT, "Install the library: `pip install 'ensemble-folds[explain]'`"),)
     part = evidence.oof
     if part is None or not (part.labels >= 0).any():
-        return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: ensemble kfold writes both."),)
+        return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: `ensemble kfold` writes both."),)
     member = _explained_run(evidence, part)
     if member is None:
         hint = (
@@ -121,6 +123,7 @@ def _chosen(part: Part, member: Predicted, evidence: Evidence) -> dict[int, str]
 def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[int, str]) -> tuple[Block, ...]:
     from ensemble.explain.assignment import Image, assign, load_models
     from ensemble.explain.images import explain_images
+    from ensemble.explain.overlay import scale_svg
 
     models = load_models(str(evidence.root / "checkpoints" / member.name), None, evidence.root)
 
@@ -133,6 +136,7 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
 
     rows = list(chosen)
     found = explained(part, rows)
+    aspects = _aspects(evidence.table)
     mistakes = sum(kind == "mistake" for kind in chosen.values())
     right = len(rows) - mistakes
     about = (
@@ -140,13 +144,17 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
         f"{counted(mistakes, 'worst mistake')} (one per person, the most certain first) and "
         f"{counted(right, 'right prediction')} (drawn with seed {_SEED}, class after class)."
     )
+    title = "Scale of the heat"
+    what = "Of the heat and of the mean heat: 0 is clear, 1 the hottest place of the image."
     blocks: list[Block] = [
-        Text((about, *_HOW_TO_READ)),
+        Text((answer(found, list(chosen.values())), about, *_HOW_TO_READ)),
+        Figure("heat-maps-scale", scale_svg(title, what, "0: no heat", "1: hottest"), title, what),
         Gallery(
             "heat-maps-oof",
             "Out of fold: each image with the model that has not seen its person.",
-            _pictures(found, list(chosen.values())),
-            note="Left the input of the model, right the heat for the predicted class.",
+            _pictures(found, list(chosen.values()), evidence, aspects),
+            note="Left the input of the model, in the proportions of the file; right the heat for the predicted class.",
+            wide=True,
         ),
     ]
     test = evidence.test
@@ -154,15 +162,17 @@ def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[i
     if test is not None and drawn:
         of_test = explained(test, drawn)
         spread = float(np.nanmean(of_test.spread)) if np.isfinite(of_test.spread).any() else float("nan")
-        note = f"Left to right: input, mean heat of {len(models)} fold models, their standard deviation (0 to 0.5)."
+        note = f"Left to right: input, mean heat of {len(models)} fold models, "
+        note += "their standard deviation (the same colors, from 0 to 0.5)."
         if np.isfinite(spread):
             note += f" Where the mean is hot, the deviation is {spread:.2f} on average."
         blocks.append(
             Gallery(
                 "heat-maps-test",
                 f"Test images, drawn with seed {_SEED}: the mean over the fold models, and where they disagree.",
-                _pictures(of_test, ["test"] * len(drawn)),
+                _pictures(of_test, ["test"] * len(drawn), evidence, aspects),
                 note=note,
+                wide=True,
             )
         )
     return tuple(blocks)
@@ -174,15 +184,80 @@ def _drawn(part: Part, evidence: Evidence) -> list[int]:
     return sorted(map(int, some))
 
 
-def _pictures(found: HeatMaps, kinds: Sequence[str]) -> tuple[Picture, ...]:
-    from ensemble.explain.overlay import encode
+def answer(found: HeatMaps, kinds: Sequence[str]) -> str:
+    """Return how much of the heat lies in the center of the images, and at their border.
 
-    pictures = []
+    Parameters
+    ----------
+    kinds : ``mistake`` or ``right`` for each image.
+    """
+    total = found.maps.sum(axis=(1, 2), dtype=np.float64)
+    hot = total > 0
+    if not hot.any():
+        return "No image has heat."
+    height, width = found.maps.shape[1:]
+    center = found.maps[:, _inner(height, 4), _inner(width, 4)].sum(axis=(1, 2), dtype=np.float64)
+    inside = found.maps[:, _inner(height, 8), _inner(width, 8)].sum(axis=(1, 2), dtype=np.float64)
+
+    def shares(rows: NDArray[np.bool_]) -> str:
+        middle, edge = center[rows] / total[rows], 1 - inside[rows] / total[rows]
+        return f"{middle.mean():.0%} in the center and {edge.mean():.0%} at the border"
+
+    middle = _size(height, 4) * _size(width, 4) / (height * width)
+    edge = 1 - _size(height, 8) * _size(width, 8) / (height * width)
+    line = (
+        f"Of the heat, {shares(hot)} (center: the middle half of height and width, {middle:.0%} of the area; "
+        f"border: the outer eighth on each side, {edge:.0%})."
+    )
+    wrong = np.array([kind == "mistake" for kind in kinds])
+    if (hot & wrong).any() and (hot & ~wrong).any():
+        line += f" In mistakes it is {shares(hot & wrong)}, in right predictions {shares(hot & ~wrong)}."
+    return line
+
+
+def _inner(length: int, part: int) -> slice:
+    """Return the places of an axis without its first and its last part: a quarter, or an eighth."""
+    return slice(length // part, length - length // part)
+
+
+def _size(length: int, part: int) -> int:
+    return length - 2 * (length // part)
+
+
+def _aspects(table: TableRecord | None) -> dict[str, float]:
+    """Return id → width ÷ height of its file, as far as they are known."""
+    if table is None or table.width is None or table.height is None:
+        return {}
+    known = (table.width > 0) & (table.height > 0)
+    ratio = np.where(known, table.width / np.maximum(table.height, 1), 1.0)
+    return dict(zip(table.ids[known].tolist(), ratio[known].tolist(), strict=True))
+
+
+def _is_squashed(evidence: Evidence, run: str) -> bool:
+    """Return whether the input of a run is the whole image, without its proportions."""
+    record = evidence.runs.get(run)
+    return record is not None and str(record.config.get("resize", "squash")) == "squash"
+
+
+def _pictures(
+    found: HeatMaps, kinds: Sequence[str], evidence: Evidence, aspects: Mapping[str, float]
+) -> tuple[Picture, ...]:
+    from ensemble.explain.overlay import encode, enlarged
+
+    pictures, squashed = [], _is_squashed(evidence, found.run)
+    values = class_values(evidence)
+    found = replace(found, classes=tuple(map(evidence.class_title, found.classes)))
+    own = found.pixels.shape[2] / found.pixels.shape[1]
     for row, kind in enumerate(kinds):
-        strip = np.concatenate([pixels for _, pixels in found.panels(row)], axis=1)
+        aspect = aspects.get(found.ids[row], own) if squashed else own
+        strip = np.concatenate([enlarged(pixels, aspect) for _, pixels in found.panels(row)], axis=1)
         source = f"data:image/jpeg;base64,{base64.b64encode(encode(strip, 'jpeg')).decode()}"
-        tags = {"kind": kind, "predicted": found.classes[int(found.predicted[row])]}
-        if found.true[row] >= 0:
-            tags["true"] = found.classes[int(found.true[row])]
-        pictures.append(Picture(source, found.ids[row], found.caption(row)[1:], tags))
+        predicted, true = int(found.predicted[row]), int(found.true[row])
+        tags = {"kind": kind, "predicted": found.classes[predicted]}
+        lines = list(found.caption(row)[1:])
+        if true >= 0:
+            tags["true"] = found.classes[true]
+            differs = change_text(values, true, predicted)
+            lines = [*([differs] if differs else []), *lines]
+        pictures.append(Picture(source, found.ids[row], tuple(lines), tags))
     return tuple(pictures)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,25 @@ from ensemble.analysis.mistakes import (
 )
 from ensemble.report.blocks import Block, Gallery, Matrix, Missing, Picture, Section, Table, Text
 from ensemble.report.evidence import Evidence, TableRecord
-from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
+from ensemble.report.mistakes_data import (
+    change_text,
+    class_values,
+    column_values,
+    image_properties,
+    labeled_rows,
+    places_in_table,
+    with_titles,
+)
 from ensemble.report.scoring import main_predictions
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
 from folds.predictions.files import ORDINAL
-from folds.utils.text import counted
+from folds.utils.text import counted, natural_order
 
 MAX_CLASSES = 30  # of the confusion matrix
+COMPACT = 7  # classes; in a matrix of more, the cells have no room for shares
+MANY, FEW = 0.5, 0.2  # of the share of the attribute that is wrong most often: confused as well, hardly ever
 MAX_PAIRS, MAX_PEOPLE, MAX_PICTURES = 15, 25, 60
 GALLERY = "mistakes-worst"
 _PEOPLE_CI = "95% CI over people (jackknife)."
@@ -57,12 +68,13 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     if found is None:
         missing = Missing(
             "the mistakes: true and predicted classes, people, and the worst mistakes as pictures",
-            "ensemble kfold … trains runs with out-of-fold predictions; predictions of other programs need the labels: "
-            "a column label, or ensemble blend … --labels FILE.csv",
+            "`ensemble kfold` trains runs with out-of-fold predictions; predictions of other programs need the labels: "
+            "a column `label`, or `ensemble blend … --labels FILE.csv`",
         )
         return Section("mistakes", "Mistakes", lead, (missing,))
     part, main = found
-    rows = labeled_rows(evidence, part, main)
+    rows = with_titles(labeled_rows(evidence, part, main), evidence)
+    values = class_values(evidence)
     kind = "out-of-fold predictions" if part.name == "oof" else "test predictions"
     wrong, people = int(rows.wrong.sum()), len(rows.people[0])
     facts = (
@@ -75,15 +87,15 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         facts += f" {grades_line(rows)}"
     at = None if evidence.table is None else places_in_table(evidence.table, rows.ids)
     blocks: list[Block] = [
-        Text((facts,)),
-        *_confusion(rows),
+        Text((answer(rows, values), facts)),
+        *_confusion(rows, values, evidence.classes),
         *_classes(rows, evidence),
         *people_blocks(rows, part.persons_known),
         *_columns(rows, evidence, at),
         *_properties(rows, evidence.table, at),
         *_members(rows, main.name),
         *_agreement(agreement_of(rows), main.name),
-        *mistake_pictures(rows, evidence.thumbnail, pictures),
+        *mistake_pictures(rows, evidence.thumbnail, pictures, values),
     ]
     return Section("mistakes", "Mistakes", lead, tuple(blocks))
 
@@ -100,15 +112,89 @@ def grades_line(rows: LabeledRows) -> str:
     )
 
 
-def _confusion(rows: LabeledRows) -> list[Block]:
+def answer(rows: LabeledRows, values: Mapping[str, Sequence[str]]) -> str:
+    """Return in one or two sentences what is confused.
+
+    Parameters
+    ----------
+    values : of `class_values`.
+    """
+    wrong = np.flatnonzero(rows.wrong)
+    if not len(wrong):
+        return "No image is predicted wrong."
+    pairs, counts = np.unique(np.stack([rows.labels[wrong], rows.predicted[wrong]]), axis=1, return_counts=True)
+    first = int(np.argmax(counts))
+    true, predicted = (int(one) for one in pairs[:, first])
+    most = (
+        f"The most frequent confusion is {rows.classes[true]} → {rows.classes[predicted]}: "
+        f"{counted(int(counts[first]), 'image')} of {len(wrong):,}."
+    )
+    shares = {
+        name: float(np.mean(np.array(of)[rows.labels[wrong]] != np.array(of)[rows.predicted[wrong]]))
+        for name, of in values.items()
+        if len(set(of)) > 1
+    }
+    if len(shares) < 2:
+        return most
+    ordered = sorted(shares, key=lambda name: -shares[name])
+    most_wrong = shares[ordered[0]]
+    confused = [name for name in ordered if shares[name] >= MANY * most_wrong]
+    spared = [name for name in ordered if shares[name] <= FEW * most_wrong]
+    named = _listed(confused)
+    line = f"{named[0].upper()}{named[1:]} {'is' if len(confused) == 1 else 'are'} confused"
+    line += f", {_listed(spared)} hardly ever" if spared else ""
+    by_name = ", ".join(f"{name} in {shares[name]:.0%}" for name in ordered)
+    return f"{line}. Wrong in the {counted(len(wrong), 'mistake')}: {by_name}; several may be wrong in one. {most}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _confusion(rows: LabeledRows, values: Mapping[str, Sequence[str]], heads: Sequence[str]) -> list[Block]:
     confusion = confusion_of(rows)
-    return [confusion_block(rows, confusion), *_pairs(rows, confusion)]
+    return [
+        *_attribute_matrices(rows, values),
+        confusion_block(rows, confusion, heads=heads),
+        *_pairs(rows, confusion, values),
+    ]
 
 
-def confusion_block(rows: LabeledRows, confusion: Confusion, most: int = MAX_CLASSES) -> Matrix:
-    """Return the confusion matrix of the `most` classes with the most mistakes."""
+def _attribute_matrices(rows: LabeledRows, values: Mapping[str, Sequence[str]]) -> list[Block]:
+    """Return a confusion matrix of each attribute that the classes are made of, if there are several."""
+    found: list[Block] = []
+    for number, (name, of) in enumerate(values.items(), start=1):
+        distinct = natural_order(of)
+        if not 1 < len(distinct) <= COMPACT or len(distinct) == len(of):
+            continue
+        column = np.array([distinct.index(value) for value in of])
+        pooled = np.asarray(rows.probabilities, np.float64) @ np.eye(len(distinct))[column]
+        by_value = replace(rows, labels=column[rows.labels], classes=tuple(distinct), probabilities=pooled, members={})
+        block = confusion_block(by_value, confusion_of(by_value))
+        note = f"By the sum of the probabilities of the classes with each value. {block.note}"
+        found.append(
+            replace(block, name=f"mistakes-confusion-{number}", caption=f"Confusion of {name}.", opens="", note=note)
+        )
+    return found
+
+
+def confusion_block(
+    rows: LabeledRows, confusion: Confusion, most: int = MAX_CLASSES, heads: Sequence[str] = ()
+) -> Matrix:
+    """Return the confusion matrix of the `most` classes with the most mistakes.
+
+    Parameters
+    ----------
+    heads : (classes,) short names for the columns of a matrix of many classes.
+    """
     shown = list(range(len(rows.classes)))
+    compact = len(shown) > COMPACT
     note = f"Rows are true classes. The share is that of the row, with its {_PEOPLE_CI}"
+    if compact:
+        note = (
+            "Rows are true classes, columns predicted ones. A cell is a number of images; the share of the row, with "
+            "its 95% CI over people (jackknife), is shown when the pointer rests on it."
+        )
     if len(shown) > most:
         wrong = confusion.counts.sum(axis=1) - np.diag(confusion.counts)
         missed = confusion.counts.sum(axis=0) - np.diag(confusion.counts)
@@ -122,10 +208,12 @@ def confusion_block(rows: LabeledRows, confusion: Confusion, most: int = MAX_CLA
         tuple(tuple(confusion.text(one, other) for other in shown) for one in shown),
         GALLERY if rows.wrong.any() else "",
         note,
+        compact,
+        tuple(heads[one] for one in shown) if compact and heads else (),
     )
 
 
-def _pairs(rows: LabeledRows, confusion: Confusion) -> list[Block]:
+def _pairs(rows: LabeledRows, confusion: Confusion, values: Mapping[str, Sequence[str]]) -> list[Block]:
     pairs = confusion.pairs()
     if not pairs:
         return []
@@ -134,15 +222,23 @@ def _pairs(rows: LabeledRows, confusion: Confusion) -> list[Block]:
         mine = (rows.labels == true) & (rows.predicted == predicted)
         people = len(np.unique(rows.persons[mine]))
         cells.append(
-            [rows.classes[true], rows.classes[predicted], int(mine.sum()), people, confusion.text(true, predicted)]
+            [
+                rows.classes[true],
+                rows.classes[predicted],
+                *([change_text(values, true, predicted)] if values else []),
+                int(mine.sum()),
+                people,
+                confusion.text(true, predicted),
+            ]
         )
+    differs = ("what differs",) if values else ()
     return [
         Table(
             "mistakes-pairs",
             "The most frequent confusions.",
-            ("true class", "predicted class", "images", "people", "share of class"),
+            ("true class", "predicted class", *differs, "images", "people", "share of class"),
             cells,
-            2,
+            2 + len(differs),
             f"Share of the images of the true class, with its {_PEOPLE_CI}"
             + (f" {len(pairs) - MAX_PAIRS} more kinds of confusion are rarer." if len(pairs) > MAX_PAIRS else ""),
         )
@@ -172,10 +268,15 @@ def _classes(rows: LabeledRows, evidence: Evidence) -> list[Block]:
         Table("mistakes-classes", "Scores of each class.", ("class", *header), cells(scores), 1, note)
     ]
     attributes = attribute_scores(
-        rows.labels, rows.probabilities, rows.persons, rows.classes, evidence.class_attributes
+        rows.labels, rows.probabilities, rows.persons, evidence.classes, evidence.class_attributes
     )
     if attributes:
-        table = [[one.name, *line] for one in attributes for line in cells(one.values)]
+        order = natural_order(value.name for one in attributes for value in one.values)
+        table = [
+            [one.name, *line]
+            for one in attributes
+            for line in sorted(cells(one.values), key=lambda line: order.index(str(line[0])))
+        ]
         blocks.append(
             Table(
                 "mistakes-attributes",
@@ -197,20 +298,19 @@ def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> lis
         return [
             Missing(
                 "mistakes by person",
-                "a column person in the table, or `--labels FILE.csv` with id, label, person, says who is in an image",
+                "a column `person` in the table or `--labels FILE.csv` with id, label, person, says who is in an image",
             )
         ]
     found = people_mistakes(rows, most)
     if not found.worst:
         return []
     clustered = [one.person for one in found.worst if one.clustered]
-    at_most = found.always_by_chance
-    expected = f"at most {at_most:.1f}" if at_most >= 0.05 else "fewer than 0.1"
+    by_chance = found.always_by_chance
+    expected = "fewer than one" if by_chance < 1 else f"at most {by_chance:.0f}"
     lines = [
         f"{counted(found.always, 'person', 'people')} of {found.people:,} with two images or more "
-        f"{'is' if found.always == 1 else 'are'} wrong in every image; {expected} would be if "
-        "mistakes were independent "
-        "of the person."
+        f"{'is' if found.always == 1 else 'are'} wrong in every image; {expected} would be expected if mistakes were "
+        "independent of the person."
     ]
     lines.append(
         "More mistakes than chance explains, corrected for the number of people: "
@@ -243,7 +343,8 @@ def people_blocks(rows: LabeledRows, known: bool, most: int = MAX_PEOPLE) -> lis
             "Wrong share with its exact 95% CI over the person's images (Clopper–Pearson). By "
             "chance: wrong images that "
             "other people's rate in the same classes would give. The p-value is that of this number or more "
-            f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni).",
+            f"(binomial); above chance is corrected for {found.people:,} people (Bonferroni): the p-value must be at "
+            f"most {0.05 / max(found.people, 1):.1g}.",
         ),
     ]
 
@@ -304,7 +405,7 @@ def _group_note(among: int) -> str:
 
 def _properties(rows: LabeledRows, table: TableRecord | None, at: NDArray[np.int64] | None) -> list[Block]:
     """Return the accuracy by brightness, sharpness and size of the images."""
-    how = "the images of the table must be readable where the table says; --data PATH names another place"
+    how = "the images of the table must be readable where the table says; `--data PATH` names another place"
     missing = Missing("mistakes by image property: dark, blurred and small images", how)
     if table is None or at is None:
         return [missing]
@@ -356,7 +457,7 @@ def _members(rows: LabeledRows, main: str) -> list[Block]:
         return [
             Missing(
                 "which member is right where others are wrong, and agreement as a sign of uncertainty",
-                "ensemble kfold --arch A,B trains several models; ensemble report A B … shows them together",
+                "`ensemble kfold --arch A,B` trains several models; `ensemble report A B` shows them together",
             )
         ]
     found, images = member_mistakes(rows)
@@ -417,12 +518,19 @@ def _agreement(found: Agreement | None, main: str) -> list[Block]:
     ]
 
 
-def mistake_pictures(rows: LabeledRows, thumbnail: Callable[[str], str], most: int) -> list[Block]:
-    """Return the worst mistakes as pictures; [] without a mistake."""
+def mistake_pictures(
+    rows: LabeledRows, thumbnail: Callable[[str], str], most: int, values: Mapping[str, Sequence[str]] | None = None
+) -> list[Block]:
+    """Return the worst mistakes as pictures; [] without a mistake.
+
+    Parameters
+    ----------
+    values : of `class_values`, to say what differs.
+    """
     order = rows.worst()
     if not len(order):
         return []
-    pictures = tuple(_picture(rows, thumbnail, row) for row in order[:most].tolist())
+    pictures = tuple(_picture(rows, thumbnail, row, values or {}) for row in order[:most].tolist())
     note = "Sorted by the probability of the wrong class. A mistake of high confidence may be a wrong label."
     if len(order) > most:
         note += (
@@ -432,18 +540,22 @@ def mistake_pictures(rows: LabeledRows, thumbnail: Callable[[str], str], most: i
     return [Gallery(GALLERY, "The worst mistakes: the highest confidence in a wrong class.", pictures, note)]
 
 
-def _picture(rows: LabeledRows, thumbnail: Callable[[str], str], row: int) -> Picture:
+def _picture(
+    rows: LabeledRows, thumbnail: Callable[[str], str], row: int, values: Mapping[str, Sequence[str]]
+) -> Picture:
     classes, predicted, label = rows.classes, int(rows.predicted[row]), int(rows.labels[row])
+    identifier, person = str(rows.ids[row]), str(rows.persons[row])
+    differs = change_text(values, label, predicted)
     lines = [
+        *([differs] if differs else []),
         f"true {classes[label]} (probability {rows.probabilities[row, label]:.3f})",
         f"predicted {classes[predicted]} (probability {rows.probabilities[row, predicted]:.3f})",
-        f"person {rows.persons[row]}",
+        *([] if person in identifier else [f"person {person}"]),
         *member_lines(rows, row),
     ]
-    tags = {"true": classes[label], "predicted": classes[predicted], "person": str(rows.persons[row])}
+    tags = {"true": classes[label], "predicted": classes[predicted], "person": person}
     if len(rows.members) > 1:
         tags["agreement"] = f"{rows.agreement[row]} of {len(rows.members)}"
-    identifier = str(rows.ids[row])
     return Picture(thumbnail(identifier), identifier, tuple(lines), tags)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from folds.utils.text import natural_order
 
 MAX_VALUES = 12  # of an attribute whose values are compared
 
@@ -38,6 +40,32 @@ def labeled_rows(evidence: Evidence, part: Part, main: Predicted) -> LabeledRows
         rows(main.probabilities),
         {one.name: rows(one.probabilities) for one in voters_of(part, main)},
     )
+
+
+def with_titles(rows: LabeledRows, evidence: Evidence) -> LabeledRows:
+    """Return the rows with names of classes that say what they mean (`Evidence.class_title`)."""
+    return replace(rows, classes=tuple(map(evidence.class_title, evidence.classes)))
+
+
+def class_values(evidence: Evidence) -> dict[str, list[str]]:
+    """Return attribute → its value for each class, of the attributes that every class has."""
+    meanings = [evidence.class_attributes.get(name, {}) for name in evidence.classes]
+    return {
+        name: [one[name] for one in meanings]
+        for name in (meanings[0] if meanings else ())
+        if all(name in one for one in meanings)
+    }
+
+
+def change_text(values: Mapping[str, Sequence[str]], one: int, other: int) -> str:
+    """Return in what two classes differ, ``gender: female → male; age: <30 → 30-59``; "" without attributes.
+
+    Parameters
+    ----------
+    values : of `class_values`.
+    one, other : class indices.
+    """
+    return "; ".join(f"{name}: {of[one]} → {of[other]}" for name, of in values.items() if of[one] != of[other])
 
 
 def places_in_table(table: TableRecord, ids: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -80,7 +108,7 @@ def column_values(
     for name, cells in table.attributes.items():
         if name in of_classes:
             continue
-        values = sorted(set(np.asarray(cells)[at[at >= 0]].tolist()) - {""})
+        values = natural_order(set(np.asarray(cells)[at[at >= 0]].tolist()) - {""})
         if not 1 < len(values) <= MAX_VALUES:
             continue
         code = {value: i for i, value in enumerate(values)} | {"": -1}

@@ -9,8 +9,8 @@ import hashlib
 import itertools
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,50 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Word → where it is used, and what it means.
+GLOSSARY = {
+    "95% CI": (r"\bCIs?\b", "Confidence interval: the range in which the value of new people plausibly lies."),
+    "Blend": (r"(?i)\bblends?\b", "Several models whose probabilities are combined."),
+    "Bonferroni": (
+        r"Bonferroni",
+        "A correction for many comparisons: each must be clearer, so that chance seldom makes any of them significant.",
+    ),
+    "Fold": (
+        r"(?i)\bfolds?\b",
+        "A part of the people. Each fold is predicted by a model that was trained on all the other ones.",
+    ),
+    "hflip": (r"\bhflip\b", "The view of an image that is mirrored, left to right."),
+    "Jackknife": (
+        r"(?i)\bjackknife\b",
+        "A way to find a confidence interval: the score is computed again without each person.",
+    ),
+    "Log loss": (r"(?i)\blog loss\b", "Minus the mean logarithm of the probability of the true class; 0 is best."),
+    "Macro F1": (
+        r"(?i)\bmacro F1\b",
+        "The mean over classes of F1, the harmonic mean of precision and recall: each class counts alike. 1 is best.",
+    ),
+    "Member": (r"(?i)\bmembers?\b", "A model, or a model with views, that a blend may combine."),
+    "OOF, out of fold": (
+        r"\bOOF\b|(?i:\bout.of.fold\b)",
+        "Each person is predicted by a model that has not seen them, so the score holds for new people.",
+    ),
+    "Pareto": (r"(?i)\bpareto\b", "A model is on the Pareto frontier if no other one is better at the same cost."),
+    "Passes": (r"(?i)\bpass(es)?\b", "How often an image goes through a model: the cost of a prediction."),
+    "ROC-AUC": (r"ROC-AUC", "How well a probability orders: 0.5 is chance, 1 is perfect."),
+    "Temperature": (
+        r"(?i)\btemperature\b",
+        "A number by which confidence is lowered or raised in all predictions alike; the predicted class stays.",
+    ),
+    "View": (
+        r"(?i)\bviews?\b",
+        "A version of an image, such as its mirror image, that is predicted as well; the predictions are averaged.",
+    ),
+    "Vote": (r"(?i)\bvotes?\b", "The mean of the members' probabilities, from which the predicted class is taken."),
+}
+
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_BYTES = 10_000_000  # of the page
+_NARROW = 4  # classes of a matrix that has room beside another one
 _RESERVE = 300_000  # bytes for what is not counted: tags and captions of pictures
 
 
@@ -71,6 +113,26 @@ def page_html(page: Page, thumbnails: Thumbnails | None = None, progress: Progre
     return _render(_with_pictures(page, shown)) if shown else bare
 
 
+def words_of(page: Page) -> list[tuple[str, str]]:
+    """Return the words of the glossary that a page has, with what they mean."""
+    text = " ".join(_texts(page))
+    return [(word, meaning) for word, (pattern, meaning) in GLOSSARY.items() if re.search(pattern, text)]
+
+
+def _texts(part: object) -> Iterator[str]:
+    """Yield the texts of a part of a page, without markup and pictures."""
+    if isinstance(part, str):
+        yield re.sub(r"<[^>]*>", " ", part) if part.startswith("<svg") else part
+    elif isinstance(part, Picture):
+        yield from part.lines
+    elif is_dataclass(part):
+        for one in fields(part):
+            yield from _texts(getattr(part, one.name))
+    elif isinstance(part, list | tuple):
+        for one in part:
+            yield from _texts(one)
+
+
 def _wanted(sections: Sequence[Section]) -> list[str]:
     """Return the ids of the pictures to decode, the first of each gallery first, so that a limit cuts all of them."""
     galleries = [block.pictures for section in sections for block in section.blocks if isinstance(block, Gallery)]
@@ -109,6 +171,7 @@ def _render(page: Page) -> str:
     policy = content_policy([style, *of_drawings], [script])
     made = environment.get_template("page.html").render(
         page=page,
+        glossary=words_of(page),
         policy=policy,
         style=Markup(style),  # noqa: S704 - files of this package
         script=Markup(script),  # noqa: S704
@@ -161,6 +224,7 @@ def _environment() -> jinja2.Environment:
         "kind": lambda block: type(block).__name__.lower(),
         "grouped": grouped,
         "shown": html.shown,
+        "folded": folded,
         "whole": html.running,
         "coded": coded,
         "markup": lambda block: Markup(markup(block)),  # noqa: S704 - its texts are escaped
@@ -171,14 +235,27 @@ def _environment() -> jinja2.Environment:
 
 
 def grouped(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Return the blocks in lists of one, and drawings that follow each other in one list, to be shown side by side."""
+    """Return the blocks in lists of one, and drawings and small matrices that follow each other in one list, to be
+    shown side by side; and blocks that are folded by the same words.
+    """
     found: list[list[Block]] = []
     for block in blocks:
-        if isinstance(block, Figure) and found and isinstance(found[-1][-1], Figure):
+        before = found[-1][-1] if found else None
+        alike = _is_narrow(block) and _is_narrow(before) and type(block) is type(before)
+        if alike and folded(block) == folded(before):
             found[-1].append(block)
         else:
             found.append([block])
     return found
+
+
+def _is_narrow(block: Block | None) -> bool:
+    return isinstance(block, Figure) or (isinstance(block, Matrix) and len(block.classes) <= _NARROW)
+
+
+def folded(block: Block | None) -> str:
+    """Return the words that open a block; "" if it is shown."""
+    return getattr(block, "folded", "")
 
 
 def coded(text: str) -> Any:
@@ -215,10 +292,18 @@ def markup(block: Block, live: bool = True) -> str:
         return html.table(block.header, block.rows, left=block.left, live=live, **texts)
     if isinstance(block, Matrix):
         texts = {"caption": block.caption, "note": block.note, "name": name, "opens": block.opens if live else ""}
-        return html.matrix(block.classes, block.counts, block.shares, live=live, **texts)
+        return html.matrix(
+            block.classes,
+            block.counts,
+            block.shares,
+            live=live,
+            compact=block.compact,
+            heads=block.heads,
+            **texts,
+        )
     if isinstance(block, Gallery):
         pictures = [(one.source, one.title, one.lines, one.tags) for one in block.pictures]
-        return html.gallery(pictures, caption=block.caption, note=block.note, name=name, live=live)
+        return html.gallery(pictures, caption=block.caption, note=block.note, name=name, live=live, wide=block.wide)
     return html.figure(block.svg, block.title, block.description, name=name)
 
 

@@ -18,7 +18,7 @@ from folds.utils.files import write_atomic
 from folds.utils.html import cell_text, running, shown
 from folds.utils.text import counted
 
-CORNER = "true, by predicted"  # head of the first column of a confusion matrix
+CORNER = "true class / predicted class"  # head of the first column of a confusion matrix
 SHORT = 40  # characters of the name of a class in a confusion matrix
 _LONG_TABLE = 30  # rows; LaTeX cannot break a longer table over pages, unless it is a longtable
 _LONG_CELL = 30  # characters; a column with longer ones wraps its lines
@@ -111,10 +111,11 @@ def _shares(matrix: Matrix) -> PlainTable:
 
 def _square(matrix: Matrix, name: str, caption: str, cells: tuple[tuple[str, ...], ...], numbers: bool) -> PlainTable:
     classes = tuple(shown(one, SHORT).strip() for one in matrix.classes)
+    heads = tuple(shown(one, SHORT).strip() for one in matrix.heads) or classes
     return PlainTable(
         name,
         caption,
-        (CORNER, *classes),
+        (CORNER, *heads),
         tuple((one, *row) for one, row in zip(classes, cells, strict=True)),
         tuple((False, *(numbers for _ in row)) for row in cells),
         1,

@@ -42,8 +42,8 @@ def training_section(evidence: Evidence) -> Section:
         without = [one.run.name for one in found if not one.folds]
         blocks += [Text((*(_sentence(one) for one in trained), *_left_out(without))), _run_table(trained)]
         blocks.append(_fold_table(trained))
-        for number, one in enumerate(trained[:DRAWN_RUNS], start=1):
-            blocks += _figures(one, number)
+        drawn = [figure for number, one in enumerate(trained[:DRAWN_RUNS], start=1) for figure in _figures(one, number)]
+        blocks += [*(one for one in drawn if not one.folded), *(one for one in drawn if one.folded)]
         if len(trained) > DRAWN_RUNS:
             blocks.append(Text((f"The curves of the first {DRAWN_RUNS} of {len(trained)} runs are drawn.",)))
     return Section(
@@ -218,7 +218,7 @@ def _state(one: _Trained) -> _State:
 def _sentence(one: _Trained) -> str:
     state, scores = _state(one), {fold: one.kept(fold) for fold in one.folds}
     known = [value for value in scores.values() if math.isfinite(value)]
-    parts = [f"{one.run.name}: {counted(len(one.folds), 'fold')}"]
+    parts = [f"Run {one.run.name}: {counted(len(one.folds), 'fold')}"]
     if len(one.folds) < one.run.k:
         parts[0] += f" of {one.run.k}"
     if known:
@@ -311,7 +311,7 @@ def _fold_table(trained: Sequence[_Trained]) -> Table:
 # Curves
 
 
-def _figures(one: _Trained, number: int) -> list[Block]:
+def _figures(one: _Trained, number: int) -> list[Figure]:
     name = one.run.name
     drawn = [
         ("loss", "loss", "training loss", f"Training loss of {name}"),
@@ -319,7 +319,7 @@ def _figures(one: _Trained, number: int) -> list[Block]:
         ("rate", "lr", "learning rate", f"Learning rate of {name}"),
         ("time", "seconds", "seconds per epoch", f"Time per epoch of {name}"),
     ]
-    blocks: list[Block] = []
+    blocks: list[Figure] = []
     for kind, key, label, title in drawn:
         series = _series(one, key)
         if not series:
@@ -333,7 +333,8 @@ def _figures(one: _Trained, number: int) -> list[Block]:
         elif least is not None and most is not None:
             description += f" At the end from {known[least]:.4g} (fold {least}) to {known[most]:.4g} (fold {most})."
         drawing = lines(series, title, description, "epoch", label, x_whole=True, height=200)
-        blocks.append(Figure(f"training-{number}-{kind}", drawing, title, description))
+        words = "Learning rate and time of each epoch" if kind in ("rate", "time") else ""
+        blocks.append(Figure(f"training-{number}-{kind}", drawing, title, description, words))
     return blocks
 
 

@@ -7,6 +7,7 @@ follow the colors of the page and its Content-Security-Policy. Every text is esc
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from collections import Counter
@@ -24,6 +25,7 @@ _FONT, _SMALL = 13.0, 12.0
 _STRONG = 1.12  # how much wider bold text is
 _LINE = 18.0  # from one line of text to the next
 _PAD = 8.0
+_NAME = 260.0  # units of the name of a point, at most
 _DRAWN_POINTS = 400  # of a line: more cannot be seen
 
 Anchor = Literal["start", "middle", "end"]
@@ -362,12 +364,15 @@ def _nothing(title: str, description: str) -> str:
     return drawing.svg(44)
 
 
-def _legend(drawing: _Drawing, names: Sequence[tuple[str, int | None, bool]], top: float) -> float:
+def _legend(
+    drawing: _Drawing, names: Sequence[tuple[str, int | None, bool]], top: float, unmarked: Sequence[str] = ()
+) -> float:
     """Draw names with their lines or markers in as many rows as needed; return the lower end.
 
     Parameters
     ----------
     names : name, tone (None for a frontier), and whether a line is shown beside the marker.
+    unmarked : those of the names whose line has no markers.
     """
     x, y = _PAD, top + _LINE - 4
     for name, tone, line in names:
@@ -379,7 +384,8 @@ def _legend(drawing: _Drawing, names: Sequence[tuple[str, int | None, bool]], to
             drawing.add("path", "frontier", d=f"M{_number(x)} {_number(y - 4)}h24")
         elif line:
             drawing.add("path", f"line s{tone % TONES}", d=f"M{_number(x)} {_number(y - 4)}h24")
-            drawing.marker(x + 12, y - 4, tone, size=3.5)
+            if name not in unmarked:
+                drawing.marker(x + 12, y - 4, tone, size=3.5)
         else:
             drawing.marker(x + 6, y - 4, tone)
         drawing.text(x + (30 if line else 18), y, name, width=300)
@@ -479,7 +485,8 @@ def lines(
     y_low, y_high = y_range or _limits(ys, y_log)
     drawing = _Drawing(title, description)
     named = [(one.name, one.tone or 0, True) for one in series if not one.faint and one.name]
-    top = _legend(drawing, named, 0) if len(named) > 1 else 4
+    unmarked = [one.name for one in series if not one.markers]
+    top = _legend(drawing, named, 0, unmarked) if len(named) > 1 else 4
     drawing.text(_PAD, top + 14, y_label, "label", width=WIDTH - 2 * _PAD)
     top += 26
     left_texts = _left_texts(y_low, y_high, height, y_log)
@@ -718,11 +725,12 @@ def scatter(
         tooltip = f"{one.name}: {one.text}" if one.text else one.name
         drawing.marker(at, above, one.tone, tooltip, css="strong" if one.strong else "")
     taken = [(at - 6, above - 6, at + 6, above + 6) for _, at, above in places]
+    whiskers: list[_Box] = []
     for one, at, _ in places:
         if one.low is not None and one.high is not None and math.isfinite(one.low) and math.isfinite(one.high):
-            taken.append((at - 3, y(one.high), at + 3, y(one.low)))
+            whiskers.append((at - 3, y(one.high), at + 3, y(one.low)))
     for one, at, above in sorted(places, key=lambda entry: (not entry[0].strong, entry[2])):
-        _place_name(drawing, one, at, above, taken, (left, top, WIDTH - 4, top + height))
+        _place_name(drawing, one, at, above, taken, whiskers, (left, top, WIDTH - 4, top + height))
     return drawing.svg(bottom)
 
 
@@ -740,22 +748,26 @@ def _beside(points: Sequence[Point]) -> list[float]:
 _Box = tuple[float, float, float, float]
 
 
-def _place_name(drawing: _Drawing, one: Point, x: float, y: float, taken: list[_Box], inside: _Box) -> None:
-    """Write the name of a point where it overlaps nothing; where there is no room, leave it out."""
-    name = shortened(one.name, 180, _SMALL)
+def _place_name(
+    drawing: _Drawing, one: Point, x: float, y: float, taken: list[_Box], whiskers: list[_Box], inside: _Box
+) -> None:
+    """Write the name of a point where it overlaps nothing, else where it covers a part of a whisker; where there is no
+    room, leave it out.
+    """
+    name = shortened(one.name, _NAME, _SMALL)
     wide = text_width(name, _SMALL) * (_STRONG if one.strong else 1)
     places: list[tuple[float, float, Anchor]] = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end")]
     places += [(x + 9, y - 8, "start"), (x - 9, y - 8, "end"), (x + 9, y + 16, "start"), (x - 9, y + 16, "end")]
     for up in (-10.0, 18.0, -22.0, 30.0):
         places += [(x, y + up, "middle"), (x + 7, y + up, "start"), (x - 7, y + up, "end")]
-    for at, base, anchor in places:
+    for avoided, (at, base, anchor) in itertools.product(([*taken, *whiskers], list(taken)), places):
         begin = at - (wide if anchor == "end" else wide / 2 if anchor == "middle" else 0)
         box = (begin - 1, base - 11, begin + wide + 1, base + 3)
         fits = inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]
-        if fits and not any(_overlap(box, other) for other in taken):
+        if fits and not any(_overlap(box, other) for other in avoided):
             taken.append(box)
             css = "tick halo strong" if one.strong else "tick halo"
-            drawing.text(at, base, one.name, css, anchor, width=180, size=_SMALL)
+            drawing.text(at, base, one.name, css, anchor, width=_NAME, size=_SMALL)
             return
 
 
@@ -828,7 +840,8 @@ def heat(
     if not n:
         return _nothing(title, description)
     drawing = _Drawing(title, description)
-    left = _PAD + min(max(text_width(name) for name in names), WIDTH * 0.3) + 10
+    longest = max(text_width(f"{i + 1}  {name}") for i, name in enumerate(names))
+    left = _PAD + min(longest, WIDTH * 0.3) + 10
     cell = min(64.0, (WIDTH - left - _PAD) / n)
     tall = min(cell, 40.0) if n <= 12 else cell
     numbered, texts = cell >= 34, list[tuple[float, float, str, str]]()

@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from folds.errors import printable
+from folds.utils.text import natural_order
 
 STYLES = ("html.css", "charts.css")  # files beside this one: of the parts, and of the drawings
 SCOPE = "folds-result"  # the class of a fragment
@@ -127,6 +128,8 @@ def matrix(
     name: str = "",
     opens: str = "",
     live: bool = False,
+    compact: bool = False,
+    heads: Sequence[str] = (),
 ) -> str:
     """Return a confusion matrix whose cells are shaded by their share of the row.
 
@@ -136,32 +139,47 @@ def matrix(
     shares : the same as texts.
     opens : the gallery of the page that a cell shows; "" without a script.
     live : whether the page has a script that copies and saves it.
+    compact : whether the shares are shown only when the pointer rests on a cell.
+    heads : (classes,) short names for the heads of the columns; the classes by default.
     """
     hint = ' <span class="note script">A cell shows its pictures.</span>' if opens else ""
-    heads = "".join(f'<th scope="col" class="number"><bdi>{escaped(shown(one, 40))}</bdi></th>' for one in classes)
+    short = heads or classes
+    tops = "".join(
+        f'<th scope="col" class="number" title="{escaped(shown(whole, 40))}"><bdi>{escaped(shown(one, 40))}</bdi></th>'
+        for one, whole in zip(short, classes, strict=True)
+    )
     lines = ""
     for row, true in enumerate(classes):
         cells = "".join(
             f'<td class="number {_shade(counts[row], row, column)}" data-number="{counts[row][column]}">'
-            + _matrix_cell(counts[row][column], shares[row][column], true, predicted, opens)
+            + _matrix_cell(counts[row][column], shares[row][column], true, predicted, opens, compact)
             + "</td>"
             for column, predicted in enumerate(classes)
         )
         lines += f'<tr><th scope="row"><bdi>{escaped(shown(true, 40))}</bdi></th>{cells}</tr>\n'
     data = f' data-table="{name}"' if name else ""
-    head = f'<thead><tr><th scope="col">true, by predicted</th>{heads}</tr></thead>'
-    inside = f'<table class="matrix"{data}>\n{_caption(caption, name, hint)}{head}\n<tbody>\n{lines}</tbody>\n</table>'
+    head = f'<thead><tr><th scope="col">true class / predicted class</th>{tops}</tr></thead>'
+    upright = " upright" if compact and any(len(one) > 4 for one in short) else ""
+    css = f"matrix compact{upright}" if compact else "matrix"
+    inside = f'<table class="{css}"{data}>\n{_caption(caption, name, hint)}{head}\n<tbody>\n{lines}</tbody>\n</table>'
     return f'<figure class="block table"{_id(name)}>\n{_scroll(inside, name)}\n{_below(note, caption, live)}</figure>\n'
 
 
 def gallery(
-    pictures: Sequence[Picture], *, caption: str = "", note: str = "", name: str = "", live: bool = False
+    pictures: Sequence[Picture],
+    *,
+    caption: str = "",
+    note: str = "",
+    name: str = "",
+    live: bool = False,
+    wide: bool = False,
 ) -> str:
     """Return pictures with what is known about them.
 
     Parameters
     ----------
     live : whether the page has a script that filters them by their tags.
+    wide : whether the pictures need wider columns than thumbnails.
     """
     title = f' id="{name}-caption"' if name else ""
     labeled = f' tabindex="-1" aria-labelledby="{name}-caption"' if name else ""
@@ -170,9 +188,8 @@ def gallery(
     head += _filters(pictures) if live else ""
     items = "".join(_picture(one, live) for one in pictures)
     inside = f"<figcaption>{head}</figcaption>\n" if head else ""
-    return (
-        f'<figure class="block gallery"{_id(name)}{labeled}>\n{inside}<ul class="pictures">\n{items}</ul>\n</figure>\n'
-    )
+    css = "pictures wide" if wide else "pictures"
+    return f'<figure class="block gallery"{_id(name)}{labeled}>\n{inside}<ul class="{css}">\n{items}</ul>\n</figure>\n'
 
 
 def figure(svg: str, title: str, description: str, *, name: str = "") -> str:
@@ -262,16 +279,19 @@ def _shade(counts: Sequence[int], row: int, column: int) -> str:
     return f"{'right' if row == column else 'wrong'} shade{tenth}"
 
 
-def _matrix_cell(count: int, share: str, true: str, predicted: str, opens: str) -> str:
+def _matrix_cell(count: int, share: str, true: str, predicted: str, opens: str, compact: bool) -> str:
     if not count:
         return '<span class="zero">0</span>'
-    inside = f"<b>{count:,}</b><small>{escaped(shown(share, 40))}</small>"
+    of = f"true {shown(true, 40)}, predicted {shown(predicted, 40)}: {count} images"
+    part = escaped(shown(share, 40))
+    inside = f"<b>{count:,}</b>" if compact else f"<b>{count:,}</b><small>{part}</small>"
+    title = f' title="{escaped(of)}, {part} of the row"' if compact else ""
     if not opens:
-        return inside
-    label = f"true {shown(true, 40)}, predicted {shown(predicted, 40)}: {count} images, show them"
+        return f"<span{title}>{inside}</span>" if compact else inside
+    label = f"{of}, show them"
     return (
         f'<button type="button" class="cell" data-opens="{opens}" data-true="{escaped(true)}" '
-        f'data-predicted="{escaped(predicted)}" aria-label="{escaped(label)}">{inside}</button>'
+        f'data-predicted="{escaped(predicted)}" aria-label="{escaped(label)}"{title}>{inside}</button>'
     )
 
 
@@ -287,11 +307,11 @@ def _filters(pictures: Sequence[Picture]) -> str:
         if len(found) > 1:
             options = "".join(
                 f'<option value="={escaped(value)}">{escaped(shown(value, 60))} ({count:,})</option>'
-                for value, count in sorted(found.items())
+                for value, count in ((one, found[one]) for one in natural_order(found))
             )
             select = f'<select data-tag="{escaped(tag)}"><option value="">all</option>{options}</select>'
             parts.append(f"<label>{escaped(shown(tag, 40))} {select}</label>\n")
-    parts.append('<button type="button" class="all">Show all</button>\n')
+    parts.append('<button type="button" class="all">Reset filter</button>\n')
     return "".join(parts) + f'<span class="said" role="status">{len(pictures):,} pictures</span></p>\n'
 
 
@@ -305,10 +325,13 @@ def _picture(one: Picture, live: bool) -> str:
         else '<p class="none">not shown</p>'
     )
     facts = "".join(f"<p><bdi>{escaped(shown(line, 160))}</bdi></p>" for line in lines)
-    return (
-        f"<li{data}><figure>\n{inside}\n"
-        f'<figcaption><p class="id"><bdi>{escaped(shown(title, 120))}</bdi></p>{facts}</figcaption>\n</figure></li>\n'
-    )
+    name = f'<p class="id"><bdi>{_breakable(shown(title, 120))}</bdi></p>'
+    return f"<li{data}><figure>\n{inside}\n<figcaption>{name}{facts}</figcaption>\n</figure></li>\n"
+
+
+def _breakable(text: str) -> str:
+    """Return an id that may be broken after its separators, so that it is not broken within a number."""
+    return re.sub(r"([/_.])", r"\1<wbr>", escaped(text))
 
 
 def check_svg(svg: str) -> None:

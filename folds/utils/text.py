@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
@@ -27,6 +27,31 @@ def sort_by_number(names: Sequence[str]) -> tuple[str, ...]:
     if any("." in name for name in unique) and all(_NUMBER.fullmatch(name) for name in unique):
         return tuple(sorted(unique, key=lambda name: (float(name), name)))
     return sort_classes(names)
+
+
+_PIECE = re.compile(r"(\d+)", re.ASCII)
+_BOUND = re.compile(r"\s*([<≤>≥]?)=?\s*(\d+(?:\.\d+)?)", re.ASCII)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Return the distinct texts, sorted by the numbers in them: ``<30``, ``30-59``, ``>=60``; ``a2`` before ``a10``.
+
+    A text that begins with a number, or with a limit such as ``<30``, stands by that number, before all others.
+    """
+
+    def key(name: str) -> tuple[bool, float, int, list[tuple[int, str]], str]:
+        start = _BOUND.match(name)
+        at = float(start[2]) if start else 0.0
+        rank = {"": 0, "<": -1, "≤": -1, ">": 1, "≥": 1}[start[1]] if start else 0
+        # Texts stand at even places and numbers at odd ones, so that only like is compared with like; a number may
+        # have more digits than Python converts.
+        pieces = [
+            (len(one.lstrip("0")) if place % 2 else 0, one.lstrip("0") if place % 2 else one)
+            for place, one in enumerate(_PIECE.split(name))
+        ]
+        return start is None, at, rank, pieces, name
+
+    return sorted(set(names), key=key)
 
 
 def value_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import ensemble as en
-from ensemble.report.blocks import Gallery, Missing, Section
+from ensemble.report.blocks import Gallery, Missing, Section, Text
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.heatmaps import heatmaps_section
 from folds.predictions.files import read_sidecar
@@ -78,7 +79,10 @@ def test_mistakes_right_predictions_and_test_images_are_shown(grid: Path) -> Non
         Image.open(io.BytesIO(base64.b64decode(one.source.partition(",")[2]))).size
         for one in (out_of_fold.pictures[0], test.pictures[0])
     ]
-    assert widths == [(64, 32), (96, 32)]  # input and heat; for test images the disagreement as well
+    assert widths == [(448, 224), (672, 224)]  # input and heat; for test images the disagreement as well
+    lead = section.blocks[0]
+    assert isinstance(lead, Text)
+    assert re.match(r"Of the heat, \d+% in the center and \d+% at the border ", lead.paragraphs[0])
     assert "mean of the models of 3 folds" in test.pictures[0].lines[1]
     again = heatmaps_section(evidence)
     assert galleries(again) == galleries(section)

@@ -103,7 +103,7 @@ def test_people_with_all_images_wrong_stand_first(evidence: Evidence) -> None:
 def test_columns_of_the_table_and_attributes_of_classes_are_scored(evidence: Evidence) -> None:
     meaning = {"cat": {"fur": "yes"}, "dog": {"fur": "yes"}, "eel": {"fur": "no"}}
     found = mistakes_section(replace(evidence, class_attributes=meaning))
-    assert [row[1] for row in block(found, "mistakes-attributes").rows] == ["yes", "no"]
+    assert [row[1] for row in block(found, "mistakes-attributes").rows] == ["no", "yes"]
     assert [row[:2] for row in block(found, "mistakes-columns").rows] == [["site", "north"], ["site", "south"]]
 
 
@@ -208,3 +208,37 @@ def test_grades_say_by_how_much_they_are_off_and_keep_their_order() -> None:
     assert f"{(off > 1).mean():.3f} [" in texts(found)
     assert block(found, "mistakes-confusion").classes == ("none", "mild", "severe")
     assert "grades" not in texts(mistakes_section(draw_evidence()))
+
+
+def test_classes_of_attributes_are_named_and_what_is_confused_is_said_first() -> None:
+    names = tuple(str(at) for at in range(8))
+    meaning = {
+        name: {"mask": ("yes", "no")[at // 4], "age": ("30-59", "<30", ">=60", ">=80")[at % 4]}
+        for at, name in enumerate(names)
+    }
+    drawn = draw_evidence(classes=names)
+    part, main = drawn.oof, drawn.main
+    assert part is not None
+    assert main is not None
+    # The mask is always right, the age is wrong in every other image.
+    predicted = np.where(np.arange(len(part)) % 2, part.labels, part.labels // 4 * 4 + (part.labels + 1) % 4)
+    values = (0.9 * np.eye(8) + 0.0125)[predicted].astype(np.float32)
+    members = tuple(replace(one, probabilities=values) if one is main else one for one in part.members)
+    found = mistakes_section(replace(changed_part(drawn, members=members), class_attributes=meaning))
+    lead = found.blocks[0]
+    assert isinstance(lead, Text)
+    assert lead.paragraphs[0].startswith("Age is confused, mask hardly ever. Wrong in the ")
+    assert "age in 100%, mask in 0%" in lead.paragraphs[0]
+    matrix = block(found, "mistakes-confusion")
+    assert matrix.compact
+    assert matrix.heads == names
+    assert matrix.classes[1] == "1 (yes <30)"
+    assert block(found, "mistakes-confusion-2").classes == ("<30", "30-59", ">=60", ">=80")
+    pairs = block(found, "mistakes-pairs")
+    assert {row[2] for row in pairs.rows} <= {
+        f"age: {one} → {other}"
+        for one, other in (("30-59", "<30"), ("<30", ">=60"), (">=60", ">=80"), (">=80", "30-59"))
+    }
+    picture = block(found, "mistakes-worst").pictures[0]
+    assert picture.lines[0].startswith("age: ")
+    assert picture.tags["true"] in matrix.classes

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ensemble.report.blocks import Check, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
-from ensemble.report.page import Page, page_html
+from ensemble.report.page import Page, page_html, words_of
 from ensemble.report.thumbnails import Thumbnails
 from folds.utils.html import cell_text, check_svg, shown, visible
 from tests.ensemble.report import hostile
@@ -181,3 +181,19 @@ def test_formulas_in_tables_are_made_harmless_by_default() -> None:
     html = page_html(hostile_page(), Thumbnails({}))
     assert html.count('class="safe"') == 2  # of the table, and of the confusion matrix
     assert html.count('<input type="checkbox" class="safe" checked>') == 2
+
+
+def test_the_glossary_has_the_words_of_the_page() -> None:
+    page = Page("", (Section("s", "S", "The vote of 2 members.", (Table("t", "OOF score", ["a"], [["x"]]),)),))
+    assert [word for word, _ in words_of(page)] == ["Member", "OOF, out of fold", "Vote"]
+    assert "<dt>Vote</dt>" in page_html(page)
+    assert 'id="glossary"' not in page_html(Page("", (Section("s", "S", "", (Text(("Nothing.",)),)),)))
+
+
+def test_folded_drawings_of_one_kind_are_opened_by_one_line() -> None:
+    figures = [Figure(f"f{at}", SVG, "t", "d", "More" if at else "") for at in range(3)]
+    html = page_html(Page("", (Section("s", "S", "", tuple(figures)),)))
+    before, after = html.split("<summary>More</summary>")
+    assert 'id="f0"' in before
+    assert 'id="f1"' in after
+    assert 'id="f2"' in after.split("</details>")[0]

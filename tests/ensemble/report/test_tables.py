@@ -126,7 +126,7 @@ def test_a_confusion_matrix_gives_counts_and_shares() -> None:
         "Rows are true.",
     )
     counts, shares = plain_tables([Section("one", "One", "", (Text(("x",)), matrix))])
-    assert csv_of(counts) == '"true, by predicted",a,b\r\na,1000,2\r\nb,0,4\r\n'
+    assert csv_of(counts) == "true class / predicted class,a,b\r\na,1000,2\r\nb,0,4\r\n"
     assert (shares.name, shares.rows[0]) == ("confusion-shares", ("a", "99%", "1%"))
     assert counts.note == shares.note == "Rows are true."
 
