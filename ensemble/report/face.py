@@ -43,7 +43,7 @@ SECTIONS = {
     "labels": "ensemble.report.labels",
     "method": "ensemble.report.method",
 }
-TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "Learning curve"}
+TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "More people"}
 
 _KINDS = {
     "output": PATH,
