@@ -21,6 +21,7 @@ from ensemble.report.learning import (
     widths_by_law,
     widths_of_subsets,
 )
+from ensemble.report.scoring import difference_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -206,3 +207,17 @@ def test_one_person_is_too_few() -> None:
 def test_people_with_equal_scores_are_said_to_be_too_few() -> None:
     section = learning_section(draw_evidence(people=2, per_person=1))
     assert "2 people have the same score" in next(block.how for block in section.blocks if isinstance(block, Missing))
+
+
+def test_a_difference_that_is_no_gain_needs_no_study() -> None:
+    evidence = draw_evidence()
+    part = oof(evidence)
+    members = [one.name for one in part.members]
+    found = {name: difference_of(evidence, part, part.member("run0"), part.member(name)) for name in members[1:]}
+    for name, one in found.items():
+        assert one is not None
+        said = text_of(learning_section(replace(evidence, recommended=name)))
+        expected = not one.is_significant and one.difference.value > 0
+        assert ("a study needs about" in said) == expected
+    signs = {one.difference.value > 0 for one in found.values() if one is not None and not one.is_significant}
+    assert False in signs

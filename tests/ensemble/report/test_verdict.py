@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Check, Checks, Missing, Text
+from ensemble.report.blocks import Check, Checks, Missing, Table, Text
 from ensemble.report.choice import choose
-from ensemble.report.evidence import Evidence, Part, Predicted, RunRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
+from ensemble.report.labels import labels_section
 from ensemble.report.scoring import difference_of, score_of
 from ensemble.report.training import training_section
 from ensemble.report.verdict import checks_of, is_beyond_chance, sentences, verdict_section
@@ -361,3 +362,103 @@ def test_members_that_predict_all_images_are_ranked_before_others(world: Evidenc
     first[-1] = np.nan
     two = (replace(runs[0], probabilities=first), replace(runs[1], probabilities=second))
     assert choose(with_oof(world, members=two))[1] == "run1"
+
+
+def with_blend(world: Evidence, probabilities: np.ndarray, **changed: Any) -> Evidence:
+    return with_main(world, probabilities=probabilities.astype(np.float32), **changed)
+
+
+def test_a_chosen_blend_that_is_no_better_is_told_apart_from_the_advice(world: Evidence) -> None:
+    part = oof(world)
+    worse = with_blend(world, part.members[2].probabilities, passes=2.0)
+    found = difference_of(worse, oof(worse), oof(worse).member("blend soft"), oof(worse).members[0])
+    assert found is not None
+    assert found.difference.value > 0
+    chosen, score, against = sentences(worse)
+    assert chosen.startswith(
+        "You chose `blend soft` (a combination of runs, 2 forward passes per image). `run0` scores "
+    )
+    assert f"{found.difference.value:.3f} macro F1 higher (difference {found.difference.signed_text()}" in chosen
+    assert chosen.endswith("at half the forward passes: submit `run0` unless you have a reason for the combination.")
+    of_run = score_of(worse, oof(worse), oof(worse).members[0])
+    assert of_run is not None
+    assert f"that of `run0` is {of_run.text()}" in score
+    assert "gain is not shown" not in against
+    assert against.endswith("there is no gain of `blend soft`, not even by the scores alone.")
+    soft = replace(worse, recommended=SOFT_VOTE)
+    members = tuple(replace(one, name=SOFT_VOTE) if one.name == "blend soft" else one for one in oof(worse).members)
+    assert sentences(with_oof(soft, members=members))[0].startswith(f"This page is about `{SOFT_VOTE}`")
+
+
+def test_views_that_score_best_are_compared_too(world: Evidence) -> None:
+    part = oof(world)
+    better = np.where(np.arange(len(part))[:, None] % 4 == 0, np.eye(3)[part.labels], part.members[0].probabilities)
+    turned = Predicted("run0 (hflip)", "tta", better.astype(np.float32), 2.0)
+    found = with_oof(world, members=(*part.members, turned))
+    change = difference_of(found, oof(found), part.members[0], turned)
+    between = difference_of(found, oof(found), part.members[3], turned)
+    assert change is not None
+    assert between is not None
+    against = sentences(found)[2]
+    assert f"`run0 (hflip)`, which scores best, by {change.difference.signed_text()}" in against
+    assert f"(from `blend soft` by {between.difference.signed_text()})" in against
+
+
+def test_a_run_far_below_the_best_is_named_with_its_score(world: Evidence) -> None:
+    poor = Predicted("poor", "run", np.full((len(oof(world)), 3), 1 / 3, np.float32))
+    found = check(with_oof(world, members=(*oof(world).members, poor)), "weak runs")
+    score = score_of(world, oof(world), poor)
+    assert score is not None
+    assert found.status == "warn"
+    assert "`poor`" in found.title
+    assert f"`poor` has macro F1 {score.text()}" in found.finding
+    level = draw_evidence(people=60, skills=(2.0, 2.0, 2.0))
+    assert check(level, "weak runs").status == "pass"
+
+
+def test_people_who_are_contradicted_in_all_images_are_named_as_in_the_section() -> None:
+    pytest.importorskip("cleanlab")
+    world, people = draw_evidence(skills=(3.0, 3.0, 3.0)), ["p003", "p011", "p027"]
+    part = oof(world)
+    labels = np.where(np.isin(part.persons, people), (part.labels + 1) % 3, part.labels)
+    wrong = with_oof(world, labels=labels)
+    found = check(wrong, "labels")
+    assert found.status == "warn"
+    table = next(one for one in labels_section(wrong).blocks if getattr(one, "name", "") == "labels-people")
+    assert isinstance(table, Table)
+    first = [row[0] for row in table.rows[:3]]
+    assert set(first) == set(people)
+    for row in table.rows[:3]:
+        at = int(np.flatnonzero(part.persons == row[0])[0])
+        assert row[1:3] == [f"{world.classes[labels[at]]} → {world.classes[part.labels[at]]}", "5 of 5"]
+        assert f"{row[0]} ({row[1]})" in found.finding
+    assert found.action.startswith(f"look at {', '.join(map(str, first))} first")
+
+
+def test_titles_say_what_was_found(world: Evidence) -> None:
+    few = check(draw_evidence(people=15), "people")
+    score = score_of(few_world := draw_evidence(people=15), oof(few_world), few_world.main)
+    assert score is not None
+    assert few.title == f"Few people: the 95% CI of macro F1 is {score.high - score.low:.3f} wide"
+    values = np.array(oof(world).members[3].probabilities)
+    values[:, 1] = 0
+    assert (
+        check(with_main(world, probabilities=values), "weak classes").title
+        == "The weakest class, dog, has an F1 of 0.000"
+    )
+    assert "0.5 or more, the threshold of this check" in check(world, "weak classes").finding
+    leaking = np.array(oof(world).fold)
+    leaking[0] = (leaking[0] + 1) % 5
+    assert check(with_oof(world, fold=leaking), "leaks").title == "People are in training and validation"
+
+
+def test_a_decayed_learning_rate_is_named_where_curves_are_flat(world: Evidence) -> None:
+    flat = [0.5, 0.6, 0.65, 0.66] + [0.66] * 16
+    plain = run("run0", flat)
+    assert "learning rate" not in check(replace(world, runs={"run0": plain}), "training").finding
+    history = {
+        fold: [{**one, "lr": 1e-3 * (1 - at / 19.5)} for at, one in enumerate(epochs)]
+        for fold, epochs in plain.history.items()
+    }
+    found = check(replace(world, runs={"run0": replace(plain, history=history)}), "training")
+    assert (found.status, "the learning rate decays to nearly 0" in found.finding) == ("pass", True)
