@@ -7,7 +7,7 @@
 
 Gender and age of three of 150 synthetic people are exchanged in a circle before anything is trained. The runs do not
 know whom. Printed is the rank of each of them among the people in doubt, for each run and for their soft vote, by the
-tables of the report ("People with labels in doubt", "Attributes in doubt"), and by other orders of the same people.
+table of the report ("People with labels in doubt"), in the order of labels.csv, and by other orders of the same people.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import folds
 from ensemble.blending.labeled_predictions import read_labeled_predictions
 from ensemble.label_check.doubts import LabelDoubts, find_doubts
+from ensemble.report.doubtful_people import doubtful_people
 from folds.data.sources import BUILT_IN
 from folds.data.synthetic.people import SyntheticSpec, generate_people, wrongly_labeled
 
@@ -34,6 +35,7 @@ SIZE = (96, 128)
 def ranks(found: LabelDoubts, wrong: Sequence[str]) -> dict[str, list[int | None]]:
     """Return order → the rank of each wrongly labeled person, from 1; None if the person is not in doubt."""
     orders = {
+        "report": [one.person for one in doubtful_people(found)],
         "people": [one.person for one in found.people],
         "attributes": list(dict.fromkeys(one.person for one in found.attributes)),
     }

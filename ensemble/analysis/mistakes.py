@@ -208,7 +208,7 @@ def people_mistakes(rows: LabeledRows, most: int | None = None) -> PeopleMistake
     chance = _chance_of_others(rows, codes)
     mean = np.bincount(codes, chance, len(names)) / images
     several = images > 1
-    order = np.lexsort((np.array(names), -wrong / images, -wrong))
+    order = np.lexsort((np.array(names), mean, -wrong / images, -wrong))  # of equal counts the smallest p-value first
     found = []
     for one in order[: most if most is not None else len(order)].tolist():
         if not wrong[one]:

@@ -135,15 +135,17 @@ class Check:
     Attributes
     ----------
     status : ``unknown`` if what it needs is not there.
-    title : what was checked: "No person is in training and validation".
-    finding : what was found, with numbers.
+    title : what was found, in a few words: "No person is in training and validation", "Few people".
+    finding : the same with numbers.
     action : what to do about it; "" if there is nothing to do.
+    subject : what was checked, in a word or two, whatever was found: "leaks".
     """
 
     status: Status
     title: str
     finding: str
     action: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def calibration_section(evidence: Evidence) -> Section:
         blocks.append(
             Missing(
                 "how far confidences can be relied on",
-                "labeled predictions are needed: ensemble kfold --data DATA trains runs and writes them to runs/",
+                "labeled predictions are needed: `ensemble kfold --data DATA` trains runs and writes them to runs/",
             )
         )
     else:
@@ -235,22 +235,37 @@ def ece_by_chance(values: NDArray[np.floating]) -> float:
 
 def _overconfidence_text(one: _Curve) -> str:
     found = overconfidence(one.labels, one.values, one.persons)
-    return f"{one.name}: {_verdict(found)}."
+    text = f"{one.name}: {_verdict(found)}{_at_the_top(one)}."
+    return text[0].upper() + text[1:] if one.name in (_AFTER, _BEFORE) else text
 
 
 def _verdict(found: Interval) -> str:
     means = f"confidence minus accuracy {found.signed_text()}"
     if math.isnan(found.low) or found.low <= 0 <= found.high:
-        return f"neither over- nor underconfident ({means})"
-    return f"{'over' if found.value > 0 else 'under'}confident ({means})"
+        return f"neither over- nor underconfident on average ({means})"
+    return f"{'over' if found.value > 0 else 'under'}confident on average ({means})"
+
+
+def _at_the_top(one: _Curve) -> str:
+    """Return where the most confident predictions are overconfident, bin by bin of the diagram from the top; "" if the
+    mean confidence of the top bin is within its interval.
+    """
+    found: _Bin | None = None
+    top = ""
+    for each in reversed(_bins(one)):
+        if not each.confidence > each.share.high:
+            break
+        found = each
+        top = top or f"confidence {each.confidence:.3f}, right {each.share.text()}"
+    return "" if found is None else f"; overconfident above {math.floor(found.low * 100) / 100:.2f} (top bin: {top})"
 
 
 def _sentences(evidence: Evidence, curves: Sequence[_Curve]) -> tuple[str, ...]:
     own = next(one for one in curves if one.name not in (_AFTER, _BEFORE))
     accuracy, gap = float(own.right.mean()), overconfidence(own.labels, own.values, own.persons)
     lines = [
-        f"{own.name} has a mean confidence of {own.confidence.mean():.3f} and an accuracy of {accuracy:.3f}: "
-        f"{_verdict(gap)}.",
+        f"`{own.name}` has a mean confidence of {own.confidence.mean():.3f} and an accuracy of {accuracy:.3f}: "
+        f"{_verdict(gap)}{_at_the_top(own)}.",
         f"The expected calibration error (ECE) is {ece(own.labels, own.values):.3f}; a calibrated model with these "
         f"confidences would have {ece_by_chance(own.values):.3f} by chance.",
     ]
@@ -263,9 +278,11 @@ def _sentences(evidence: Evidence, curves: Sequence[_Curve]) -> tuple[str, ...]:
         )
     elif other is not None:
         after, helps = ece(other.labels, other.values), not gap.contains(0)
-        advice = "ensemble blend RUNS… --calibrate after:temperature does this" if helps else "it is not needed"
+        advice = "`ensemble blend RUNS… --calibrate after:temperature` does this" if helps else "it is not needed"
+        left = _verdict(overconfidence(other.labels, other.values, other.persons)) + _at_the_top(other)
         lines.append(
-            f"With a temperature fitted without the fold of each image, the ECE would be {after:.3f}: {advice}."
+            f"With a temperature fitted without the fold of each image, the ECE would be {after:.3f}, and the "
+            f"predictions would be {left}: {advice}."
         )
     if combination is not None and combination.bias is not None and evidence.recommended == own.name:
         lines.append("The blend moves its decisions toward the metric by a class bias: its confidences are shifted.")

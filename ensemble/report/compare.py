@@ -45,7 +45,7 @@ def compare_section(evidence: Evidence) -> Section:
         blocks.append(
             Missing(
                 "the scores of runs, views and blends",
-                "labeled predictions are needed: ensemble kfold --data DATA trains runs and writes them to runs/",
+                "labeled predictions are needed: `ensemble kfold --data DATA` trains runs and writes them to runs/",
             )
         )
     else:
@@ -200,9 +200,12 @@ def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | 
     if partial:
         notes.append(f"Scored on the labeled images that they predict: {', '.join(partial)}.")
     warnings = dict.fromkeys(
-        score.warning for one in members for score in (one.oof, one.test) if score is not None and score.warning
+        f"Warning about the {where} score: {score.warning}."
+        for one in members
+        for where, score in (("out-of-fold", one.oof), ("test", one.test))
+        if score is not None and score.warning
     )
-    return " ".join([*notes, *(f"Warning: {warning}." for warning in warnings)])
+    return " ".join([*notes, *warnings])
 
 
 def _scores_figure(evidence: Evidence, ordered: Sequence[_Member], metric: Metric, both: bool) -> Figure | None:
@@ -254,7 +257,7 @@ def _differences(evidence: Evidence, members: Sequence[_Member], oof: Part | Non
         return [
             Missing(
                 "paired differences from a simple choice",
-                "name a run that is scored on the same images: ensemble report runs/* compares all with the best one",
+                "name a run that is scored on the same images: `ensemble report runs/*` compares all with the best one",
             )
         ]
     metric = metric_of(evidence.metric)
@@ -292,7 +295,7 @@ def _difference_text(
     main = known.get(evidence.recommended or "")
     if main is not None:
         changed = f"{metric.title}{direction(metric)} {main.text(among)}"
-        lines.append(f"{evidence.recommended} compared with {simple}{where}: {changed}.")
+        lines.append(f"`{evidence.recommended}` compared with `{simple}`{where}: {changed}.")
     summary = [
         f"significantly better than {simple}: {', '.join(better) if better else 'none'}",
         f"significantly worse: {', '.join(worse) if worse else 'none'}",
@@ -351,7 +354,10 @@ def _difference_table(
         if one is None and (member.name in changed or simple in changed):
             row[-1] = "too few people without changed labels"
         rows.append(row + (_difference_cells(other, among_test, p_value=False) if with_test else []))
-    notes = [ci_note(part), "Paired: the same person is left out of both scores, so that easy people do not matter."]
+    notes = [
+        ci_note(part),
+        "Paired: the same person is left out of both scores, so people who are easy for both models do not matter.",
+    ]
     if among > 1:
         notes.append(
             f"CIs and p-values are those of one comparison; the verdict is corrected for {among} comparisons "
@@ -478,7 +484,7 @@ def _cost(evidence: Evidence, members: Sequence[_Member], is_oof: bool) -> list[
         return [
             Missing(
                 "the score against the number of forward passes",
-                "passes are counted from prediction files with a sidecar: ensemble kfold and ensemble tta write them",
+                "passes are counted from files with a sidecar: `ensemble kfold` and `ensemble tta` write them",
             )
         ]
     if len(costed) < 2:
@@ -553,7 +559,7 @@ def _contributions(blend: Mapping[str, Any] | None) -> list[Block]:
     rows = [] if not isinstance(worth, Mapping) else [_contribution(one) for one in _list(worth.get("members"))]
     known = [one for one in rows if one is not None]
     if not isinstance(worth, Mapping) or not known:
-        return [Missing("what each run contributes to the blend", "ensemble blend RUNS… --contributions")]
+        return [Missing("what each run contributes to the blend", "`ensemble blend RUNS… --contributions`")]
     # The name of a function is not resolved: nothing that is read from a file may run code.
     metric = recorded_metric(worth.get("metric"))
     title = "score" if metric is None else metric.title

@@ -52,7 +52,7 @@ def learning_section(evidence: Evidence) -> Section:
         blocks.append(
             Missing(
                 "how the confidence interval depends on the number of people",
-                "labeled predictions are needed: ensemble kfold --data DATA trains runs and writes them to runs/",
+                "labeled predictions are needed: `ensemble kfold --data DATA` trains runs and writes them to runs/",
             )
         )
     else:
@@ -60,7 +60,7 @@ def learning_section(evidence: Evidence) -> Section:
     blocks += _measured(evidence)
     return Section(
         "learning",
-        "Learning curve",
+        "More people",
         "What more people would give: how much narrower the confidence interval would be, and how the score would "
         "change.",
         tuple(blocks),
@@ -214,19 +214,21 @@ def _sentences(
     now, doubled, four = (widths[round(factor * interval.people)] for factor in (1.0, 2.0, 4.0))
     rows = size_of(found, part, evidence.per_person)
     lines = [
-        f"{name}: {metric.title}{direction(metric)} {interval.text()} on {rows}. The interval is {now.width:.3f} wide; "
+        f"`{name}`: {metric.title}{direction(metric)} {interval.text()} on {rows}. "
+        f"The interval is {now.width:.3f} wide; "
         f"with twice the people it would be about {doubled.width:.3f} wide [{doubled.low:.3f}, {doubled.high:.3f}], "
         f"with four times the people about {four.width:.3f} [{four.low:.3f}, {four.high:.3f}]."
     ]
     simple = None if evidence.simple in (None, name) else part.member(evidence.simple or "")
     change = difference_of(evidence, part, simple, part.member(name))
     needed = None if change is None else people_for(change)
+    sign = 1 if metric.greater_is_better else -1
     if change is not None and simple is not None and needed is not None:
         if change.is_significant:
             lines.append(
                 f"The difference from {simple.name} is significant with the people there are: {change.text()}."
             )
-        else:
+        elif sign * change.difference.value > 0:
             lines.append(
                 f"If the difference from {simple.name} is truly {change.difference.value:+.3f} "
                 f"({change.text()}), a study needs about {_rounded(needed):,} people to find it with a probability of "
@@ -317,8 +319,9 @@ def _measured(evidence: Evidence) -> list[Block]:
         return [
             Missing(
                 "how the score changes with the number of people who train",
-                "ensemble kfold with the options of a run and --learning-curve trains it on 1/4 and 1/2 of the people "
-                "as well, in 3/4 of its time; with --features it trains heads on 1/8 to all of the people, in minutes",
+                "`ensemble kfold` with the options of a run and `--learning-curve` trains it on 1/4 and 1/2 of the "
+                "people as well, in 3/4 of its time; with `--features` it trains heads on 1/8 to all of the people, in "
+                "minutes",
             )
         ]
     titles = dict.fromkeys(one.metric for one in curves)

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ensemble.analysis.mistakes import LabeledRows, quantile_groups
 from ensemble.report.blocks import Block, Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.image_table import people_per_class
 from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
-from ensemble.report.method_runs import COLUMNS, to_state
-from ensemble.report.scoring import labeled, score_of
+from ensemble.report.method_runs import COLUMNS, listed, to_state
+from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
+from ensemble.report.scoring import labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of
 from folds.utils.text import counted
 
@@ -198,7 +200,8 @@ def _scores(evidence: Evidence) -> str:
             found.append(f"{metric.title} {name} {score.text()}")
     if not found:
         return ""
-    more = "Sections Verdict and Compare; by class and attribute: Mistakes."
+    groups = "class and attribute" if _by_column(evidence) else "class"
+    more = f"Sections Verdict and Compare; by {groups}: Mistakes."
     return f"`{evidence.recommended}`: {', '.join(found)} (95% CI). {more}"
 
 
@@ -209,11 +212,12 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
         {one.name for part in (evidence.oof, evidence.test) if part for one in part.members if one.kind == "tta"}
     )
     sizes = "Sizes of the image files: section Data." if table is not None and table.width is not None else ""
-    robustness = "Section Mistakes: accuracy by brightness, sharpness and size. Section Verdict: whether folds differ."
+    properties = _properties_compared(evidence) if predicted else []
+    robustness = f"Section Mistakes: accuracy by {listed(properties)}. " if properties else ""
+    robustness += "Section Verdict: whether folds differ."
     if views:
         robustness += f" Test-time views: section Compare ({len(views)})."
-    attributes = table is not None and bool(table.attributes)
-    by_column = "Section Mistakes: accuracy by attribute, against others." if predicted and attributes else ""
+    by_column = _by_column(evidence) if predicted else ""
     return {
         "sizes": f"{sizes} {to_state('devices and protocol')}".strip(),
         "doubts": f"Section Labels in doubt: labels that models contradict. {to_state('agreement of annotators')}"
@@ -233,6 +237,40 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
         "fairness": f"{by_column} {to_state('approaches to fairness')}".strip(),
         "limitations": f"Section Verdict: checks that warn or fail. {to_state('their discussion')}",
     }
+
+
+def _judged(evidence: Evidence) -> tuple[TableRecord, LabeledRows] | None:
+    """Return the table and the rows that the section Mistakes judges; None without one of them."""
+    found, table = main_predictions(evidence), evidence.table
+    return None if found is None or table is None else (table, labeled_rows(evidence, *found))
+
+
+def _properties_compared(evidence: Evidence) -> list[str]:
+    """Return the properties of images by which the section Mistakes compares the accuracy: those that differ."""
+    judged = _judged(evidence)
+    if judged is None:
+        return []
+    table, rows = judged
+    properties = image_properties(table, places_in_table(table, rows.ids))
+    return [name for name, values in properties.items() if len(quantile_groups(values)[1]) > 1]
+
+
+def _by_column(evidence: Evidence) -> str:
+    """Return which tables of the section Mistakes have scores of groups: by attributes of the classes, by columns."""
+    meanings, judged = evidence.class_attributes, _judged(evidence)
+    names = [
+        name
+        for name in dict.fromkeys(name for meaning in meanings.values() for name in meaning)
+        if all(name in meanings.get(one, {}) for one in evidence.classes)
+        and len({meanings[one][name] for one in evidence.classes}) > 1
+    ]
+    found = [f"scores of each value of {listed(names)}"] if names else []
+    if judged is not None:
+        table, rows = judged
+        columns = column_values(table, places_in_table(table, rows.ids), meanings)
+        compared = [name for name, (groups, _) in columns.items() if len(np.unique(groups[groups >= 0])) > 1]
+        found += [f"accuracy by {listed(compared)}, against others"] if compared else []
+    return f"Section Mistakes: {'; '.join(found)}." if found else ""
 
 
 def _checklist(name: str, caption: str, items: Sequence[Item], facts: Mapping[str, str], note: str) -> Table:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Status, Text
 from ensemble.report.choice import is_better, is_worse, left_out_text, ranked_with
-from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted
+from ensemble.report.doubtful_people import SURE, doubtful_people, doubts_of
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.findings import COMPARED
-from ensemble.report.scoring import changed_note, difference_of, main_part, score_of, scored_part
+from ensemble.report.scoring import changed_note, difference_of, labeled, main_part, score_of, scored_part
 from ensemble.report.training import MIN_EPOCHS, still_rising
+from folds.errors import EnsembleError
 from folds.metrics.calibration import calibration_error, reliability
 from folds.metrics.classification import Metric, argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import people_with_class
-from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.per_class import class_scores
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 
 FEW_PEOPLE = 50  # below, intervals are wide and their coverage was seen to be lower
 FEW_PER_CLASS = 5  # people of a class, one for each of five folds
+WEAK_F1 = 0.5  # of a class, from which it counts as recognized
+FAR_BELOW = 0.1  # of the best run, of metrics whose best value is 1
+DECAYED = 0.05  # of the largest learning rate
 WIDE = 0.2  # width of an interval that decides little
 GAP = 0.02  # mean confidence minus accuracy that is not worth a warning
 # Fields of a run's record of versions that may differ from machine to machine without meaning anything.
 _OF_THE_MACHINE = ("cpu", "cuda device", "machine")
+
+_WITH_NAMES = ("copies", "files", "sites", "table", "versions")  # checks whose findings begin with names of users
 
 
 def verdict_section(evidence: Evidence) -> Section:
@@ -57,7 +65,13 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
             f"the table has {counted(images, 'image')}.",
         )
     of_sites = [f"{one.text()}." for one in evidence.new_sites]
-    return (_submit(member), _score(evidence, part, member, score), _against_simple(evidence, part, member), *of_sites)
+    advised = _advised(evidence, part, member)
+    return (
+        _submit(evidence, part, member, advised),
+        _score(evidence, part, member, score, advised),
+        _against_simple(evidence, part, member),
+        *of_sites,
+    )
 
 
 def _leak_of_all(evidence: Evidence) -> Check | None:
@@ -66,25 +80,73 @@ def _leak_of_all(evidence: Evidence) -> Check | None:
     return leak if leak is not None and leak.status == "fail" else None
 
 
-def _submit(member: Predicted) -> str:
-    cost = (
-        ""
-        if member.passes is None
-        else f", {counted(round(member.passes), 'forward pass', 'forward passes')} per image"
-    )
+def _advised(evidence: Evidence, part: Part, member: Predicted) -> Predicted | None:
+    """Return the simple choice if it is to be submitted instead of the combination that the page is about: it scores
+    at least as high, so that nothing speaks for the effort. None otherwise.
+    """
+    simple = None if evidence.simple is None else part.member(evidence.simple)
+    if simple is None or simple.name == member.name or member.kind != "blend":
+        return None
+    found = difference_of(evidence, part, simple, member)
+    return simple if found is not None and _gain(found, metric_of(evidence.metric)) <= 0 else None
+
+
+def _gain(found: Difference, metric: Metric) -> float:
+    """Return by how much the second of two is better; negative if it is worse."""
+    return found.difference.value if metric.greater_is_better else -found.difference.value
+
+
+def _cost(member: Predicted) -> str:
+    if member.passes is None:
+        return ""
+    return f", {counted(round(member.passes), 'forward pass', 'forward passes')} per image"
+
+
+def _submit(evidence: Evidence, part: Part, member: Predicted, advised: Predicted | None) -> str:
     what = {"run": "a single run", "tta": "a run with test-time views", "blend": "a combination of runs"}[member.kind]
     written = "; `ensemble blend --method soft` writes it" if member.name == SOFT_VOTE else ""
-    return f"Submit `{member.name}` ({what}{cost}){written}."
+    if advised is None:
+        return f"Submit `{member.name}` ({what}{_cost(member)}){written}."
+    found = difference_of(evidence, part, member, advised)
+    start = "This page is about" if member.name == SOFT_VOTE else "You chose"
+    reason = "" if found is None else f" {_compared(evidence, found, advised)}"
+    if member.passes and advised.passes and advised.passes < member.passes:
+        half = advised.passes * 2 == member.passes
+        share = "half the" if half else f"{advised.passes:g} instead of {member.passes:g}"
+        reason += f", at {share} forward passes"
+    return (
+        f"{start} `{member.name}` ({what}{_cost(member)}){written}.{reason}: submit `{advised.name}` unless you have a "
+        "reason for the combination."
+    )
 
 
-def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -> str:
+def _compared(evidence: Evidence, found: Difference, better: Predicted) -> str:
+    """Return ``run scores 0.008 macro F1 higher [-0.028, +0.045] (not significant)``, of the second of two."""
+    metric, change = metric_of(evidence.metric), found.difference
+    if change.value == 0:
+        return f"`{better.name}` has the same {metric.title}"
+    how = "higher" if change.value > 0 else "lower"
+    sure = "significant" if found.is_significant else "not significant"
+    return (
+        f"`{better.name}` scores {abs(change.value):.3f} {metric.title} {how} (difference {change.signed_text()}, "
+        f"paired 95% CI, {sure})"
+    )
+
+
+def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval, advised: Predicted | None = None) -> str:
     title = metric_of(evidence.metric).title
     lower = "" if metric_of(evidence.metric).greater_is_better else " (lower is better)"
     each = " averaged over each person's images" if evidence.per_person and part.persons_known else ""
     nested = "nested " if member.in_sample is not None else ""
     leak = _leaks(evidence) if part.name == "oof" else None
     unseen = ", on people whom no model had seen in training" if leak is not None and leak.status == "pass" else ""
-    text = f"Its {nested}{_named(part)} {title}{each}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
+    whose = f"Its {nested}{_named(part)} {title}{each}"
+    if advised is not None:
+        whose = f"The {nested}{_named(part)} {title}{each} of `{member.name}`"
+    text = f"{whose}{unseen}, is {score.text()}{lower}, 95% CI ({_over(part, score)})"
+    other_score = score_of(evidence, part, advised)
+    if advised is not None and other_score is not None:
+        text += f"; that of `{advised.name}` is {other_score.text()}"
     if leak is not None and leak.status == "fail":
         text += "; this is optimistic, because people are in training and validation"
     if line := changed_note(part, member):
@@ -94,9 +156,10 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval) -
     other = evidence.test if part is evidence.oof else None
     test = score_of(evidence, other, None if other is None else other.member(member.name))
     if other is not None and test is not None:
-        text += (
-            f"; on the test {'people' if other.persons_known else 'images'} it is {test.text()} ({_over(other, test)})"
-        )
+        it = "it is" if advised is None else f"that of `{member.name}` is"
+        unit = "people" if other.persons_known else "images"
+        warned = f"; of the test {unit}, {test.warning}" if test.warning else ""
+        text += f"; on the test {unit} {it} {test.text()} ({_over(other, test)}{warned})"
     return text + "."
 
 
@@ -128,15 +191,18 @@ def _against_simple(evidence: Evidence, part: Part, member: Predicted) -> str:
     compared = f"{what}, `{simple.name}`, on the same people" + left_out_text(part, (simple, *others))
     own = found.get(member.name)
     change = "" if own is None else f"; `{member.name}` differs by {own.difference.signed_text()} {metric.title}"
+    change += _best_other(evidence, part, member, simple, found)
     if not better:
+        ending = "the gain is not shown, and the simple choice may do as well."
+        if member.name == simple.name:
+            ending = "the simple choice is as good as can be shown."
+        elif own is None:
+            ending = "no gain is shown."
+        elif _gain(own, metric) <= 0:
+            ending = f"there is no gain of `{member.name}`, not even by the scores alone."
         return (
             f"None of the {counted(among, 'other candidate')} is significantly better than {compared}{change} "
-            "(paired 95% CI): "
-            + (
-                "the simple choice is as good as can be shown."
-                if member.name == simple.name
-                else "the gain is not shown, and the simple choice may do as well."
-            )
+            f"(paired 95% CI): {ending}"
         )
     named = ", ".join(f"`{name}`" for name in better[:5]) + (f" and {len(better) - 5} more" if len(better) > 5 else "")
     return (
@@ -144,11 +210,38 @@ def _against_simple(evidence: Evidence, part: Part, member: Predicted) -> str:
     )
 
 
+def _best_other(
+    evidence: Evidence, part: Part, member: Predicted, simple: Predicted, found: Mapping[str, Difference | None]
+) -> str:
+    """Return how the best candidate differs from the simple choice, if that is another than the suggested one."""
+    metric = metric_of(evidence.metric)
+    known = {name: one for name, one in found.items() if one is not None}
+    if not known:
+        return ""
+    best = max(known, key=lambda name: _gain(known[name], metric))
+    own = known.get(member.name)
+    if best == member.name or _gain(known[best], metric) <= max(0.0, 0.0 if own is None else _gain(own, metric)):
+        return ""
+    text = f", and `{best}`, which scores best, by {known[best].difference.signed_text()}"
+    between = difference_of(evidence, part, member, part.member(best)) if member.name != simple.name else None
+    return text + ("" if between is None else f" (from `{member.name}` by {between.difference.signed_text()})")
+
+
 def checks_of(evidence: Evidence) -> tuple[Check, ...]:
     """Return all checks, the failed ones first."""
     order = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
-    found = [one for check in _CHECKS for one in [check(evidence)] if one is not None]
+    found = [
+        replace(one, subject=subject, finding=_sentence(subject, one.finding))
+        for subject, check in _CHECKS.items()
+        for one in [check(evidence)]
+        if one is not None
+    ]
     return tuple(sorted(found, key=lambda one: order[one.status]))
+
+
+def _sentence(subject: str, text: str) -> str:
+    """Return a finding with a capital letter, unless it may begin with a name."""
+    return text if subject in _WITH_NAMES else text[:1].upper() + text[1:]
 
 
 def _leaks(evidence: Evidence) -> Check | None:
@@ -158,14 +251,15 @@ def _leaks(evidence: Evidence) -> Check | None:
     if not part.persons_known:
         return Check(
             "warn",
-            title,
-            "the people of the images are not known, so the images of one person may be in several folds",
+            "The people of the images are not known",
+            "a person may be in training and validation: nobody can tell whether the images of one person are in "
+            "several folds",
             "name the person (group) of each image: a column `person` of the table",
         )
     if part.fold is None:
         return Check(
             "unknown",
-            title,
+            "Not known: whether a person is in training and validation",
             "the folds of the images are not known, or the members have different folds",
             "train all runs on one split: `ensemble kfold --folds folds.csv`",
         )
@@ -174,7 +268,7 @@ def _leaks(evidence: Evidence) -> Check | None:
     if several:
         return Check(
             "fail",
-            title,
+            "People are in training and validation",
             f"{counted(len(several), 'person is', 'people are')} in more than one fold, e.g. {several[0]}: "
             "the score includes people seen in training",
             "split by person and train again: `ensemble folds`",
@@ -190,7 +284,7 @@ def _test_leak(evidence: Evidence) -> Check | None:
     if not (evidence.oof.persons_known and evidence.test.persons_known):
         return Check(
             "unknown",
-            title,
+            "Not known: whether a test person is in training",
             "the people of the test images are not known",
             "a column `person` in the test table tells whether test people are in training",
         )
@@ -198,7 +292,7 @@ def _test_leak(evidence: Evidence) -> Check | None:
     if len(both):
         return Check(
             "fail",
-            title,
+            "Test people are in training",
             f"{counted(len(both), 'person is', 'people are')} in training and test, e.g. {both[0]}: "
             "the test score is optimistic",
             "remove them from the test images, or report the out-of-fold score only",
@@ -212,9 +306,11 @@ def _copies(evidence: Evidence) -> Check | None:
     copies = [one for one in evidence.findings if is_copy(one)]
     if copies:
         listed = "; ".join(f"{one['message']}" for one in copies[:4])
-        return Check("warn", title, listed, "look at them in the section Data, and remove or relabel the copies")
+        return Check(
+            "warn", "There are copies of images", listed, "look at them in the section Data, remove or relabel them"
+        )
     if not compared:
-        return Check("unknown", title, "the images were not compared for this page", look)
+        return Check("unknown", "Copies were not looked for", "the images were not compared for this page", look)
     return Check("pass", title, f"no copies among {counted(compared, 'image')}")
 
 
@@ -234,7 +330,7 @@ def _other_findings(evidence: Evidence) -> Check | None:
     status: Status = "fail" if any(one.get("severity") == "error" for one in found) else "warn"
     return Check(
         status,
-        title,
+        f"The table has {counted(len(found), 'problem')}",
         "; ".join(str(one.get("message")) for one in found[:4]),
         "`ensemble folds check` lists every case",
     )
@@ -257,9 +353,8 @@ def _rare_classes(evidence: Evidence) -> Check | None:
     more = f" and {len(rare) - 8} more" if len(rare) > 8 else ""
     return Check(
         "fail" if any(count < 2 for _, count in rare) else "warn",
-        title,
-        f"{counted(len(rare), 'class', 'classes')} with fewer {unit}: {listed}{more}; "
-        "their scores say little, and macro F1 counts them like any other",
+        f"{counted(len(rare), 'class has', 'classes have')} fewer than {FEW_PER_CLASS} {unit}",
+        f"{unit} of each: {listed}{more}; their scores say little, and macro F1 counts them like any other",
         "collect more people of these classes, or merge classes; report the scores of the others apart",
     )
 
@@ -273,30 +368,35 @@ def _people(evidence: Evidence) -> Check | None:
     )
     if part is None or score is None:
         return None
-    title, unit = "There are enough people", "people" if part.persons_known else "images"
+    unit = "people" if part.persons_known else "images"
     width = score.high - score.low
-    finding = f"{score.people:,} {unit}; the 95% CI of {metric_of(evidence.metric).title} is {width:.3f} wide"
+    wide = f"the 95% CI of {metric_of(evidence.metric).title} is {width:.3f} wide"
+    finding = f"{score.people:,} {unit}; {wide}"
     finding += f"; {score.warning}" if score.warning else ""
+    title = f"Enough {unit}: {wide}"
     if score.people < FEW_PEOPLE or not width <= WIDE or score.warning:
         return Check(
-            "warn", title, finding, "more people narrow the interval: with four times as many it is about half as wide"
+            "warn",
+            f"Few {unit}: {wide}" if math.isfinite(width) else f"Few {unit}: there is no 95% CI",
+            f"{finding}; this check passes with {FEW_PEOPLE} {unit} or more and a width of at most {WIDE}",
+            f"more {unit} narrow the interval: with four times as many it is about half as wide",
         )
     return Check("pass", title, finding)
 
 
 def _folds_differ(evidence: Evidence) -> Check | None:
-    title, part, member = "All folds score alike", evidence.oof, evidence.main
+    untold, part, member = "The folds were not compared", evidence.oof, evidence.main
     if part is None or member is None:
         return None
     rows = scored_part(part, [member])
     if rows is None:
         return None
     if rows.fold is None:
-        return Check("unknown", title, "the folds of the images are not known")
+        return Check("unknown", untold, "the folds of the images are not known")
     metric, fold = metric_of(evidence.metric), rows.fold
     numbers = np.unique(fold).tolist()
     if len(numbers) < 2:
-        return Check("unknown", title, "one fold is trained", "train the others: `ensemble kfold --resume`")
+        return Check("unknown", untold, "one fold is trained", "train the others: `ensemble kfold --resume`")
     labels, (values,), persons = rows.labels, rows.values, rows.persons
     level, off, scores = 1 - 0.05 / len(numbers), [], []
     for number in numbers:
@@ -310,11 +410,14 @@ def _folds_differ(evidence: Evidence) -> Check | None:
     if off:
         return Check(
             "warn",
-            title,
+            f"{counted(len(off), 'fold scores', 'folds score')} differently from the others",
             f"{finding}; different from the others beyond chance: {', '.join(off)}",
             "look at its curve in the section Training, and at its people: another camera or hospital, wrong labels?",
         )
-    return Check("pass", title, f"{finding}, no more than chance makes of so few people")
+    people = len(np.unique(persons))
+    few = f"; with about {people // len(numbers):,} people each, such differences are expected by chance"
+    title = "The scores of the folds differ no more than by chance"
+    return Check("pass", title, f"{finding}{few if part.persons_known else ''}")
 
 
 def _sites(evidence: Evidence) -> Check | None:
@@ -328,19 +431,24 @@ def _sites(evidence: Evidence) -> Check | None:
     if not gaps:
         return Check(
             "unknown",
-            title,
+            "Not known: whether new sites score lower",
             finding,
             "for the gap, train the same with folds by person: `ensemble kfold` without `--leave-out`",
         )
     if any(one.is_significant and is_worse(one, metric) for one in gaps):
         return Check(
             "warn",
-            title,
+            "New sites score lower than known ones",
             finding,
             "report the score of new sites where the model is used at new sites; images of more sites narrow the gap",
         )
     if any(one.score.warning for one in found):
-        return Check("unknown", title, finding, "images of more sites narrow the interval")
+        return Check(
+            "unknown",
+            "Too few sites to compare new with known ones",
+            finding,
+            "images of more sites narrow the interval",
+        )
     return Check("pass", title, finding)
 
 
@@ -353,7 +461,7 @@ _GAP_METRIC = Metric(
 
 
 def _overconfidence(evidence: Evidence) -> Check | None:
-    title, part = "Probabilities mean what they say", main_part(evidence)
+    title, part = "Probabilities mean what they say, on average", main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if rows is None:
@@ -365,12 +473,15 @@ def _overconfidence(evidence: Evidence) -> Check | None:
     finding += f"; expected calibration error {error:.3f}"
     if gap.low > GAP:
         return Check(
-            "warn", title, f"overconfident. {finding}", "`ensemble blend … --calibrate`, or see the section Calibration"
+            "warn",
+            "Probabilities are too high",
+            f"overconfident: {finding}",
+            "`ensemble blend … --calibrate`, or see the section Calibration",
         )
     if gap.high < -GAP:
         return Check(
             "warn",
-            title,
+            "Probabilities are too low",
             f"underconfident, as means of several models often are; {finding}",
             "decisions are not affected; where probabilities are used: `ensemble blend … --calibrate`",
         )
@@ -378,7 +489,7 @@ def _overconfidence(evidence: Evidence) -> Check | None:
 
 
 def _optimism(evidence: Evidence) -> Check | None:
-    title, part, member = "The score is not optimistic", evidence.oof, evidence.main
+    part, member = evidence.oof, evidence.main
     score = score_of(evidence, part, member)
     if part is None or member is None or score is None:
         return None
@@ -398,26 +509,33 @@ def _optimism(evidence: Evidence) -> Check | None:
     among = len(ranked_with(part, member))
     if among > 1:
         found.append(f"chosen as the best of {among} by this score, so slightly optimistic")
+    simple = None if evidence.simple in (None, member.name) else part.member(evidence.simple or "")
+    among_simple = 0 if simple is None else len(ranked_with(part, simple))
+    if simple is not None and among_simple > 1:
+        found.append(f"that of `{simple.name}`, the best of {among_simple} by this score, is slightly optimistic")
     leak = _leaks(evidence)
     if leak is not None and leak.status == "fail":
-        return Check("fail", title, "; ".join([leak.finding, *found]), leak.action)
+        return Check("fail", "The score is optimistic", "; ".join([leak.finding, *found]), leak.action)
     if member.selected_on_validation:
         return Check(
             "warn",
-            title,
+            "The score is optimistic",
             "; ".join(["epochs or models were selected on the people who are scored", *found]),
             "report the test score, or train with `--select last`",
         )
     if test is not None and is_beyond_chance(score, test, metric):
         return Check(
             "warn",
-            title,
+            "Test people score lower",
             f"test people score lower beyond chance: {'; '.join(found)}",
             "are the test people different (site, camera, age), or was something chosen on the out-of-fold score?",
         )
     if leak is None or leak.status != "pass":
         why = "the people of the folds are not known" if leak is None else leak.finding
-        return Check("unknown", title, "; ".join([why, *found]), "" if leak is None else leak.action)
+        return Check(
+            "unknown", "The score may be optimistic", "; ".join([why, *found]), "" if leak is None else leak.action
+        )
+    title = f"The score of `{member.name}` is {'slightly' if among > 1 else 'not'} optimistic"
     return Check("pass", title, "; ".join(["each image is scored by a model that has not seen its person", *found]))
 
 
@@ -431,7 +549,7 @@ def is_beyond_chance(score: Interval, test: Interval, metric: Metric) -> bool:
 
 
 def _weak_classes(evidence: Evidence) -> Check | None:
-    title, part = "Every class is recognized", main_part(evidence)
+    part = main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
     if rows is None:
@@ -441,24 +559,109 @@ def _weak_classes(evidence: Evidence) -> Check | None:
     if not scores:
         return None
     worst = sorted(scores, key=lambda one: one.f1.value)[:3]
+    title = f"The weakest class, {worst[0].name}, has an F1 of {worst[0].f1.value:.3f}"
     listed = ", ".join(f"{one.name} F1 {one.f1.text()}, {counted(one.people, 'person', 'people')}" for one in worst)
     never = [one.name for one in scores if one.recall == 0]
-    if never or worst[0].f1.value < 0.5:
+    if never or worst[0].f1.value < WEAK_F1:
         text = f"never recognized: {', '.join(never[:8])}; " if never else ""
         return Check(
             "warn",
             title,
-            f"{text}weakest: {listed} (95% CI over people)",
+            f"{text}weakest: {listed} (95% CI over people); this check passes if each F1 is {WEAK_F1} or more",
             "see the section Mistakes: for whom, and instead of which class",
         )
-    return Check("pass", title, f"weakest: {listed} (95% CI over people)")
+    below = sum(one.f1.low < WEAK_F1 for one in scores)
+    reach = f"; {counted(below, 'class has', 'classes have')} a 95% CI that reaches below it" if below else ""
+    return Check(
+        "pass",
+        title,
+        f"each F1 is {WEAK_F1} or more, the threshold of this check{reach}; weakest: {listed} (95% CI over people)",
+    )
+
+
+def _weak_runs(evidence: Evidence) -> Check | None:
+    """Return whether a run is far below the best one: significantly, and by `FAR_BELOW` where 1 is the best score."""
+    part = main_part(evidence)
+    simple = None if part is None or evidence.simple is None else part.member(evidence.simple)
+    if part is None or simple is None:
+        return None
+    metric = metric_of(evidence.metric)
+    others = [one for one in part.members if one.kind == "run" and one.name != simple.name]
+    found = {one.name: difference_of(evidence, part, simple, one) for one in others}
+    known = {name: one for name, one in found.items() if one is not None}
+    if not known:
+        return None
+    scaled = metric.greater_is_better
+    weak = {
+        name: one
+        for name, one in known.items()
+        if one.is_significant_among(len(known))
+        and is_worse(one, metric)
+        and (not scaled or -_gain(one, metric) >= FAR_BELOW)
+    }
+    rule = "beyond chance" + (f" and by {FAR_BELOW} or more" if scaled else "")
+    if not weak:
+        return Check("pass", "No run is far below the best one", f"no run scores lower than `{simple.name}` {rule}")
+    texts = []
+    for name, one in weak.items():
+        score = score_of(evidence, part, part.member(name))
+        texts.append(
+            f"`{name}` has {metric.title}{'' if scaled else ' (lower is better)'} "
+            f"{'' if score is None else score.text()}, {one.difference.signed_text()} against `{simple.name}`"
+        )
+    named = ", ".join(f"`{name}`" for name in list(weak)[:3])
+    return Check(
+        "warn",
+        f"{named} {'is' if len(weak) == 1 else 'are'} far below the best run",
+        f"{'; '.join(texts[:6])} (paired 95% CI over people)",
+        "see its curve in the section Training; leave it out of blends unless they are better with it",
+    )
+
+
+def _labels(evidence: Evidence) -> Check | None:
+    """Return whether people are contradicted in all their images, by the list of the section Labels in doubt."""
+    if labeled(evidence.oof) is None or evidence.recommended is None:
+        return None
+    try:
+        found = doubts_of(evidence)
+    except EnsembleError as error:
+        return Check("unknown", "The labels were not checked", str(error), error.hint or "")
+    if found is None:
+        return None
+    rows = found.rows
+    count = f"{counted(len(found.order), 'label')} of {counted(len(rows), 'image')} in doubt"
+    if not (evidence.oof is not None and evidence.oof.persons_known and len(rows.people[0]) < len(rows)):
+        sure = int((found.confidence[found.order] >= SURE).sum())
+        if not sure:
+            return Check("pass", "No label is clearly contradicted", f"{count}, none with a vote of {SURE} for another")
+        return Check(
+            "warn",
+            f"{counted(sure, 'label is', 'labels are')} clearly contradicted",
+            f"{count}; in {sure:,} the out-of-fold vote gives another class {SURE} or more",
+            "look at them in the section Labels in doubt, the first first",
+        )
+    whole = [one for one in doubtful_people(found, evidence.class_attributes) if one.whole]
+    if not whole:
+        return Check("pass", "No person is contradicted in all images", f"{count}, all about single images")
+    attributes = list(dict.fromkeys(one.attribute for one in found.attributes))
+    what = f"{' or '.join(attributes)} of " if attributes else "the label of "
+    first = [one.person for one in whole[:3]]
+    return Check(
+        "warn",
+        f"{counted(len(whole), 'person has a label', 'people have labels')} in doubt in all images",
+        f"{what}{counted(len(whole), 'person', 'people')} is contradicted in all their images by out-of-fold votes "
+        f"({count}): "
+        + "; ".join(f"{one.person} ({one.change})" for one in whole[:3])
+        + (f"; and {len(whole) - 3:,} more" if len(whole) > 3 else ""),
+        f"look at {', '.join(first)} first, in the section Labels in doubt; correct labels of training only",
+    )
 
 
 def _converged(evidence: Evidence) -> Check | None:
-    title = "Training has converged"
+    unsure = "Not known: whether training has converged"
     if not evidence.runs:
         return (
-            Check("unknown", title, "no record of a training was found", "name the runs: `ensemble report RUN …`")
+            Check("unknown", unsure, "no record of a training was found", "name the runs: `ensemble report RUN …`")
             if evidence.oof
             else None
         )
@@ -474,18 +677,33 @@ def _converged(evidence: Evidence) -> Check | None:
             rising.append(name)
     if broken:
         return Check(
-            "fail", title, f"the loss is not a number in {', '.join(broken)}", "a lower `--lr`, or `--amp off`"
+            "fail",
+            "Training has failed",
+            f"the loss is not a number in {', '.join(broken)}",
+            "a lower `--lr`, or `--amp off`",
         )
     untold = f"too few epochs, or no validation score, to tell for {', '.join(unknown[:6])}"
     if rising:
         texts = [f"the validation score still rises at the end of {', '.join(rising[:6])}"]
         texts += [untold] if unknown else []
-        return Check("warn", title, "; ".join(texts), "train longer: more `--epochs`")
+        return Check("warn", "Training stopped too early", "; ".join(texts), "train longer: more `--epochs`")
     if not any(run.history for run in evidence.runs.values()):
-        return Check("unknown", title, "the runs have no history of epochs")
+        return Check("unknown", unsure, "the runs have no history of epochs")
     if unknown:
-        return Check("unknown", title, untold, f"{MIN_EPOCHS} `--epochs` or more tell")
-    return Check("pass", title, f"the validation score of {counted(len(evidence.runs), 'run')} has stopped rising")
+        return Check("unknown", unsure, untold, f"{MIN_EPOCHS} `--epochs` or more tell")
+    finding = f"the validation score of {counted(len(evidence.runs), 'run')} has stopped rising"
+    if any(_decays(run) for run in evidence.runs.values()):
+        finding += (
+            "; the learning rate decays to nearly 0, which flattens the curve of any run, so that only a run with more "
+            "epochs can tell whether they help"
+        )
+    return Check("pass", "The validation scores are flat at the end of training", finding)
+
+
+def _decays(run: RunRecord) -> bool:
+    """Return whether the learning rate of the last epoch of a fold is at most a twentieth of its largest one."""
+    rates = [[float(one["lr"]) for one in epochs if "lr" in one] for epochs in run.history.values()]
+    return any(one and max(one) > 0 and one[-1] <= DECAYED * max(one) for one in rates)
 
 
 def _views(evidence: Evidence) -> Check | None:
@@ -503,12 +721,12 @@ def _views(evidence: Evidence) -> Check | None:
         if is_worse(found, metric):
             harms.append(one.name)
     if not texts:
-        return Check("unknown", title, "the plain predictions of the same runs are not there")
+        return Check("unknown", "Views were not compared", "the plain predictions of the same runs are not there")
     finding = f"{metric.title} with views minus without: {'; '.join(texts[:6])} (paired 95% CI over people)"
     if harms:
         return Check(
             "warn",
-            title,
+            f"Test-time views harm {counted(len(harms), 'run')}",
             f"worse with views: {', '.join(harms)}. {finding}",
             "leave the views out, or choose others: `ensemble tta --merge auto`",
         )
@@ -521,7 +739,7 @@ def _versions(evidence: Evidence) -> Check | None:
     if len(evidence.runs) < 2:
         return None
     if len(known) < len(evidence.runs):
-        return Check("unknown", title, "some runs do not record their versions")
+        return Check("unknown", "The versions of some runs are not known", "some runs do not record their versions")
     names = dict.fromkeys(field for one in known.values() for field in one if field not in _OF_THE_MACHINE)
     differ = []
     for field in names:
@@ -530,7 +748,10 @@ def _versions(evidence: Evidence) -> Check | None:
             differ.append(f"{field} {', '.join(values[:4])}")
     if differ:
         return Check(
-            "warn", title, "; ".join(differ), "differences are small, but train runs that are compared with one version"
+            "warn",
+            "Runs were trained with different versions",
+            "; ".join(differ),
+            "differences are small, but train runs that are compared with one version",
         )
     return Check(
         "pass", title, f"{counted(len(known), 'run')}, ensemble {next(iter(known.values())).get('ensemble', 'unknown')}"
@@ -548,7 +769,7 @@ def _complete(evidence: Evidence) -> Check | None:
     if partial:
         return Check(
             "warn",
-            title,
+            "Some candidates do not predict every image",
             f"{_named(part)} images are missing: {', '.join(partial[:6])}",
             "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict",
         )
@@ -563,24 +784,26 @@ def _inputs(evidence: Evidence) -> Check | None:
     listed = "; ".join(evidence.warnings[:4]) + (
         f"; and {len(evidence.warnings) - 4} more" if len(evidence.warnings) > 4 else ""
     )
-    return Check("warn", "The files fit together", listed, "`ensemble blend` names the files that are meant")
+    return Check("warn", "The files do not all fit together", listed, "`ensemble blend` names the files that are meant")
 
 
-_CHECKS: Sequence[Callable[[Evidence], Check | None]] = (
-    _leaks,
-    _test_leak,
-    _copies,
-    _optimism,
-    _people,
-    _rare_classes,
-    _weak_classes,
-    _folds_differ,
-    _sites,
-    _overconfidence,
-    _converged,
-    _views,
-    _complete,
-    _other_findings,
-    _versions,
-    _inputs,
-)
+_CHECKS: Mapping[str, Callable[[Evidence], Check | None]] = {
+    "leaks": _leaks,
+    "test people": _test_leak,
+    "copies": _copies,
+    "labels": _labels,
+    "optimism": _optimism,
+    "people": _people,
+    "rare classes": _rare_classes,
+    "weak classes": _weak_classes,
+    "weak runs": _weak_runs,
+    "folds": _folds_differ,
+    "sites": _sites,
+    "probabilities": _overconfidence,
+    "training": _converged,
+    "views": _views,
+    "complete": _complete,
+    "table": _other_findings,
+    "versions": _versions,
+    "files": _inputs,
+}

@@ -12,7 +12,14 @@ from sklearn.metrics import log_loss
 from ensemble.decisions.abstention import area, risk_coverage
 from ensemble.learning.combination import Calibration, Combination
 from ensemble.report.blocks import Figure, Missing, Section, Table, Text
-from ensemble.report.calibration import calibration_section, ece, ece_by_chance, overconfidence
+from ensemble.report.calibration import (
+    _Curve,
+    _overconfidence_text,
+    calibration_section,
+    ece,
+    ece_by_chance,
+    overconfidence,
+)
 from ensemble.report.evidence import Evidence, Part
 from folds.metrics.calibration import calibration_error, reliability
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -212,3 +219,17 @@ def test_without_labels_the_section_says_what_is_needed() -> None:
     unlabeled = replace(part, labels=np.full(len(part), -1))
     section = calibration_section(replace(draw_evidence(), oof=unlabeled, test=None))
     assert [type(block) for block in section.blocks] == [Missing]
+
+
+def test_a_calibrated_mean_does_not_hide_an_overconfident_top() -> None:
+    n = 400
+    confidence = np.where(np.arange(n) < n // 2, 0.6, 0.95)
+    # Right in 0.8 of the unsure half and in 0.75 of the sure one: the mean of both is calibrated.
+    right = np.where(np.arange(n) < n // 2, np.arange(n) % 10 < 8, np.arange(n) % 4 < 3)
+    values = np.stack([confidence, 1 - confidence], axis=1)
+    one = _Curve("x", values, np.where(right, 0, 1), np.arange(n), 0)
+    text = _overconfidence_text(one)
+    assert "neither over- nor underconfident on average" in text
+    assert "overconfident above 0.95 (top bin: confidence 0.950, right 0.750 [" in text
+    calm = _Curve("x", np.where(values > 0.9, 0.75, np.where(values < 0.1, 0.25, values)), one.labels, one.persons, 0)
+    assert "overconfident above" not in _overconfidence_text(calm)

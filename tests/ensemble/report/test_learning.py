@@ -21,6 +21,7 @@ from ensemble.report.learning import (
     widths_by_law,
     widths_of_subsets,
 )
+from ensemble.report.scoring import difference_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -206,3 +207,13 @@ def test_one_person_is_too_few() -> None:
 def test_people_with_equal_scores_are_said_to_be_too_few() -> None:
     section = learning_section(draw_evidence(people=2, per_person=1))
     assert "2 people have the same score" in next(block.how for block in section.blocks if isinstance(block, Missing))
+
+
+def test_a_difference_that_is_no_gain_needs_no_study() -> None:
+    gain, loss = draw_evidence(), draw_evidence(simple="blend soft", recommended="run0")
+    part = oof(gain)
+    found = difference_of(gain, part, part.member("run0"), part.member("blend soft"))
+    assert found is not None
+    assert (found.is_significant, found.difference.value > 0) == (False, True)
+    assert "a study needs about" in text_of(learning_section(gain))
+    assert "a study needs about" not in text_of(learning_section(loss))

@@ -15,6 +15,7 @@ from ensemble.report.checklists import CLAIM, TRIPOD
 from ensemble.report.evidence import Evidence, RunRecord, TableRecord
 from ensemble.report.face import html_of
 from ensemble.report.method import YOU, method_section
+from ensemble.report.mistakes import mistakes_section
 from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -362,3 +363,25 @@ def test_a_table_without_people_counts_images() -> None:
         "The training data were 200 images in 3 classes (cat, 70 images; dog,"
     )
     assert list(table(method_section(unknown), "method-parts").rows[0])[:2] == ["images", 200]
+
+
+def test_pointers_name_only_tables_that_are_there() -> None:
+    evidence = world()
+    found = evidence.table
+    assert found is not None
+    claim, tripod = answers(evidence)["30"][0], answers(evidence, "method-tripod")["14"][0]
+    assert "accuracy by brightness and sharpness." in str(claim)  # all images have one size
+    assert str(tripod).startswith("Section Mistakes: accuracy by site, against others.")
+    one_site = replace(evidence, table=replace(found, attributes={"site": np.full(len(found.ids), "north")}))
+    for number in ("12d", "14", "23b"):
+        assert "Mistakes" not in str(answers(one_site, "method-tripod")[number][0])
+    meaning = {"cat": {"age": "old"}, "dog": {"age": "young"}, "eel": {"age": "old"}}
+    named = answers(replace(one_site, class_attributes=meaning), "method-tripod")["23b"][0]
+    assert str(named).startswith("Section Mistakes: scores of each value of age.")
+    tables = {
+        block.name
+        for block in mistakes_section(replace(one_site, class_attributes=meaning)).blocks
+        if isinstance(block, Table)
+    }
+    assert "mistakes-attributes" in tables
+    assert "mistakes-columns" not in tables
