@@ -135,6 +135,7 @@ class TableRecord:
     test : whether the image is a test image.
     persons_known : whether `persons` are people, and not the ids.
     left_out : number of images that cannot be used and are not in the table; None if that is not known.
+    of_predictions : whether no table was read, so that only images that are predicted are there.
     """
 
     ids: NDArray[np.str_]
@@ -148,6 +149,7 @@ class TableRecord:
     sharpness: NDArray[np.float32] | None = None
     persons_known: bool = True
     left_out: int | None = None
+    of_predictions: bool = False
 
 
 @dataclass(frozen=True)

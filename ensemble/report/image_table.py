@@ -141,6 +141,7 @@ def table_of_parts(parts: Iterable[Part], classes: Sequence[str]) -> TableRecord
         np.concatenate([one.persons for one in found]),
         np.concatenate([np.full(len(one), one.name == "test") for one in found]),
         persons_known=all(one.persons_known for one in found),
+        of_predictions=True,
     )
 
 

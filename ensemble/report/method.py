@@ -15,7 +15,7 @@ from ensemble.report.image_table import people_per_class
 from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
 from ensemble.report.method_runs import COLUMNS, listed, to_state
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
-from ensemble.report.scoring import labeled, main_predictions, score_of
+from ensemble.report.scoring import changed_note, labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of
 from folds.utils.text import counted
 
@@ -54,7 +54,10 @@ def method_section(evidence: Evidence) -> Section:
 def _paragraphs(facts: Facts) -> tuple[str, ...]:
     models: tuple[str, ...] = (facts.models(), facts.preprocessing(), facts.training())
     if not facts.runs:
-        models = (to_state("architecture, input size, preprocessing, initial weights, and settings of the training"),)
+        gap = to_state("architecture, input size, preprocessing, initial weights, and settings of the training")
+        models = (facts.unknown, gap)
+    elif facts.unknown:  # once, at the end
+        models = (*(text.removesuffix(facts.unknown).strip() for text in models), facts.unknown)
     parts = (
         ("Data", (facts.data(), facts.missing(), facts.source(), facts.reference(), facts.changed())),
         ("Partitions", (facts.split(), facts.partition())),
@@ -85,15 +88,12 @@ def _settings(facts: Facts) -> Table | None:
 
 
 def _named_rows(facts: Facts) -> Iterator[tuple[str, PartRows]]:
-    if facts.train is not None:
-        yield "training", facts.train
-    if facts.test is not None:
-        yield "test", facts.test
+    yield from facts.parts
     part = facts.evidence.oof
     if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
         labels = np.array([*facts.evidence.classes, ""])[part.labels]
         for name, inside in fold_rows(part):
-            yield name, PartRows(labels[inside], part.persons[inside], {})
+            yield name, PartRows(labels[inside], part.persons[inside], {}, part.persons_known)
 
 
 def _parts(facts: Facts) -> Table | None:
@@ -101,27 +101,32 @@ def _parts(facts: Facts) -> Table | None:
     parts = list(_named_rows(facts))
     if not parts:
         return None
-    rows: list[Row] = [["people", *(part.people for _, part in parts)]] if facts.persons_known else []
+    known = [part.persons_known for _, part in parts]
+    rows: list[Row] = [["people", *(part.people if part.persons_known else None for _, part in parts)]]
+    rows = rows if any(known) else []
     rows.append(["images", *(len(part) for _, part in parts)])
     counts = [people_per_class(part.labels, part.persons) for _, part in parts]
     for one in facts.evidence.classes[:MAX_CLASSES]:
         found = [each.get(one, (0, 0)) for each in counts]
-        cells = [f"{images:,} ({people:,})" if facts.persons_known else images for images, people in found]
+        cells = [
+            f"{images:,} ({people:,})" if of_people else images
+            for (images, people), of_people in zip(found, known, strict=True)
+        ]
         rows.append([f"class {facts.evidence.class_title(one)}", *cells])
     rows.append(["without label", *(part.unlabeled for _, part in parts)])
-    note = f"Classes: images{' (people)' if facts.persons_known else ''}."
+    note = f"Classes: images{' (people)' if any(known) else ''}."
     if len(facts.evidence.classes) > MAX_CLASSES:
         note += f" The first {MAX_CLASSES} of {len(facts.evidence.classes)} classes."
     header = ["count", *(name for name, _ in parts)]
-    if any(name.startswith("fold") for name in header):
+    folds = sum(name.startswith("fold") for name in header)
+    if folds and (facts.k or folds) > 1:  # with a single split there is no other fold
         note += " The model of a fold was trained on the other folds, and predicted this one."
     return Table("method-parts", "People, images and classes of each part.", header, rows, 1, note)
 
 
 def _characteristics(facts: Facts) -> Table | None:
     """Return the values of the attributes in the training and in the test part."""
-    parts = [(name, rows) for name, rows in (("training", facts.train), ("test", facts.test)) if rows is not None]
-    rows: list[Row] = []
+    parts, rows = facts.parts, list[Row]()
     for attribute in dict.fromkeys(name for _, part in parts for name in part.attributes):
         columns = [part.attributes.get(attribute, np.full(len(part), "")) for _, part in parts]
         values = sorted({one for column in columns for one in np.unique(column).tolist() if one})
@@ -132,13 +137,13 @@ def _characteristics(facts: Facts) -> Table | None:
             row: Row = [attribute, value or "missing"]
             for (_, part), each in zip(parts, counts, strict=True):
                 images, people = each.get(value, (0, 0))
-                row += [images, f"{images / len(part):.1%}", *([people] if facts.persons_known else [])]
+                row += [images, f"{images / len(part):.1%}", *([people] if part.persons_known else [])]
             rows.append(row)
     if not rows:
         return None
     header = ["attribute", "value"]
-    for name, _ in parts:
-        header += [f"{name} images", f"{name} share", *([f"{name} people"] if facts.persons_known else [])]
+    for name, part in parts:
+        header += [f"{name} images", f"{name} share", *([f"{name} people"] if part.persons_known else [])]
     return Table("method-characteristics", "Characteristics of the images in each part.", header, rows, 2)
 
 
@@ -170,15 +175,17 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         if facts.train is not None
         else "",
         "characteristics": _characteristics_text(facts),
-        "predictors": "The images are the only predictors." if predicted is not None else "",
+        "predictors": "The images are the only predictors."
+        if predicted is not None and facts.all_recorded
+        else to_state("the predictors"),
         "partition": f"{facts.split()} {facts.partition()}",
         "building": f"{facts.models()} {facts.unit()} {facts.selection()}",
         "prediction": facts.prediction(),
         "imbalance": balance_text(facts) if facts.runs else "",
         "output": f"Probabilities of {counted(len(evidence.classes), 'class', 'classes')}; the class is the one with "
         f"the largest probability. {to_state('thresholds, if any')}"
-        if predicted is not None
-        else "",
+        if predicted is not None and facts.all_recorded
+        else to_state("what the model returns, and thresholds, if any"),
         "updating": to_state("whether the model was updated or recalibrated after its evaluation"),
         "specification": to_state("where the weights and the code can be had; `ensemble export` writes a model"),
         "scores": _scores(evidence),
@@ -193,16 +200,19 @@ def _characteristics_text(facts: Facts) -> str:
 
 def _scores(evidence: Evidence) -> str:
     """Return the score of the suggested predictions."""
-    metric, found = metric_of(evidence.metric), []
+    metric, found, notes = metric_of(evidence.metric), [], list[str]()
     for name, part in (("out of fold", labeled(evidence.oof)), ("test", labeled(evidence.test))):
         score = None if part is None else score_of(evidence, part, part.member(evidence.recommended or ""))
         if score is not None:
             found.append(f"{metric.title} {name} {score.text()}")
+            member = part.member(evidence.recommended or "") if part is not None else None
+            notes += [changed_note(part, member)] if part is not None and member is not None else []
     if not found:
         return ""
     groups = "class and attribute" if _by_column(evidence) else "class"
     more = f"Sections Verdict and Compare; by {groups}: Mistakes."
-    return f"`{evidence.recommended}`: {', '.join(found)} (95% CI). {more}"
+    who = "".join(f" Out of fold: {note}." for note in notes if note)
+    return f"`{evidence.recommended}`: {', '.join(found)} (95% CI).{who} {more}"
 
 
 def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
@@ -290,10 +300,28 @@ def _status(fact: str) -> str:
 def _cell(fact: str) -> str:
     if len(fact) <= LONGEST:
         return fact
-    gaps = " ".join(dict.fromkeys(GAP.findall(fact)))
-    kept = ""
+    gaps, kept = "", ""
+    for gap in dict.fromkeys(GAP.findall(fact)):
+        if gaps and len(gaps) + len(gap) > LONGEST * 2 // 3:
+            gaps += " …"
+            break
+        gaps = f"{gaps} {gap}".strip()
     for sentence in GAP.sub("", fact).replace(". ", ".\n").split("\n"):
         if len(kept) + len(sentence) + len(gaps) > LONGEST:
             break
         kept += f"{sentence.strip()} "
+    if not kept.strip():  # the first sentence is too long
+        kept = f"{_clauses(GAP.sub('', fact), max(LONGEST - len(gaps) - 30, 60))} "
     return f"{kept}See the methods text above. {gaps}".strip()
+
+
+def _clauses(text: str, longest: int) -> str:
+    """Return the first clauses of a text, which end at semicolons; of a longer clause the first words."""
+    kept = ""
+    for clause in text.strip().split("; "):
+        if len(kept) + len(clause) + 2 > longest:
+            break
+        kept += f"{clause}; "
+    if not kept:
+        kept = text.strip()[:longest].rpartition(" ")[0]
+    return f"{kept.rstrip('; ')} …" if kept else ""

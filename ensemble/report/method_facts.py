@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +13,10 @@ from numpy.typing import NDArray
 
 from ensemble.learning.registry import FITTERS
 from ensemble.report import method_runs as records
-from ensemble.report.choice import changed_people
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.image_table import people_per_class
 from ensemble.report.method_runs import Reader, by_run, listed, sentence, setting, to_state
-from ensemble.report.scoring import direction, labeled
+from ensemble.report.scoring import changed_note, direction, labeled
 from ensemble.voting.vote import METHODS
 from folds.metrics.custom import metric_of
 from folds.metrics.resampling import N_RESAMPLES
@@ -48,11 +48,15 @@ class PartRows:
     ----------
     labels, persons : (n,) text; a label is "" where it is not known.
     attributes : attribute → (n,) text, "" where it is not known.
+    persons_known : whether `persons` are people.
+    whole : whether these are all images of the part, as a table has them, and not only those that are predicted.
     """
 
     labels: NDArray[np.str_]
     persons: NDArray[np.str_]
     attributes: Mapping[str, NDArray[np.str_]]
+    persons_known: bool = True
+    whole: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,22 +90,26 @@ class Facts:
 
     def _rows(self, test: bool) -> PartRows | None:
         table = self.evidence.table
-        if table is not None and (table.test == test).any():
+        if table is not None and not table.of_predictions and (table.test == test).any():
             kept = table.test == test
             attributes = {name: values[kept] for name, values in table.attributes.items()}
-            return PartRows(table.labels[kept], table.persons[kept], attributes)
+            persons = table.persons[kept]
+            known = table.persons_known or bool((persons != table.ids[kept]).any())
+            return PartRows(table.labels[kept], persons, attributes, known)
         part = self.evidence.test if test else self.evidence.oof
         if part is None or not len(part):
             return None
-        return PartRows(np.array([*self.evidence.classes, ""])[part.labels], part.persons, {})
+        labels = np.array([*self.evidence.classes, ""])[part.labels]
+        return PartRows(labels, part.persons, {}, part.persons_known, whole=False)
 
     @property
-    def persons_known(self) -> bool:
-        """Return whether it is known which images are of one person."""
-        known = [one.persons_known for one in (self.evidence.oof, self.evidence.test) if one is not None]
-        if self.evidence.table is not None:
-            known.append(self.evidence.table.persons_known)
-        return bool(known) and all(known)
+    def parts(self) -> list[tuple[str, PartRows]]:
+        """Return (name, images) of the parts that are known; the name says if it is only what is predicted."""
+        found = []
+        for name, predicted, rows in (("training", "out of fold", self.train), ("test", "test", self.test)):
+            if rows is not None:
+                found.append((name if rows.whole else predicted, rows))
+        return found
 
     @cached_property
     def member(self) -> Predicted | None:
@@ -118,17 +126,35 @@ class Facts:
         return record if name is None or name == self.member.name else None
 
     @cached_property
+    def made_of(self) -> list[str]:
+        """Return the runs or files that the suggested predictions are made of; all runs if nothing is suggested."""
+        member, part = self.member, self.evidence.oof or self.evidence.test
+        if member is None or part is None:
+            return list(self.evidence.runs)
+        if member.name == SOFT_VOTE:
+            return [one.name for one in part.members if one.kind == "run"]
+        if member.kind != "blend":
+            names = (member.name, member.name.partition(" (")[0])
+            return [next((name for name in names if name in self.evidence.runs), member.name)]
+        inputs = None if self.blend is None else self.blend.get("inputs")
+        given = [one.get("run") for one in (inputs if isinstance(inputs, list) else ()) if isinstance(one, dict)]
+        return list(self.weights) or list(dict.fromkeys(one for one in given if isinstance(one, str))) or [member.name]
+
+    @cached_property
     def runs(self) -> list[RunRecord]:
-        """Return the runs that the suggested predictions are made of, as far as they are known; else all runs."""
-        found = self.evidence.runs
-        if self.member is not None and self.member.kind != "blend":
-            names = [self.member.name, self.member.name.partition(" (")[0]]
-            return next(([found[name]] for name in names if name in found), list(found.values()))
-        if self.blend is not None:
-            weights = self.weights
-            kept = [found[name] for name in weights if name in found]
-            return kept if kept and len(kept) == len(weights) else list(found.values())
-        return list(found.values())
+        """Return the records of the runs that the suggested predictions are made of, as far as they are there."""
+        return [self.evidence.runs[name] for name in self.made_of if name in self.evidence.runs]
+
+    @property
+    def unknown(self) -> str:
+        """Return the gap about models without a record: files of other programs, or runs that are not there; or ""."""
+        names = [f"`{name.replace(']', ')')}`" for name in self.made_of if name not in self.evidence.runs]
+        return to_state(f"how {listed(names)} {'was' if len(names) == 1 else 'were'} trained") if names else ""
+
+    @property
+    def all_recorded(self) -> bool:
+        """Return whether all models that the suggested predictions are made of have a record."""
+        return bool(self.runs) and len(self.runs) == len(self.made_of)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -147,13 +173,19 @@ class Facts:
         """Return how many images of how many people and classes each part has."""
         if self.train is None:
             return to_state("numbers of images, people and classes")
-        lines = [f"The training data were {self._counts(self.train)}."]
+        whole, counts = self.train.whole, self._counts(self.train)
+        lines = [f"The training data were {counts}." if whole else f"The out-of-fold predictions are of {counts}."]
         if self.test is not None:
-            lines.append(f"The test data were {self._counts(self.test)}.")
-        return " ".join(lines)
+            whole, counts = self.test.whole, self._counts(self.test)
+            lines.append(f"The test data were {counts}." if whole else f"The test predictions are of {counts}.")
+        return " ".join([*lines, *self._not_read("images, people and classes of the whole data")])
+
+    def _not_read(self, what: str) -> list[str]:
+        """Return the gap for what only a table says, if none was read."""
+        return [] if all(rows.whole for _, rows in self.parts) else [to_state(f"{what}: no table was read")]
 
     def _counts(self, rows: PartRows) -> str:
-        people = f" of {counted(rows.people, 'person', 'people')}" if self.persons_known else ""
+        people = f" of {counted(rows.people, 'person', 'people')}" if rows.persons_known else ""
         found = f"{counted(len(rows), 'image')}{people}"
         if rows.unlabeled == len(rows):
             return f"{found}, without labels"
@@ -164,7 +196,7 @@ class Facts:
             return f"{found} in {total} of {min(counts):,} to {max(counts):,} images (table of the parts)"
         each = [
             f"{name}, {counted(images, 'image')}"
-            + (f" of {counted(count, 'person', 'people')}" if self.persons_known else "")
+            + (f" of {counted(count, 'person', 'people')}" if rows.persons_known else "")
             for name in self.evidence.classes
             for images, count in [classes.get(name, (0, 0))]
         ]
@@ -172,14 +204,11 @@ class Facts:
 
     def totals(self) -> str:
         """Return the numbers of people and images of each part, in short."""
-        parts = [(name, rows) for name, rows in (("training", self.train), ("test", self.test)) if rows is not None]
-        people = [f"{counted(rows.people, 'person', 'people')}, " if self.persons_known else "" for _, rows in parts]
-        return (
-            "; ".join(
-                f"{name}: {of}{counted(len(rows), 'image')}" for (name, rows), of in zip(parts, people, strict=True)
-            ).capitalize()
-            + "."
-        )
+        found = []
+        for name, rows in self.parts:
+            people = f"{counted(rows.people, 'person', 'people')}, " if rows.persons_known else ""
+            found.append(f"{name}: {people}{counted(len(rows), 'image')}")
+        return " ".join([f"{'; '.join(found).capitalize()}.", *self._not_read("numbers of the whole data")])
 
     def source(self) -> str:
         """Return the gaps about the source of the data."""
@@ -194,9 +223,9 @@ class Facts:
     def missing(self) -> str:
         """Return how much is missing: labels, values of attributes, image files."""
         lines = []
-        for name, rows in (("training", self.train), ("test", self.test)):
-            if rows is None:
-                continue
+        for name, rows in self.parts:
+            if not rows.whole:  # what is not there at all cannot be counted in predictions
+                name = f"predicted {'training' if name == 'out of fold' else name}"
             if rows.unlabeled:
                 lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label (not scored).")
             gaps = {one: int((values == "").sum()) for one, values in rows.attributes.items()}
@@ -205,10 +234,11 @@ class Facts:
                 lines.append(f"`{attribute}` was missing for {absent:,} of {counted(len(rows), f'{name} image')}.")
             if len(gaps) > MAX_VALUES:
                 lines.append(f"{len(gaps) - MAX_VALUES} further attributes of {name} images had missing values.")
-        if not lines and self.train is not None:
+        gaps_left = self._not_read("what is missing in the data")
+        if not lines and self.train is not None and not gaps_left:
             with_attributes = " and no value of an attribute" if self.train.attributes else ""
             lines.append(f"No label{with_attributes} was missing.")
-        return " ".join([*lines, *self._files()])
+        return " ".join([*lines, *self._files(), *gaps_left])
 
     def _files(self) -> list[str]:
         table, lines = self.evidence.table, []
@@ -232,18 +262,13 @@ class Facts:
 
     def changed(self) -> str:
         """Return which training labels were changed."""
-        part = self.evidence.oof
-        if part is None:
+        part, member = self.evidence.oof, self.member
+        if part is None or member is None or not member.changed:
             return ""
-        runs = [one for one in part.members if one.changed and (one.name in {run.name for run in self.runs})]
-        people = changed_people(part, runs)
-        unit = ("person", "people") if self.persons_known else ("image", "images")
-        lines = [
-            f"`{one.name}` learned other labels than those of the table for {counted(len(one.changed), 'image')} "
-            f"({counted(people.get(one.name, 0), *unit)} scored out of fold)"
-            for one in runs
-        ]
-        return f"{'; '.join(lines)}. Scores used the labels of the table." if lines else ""
+        images = counted(len(member.changed), "image")
+        note = changed_note(part, member)
+        scored = f" Its out-of-fold predictions are {note}, by the labels of the table." if note else ""
+        return f"For `{member.name}` the training labels of {images} were replaced, softened or not learned.{scored}"
 
     # Split
 
@@ -315,8 +340,8 @@ class Facts:
     def partition(self) -> str:
         """Return whether people of the test part are in the training part."""
         if self.test is None and self.train is not None:
-            return "There was no separate test set."
-        if self.test is None or self.train is None or not self.persons_known:
+            return f"No test predictions are in this report {to_state('whether there is a separate test set')}."
+        if self.test is None or self.train is None or not (self.train.persons_known and self.test.persons_known):
             return to_state("whether test people are in the training data")
         shared = len(set(np.unique(self.test.persons).tolist()) & set(np.unique(self.train.persons).tolist()))
         if shared:
@@ -324,6 +349,11 @@ class Facts:
                 f"{counted(shared, 'test person', 'test people')} had images in the training data as well, so that "
                 "test scores are optimistic."
             )
+        if not self.train.whole:
+            gap = to_state("whether test people are in the training data: no table was read")
+            return f"No test person is among the people who are predicted out of fold. {gap}"
+        if not self.test.whole:
+            return "No person of the test predictions was in the training data."
         return "No person of the test data was in the training data."
 
     # Models
@@ -331,7 +361,7 @@ class Facts:
     def models(self) -> str:
         """Return which models were trained, on inputs of which size, from which weights."""
         if not self.runs:
-            return to_state("architecture, input size and initial weights of the models")
+            return self.unknown or to_state("architecture, input size and initial weights of the models")
         lines = [f"{counted(len(self.runs), 'model was', 'models were')} trained."] if len(self.runs) > 1 else []
         lines += grouped(self.runs, _model_text, "were", "architecture, input size and initial weights")
         targets = [run for run in self.runs if records.target(run)]
@@ -340,25 +370,32 @@ class Facts:
                 f"Attributes were predicted by one head each ({by_run(targets, records.target, 'attributes')}); the "
                 "probability of a class is the product of those of its values."
             )
-        return " ".join(lines)
+        return self._with_unknown(" ".join(lines))
+
+    def _with_unknown(self, text: str) -> str:
+        return f"{text} {self.unknown}".strip()
 
     def preprocessing(self) -> str:
         """Return how images become inputs."""
         if not self.runs:
             return to_state("preprocessing of the images")
-        return sentence("Images were {}.", by_run(self.runs, records.preprocessing, "preprocessing of the images"))
+        return self._with_unknown(
+            sentence("Images were {}.", by_run(self.runs, records.preprocessing, "preprocessing of the images"))
+        )
 
     def initial_weights(self) -> str:
         """Return what the training starts from."""
         if not self.runs:
             return to_state("initial weights")
-        return sentence("Training started from {}.", by_run(self.runs, records.initialization, "initial weights"))
+        return self._with_unknown(
+            sentence("Training started from {}.", by_run(self.runs, records.initialization, "initial weights"))
+        )
 
     def training(self) -> str:
         """Return how the models were trained."""
         if not self.runs:
             return to_state("training: epochs, optimizer, learning rate, batch size, loss, augmentation")
-        return " ".join(grouped(self.runs, _training_text, "were", "settings of the training"))
+        return self._with_unknown(" ".join(grouped(self.runs, _training_text, "were", "settings of the training")))
 
     def selection(self) -> str:
         """Return how the final weights and the suggested model were chosen."""
@@ -383,10 +420,14 @@ class Facts:
             lines.append(
                 "Each image was predicted by the model that was not trained on its fold, and these out-of-fold "
                 "predictions were pooled."
+                if self.all_recorded
+                else to_state("whether each image was predicted by a model that was not trained on it")
             )
         if self.evidence.test is not None:
             numbers = {len(run.tested) for run in self.runs}
-            if len(numbers) == 1 and min(numbers) > 1:
+            if not self.all_recorded:
+                lines.append(to_state("which models predicted the test images"))
+            elif len(numbers) == 1 and min(numbers) > 1:
                 lines.append(
                     f"Test images were predicted by the mean probabilities of the models of {min(numbers)} folds."
                 )
@@ -404,7 +445,11 @@ class Facts:
         if member is None:
             return ""
         if member.kind != "blend":
-            return "Different models were not combined."
+            return (
+                "Different models were not combined."
+                if self.all_recorded
+                else to_state("whether predictions of several models were combined")
+            )
         if member.name == SOFT_VOTE:
             return "The models were combined by the mean of their probabilities, without fitting anything."
         if self.blend is None:
@@ -443,22 +488,38 @@ class Facts:
         """Return how the confidence intervals and the differences are made."""
         if not self.is_scored:
             return to_state("how confidence intervals were computed")
-        unit = "people" if self.persons_known else "images, because people are not known"
-        if metric_of(self.evidence.metric).function is not None:
-            times = f"up to {N_RESAMPLES:,} resamples"
-            return f"95% confidence intervals (CIs) were computed by a bootstrap over {unit} ({times})."
+        unit, metric = self._unit_of_intervals(), metric_of(self.evidence.metric)
+        if metric.function is not None:
+            how = f"a bootstrap over {unit} (up to {N_RESAMPLES:,} resamples)"
+        elif metric.ranking is not None and metric.ranking.bounds is not None and len(self.evidence.classes) == 2:
+            how = (
+                f"a jackknife over {unit} (Tukey, 1958) with Student's t, whose bounds are taken at the quantile that "
+                "is the threshold of the metric"
+            )
+        else:
+            scale = ", on the logit scale" if math.isfinite(metric.upper_bound - metric.lower_bound) else ""
+            how = f"a jackknife over {unit} (Tukey, 1958) with Student's t{scale}"
         return (
-            f"95% confidence intervals (CIs) were computed by a jackknife over {unit} (Tukey, 1958) with Student's t, "
-            f"on the logit scale for bounded metrics.{self._comparisons()} The CIs do not cover the choice of the "
-            "training seed."
+            f"95% confidence intervals (CIs) were computed by {how}.{self._comparisons()} The CIs do not cover the "
+            "choice of the training seed."
         )
+
+    def _unit_of_intervals(self) -> str:
+        parts = [part for part in (labeled(self.evidence.oof), labeled(self.evidence.test)) if part is not None]
+        known = {part.persons_known for part in parts}
+        if len(known) == 1:
+            return "people" if True in known else "images, because people are not known"
+        without = next("out of fold" if one.name == "oof" else "of the test" for one in parts if not one.persons_known)
+        return f"people ({without} over images, because people are not known there)"
 
     def _comparisons(self) -> str:
         members = max(len(part.members) for part in (self.evidence.oof, self.evidence.test) if part is not None)
         if members < 2:
             return ""
         corrected = ", with the Bonferroni correction for several comparisons" if members > 2 else ""
-        return f" Models were compared by paired differences in the same way{corrected}."
+        by_function = metric_of(self.evidence.metric).function is not None
+        same = "bootstrap" if by_function else "jackknife on the scale of the metric"
+        return f" Models were compared by paired differences, by the same {same}{corrected}."
 
     @property
     def is_scored(self) -> bool:
@@ -483,7 +544,9 @@ class Facts:
             versions = sorted({str(one[key]) for one in environments if records.text(one.get(key))})
             found += [f"{name} {' and '.join(versions)}"] if versions else []
         devices = by_run(self.runs, lambda run: records.text(records.resolved(run).get("device")), "hardware")
-        return f"{listed(found, 12)} were used. {sentence('Device: {}.', _DEVICES.get(devices, devices))}"
+        verb = "was" if len(found) == 1 and " and " not in found[0] else "were"
+        used = f"{listed(found, 12)} {verb} used." if found else to_state("software and its versions")
+        return f"{used} {sentence('Device: {}.', _DEVICES.get(devices, devices))}"
 
 
 def grouped(runs: Sequence[RunRecord], describe: Callable[[RunRecord], str], verb: str, what: str) -> list[str]:

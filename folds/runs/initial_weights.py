@@ -155,6 +155,18 @@ def _checkpoint_or_none(path: Path) -> Checkpoint | None:
         return None
 
 
+def known_people(run: Run, path: Path) -> int:
+    """Return of how many people of a run the weights in a file have learned images; 0 for weights of others, whose
+    training people are unknown.
+    """
+    checkpoint, assignment = _checkpoint_or_none(path), run.assignment
+    if checkpoint is None:
+        return 0
+    learned = {*checkpoint.training_hashes, *checkpoint.pseudo_hashes}
+    known = np.array([one in learned for one in hash_ids(assignment.ids.tolist())])
+    return len(np.unique(assignment.persons[known]))
+
+
 def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int]) -> list[str]:
     """Raise EnsembleError if the initial weights were trained on people whom a fold scores.
 

@@ -14,7 +14,7 @@ from folds.features.learning_curve import LearningCurve, learning_curve
 from folds.runs.execute import lock_runs, train_unpublished, with_features
 from folds.runs.open import prepare
 from folds.runs.plan import Plan
-from folds.runs.trained_curve import check_trained_curve, trained_curve
+from folds.runs.trained_curve import check_known_people, check_trained_curve, trained_curve
 from folds.training.job import Job, Outcome
 from folds.utils.progress import SILENT, Progress
 
@@ -33,6 +33,7 @@ def check_learning_curve(plan: Plan) -> None:
                     hint="leave out `fold`",
                 )
             continue
+        check_known_people(run)
         # Their features differ from fold to fold, and those of one fold know the people of the others.
         if run.recipe.init_run is not None or run.recipe.normalise == "data":
             setting = "init_run" if run.recipe.init_run is not None else "normalize=data"

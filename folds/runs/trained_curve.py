@@ -21,6 +21,7 @@ from folds.metrics.intervals import interval_over_people
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.reading import scored_index
+from folds.runs.initial_weights import known_people
 from folds.runs.run import Run
 from folds.training.examples import class_codes, learned_rows
 from folds.training.job import Job, Outcome
@@ -43,6 +44,19 @@ def check_trained_curve(run: Run) -> None:
                 "people",
                 hint=f"leave out `{name}`",
             )
+    check_known_people(run)
+
+
+def check_known_people(run: Run) -> None:
+    """Raise UsageError if the run starts from weights of a file that have learned people of its table."""
+    init = run.recipe.init
+    known = 0 if init is None else known_people(run, init)
+    if known:
+        raise UsageError(
+            f"`learning_curve` asks what fewer people teach, and `init_weights={init}` was trained on {known:,} of the "
+            f"people of {run.name}",
+            hint="start from weights that know none of them",
+        )
 
 
 def curve_jobs(run: Run, template: Job, shares: Sequence[float] = SHARES) -> dict[float, list[Job]]:

@@ -5,7 +5,8 @@ Only training labels change. Scores use the labels of the table, and test labels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from folds.utils.files import sha256_bytes
 from folds.utils.tables import read_table_file
 from folds.utils.text import counted
 
+logger = logging.getLogger(__name__)
 # Words of the column `decision`; an empty cell is not decided yet.
 KEEP, RELABEL, DROP, SOFTEN = DECISIONS = ("keep", "relabel", "drop", "soften")
 VOTE = "vote_"  # prefix of the columns with the votes, before the name of each class
@@ -104,9 +106,21 @@ def label_changes_of(
     """
     if table.labels is None or not (recipe.relabel or recipe.drop or recipe.soften):
         return None
-    relabeled, labels = _relabeled(recipe.relabel, table, test)
-    dropped = _dropped(recipe.drop, table, test)
-    softened, votes = _votes(recipe.soften, table, target, test)
+    shared = _shared(recipe)
+    relabeled, labels = _relabeled(recipe.relabel, table, test, shared)
+    dropped = _dropped(recipe.drop, table, test, shared)
+    softened, votes = _votes(recipe.soften, table, target, test, shared)
+    for path in sorted(shared):
+        masks = {"relabel": relabeled, "drop": dropped, "soften": softened}
+        masks = {name: mask for name, mask in masks.items() if getattr(recipe, name) == path}
+        unused = [name for name, mask in masks.items() if not mask.any()]
+        if len(unused) == len(masks):
+            raise EnsembleError(
+                f"`{'` and `'.join(unused)}` of {path} change nothing: no row has a new label or a decision",
+                hint="fill in the columns new_label or decision",
+            )
+        for name in unused:
+            logger.info(f"{name}={path}: no row is used by `{name}`")
     for name, mask in (("relabel", relabeled), ("soften", softened)):
         both = np.flatnonzero(dropped & mask)
         if len(both) and not (name == "soften" and _is_array(recipe.soften)):
@@ -124,11 +138,17 @@ def label_changes_of(
     return LabelChanges(relabeled, labels, dropped, softened, targets)
 
 
+def _shared(recipe: Recipe) -> set[Path]:
+    """Return the files that are given to several options, each of which uses the rows with its decision, if any."""
+    given = [path for path in (recipe.relabel, recipe.drop, recipe.soften) if path is not None]
+    return {path for path in given if given.count(path) > 1}
+
+
 def relabeled_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:
     """Return the label that each row is learned with; None if none is changed."""
     if table.labels is None or recipe.relabel is None:
         return None
-    found: list[str] = _relabeled(recipe.relabel, table, None)[1].tolist()
+    found: list[str] = _relabeled(recipe.relabel, table, None, _shared(recipe))[1].tolist()
     return found
 
 
@@ -146,7 +166,7 @@ def check_classes_left(changes: LabelChanges, table: SampleTable, assignment: Fo
 
 
 def _relabeled(
-    path: Path | None, table: SampleTable, test: SampleTable | None
+    path: Path | None, table: SampleTable, test: SampleTable | None, shared: Container[Path] = ()
 ) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
     """Return (n,) whether each row is relabeled, and (n,) the label that it is learned with."""
     assert table.labels is not None  # noqa: S101 - checked by the callers
@@ -176,7 +196,7 @@ def _relabeled(
             raise unknown_name(f"class in {found.location()[row]}", given[row], table.classes)
         changed[at] = given[row] != labels[at]
         labels[at] = given[row]
-    if not changed.any():
+    if not changed.any() and path not in shared:
         raise EnsembleError(
             f"`relabel={path}` changes no label: all of its new labels are empty or those of {table.source}",
             hint="fill in the column new_label",
@@ -184,19 +204,21 @@ def _relabeled(
     return changed, labels.astype(str)
 
 
-def _dropped(path: Path | None, table: SampleTable, test: SampleTable | None) -> NDArray[np.bool_]:
+def _dropped(
+    path: Path | None, table: SampleTable, test: SampleTable | None, shared: Container[Path] = ()
+) -> NDArray[np.bool_]:
     """Return (n,) whether each row is left out of the training."""
     dropped = np.zeros(len(table), bool)
     if path is None:
         return dropped
     found = read_table_file(path)
-    for _, at in _places(found, _decided(found, DROP, path), table, test, "drop"):
+    for _, at in _places(found, _decided(found, DROP, path, shared), table, test, "drop"):
         dropped[at] = True
     return dropped
 
 
 def _votes(
-    path: Path | None, table: SampleTable, target: Target, test: SampleTable | None
+    path: Path | None, table: SampleTable, target: Target, test: SampleTable | None, shared: Container[Path] = ()
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Return (n,) whether each row is softened, and float32 (n, outputs) its votes; None without a file."""
     softened = np.zeros(len(table), bool)
@@ -228,7 +250,9 @@ def _votes(
         softened[at] = True
     else:
         found = read_table_file(path)
-        places = _places(found, _decided(found, SOFTEN, path), table, test, "soften")
+        places = _places(found, _decided(found, SOFTEN, path, shared), table, test, "soften")
+        if not places:
+            return softened, None
         columns = [
             found.column(f"{VOTE}{name}", None, f"`soften` needs the votes of each class; {_FILLED}")
             for name in table.classes
@@ -265,12 +289,17 @@ def _words(found: CsvTable) -> list[str]:
     return words
 
 
-def _decided(found: CsvTable, word: str, path: Path) -> list[int]:
-    """Return the rows of a file with this decision; all rows of a file without decisions."""
+def _decided(found: CsvTable, word: str, path: Path, shared: Container[Path]) -> list[int]:
+    """Return the rows of a file with this decision; all rows of a file without decisions.
+
+    Raises
+    ------
+    EnsembleError : there are none, and the file is not one of those in `shared`, of which another option uses rows.
+    """
     if "decision" not in found.columns:
         return list(range(len(found)))
     used = [row for row, one in enumerate(_words(found)) if one == word]
-    if not used:
+    if not used and path not in shared:
         raise EnsembleError(
             f"`{word}={path}`: no row has the decision {word}", hint=f"write {word} into the column decision"
         )

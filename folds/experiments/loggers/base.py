@@ -31,7 +31,7 @@ METRIC_NAMES = {
     "seconds": "course/seconds_an_epoch",
 }
 _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
-_ADDRESS = re.compile(r"(\w+://)(?:[^/@\s]*@)?([^?#\s]*)[^\s]*")
+_ADDRESS = re.compile(r"(\w+://)(?:[^/?#\s]*@)?([^?#\s]*)[^\s]*")
 
 
 class Tracker:
@@ -169,11 +169,15 @@ class Trackers(Tracker):
 
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without those that are named as secrets, and addresses without user, password and query."""
-    return {
-        name: without_credentials(value) if isinstance(value, str) else value
-        for name, value in settings.items()
-        if not _SECRET.search(name)
-    }
+    return {name: _plain(value) for name, value in settings.items() if not _SECRET.search(str(name))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_secrets(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def without_credentials(text: str) -> str:

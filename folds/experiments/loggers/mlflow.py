@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.experiments.loggers.base import EXPERIMENT, METRIC_NAMES, Tracker, scores_of, texts_of
+from folds.experiments.loggers.base import EXPERIMENT, METRIC_NAMES, Tracker, scores_of, texts_of, without_credentials
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json
 from folds.utils.schema import TEXT, validate_fields
@@ -64,15 +64,17 @@ class MLflow(Tracker):
                 self._ids[run] = self._client.create_run(
                     experiment, run_name=run, tags={"ensemble.run": run}
                 ).info.run_id
-                write_json(self._runs / run / RECORD, {"uri": self._uri, "run_id": self._ids[run]})
+                place = without_credentials(self._uri)  # folders of runs are shared
+                write_json(self._runs / run / RECORD, {"uri": place, "run_id": self._ids[run]})
         return self._ids[run]
 
     def known(self, run: str) -> str | None:
         """Return the recorded id of MLflow's run; None if there is none, or one of another server or folder."""
         with suppress(EnsembleError, OSError):
             recorded = read_json(self._runs / run / RECORD)
-            if not validate_fields(recorded, _FIELDS) and recorded["uri"] == self._uri:
-                return str(recorded["run_id"])
+            if not validate_fields(recorded, _FIELDS):
+                same = without_credentials(recorded["uri"]) == without_credentials(self._uri)
+                return str(recorded["run_id"]) if same else None
         return None
 
     def report(self, page: Path, run: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from ensemble.report.blocks import Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, TRIPOD
-from ensemble.report.evidence import Evidence, RunRecord, TableRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
 from ensemble.report.face import html_of
+from ensemble.report.image_table import table_of_parts
 from ensemble.report.method import YOU, method_section
 from ensemble.report.mistakes import mistakes_section
 from folds.utils.html import LONGEST
@@ -110,9 +112,9 @@ def test_the_text_has_exactly_the_numbers_of_the_files() -> None:
     )
     assert found["Statistics"] == (
         "The main metric was macro F1. 95% confidence intervals (CIs) were computed by a jackknife over people (Tukey, "
-        "1958) with Student's t, on the logit scale for bounded metrics. Models were compared by paired differences in the "
-        "same way, with the Bonferroni correction for several comparisons. The CIs do not cover the choice of the training "
-        "seed."
+        "1958) with Student's t, on the logit scale. Models were compared by paired differences, by the same jackknife on the "
+        "scale of the metric, with the Bonferroni correction for several comparisons. The CIs do not cover the choice of "
+        "the training seed."
     )
     assert found["Software"] == "ensemble 0.2.0, Python 3.11.7 and PyTorch 2.14.1 were used. Device: GPU (CUDA)."
 
@@ -156,6 +158,10 @@ def blend(**changed: Any) -> dict[str, Any]:
     return {"method": "auto", "runs": runs, "fitted": fitted} | changed
 
 
+def weights_of(runs: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"run": name, "weight": 0.5} for name in runs]
+
+
 def test_a_fitted_blend_says_its_weights_and_that_it_is_nested() -> None:
     evidence = world(recommended="blend soft", blend=blend(), blend_name="blend soft")
     assert paragraphs(evidence)["Predictions"].endswith(
@@ -175,7 +181,7 @@ def test_a_fitted_blend_says_its_weights_and_that_it_is_nested() -> None:
 
 def test_models_that_differ_have_a_sentence_each() -> None:
     runs = {"run0": record("run0"), "run1": record("run1", lr=0.001, pretrained=False, mixup=0.2)}
-    evidence = world(runs=runs, recommended="blend soft", blend=None)
+    evidence = world(runs=runs, recommended="blend soft", blend=blend(runs=weights_of(runs)))
     text = paragraphs(evidence)["Models"]
     assert "`run0` was trained for 15 epochs with AdamW (peak learning rate 0.0005," in text
     assert "`run1` was trained for 15 epochs with AdamW (peak learning rate 0.001," in text
@@ -185,10 +191,11 @@ def test_models_that_differ_have_a_sentence_each() -> None:
     assert list(settings.header) == ["setting", "run0", "run1"]
     assert ["learning rate", "0.0005", "0.001"] in [list(row) for row in settings.rows]
     many = {f"m{at}": record(f"m{at}", lr=at / 1000) for at in range(1, 9)}
-    text = paragraphs(world(runs=many, recommended="blend soft"))["Models"]
+    evidence = world(runs=many, recommended="blend soft", blend=blend(runs=weights_of(many)))
+    text = paragraphs(evidence)["Models"]
     assert "8 models were trained." in text
     assert "The models differ in their settings of the training (table of the settings)." in text
-    rows = table(method_section(world(runs=many, recommended="blend soft")), "method-settings")
+    rows = table(method_section(evidence), "method-settings")
     assert (rows.header[0], len(rows.rows)) == ("run", 8)
 
 
@@ -227,7 +234,12 @@ def test_people_in_several_folds_and_in_both_parts_are_counted() -> None:
     assert "1 test person had images in the training data as well" in text
     unknown = replace(evidence, oof=replace(evidence.oof, persons_known=False))
     assert "The people are not known. [to state: the unit of the split]" in paragraphs(unknown)["Partitions"]
-    assert "jackknife over images, because people are not known" in paragraphs(unknown)["Statistics"]
+    assert (
+        "over people (out of fold over images, because people are not known there)" in paragraphs(unknown)["Statistics"]
+    )
+    assert (
+        "jackknife over images, because people are not known" in paragraphs(replace(unknown, test=None))["Statistics"]
+    )
 
 
 def test_folds_that_are_not_trained_yet_are_not_forgotten() -> None:
@@ -349,7 +361,12 @@ def test_names_of_strangers_are_texts_of_the_section(name: str) -> None:
 def test_cells_of_the_checklists_are_shown_whole() -> None:
     """A cell longer than the page shows would be cut in its middle."""
     many = {f"model{at}": record(f"model{at}", lr=at / 1000) for at in range(1, 9)}
-    for evidence in (world(), world(runs=many, recommended="blend soft", blend=blend())):
+    made_of = [
+        blend(),
+        blend(runs=weights_of(many)),
+        blend(runs=weights_of(f"a-long-name-{at}" * 3 for at in range(9))),
+    ]
+    for evidence in (world(), *(world(runs=many, recommended="blend soft", blend=one) for one in made_of)):
         for name in ("method-claim", "method-tripod"):
             assert all(len(str(fact)) <= LONGEST for fact, _ in answers(evidence, name).values())
 
@@ -385,3 +402,141 @@ def test_pointers_name_only_tables_that_are_there() -> None:
     }
     assert "mistakes-attributes" in tables
     assert "mistakes-columns" not in tables
+
+
+def test_without_a_table_only_the_predictions_are_counted() -> None:
+    """A table that was moved: nothing is known of the images that were not predicted."""
+    evidence = world()
+    parts = [one for one in (evidence.oof, evidence.test) if one is not None]
+    for found in (None, table_of_parts(parts, evidence.classes)):
+        predicted = replace(evidence, table=found)
+        text = paragraphs(predicted)
+        assert text["Data"].startswith("The out-of-fold predictions are of 200 images of 40 people")
+        assert "The test predictions are of 100 images of 20 people" in text["Data"]
+        assert "training data were" not in text["Data"]
+        assert "No label" not in text["Data"]
+        assert "[to state: what is missing in the data: no table was read]" in text["Data"]
+        assert "No person of the test" not in text["Partitions"]
+        assert "[to state: whether test people are in the training data: no table was read]" in text["Partitions"]
+        assert answers(predicted)["12"][1] == YOU
+        assert answers(predicted)["21"][0].startswith(
+            "Out of fold: 40 people, 200 images; test: 20 people, 100 images. ["
+        )
+        assert table(method_section(predicted), "method-parts").header[1:3] == ["out of fold", "test"]
+
+
+def test_settings_of_other_runs_are_not_attributed_to_a_model_without_a_record() -> None:
+    runs = {name: record(name) for name in ("run0", "run2")}
+    text = paragraphs(world(runs=runs, recommended="blend soft", blend=blend(runs=weights_of(["run0", "hers"]))))
+    assert text["Models"].startswith("`run0` was timm's resnet18")
+    assert text["Models"].count("[to state: how `hers` was trained]") == 1
+    assert "run2" not in text["Models"]
+    hers = world(runs=runs, recommended="run1")
+    text = paragraphs(hers)
+    assert text["Models"].startswith("[to state: how `run1` was trained]")
+    assert "resnet18" not in text["Models"]
+    assert "was not trained on its fold" not in re.sub(r"\[to state: [^\]]*\]", "", text["Predictions"])
+    assert "were not combined" not in text["Predictions"]
+    tripod = answers(hers, "method-tripod")
+    assert not any("only predictors" in str(fact) or "largest probability" in str(fact) for fact, _ in tripod.values())
+
+
+def test_the_soft_vote_is_made_of_the_runs_that_were_not_left_out() -> None:
+    evidence = world(runs={name: record(name) for name in ("leaky", "run0", "run1", "run2")}, recommended=SOFT_VOTE)
+    assert evidence.oof is not None
+    assert evidence.test is not None
+    named = [
+        replace(
+            part,
+            members=tuple(replace(one, name=SOFT_VOTE) if one.kind == "blend" else one for one in part.members),
+        )
+        for part in (evidence.oof, evidence.test)
+    ]
+    text = paragraphs(replace(evidence, oof=named[0], test=named[1]))["Models"]
+    assert text.startswith("3 models were trained. `run0`, `run1` and `run2` were timm's resnet18")
+
+
+def test_people_with_changed_labels_are_left_out_of_the_score() -> None:
+    evidence = world()
+    part = evidence.oof
+    assert part is not None
+    changed = frozenset(part.ids[:3].tolist())
+    members = tuple(
+        replace(one, changed=changed) if one.name in ("run0", "blend soft") else one for one in part.members
+    )
+    note = "scored on the 39 people whose training labels were not changed, without 1 person"
+    for name in ("run0", "blend soft"):
+        found = replace(evidence, oof=replace(part, members=members), recommended=name)
+        assert (
+            f"For `{name}` the training labels of 3 images were replaced, softened or not learned. Its out-of-fold "
+            f"predictions are {note}, by the labels of the table." in paragraphs(found)["Data"]
+        )
+        assert f"Out of fold: {note}." in answers(found)["37"][0]
+
+
+def test_no_test_set_is_a_gap() -> None:
+    evidence = world()
+    assert evidence.table is not None
+    rows = ~evidence.table.test
+    found = evidence.table
+    alone = replace(
+        found, ids=found.ids[rows], labels=found.labels[rows], persons=found.persons[rows], test=found.test[rows],
+        attributes={}, width=None, height=None, brightness=None, sharpness=None,
+    )  # fmt: skip
+    text = paragraphs(replace(evidence, test=None, table=alone))["Partitions"]
+    assert text.endswith("No test predictions are in this report [to state: whether there is a separate test set].")
+
+
+def test_people_are_known_or_not_in_each_part() -> None:
+    """A test part without people takes none from the training part."""
+    evidence = world()
+    found, test = evidence.table, evidence.test
+    assert found is not None
+    assert test is not None
+    persons = np.where(found.test, found.ids, found.persons)
+    mixed = replace(
+        evidence,
+        table=replace(found, persons=persons, persons_known=False),
+        test=replace(test, persons=test.ids, persons_known=False),
+    )
+    text = paragraphs(mixed)
+    assert text["Data"].startswith(
+        "The training data were 200 images of 40 people in 3 classes (cat, 70 images of 14 people;"
+    )
+    assert "The test data were 100 images in 3 classes (cat, 35 images;" in text["Data"]
+    assert "[to state: whether test people are in the training data]" in text["Partitions"]
+    rows = {row[0]: list(row[1:]) for row in table(method_section(mixed), "method-parts").rows}
+    assert rows["people"][:3] == [40, None, 8]
+    assert rows["class cat"][:2] == ["70 (14)", 35]
+
+
+def test_a_single_split_has_no_other_folds() -> None:
+    evidence = world()
+    assert evidence.oof is not None
+    part = replace(evidence.oof, fold=np.zeros(len(evidence.oof), np.int64))
+    held_out = {"run0": record("run0", folds={"k": 1, "seed": 3, "stratify": []})}
+    found = table(method_section(replace(evidence, oof=part, runs=held_out)), "method-parts")
+    assert "other folds" not in found.note
+    assert "other folds" in table(method_section(evidence), "method-parts").note
+
+
+def test_a_long_sentence_is_cut_at_a_semicolon_and_not_left_out() -> None:
+    stratify = {"k": 5, "seed": 3, "stratify": [f"a_long_column_{at}" for at in range(12)]}
+    attributes = {"run0": record("run0", augment_more={f"class{at}": "strong" for at in range(40)}, folds=stratify)}
+    for name in ("method-claim", "method-tripod"):
+        for fact, _ in answers(world(runs=attributes), name).values():
+            assert not str(fact).startswith("See the methods text above.")
+    assert "run0 was trained for 15 epochs" in str(answers(world(runs=attributes))["25"][0])
+
+
+def test_intervals_are_said_as_they_are_computed() -> None:
+    two = world(metric="sensitivity_at(specificity=0.9)", classes=("a", "b"))
+    assert "bounds are taken at the quantile" in paragraphs(two)["Statistics"]
+    assert "Student's t. Models" in paragraphs(world(metric="log_loss"))["Statistics"]
+
+
+def test_software_without_versions_is_a_gap() -> None:
+    text = paragraphs(world(runs={"run0": replace(record("run0"), environment={"cuda": "12"})}))["Software"]
+    assert text.startswith("[to state: software and its versions] Device")
+    text = paragraphs(world(runs={"run0": replace(record("run0"), environment={"torch": "2.1"})}))["Software"]
+    assert text.startswith("PyTorch 2.1 was used.")
