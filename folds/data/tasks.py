@@ -94,11 +94,8 @@ def recorded_task(task: str | None, positive: str | None, target: str, classes: 
     if target != LABEL or task == CLASSES or len(classes) != 2:
         return CLASSES
     guess = guess_positive(classes)
-    return (
-        BINARY
-        if task == BINARY or positive is not None or (guess and guess.is_sure and guess.name == classes[-1])
-        else CLASSES
-    )
+    is_told = guess is not None and guess.is_sure and guess.name == classes[-1]
+    return BINARY if task == BINARY or positive is not None or is_told else CLASSES
 
 
 def with_task(data: Dataset, recipes: Sequence[Recipe]) -> Dataset:

@@ -251,9 +251,8 @@ def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> _Opene
     _check_size(height, width, settings)
     index = _index(channels, settings)
     remarks = frame_remark(settings.frame, frame_of(settings.frame, page.pages), page.pages)
-    opened = _opened_array(
-        page_pixels(data, page, index, settings.max_pixels or MAX_PIXELS), range(len(index)), settings
-    )
+    values = page_pixels(data, page, index, settings.max_pixels or MAX_PIXELS)
+    opened = _opened_array(values, range(len(index)), settings)
     return replace(opened, remarks=remarks)
 
 

@@ -122,11 +122,8 @@ def guess_positive(classes: Sequence[str]) -> Positive | None:
             both = {words[found] in _POSITIVE, words[1 - found] in _NEGATIVE} == {True}
             return Positive(classes[found], f"by its name, against {classes[1 - found]}", is_sure=both)
     for denied, plain in ((0, 1), (1, 0)):
-        with_it = words[plain].removeprefix("with ")
-        if (
-            any(words[denied] == f"{start}{words[plain]}" for start in _DENIALS)
-            or words[denied] == f"without {with_it}"
-        ):
+        denials = [f"{start}{words[plain]}" for start in _DENIALS]
+        if words[denied] in (*denials, f"without {words[plain].removeprefix('with ')}"):
             return Positive(classes[plain], f"by its name, against {classes[denied]}")
     return None
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.prediction.source import load_source
+from ensemble.learning.combination import Combination
+from ensemble.prediction.source import PredictionSource, _named_positive, load_source
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.predictions import read_predictions
 from tests.conftest import GRID, Called, call_here, call_process, made_once
