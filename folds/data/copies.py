@@ -48,8 +48,8 @@ def with_copy_groups(table: SampleTable, max_pixels: int | None, columns: RawCol
     names = _names(table.ids, groups)
     columns.notes += _notes(table, groups, names)
     if found.flat:
-        told = columns.warnings if 2 * len(found.flat) > len(table) else columns.notes
-        told.append(
+        lines = columns.warnings if 2 * len(found.flat) > len(table) else columns.notes
+        lines.append(
             f"{counted(len(found.flat), 'image')} of {table.source} without structure (one color) "
             f"{'was' if len(found.flat) == 1 else 'were'} compared by content only"
         )
@@ -72,7 +72,7 @@ def _previews(table: SampleTable, max_pixels: int | None) -> DecodedImages:
     settings = ImageSettings(SIDE, SIDE, max_pixels=max_pixels, preview=True)
     try:
         images = load_images(table.paths, settings, cache_dir=cache, locations=table.locations)
-        ends = [(one.lowest, one.highest) for one in images.depths if not one.kind.endswith("colour")]
+        ends = [(one.lowest, one.highest) for one in images.depths if not one.is_color]
         if not ends:
             return images
     except EnsembleError:  # of images of floats, which have no range, or of damaged ones
