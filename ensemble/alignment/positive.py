@@ -16,8 +16,9 @@ def positive_class(
 ) -> Positive | None:
     """Return the positive class of members whose columns are named; None if nothing says that there is one.
 
-    It is the given one; else the one that sidecars state; else, if it is wanted, the second of `stated` classes, that
-    of a file of one column, the one that the names tell, or the second.
+    It is the given one; else the one that sidecars state; else, if it is wanted, the higher of two grades, the last of
+    classes that are said to be exclusive, the second of `stated` classes, that of a file of one column, the one that
+    the names tell, or the second.
 
     Parameters
     ----------
@@ -51,6 +52,10 @@ def positive_class(
         return Positive(name, f"stated in the sidecar of {member.path}")
     if not wanted or len(names) != 2:
         return None
+    for member in members:
+        if member.sidecar is not None and member.sidecar.scored is not None:
+            what = "the higher grade" if member.sidecar.task == ORDINAL else "the second of exclusive classes"
+            return Positive(member.sidecar.scored, f"{what} in the sidecar of {member.path}")
     if stated is not None and len(stated) == 2:
         return Positive(stated[1], "the second of `classes`")
     single = next((one for one in members if one.one_column and one.sidecar is None), None)

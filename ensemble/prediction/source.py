@@ -19,7 +19,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import recorded_metric
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, CLASSES, LABEL, oof_file, read_sidecar
+from folds.predictions.files import ALL, BINARY, CLASSES, LABEL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -76,6 +76,7 @@ class PredictionSource:
     decision : decision rules that come with the models; None if there are none.
     cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     refit : whether the models were trained on all people, so that no out-of-fold score is their own.
+    positive : the positive class that was named for the blend, the last one; None if none was.
     """
 
     name: str
@@ -90,6 +91,7 @@ class PredictionSource:
     decision: Decision | None = None
     cascade: Cascade | None = None
     refit: bool = False
+    positive: str | None = None
 
     @property
     def models(self) -> list[FoldModel]:
@@ -98,8 +100,12 @@ class PredictionSource:
 
     @property
     def task(self) -> str:
-        """Return what the classes are: ``classes``, ``binary``, or ``ordinal`` if models were trained on grades."""
-        return next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
+        """Return what the classes are: ``classes``, ``binary`` (also if a positive class was named for the blend), or
+        ``ordinal`` if models were trained on grades.
+        """
+        trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
+        named = self.positive is not None and self.classes[1:] == (self.positive,) and self.target == LABEL
+        return BINARY if trained == CLASSES and named else trained
 
     @property
     def sha(self) -> str:
@@ -360,7 +366,16 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         attributes,
         path.parent,
         refit=refit,
+        positive=_named_positive(path.parent / "blend.json"),
     )
+
+
+def _named_positive(path: Path) -> str | None:
+    """Return the positive class in the options of a blend's record; None if there is none."""
+    record = read_json(path) if path.is_file() else None
+    options = record.get("options") if isinstance(record, dict) else None
+    found = options.get("positive") if isinstance(options, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: bool) -> RunModels:

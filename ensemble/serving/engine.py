@@ -15,7 +15,7 @@ from ensemble.serving.errors import ServingError
 from ensemble.serving.limits import Limits
 from ensemble.serving.metrics import Metrics
 from ensemble.serving.model import Answer, ServedModel, split_answers
-from folds.errors import without_marks
+from folds.errors import EnsembleError, without_marks
 from folds.images.content_index import UnreadableImageError
 from folds.utils.parallel import cpu_count
 
@@ -139,6 +139,9 @@ class Engine:
                 ticket.data = None
         except UnreadableImageError as error:
             result = _unreadable(error)
+        except EnsembleError as error:  # the format needs a package that is not installed
+            text = f"the file cannot be decoded by this server: {without_marks(error.message)}"
+            result = ServingError(422, "unreadable", text, without_marks(error.hint or ""))
         except Exception:
             logger.exception("an image could not be decoded")
             result = ServingError(500, "internal", "the image could not be decoded because of a fault of the server")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from folds.data.table import AUTO_COPIES, RawColumns, SampleTable
 from folds.errors import EnsembleError
-from folds.images.cache import load_images
+from folds.images.cache import DecodedImages, load_images
+from folds.images.checks import find_unusable
 from folds.images.duplicates import SIDE, identical, near_duplicates, thumbnails
 from folds.images.settings import CACHE, ImageSettings
 from folds.utils.numeric import connected_components
@@ -39,12 +40,7 @@ def with_copy_groups(table: SampleTable, max_pixels: int | None, columns: RawCol
             f"`person={AUTO_COPIES}` compares images, and {table.source} names none",
             hint="name the column of the paths with `path`, or that of the persons with `person`",
         )
-    images = load_images(
-        table.paths,
-        ImageSettings(SIDE, SIDE, max_pixels=max_pixels),
-        cache_dir=Path(CACHE) / "images",
-        locations=table.locations,
-    )
+    images = _previews(table, max_pixels)
     same = [(one[0], other) for one in identical(images.content) for other in one[1:]]
     found = near_duplicates(thumbnails(images.pixels), _numbers(images.content))
     pairs = np.array([*same, *((pair.first, pair.second) for pair in found.pairs)], np.int64).reshape(-1, 2)
@@ -52,7 +48,8 @@ def with_copy_groups(table: SampleTable, max_pixels: int | None, columns: RawCol
     names = _names(table.ids, groups)
     columns.notes += _notes(table, groups, names)
     if found.flat:
-        columns.notes.append(
+        lines = columns.warnings if 2 * len(found.flat) > len(table) else columns.notes
+        lines.append(
             f"{counted(len(found.flat), 'image')} of {table.source} without structure (one color) "
             f"{'was' if len(found.flat) == 1 else 'were'} compared by content only"
         )
@@ -62,6 +59,30 @@ def with_copy_groups(table: SampleTable, max_pixels: int | None, columns: RawCol
             "copies among them can be in different folds"
         )
     return replace(table, persons=names[groups])
+
+
+def _previews(table: SampleTable, max_pixels: int | None) -> DecodedImages:
+    """Return small pictures of all images, of any channels, which show what is in images of more than 8 bits.
+
+    Their window is that of the values that occur in all of them, so that copies of an image look alike, whatever window
+    a training has.
+    """
+    assert table.paths is not None  # noqa: S101 - checked by the caller
+    cache = Path(CACHE) / "images"
+    settings = ImageSettings(SIDE, SIDE, max_pixels=max_pixels, preview=True)
+    try:
+        images = load_images(table.paths, settings, cache_dir=cache, locations=table.locations)
+        ends = [(one.lowest, one.highest) for one in images.depths if not one.is_color]
+        if not ends:
+            return images
+    except EnsembleError:  # of images of floats, which have no range, or of damaged ones
+        problems = [problem for _, _, problem in find_unusable(table.paths, table.locations, settings=settings)]
+        ends = [problem.values for problem in problems if problem.values is not None]
+        if not ends or len(ends) < len(problems):
+            raise
+    low, high = min(one for one, _ in ends), max(one for _, one in ends)
+    settings = replace(settings, window=(low, high if high > low else low + 1))
+    return load_images(table.paths, settings, cache_dir=cache, locations=table.locations)
 
 
 def _numbers(content: tuple[str, ...] | list[str]) -> NDArray[np.int64]:

@@ -38,9 +38,9 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
     """Return the task of a table with these classes, in the table's order.
 
     Without a `task`, two classes whose names say that the last one is positive (0 and 1, no and yes, benign and
-    malignant) are a binary decision: nothing but the description of the predictions depends on it. If the names say
-    that the first one is positive, the columns would change, so it is only proposed, unless a positive class is named
-    or wanted.
+    malignant) are a binary decision: nothing but the description of the predictions depends on it. If only one of the
+    names is known, or if they say that the first one is positive, so that the columns would change, it is only
+    proposed, unless a positive class is named or wanted.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
     text = f"binary decision: {guess.name} is the positive class ({guess.reason})"
     if task == BINARY or positive is not None:
         return Task(BINARY, guess.name, text if positive is None else "")
-    if guess.name == classes[-1] or wants_positive:
+    if (guess.name == classes[-1] and guess.is_sure) or wants_positive:
         return Task(BINARY, guess.name, f"{text}; `positive` names another, `task=classes` none")
     return Task(reason=f"`task=binary` would make {guess.name} the positive class ({guess.reason})")
 
@@ -94,7 +94,8 @@ def recorded_task(task: str | None, positive: str | None, target: str, classes: 
     if target != LABEL or task == CLASSES or len(classes) != 2:
         return CLASSES
     guess = guess_positive(classes)
-    return BINARY if task == BINARY or positive is not None or (guess and guess.name == classes[-1]) else CLASSES
+    is_told = guess is not None and guess.is_sure and guess.name == classes[-1]
+    return BINARY if task == BINARY or positive is not None or is_told else CLASSES
 
 
 def with_task(data: Dataset, recipes: Sequence[Recipe]) -> Dataset:

@@ -160,7 +160,7 @@ def compare_runs(
     if metric is not None:
         main = find_metric(metric) if isinstance(metric, str) else metric
         measured = {main.name: main} | {name: one for name, one in measured.items() if name != main.name}
-    positive = a.sidecar.positive or b.sidecar.positive
+    positive = a.sidecar.scored or b.sidecar.scored
     differences = {}
     for name, one in measured.items():
         codes, (first_values, second_values) = in_order_of_metric(one, labels, values, a.sidecar.classes, positive)

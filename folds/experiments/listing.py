@@ -216,7 +216,7 @@ def _measured(path: Path, metric: Metric, run: str | None = None) -> dict[str, f
         if kept is not None:
             values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
         labels, persons = labels_and_groups(sidecar)
-        labels, (values,) = in_order_of_metric(metric, labels, [values], sidecar.classes, sidecar.positive)
+        labels, (values,) = in_order_of_metric(metric, labels, [values], sidecar.classes, sidecar.scored)
         found = interval_over_people(metric, labels, values, persons)
     except (EnsembleError, ValueError, LookupError):
         return None

@@ -18,6 +18,7 @@ from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, interval_over_people
+from folds.metrics.positive import in_order_of_metric
 from folds.metrics.sites import SiteScore, difference_over_sites, interval_over_sites, score_sites
 from folds.utils.display import Table
 from folds.utils.files import read_json
@@ -246,7 +247,10 @@ def new_sites(
     notes: list[str] = []
     rows = pair_rows(run if by_person is None else by_person, run, runs, notes)
     folds = np.broadcast_to(np.asarray(rows.second.sidecar.fold), len(rows.second.sidecar.rows))[rows.at_second]
-    labels, people, values = rows.labels, rows.people, list(rows.values)
+    found, meaning = metric_of(metric), rows.first.sidecar
+    positive = meaning.scored or rows.second.sidecar.scored
+    labels, values = in_order_of_metric(found, rows.labels, list(rows.values), meaning.classes, positive)
+    people = rows.people
     if per_person:
         classes = len(rows.first.sidecar.classes)
         averaged = [average_by_person(labels, some, people, classes) for some in values]
@@ -255,7 +259,6 @@ def new_sites(
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
         folds = of_person[people]
     sites = _site_names(left, folds)
-    found = metric_of(metric)
     scores = score_sites(found, labels, values[0], values[1], sites, people)
     score = interval_over_sites(found, labels, values[1], sites, people)
     made = NewSites(

@@ -222,7 +222,7 @@ def _fold_scores(
 ) -> tuple[float, ...]:
     """Return the score of each fold of an out-of-fold file, per image."""
     found, labels = find_metric(metric), labels_and_groups(sidecar)[0]
-    labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.positive)
+    labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.scored)
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
     kept = scored_index(runs, [run], sidecar)[0]
     if kept is not None:

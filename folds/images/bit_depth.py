@@ -52,6 +52,11 @@ class DepthGroup:
     highest: float
     window: tuple[float, float]
 
+    @property
+    def is_color(self) -> bool:
+        """Return whether they are color, to which no window applies."""
+        return self.kind == _COLOR
+
 
 def color_depth(image: Image.Image) -> Depth:
     """Return the depth of 16-bit color, which Pillow reduces to its high byte."""

@@ -102,6 +102,8 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
         if not data:
             raise UnreadableImageError("is empty (0 bytes)")
         files = split_contents(data)
+        if files is not None and any(map(is_stack, files)):
+            raise UnreadableImageError("is a stack of files that holds another stack")
         if files is not None or settings.stack:
             return _decode_stack(files, kept)
         opened = _open(data, settings)
@@ -156,7 +158,7 @@ def _open(data: bytes, settings: ImageSettings) -> _Opened:
             raise
         return _opened_page(data, page, settings)
     _check_pixels(image, settings.max_pixels)
-    if page is not None and page.pages > 1 and settings.frame is None:
+    if page is not None and page.pages > 1 and page.shape[2] == 1 and settings.frame is None:
         return _opened_pages(image, settings)
     remarks = _seek(image, settings)
     deep_color = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
@@ -249,7 +251,8 @@ def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> _Opene
     _check_size(height, width, settings)
     index = _index(channels, settings)
     remarks = frame_remark(settings.frame, frame_of(settings.frame, page.pages), page.pages)
-    opened = _opened_array(page_pixels(data, page, index), range(len(index)), settings)
+    values = page_pixels(data, page, index, settings.max_pixels or MAX_PIXELS)
+    opened = _opened_array(values, range(len(index)), settings)
     return replace(opened, remarks=remarks)
 
 
@@ -261,6 +264,10 @@ def _opened_pages(image: Image.Image, settings: ImageSettings) -> _Opened:
         image.seek(at)
         _check_pixels(image, settings.max_pixels)
         image.load()
+        if len(image.getbands()) > 1 or image.mode == "P":
+            raise UnreadableImageError(
+                f"has pages in color ({image.mode}), which cannot be channels of one image: `frame=N` chooses a page"
+            )
         found, depth = _as_shown(image, replace(settings, channels=(0,)))
         images.append(found[0].copy())
         depths += [] if depth is None else [depth]
@@ -330,6 +337,8 @@ def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int,
             raise UnreadableImageError("is empty (0 bytes)")
         files = split_contents(start + file.read()) if is_stack(start) else None
         if files is not None:
+            if is_stack(files[0]):
+                raise UnreadableImageError("is a stack of files that holds another stack")
             return identify_image(io.BytesIO(files[0]), max_pixels)
         file.seek(0)
         if start.startswith(numpy_file.START):

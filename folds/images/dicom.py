@@ -5,13 +5,14 @@ Only technical elements are read, and PatientID where persons are asked for; no 
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import math
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ _DEFLATED, _PLAIN = "1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0"
 _FEW_BYTES = 4_096  # that hold the transfer syntax
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _MAX_ELEMENTS = 64
+_AT_ONCE = 1 << 18  # pixels
 _SIZE_TAGS = ("Rows", "Columns")
 _TAGS = (
     *_SIZE_TAGS,
@@ -287,37 +289,44 @@ def _gray(
 def _gray_of(
     stored: NDArray[Any], header: Any, places: Sequence[Any], window: tuple[float, float] | None
 ) -> tuple[Image.Image, Depth | None, tuple[str, ...]]:
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels import apply_modality_lut
 
+    # Rows are taken in parts, whose temporary numbers of 64 bits are few: those of a large image would be gigabytes.
+    step = max(1, _AT_ONCE // stored.shape[1])
+    parts = [slice(top, top + step) for top in range(0, len(stored), step)]
     padding = _padding(stored, header)
     inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
     slope, intercept = (_first(places, name) for name in ("RescaleSlope", "RescaleIntercept"))
-    values: NDArray[Any] = stored
+    rescaled: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     full = _range_of_type(stored, header)
     if header.get("ModalityLUTSequence"):
-        values = apply_modality_lut(stored, header)
-        full = (0.0, float(2 ** (8 * values.dtype.itemsize) - 1))
+        rescaled = functools.partial(apply_modality_lut, ds=header)
+        full = (0.0, float(2 ** (8 * rescaled(stored[:1]).dtype.itemsize) - 1))
     elif (slope, intercept) not in ((None, None), (1.0, 0.0)):
         slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-        values = stored.astype(np.float64) * slope + intercept
+        rescaled = functools.partial(_linear, slope=slope, intercept=intercept)
         ends = [] if full is None else [end * slope + intercept for end in full]
         full = (min(ends), max(ends)) if ends else None
-    plain = values is stored and full is not None and full[1] - full[0] <= 255  # 8 bits: `window` is not for these
+
+    def values(part: slice) -> NDArray[Any]:
+        return stored[part] if rescaled is None else rescaled(stored[part])
+
+    plain = rescaled is None and full is not None and full[1] - full[0] <= 255  # 8 bits: `window` is not for these
     center, width = _first(places, "WindowCenter"), _first(places, "WindowWidth")
-    scaled: NDArray[Any]
+    shade: Callable[[NDArray[Any]], NDArray[Any]]
     depth: Depth | None = None
     remarks: tuple[str, ...] = ()
     if (window is None or plain) and header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        mapped = apply_voi(np.rint(values).astype(np.int64), header)
-        scaled, remarks = mapped * (255.0 / (2**bits - 1)), (_LUT_OF_FILE,)
+        shade, remarks = functools.partial(_by_lut, header=header, bits=bits), (_LUT_OF_FILE,)
     elif (window is None or plain) and center is not None and width is not None and width > 0:
         kind = next((str(one.get("VOILUTFunction")) for one in places if one.get("VOILUTFunction")), "LINEAR")
-        scaled, remarks = _windowed(values, center, width, kind), (_OF_FILE,)
+        shade, remarks = functools.partial(_windowed, center=center, width=width, kind=kind), (_OF_FILE,)
     else:
         used = full if plain else window or full
-        inside = values if padding is None else values[~padding]
-        lowest, highest = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+        inside = (values(part) if padding is None else values(part)[~padding[part]] for part in parts)
+        ends = [float(end) for one in inside if one.size for end in (one.min(), one.max())]
+        lowest, highest = (float(np.min(ends)), float(np.max(ends))) if ends else (0.0, 0.0)
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise UnreadableImageError("has pixels that are not finite numbers")
         if used is None or used[0] >= used[1]:
@@ -326,9 +335,12 @@ def _gray_of(
                 "and needs one: the values of black and white",
                 (lowest, highest),
             )
-        scaled = (values.astype(np.float64) - used[0]) * (255 / (used[1] - used[0]))
+        factor = 255 / (used[1] - used[0])
+        shade = functools.partial(_linear_from, low=used[0], factor=factor)
         depth = None if plain else Depth(f"{_bits(header)}-bit DICOM", lowest, highest, used)
-    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.float32)
+    scaled = np.empty(stored.shape, np.float32)
+    for part in parts:
+        scaled[part] = np.clip(np.nan_to_num(shade(values(part)), nan=0.0), 0, 255)
     if inverted:
         np.subtract(255, scaled, out=scaled)
     if padding is not None:
@@ -336,6 +348,20 @@ def _gray_of(
     if plain and not remarks:
         return Image.fromarray(scaled.astype(np.uint8)), None, ()
     return Image.fromarray(scaled), depth, remarks
+
+
+def _by_lut(values: NDArray[Any], header: Any, bits: int) -> NDArray[np.float64]:
+    from pydicom.pixels import apply_voi
+
+    return np.asarray(apply_voi(np.rint(values).astype(np.int64), header)) * (255.0 / (2**bits - 1))
+
+
+def _linear(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float64]:
+    return values.astype(np.float64) * slope + intercept
+
+
+def _linear_from(values: NDArray[Any], low: float, factor: float) -> NDArray[np.float64]:
+    return (values.astype(np.float64) - low) * factor
 
 
 def _range_of_type(stored: NDArray[Any], header: Any) -> tuple[float, float] | None:

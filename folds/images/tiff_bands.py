@@ -19,7 +19,7 @@ from folds.images.content_index import UnreadableImageError
 from folds.images.frames import frame_of
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_WHOLE = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MAX_ENTRIES, _MAX_PAGES, _MAX_BLOCKS = 4_096, 100_000, 1 << 20
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _CHANNELS, _ROWS, _COUNTS, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 284, 317
@@ -28,6 +28,12 @@ _NONE, _DEFLATE = 1, (8, 32946)
 _NAMES = {2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG", 32773: "PackBits", 34712: "JPEG 2000"}
 _NAMES |= {34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
 _KINDS = {1: "u", 2: "i", 3: "f"}
+_USED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _CHANNELS, _ROWS, _COUNTS, _PLANAR, _PREDICTOR}
+_USED |= {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT}
+# Bytes for each pixel of the largest image: in one strip or tile, and in all that are read. Strips may share their
+# bytes in the file, so that a small file could ask for any number of them.
+_BLOCK_BYTES, _ALL_BYTES = 8, 64
+_LEAST = 1 << 20  # pixels, so that usual tiles of small images are read under any limit
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,18 @@ class TiffPage:
 
     Attributes
     ----------
-    tags : number of a tag → its whole numbers.
+    tags : number of a tag that is used → its whole numbers, which stay in the bytes of the file.
     order : ``<`` or ``>``, of the bytes.
     pages : the number of pages of the file.
     """
 
-    tags: dict[int, tuple[int, ...]]
+    tags: dict[int, NDArray[np.unsignedinteger]]
     order: str
     pages: int
 
     def one(self, tag: int, default: int) -> int:
         """Return the first number of a tag."""
-        return (self.tags.get(tag) or (default,))[0]
+        return int(self.tags[tag][0]) if tag in self.tags else default
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,7 +93,7 @@ def read_page(data: bytes, frame: int | str | None = None) -> TiffPage | None:
         starts = _starts(data, order, big)
         at = frame_of(frame, len(starts))
         return TiffPage(_tags(data, starts[at], order, big), order, len(starts))
-    except (struct.error, IndexError, OverflowError):
+    except (struct.error, IndexError, OverflowError, ValueError):
         raise UnreadableImageError("is a TIFF that is cut off or damaged") from None
 
 
@@ -109,31 +115,36 @@ def _starts(data: bytes, order: str, big: bool) -> list[int]:
     return starts
 
 
-def _tags(data: bytes, start: int, order: str, big: bool) -> dict[int, tuple[int, ...]]:
+def _tags(data: bytes, start: int, order: str, big: bool) -> dict[int, NDArray[np.unsignedinteger]]:
+    """Return the numbers of the tags that are used, without a copy: damaged files have many and long ones."""
     count = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)[0]
     head, size, room = (8, 20, 8) if big else (2, 12, 4)
-    tags: dict[int, tuple[int, ...]] = {}
+    tags: dict[int, NDArray[np.unsignedinteger]] = {}
     for at in range(start + head, start + head + size * count, size):
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
         numbers = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at + 4)[0]
-        if kind not in _WHOLE or numbers > _MAX_BLOCKS:
+        if tag not in _USED or kind not in _WHOLE or not 0 < numbers <= _MAX_BLOCKS:
             continue
         place = at + size - room
         if numbers * _SIZES[kind] > room:
             place = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place)[0]
-        tags[tag] = struct.unpack_from(f"{order}{numbers}{_WHOLE[kind]}", data, place)
+        tags[tag] = np.frombuffer(data, f"{order}{_WHOLE[kind]}", numbers, place)
     return tags
 
 
-def page_pixels(data: bytes, page: TiffPage, chosen: tuple[int, ...]) -> NDArray[Any]:
+def page_pixels(data: bytes, page: TiffPage, chosen: tuple[int, ...], max_pixels: int) -> NDArray[Any]:
     """Return (height, width, chosen) the numbers of these channels of a page, whose size is allowed.
+
+    Parameters
+    ----------
+    max_pixels : of the largest image, which bounds the bytes of a strip or tile and of all of them.
 
     Raises
     ------
     UnreadableImageError : it is compressed in another way, its numbers are not of whole bytes, or it is damaged.
     """
     height, width, channels = page.shape
-    bits = set(page.tags.get(_BITS, (1,)))
+    bits = set(np.unique(page.tags[_BITS]).tolist()) if _BITS in page.tags else {1}
     kind = _KINDS.get(page.one(_FORMAT, 1))
     packing, planar = page.one(_COMPRESSION, _NONE), page.one(_PLANAR, 1) == 2 and channels > 1
     if packing != _NONE and packing not in _DEFLATE:
@@ -156,13 +167,20 @@ def page_pixels(data: bytes, page: TiffPage, chosen: tuple[int, ...]) -> NDArray
     # A tile is at most as large as an image with a border of one tile of usual size.
     if not 0 < rows <= height + 4_096 or not 0 < columns <= width + 4_096:
         raise UnreadableImageError("is a damaged TIFF: its tiles are larger than the image")
-    offsets = page.tags.get(_TILE_OFFSETS if tiled else _OFFSETS, ())
-    counts = page.tags.get(_TILE_COUNTS if tiled else _COUNTS, ())
     down, across = math.ceil(height / rows), math.ceil(width / columns)
+    depth = 1 if planar else channels
+    size, most = rows * columns * depth * dtype.itemsize, max(max_pixels, _LEAST)
+    if size > _BLOCK_BYTES * most or size * down * across * (len(chosen) if planar else 1) > _ALL_BYTES * most:
+        raise UnreadableImageError(
+            f"is a TIFF of {channels} channels whose {'tiles' if tiled else 'strips'} of {size:,} bytes are too large "
+            "to be read (it may be a decompression bomb); smaller strips, channel after channel, are read"
+        )
+    none = np.zeros(0, np.uint8)
+    offsets = page.tags.get(_TILE_OFFSETS if tiled else _OFFSETS, none)
+    counts = page.tags.get(_TILE_COUNTS if tiled else _COUNTS, none)
     if min(len(offsets), len(counts)) < down * across * (channels if planar else 1):
         raise UnreadableImageError("is a damaged TIFF: some of its strips are missing")
     pixels = np.empty((height, width, len(chosen)), dtype.newbyteorder("="))
-    depth = 1 if planar else channels
     places: list[tuple[int | None, int]] = [(None, 0)]
     if planar:
         places = [*enumerate(chosen)]
@@ -172,7 +190,7 @@ def page_pixels(data: bytes, page: TiffPage, chosen: tuple[int, ...]) -> NDArray
             here = min(rows, height - top), min(columns, width - left)
             stored = rows if tiled else here[0]  # the last strip ends with the image
             at = plane * down * across + block
-            raw = _block(data, offsets[at], counts[at], packing, stored * columns * depth * dtype.itemsize)
+            raw = _block(data, int(offsets[at]), int(counts[at]), packing, stored * columns * depth * dtype.itemsize)
             values = np.frombuffer(raw, dtype).reshape(stored, columns, depth)
             if predictor == 2:
                 values = np.cumsum(values, axis=1, dtype=dtype.newbyteorder("="))

@@ -244,7 +244,7 @@ def interval_over_people(
     warning = coverage_warning(metric, rows, constant)
     if people == 1:
         low = high = math.nan
-    elif (at_quantile := _bounds_at_quantile(metric, rows, probabilities, t_quantile(level, dof))) is not None:
+    elif (at_quantile := _bounds_at_quantile(metric, rows, probabilities, dof, level)) is not None:
         low, high = at_quantile
     elif error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
@@ -252,13 +252,13 @@ def interval_over_people(
 
 
 def _bounds_at_quantile(
-    metric: Metric, rows: ScoredRows, probabilities: Probabilities, t: float
+    metric: Metric, rows: ScoredRows, probabilities: Probabilities, dof: float, level: float
 ) -> tuple[float, float] | None:
     """Return the ends of the interval of a score at a quantile of the rows; None for other scores."""
     if metric.ranking is None:
         return None
     codes, units, _ = rows.groups
-    return metric.ranking.bounds_of_positive(rows.labels, probabilities, codes, units, t)
+    return metric.ranking.bounds_of_positive(rows.labels, probabilities, codes, units, t_quantile(level, dof), level)
 
 
 def _jackknife(

@@ -92,11 +92,13 @@ class Positive:
     name : the class.
     reason : why, for the reader: ``by its name, against benign``.
     is_known : whether it was given, or follows from the names; False if it is only the second of two.
+    is_sure : whether both names say it; False if one of them is known and the other could be anything (none, moderate).
     """
 
     name: str
     reason: str
     is_known: bool = True
+    is_sure: bool = True
 
 
 def guess_positive(classes: Sequence[str]) -> Positive | None:
@@ -117,9 +119,11 @@ def guess_positive(classes: Sequence[str]) -> Positive | None:
         has = [word in known for word in words]
         if has[0] != has[1]:
             found = has.index(sign) if sign else has.index(True) ^ 1
-            return Positive(classes[found], f"by its name, against {classes[1 - found]}")
+            both = {words[found] in _POSITIVE, words[1 - found] in _NEGATIVE} == {True}
+            return Positive(classes[found], f"by its name, against {classes[1 - found]}", is_sure=both)
     for denied, plain in ((0, 1), (1, 0)):
-        if any(words[denied] == f"{start}{words[plain]}" for start in _DENIALS):
+        denials = [f"{start}{words[plain]}" for start in _DENIALS]
+        if words[denied] in (*denials, f"without {words[plain].removeprefix('with ')}"):
             return Positive(classes[plain], f"by its name, against {classes[denied]}")
     return None
 
@@ -142,7 +146,7 @@ def positive_of(classes: Sequence[str], given: str | None = None) -> Positive:
             raise unknown_name("positive class", given, list(classes))
         return Positive(given, "as asked")
     guess = guess_positive(classes)
-    return Positive(classes[1], f"the second of two, against {classes[0]}", False) if guess is None else guess
+    return Positive(classes[1], f"the second of two, against {classes[0]}", False, False) if guess is None else guess
 
 
 def positive_last(classes: Sequence[str], positive: str) -> tuple[str, ...]:

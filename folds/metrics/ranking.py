@@ -31,23 +31,29 @@ class RankScore:
     score : (mine, values) → the score.
     without_each : (mine, values, codes, units) → (units,) the score of all rows except those of each unit.
     pooled : whether the columns of all classes are one ranking (micro average).
-    bounds : (mine, values, codes, units, t) → the ends of the interval at t standard errors, for a score at a quantile,
-        whose distribution is skewed; None: they follow from `without_each`.
+    bounds : (mine, values, codes, units, t, level) → the ends of the interval at t standard errors, for a score at a
+        quantile, whose distribution is skewed; None: they follow from `without_each`.
     """
 
     score: Callable[[Bools, NDArray], float]
     without_each: Callable[[Bools, NDArray, Codes, int], Floats]
     pooled: bool = False
-    bounds: Callable[[Bools, NDArray, Codes, int, float], tuple[float, float]] | None = None
+    bounds: Callable[[Bools, NDArray, Codes, int, float, float], tuple[float, float]] | None = None
 
     def bounds_of_positive(
-        self, labels: NDArray[np.integer], probabilities: NDArray[np.floating], codes: Codes, units: int, t: float
+        self,
+        labels: NDArray[np.integer],
+        probabilities: NDArray[np.floating],
+        codes: Codes,
+        units: int,
+        t: float,
+        level: float,
     ) -> tuple[float, float] | None:
         """Return `bounds` of the second of two classes; None if there are more, or the score has no bounds or value."""
         if self.bounds is None or np.shape(probabilities)[1] != 2:
             return None
         mine, values = self._columns(labels, probabilities)[0]
-        return self.bounds(mine, values, codes, units, t) if 0 < mine.sum() < len(mine) else None
+        return self.bounds(mine, values, codes, units, t, level) if 0 < mine.sum() < len(mine) else None
 
     def of_classes(self, labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> Floats:
         """Return (columns,) the score of each class; with two classes that of the second alone."""
@@ -270,18 +276,18 @@ def sensitivity_at_without_each(mine: Bools, values: NDArray, codes: Codes, unit
 
 
 def sensitivity_at_bounds(
-    mine: Bools, values: NDArray, codes: Codes, units: int, t: float, specificity: float
+    mine: Bools, values: NDArray, codes: Codes, units: int, t: float, level: float, specificity: float
 ) -> tuple[float, float]:
-    """Return the ends of the interval of `sensitivity_at` at t standard errors.
+    """Return the ends of the interval of `sensitivity_at` at t standard errors, the quantile of `level`.
 
     The specificity is moved by t of its standard errors to each side, as in an interval of a quantile (Woodruff, 1952),
     and the resulting change is joined to that of the sensitivity at the threshold, as the root of the sum of squares.
     """
     high, low, allowed, hit, _, error = _at_threshold(mine, values, codes, units, specificity)
     found, people = _share_above(high, low, allowed), len(np.unique(codes[mine]))
-    lowest, highest = _on_logit_scale(found, t * _jackknife_error(hit), people)
+    lowest, highest = _on_logit_scale(found, t * _jackknife_error(hit), people, level)
     if 0 < specificity < 1:
-        ends = _on_logit_scale(specificity, t * error, people)
+        ends = _on_logit_scale(specificity, t * error, people, level)
         fewer, more = (int(np.clip(round((1 - end) * len(low)), 0, len(low))) for end in reversed(ends))
     else:
         fewer, more = allowed, allowed
@@ -292,12 +298,12 @@ def sensitivity_at_bounds(
     )
 
 
-def _on_logit_scale(share: float, half: float, people: int) -> tuple[float, float]:
+def _on_logit_scale(share: float, half: float, people: int, level: float) -> tuple[float, float]:
     """Return the ends of the interval of a share; of 0 and 1 those of people without a mistake (Clopper and Pearson,
     1934).
     """
     if not 0 < share < 1:
-        end = 0.025 ** (1 / people)
+        end = ((1 - level) / 2) ** (1 / people)
         return (end, 1.0) if share else (0.0, 1 - end)
     factor = float(np.exp(min(half / (share * (1 - share)), 500.0)))
     return share / (share + (1 - share) * factor), share / (share + (1 - share) / factor)
@@ -387,9 +393,9 @@ def at_sensitivity(sensitivity: float) -> RankScore:
 
 
 def _specificity_at_bounds(
-    sensitivity: float, mine: Bools, values: NDArray, codes: Codes, units: int, t: float
+    sensitivity: float, mine: Bools, values: NDArray, codes: Codes, units: int, t: float, level: float
 ) -> tuple[float, float]:
-    return sensitivity_at_bounds(~mine, -values, codes, units, t, sensitivity)
+    return sensitivity_at_bounds(~mine, -values, codes, units, t, level, sensitivity)
 
 
 def _allowed(share: float, rows: int) -> int:

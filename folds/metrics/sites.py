@@ -71,13 +71,14 @@ def interval_over_sites(
     check_level(level)
     codes, count = _codes(sites)
     people = interval_over_people(metric, labels, probabilities, persons, level=level)
-    error = _standard_error(metric, labels, [probabilities], codes, count)
+    error, undefined = _standard_error(metric, labels, [probabilities], codes, count)
     bounds = metric.lower_bound, metric.upper_bound
     low, high = (float(end) for end in t_interval(people.value, error, max(count - 1, 1), count, level, *bounds))
     low, high = _wider(low, high, people)
-    if count == 1:
+    if count == 1 or undefined:
         low = high = math.nan
-    return Interval(people.value, low, high, level, count, sites_warning(count), float(error))
+    warning = _undefined_warning(undefined) or sites_warning(count)
+    return Interval(people.value, low, high, level, count, warning, float(error))
 
 
 def difference_over_sites(
@@ -102,15 +103,17 @@ def difference_over_sites(
     codes, count = _codes(sites)
     found = difference_over_people(metric, labels, first, second, persons, level=level)
     change, dof = found.difference, max(count - 1, 1)
-    error = float(_standard_error(metric, labels, [first, second], codes, count))
+    found_error, undefined = _standard_error(metric, labels, [first, second], codes, count)
+    error = float(found_error)
     half = t_quantile(level, dof) * error
     low, high = _wider(change.value - half, change.value + half, change)
     smallest = 2.0 ** (1 - min(count, 1000))  # of a sign test if all sites differ in the same direction
     by_site = max(smallest, 1 - t_two_sided(abs(change.value) / error, dof)) if error > 0 else smallest
-    p_value = 1.0 if change.value == 0 or count == 1 else max(found.p_value, by_site)
-    if count == 1:
+    p_value = 1.0 if change.value == 0 or count == 1 or undefined else max(found.p_value, by_site)
+    if count == 1 or undefined:
         low = high = math.nan
-    interval = Interval(change.value, low, high, level, count, sites_warning(count), error)
+    warning = _undefined_warning(undefined) or sites_warning(count)
+    interval = Interval(change.value, low, high, level, count, warning, error)
     return Difference(found.first, found.second, interval, p_value)
 
 
@@ -137,6 +140,14 @@ def sites_warning(count: int) -> str:
     return f"only {count} sites: the interval is wide, and decides little" if count < FEW_SITES else ""
 
 
+def _undefined_warning(undefined: int) -> str:
+    """Return why there is no interval if the score is undefined without some sites; "" if there are none."""
+    if not undefined:
+        return ""
+    sites = "a site" if undefined == 1 else f"each of {undefined} sites"
+    return f"without {sites} the score is not defined: no confidence interval over sites can be computed"
+
+
 def _codes(sites: NDArray) -> tuple[NDArray[np.int64], int]:
     names, codes = factorize(sites)
     return codes, len(names)
@@ -144,17 +155,21 @@ def _codes(sites: NDArray) -> tuple[NDArray[np.int64], int]:
 
 def _standard_error(
     metric: Metric, labels: Labels, values: list[Probabilities], codes: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """Return the jackknife standard error over sites of a score, or of the difference of two."""
+) -> tuple[NDArray[np.float64], int]:
+    """Return the jackknife standard error over sites of a score, or of the difference of two, and for how many sites
+    the score of the other ones is not defined.
+    """
 
     def score(rows: NDArray[np.bool_]) -> float:
         scores = [_score(metric, labels[rows], np.asarray(one)[rows]) for one in values]
         return scores[-1] - (scores[0] if len(scores) > 1 else 0.0)
 
     if count == 1:
-        return np.zeros(())
+        return np.zeros(()), 0
     left = np.array([score(codes != one) for one in range(count)])
-    return jackknife_standard_error(left, score(np.ones(len(codes), bool)))
+    whole = score(np.ones(len(codes), bool))
+    undefined = 0 if math.isnan(whole) else int(np.isnan(left).sum())
+    return jackknife_standard_error(left, whole), undefined
 
 
 def _score_present(metric: Metric, labels: Labels, probabilities: Probabilities) -> float:

@@ -120,6 +120,8 @@ class PredictionMetadata:
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
     # What the classes are: ``classes``; ``binary``, the last of two is the positive one; or ``ordinal``, grades.
     task: str = CLASSES
+    # Whether `task=classes` was asked for: then no name of a class is taken for that of a positive one.
+    exclusive: bool = False
     # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
     teacher: str | None = None
 
@@ -127,6 +129,18 @@ class PredictionMetadata:
     def positive(self) -> str | None:
         """Return the positive class of a binary decision; None for another task."""
         return self.classes[-1] if self.task == BINARY else None
+
+    @property
+    def scored(self) -> str | None:
+        """Return the class whose score a metric of a positive class is, as in training; None if the names decide.
+
+        It is the last one of a binary decision, of grades, of an attribute, and of classes that are said to be
+        exclusive.
+        """
+        if len(self.classes) != 2:
+            return None
+        is_last = self.task != CLASSES or self.exclusive or self.target != LABEL
+        return self.classes[-1] if is_last else None
 
 
 def sidecar_path(path: Path) -> Path:
@@ -184,7 +198,7 @@ def _to_json(
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
     record["classes"] = list(sidecar.classes)
-    if sidecar.task != CLASSES:
+    if sidecar.task != CLASSES or sidecar.exclusive:
         record["task"] = sidecar.task
     if sidecar.positive is not None:
         record["positive"] = sidecar.positive
@@ -290,6 +304,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         decision=record.get("decision"),
         teacher=record.get("teacher"),
         task=record.get("task") or CLASSES,
+        exclusive=record.get("task") == CLASSES,
     )
 
 

@@ -277,7 +277,7 @@ class Predictions(Displayed):
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
         resolved = metric_of(metric)
-        labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.positive)
+        labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
         if per_person:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
         return interval_over_people(resolved, labels, values, persons)

@@ -47,7 +47,7 @@ def score_rows(
     """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
     labels, persons = labels_and_groups(sidecar)
     found = metric_of(metric)
-    labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.positive)
+    labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
     return score_predictions(labels, probabilities, persons, metric, per_person)
 
 

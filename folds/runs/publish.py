@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from folds.data.tasks import recorded_task
-from folds.predictions.files import PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
+from folds.predictions.files import CLASSES, PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.utils.files import read_json
@@ -47,6 +47,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
         checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
         teacher=finished[0][1].get("teacher"),
         task=recorded_task(run.recipe.task, run.recipe.positive, run.target.name, run.target.classes),
+        exclusive=run.recipe.task == CLASSES,
     )
     path = oof_file(run.runs, run.name)
     if not _published(path, shared):

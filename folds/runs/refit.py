@@ -20,6 +20,7 @@ from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
 from folds.predictions.files import (
     ALL,
+    CLASSES,
     PredictionMetadata,
     read_array,
     refit_file,
@@ -174,5 +175,6 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
         checkpoint_sha=done["checkpoint_sha"],
         teacher=done.get("teacher"),
         task=recorded_task(run.recipe.task, run.recipe.positive, run.target.name, run.target.classes),
+        exclusive=run.recipe.task == CLASSES,
     )
     write_prediction(path, read_array(made), metadata, samples=test.rows())

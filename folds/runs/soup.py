@@ -197,11 +197,12 @@ def _result(models: SoupModels, chosen: Mapping[int, tuple[str, ...]], best: Map
     """Return the scores of the soup and of its runs."""
     rows = np.concatenate([models.rows[fold] for fold in models.folds])
     labels, persons = models.labels[rows], factorize(models.persons[rows])[1]
-    whole = models.together(chosen)
-    single = models.together({fold: (run,) for fold, run in best.items()})
+    together = [models.together(dict.fromkeys(models.folds, (run,))) for run in models.runs]
+    together += [models.together(chosen), models.together({fold: (run,) for fold, run in best.items()})]
+    labels, (*of_runs, whole, single) = models.in_order(labels, *together)
     singles = {
-        run: interval_over_people(models.metric, labels, models.together(dict.fromkeys(models.folds, (run,))), persons)
-        for run in models.runs
+        run: interval_over_people(models.metric, labels, values, persons)
+        for run, values in zip(models.runs, of_runs, strict=True)
     }
     return Soup(
         None,

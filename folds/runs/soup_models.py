@@ -16,11 +16,12 @@ from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
+from folds.metrics.positive import in_order_of_metric
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
-from folds.predictions.files import LABEL
+from folds.predictions.files import CLASSES, LABEL
 from folds.utils.numeric import factorize, softmax
 from folds.utils.progress import Advance
 
@@ -155,9 +156,18 @@ class SoupModels:
 
     def score(self, some: tuple[str, ...], folds: Sequence[int]) -> float:
         """Return the out-of-fold score of an average on some folds; greater is better."""
-        values = np.concatenate([self.out_of_fold(fold, some) for fold in folds])
+        found = np.concatenate([self.out_of_fold(fold, some) for fold in folds])
         labels = np.concatenate([self.labels[self.rows[fold]] for fold in folds])
+        labels, (values,) = self.in_order(labels, found)
         return self.metric(labels, values) * (1 if self.metric.greater_is_better else -1)
+
+    def in_order(self, labels: NDArray[np.int64], *values: NDArray) -> tuple[NDArray[np.int64], list[NDArray]]:
+        """Return labels and probabilities with the class last whose score the metric is, as scores of the runs have
+        it.
+        """
+        first = self.first
+        is_last = first.task != CLASSES or first.recipe.get("task") == CLASSES or first.target != LABEL
+        return in_order_of_metric(self.metric, labels, values, first.classes, first.classes[-1] if is_last else None)
 
     def choose(self, advance: Advance) -> tuple[dict[int, tuple[str, ...]], dict[int, str]]:
         """Return fold → the runs to average, and fold → the best single run, by the scores of the other folds."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ensemble.cascade.evidence import files_of_blend
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
+from folds.predictions.reading import score_rows
 
 METHODS = ("geometric", "greedy", "per-class", "bias", "stacking")
 
@@ -121,3 +123,21 @@ def test_a_bias_moves_the_threshold_of_the_positive_class_as_f_beta_asks() -> No
     strict = en.blend({"a": values[0]}, y=y, groups=persons, fold=persons % 4, method="bias", metric="f_beta:beta=.25")
     called = [(one.votes["oof"].probabilities[:, 1] > 0.5).mean() for one in (careful, strict)]
     assert called[0] > positive.mean() > called[1]
+
+
+@pytest.mark.parametrize("said", [{"exclusive": True}, {"task": "ordinal"}])
+def test_a_score_is_that_of_the_last_class_where_training_scored_it(tmp_path: Path, said: dict) -> None:
+    path = written(tmp_path, ("cancer", "healthy"), "cancer")[0]
+    sidecar, values = read_sidecar(path), np.load(path)
+    assert sidecar is not None
+    told, labels = score_rows(values, sidecar, "average_precision"), np.asarray(sidecar.rows.labels) == "healthy"
+    path = write_prediction(tmp_path / "c.oof.npy", values, replace(sidecar, **said))
+    again = read_sidecar(path)
+    assert again is not None
+    found = score_rows(values, again, "average_precision")
+    last = METRICS["average_precision"](labels.astype(int), values)
+    blended = make_blend([path], BlendConfig(metric="average_precision")).runs["a"]["oof"].score
+    assert blended is not None
+    assert blended.interval.value == pytest.approx(last, abs=1e-6)
+    assert found.interval.value == pytest.approx(last)
+    assert told.interval.value != pytest.approx(last, abs=1e-3)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.prediction.source import load_source
+from ensemble.learning.combination import Combination
+from ensemble.prediction.source import PredictionSource, _named_positive, load_source
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.predictions import read_predictions
 from tests.conftest import GRID, Called, call_here, call_process, made_once
@@ -184,3 +186,15 @@ def test_a_blend_without_a_fit_is_not_called_nested(refits: Path, call: Callable
     assert call("blend", "test_resnet", "test_vit", "--method", "soft", "-o", "plain").code == 0
     text = en.predict("plain", TEST, refit=True).display_table().text(300)
     assert "the score of the procedure is its out-of-fold macro_f1" in text
+
+
+def test_a_positive_class_that_was_named_for_a_blend_is_that_of_its_predictions(tmp_path: Path) -> None:
+    record = tmp_path / "blend.json"
+    record.write_text('{"options": {"positive": "benign"}}')
+    positive = _named_positive(record)
+    source = PredictionSource(
+        "b", "blend", ("malignant", "benign"), "label", Combination(("r",)), (), positive=positive
+    )
+    assert source.task == "binary"
+    record.write_text('{"options": {}}')
+    assert replace(source, positive=_named_positive(record)).task == "classes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -212,3 +213,12 @@ def test_an_answer_that_takes_too_long_is_given_up(served: Start) -> None:
     server.model.go.set()
     until(lambda: server.engine.pending == 0)
     assert len(server.model.batches) <= 1  # the others were not started any more
+
+
+def test_a_format_without_its_package_is_unreadable_and_no_fault(
+    served: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    answer = served().files(bytes(128) + b"DICM" + bytes(100))
+    assert answer.status_code == 422
+    assert "DICOM files need pydicom, which is not installed" in answer.text

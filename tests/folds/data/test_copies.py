@@ -90,3 +90,28 @@ def test_images_that_are_missing_or_not_named_are_one_error(images: Path) -> Non
         folds.read_table(images / "gone.csv", person="auto-copies", need_images=False)
     with pytest.raises(UsageError, match="contradict each other"):
         folds.read_table(images / "t.csv", person="auto-copies", person_regex="(.+)")
+
+
+@pytest.mark.parametrize("kind", ["12-bit PNG", "float arrays", "six channels", "stacks"])
+def test_copies_of_other_kinds_of_images_are_found(tmp_path: Path, kind: str) -> None:
+    random, rows = np.random.default_rng(1), []
+    for i in range(6):
+        gray = Image.fromarray(random.integers(0, 255, (9, 9), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        values = np.asarray(gray).astype(np.float64) / 255
+        for copy, changed in enumerate([values, values * 0.9 + 0.05][: 2 if i == 2 else 1]):
+            name = f"{i}{'ab'[copy]}"
+            if kind == "12-bit PNG":
+                Image.fromarray((changed * 4095).astype(np.uint16)).save(tmp_path / f"{name}.png")
+            else:
+                array = changed.astype(np.float32) if kind == "float arrays" else (changed * 255).astype(np.uint8)
+                whole = np.repeat(array[:, :, None], 6, axis=2) if kind == "six channels" else array
+                np.save(tmp_path / f"{name}.npy", whole)
+            file = f"{name}.{'png' if kind == '12-bit PNG' else 'npy'}"
+            rows.append(f"{file},{file},{'xy'[i % 2]}" if kind == "stacks" else f"{file},{'xy'[i % 2]}")
+    (tmp_path / "t.csv").write_text("\n".join(["one,two,label" if kind == "stacks" else "path,label", *rows]) + "\n")
+    stack = ("one", "two") if kind == "stacks" else None
+    data = folds.read_table(tmp_path / "t.csv", person="auto-copies", stack=stack)
+    assert data.train.persons is not None
+    same = [persons for persons in data.train.persons.tolist() if persons.startswith("2")]
+    assert len(same) == 2
+    assert len(set(data.train.persons.tolist())) == 6

@@ -65,4 +65,6 @@ def test_the_recorded_task_follows_from_the_settings_and_the_order_of_the_classe
     assert recorded_task("binary", "a", "label", ("b", "a")) == "binary"
     assert recorded_task(None, None, "label", ("cancer", "healthy")) == "classes"
     assert recorded_task("classes", None, "label", ("no", "yes")) == "classes"
+    assert recorded_task(None, None, "label", ("none", "moderate")) == "classes"
+    assert resolve_task(None, None, ("none", "moderate")).name == "classes"
     assert recorded_task(None, None, "age", ("0", "1")) == "classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from folds.errors import EnsembleError
 from folds.experiments.sites import find_new_sites, left_out_by, new_sites
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
-from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, read_sidecar, write_prediction
 from folds.utils.files import write_atomic, write_json
 
 CLASSES, SITES = ("cat", "dog"), ("berlin", "lyon", "oslo", "porto", "riga", "turin")
@@ -133,3 +134,15 @@ def test_a_run_by_person_is_no_run_of_sites_and_a_damaged_record_is_passed_over(
         new_sites("plain")
     Path("runs/left/folds.json").write_text("{")
     assert find_new_sites() == []
+
+
+def test_the_score_at_new_sites_is_that_of_the_positive_class(here: Path) -> None:
+    path = oof_file(Path("runs"), "left")
+    sidecar = read_sidecar(path)
+    assert sidecar is not None
+    labels = [{"cat": "positive", "dog": "negative"}[name] for name in np.asarray(sidecar.rows.labels).tolist()]
+    told = replace(sidecar, classes=("positive", "negative"), rows=replace(sidecar.rows, labels=np.array(labels)))
+    write_prediction(path, np.load(path), told)
+    metric, values = METRICS["average_precision"], predictions(0.7, 3)
+    truth = (np.arange(N) // 3 % 2 == 0).astype(int)
+    assert new_sites("left", metric="average_precision").score.value == pytest.approx(metric(truth, values[:, ::-1]))

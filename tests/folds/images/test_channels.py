@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from folds.images.cache import load_images
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image, fit_array, fit_colors, identify_image
 from folds.images.settings import ImageSettings
-from folds.images.stacks import stack_path
+from folds.images.stacks import join_contents, stack_path
+from folds.images.tiff_bands import read_page
 from tests.conftest import Logged
 
 SIZE = 6, 8
@@ -250,3 +252,43 @@ def test_damaged_files_of_channels_are_unusable_and_nothing_else() -> None:
                 assert found.shape == (*SIZE, 2)
             except UnreadableImageError:
                 pass
+
+
+def test_a_damaged_tiff_of_huge_tags_or_strips_costs_little_memory() -> None:
+    data = tiff(VALUES)
+    start = struct.unpack_from("<I", data, 4)[0]
+    many = 1 << 19  # numbers of each tag, all at one place
+    filler = bytes(4 * many)
+    entries = b"".join(struct.pack("<HHII", 60_000 + tag, 4, many, len(data)) for tag in range(200))
+    head = data[:4] + struct.pack("<I", len(data) + len(filler))
+    count = struct.unpack_from("<H", data, start)[0]
+    listed = data[start + 2 : start + 2 + 12 * count]
+    bomb = head + data[8:] + filler + struct.pack("<H", count + 200) + listed + entries + bytes(4)
+    tracemalloc.start()
+    try:
+        found = read_page(bomb)
+        assert found is not None
+        assert found.shape == (*SIZE, 5)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    wide = tiff(VALUES, packed=True, t277=60_000, t257=1_000, t278=1_000, t256=1_000)
+    assert "may be a decompression bomb" in refused(wide, channels=(0,), max_pixels=1_000_000)
+    tall = tiff(VALUES, packed=True, t277=60_000, t257=10, t278=10, t322=4_096, t323=4_096)
+    assert "may be a decompression bomb" in refused(tall, channels=(0,), max_pixels=1_000_000)
+
+
+def test_only_gray_pages_are_channels() -> None:
+    gray, colors = VALUES[:, :, 3], VALUES[:, :, :3]
+    pages = paged([colors, colors[::-1]])
+    assert np.array_equal(decoded(pages, channels=(2, 0)), colors[:, :, [2, 0]])
+    assert "has pages in color (RGB)" in refused(paged([gray, colors]), channels=(0, 1))
+
+
+def test_a_stack_in_a_stack_is_refused() -> None:
+    inner = join_contents([npy(VALUES[:, :, 0])] * 2)
+    nested = join_contents([inner, inner])
+    assert "holds another stack" in refused(nested, preview=True)
+    assert "holds another stack" in refused(nested, stack=("a", "b"))
+    with pytest.raises(UnreadableImageError, match="holds another stack"):
+        identify_image(io.BytesIO(nested))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -200,6 +201,27 @@ def test_a_deflated_file_is_read_and_a_bomb_is_not() -> None:
     bomb = deflated(written() + bytes(40_000_000))
     assert len(bomb) < 100_000
     assert "is not decoded" in refused(bomb, max_pixels=1_000_000)
+
+
+def test_parts_of_rows_give_the_values_of_the_whole_and_few_temporary_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [
+        {"window": (0, 3000), "RescaleSlope": 0.7, "RescaleIntercept": -9, "PixelPaddingValue": 240},
+        {"WindowCenter": 1000, "WindowWidth": 1500},
+        {"bits": 12, "PhotometricInterpretation": "MONOCHROME1"},
+    ]
+    files = [written(**{name: value for name, value in one.items() if name != "window"}) for one in options]
+    whole = [gray(data, window=one.get("window")) for data, one in zip(files, options, strict=True)]
+    monkeypatch.setattr(dicom, "_AT_ONCE", 10)
+    for data, one, expected in zip(files, options, whole, strict=True):
+        assert np.array_equal(gray(data, window=one.get("window")), expected)
+    monkeypatch.undo()
+    large = written(np.zeros((2_000, 2_000), np.uint16), RescaleSlope=2, RescaleIntercept=1)
+    tracemalloc.start()
+    try:
+        decoded(large, window=(0, 100))
+        assert tracemalloc.get_traced_memory()[1] < 20 * 4_000_000  # bytes; 64-bit temporaries were over 30 a pixel
+    finally:
+        tracemalloc.stop()
 
 
 def test_sizes_that_are_too_large_or_missing_are_unusable() -> None:

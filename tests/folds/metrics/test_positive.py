@@ -18,6 +18,7 @@ from folds.metrics.positive import guess_positive, positive_of
         (("cancer", "healthy"), "cancer"),
         (("NORMAL", "PNEUMONIA"), "PNEUMONIA"),
         (("mask", "no_mask"), "mask"),
+        (("with glasses", "without glasses"), "with glasses"),
         (("cat", "dog"), None),
         (("no", "normal"), None),
         (("a", "b", "c"), None),
@@ -33,6 +34,12 @@ def test_without_telling_names_the_second_class_is_positive_and_not_known_to_be(
     assert (found.name, found.is_known) == ("dog", False)
     with pytest.raises(UsageError, match="positive class"):
         positive_of(("cat", "dog"), "dgo")
+
+
+def test_one_known_word_is_a_guess_and_two_are_sure() -> None:
+    pairs = [("negative", "neutral"), ("excellent", "good"), ("none", "moderate"), ("benign", "malignant"), ("0", "1")]
+    found = [guess_positive(pair) for pair in pairs]
+    assert [one is not None and one.is_sure for one in found] == [False, False, False, True, True]
 
 
 def test_a_score_is_that_of_the_class_that_is_named_or_told_by_its_name() -> None:

@@ -170,3 +170,12 @@ def test_equal_predictions_do_not_differ(name: str) -> None:
     labels, values, persons = world(1, 80, 0.4)
     found = difference_over_people(METRICS[name], labels, values, values, persons)
     assert found.difference.value == found.difference.low == found.difference.high == 0
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+def test_the_end_of_a_share_without_a_mistake_follows_the_level(level: float) -> None:
+    labels = np.repeat([0, 1], 40)
+    values = np.stack([1 - labels, labels], axis=1) * 0.8 + 0.1
+    found = interval_over_people(metric_of("sensitivity_at"), labels, values, np.arange(80), level=level)
+    assert found.high == 1
+    assert found.low == pytest.approx(((1 - level) / 2) ** (1 / 40))

@@ -101,3 +101,19 @@ def test_the_score_of_a_site_is_over_its_classes_and_a_failing_function_is_unkno
 
     own = Metric("own", "own", function=needs_all)
     assert math.isnan(score_sites(own, labels, values, values, sites, people)[0].first)
+
+
+def test_a_score_that_is_not_defined_without_a_site_has_no_interval() -> None:
+    sites, people = np.repeat(np.arange(6), 20), np.arange(120)
+    labels = ((sites == 2) & (people % 2 == 0)).astype(int)  # all positive people are of one site
+    p = np.clip(np.random.default_rng(0).normal(0.3 + 0.3 * labels, 0.15), 0.01, 0.99)
+    values = np.stack([1 - p, p], axis=1)
+    metric = METRICS["average_precision"]
+    found = interval_over_sites(metric, labels, values, sites, people)
+    assert found.value == pytest.approx(metric(labels, values))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert "without a site the score is not defined" in found.warning
+    change = difference_over_sites(metric, labels, values, values[::-1], sites, people)
+    assert math.isnan(change.difference.low)
+    assert change.p_value == 1

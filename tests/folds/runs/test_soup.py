@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,18 @@ def test_the_runs_of_a_fold_are_chosen_without_its_people(around: Path) -> None:
         return models.choose(lambda done, of: None)[0]
 
     assert chosen(True)[1] == chosen(False)[1]
+
+
+def test_the_metric_of_a_soup_is_that_of_the_positive_class_as_in_other_scores() -> None:
+    labels, values = np.array([0, 1, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
+    models = object.__new__(SoupModels)
+    models.metric = METRICS["average_precision"]
+    for recipe, positive in (({}, 0), ({"task": "classes"}, 1)):
+        about = {"task": "classes", "recipe": recipe, "target": "label", "classes": ("cancer", "healthy")}
+        models.first = SimpleNamespace(**about)  # type: ignore[assignment]
+        codes, (found,) = models.in_order(labels, values)
+        assert codes.tolist() == (labels == positive).astype(int).tolist()
+        assert np.array_equal(found[:, 1], values[:, positive])
 
 
 def test_models_of_different_folds_are_never_averaged(grid: Path) -> None:
