@@ -138,7 +138,7 @@ class Check:
     title : what was found, in a few words: "No person is in training and validation", "Few people".
     finding : the same with numbers.
     action : what to do about it; "" if there is nothing to do.
-    subject : what was checked, in a word or two, whatever was found: "leaks".
+    subject : what was checked, in one or two words, whatever was found: "leaks".
     """
 
     status: Status

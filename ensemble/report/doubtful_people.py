@@ -130,13 +130,13 @@ def _agreeing(
 ) -> int:
     classes, count = found.rows.classes, 0
     for answers in found.rows.answers.values():
-        said = answers[at]
+        voted = answers[at]
         if shared:
             of_class = [
                 all(meaning.get(one, {}).get(each.attribute) == each.suggested for each in shared) for one in classes
             ]
-            agrees = np.array([*of_class, False])[said]  # −1, no prediction, agrees with nothing
+            agrees = np.array([*of_class, False])[voted]  # −1, no prediction, agrees with nothing
         else:
-            agrees = said == found.suggested[at]
+            agrees = voted == found.suggested[at]
         count += bool(agrees.mean() >= 0.5)
     return count

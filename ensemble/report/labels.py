@@ -15,7 +15,7 @@ from folds.errors import EnsembleError
 from folds.utils.text import counted
 
 MAX_IMAGES, MAX_PEOPLE, MAX_PICTURES = 50, 25, 40
-GAP = 0.02  # accuracy minus mean confidence that is not worth a word
+GAP = 0.02  # accuracy minus mean confidence that is not reported
 _CI = "(95% CI over people)"
 _ALL = "`ensemble labels RUN -o labels.csv` writes all of them."
 

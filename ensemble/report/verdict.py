@@ -252,7 +252,7 @@ def _leaks(evidence: Evidence) -> Check | None:
         return Check(
             "warn",
             "The people of the images are not known",
-            "a person may be in training and validation: nobody can tell whether the images of one person are in "
+            "a person may be in training and validation: it cannot be known whether the images of one person are in "
             "several folds",
             "name the person (group) of each image: a column `person` of the table",
         )

@@ -530,7 +530,7 @@ def test_a_long_sentence_is_cut_at_a_semicolon_and_not_left_out() -> None:
 
 
 def test_intervals_are_said_as_they_are_computed() -> None:
-    two = world(metric="sensitivity_at(specificity=0.9)", classes=("a", "b"))
+    two = world(metric="sensitivity_at:specificity=0.9", classes=("a", "b"))
     assert "bounds are taken at the quantile" in paragraphs(two)["Statistics"]
     assert "Student's t. Models" in paragraphs(world(metric="log_loss"))["Statistics"]
 

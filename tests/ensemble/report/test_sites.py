@@ -54,10 +54,11 @@ def test_the_verdict_has_both_scores_and_a_check_warns_of_the_gap(evidence: Evid
     (found,) = evidence.new_sites
     assert found.known is not None
     assert f"your 5-fold says {found.known.text()} (run0), a new site would see {found.score.text()} (left;" in said
-    check = next(one for one in checks_of(evidence) if one.title == "New sites score like known ones")
+    check = next(one for one in checks_of(evidence) if one.subject == "sites")
+    assert check.title == "New sites score lower than known ones"
     assert check.status == "warn"
     few = replace(found, gap=replace(found.gap, p_value=0.5), score=replace(found.score, warning="only 3 sites"))  # type: ignore[type-var]
-    check = next(one for one in checks_of(replace(evidence, new_sites=[few])) if one.title.startswith("New sites"))
+    check = next(one for one in checks_of(replace(evidence, new_sites=[few])) if one.subject == "sites")
     assert check.status == "unknown"
 
 
