@@ -23,7 +23,7 @@ from ensemble.analysis.mistakes import (
 from ensemble.report.blocks import Block, Gallery, Matrix, Missing, Picture, Section, Table, Text
 from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
-from ensemble.report.scoring import main_predictions
+from ensemble.report.scoring import changed_note, main_predictions
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
@@ -62,13 +62,15 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         )
         return Section("mistakes", "Mistakes", lead, (missing,))
     part, main = found
-    rows = labeled_rows(evidence, part, main)
+    rows = labeled_rows(evidence, part, main, scored=True)
     kind = "out-of-fold predictions" if part.name == "oof" else "test predictions"
     wrong, people = int(rows.wrong.sum()), len(rows.people[0])
     facts = (
         f"{wrong:,} of {counted(len(rows), 'image')} of {counted(people, 'person', 'people')} are predicted wrong by "
         f"{main.name} ({kind})."
     )
+    if note := changed_note(part, main):
+        facts += f" They are {note}."
     if not part.persons_known:
         facts += " People are unknown, so each image counts as one: intervals are too narrow if people have several."
     if evidence.task == ORDINAL:

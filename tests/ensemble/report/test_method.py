@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ensemble.report import method_facts, method_runs
 from ensemble.report.blocks import Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, TRIPOD
 from ensemble.report.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
 from ensemble.report.face import html_of
 from ensemble.report.image_table import table_of_parts
 from ensemble.report.method import YOU, method_section
+from folds.config.recipe import Recipe
 from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -233,8 +236,12 @@ def test_people_in_several_folds_and_in_both_parts_are_counted() -> None:
     assert "1 test person had images in the training data as well" in text
     unknown = replace(evidence, oof=replace(evidence.oof, persons_known=False))
     assert "The people are not known. [to state: the unit of the split]" in paragraphs(unknown)["Partitions"]
-    assert "over people (out of fold over images, because people are not known there)" in paragraphs(unknown)["Statistics"]
-    assert "jackknife over images, because people are not known" in paragraphs(replace(unknown, test=None))["Statistics"]
+    assert (
+        "over people (out of fold over images, because people are not known there)" in paragraphs(unknown)["Statistics"]
+    )
+    assert (
+        "jackknife over images, because people are not known" in paragraphs(replace(unknown, test=None))["Statistics"]
+    )
 
 
 def test_folds_that_are_not_trained_yet_are_not_forgotten() -> None:
@@ -356,7 +363,11 @@ def test_names_of_strangers_are_texts_of_the_section(name: str) -> None:
 def test_cells_of_the_checklists_are_shown_whole() -> None:
     """A cell longer than the page shows would be cut in its middle."""
     many = {f"model{at}": record(f"model{at}", lr=at / 1000) for at in range(1, 9)}
-    made_of = [blend(), blend(runs=weights_of(many)), blend(runs=weights_of(f"a-long-name-{at}" * 3 for at in range(9)))]
+    made_of = [
+        blend(),
+        blend(runs=weights_of(many)),
+        blend(runs=weights_of(f"a-long-name-{at}" * 3 for at in range(9))),
+    ]
     for evidence in (world(), *(world(runs=many, recommended="blend soft", blend=one) for one in made_of)):
         for name in ("method-claim", "method-tripod"):
             assert all(len(str(fact)) <= LONGEST for fact, _ in answers(evidence, name).values())
@@ -388,7 +399,9 @@ def test_without_a_table_only_the_predictions_are_counted() -> None:
         assert "No person of the test" not in text["Partitions"]
         assert "[to state: whether test people are in the training data: no table was read]" in text["Partitions"]
         assert answers(predicted)["12"][1] == YOU
-        assert answers(predicted)["21"][0].startswith("Out of fold: 40 people, 200 images; test: 20 people, 100 images. [")
+        assert answers(predicted)["21"][0].startswith(
+            "Out of fold: 40 people, 200 images; test: 20 people, 100 images. ["
+        )
         assert table(method_section(predicted), "method-parts").header[1:3] == ["out of fold", "test"]
 
 
@@ -467,7 +480,9 @@ def test_people_are_known_or_not_in_each_part() -> None:
         test=replace(test, persons=test.ids, persons_known=False),
     )
     text = paragraphs(mixed)
-    assert text["Data"].startswith("The training data were 200 images of 40 people in 3 classes (cat, 70 images of 14 people;")
+    assert text["Data"].startswith(
+        "The training data were 200 images of 40 people in 3 classes (cat, 70 images of 14 people;"
+    )
     assert "The test data were 100 images in 3 classes (cat, 35 images;" in text["Data"]
     assert "[to state: whether test people are in the training data]" in text["Partitions"]
     rows = {row[0]: list(row[1:]) for row in table(method_section(mixed), "method-parts").rows}
@@ -495,7 +510,7 @@ def test_a_long_sentence_is_cut_at_a_semicolon_and_not_left_out() -> None:
 
 
 def test_intervals_are_said_as_they_are_computed() -> None:
-    two = world(metric="sensitivity_at(specificity=0.9)", classes=("a", "b"))
+    two = world(metric="sensitivity_at:specificity=0.9", classes=("a", "b"))
     assert "bounds are taken at the quantile" in paragraphs(two)["Statistics"]
     assert "Student's t. Models" in paragraphs(world(metric="log_loss"))["Statistics"]
 
@@ -505,3 +520,20 @@ def test_software_without_versions_is_a_gap() -> None:
     assert text.startswith("[to state: software and its versions] Device")
     text = paragraphs(world(runs={"run0": replace(record("run0"), environment={"torch": "2.1"})}))["Software"]
     assert text.startswith("PyTorch 2.1 was used.")
+
+
+def test_every_setting_is_read_or_known_not_to_matter() -> None:
+    """A new setting of the training is said, or it is listed as one that a paper need not name."""
+    source = inspect.getsource(method_runs) + inspect.getsource(method_facts)
+    assert [one.name for one in fields(Recipe) if f'"{one.name}"' not in source] == []
+    assert {one.name for one in fields(Recipe)} > method_runs.UNSAID
+
+
+def test_settings_of_pseudo_labels_grades_and_channels_are_said() -> None:
+    given = {"pseudo": "run1", "pseudo_weight": 0.5, "pseudo_confidence": 0.95, "accumulate": 4, "channels": ["0", "3"]}
+    text = paragraphs(world(runs={"run0": record("run0", **given, task="ordinal", class_order=["cat", "dog"])}))[
+        "Models"
+    ]
+    assert "pseudo-labels with a probability of at least 0.95; weight of a pseudo-labeled image 0.5" in text
+    assert "each batch in 4 parts (gradient accumulation)" in text
+    assert "task: ordinal; order of the grades: cat, dog; channels 0, 3 of each file" in text
