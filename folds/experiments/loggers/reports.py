@@ -42,10 +42,7 @@ def report_stores(names: Sequence[str], folders: Mapping[str, Path]) -> list[Sto
     """
     found: list[Store] = []
     for name in dict.fromkeys(names):
-        if name == "mlflow":
-            stores = _mlflow_stores(folders)
-        else:
-            stores = _group_stores(name, folders)
+        stores = _mlflow_stores(folders) if name == "mlflow" else _group_stores(name, folders)
         if not stores:
             shown = ", ".join(list(folders)[:3]) + (", …" if len(folders) > 3 else "")
             of = f"none of the runs of this report ({shown})" if folders else "no run of this report"

@@ -208,3 +208,16 @@ def test_grades_say_by_how_much_they_are_off_and_keep_their_order() -> None:
     assert f"{(off > 1).mean():.3f} [" in texts(found)
     assert block(found, "mistakes-confusion").classes == ("none", "mild", "severe")
     assert "grades" not in texts(mistakes_section(draw_evidence()))
+
+
+def test_people_with_changed_labels_are_left_out_as_in_the_verdict() -> None:
+    evidence = draw_evidence()
+    part, main = evidence.oof, evidence.main
+    assert part is not None
+    assert main is not None
+    changed = replace(main, changed=frozenset(part.ids[:1].tolist()))
+    members = tuple(changed if one is main else one for one in part.members)
+    text = mistakes_section(replace(evidence, oof=replace(part, members=members))).blocks[0]
+    assert isinstance(text, Text)
+    assert "of 195 images of 39 people are predicted wrong" in text.paragraphs[0]
+    assert "scored on the 39 people whose training labels were not changed, without 1 person." in text.paragraphs[0]

@@ -223,7 +223,7 @@ def test_one_file_is_given_to_several_options_of_which_one_may_use_no_row(copy: 
     table = data().train
     assert relabeled_labels(Recipe(relabel=file, drop=file), table) == table.labels.tolist()
     file = write("labels.csv", CORRECT[0], "3.png,p01,a,b,.9,,keep")
-    with pytest.raises(EnsembleError, match="of labels.csv change nothing"):
+    with pytest.raises(EnsembleError, match="change nothing: no row"):
         changes(relabel=file, drop=file)
 
 
