@@ -59,8 +59,26 @@ _FURTHER: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "weight_column": ("images weighted by the column {}", ()),
     "soft_columns": ("soft labels of the columns {}", ()),
     "soft_weight": ("share of the soft labels in the loss {}", ()),
+    "soft_temperature": ("soft labels compared at temperature {}", (1,)),
     "pseudo": ("pseudo-labels of test images by {}", ()),
+    "pseudo_confidence": ("pseudo-labels with a probability of at least {}", ()),
+    "pseudo_per_class": ("at most {} pseudo-labeled images of a class", ()),
+    "pseudo_soft": ("probabilities learned of pseudo-labeled images, not the class", (False,)),
+    "pseudo_weight": ("weight of a pseudo-labeled image {}", ()),
+    "soften_weight": ("share of the votes in softened labels {}", ()),
+    "ema_warmup": ("power of the warm-up of the moving average {}", ()),
+    "per_person_fixed": ("the same images of a person in every epoch", (False,)),
+    "accumulate": ("each batch in {} parts (gradient accumulation)", (1,)),
+    "hidden": ("hidden layer of {} units", ()),
+    "task": ("task: {}", ("classes",)),
+    "class_order": ("order of the grades: {}", ()),
+    "positive": ("positive class {}", ()),
+    "channels": ("channels {} of each file", ()),
+    "frame": ("frame {} of files with several", ()),
+    "cache_scale": ("images decoded at {} times the input size", (1,)),
 }
+# Settings of speed and memory, which a methods text need not name.
+UNSAID = frozenset({"channels_last", "compile", "deterministic", "grad_checkpointing"})
 _CLASS_BALANCE = ("sampler", "sample_counts", "augment_more")
 
 
@@ -278,6 +296,8 @@ def balances(run: RunRecord) -> list[str]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key} = {_plain(one)}" for key, one in value.items())
     return number(value) or str(value)

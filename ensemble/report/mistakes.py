@@ -32,7 +32,7 @@ from ensemble.report.mistakes_data import (
     places_in_table,
     with_titles,
 )
-from ensemble.report.scoring import main_predictions
+from ensemble.report.scoring import changed_note, main_predictions
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
@@ -73,7 +73,7 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         )
         return Section("mistakes", "Mistakes", lead, (missing,))
     part, main = found
-    rows = with_titles(labeled_rows(evidence, part, main), evidence)
+    rows = with_titles(labeled_rows(evidence, part, main, scored=True), evidence)
     values = class_values(evidence)
     kind = "out-of-fold predictions" if part.name == "oof" else "test predictions"
     wrong, people = int(rows.wrong.sum()), len(rows.people[0])
@@ -81,6 +81,8 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
         f"{wrong:,} of {counted(len(rows), 'image')} of {counted(people, 'person', 'people')} are predicted wrong by "
         f"{main.name} ({kind})."
     )
+    if note := changed_note(part, main):
+        facts += f" They are {note}."
     if not part.persons_known:
         facts += " People are unknown, so each image counts as one: intervals are too narrow if people have several."
     if evidence.task == ORDINAL:

@@ -24,9 +24,15 @@ def voters_of(part: Part, main: Predicted) -> tuple[Predicted, ...]:
     return tuple(one for one in part.members if one.kind != "blend")
 
 
-def labeled_rows(evidence: Evidence, part: Part, main: Predicted) -> LabeledRows:
-    """Return the rows with a label that the judged predictions have."""
-    at = np.flatnonzero((part.labels >= 0) & main.present)
+def labeled_rows(evidence: Evidence, part: Part, main: Predicted, scored: bool = False) -> LabeledRows:
+    """Return the rows with a label that the judged predictions have.
+
+    Parameters
+    ----------
+    scored : whether people with changed training labels are left out, as they are from scores.
+    """
+    labels = (part.without_changed_labels([main]) or part).labels if scored else part.labels
+    at = np.flatnonzero((labels >= 0) & main.present)
     whole = len(at) == len(part)
 
     def rows(values: NDArray) -> NDArray:

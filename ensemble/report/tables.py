@@ -1,7 +1,8 @@
 """Write the tables of a page as CSV, Markdown and LaTeX.
 
 The button *Copy or save* of the page converts a table in the same way (``templates/page.js``), in the order into which
-the reader has sorted it; ``tests/ensemble/report/test_browser.py`` compares the two.
+the reader has sorted it; ``tests/ensemble/report/test_browser.py`` compares the two. Files have long texts whole, which
+the page shortens.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from pathlib import Path
 from ensemble.report.blocks import Matrix, Section, Table
 from folds.errors import EnsembleError
 from folds.utils.files import write_atomic
-from folds.utils.html import cell_text, running, shown
+from folds.utils.html import cell_text, running, visible
 from folds.utils.text import counted
 
 CORNER = "true class / predicted class"  # head of the first column of a confusion matrix
-SHORT = 40  # characters of the name of a class in a confusion matrix
 _LONG_TABLE = 30  # rows; LaTeX cannot break a longer table over pages, unless it is a longtable
 _LONG_CELL = 30  # characters; a column with longer ones wraps its lines
 _LONGEST = 120  # characters that count for its share
@@ -27,7 +27,8 @@ _WIDE = 65  # hundredths of the line, which these columns share
 # What a spreadsheet takes for a formula, unless it is a number.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?", re.IGNORECASE)
-_MARKDOWN = re.compile(r"[\\|`*_<>\[\]~&$]")
+_MARKDOWN = re.compile(r"[\\|`*_<>\[\]~&$]|:(?=//)")  # an address would be a link
+_WWW = re.compile(r"(www)\.", re.IGNORECASE)
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -59,6 +60,7 @@ class PlainTable:
     header : (columns,) and `rows` (rows, columns).
     numbers : (rows, columns) whether a cell is a number.
     left : how many columns are aligned left.
+    absent : (rows, columns) whether the value of a cell is not known; () if all are known.
     """
 
     name: str
@@ -68,6 +70,7 @@ class PlainTable:
     numbers: tuple[tuple[bool, ...], ...]
     left: int
     note: str = ""
+    absent: tuple[tuple[bool, ...], ...] = ()
 
 
 def plain_tables(sections: Iterable[Section]) -> list[PlainTable]:
@@ -86,12 +89,18 @@ def _plain(table: Table) -> PlainTable:
     return PlainTable(
         table.name,
         running(table.caption).strip(),
-        tuple(shown(one).strip() for one in table.header),
-        tuple(tuple(cell_text(value).strip() for value in row) for row in table.rows),
+        tuple(visible(one).strip() for one in table.header),
+        tuple(tuple(_whole(value).strip() for value in row) for row in table.rows),
         tuple(tuple(_is_number(value) for value in row) for row in table.rows),
         table.left,
         running(table.note).strip(),
+        tuple(tuple(value is None or value != value for value in row) for row in table.rows),
     )
+
+
+def _whole(value: object) -> str:
+    """Return a cell as on the page; a text whole, because ids that are shortened find no image."""
+    return visible(value) if isinstance(value, str) else cell_text(value)
 
 
 def _is_number(value: object) -> bool:
@@ -104,14 +113,14 @@ def _counts(matrix: Matrix) -> PlainTable:
 
 
 def _shares(matrix: Matrix) -> PlainTable:
-    cells = tuple(tuple(shown(share, SHORT).strip() for share in row) for row in matrix.shares)
+    cells = tuple(tuple(visible(share).strip() for share in row) for row in matrix.shares)
     caption = f"{running(matrix.caption).strip()} Shares of the rows."
     return _square(matrix, f"{matrix.name}-shares", caption, cells, False)
 
 
 def _square(matrix: Matrix, name: str, caption: str, cells: tuple[tuple[str, ...], ...], numbers: bool) -> PlainTable:
-    classes = tuple(shown(one, SHORT).strip() for one in matrix.classes)
-    heads = tuple(shown(one, SHORT).strip() for one in matrix.heads) or classes
+    classes = tuple(visible(one).strip() for one in matrix.classes)
+    heads = tuple(visible(one).strip() for one in matrix.heads) or classes
     return PlainTable(
         name,
         caption,
@@ -120,6 +129,7 @@ def _square(matrix: Matrix, name: str, caption: str, cells: tuple[tuple[str, ...
         tuple((False, *(numbers for _ in row)) for row in cells),
         1,
         running(matrix.note).strip(),
+        tuple((False, *(text == "–" for text in row)) for row in cells),
     )
 
 
@@ -131,15 +141,16 @@ def csv_of(table: PlainTable, no_formulas: bool = False) -> str:
     no_formulas : whether cells that a spreadsheet would take for formulas get an apostrophe.
     """
     rows = [table.header]
-    for cells, numbers in zip(table.rows, table.numbers, strict=True):
-        rows.append(tuple(_csv_value(text, number) for text, number in zip(cells, numbers, strict=True)))
+    absent = table.absent or [[False] * len(row) for row in table.rows]
+    for cells, numbers, without in zip(table.rows, table.numbers, absent, strict=True):
+        rows.append(tuple(map(_csv_value, cells, numbers, without)))
     return "".join(",".join(_csv_cell(text, no_formulas) for text in row) + "\r\n" for row in rows)
 
 
-def _csv_value(text: str, number: bool) -> str:
-    if number:
-        text = text.replace(",", "")
-    return "" if text == "–" else text
+def _csv_value(text: str, number: bool, absent: bool) -> str:
+    if absent:
+        return ""
+    return text.replace(",", "") if number else text
 
 
 def _csv_cell(text: str, no_formulas: bool) -> str:
@@ -160,7 +171,7 @@ def markdown_of(table: PlainTable) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"\s+", " ", _MARKDOWN.sub(r"\\\g<0>", text))
+    return re.sub(r"\s+", " ", _WWW.sub(r"\1\\.", _MARKDOWN.sub(r"\\\g<0>", text)))
 
 
 def latex_of(table: PlainTable) -> str:

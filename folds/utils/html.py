@@ -250,7 +250,7 @@ def _cell(value: Any, number: int, left: int, live: bool) -> str:
     tag, scope = ("th", ' scope="row"') if number == 0 else ("td", "")
     css = ' class="number"' if number >= left else ""
     by = sort_number(value) if live else ""
-    data = f' data-number="{by}"' if by else ""
+    data = f' data-number="{by}"' if by else ' data-empty=""' if live and (value is None or value != value) else ""
     return f"<{tag}{scope}{css}{data}><bdi>{escaped(cell_text(value))}</bdi></{tag}>"
 
 

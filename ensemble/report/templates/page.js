@@ -36,15 +36,16 @@
   const shownOf = (cell) => (cell.querySelector("b") || cell).textContent.trim();
   const formula = (text) => /^[=+\-@\t\r]/.test(text) && !/^[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?$/i.test(text);
   const valueText = (cell) => {
-    const text = cell.dataset.number === undefined ? shownOf(cell) : shownOf(cell).replace(/,/g, "");
-    return text === "–" ? "" : text;
+    if (cell.dataset.empty !== undefined) return "";
+    return cell.dataset.number === undefined ? shownOf(cell) : shownOf(cell).replace(/,/g, "");
   };
   const csv = ({ head, cells }, safe) => [head, ...cells.map((row) => row.map(valueText))].map((row) => row.map((text) => {
     const plain = safe && formula(text) ? "'" + text : text;
     return /[",\r\n]/.test(plain) ? '"' + plain.replace(/"/g, '""') + '"' : plain;
   }).join(",")).map((line) => line + "\r\n").join("");
   const markdown = ({ head, rows, right, caption, note }) => {
-    const text = (plain) => plain.replace(/[\\|`*_<>\[\]~&$]/g, "\\$&").replace(/\s+/g, " ");
+    const text = (plain) => plain.replace(/[\\|`*_<>\[\]~&$]|:(?=\/\/)/g, "\\$&")
+      .replace(/(www)\./gi, "$1\\.").replace(/\s+/g, " ");
     const line = (row) => "| " + row.map(text).join(" | ") + " |\n";
     return text(caption) + "\n\n" + line(head) + "|" + right.map((one) => one ? " ---: |" : " --- |").join("") + "\n" +
       rows.map(line).join("") + (note ? "\n" + text(note) + "\n" : "");

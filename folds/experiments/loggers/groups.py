@@ -100,6 +100,10 @@ class GroupTracker(Tracker):
     def _finish(self, opened: OpenRun, complete: bool) -> None:
         """End a run; one that is not complete is continued later, or has failed."""
 
+    def place(self) -> str:
+        """Return where the runs of today are logged to, without secrets."""
+        return self._place()
+
     def report(self, page: Path, found: ReportPlace) -> None:
         """Store a page as an artifact of a group.
 
@@ -193,19 +197,20 @@ class ReportPlace:
     folder: Path
 
 
-def tracked_groups(name: str, folders: Mapping[str, Path]) -> list[ReportPlace]:
+def tracked_groups(name: str, folders: Mapping[str, Path], place: str | None = None) -> list[ReportPlace]:
     """Return the groups of some runs in a tracker, each once.
 
     Parameters
     ----------
     name : of the tracker.
     folders : run → ``runs/<run>``.
+    place : only groups that were logged to this place, as `GroupTracker.place` returns it; None: to any.
     """
     found: dict[tuple[str, str], ReportPlace] = {}
     for folder in folders.values():
         for file in [folder / f"{name}.json", *sorted(folder.glob(f"*/{name}.json"))]:
             record = read_tracked(file)
-            if record:
+            if record and place in (None, record["place"]):
                 key = record["project"], record["group"]
                 found.setdefault(key, ReportPlace(*key, folder))
     return list(found.values())

@@ -42,10 +42,7 @@ def report_stores(names: Sequence[str], folders: Mapping[str, Path]) -> list[Sto
     """
     found: list[Store] = []
     for name in dict.fromkeys(names):
-        if name == "mlflow":
-            stores = _mlflow_stores(folders)
-        else:
-            stores = [_group_store(name, place) for place in tracked_groups(name, folders)]
+        stores = _mlflow_stores(folders) if name == "mlflow" else _group_stores(name, folders)
         if not stores:
             shown = ", ".join(list(folders)[:3]) + (", …" if len(folders) > 3 else "")
             of = f"none of the runs of this report ({shown})" if folders else "no run of this report"
@@ -71,6 +68,22 @@ def store_report(page: Path, stores: Sequence[Store]) -> None:
                 hint="the same command with `force` tries it again",
             ) from None
         logger.info(f"{page} is now an artifact of {where}")
+
+
+def _group_stores(name: str, folders: Mapping[str, Path]) -> list[Store]:
+    """Return what stores a page in the groups of a tracker; those of another place are not there today."""
+    known = tracked_groups(name, folders)
+    if not known:
+        return []
+    tracker = open_tracker(name, known[0].folder.parent)
+    assert isinstance(tracker, GroupTracker)  # noqa: S101 - of the names that get here
+    here = tracked_groups(name, folders, tracker.place())
+    if not here:
+        raise EnsembleError(
+            f"the runs of this report were logged to another place of {name} than {tracker.place()}",
+            hint="set the address with which they were trained, or remove `log_to`",
+        )
+    return [_group_store(name, place) for place in here]
 
 
 def _group_store(name: str, place: ReportPlace) -> Store:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ensemble.report import method_facts, method_runs
 from ensemble.report.blocks import Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, TRIPOD
 from ensemble.report.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
@@ -18,6 +20,7 @@ from ensemble.report.face import html_of
 from ensemble.report.image_table import table_of_parts
 from ensemble.report.method import YOU, method_section
 from ensemble.report.mistakes import mistakes_section
+from folds.config.recipe import Recipe
 from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
@@ -540,3 +543,20 @@ def test_software_without_versions_is_a_gap() -> None:
     assert text.startswith("[to state: software and its versions] Device")
     text = paragraphs(world(runs={"run0": replace(record("run0"), environment={"torch": "2.1"})}))["Software"]
     assert text.startswith("PyTorch 2.1 was used.")
+
+
+def test_every_setting_is_read_or_known_not_to_matter() -> None:
+    """A new setting of the training is said, or it is listed as one that a paper need not name."""
+    source = inspect.getsource(method_runs) + inspect.getsource(method_facts)
+    assert [one.name for one in fields(Recipe) if f'"{one.name}"' not in source] == []
+    assert {one.name for one in fields(Recipe)} > method_runs.UNSAID
+
+
+def test_settings_of_pseudo_labels_grades_and_channels_are_said() -> None:
+    given = {"pseudo": "run1", "pseudo_weight": 0.5, "pseudo_confidence": 0.95, "accumulate": 4, "channels": ["0", "3"]}
+    text = paragraphs(world(runs={"run0": record("run0", **given, task="ordinal", class_order=["cat", "dog"])}))[
+        "Models"
+    ]
+    assert "pseudo-labels with a probability of at least 0.95; weight of a pseudo-labeled image 0.5" in text
+    assert "each batch in 4 parts (gradient accumulation)" in text
+    assert "task: ordinal; order of the grades: cat, dog; channels 0, 3 of each file" in text

@@ -242,3 +242,16 @@ def test_classes_of_attributes_are_named_and_what_is_confused_is_said_first() ->
     picture = block(found, "mistakes-worst").pictures[0]
     assert picture.lines[0].startswith("age: ")
     assert picture.tags["true"] in matrix.classes
+
+
+def test_people_with_changed_labels_are_left_out_as_in_the_verdict() -> None:
+    evidence = draw_evidence()
+    part, main = evidence.oof, evidence.main
+    assert part is not None
+    assert main is not None
+    changed = replace(main, changed=frozenset(part.ids[:1].tolist()))
+    members = tuple(changed if one is main else one for one in part.members)
+    text = mistakes_section(replace(evidence, oof=replace(part, members=members))).blocks[0]
+    assert isinstance(text, Text)
+    assert "of 195 images of 39 people are predicted wrong" in text.paragraphs[0]
+    assert "scored on the 39 people whose training labels were not changed, without 1 person." in text.paragraphs[0]

@@ -149,3 +149,20 @@ def test_each_table_is_three_files_and_nothing_is_overwritten(tmp_path: Path) ->
     assert (folder / "mine.txt").read_text() == "mine"
     with pytest.raises(EnsembleError, match="it is not a folder"):
         write_tables(folder / "mine.txt", [other])
+
+
+def test_files_have_long_texts_whole_and_are_empty_only_where_nothing_is_known() -> None:
+    long = f"{'a' * 400}/x.png"
+    found = plain(Table("ids", "Ids", ["id", "value"], [[long, None], ["–", float("nan")]], 1))
+    assert csv_of(found) == f"id,value\r\n{long},\r\n–,\r\n"
+    names = (f"{'b' * 60}1", f"{'b' * 60}2")
+    matrix = Matrix("confusion", "Confusion.", names, ((1, 0), (0, 0)), (("100%", "0%"), ("–", "–")), "", "")
+    counts, shares = plain_tables([Section("one", "One", "", (matrix,))])
+    assert counts.header[1:] == names
+    assert csv_of(shares).endswith(f"{names[1]},,\r\n")
+
+
+def test_addresses_of_strangers_are_no_links_in_markdown() -> None:
+    found = markdown_of(plain(Table("ids", "Ids", ["id"], [["https://a.example/x"], ["WWW.a.example"]], 1)))
+    assert r"https\://a.example/x" in found
+    assert r"WWW\.a.example" in found

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import torch
 
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import load_checkpoint
 from folds.runs.initial_weights import find_initial_weights
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
+from folds.runs.trained_curve import check_trained_curve
 from folds.training.trainer import train_fold
 from tests.conftest import Logged
 
@@ -124,3 +126,11 @@ def test_selection_on_validation_is_inherited_from_init_run(planned: Callable[..
     assert load_checkpoint(Path("checkpoints/second/fold1.pt")).selected_on_validation
     write_predictions(plan, plan.runs[0])
     assert any(note.startswith("second is optimistic") for note in compare_runs("first", "second").notes)
+
+
+def test_a_learning_curve_does_not_start_from_weights_that_know_its_people(planned: Callable[..., Plan]) -> None:
+    (run,) = planned("plain").runs
+    check_trained_curve(run)
+    known = replace(run, recipe=replace(run.recipe, init=Path("checkpoints/first/fold0.pt")))
+    with pytest.raises(UsageError, match=r"was trained on .* of the people"):
+        check_trained_curve(known)

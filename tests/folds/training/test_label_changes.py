@@ -16,7 +16,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.predictions.changed_labels import changed_ids
-from folds.training.label_changes import LabelChanges, label_changes_of
+from folds.training.label_changes import LabelChanges, label_changes_of, relabeled_labels
 from tests.folds.training.test_soft_labels import target_of
 
 SMALL: dict[str, Any] = {
@@ -212,6 +212,19 @@ def test_a_wrong_file_is_refused_with_one_line(copy: Path, option: str, lines: t
 def test_an_image_cannot_be_dropped_and_relabeled(copy: Path) -> None:
     with pytest.raises(EnsembleError, match=r"is in drop=drop\.csv and in relabel=labels\.csv"):
         changes(relabel=write("labels.csv", *CORRECT), drop=write("drop.csv", "id", "1.png"))
+
+
+def test_one_file_is_given_to_several_options_of_which_one_may_use_no_row(copy: Path) -> None:
+    file = write("labels.csv", *CORRECT)
+    found = changes(relabel=file, drop=file, soften=file)
+    assert (int(found.relabeled.sum()), int(found.dropped.sum()), found.targets) == (3, 0, None)
+    file = write("labels.csv", CORRECT[0], "3.png,p01,a,b,.9,,drop")
+    assert int(changes(relabel=file, drop=file).dropped.sum()) == 1
+    table = data().train
+    assert relabeled_labels(Recipe(relabel=file, drop=file), table) == table.labels.tolist()
+    file = write("labels.csv", CORRECT[0], "3.png,p01,a,b,.9,,keep")
+    with pytest.raises(EnsembleError, match="change nothing: no row"):
+        changes(relabel=file, drop=file)
 
 
 def test_a_class_that_no_fold_could_learn_is_refused(copy: Path) -> None:

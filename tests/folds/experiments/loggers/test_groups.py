@@ -302,3 +302,12 @@ def test_tensorboard_and_unknown_trackers_take_no_report() -> None:
         check_report_trackers(["tensorboard"])
     with pytest.raises(UsageError, match=r"unknown log_to 'wand'; did you mean wandb\?"):
         check_report_trackers(["wand"])
+
+
+def test_a_report_of_runs_that_were_logged_to_another_place_is_refused(fake: Any) -> None:
+    with open_tracker(fake.tracker) as tracker:
+        tracker.event(made_job(), event(3))
+    file = Path(f"runs/swin/fold1/{fake.tracker}.json")
+    write_json(file, read_json(file) | {"place": "elsewhere"})
+    with pytest.raises(EnsembleError, match="were logged to another place"):
+        report_stores([fake.tracker], {"swin": Path("runs/swin")})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.loggers.base import Tracker, Trackers
+from folds.experiments.loggers.base import Tracker, Trackers, without_secrets
 from folds.experiments.loggers.mlflow import MLflow
 from folds.experiments.loggers.open import open_tracker
 from folds.experiments.loggers.reports import report_stores, store_report
@@ -327,3 +327,19 @@ def test_two_loggers_get_the_same_events(tmp_path: Path) -> None:
     assert type(open_tracker([])) is Tracker
     with pytest.raises(UsageError, match="unknown logger 'x'"):
         open_tracker(["x"])
+
+
+def test_secrets_are_left_out_at_any_depth() -> None:
+    given = {"a": {"api_key": "k", "at": "https://me:p@ss@host/x?t=1"}, "b": ["ftp://me:p@host/y"], "c": 1}
+    assert without_secrets(given) == {"a": {"at": "https://host/x"}, "b": ["ftp://host/y"], "c": 1}
+
+
+def test_mlflow_records_its_server_without_the_password(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:word@127.0.0.1:5000")
+    for _ in range(2):
+        with open_tracker("mlflow") as tracker:
+            tracker.event(job, event(3))
+    assert "word" not in Path("runs/swin/mlflow.json").read_text()
+    assert list(mlflow["runs"]) == ["n0"]
