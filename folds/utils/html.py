@@ -145,7 +145,8 @@ def matrix(
     hint = ' <span class="note script">A cell shows its pictures.</span>' if opens else ""
     short = heads or classes
     tops = "".join(
-        f'<th scope="col" class="number" title="{escaped(shown(whole, 40))}"><bdi>{escaped(shown(one, 40))}</bdi></th>'
+        f'<th scope="col" class="number" title="{escaped(shown(whole, 40))}"{_whole(one, 40, live)}>'
+        f"<bdi>{escaped(shown(one, 40))}</bdi></th>"
         for one, whole in zip(short, classes, strict=True)
     )
     lines = ""
@@ -156,7 +157,8 @@ def matrix(
             + "</td>"
             for column, predicted in enumerate(classes)
         )
-        lines += f'<tr><th scope="row"><bdi>{escaped(shown(true, 40))}</bdi></th>{cells}</tr>\n'
+        head = f'<th scope="row"{_whole(true, 40, live)}><bdi>{escaped(shown(true, 40))}</bdi></th>'
+        lines += f"<tr>{head}{cells}</tr>\n"
     data = f' data-table="{name}"' if name else ""
     head = f'<thead><tr><th scope="col">true class / predicted class</th>{tops}</tr></thead>'
     upright = " upright" if compact and any(len(one) > 4 for one in short) else ""
@@ -243,7 +245,8 @@ def _scroll(inside: str, name: str) -> str:
 def _head(title: str, number: int, left: int, live: bool) -> str:
     css = ' class="number"' if number >= left else ""
     text = escaped(shown(title))
-    return f'<th scope="col"{css}>{f"""<button type="button" class="sort">{text}</button>""" if live else text}</th>'
+    inside = f'<button type="button" class="sort">{text}</button>' if live else text
+    return f'<th scope="col"{css}{_whole(title, LONGEST, live)}>{inside}</th>'
 
 
 def _cell(value: Any, number: int, left: int, live: bool) -> str:
@@ -251,7 +254,14 @@ def _cell(value: Any, number: int, left: int, live: bool) -> str:
     css = ' class="number"' if number >= left else ""
     by = sort_number(value) if live else ""
     data = f' data-number="{by}"' if by else ' data-empty=""' if live and (value is None or value != value) else ""
+    data += _whole(value, LONGEST, live) if isinstance(value, str) else ""
     return f"<{tag}{scope}{css}{data}><bdi>{escaped(cell_text(value))}</bdi></{tag}>"
+
+
+def _whole(text: str, longest: int, live: bool) -> str:
+    """Return a text that is shown shortened, as an attribute for the script that copies and saves tables."""
+    whole = visible(text)
+    return f' data-whole="{escaped(whole)}"' if live and len(whole) > longest else ""
 
 
 def _below(note: str, caption: str, take: bool = False) -> str:

@@ -33,7 +33,7 @@
 
   // Tables: copy or save as CSV, Markdown or LaTeX, as ensemble/report/tables.py writes them. A cell of a confusion
   // matrix is its count.
-  const shownOf = (cell) => (cell.querySelector("b") || cell).textContent.trim();
+  const shownOf = (cell) => (cell.dataset.whole || (cell.querySelector("b") || cell).textContent).trim();
   const formula = (text) => /^[=+\-@\t\r]/.test(text) && !/^[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?$/i.test(text);
   const valueText = (cell) => {
     if (cell.dataset.empty !== undefined) return "";

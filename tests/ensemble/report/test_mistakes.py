@@ -253,5 +253,5 @@ def test_people_with_changed_labels_are_left_out_as_in_the_verdict() -> None:
     members = tuple(changed if one is main else one for one in part.members)
     text = mistakes_section(replace(evidence, oof=replace(part, members=members))).blocks[0]
     assert isinstance(text, Text)
-    assert "of 195 images of 39 people are predicted wrong" in text.paragraphs[0]
-    assert "scored on the 39 people whose training labels were not changed, without 1 person." in text.paragraphs[0]
+    assert "of 195 images of 39 people are predicted wrong" in text.paragraphs[1]
+    assert "scored on the 39 people whose training labels were not changed, without 1 person." in text.paragraphs[1]

@@ -102,7 +102,7 @@ def test_the_page_is_stored_with_the_runs_that_it_shows(
     with pytest.raises(en.EnsembleError, match=r"none of the runs of this report \(run0\) was logged to wandb"):
         en.report("run0", root=world, output=path, section="verdict", log_to="wandb", progress=False)
     assert not path.exists()
-    logged_to = {"place": "https://example.org", "project": "faces", "group": "base", "run": "abc"}
+    logged_to = {"place": "http://127.0.0.1:9", "project": "faces", "group": "base", "run": "abc"}
     for run in ("run0", "run1"):
         write_json(world / "runs" / run / "wandb.json", logged_to)
     en.report(root=world, output=path, section="verdict", log_to=["wandb"], progress=False)
