@@ -217,7 +217,7 @@ def _scores_figure(evidence: Evidence, ordered: Sequence[_Member], metric: Metri
             tone = 0 if one.oof is not None else 1
             rows.append(Row(one.name, one.score.value, one.score.low, one.score.high, one.score.text(), tone, strong))
         if both and one.test is not None and one.oof is not None:
-            rows.append(Row("test people", one.test.value, one.test.low, one.test.high, one.test.text(), 1))
+            rows.append(Row(f"{one.name}, test", one.test.value, one.test.low, one.test.high, one.test.text(), 1))
     if not rows:
         return None
     title = f"{metric.title} of each model with its 95% CI (over people)"
