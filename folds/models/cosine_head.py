@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from folds.errors import UsageError
+from folds.models.classifier import replace_classifier
 
 
 class CosineHead(torch.nn.Module):
@@ -50,14 +48,10 @@ def with_cosine_head(model: torch.nn.Module, scale: float, timm_name: str) -> to
     ------
     UsageError : the classifier of this model is not one linear layer.
     """
-    found: Any = model.get_classifier()  # type: ignore[operator]
-    name = next((name for name, module in model.named_modules() if module is found), "")
-    if not name or type(found) is not torch.nn.Linear:
-        raise UsageError(
-            f"`head=cosine` needs a model whose classifier is one linear layer, and that of {timm_name} is "
-            f"{type(found).__name__}",
-            hint="`head=linear`, or another model",
-        )
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, CosineHead(found.in_features, found.out_features, scale))
-    return model
+    return replace_classifier(
+        model,
+        lambda features, classes: CosineHead(features, classes, scale),
+        "head=cosine",
+        timm_name,
+        hint="`head=linear`, or another model",
+    )

@@ -7,13 +7,11 @@ ONNX graphs contain it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, softplus
 
-from folds.errors import UsageError
+from folds.models.classifier import replace_classifier
 
 CORN, CUMULATIVE = "corn", "cumulative"
 
@@ -81,14 +79,10 @@ def with_ordinal_head(model: torch.nn.Module, link: str, timm_name: str) -> torc
     ------
     UsageError : the classifier of this model is not one linear layer.
     """
-    found: Any = model.get_classifier()  # type: ignore[operator]
-    name = next((name for name, module in model.named_modules() if module is found), "")
-    if not name or type(found) is not torch.nn.Linear:
-        raise UsageError(
-            f"`loss={link}` needs a model whose classifier is one linear layer, and that of {timm_name} is "
-            f"{type(found).__name__}",
-            hint="`loss=ce:ordinal=1.5` needs no head of its own, or another model",
-        )
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, OrdinalHead(found.in_features, found.out_features, link))
-    return model
+    return replace_classifier(
+        model,
+        lambda features, classes: OrdinalHead(features, classes, link),
+        f"loss={link}",
+        timm_name,
+        hint="`loss=ce:ordinal=1.5` needs no head of its own, or another model",
+    )
