@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.analysis.diversity import Diversity, diversity_of
+from ensemble.blending.forest import difference_forest, difference_tone
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
 from ensemble.report.evidence import Evidence, Part, Predicted
@@ -310,14 +311,10 @@ def _difference_figure(
 ) -> Figure:
     rows = []
     for name, one in list(known.items())[:MOST_ROWS]:
-        change = one.difference
-        significant = one.is_significant_among(among)
-        tone = 6 if not significant else 2 if _is_better(one, metric) else 1
+        change, tone = one.difference, difference_tone(one, among, metric)
         rows.append(
             Row(name, change.value, change.low, change.high, change.signed_text(), tone, name == evidence.recommended)
         )
-    better, worse = f"better than {simple}", f"worse than {simple}"
-    left, right = (worse, better) if metric.greater_is_better else (better, worse)
     count = sum(one.is_significant_among(among) for one in known.values())
     more = f" The best {MOST_ROWS} are drawn." if len(known) > MOST_ROWS else ""
     title = f"Difference in {metric.title} from {simple} with its 95% CI (over people)"
@@ -325,11 +322,8 @@ def _difference_figure(
         f"{counted(len(known), 'model')} compared with {simple}, paired over people: {count} of the differences "
         f"{'is' if count == 1 else 'are'} significant.{more}"
     )
-    tones = {row.tone for row in rows}
-    names = ((2, "significantly better"), (6, "not significant"), (1, "significantly worse"))
-    legend = [(name, tone) for tone, name in names if tone in tones]
-    label = f"difference in {metric.title}{direction(metric)}"
-    drawn = forest(rows, title, description, label, left=left, right=right, legend=legend)
+    worse, better = f"worse than {simple}", f"better than {simple}"
+    drawn = difference_forest(rows, title, description, metric, worse, better)
     return Figure("compare-forest", drawn, title, description)
 
 

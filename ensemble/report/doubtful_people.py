@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.label_check.doubts import AttributeDoubt, LabelDoubts, find_doubts
 from ensemble.report.evidence import Evidence
-from ensemble.report.mistakes_data import labeled_rows
+from ensemble.report.mistakes_data import change_text, labeled_rows, values_of
 from ensemble.report.scoring import labeled
 
 SURE = 0.9  # confidence from which a doubt counts as strong
@@ -94,7 +94,7 @@ def doubtful_people(
             suggested = shared[0].suggested_vote
         else:
             changes = [
-                change_text(rows.classes[label], rows.classes[other], meaning)
+                suggestion_text(rows.classes[label], rows.classes[other], meaning)
                 for label, other in zip(rows.labels[at].tolist(), found.suggested[at].tolist(), strict=True)
             ]
             suggested = float(found.confidence[at].mean())
@@ -115,11 +115,9 @@ def doubtful_people(
     return sorted(listed, key=lambda one: (not one.whole, one.vote, one.person))
 
 
-def change_text(given: str, suggested: str, class_attributes: Mapping[str, Mapping[str, str]]) -> str:
+def suggestion_text(given: str, suggested: str, class_attributes: Mapping[str, Mapping[str, str]]) -> str:
     """Return what differs between two classes: ``mask: worn → incorrect``; ``cat → dog`` without attributes."""
-    one, other = class_attributes.get(given, {}), class_attributes.get(suggested, {})
-    differ = [f"{name}: {one[name]} → {other[name]}" for name in one if name in other and one[name] != other[name]]
-    return ", ".join(differ) or f"{given} → {suggested}"
+    return change_text(values_of((given, suggested), class_attributes), 0, 1) or f"{given} → {suggested}"
 
 
 def _agreeing(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ensemble.analysis.mistakes import share_over_people
 from ensemble.label_check.doubts import LabelDoubts
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
-from ensemble.report.doubtful_people import SURE, DoubtfulPerson, change_text, doubtful_people, doubts_of
+from ensemble.report.doubtful_people import SURE, DoubtfulPerson, doubtful_people, doubts_of, suggestion_text
 from ensemble.report.evidence import Evidence
 from ensemble.report.mistakes import member_lines
 from ensemble.report.scoring import labeled
@@ -172,7 +172,7 @@ def _images(
         [
             str(rows.ids[row]),
             str(rows.persons[row]),
-            change_text(rows.classes[rows.labels[row]], rows.classes[found.suggested[row]], meaning),
+            suggestion_text(rows.classes[rows.labels[row]], rows.classes[found.suggested[row]], meaning),
             f"{found.confidence[row]:.3f}",
             f"{found.vote[row]:.3f}",
             f"{found.agreement[row]} of {len(rows.members)}",

@@ -55,7 +55,12 @@ def with_titles(rows: LabeledRows, evidence: Evidence) -> LabeledRows:
 
 def class_values(evidence: Evidence) -> dict[str, list[str]]:
     """Return attribute → its value for each class, of the attributes that every class has."""
-    meanings = [evidence.class_attributes.get(name, {}) for name in evidence.classes]
+    return values_of(evidence.classes, evidence.class_attributes)
+
+
+def values_of(classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Return attribute → its value for each of some classes, of the attributes that each of them has."""
+    meanings = [class_attributes.get(name, {}) for name in classes]
     return {
         name: [one[name] for one in meanings]
         for name in (meanings[0] if meanings else ())

@@ -201,12 +201,12 @@ def test_a_killed_study_resumes_to_the_same_result(done: Done) -> None:
         (study / name).unlink()
     first = (study / "t000/trial.json").read_bytes()
     process = Forked("ensemble.cli", [*COMMAND, "--resume"], Path.cwd(), environment_of())
-    begun = (study / "t003/fold0/history.csv", study / "t003/trial.json")
+    started = (study / "t003/fold0/history.csv", study / "t003/trial.json")
     try:
-        wait_for(lambda: any(path.exists() for path in begun) or process.poll() is not None)
+        wait_for(lambda: any(path.exists() for path in started) or process.poll() is not None)
     finally:
         process.kill()
-    assert any(path.exists() for path in begun)
+    assert any(path.exists() for path in started)
     assert not (study / "t004/trial.json").exists(), "it had ended before it was killed"
     resumed = call_process([*COMMAND, "--resume"], Path.cwd())
     assert resumed.code == 0, resumed.err

@@ -10,7 +10,7 @@ import pytest
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.label_check.doubts import AttributeDoubt, LabelDoubts
 from ensemble.report.blocks import Text
-from ensemble.report.doubtful_people import change_text, doubtful_people
+from ensemble.report.doubtful_people import doubtful_people, suggestion_text
 from ensemble.report.labels import _strength, labels_section
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
@@ -51,8 +51,8 @@ def test_shared_values_come_first_and_each_person_once() -> None:
 
 
 def test_a_change_names_what_differs() -> None:
-    assert change_text("worn male", "off female", MEANING) == "mask: worn → off, gender: male → female"
-    assert change_text("cat", "dog", {}) == "cat → dog"
+    assert suggestion_text("worn male", "off female", MEANING) == "mask: worn → off; gender: male → female"
+    assert suggestion_text("cat", "dog", {}) == "cat → dog"
 
 
 def test_weak_votes_are_explained_and_zero_is_not_counted() -> None:
