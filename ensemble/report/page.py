@@ -9,13 +9,14 @@ import hashlib
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.report.blocks import Block, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
+from ensemble.report.glossary import words_of
 from ensemble.report.thumbnails import REFERENCE, Thumbnails
 from folds.errors import EnsembleError, printable, without_marks
 from folds.utils import html
@@ -25,47 +26,6 @@ if TYPE_CHECKING:
     import jinja2
 
 logger = logging.getLogger(__name__)
-
-# Word → where it is used, and what it means.
-GLOSSARY = {
-    "95% CI": (r"\bCIs?\b", "Confidence interval: the range in which the value of new people plausibly lies."),
-    "Blend": (r"(?i)\bblends?\b", "Several models whose probabilities are combined."),
-    "Bonferroni": (
-        r"Bonferroni",
-        "A correction for many comparisons: each must be clearer, so that chance seldom makes any of them significant.",
-    ),
-    "Fold": (
-        r"(?i)\bfolds?\b",
-        "A part of the people. Each fold is predicted by a model that was trained on all the other ones.",
-    ),
-    "hflip": (r"\bhflip\b", "The view of an image that is mirrored, left to right."),
-    "Jackknife": (
-        r"(?i)\bjackknife\b",
-        "A way to find a confidence interval: the score is computed again without each person.",
-    ),
-    "Log loss": (r"(?i)\blog loss\b", "Minus the mean logarithm of the probability of the true class; 0 is best."),
-    "Macro F1": (
-        r"(?i)\bmacro F1\b",
-        "The mean over classes of F1, the harmonic mean of precision and recall: each class counts alike. 1 is best.",
-    ),
-    "Member": (r"(?i)\bmembers?\b", "A model, or a model with views, that a blend may combine."),
-    "OOF, out of fold": (
-        r"\bOOF\b|(?i:\bout.of.fold\b)",
-        "Each person is predicted by a model that has not seen them, so the score holds for new people.",
-    ),
-    "Pareto": (r"(?i)\bpareto\b", "A model is on the Pareto frontier if no other one is better at the same cost."),
-    "Passes": (r"(?i)\bpass(es)?\b", "How often an image goes through a model: the cost of a prediction."),
-    "ROC-AUC": (r"ROC-AUC", "How well a probability orders: 0.5 is chance, 1 is perfect."),
-    "Temperature": (
-        r"(?i)\btemperature\b",
-        "A number by which confidence is lowered or raised in all predictions alike; the predicted class stays.",
-    ),
-    "View": (
-        r"(?i)\bviews?\b",
-        "A version of an image, such as its mirror image, that is predicted as well; the predictions are averaged.",
-    ),
-    "Vote": (r"(?i)\bvotes?\b", "The mean of the members' probabilities, from which the predicted class is taken."),
-}
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_BYTES = 10_000_000  # of the page
@@ -111,26 +71,6 @@ def page_html(page: Page, thumbnails: Thumbnails | None = None, progress: Progre
     if set(wanted) - set(shown) and thumbnails is not None:
         logger.info("%d of %d pictures are shown: others are unreadable, or beyond 10 MB", len(shown), len(set(wanted)))
     return _render(_with_pictures(page, shown)) if shown else bare
-
-
-def words_of(page: Page) -> list[tuple[str, str]]:
-    """Return the words of the glossary that a page has, with what they mean."""
-    text = " ".join(_texts(page))
-    return [(word, meaning) for word, (pattern, meaning) in GLOSSARY.items() if re.search(pattern, text)]
-
-
-def _texts(part: object) -> Iterator[str]:
-    """Yield the texts of a part of a page, without markup and pictures."""
-    if isinstance(part, str):
-        yield re.sub(r"<[^>]*>", " ", part) if part.startswith("<svg") else part
-    elif isinstance(part, Picture):
-        yield from part.lines
-    elif is_dataclass(part):
-        for one in fields(part):
-            yield from _texts(getattr(part, one.name))
-    elif isinstance(part, list | tuple):
-        for one in part:
-            yield from _texts(one)
 
 
 def _wanted(sections: Sequence[Section]) -> list[str]:

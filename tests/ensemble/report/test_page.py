@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from ensemble.report.blocks import Check, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
-from ensemble.report.page import Page, page_html, words_of
+from ensemble.report.glossary import words_of
+from ensemble.report.page import Page, page_html
 from ensemble.report.thumbnails import Thumbnails
 from folds.utils.html import cell_text, check_svg, shown, visible
 from tests.ensemble.report import hostile
