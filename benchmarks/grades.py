@@ -20,7 +20,7 @@ from ensemble.decisions.fit import nested_decisions
 from ensemble.decisions.oof import prepare_rows
 from ensemble.decisions.rounder import fit_cuts, round_grades
 from folds.metrics.classification import METRICS
-from folds.metrics.grades import decided_as, expected_grades, quadratic_kappa
+from folds.metrics.grades import decided_as, expected_grades
 from folds.metrics.intervals import interval_over_people
 
 SHARES = (0.5, 0.2, 0.15, 0.1, 0.05)
@@ -51,14 +51,14 @@ def score_world(
 
     def plain(decide: object) -> tuple[float, float, bool]:
         found = interval_over_people(metric, labels, decided_as(decide(p), classes), persons)  # type: ignore[operator]
-        truth = quadratic_kappa(new_labels, decide(new_p), classes)  # type: ignore[operator]
+        truth = metric(new_labels, decided_as(decide(new_p), classes))  # type: ignore[operator]
         return found.value, truth, found.low <= truth <= found.high
 
     names = (persons.astype(str), None, np.array([f"{seed}-{i}" for i in range(len(labels))]))
     rows, _ = prepare_rows(p, labels, *names, CLASSES, False, ("", "arrays"))
     request = request_of(CLASSES, "rounder")
     cuts = fit_cuts(p, labels, metric)
-    truth = quadratic_kappa(new_labels, round_grades(new_p, cuts), classes)
+    truth = metric(new_labels, decided_as(round_grades(new_p, cuts), classes))
     unseen = nested_decisions(rows, request)[0].decided  # what `ensemble.decide` scores
     nested = interval_over_people(metric, labels, decided_as(unseen, classes), persons)
     own = interval_over_people(metric, labels, decided_as(round_grades(p, cuts), classes), persons)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
-from folds.metrics.grades import decided_as, expected_grades, quadratic_kappa
+from folds.metrics.grades import expected_grades
 
 QUADRATIC_KAPPA, GRADE_ERROR = "quadratic_kappa", "grade_mae"
 _ROUNDS = 50  # of Dinkelbach's method (it needs about five) and of a search over all cuts
@@ -185,10 +185,3 @@ def _improved(table: Floats, cuts: NDArray[np.int64], score: Callable[[Floats], 
         if (cuts == before).all():
             return cuts
     return cuts
-
-
-def score_of_grades(metric: Metric, labels: NDArray[np.int64], decided: NDArray[np.int64], classes: int) -> float:
-    """Return the score of decided grades (n,)."""
-    if metric.name == QUADRATIC_KAPPA:
-        return quadratic_kappa(labels, decided, classes)
-    return metric(labels, decided_as(decided, classes))

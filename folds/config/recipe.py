@@ -1011,11 +1011,6 @@ def known_settings() -> dict[str, Any]:
     return {key: one.kind for key, one in all_settings().items()}
 
 
-def known_keys() -> tuple[str, ...]:
-    """Return the keys of all settings, as recorded."""
-    return tuple(all_settings())
-
-
 # Settings that had a fixed default and now depend on others, such as the optimizer or the model.
 _FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0, "head": LINEAR}
 

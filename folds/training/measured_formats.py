@@ -35,7 +35,6 @@ from folds.utils.parallel import cpu_count
 
 FP32, BF16, FP16 = "fp32", "bf16", "fp16"
 OFF, FUSED = "off", "fused"  # how predictions are computed, beside bf16
-PREDICTIONS = (OFF, BF16, FUSED)
 # A format is left for another one only for a clear gain: the choice must not depend on the noise of a measurement.
 GAIN_OF_FORMAT, GAIN_OF_LAYOUT, GAIN_OF_PREDICTION = 1.2, 1.15, 1.2
 _STEP_SECONDS = 0.25  # of a measured step in fp32: fewer images than a batch, if that takes longer

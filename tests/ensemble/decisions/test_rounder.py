@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 import ensemble as en
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.labels import LabelRule, parse_aims
-from ensemble.decisions.rounder import fit_cuts, round_grades, rounder_metric, score_of_grades
+from ensemble.decisions.rounder import fit_cuts, round_grades, rounder_metric
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.grades import expected_grades
+from folds.metrics.classification import Metric
+from folds.metrics.grades import decided_as, expected_grades
 
 NAMES = ("0", "1", "2", "3")
 
@@ -25,6 +26,10 @@ def graded(n: int, seed: int, classes: int = 4, shift: float = 0.4) -> tuple[NDA
     center = (labels - (classes - 1) / 2) * 0.6 + (classes - 1) / 2 - shift + random.normal(0, 0.6, n)
     p = np.exp(-((np.arange(classes) - center[:, None]) ** 2) / 0.8)
     return labels.astype(np.int64), p / p.sum(axis=1, keepdims=True)
+
+
+def score_of_grades(metric: Metric, labels: NDArray, decided: NDArray, classes: int) -> float:
+    return metric(labels, decided_as(decided, classes))
 
 
 def best_of_all(p: NDArray, labels: NDArray, name: str) -> float:
