@@ -86,8 +86,7 @@ def report(
     blend : a blend: its name, its folder, or a list of these.
     output : the file to write.
     data : the table that the runs were trained on, if it has moved.
-    metric : of the scores: ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``,
-        ``roc_auc``, or ``module:function``.
+    metric : of the scores, by the names that `score` takes.
     per_person : whether to average the probabilities of each person's images before scoring.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
