@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import BINARY, CLASSES, COLUMN_TASKS, MULTILABEL, ORDINAL, REGRESSION
 from folds.predictions.long_lists import json_with_folds, read_with_folds
 from folds.predictions.rows import SampleRows, read_samples_file, text_array, write_samples
 from folds.utils.bounded import check_regular
@@ -41,11 +42,12 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
-# Tasks: classes without an order, two of which the last is the positive one, or grades.
-CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
+# Classes without an order; two, the last of which is the positive one; grades; several labels; numbers.
+TASKS = (CLASSES, BINARY, ORDINAL, MULTILABEL, REGRESSION)
 ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
-KINDS = ("probability", "logit")
+NUMBERS = "number"  # what files of a regression have; those of several labels have a probability for each
+KINDS = ("probability", "logit", NUMBERS)
 SPLITS = ("oof", "test")
 
 # Types of the fields of a sidecar, which may come from anywhere. Class names and attribute values may be numbers (0, 1,
@@ -118,7 +120,8 @@ class PredictionMetadata:
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
-    # What the classes are: ``classes``; ``binary``, the last of two is the positive one; or ``ordinal``, grades.
+    # What the classes are, one of `TASKS`. Of several labels and of numbers, `classes` are the names of the columns,
+    # and the labels of the rows are texts of `folds.predictions.label_columns`.
     task: str = CLASSES
     # Whether `task=classes` was asked for: then no name of a class is taken for that of a positive one.
     exclusive: bool = False
@@ -129,6 +132,11 @@ class PredictionMetadata:
     def positive(self) -> str | None:
         """Return the positive class of a binary decision; None for another task."""
         return self.classes[-1] if self.task == BINARY else None
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether every column has labels or numbers of its own (`COLUMN_TASKS`)."""
+        return self.task in COLUMN_TASKS
 
     @property
     def scored(self) -> str | None:
@@ -309,8 +317,14 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
 
 
 def _check_task(beside: Path, record: Mapping[str, Any]) -> None:
-    """Raise EnsembleError unless a binary decision has two classes of which the last one is positive."""
-    if record.get("task") != BINARY:
+    """Raise EnsembleError unless the task is known and fits the kind of the values and the classes."""
+    task = record.get("task") or CLASSES
+    if task not in TASKS:
+        raise EnsembleError(f"{beside}: unknown task {shown(task)}", hint=f"this version reads {', '.join(TASKS)}")
+    if (task == REGRESSION) != (record["kind"] == NUMBERS):
+        expected = f"'{NUMBERS}'" if task == REGRESSION else "'probability' or 'logit'"
+        raise EnsembleError(f"{beside}: task {task!r} has the kind {shown(record['kind'])}, expected {expected}")
+    if task != BINARY:
         return
     classes, positive = list(map(str, record["classes"])), record.get("positive")
     if len(classes) != 2 or (positive is not None and str(positive) != classes[1]):

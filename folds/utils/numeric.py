@@ -27,6 +27,13 @@ def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None
     return values
 
 
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(−z)) of each value, in float64, stable for any finite logits."""
+    values = np.asarray(logits, dtype=np.float64)
+    small = np.exp(-np.abs(values))
+    return np.where(values >= 0, 1.0, small) / (1 + small)
+
+
 def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the groups (people) with rows in two or more folds, ascending; every check for such people uses this
     function.
