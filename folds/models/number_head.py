@@ -27,6 +27,11 @@ class Units:
     center: NDArray[np.float32]
     scale: NDArray[np.float32]
 
+    @property
+    def are_usual(self) -> bool:
+        """Return whether these are the units of a new head, which nothing was trained in."""
+        return not self.center.any() and bool((self.scale == 1).all())
+
     def standardize(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return (n, columns) values in these units; nan stays."""
         return ((values - self.center.astype(np.float64)) / self.scale.astype(np.float64)).astype(np.float32)

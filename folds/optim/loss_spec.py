@@ -39,7 +39,7 @@ COLUMN_LOSSES: Mapping[str, tuple[str, ...]] = {
 }
 GAUSSIAN = "gaussian"  # it needs a model with a second output for each number
 # Losses that only a task of columns has.
-_OF_COLUMNS = {"asymmetric": "multilabel"} | {name: "regression" for name in COLUMN_LOSSES["regression"]}
+_OF_COLUMNS = {"asymmetric": "multilabel"} | dict.fromkeys(COLUMN_LOSSES["regression"], "regression")
 # Losses of ordered classes that need a model with one output fewer than classes (`folds.models.ordinal_head`).
 ORDERED = ("corn", "cumulative")
 # Losses that can be added to them: functions of the class probabilities.
