@@ -12,7 +12,7 @@ import re
 
 from folds.config.frozen import ATTENTION, COSINE, DEFAULT_HIDDEN, LINEAR, MAX_HIDDEN, MLP, check_head_setting
 from folds.errors import UsageError
-from folds.optim.loss_spec import GAUSSIAN, ORDERED
+from folds.optim.loss_spec import GAUSSIAN, ORDERED, LossSpec
 from folds.utils.schema import shown
 
 NUMBER = "number"
@@ -75,6 +75,11 @@ def cosine_scale(text: str) -> float | None:
 def ordinal_link(text: str) -> str | None:
     """Return the link of a head for ordered classes, ``corn`` or ``cumulative``; None for another head."""
     return text if text in ORDERED else None
+
+
+def number_head_for(loss: LossSpec) -> str:
+    """Return the head of a model of numbers that is trained with a loss."""
+    return GAUSSIAN if loss.has_spread else NUMBER
 
 
 def is_of_numbers(text: str) -> bool:

@@ -19,7 +19,7 @@ from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
-from folds.models.head_spec import GAUSSIAN, NUMBER, cosine_scale, head_of
+from folds.models.head_spec import GAUSSIAN, cosine_scale, head_of, number_head_for
 from folds.optim.loss_spec import ORDERED, LossSpec, parse_loss
 from folds.predictions.files import CLASSES, LABEL, ORDINAL, REGRESSION
 from folds.training.criterion import check_head_losses
@@ -57,7 +57,7 @@ def with_ordered_head(recipe: Recipe) -> Recipe:
         return recipe
     spec = parse_loss(recipe.loss)
     if recipe.task == REGRESSION:
-        return replace(recipe, head=GAUSSIAN if spec.has_spread else NUMBER)
+        return replace(recipe, head=number_head_for(spec))
     link = spec.ordered_head
     return recipe if link is None else replace(recipe, head=link)
 
