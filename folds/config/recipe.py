@@ -443,10 +443,10 @@ class Recipe:
     )
     task: str | None = setting(
         None,
-        "what is predicted: classes, binary (two classes, the positive one last), ordinal (grades in order), multilabel "
-        "(several labels of an image) or regression (numbers)",
+        "what the labels are: classes, binary (two classes, the positive one last), ordinal (grades in order), "
+        "multilabel (several labels of an image) or regression (numbers)",
         MODEL,
-        shown="binary if the names of two classes say so, else classes",
+        shown="by the columns of labels and the names of two classes, else classes",
         choices=("classes", "binary", "ordinal", "multilabel", "regression"),
     )
     positive: str | None = setting(
@@ -686,7 +686,7 @@ class Settings:
     )
     label: str = setting(
         "label",
-        "CSV column of the class; A,B,C: one-hot columns",
+        "CSV column of the class; A,B,C: one-hot columns, several labels or numbers",
         DATA,
         shown="label, or a known name: target, class, dx",
         metavar="COL",
