@@ -12,6 +12,7 @@ from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.metrics.positive import guess_positive, positive_last, positive_of
 from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
+from folds.predictions.label_columns import COLUMN_TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +90,8 @@ def recorded_task(task: str | None, positive: str | None, target: str, classes: 
     task, positive : the settings of the training, by which the classes were ordered.
     target : the predicted variable; attributes of the label are exclusive classes.
     """
-    if task == ORDINAL:
-        return ORDINAL
+    if task is not None and task in (ORDINAL, *COLUMN_TASKS):
+        return task
     if target != LABEL or task == CLASSES or len(classes) != 2:
         return CLASSES
     guess = guess_positive(classes)

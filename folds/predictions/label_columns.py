@@ -26,6 +26,7 @@ MULTILABEL, REGRESSION = "multilabel", "regression"
 # Tasks with a column of labels (0, 1 or not known) or numbers for each column of the predictions.
 COLUMN_TASKS = (MULTILABEL, REGRESSION)
 SEPARATOR, NOTHING, UNKNOWN = ";", "-", "?"
+COLUMN_NAMES = {MULTILABEL: "labels", REGRESSION: "numbers"}  # what the columns are, in a sentence; else classes
 
 
 def check_column_names(names: Sequence[str], task: str) -> None:
