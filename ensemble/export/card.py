@@ -16,7 +16,7 @@ from folds.predictions.label_columns import COLUMN_NAMES, MULTILABEL, REGRESSION
 _MOST_CLASSES = 200
 _KNOWS = {
     MULTILABEL: "- It knows only these labels; of an image unlike those of the training the probabilities say nothing.",
-    REGRESSION: "- An image unlike those of the training gets a number all the same, and nothing says how far it is off.",
+    REGRESSION: "- An image unlike those of the training gets a number all the same; nothing says how far it is off.",
 }
 
 
@@ -26,6 +26,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
     trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
     folds = len(record.models)
     columns = COLUMN_NAMES.get(record.task, "classes")
+    predicted = "numbers" if record.task == REGRESSION else "probabilities"
     call = "predict" if record.task == REGRESSION else "predict_proba"
     shape = f"(2, {columns})" if record.task != REGRESSION or len(record.classes) > 1 else "(2,)"
     lines = [
@@ -66,7 +67,8 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "",
         "`model.toml` describes everything and holds the SHA-256 of every other file; `weights/*.safetensors` are the "
         f"weights ({record.precision}); `expected.npz` holds {record.expected['images']} synthetic images and the "
-        f"{'numbers' if record.task == REGRESSION else 'probabilities'} that they must get, which are computed again when the model is loaded. No file holds code, and "
+        f"{predicted} that they must get, which are computed again when "
+        "the model is loaded. No file holds code, and "
         "none holds an image, an id or a name from the training data.",
     ]
     return "\n".join([*lines, ""])
@@ -107,8 +109,8 @@ def _score_lines(record: ModelRecord) -> list[str]:
         unit = ", per person" if score["per_person"] else ""
         accuracy = f", accuracy {score['accuracy']:.3f}" if "accuracy" in score else ""
         lines += [
-            f"{_text(score['metric'])} {score['score']:.3f} {ends} ({score['level']:.0%} CI {over}{unit}){accuracy}, on "
-            f"{counted}: {_text(score['basis'])}.",
+            f"{_text(score['metric'])} {score['score']:.3f} {ends} ({score['level']:.0%} CI {over}{unit}){accuracy}, "
+            f"on {counted}: {_text(score['basis'])}.",
             "",
         ]
         if score.get("warning"):

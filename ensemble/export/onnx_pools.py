@@ -23,10 +23,11 @@ def check_columns(source: PredictionSource) -> None:
     """Raise UsageError if the combination of several labels or numbers has a step that no graph has yet."""
     made = source.combination
     steps = (made.before, made.after, made.stacked, made.bias)
-    if source.task in COLUMN_TASKS and (made.pool not in _POOLS_OF_COLUMNS or any(step is not None for step in steps)):
+    has_steps = any(step is not None for step in steps)
+    if source.task in COLUMN_TASKS and (made.pool not in _POOLS_OF_COLUMNS or has_steps):
         raise UsageError(
-            f"the combination '{made.pool}{' with fitted steps' if made.pool in _POOLS_OF_COLUMNS else ''}' of the task "
-            f"{source.task} cannot be an ONNX graph",
+            f"the combination '{made.pool}{' with fitted steps' if has_steps else ''}' of the task {source.task} "
+            "cannot be an ONNX graph",
             hint=f"export without `onnx`, or blend with {', '.join(_POOLS_OF_COLUMNS)}",
         )
 

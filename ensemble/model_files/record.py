@@ -386,7 +386,9 @@ def _wrong_task(record: ModelRecord) -> list[str]:
     tasks = {(model.get("recipe") or {}).get("task") for model in record.models}
     of_columns = tasks & set(COLUMN_TASKS)
     if (record.has_columns or of_columns) and tasks != {record.task}:
-        return [f"'task' is {shown(record.task or None)}, and that of the models {', '.join(sorted(map(shown, tasks)))}"]
+        return [
+            f"'task' is {shown(record.task or None)}, and that of the models {', '.join(sorted(map(shown, tasks)))}"
+        ]
     if record.task == BINARY and len(record.classes) != 2:
         return [f"'task' is binary, with {len(record.classes)} classes"]
     if record.has_columns:

@@ -63,7 +63,9 @@ def decision_for(
     classes = source.classes
     if options.are_given:
         rules = "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)"
-        require_classes(source.task, rules, "a label is there from a probability of .5 on; `form=probabilities` has them")
+        require_classes(
+            source.task, rules, "a label is there from a probability of .5 on; `form=probabilities` has them"
+        )
     request = request_of(classes, **{name: getattr(options, name) for name in _RULES})  # checks the options
     if not options.are_given:
         decision = source.decision

@@ -9,6 +9,8 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 
+from folds.metrics.tasks import default_metric, metric_for_task
+
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
@@ -24,7 +26,6 @@ from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
-from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions

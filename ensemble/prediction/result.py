@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import Decided, Decision
@@ -203,8 +204,9 @@ class PredictedImages(Displayed):
         _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
         labels = None
         if rows.labels is not None and task in COLUMN_TASKS:
-            matrix = encode_labels(rows.labels, self.classes, task)
-            labels = label_texts(average_by_person(matrix, self.probabilities, persons, classes)[0], self.classes, task)
+            matrix: NDArray[Any] = encode_labels(rows.labels, self.classes, task)
+            of_people: NDArray[Any] = average_by_person(matrix, self.probabilities, persons, classes, task)[0]
+            labels = label_texts(of_people, self.classes, task)
         elif rows.labels is not None:
             code = {name: i for i, name in enumerate(self.classes)}
             known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
@@ -266,8 +268,7 @@ class PredictedImages(Displayed):
         Of several labels the images that have each of them, of numbers their mean and range.
         """
         if self.task in COLUMN_TASKS:
-            header, rows = self._columns_table()
-            return Table(self._title(), header, rows, tuple(self._notes()), left=1)
+            return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)
         decided = self.decided if self._has_decisions else None
         codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
         confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence

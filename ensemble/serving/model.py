@@ -141,7 +141,9 @@ def _answers_of_columns(answers: Answers, values: NDArray[np.float32], classes: 
     """
     outside = answers.task == MULTILABEL and ((values < -1e-6).any() or (values > 1 + 1e-6).any())
     if not np.isfinite(values).all() or outside:
-        raise ServingError(500, "model", f"expected finite {'numbers' if not outside else 'probabilities'}, found others")
+        raise ServingError(
+            500, "model", f"expected finite {'numbers' if not outside else 'probabilities'}, found others"
+        )
     measured = {}
     if answers.members is not None and len(answers.members) > 1:
         measured["spread"] = np.asarray(answers.members, np.float64).std(axis=0).max(axis=1)

@@ -65,8 +65,8 @@ class ImageAnswer(BaseModel):
     uncertainty: dict[str, float] | None = Field(
         default=None,
         description="entropy (0 sure, 1 all classes equal); margin (difference of the two largest probabilities); "
-        "disagreement (share of the models that predict another class; absent if it is not known); of labels and numbers "
-        "spread (largest standard deviation of a column over the models)",
+        "disagreement (share of the models that predict another class; absent if it is not known); of labels and "
+        "numbers spread (largest standard deviation of a column over the models)",
     )
     decision: dict[str, Any] | None = Field(
         default=None,

@@ -153,7 +153,9 @@ class Merge:
         """Raise EnsembleError if the merge is not for this task: then its record was changed, or is of another run."""
         if self.how not in merges_of(task)[:-1] or (task in COLUMN_TASKS and self.threshold is not None):
             what = "an adaptive merge" if self.how in merges_of(task) else f"the merge '{self.how}'"
-            raise EnsembleError(f"{what} of views is not for the task {task}", hint="ensemble tta RUN merges them again")
+            raise EnsembleError(
+                f"{what} of views is not for the task {task}", hint="ensemble tta RUN merges them again"
+            )
 
     def merged(self, logits: NDArray[np.floating], task: str = CLASSES) -> NDArray[np.float64]:
         """Return predictions (n, classes) of the outputs of `views` (views, n, classes), all views for all images."""

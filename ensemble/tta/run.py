@@ -245,7 +245,9 @@ def _decide(
                 hint="`merge=mean` or `merge=geometric` of all views needs no labels",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
-        return MergedViews(run, request, merge, None, merge.merged(logits, sidecar.task), None, len(names), sidecar.task)
+        return MergedViews(
+            run, request, merge, None, merge.merged(logits, sidecar.task), None, len(names), sidecar.task
+        )
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
     evidence = OOFViews(tuple(names), logits, labels, persons, fold, sidecar.task)
     merge = fit(evidence, request)

@@ -175,7 +175,7 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """Return what the classes are, one of `folds.predictions.files.TASKS`; of ``binary`` the positive one is last."""
+        """Return what the classes are, one of `folds.predictions.files.TASKS`; if ``binary``, the positive is last."""
         return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
 
     @property

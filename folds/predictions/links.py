@@ -55,7 +55,8 @@ def answers_of(task: str, values: NDArray[np.floating], names: Sequence[str]) ->
         if len(names) == 1:
             return np.array([row[0] for row in numbers], dtype=str)
         return np.array(
-            [SEPARATOR.join(f"{name}={one}" for name, one in zip(names, row, strict=True)) for row in numbers], dtype=str
+            [SEPARATOR.join(f"{name}={one}" for name, one in zip(names, row, strict=True)) for row in numbers],
+            dtype=str,
         )
     return np.array(names)[np.asarray(values).argmax(axis=1)]
 

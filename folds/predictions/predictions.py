@@ -362,11 +362,18 @@ class Predictions(Displayed):
             notes.append(f"{title} {found.text()} (95% CI over people)")
             notes += [f"warning: {found.warning}"] if found.warning else []
         columns_are = COLUMN_NAMES.get(self.metadata.task, "classes")
-        return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} {columns_are}", [*header, *shown], rows, notes)
+        return Table(
+            f"{self._name()}: {len(self):,} × {len(self.classes)} {columns_are}", [*header, *shown], rows, notes
+        )
 
     def display_parts(self) -> Sequence[str]:
         """Return the confusion matrix of up to `MAX_CLASSES` classes; () without labels."""
-        if not self._has_labels() or len(self.classes) > MAX_CLASSES or self.labels is None or self.metadata.has_columns:
+        if (
+            not self._has_labels()
+            or len(self.classes) > MAX_CLASSES
+            or self.labels is None
+            or self.metadata.has_columns
+        ):
             return ()
         from folds.utils.html import matrix  # here, because only notebooks need it
 

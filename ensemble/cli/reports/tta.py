@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ensemble.cli.terminal import console
 from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import TTAGain, ViewScores
-from folds.metrics.intervals import Difference
 from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
 from folds.predictions.label_columns import COLUMN_TASKS
 
