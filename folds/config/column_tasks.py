@@ -51,26 +51,6 @@ def with_task_defaults(recipe: Any) -> Any:
     )
 
 
-def with_task_of_table(recipe: Any, task: str, source: str) -> Any:
-    """Return a recipe with the task of a table, and the defaults of this task.
-
-    Parameters
-    ----------
-    task : of the table, which decides what the labels of its rows are.
-    source : the table, for messages.
-
-    Raises
-    ------
-    UsageError : the recipe has another task, or settings that the task does not support.
-    """
-    if (recipe.task in COLUMN_TASKS or task in COLUMN_TASKS) and recipe.task not in (None, task):
-        found = {MULTILABEL: "several labels of an image", REGRESSION: "numbers"}.get(task, "classes")
-        raise UsageError(f"`task={recipe.task}` does not fit {source}, whose labels were read as {found}")
-    recipe = with_task_defaults(replace(recipe, task=task) if task in COLUMN_TASKS else recipe)
-    check_column_task(recipe)
-    return recipe
-
-
 def check_column_task(recipe: Any) -> None:
     """Raise UsageError if a recipe has a task of columns and a setting that this task does not support."""
     if recipe.task not in COLUMN_TASKS:
@@ -78,9 +58,15 @@ def check_column_task(recipe: Any) -> None:
             raise UsageError(f"`head={recipe.head}` is for numbers", hint="`task=regression`")
         return
     for name, (tasks, reason) in SUPPORTED.items():
-        default = {"target": "label", "sampler": "none"}.get(name)
-        if getattr(recipe, name) not in (None, {}, False, 0, (), default) and recipe.task not in tasks:
-            require_classes(recipe.task, f"`{name}`", reason)
+        value, unused = getattr(recipe, name), {"target": "label", "sampler": "none"}.get(name)
+        if value in (None, {}, 0, (), unused) or recipe.task in tasks:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple | dict) else value
+        kind = "about exclusive classes" if not tasks else f"for {' and '.join(tasks)}"
+        raise UsageError(
+            f"`{name}={text}` is {kind}, and the labels are read with `task={recipe.task}`: {reason}",
+            hint=f"leave out `{name}`" + ("" if tasks else ", or read classes with `task=classes`"),
+        )
     heads = (*_HEADS, *_OWN_HEADS.get(recipe.task, ()))
     if recipe.head not in heads:
         raise UsageError(

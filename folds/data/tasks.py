@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from folds.config.column_tasks import check_column_task
 from folds.config.recipe import Recipe
 from folds.data.table import Dataset
 from folds.errors import UsageError, unknown_name
@@ -18,15 +18,6 @@ from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
 logger = logging.getLogger(__name__)
 
 TASKS = (CLASSES, BINARY, ORDINAL, MULTILABEL, REGRESSION)
-# Settings of a recipe that are about exclusive classes, and their values where they are not used.
-_OF_CLASSES: dict[str, Any] = {
-    "positive": None,
-    "class_order": None,
-    "target": LABEL,
-    "rebin": {},
-    "head_loss": {},
-    "augment_more": {},
-}
 
 
 @dataclass(frozen=True)
@@ -157,14 +148,7 @@ def check_column_recipe(recipe: Recipe, task: str) -> None:
     """Raise UsageError for settings about classes, with a table of several labels or numbers."""
     if recipe.task not in (None, task):
         raise UsageError(f"the table was read with `task={task}`, found `task={recipe.task}`", hint="leave out `task`")
-    for name, unused in _OF_CLASSES.items():
-        value = getattr(recipe, name)
-        if value != unused:
-            text = ",".join(map(str, value)) if isinstance(value, list | tuple | dict) else value
-            raise UsageError(
-                f"`{name}={text}` is about exclusive classes, and the labels are read with `task={task}`",
-                hint=f"leave out `{name}`, or read classes with `task=classes`",
-            )
+    check_column_task(replace(recipe, task=task))
 
 
 def _task_of(recipe: Recipe, classes: Sequence[str]) -> Task:

@@ -106,6 +106,8 @@ def _check_task(recipe: Recipe) -> None:
         )
     if recipe.head in ORDERED and link is None:
         raise UsageError(f"`head={recipe.head}` needs the loss {recipe.head}", hint=f"`loss={recipe.head}`")
+    if recipe.head == GAUSSIAN and not spec.has_spread:
+        raise UsageError(f"`head={recipe.head}` needs the loss {GAUSSIAN}", hint="leave out `head`")
 
 
 def task_hint(recipe: Recipe) -> str:
