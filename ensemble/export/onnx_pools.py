@@ -11,9 +11,25 @@ from torch import Tensor
 from ensemble.learning.combination import Calibration
 from ensemble.prediction.source import PredictionSource, RunModels
 from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.label_columns import COLUMN_TASKS
 
 _ROUNDING = 1e-9
+# Pools that treat each column alone, so that labels and numbers are pooled as the probabilities of classes are.
+_POOLS_OF_COLUMNS = ("soft", "weighted", "median", "trimmed")
+
+
+def check_columns(source: PredictionSource) -> None:
+    """Raise UsageError if the combination of several labels or numbers has a step that no graph has yet."""
+    made = source.combination
+    steps = (made.before, made.after, made.stacked, made.bias)
+    has_steps = any(step is not None for step in steps)
+    if source.task in COLUMN_TASKS and (made.pool not in _POOLS_OF_COLUMNS or has_steps):
+        raise UsageError(
+            f"the combination '{made.pool}{' with fitted steps' if has_steps else ''}' of the task {source.task} "
+            "cannot be an ONNX graph",
+            hint=f"export without `onnx`, or blend with {', '.join(_POOLS_OF_COLUMNS)}",
+        )
 
 
 class CombinationModule(torch.nn.Module):
@@ -32,6 +48,7 @@ class CombinationModule(torch.nn.Module):
 
     def __init__(self, source: PredictionSource) -> None:
         super().__init__()
+        self.has_columns = source.task in COLUMN_TASKS
         made, runs = source.combination, {run.name: run for run in source.runs}
         starts = np.cumsum([0, *(len(run.models) for run in source.runs)]).tolist()
         self.places = {run.name: range(starts[i], starts[i + 1]) for i, run in enumerate(source.runs)}
@@ -83,6 +100,8 @@ class CombinationModule(torch.nn.Module):
             pooled = (values * self.weights[:, None, :]).sum(dim=0)
         else:
             pooled = self._pooled(values, votes)
+        if self.has_columns:
+            return pooled
         pooled = pooled.clamp(min=0)
         mean = (values * self._run_weights).sum(dim=0)
         pooled = torch.where(pooled.amax(dim=1, keepdim=True) <= 0, mean, pooled)

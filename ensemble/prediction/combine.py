@@ -49,7 +49,7 @@ def combine_members(
         if run.joined:
             by_name[run.name] = _joined(source, run, by_name)
     runs = tuple(by_name[name] for name in source.combination.runs)
-    split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes)
+    split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes, task=source.task)
     return apply_combination(split, source.combination, source.ranking).probabilities
 
 

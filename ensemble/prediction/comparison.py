@@ -28,7 +28,10 @@ def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreRe
     if predictions.labels is None:
         return None
     known = set(predictions.classes)
-    if not set(predictions.labels.tolist()) <= known:
+    if predictions.metadata.has_columns:
+        if not (predictions.labels != "").any():
+            return None
+    elif not set(predictions.labels.tolist()) <= known:
         return None
     if per_person and rows.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")

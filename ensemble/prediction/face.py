@@ -9,6 +9,8 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 
+from folds.metrics.tasks import default_metric, metric_for_task
+
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
@@ -25,6 +27,7 @@ from ensemble.prediction.verification import TOLERANCE, computed_as_trained, ver
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
 from folds.predictions.files import PredictionMetadata
+from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
@@ -56,7 +59,7 @@ def predict(
     fold: int | Sequence[int] | str | None = None,
     refit: bool = False,
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     device: str | int = "auto",
     precision: str = "auto",
     skip_unreadable: bool = False,
@@ -89,7 +92,7 @@ def predict(
         ``fold="all"``).
     refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
-    metric : metric of the score, if the table has labels.
+    metric : metric of the score, if the table has labels; None for that of the task, macro F1 of classes.
     device : ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs: ``0,1``.
     precision : ``auto``: on a CPU the form of the models in float32 that is fastest here, with probabilities equal to
         1e-5, and on a GPU the format of the training; ``fp32``: as the training computed its predictions; ``bf16``; or
@@ -138,7 +141,7 @@ def predict_images(
     fold: int | Sequence[int] | str | None = None,
     refit: bool = False,
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     device: str | int = "auto",
     precision: str = "auto",
     skip_unreadable: bool = False,
@@ -164,6 +167,8 @@ def predict_images(
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
     source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
+    metric = metric or default_metric(source.task)
+    metric_for_task(metric, source.task)
     check_cascade_alone(source, cascade, rules.are_given, per_person)
     _check_verify(source, cascade, verify)
     if cascade is not None:
@@ -231,7 +236,7 @@ def _described(
     """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
     metadata = PredictionMetadata(
-        kind="probability",
+        kind=kind_of(source.task),
         split="test",
         classes=source.classes,
         rows=kept.rows(),
@@ -243,6 +248,7 @@ def _described(
         formats=found.formats,
         cascade=None if source.cascade is None else source.cascade.to_dict(),
         task=source.task,
+        exclusive=source.exclusive,
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, predictions)

@@ -20,6 +20,7 @@ from folds.metrics.classification import recorded_metric
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, BINARY, CLASSES, LABEL, oof_file, read_sidecar
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -76,7 +77,8 @@ class PredictionSource:
     decision : decision rules that come with the models; None if there are none.
     cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     refit : whether the models were trained on all people, so that no out-of-fold score is their own.
-    positive : the positive class that was named for the blend, the last one; None if none was.
+    positive : the positive class that was named for the blend, the last one; None if none was. An exported model has
+        it too.
     """
 
     name: str
@@ -100,12 +102,17 @@ class PredictionSource:
 
     @property
     def task(self) -> str:
-        """Return what the classes are: ``classes``, ``binary`` (also if a positive class was named for the blend), or
-        ``ordinal`` if models were trained on grades.
+        """Return what the columns are, one of `folds.predictions.files.TASKS`: that of the models, or ``binary`` if a
+        positive class was named for the blend.
         """
         trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
         named = self.positive is not None and self.classes[1:] == (self.positive,) and self.target == LABEL
         return BINARY if trained == CLASSES and named else trained
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether exclusive classes were asked for when a model was trained."""
+        return self.task == CLASSES and any(model.checkpoint.exclusive for model in self.models)
 
     @property
     def sha(self) -> str:
@@ -114,6 +121,23 @@ class PredictionSource:
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(inline=False), runs, self.ranking]
         parts += [] if self.cascade is None else [self.cascade.to_dict()]
         return sha256_bytes(repr(parts).encode())
+
+
+def check_one_task(source: PredictionSource) -> PredictionSource:
+    """Return the source.
+
+    Raises
+    ------
+    EnsembleError : its models have different tasks, one of which has labels or numbers in its columns.
+    """
+    found = sorted({model.checkpoint.task for model in source.models})
+    if len(found) > 1 and set(found) & set(COLUMN_TASKS):
+        raise EnsembleError(
+            f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
+            "combined for new images",
+            hint="predict with each of its runs",
+        )
+    return source
 
 
 def load_source(
@@ -210,7 +234,7 @@ def source_of(model: StoredModel) -> PredictionSource:
         RunModels(run.name, tuple(loaded[at] for at in run.models), run.classes, run.target, run.merge, run.joined)
         for run in record.runs
     )
-    return PredictionSource(
+    source = PredictionSource(
         record.name,
         "model",
         record.classes,
@@ -223,7 +247,9 @@ def source_of(model: StoredModel) -> PredictionSource:
         _decision_of(record),
         _cascade_of(record, model.path, runs),
         record.refit,
+        record.classes[-1] if record.task == BINARY else None,
     )
+    return check_one_task(source)
 
 
 def _decision_of(record: ModelRecord) -> Decision | None:
@@ -355,7 +381,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         (model.checkpoint.class_attributes for run in runs for model in run.models), {}
     )
     name = path.resolve().parent.name
-    return PredictionSource(
+    source = PredictionSource(
         f"{name}.{ALL}" if refit else name,
         "blend",
         recipe.classes,
@@ -368,6 +394,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         refit=refit,
         positive=_named_positive(path.parent / "blend.json"),
     )
+    return check_one_task(source)
 
 
 def _named_positive(path: Path) -> str | None:
@@ -435,7 +462,9 @@ def _merge_of(run: RunRecipe, checkpoint: Checkpoint, root: Path) -> Merge:
             hint=f"ensemble tta {checkpoint.run} with these views, then ensemble blend again",
         )
     record = {key: sidecar.merge.get(key) for key in ("how", "weights", "threshold")}
-    return Merge.from_json(record, len(checkpoint.classes))
+    merge = Merge.from_json(record, len(checkpoint.classes))
+    merge.check_task(checkpoint.task)
+    return merge
 
 
 def _ranking(path: Path, recipe: BlendRecipe) -> tuple[str, ...]:

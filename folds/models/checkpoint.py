@@ -25,7 +25,7 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, LABEL
+from folds.predictions.files import ALL, CLASSES, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -175,8 +175,13 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """Return what the classes are: ``classes``, ``binary`` (the positive one is last), or ``ordinal`` (grades)."""
+        """Return what the classes are, one of `folds.predictions.files.TASKS`; if ``binary``, the positive is last."""
         return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether exclusive classes were asked for, so that no name of a class makes it the positive one."""
+        return self.recipe.get("task") == CLASSES
 
     @property
     def image_settings(self) -> ImageSettings:

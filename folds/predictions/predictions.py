@@ -25,6 +25,7 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import (
     LABEL,
     SPLITS,
@@ -34,11 +35,13 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
+from folds.predictions.label_columns import COLUMN_NAMES, encode_labels
+from folds.predictions.links import kind_of, predictions_of
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, wrong_argument
 from folds.utils.display import Displayed, Table
 from folds.utils.memmap import same_values
-from folds.utils.numeric import factorize, softmax
+from folds.utils.numeric import factorize
 from folds.utils.schema import optional
 
 if TYPE_CHECKING:
@@ -238,7 +241,7 @@ class Predictions(Displayed):
         cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any
     ) -> Predictions:
         """Return predictions from probabilities and the metadata of a file; `changes` replaces fields of it."""
-        new_metadata = replace(metadata, kind="probability", samples_sha=None, **changes)
+        new_metadata = replace(metadata, kind=kind_of(metadata.task), samples_sha=None, **changes)
         return cls(np.ascontiguousarray(probabilities, np.float32), new_metadata)
 
     def frame(self, prefix: str = "") -> pd.DataFrame:
@@ -260,11 +263,16 @@ class Predictions(Displayed):
         columns |= {prefix + name: self.probabilities[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame(columns)
 
-    def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
+    def score(self, metric: str | None = None, *, per_person: bool = False) -> Interval:
         """Return the score on the rows with a known label, with its confidence interval over people.
+
+        Parameters
+        ----------
+        metric : None for that of the task: macro F1 of classes.
 
         Raises
         ------
+        UsageError : the metric is not for the task.
         EnsembleError : no label is known.
         """
         check_arguments(locals(), {"per_person": FLAG})
@@ -272,11 +280,10 @@ class Predictions(Displayed):
         known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
         if found is None or not len(known):
             raise EnsembleError(f"{self._name()} have no labels, which the score needs")
-        code = {name: i for i, name in enumerate(self.classes)}
-        labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
+        labels = encode_labels(found[known], self.classes, self.metadata.task)
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
-        resolved = metric_of(metric)
+        resolved = metric_for_task(metric or default_metric(self.metadata.task), self.metadata.task)
         labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
         if per_person:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
@@ -323,7 +330,8 @@ class Predictions(Displayed):
                     f"{file} exists and holds other predictions", hint="give another name, or `force=True`"
                 )
             return file
-        return write_prediction(file, self.probabilities, replace(self.metadata, kind="probability", samples_sha=None))
+        metadata = replace(self.metadata, kind=kind_of(self.metadata.task), samples_sha=None)
+        return write_prediction(file, self.probabilities, metadata)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a summary as plain values."""
@@ -334,7 +342,8 @@ class Predictions(Displayed):
             "rows": len(self),
         }
         record["people"] = None if self.persons is None else len(np.unique(self.persons))
-        return record | {"score": {"macro_f1": self.score().to_dict()} if self._has_labels() else None}
+        metric = default_metric(self.metadata.task)
+        return record | {"score": {metric: self.score().to_dict()} if self._has_labels() else None}
 
     def display_table(self) -> Table:
         """Return the description for display: the first rows, and the score if labels are known."""
@@ -349,13 +358,22 @@ class Predictions(Displayed):
         notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
         if self._has_labels():
             found = self.score()
-            notes.append(f"macro F1 {found.text()} (95% CI over people)")
+            title = metric_of(default_metric(self.metadata.task)).title
+            notes.append(f"{title} {found.text()} (95% CI over people)")
             notes += [f"warning: {found.warning}"] if found.warning else []
-        return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
+        columns_are = COLUMN_NAMES.get(self.metadata.task, "classes")
+        return Table(
+            f"{self._name()}: {len(self):,} × {len(self.classes)} {columns_are}", [*header, *shown], rows, notes
+        )
 
     def display_parts(self) -> Sequence[str]:
         """Return the confusion matrix of up to `MAX_CLASSES` classes; () without labels."""
-        if not self._has_labels() or len(self.classes) > MAX_CLASSES or self.labels is None:
+        if (
+            not self._has_labels()
+            or len(self.classes) > MAX_CLASSES
+            or self.labels is None
+            or self.metadata.has_columns
+        ):
             return ()
         from folds.utils.html import matrix  # here, because only notebooks need it
 
@@ -409,7 +427,7 @@ def read_predictions(path: str | Path) -> Predictions:
             f"{expected[0]:,} × {expected[1]}",
             hint="one of the two files was replaced: write both again",
         )
-    probabilities = softmax(values) if metadata.kind == "logit" else values
+    probabilities = predictions_of(metadata.task, values) if metadata.kind == "logit" else values
     return Predictions(np.array(probabilities, dtype=np.float32), metadata)
 
 

@@ -22,7 +22,8 @@ from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import CLASSES, LABEL
-from folds.utils.numeric import factorize, softmax
+from folds.predictions.links import predictions_of, require_classes
+from folds.utils.numeric import factorize
 from folds.utils.progress import Advance
 
 _SAME = ("k", "classes", "target", "heads", "folds_sha", "labels_sha", "images", "validation_hashes")
@@ -38,6 +39,7 @@ class SoupModels:
         self.device = resolve_devices(device)[0]
         self.paths = {run: checkpoints_of(root, run) for run in runs}
         self.first = load_checkpoint(self.paths[runs[0]][0])
+        require_classes(self.first.task, "a soup", "ensemble blend averages the predictions of the runs")
         self.folds = sorted(self.paths[runs[0]])
         self._check()
         recompute = batch_norm == "recompute"
@@ -145,7 +147,7 @@ class SoupModels:
             channels_last=channels_last,
             size=(checkpoint.architecture.height, checkpoint.architecture.width),
         )
-        return softmax(logits[0]).astype(np.float32)
+        return predictions_of(checkpoint.task, logits[0]).astype(np.float32)
 
     def out_of_fold(self, fold: int, some: tuple[str, ...]) -> NDArray[np.float32]:
         """Return the predictions of the validation rows of a fold by the average of some runs."""
