@@ -10,22 +10,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
+from folds.metrics import label_scores, numbers
+from folds.metrics.columns import BOTH, POSITIVES, ColumnScore, mean_of_known
 from folds.metrics.metric_spec import PARAMETERS, is_spec, parse_spec, spec_text
 from folds.metrics.ranking import (
     AREA_MICRO,
     AVERAGE_PRECISION,
     RankScore,
     area,
+    area_without_each,
     at_sensitivity,
     at_specificity,
     partial_area_above,
 )
+from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, ORDINAL
 from folds.utils.memmap import blocks
 
 _AT_ONCE = 1 << 20  # numbers of a block; the pages of a memory map are released after each
@@ -299,12 +303,6 @@ def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[n
     return np.array([area(labels == one, column) for one, column in enumerate(np.asarray(probabilities).T)])
 
 
-def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (…) the mean over the last axis of (…, classes) without nan; nan where all values are nan."""
-    known = ~np.isnan(values)
-    return np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), np.nan)
-
-
 def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
     """Return the mean of `roc_auc_per_class` over the classes where it is defined; nan if only one class occurs.
 
@@ -331,6 +329,7 @@ class Metric:
     macro_averaged : whether it is a mean over classes, in which rare classes have the same weight as others.
     at_quantile : with two classes, the class whose rows decide where the threshold lies, and their share beyond it.
     of_positive : whether, with two classes, it is a score of the second one alone, the positive class.
+    columns : the score of several labels or numbers, whose labels are (n, columns); None if it has no such meaning.
     """
 
     name: str
@@ -350,6 +349,30 @@ class Metric:
     of_sums: Callable[[NDArray], NDArray] | None = None
     of_positive: bool = False
     at_quantile: tuple[int, float] | None = None
+    columns: ColumnScore | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Return the tasks whose predictions it scores, of `folds.metrics.task_names.ALL_TASKS`."""
+        if self.function is not None:
+            return ALL_TASKS
+        of_columns = () if self.columns is None else (self.columns.task,)
+        return ((CLASSES, BINARY, ORDINAL) if self._scores_classes else ()) + of_columns
+
+    @property
+    def _scores_classes(self) -> bool:
+        return self.is_additive or self.rank_based or self.ranking is not None
+
+    def column_score(self) -> ColumnScore:
+        """Return `columns`.
+
+        Raises
+        ------
+        UsageError : it has no meaning for several labels or numbers.
+        """
+        if self.columns is None:
+            raise UsageError(f"`metric={self.name}` scores exclusive classes, not several labels or numbers")
+        return self.columns
 
     @property
     def family(self) -> str:
@@ -361,8 +384,18 @@ class Metric:
         """Return whether it follows from sums over the rows, so that rows can be scored part by part."""
         return self.from_counts is not None or self.per_row is not None or self.of_sums is not None
 
-    def __call__(self, labels: Labels, probabilities: Probabilities) -> float:
-        """Return the score of `probabilities` (n, classes) against `labels` (n,) class indices."""
+    def __call__(self, labels: Labels | NDArray[np.floating], probabilities: Probabilities) -> float:
+        """Return the score of `probabilities` (n, classes) against `labels` (n,) class indices; of several labels or
+        numbers, of predictions (n, columns) against (n, columns) float64, nan where a label is not known.
+
+        Raises
+        ------
+        UsageError : the metric has no meaning for such labels.
+        """
+        if self.function is None and np.ndim(labels) == 2:
+            return self.column_score()(np.asarray(labels, np.float64), probabilities)
+        self.check_classes()
+        labels = cast(Labels, labels)
         if self.from_counts is not None:
             return float(
                 self.from_counts(confusion_counts(labels, argmax_classes(probabilities), np.shape(probabilities)[1]))
@@ -377,6 +410,11 @@ class Metric:
             return float(mean_of_known(self.ranking.of_classes(labels, probabilities)))
         return roc_auc(labels, probabilities)
 
+    def check_classes(self) -> None:
+        """Raise UsageError if it does not score exclusive classes."""
+        if self.function is None and not self._scores_classes:
+            raise UsageError(f"`metric={self.name}` scores {', '.join(self.tasks)}, not exclusive classes")
+
     def __reduce__(self) -> Any:
         """Pickle a built-in metric by its name, because its functions have none."""
         return (_built_in, (self.name,)) if built_in_metric(self.name) is self else super().__reduce__()
@@ -390,17 +428,20 @@ def _f_beta(beta: float) -> Metric:
         macro_averaged=True,
         class_sums=ClassSums(partial(_f_beta_terms, beta), _f_beta_of_sums, only_positive=True),
         of_positive=True,
+        columns=label_scores.decided(partial(_f_beta_of, beta), weights=POSITIVES),
     )
 
 
 def _partial_auc(tpr: float, scaled: float) -> Metric:
+    score, best = partial_area_above(tpr, bool(scaled)), 1.0 if scaled else 1 - tpr
     return Metric(
         _named("pauc", tpr=tpr, scaled=scaled),
         f"{'scaled ' if scaled else ''}partial AUC above TPR {tpr:g}",
-        upper_bound=1.0 if scaled else 1 - tpr,
+        upper_bound=best,
         macro_averaged=True,
-        ranking=partial_area_above(tpr, bool(scaled)),
+        ranking=score,
         of_positive=True,
+        columns=label_scores.ranked(score, upper_bound=best),
     )
 
 
@@ -411,6 +452,7 @@ def _sensitivity_at(specificity: float) -> Metric:
         macro_averaged=True,
         ranking=at_specificity(specificity),
         of_positive=True,
+        columns=label_scores.ranked(at_specificity(specificity)),
         at_quantile=(0, 1 - specificity),
     )
 
@@ -422,6 +464,7 @@ def _specificity_at(sensitivity: float) -> Metric:
         macro_averaged=True,
         ranking=at_sensitivity(sensitivity),
         of_positive=True,
+        columns=label_scores.ranked(at_sensitivity(sensitivity)),
         at_quantile=(1, 1 - sensitivity),
     )
 
@@ -448,6 +491,7 @@ _NEW = (
         from_counts=_mcc_of,
         lower_bound=-1.0,
         class_sums=ClassSums(_mcc_terms, _mcc_of_sums),
+        columns=label_scores.decided(_mcc_of, lower_bound=-1.0, weights=BOTH),
     ),
     Metric(
         "youden",
@@ -456,9 +500,17 @@ _NEW = (
         lower_bound=-1.0,
         macro_averaged=True,
         class_sums=ClassSums(_recall_terms, _youden_of_sums),
+        columns=label_scores.decided(_youden_of, lower_bound=-1.0, weights=BOTH),
     ),
-    Metric("average_precision", "average precision", macro_averaged=True, ranking=AVERAGE_PRECISION, of_positive=True),
-    Metric("roc_auc_micro", "micro ROC-AUC", ranking=AREA_MICRO),
+    Metric(
+        "average_precision",
+        "average precision",
+        macro_averaged=True,
+        ranking=AVERAGE_PRECISION,
+        of_positive=True,
+        columns=label_scores.ranked(AVERAGE_PRECISION, weights=POSITIVES),
+    ),
+    Metric("roc_auc_micro", "micro ROC-AUC", ranking=AREA_MICRO, columns=label_scores.ranked(AREA_MICRO)),
     Metric(
         "probabilistic_f1",
         "probabilistic F1",
@@ -466,6 +518,7 @@ _NEW = (
         row_sums=probabilistic_sums,
         of_sums=probabilistic_f1_of,
         of_positive=True,
+        columns=label_scores.PROBABILISTIC_F1,
     ),
     Metric("quadratic_kappa", "quadratic kappa", lower_bound=-1.0, row_sums=grade_sums, of_sums=quadratic_kappa_of),
     Metric(
@@ -481,6 +534,7 @@ _NEW = (
         greater_is_better=False,
         per_row=per_row_column_log_loss,
         upper_bound=math.inf,
+        columns=label_scores.LOG_LOSS,
     ),
 )
 METRICS: dict[str, Metric] = {
@@ -492,12 +546,14 @@ METRICS: dict[str, Metric] = {
             from_counts=_macro_f1_of,
             macro_averaged=True,
             class_sums=ClassSums(_f1_terms, lambda sums, classes: sums[0] / classes),
+            columns=label_scores.decided(partial(_f_beta_of, 1.0), weights=POSITIVES),
         ),
         Metric(
             "accuracy",
             "accuracy",
             from_counts=accuracy_of,
             class_sums=ClassSums(_accuracy_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
+            columns=label_scores.decided(accuracy_of),
         ),
         Metric(
             "balanced_accuracy",
@@ -505,6 +561,7 @@ METRICS: dict[str, Metric] = {
             from_counts=_balanced_accuracy_of,
             macro_averaged=True,
             class_sums=ClassSums(_recall_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
+            columns=label_scores.decided(_balanced_accuracy_of, weights=BOTH),
         ),
         Metric(
             "kappa",
@@ -512,22 +569,76 @@ METRICS: dict[str, Metric] = {
             from_counts=_kappa_of,
             lower_bound=-1.0,
             class_sums=ClassSums(_kappa_terms, _kappa_of_sums),
+            columns=label_scores.decided(_kappa_of, lower_bound=-1.0, weights=BOTH),
         ),
-        Metric("log_loss", "log loss", greater_is_better=False, per_row=per_row_log_loss, upper_bound=math.inf),
-        Metric("brier", "Brier score", greater_is_better=False, per_row=per_row_brier, upper_bound=2.0),
-        Metric("roc_auc", "ROC-AUC", rank_based=True, macro_averaged=True),
+        Metric(
+            "log_loss",
+            "log loss",
+            greater_is_better=False,
+            per_row=per_row_log_loss,
+            upper_bound=math.inf,
+            columns=label_scores.LOG_LOSS,
+        ),
+        Metric(
+            "brier",
+            "Brier score",
+            greater_is_better=False,
+            per_row=per_row_brier,
+            upper_bound=2.0,
+            columns=label_scores.BRIER,
+        ),
+        Metric(
+            "roc_auc",
+            "ROC-AUC",
+            rank_based=True,
+            macro_averaged=True,
+            columns=label_scores.ranked(RankScore(area, area_without_each)),
+        ),
         *_NEW,
         *(make(**parse_spec(name)[1]) for name, make in _WITH_SETTINGS.items()),
     )
 }
 
 
+def _of_columns(name: str, title: str, columns: ColumnScore, greater_is_better: bool = True) -> Metric:
+    """Return a metric that has no meaning for exclusive classes."""
+    bounds = columns.lower_bound, columns.upper_bound
+    return Metric(name, title, greater_is_better, lower_bound=bounds[0], upper_bound=bounds[1], columns=columns)
+
+
+def _within(error: float) -> Metric:
+    return _of_columns(_named("within", error=error), f"share within {error:g}", numbers.within(error))
+
+
+_COLUMNS_WITH_SETTINGS: dict[str, Callable[..., Metric]] = {"within": _within}
+# The metrics that score only several labels or numbers.
+COLUMN_METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _of_columns("micro_f1", "micro F1", label_scores.MICRO_F1),
+        _of_columns("subset_accuracy", "subset accuracy", label_scores.SUBSET_ACCURACY),
+        _of_columns("mae", "mean absolute error", numbers.MAE, False),
+        _of_columns("mse", "mean squared error", numbers.MSE, False),
+        _of_columns("rmse", "root mean squared error", numbers.RMSE, False),
+        _of_columns("median_ae", "median absolute error", numbers.MEDIAN_AE, False),
+        _of_columns("r2", "R²", numbers.R2),
+        _of_columns("pearson", "Pearson's correlation", numbers.PEARSON),
+        _of_columns("concordance", "Lin's concordance", numbers.CONCORDANCE),
+        _of_columns("c_index", "concordance index", numbers.C_INDEX),
+        *(make(**parse_spec(name)[1]) for name, make in _COLUMNS_WITH_SETTINGS.items()),
+    )
+}
+_BUILT_IN = METRICS | COLUMN_METRICS
+
+
 def metric_forms() -> list[str]:
-    """Return how each built-in metric is written, with the defaults of its settings: ``f_beta:beta=1``."""
-    return [
-        ":".join([name, *(f"{key}={one.default:g}" for key, one in PARAMETERS.get(name, {}).items())])
-        for name in METRICS
-    ]
+    """Return how each metric of exclusive classes is written, with the defaults of its settings: ``f_beta:beta=1``."""
+    return [metric_form(name) for name in METRICS]
+
+
+def metric_form(name: str) -> str:
+    """Return how a built-in metric is written, with the defaults of its settings."""
+    return ":".join([name, *(f"{key}={one.default:g}" for key, one in PARAMETERS.get(name, {}).items())])
 
 
 def built_in_metric(name: str) -> Metric | None:
@@ -537,8 +648,8 @@ def built_in_metric(name: str) -> Metric | None:
     ------
     UsageError : the settings of a built-in metric are wrong.
     """
-    if not is_spec(name, METRICS):
-        return METRICS.get(name.strip())
+    if not is_spec(name, _BUILT_IN):
+        return _BUILT_IN.get(name.strip())
     head, values = parse_spec(name)
     return _with_settings(head, tuple(values.items()))
 
@@ -554,7 +665,7 @@ def recorded_metric(name: object) -> Metric | None:
 @lru_cache(maxsize=256)
 def _with_settings(name: str, values: tuple[tuple[str, float], ...]) -> Metric:
     known = spec_text(name, dict(values))
-    return METRICS[known] if known in METRICS else _WITH_SETTINGS[name](**dict(values))
+    return _BUILT_IN[known] if known in _BUILT_IN else (_WITH_SETTINGS | _COLUMNS_WITH_SETTINGS)[name](**dict(values))
 
 
 def _built_in(name: str) -> Metric:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.classification import METRICS, Labels, Metric, Probabilities, built_in_metric, metric_forms
+from folds.metrics.classification import (
+    COLUMN_METRICS,
+    METRICS,
+    Labels,
+    Metric,
+    Probabilities,
+    built_in_metric,
+    metric_forms,
+)
 from folds.utils.arguments import METRIC, wrong_argument
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.plugins import load_object
@@ -34,10 +42,10 @@ def find_metric(name: str) -> Metric:
     if found is not None:
         return found
     if ":" not in name:
-        raise unknown_name("metric", name, [*METRICS, "module:function"], _known_hint())
+        raise unknown_name("metric", name, [*METRICS, *COLUMN_METRICS, "module:function"], _known_hint())
     head, _, rest = name.partition(":")
     if "=" in rest:  # no function has such a name: settings of a metric that does not exist
-        raise unknown_name("metric", head, list(METRICS), _known_hint())
+        raise unknown_name("metric", head, [*METRICS, *COLUMN_METRICS], _known_hint())
     return load_metric(name)
 
 
@@ -149,13 +157,17 @@ def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Proba
 def _call(name: str, function: Callable[..., Any], labels: Labels, probabilities: Probabilities) -> float:
     """Return the finite number that a user's function returns."""
     # Copies, because the function may change its arguments.
+    of_columns = np.ndim(labels) == 2
+    what = "columns" if of_columns else "classes"
     try:
         value = function(np.array(labels), np.array(probabilities))
     except Exception as error:
-        rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
+        rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} {what}"
         raise EnsembleError(
             f"`metric={name}` failed on {rows}: {type(error).__name__}: {error}",
-            hint="it is called with labels (n,), probabilities (n, classes)",
+            hint="it is called with labels (n, columns), nan where one is not known, and predictions (n, columns)"
+            if of_columns
+            else "it is called with labels (n,), probabilities (n, classes)",
         ) from error
     try:
         number = float(value)
@@ -164,8 +176,9 @@ def _call(name: str, function: Callable[..., Any], labels: Labels, probabilities
         number, shown = math.nan, repr(value)
     if not math.isfinite(number):
         raise EnsembleError(
-            f"`metric={name}` returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
+            f"`metric={name}` returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} {what}, "
             "expected a finite number",
-            hint="return a float for any rows: subsets of the people are scored too and may lack a class",
+            hint="return a float for any rows: subsets of the people are scored too and may lack a "
+            + ("label" if of_columns else "class"),
         )
     return number

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels, Probabilities
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.numeric import factorize
 
 
@@ -35,18 +36,66 @@ def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray
     return (crosstab(codes, np.asarray(labels, np.int64), len(distinct), classes) > 0).sum(axis=0)
 
 
+def people_with_label(labels: NDArray[np.floating], persons: NDArray, value: float = 1.0) -> NDArray[np.int64]:
+    """Return (columns,) the number of people with at least one row whose label is `value`.
+
+    Parameters
+    ----------
+    labels : (n, columns) of 0, 1 and nan.
+    """
+    distinct, codes = factorize(persons)
+    return np.array([np.count_nonzero(np.bincount(codes[one], minlength=len(distinct))) for one in (labels == value).T])
+
+
 def average_by_person(
-    labels: Labels, probabilities: Probabilities, persons: NDArray, classes: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray, int]:
+    labels: NDArray, probabilities: Probabilities, persons: NDArray, classes: int, task: str | None = None
+) -> tuple[NDArray, NDArray[np.float64], NDArray, int]:
     """Return one row per person: the mean of its rows' probabilities, and its most frequent label (lowest index among
     equals).
 
+    Of several labels a person has those that any of its rows has; a label is unknown if no row knows it. Of numbers a
+    person has the mean of the known ones. Predictions are means over all rows, whether their labels are known or not.
+
+    Parameters
+    ----------
+    labels : (n,) class indices, or (n, columns) with nan where one is not known.
+    task : of labels (n, columns), multilabel or regression; None for multilabel if every known one is 0 or 1.
+
     Returns
     -------
-    labels (people,), probabilities (people, classes), persons (people,), and the number of people with several labels.
+    labels (people,) or (people, columns), probabilities (people, classes), persons (people,), and the number of people
+    with several labels, or with different values in a column.
     """
     names, codes = np.unique(persons, return_inverse=True)
-    counts = crosstab(codes, labels, len(names), classes)
     sums = np.zeros((len(names), classes))
     np.add.at(sums, codes, probabilities)
+    if np.ndim(labels) == 2:
+        rows = np.bincount(codes, minlength=len(names))
+        found, several = _columns_by_person(np.asarray(labels, np.float64), codes, len(names), task)
+        return found, sums / rows[:, None], names, several
+    counts = crosstab(codes, labels, len(names), classes)
     return counts.argmax(1), sums / counts.sum(1, keepdims=True), names, int(np.sum((counts > 0).sum(1) > 1))
+
+
+def labels_task(labels: NDArray[np.floating]) -> str:
+    """Return multilabel if every known one of (n, columns) is 0 or 1, else regression."""
+    return MULTILABEL if (np.isnan(labels) | (labels == 0) | (labels == 1)).all() else REGRESSION
+
+
+def _columns_by_person(
+    labels: NDArray[np.float64], codes: NDArray[np.int64], people: int, task: str | None
+) -> tuple[NDArray[np.float64], int]:
+    """Return (people, columns) labels or numbers, and the number of people with different values in a column."""
+    known = ~np.isnan(labels)
+    low, high = np.full((people, labels.shape[1]), np.inf), np.full((people, labels.shape[1]), -np.inf)
+    np.minimum.at(low, codes, np.where(known, labels, np.inf))
+    np.maximum.at(high, codes, np.where(known, labels, -np.inf))
+    several = int((high > low).any(axis=1).sum())
+    if (labels_task(labels) if task is None else task) == MULTILABEL:
+        return np.where(high >= low, high, np.nan), several
+    sums, count = np.zeros_like(low), np.zeros_like(low)
+    np.add.at(sums, codes, np.where(known, labels, 0))
+    np.add.at(count, codes, known)
+    mean = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
+    # The mean of equal numbers is that number, without rounding.
+    return np.where(high == low, high, mean), several

@@ -15,32 +15,22 @@ from numpy.typing import NDArray
 
 from folds.errors import UsageError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
-from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
-from folds.metrics.grouping import people_with_class
-from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
+from folds.metrics.coverage import coverage_warning
+from folds.metrics.distributions import t_quantile, t_two_sided
+from folds.metrics.resampling import bootstrap_scores, leave_one_group_out
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.standard_errors import LEVEL as LEVEL
+from folds.metrics.standard_errors import (
+    clip_to_clopper_pearson,
+    column_interval,
+    degrees_of_freedom,
+)
+from folds.metrics.standard_errors import jackknife_standard_error as jackknife_standard_error
+from folds.metrics.standard_errors import t_interval as t_interval
 
-LEVEL = 0.95
 # Lower limit of the degrees of freedom if mistakes are rare. A class of few people can lead to fewer.
 _MIN_DOF = 8
-# Coverage of 95% CIs in simulations, in percent, by the number of people in the rarest class (docs/benchmarks.md).
-_EMPIRICAL_COVERAGE = {
-    "macro_f1": {0: 50, 1: 90},
-    "balanced_accuracy": {0: 90, 1: 90, 2: 90},
-    "roc_auc": {0: 90, 1: 90, 2: 90},
-    "youden": {0: 90, 1: 90, 2: 90},  # balanced accuracy on another scale
-    "f_beta": {0: 50, 1: 90},  # macro F1 with another weight of recall
-}
-# The same of scores of two classes.
-_EMPIRICAL_COVERAGE_OF_TWO: dict[str, dict[int, int]] = {
-    "average_precision": {1: 65, 2: 90},
-    "pauc": {1: 20, 2: 85},
-    "mcc": {1: 80, 2: 65},
-    "column_log_loss": {1: 20, 2: 45},
-    "f_beta": {},
-}
-# Fewest people beyond the threshold of a score at a quantile for which the coverage is near the nominal one.
-_MIN_BEYOND = 3
+_ROUNDING = 1e-12  # of a difference, as a share of the scores
 
 
 @dataclass(frozen=True)
@@ -199,7 +189,7 @@ def check_level(level: float) -> None:
 
 def interval_over_people(
     metric: Metric,
-    labels: Labels,
+    labels: NDArray,
     probabilities: Probabilities,
     persons: NDArray,
     *,
@@ -219,25 +209,30 @@ def interval_over_people(
 
     Parameters
     ----------
-    labels : (n,) class indices.
-    probabilities : (n, classes).
+    labels : (n,) class indices; of several labels or numbers (n, columns) float64, nan where one is not known.
+    probabilities : (n, classes) or (n, columns).
     persons : (n,) any values; equal values are one person.
     predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
     rows : the same labels and persons, if other predictions of them are scored as well.
 
     Raises
     ------
-    UsageError : `level` is not above 0 and below 1.
+    UsageError : `level` is not above 0 and below 1, or the metric has no meaning for such labels.
     """
     check_level(level)
-    if metric.function is not None:
-        return _bootstrap_interval(metric, metric(labels, probabilities), labels, probabilities, persons, level)
     rows = ScoredRows(labels, persons, np.shape(probabilities)[1]) if rows is None else rows
+    if rows.has_columns:
+        return _interval_of_columns(metric, rows, rows.take(probabilities), level)
+    if metric.function is not None:
+        return _bootstrap_interval(metric, rows, probabilities, level)
     people = rows.people
     score, leave_one_out = _jackknife(metric, rows, probabilities, predicted)
     effective, effective_squares = rows.effective_size(metric.macro_averaged, metric.of_positive)
     min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
-    error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
+    error, dof = (
+        jackknife_standard_error(leave_one_out, score),
+        max(degrees_of_freedom(leave_one_out, few=metric.macro_averaged), min_dof),
+    )
     bounds = metric.lower_bound, metric.upper_bound
     low, high = (float(end) for end in t_interval(score, error, dof, np.asarray(effective), level, *bounds))
     constant = bool(error == 0 and low == high)
@@ -247,7 +242,8 @@ def interval_over_people(
     elif (at_quantile := _bounds_at_quantile(metric, rows, probabilities, dof, level)) is not None:
         low, high = at_quantile
     elif error != 0:
-        low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
+        is_share, of_decisions = metric.lower_bound == 0, metric.from_counts is not None
+        low, high = clip_to_clopper_pearson(score, low, high, effective, level, bounds, is_share, of_decisions)
     return Interval(score, low, high, level, people, warning, float(error))
 
 
@@ -265,7 +261,7 @@ def _jackknife(
     metric: Metric, rows: ScoredRows, probabilities: Probabilities, predicted: Labels | None = None
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the score of all rows, and (units,) those of all rows except each unit's."""
-    if metric.from_counts is None:
+    if metric.from_counts is None or rows.has_columns:
         codes, units, _ = rows.groups
         score = metric(rows.labels, probabilities)
         return score, leave_one_group_out(metric, rows.labels, probabilities, codes, units)
@@ -275,23 +271,46 @@ def _jackknife(
     return float(metric.from_counts(total)), metric.from_counts(total - counts)
 
 
-def _bootstrap_interval(
-    metric: Metric, score: float, labels: Labels, probabilities: Probabilities, persons: NDArray, level: float
-) -> Interval:
+def _interval_of_columns(metric: Metric, rows: ScoredRows, values: Probabilities, level: float) -> Interval:
+    """Return the interval of a score of several labels or numbers.
+
+    Parameters
+    ----------
+    values : (m, columns) of the rows of `rows`.
+    """
+    people = rows.people
+    if not people:
+        return Interval(math.nan, math.nan, math.nan, level, 0, "no label is known")
+    if metric.function is not None:
+        return _bootstrap_interval(metric, rows, values, level)
+    column = metric.column_score()
+    score, leave_one_out = _jackknife(metric, rows, values)
+    effective, effective_squares = rows.column_size(column.weights)
+    min_dof = int(np.clip(effective_squares - 1, 1, _MIN_DOF))
+    error = jackknife_standard_error(leave_one_out, score)
+    dof = max(degrees_of_freedom(leave_one_out, few=True), min_dof)
+    low, high = column_interval(column, score, float(error), dof, effective, level)
+    constant = bool(error == 0 and not math.isnan(score) and low == high)
+    if people == 1:
+        low = high = math.nan
+    return Interval(score, low, high, level, people, coverage_warning(metric, rows, constant), float(error))
+
+
+def _bootstrap_interval(metric: Metric, rows: ScoredRows, probabilities: Probabilities, level: float) -> Interval:
     """Return the interval of a user's function, from its scores on resampled people."""
     assert metric.function is not None  # noqa: S101 - checked by the caller
-    codes, units, people = jackknife_groups(persons)
-    drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
+    codes, units, people = rows.groups
+    score = metric(rows.labels, probabilities)
+    drawn, warning = bootstrap_scores(metric.function, rows.labels, [probabilities], codes, units)
     low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
     low, high = (low, high) if people > 1 else (math.nan, math.nan)
     error = float(drawn[:, 0].std())
-    rows = ScoredRows(labels, persons, np.shape(probabilities)[1])
     coverage = coverage_warning(metric, rows, _is_constant(drawn[:, 0], drawn))
     return Interval(score, low, high, level, people, _join(coverage, warning), error)
 
 
 def interval_over_images(
-    metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95
+    metric: Metric, labels: NDArray, probabilities: Probabilities, *, level: float = 0.95
 ) -> Interval:
     """Return `interval_over_people` with each image as its own person, for comparison: too narrow if people have
     several images.
@@ -301,7 +320,7 @@ def interval_over_images(
 
 def difference_over_people(
     metric: Metric,
-    labels: Labels,
+    labels: NDArray,
     first: Probabilities,
     second: Probabilities,
     persons: NDArray,
@@ -315,23 +334,31 @@ def difference_over_people(
 
     Parameters
     ----------
-    labels : (n,) class indices.
-    first, second : (n, classes) of the same rows.
+    labels : (n,) class indices; of several labels or numbers (n, columns) float64, nan where one is not known.
+    first, second : (n, classes) or (n, columns) of the same rows.
     persons : (n,) any values; equal values are one person.
 
     Raises
     ------
-    UsageError : `level` is not above 0 and below 1.
+    UsageError : `level` is not above 0 and below 1, or the metric has no meaning for such labels.
     """
     check_level(level)
     rows = ScoredRows(labels, persons, np.shape(first)[1])
     codes, units, people = rows.groups
+    if rows.has_columns:
+        labels, first, second = rows.labels, rows.take(first), rows.take(second)
+        if not people:
+            unknown = Interval(math.nan, math.nan, math.nan, level, 0, "no label is known")
+            return Difference(math.nan, math.nan, unknown, 1.0)
     if metric.function is not None:
         scores = metric(labels, first), metric(labels, second)
     else:
         left = [_jackknife(metric, rows, values) for values in (first, second)]
         scores = left[0][0], left[1][0]
     score = scores[1] - scores[0]
+    # Sums in another order can differ by rounding, as of predictions that are only scaled.
+    rounding = _ROUNDING * max(map(abs, scores)) if rows.has_columns else 0.0
+    score = 0.0 if abs(score) < rounding else score
     if metric.function is not None:
         drawn, bootstrap_warning = bootstrap_scores(metric.function, labels, [first, second], codes, units)
         change = drawn[:, 1] - drawn[:, 0]
@@ -340,137 +367,15 @@ def difference_over_people(
         error, constant = float(change.std()), score != 0 and _is_constant(change, drawn)
     else:
         leave_one_out = left[1][1] - left[0][1]
+        leave_one_out = np.where(np.abs(leave_one_out) < rounding, 0.0, leave_one_out)
         jackknife_error, bootstrap_warning = jackknife_standard_error(leave_one_out, score), ""
-        dof = degrees_of_freedom(leave_one_out, metric)
+        dof = degrees_of_freedom(leave_one_out, few=rows.has_columns or metric.macro_averaged)
         low, high = (float(end) for end in t_interval(score, jackknife_error, dof, units, level))
         error = float(jackknife_error)
         p_value, constant = _p_value(score, error, dof, units), error == 0 and score != 0
     low, high = (low, high) if people > 1 else (math.nan, math.nan)
     warning = _join(coverage_warning(metric, rows, constant), bootstrap_warning)
     return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
-
-
-def jackknife_standard_error(
-    leave_one_out: NDArray[np.float64], score: float | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return (…) the standard error of a score from (units, …) leave-one-out scores (Efron and Stein, 1981, equation
-    1.2).
-
-    An undefined leave-one-out score (nan) counts as unchanged; the result is 0 for one unit.
-    """
-    units = len(leave_one_out)
-    known = np.where(np.isnan(leave_one_out), score, leave_one_out)
-    return np.sqrt((units - 1) / units * np.square(known - known.mean(axis=0)).sum(axis=0))
-
-
-def degrees_of_freedom(leave_one_out: NDArray[np.float64], metric: Metric) -> int:
-    """Return the degrees of freedom of the standard error from (units,) leave-one-out scores: the number of units minus
-    one.
-
-    In a mean over classes, the few people of a rare class cause most of the variance, so the error is estimated as from
-    few people. The effective number follows from their influence (Satterthwaite, 1946).
-    """
-    max_dof = max(len(leave_one_out) - 1, 1)
-    if not metric.macro_averaged:
-        return max_dof
-    squares = np.square(leave_one_out - np.nanmean(leave_one_out)) if not np.isnan(leave_one_out).all() else np.zeros(1)
-    total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(leave_one_out)
-    return int(np.clip(2 * total**2 / surplus, 1, max_dof)) if surplus > 0 else max_dof
-
-
-def t_interval(
-    score: float | NDArray[np.float64],
-    error: NDArray[np.float64],
-    dof: int,
-    people: int | NDArray[np.int64] | NDArray[np.float64],
-    level: float = LEVEL,
-    lower_bound: float = -math.inf,
-    upper_bound: float = math.inf,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (…) the ends of the interval of a score with its standard error, by Student's t.
-
-    For a score between `lower_bound` and `upper_bound` the interval is computed on the logit scale, because its
-    distribution is skewed near the bounds. At a bound, where all people or none are without a mistake, the other end is
-    that of Clopper and Pearson (1934) for this number of people.
-
-    Parameters
-    ----------
-    dof : degrees of freedom of the error.
-    people : (…) the number of people, or groups of them, behind the score.
-    """
-    score, people = np.asarray(score, float), np.asarray(people)
-    half = t_quantile(level, dof) * error
-    if math.isinf(upper_bound - lower_bound):
-        return np.maximum(score - half, lower_bound), np.minimum(score + half, upper_bound)
-    share = np.clip((score - lower_bound) / (upper_bound - lower_bound), 0, 1)
-    inside = (share > 0) & (share < 1)
-    safe_share = np.where(inside, share, 0.5)
-    # The odds are multiplied and divided by this factor, limited so that a wide interval does not overflow.
-    factor = np.exp(np.minimum(half / (upper_bound - lower_bound) / (safe_share * (1 - safe_share)), 500))
-    exact = np.where(people > 0, ((1 - level) / 2) ** (1 / np.maximum(people, 1)), 0)
-    low = np.where(inside, safe_share / (safe_share + (1 - safe_share) * factor), np.where(share == 1, exact, 0))
-    high = np.where(inside, safe_share / (safe_share + (1 - safe_share) / factor), np.where(share == 1, 1, 1 - exact))
-    known = np.where(np.isnan(score), np.nan, upper_bound - lower_bound)
-    return lower_bound + known * low, lower_bound + known * high
-
-
-def _clip_to_clopper_pearson(
-    metric: Metric, score: float, low: float, high: float, people: float, level: float
-) -> tuple[float, float]:
-    """Return the ends of an interval, limited by those of Clopper and Pearson for `people` people.
-
-    The upper limit of the width is the interval of people who are each entirely right or entirely wrong; it applies to
-    means of values between the bounds (not to kappa). The lower limit is the interval without any mistake; it applies
-    to metrics from counts.
-    """
-    scale, tail = metric.upper_bound - metric.lower_bound, (1 - level) / 2
-    share = (score - metric.lower_bound) / scale
-    if not 0 < share < 1 or math.isinf(scale):
-        return low, high
-    if metric.lower_bound == 0:
-        right, wrong = people * share, people * (1 - share)
-        low = min(score, scale * at_least_beta_quantile((low / scale), tail, right, wrong + 1))
-        high = max(score, scale * (1 - at_least_beta_quantile(1 - high / scale, tail, wrong, right + 1)))
-    if metric.from_counts is not None:
-        without_mistake = tail ** (1 / people)
-        low, high = (
-            min(low, metric.lower_bound + scale * without_mistake),
-            max(high, metric.upper_bound - scale * without_mistake),
-        )
-    return low, high
-
-
-def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
-    """Return why an interval of `metric` may have a lower coverage than its level; empty if no reason is known.
-
-    Parameters
-    ----------
-    constant : whether the score is the same for every left-out person.
-    """
-    if rows.people == 1:
-        return "only one person: no confidence interval can be computed"
-    if constant:
-        same = f"all {rows.people:,} people have the same score"
-        return f"{same}: their variation is unknown, and the interval is too narrow"
-    if metric.at_quantile is not None and rows.classes == 2:
-        deciding, share = metric.at_quantile
-        beyond = share * float(people_with_class(rows.labels, rows.persons, 2)[deciding])
-        if 0 < beyond < _MIN_BEYOND:
-            return (
-                f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
-                f"true value in only about {87 if beyond >= 0.4 else 70}% of simulations"
-            )
-    rarest = rows.fewest_people
-    known = _EMPIRICAL_COVERAGE.get(metric.family, {})
-    if rows.classes == 2:
-        known = _EMPIRICAL_COVERAGE_OF_TWO.get(metric.family, known)
-    percent = known.get(rarest)
-    if percent is None:
-        return ""
-    found = ("no sample", "only one person", "only two people")[rarest]
-    return (
-        f"a class has {found}: 95% CIs of {metric.title} covered the true value in only about {percent}% of simulations"
-    )
 
 
 def _p_value(score: float, error: float, dof: int, units: int) -> float:

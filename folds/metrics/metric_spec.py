@@ -51,6 +51,7 @@ PARAMETERS: dict[str, Mapping[str, Parameter]] = {
     "sensitivity_at": {"specificity": Parameter(0.95, 0, 1)},
     "specificity_at": {"sensitivity": Parameter(0.95, 0, 1)},
     "top_k": {"k": Parameter(3, 1, math.inf, whole=True)},
+    "within": {"error": Parameter(5.0, 0, math.inf)},
 }
 
 

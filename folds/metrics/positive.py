@@ -156,14 +156,16 @@ def positive_last(classes: Sequence[str], positive: str) -> tuple[str, ...]:
 
 def in_order_of_metric(
     metric: Metric,
-    labels: NDArray[np.int64],
+    labels: NDArray,
     values: Sequence[NDArray],
     classes: Sequence[str],
     positive: str | None = None,
-) -> tuple[NDArray[np.int64], list[NDArray]]:
+) -> tuple[NDArray, list[NDArray]]:
     """Return labels (n,) and probabilities, each (n, classes), with the positive one of two classes last if the metric
-    is a score of it; else as they are.
+    is a score of it; else as they are, as are several labels or numbers (n, columns).
     """
+    if np.ndim(labels) == 2:
+        return labels, list(values)
     if not metric.of_positive or len(classes) != 2 or positive_of(classes, positive).name == classes[1]:
         return labels, list(values)
     return np.asarray(1 - labels, np.int64), [np.ascontiguousarray(np.asarray(one)[:, ::-1]) for one in values]

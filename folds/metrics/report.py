@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Metric, accuracy, argmax_classes
+from folds.metrics.classification import METRICS, Metric, accuracy, argmax_classes
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
+from folds.metrics.grouping import average_by_person, labels_task
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.task_names import MULTILABEL
 from folds.utils.text import counted
 
 
@@ -22,6 +24,7 @@ class ScoreReport:
 
     Attributes
     ----------
+    accuracy : of several labels, the mean over the labels; nan for numbers.
     rows : number of images, or of people if scored per person.
     people_with_several_labels : people scored by their most frequent label.
     changed_people : people of whom the run has changed training labels.
@@ -44,7 +47,7 @@ class ScoreReport:
         """Return plain values for ``--json`` and blend.json."""
         return {
             self.metric: self.interval.to_dict(),
-            "accuracy": self.accuracy,
+            **({} if math.isnan(self.accuracy) else {"accuracy": self.accuracy}),
             "rows": self.rows,
             "people": self.interval.people,
             **({"changed_people": self.changed_people, "left_out": self.left_out} if self.changed_people else {}),
@@ -72,7 +75,7 @@ def changed_line(changed: int, people: int, left_out: bool) -> str:
 
 
 def score_predictions(
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     probabilities: NDArray[np.floating],
     persons: NDArray[Any],
     metric: str | Metric = "macro_f1",
@@ -83,20 +86,28 @@ def score_predictions(
 
     Parameters
     ----------
+    labels, probabilities : of several labels or numbers, both are (n, columns); labels are nan where one is not known.
     rows : the same labels and persons, if other predictions of them are scored as well.
     """
-    mixed = 0
+    mixed, resolved = 0, metric_of(metric)
+    of_columns = np.ndim(labels) == 2
     if per_person:
         rows = None
+        task = resolved.columns.task if resolved.columns is not None and of_columns else None
         labels, probabilities, persons, mixed = average_by_person(
-            labels, probabilities, persons, np.shape(probabilities)[1]
+            labels, probabilities, persons, np.shape(probabilities)[1], task
         )
-    predicted, resolved = argmax_classes(probabilities), metric_of(metric)
-    interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted, rows=rows)
+    if of_columns:
+        interval = interval_over_people(resolved, labels, probabilities, persons, rows=rows)
+        right = METRICS["accuracy"](labels, probabilities) if labels_task(labels) == MULTILABEL else math.nan
+    else:
+        predicted = argmax_classes(probabilities)
+        interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted, rows=rows)
+        right = accuracy(labels, predicted)
     return ScoreReport(
         resolved.name if resolved.function is None or not isinstance(metric, str) else metric,
         interval,
-        accuracy(labels, predicted),
+        right,
         len(labels),
         mixed,
     )

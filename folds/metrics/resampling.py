@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, mean_of_known
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
+from folds.metrics.columns import mean_of_known
 from folds.metrics.grouping import confusion_counts_by_group
 from folds.metrics.ranking import area_without_each
 from folds.utils.numeric import factorize
@@ -31,7 +32,7 @@ def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
 
 def leave_one_group_out(
     metric: Metric,
-    labels: Labels,
+    labels: NDArray,
     probabilities: Probabilities,
     codes: NDArray[np.int64],
     units: int,
@@ -39,10 +40,15 @@ def leave_one_group_out(
 ) -> NDArray[np.float64]:
     """Return (units,) the score of all rows except those of each unit; not for a function of the user.
 
+    Of several labels or numbers, labels and probabilities are (n, columns).
+
     Parameters
     ----------
     predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
     """
+    if np.ndim(labels) == 2:
+        return metric.column_score().without_each(np.asarray(labels, np.float64), probabilities, codes, units)
+    metric.check_classes()
     if metric.from_counts is not None:
         predicted = argmax_classes(probabilities) if predicted is None else predicted
         return metric.from_counts(

@@ -11,15 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels
+from folds.metrics.columns import ROWS, ColumnRows
 from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import jackknife_groups
 
 
 class ScoredRows:
-    """The labels (n,) and the persons (n,) of rows, and their number of classes; both arrays must not change."""
+    """The labels (n,) and the persons (n,) of rows, and their number of classes; both arrays must not change.
 
-    def __init__(self, labels: Labels, persons: NDArray, classes: int) -> None:
+    Of several labels or numbers, labels are (n, columns), and rows of which none is known are left out (`take`).
+    """
+
+    def __init__(self, labels: NDArray, persons: NDArray, classes: int) -> None:
+        self.has_columns = np.ndim(labels) == 2
+        self._known: NDArray | None = None
+        if self.has_columns:
+            known = ~np.isnan(labels).all(axis=1)
+            self._known = None if known.all() else known
+            labels, persons = self.take(labels), self.take(persons)
         self.labels, self.persons, self.classes = labels, persons, classes
+
+    def take(self, values: NDArray) -> NDArray:
+        """Return the rows of values (n, …) of which a label is known, as those of `labels`."""
+        return np.asarray(values) if self._known is None else np.asarray(values)[self._known]
 
     @cached_property
     def groups(self) -> tuple[NDArray[np.int64], int, int]:
@@ -54,8 +68,26 @@ class ScoredRows:
         return np.stack([right, self._support, self._table(self._first_cells + predicted)], axis=1)
 
     @cached_property
+    def _columns(self) -> ColumnRows:
+        return ColumnRows(self.labels, *self.groups[:2])
+
+    def column_size(self, weights: str) -> tuple[float, float]:
+        """Return `effective_size` of several labels or numbers.
+
+        Parameters
+        ----------
+        weights : what a person's part in the score is, of `folds.metrics.columns`.
+        """
+        parts = self._columns.weights(weights)
+        return _kish(parts if parts.any() else self._columns.weights(ROWS))
+
+    @cached_property
     def fewest_people(self) -> int:
-        """Return the number of people of the class that the fewest people have."""
+        """Return the number of people of the class that the fewest people have; of several labels, of the label, or of
+        its absence.
+        """
+        if self.has_columns:
+            return self._columns.fewest_units
         return int(people_with_class(self.labels, self.persons, self.classes).min())
 
     @cached_property

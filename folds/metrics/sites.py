@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
+from folds.metrics.classification import Metric, Probabilities, argmax_classes, confusion_counts
 from folds.metrics.distributions import t_quantile, t_two_sided
 from folds.metrics.intervals import (
     LEVEL,
@@ -21,6 +21,7 @@ from folds.metrics.intervals import (
     jackknife_standard_error,
     t_interval,
 )
+from folds.metrics.standard_errors import column_interval
 from folds.utils.numeric import factorize
 
 FEW_SITES = 5  # below, the interval is so wide that it decides little
@@ -44,7 +45,7 @@ class SiteScore:
 
 def interval_over_sites(
     metric: Metric,
-    labels: Labels,
+    labels: NDArray,
     probabilities: Probabilities,
     sites: NDArray,
     persons: NDArray,
@@ -60,8 +61,8 @@ def interval_over_sites(
 
     Parameters
     ----------
-    labels : (n,) class indices.
-    probabilities : (n, classes), each row by a model that has not seen its site.
+    labels : (n,) class indices; of several labels or numbers (n, columns) float64, nan where one is not known.
+    probabilities : (n, classes) or (n, columns), each row by a model that has not seen its site.
     sites, persons : (n,) any values; equal values are one site or person.
 
     Raises
@@ -72,8 +73,12 @@ def interval_over_sites(
     codes, count = _codes(sites)
     people = interval_over_people(metric, labels, probabilities, persons, level=level)
     error, undefined = _standard_error(metric, labels, [probabilities], codes, count)
-    bounds = metric.lower_bound, metric.upper_bound
-    low, high = (float(end) for end in t_interval(people.value, error, max(count - 1, 1), count, level, *bounds))
+    dof = max(count - 1, 1)
+    if np.ndim(labels) == 2 and metric.columns is not None:
+        low, high = column_interval(metric.columns, people.value, float(error), dof, count, level, limited=False)
+    else:
+        bounds = metric.lower_bound, metric.upper_bound
+        low, high = (float(end) for end in t_interval(people.value, error, dof, count, level, *bounds))
     low, high = _wider(low, high, people)
     if count == 1 or undefined:
         low = high = math.nan
@@ -83,7 +88,7 @@ def interval_over_sites(
 
 def difference_over_sites(
     metric: Metric,
-    labels: Labels,
+    labels: NDArray,
     first: Probabilities,
     second: Probabilities,
     sites: NDArray,
@@ -118,7 +123,7 @@ def difference_over_sites(
 
 
 def score_sites(
-    metric: Metric, labels: Labels, first: Probabilities, second: Probabilities, sites: NDArray, persons: NDArray
+    metric: Metric, labels: NDArray, first: Probabilities, second: Probabilities, sites: NDArray, persons: NDArray
 ) -> tuple[SiteScore, ...]:
     """Return the scores of each site, in the order of their names; nan where the metric is not defined.
 
@@ -154,7 +159,7 @@ def _codes(sites: NDArray) -> tuple[NDArray[np.int64], int]:
 
 
 def _standard_error(
-    metric: Metric, labels: Labels, values: list[Probabilities], codes: NDArray[np.int64], count: int
+    metric: Metric, labels: NDArray, values: list[Probabilities], codes: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.float64], int]:
     """Return the jackknife standard error over sites of a score, or of the difference of two, and for how many sites
     the score of the other ones is not defined.
@@ -172,14 +177,14 @@ def _standard_error(
     return jackknife_standard_error(left, whole), undefined
 
 
-def _score_present(metric: Metric, labels: Labels, probabilities: Probabilities) -> float:
-    if metric.from_counts is None or not metric.macro_averaged:
+def _score_present(metric: Metric, labels: NDArray, probabilities: Probabilities) -> float:
+    if metric.from_counts is None or not metric.macro_averaged or np.ndim(labels) == 2:
         return _score(metric, labels, probabilities)
     counts = confusion_counts(labels, argmax_classes(probabilities), probabilities.shape[1])
     return float(metric.from_counts(counts[:, counts[1] > 0]))
 
 
-def _score(metric: Metric, labels: Labels, probabilities: Probabilities) -> float:
+def _score(metric: Metric, labels: NDArray, probabilities: Probabilities) -> float:
     """Return a score; nan if these rows cannot be scored, e.g. because a function needs all classes."""
     try:
         return float(metric(labels, probabilities))

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import BINARY as BINARY
+from folds.metrics.task_names import CLASSES as CLASSES
+from folds.metrics.task_names import COLUMN_TASKS as COLUMN_TASKS
+from folds.metrics.task_names import MULTILABEL as MULTILABEL
+from folds.metrics.task_names import ORDINAL as ORDINAL
+from folds.metrics.task_names import REGRESSION as REGRESSION
 from folds.utils.numeric import factorize
 
-CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
-MULTILABEL, REGRESSION = "multilabel", "regression"
-# Tasks with a column of labels (0, 1 or not known) or numbers for each column of the predictions.
-COLUMN_TASKS = (MULTILABEL, REGRESSION)
 SEPARATOR, NOTHING, UNKNOWN = ";", "-", "?"
 
 
