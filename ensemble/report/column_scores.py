@@ -91,6 +91,11 @@ class Column:
         return self.values - self.labels
 
     @cached_property
+    def size(self) -> Interval:
+        """Return the mean absolute error with its interval over people."""
+        return interval_over_people(metric_of("mae"), self.labels[:, None], self.values[:, None], self.persons)
+
+    @cached_property
     def slope(self) -> Interval:
         """Return by how much the prediction grows if the true number grows by 1, with its interval over people."""
         center = self.labels.mean() if len(self.labels) else 0.0  # without it sums of large numbers lose digits

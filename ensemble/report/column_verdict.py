@@ -91,8 +91,9 @@ def _against_constant(evidence: Evidence, part: Part, member: Predicted) -> tupl
     metric, score = metric_of(evidence.metric), _score_of(evidence, part, constant)
     title = metric.title
     whose = "training people" if part.name == "test" else "other people"
-    text = f"Without looking at an image, {constant.name} of {whose} has {title}"
-    text += "" if score is None else f" {score.text()}"
+    answered = constant.name.removeprefix("always ")
+    text = f"Without looking at an image, answering {answered} of {whose} every time has a {title}"
+    text += "" if score is None else f" of {score.text()}"
     word = "better" if _is_better(evidence, change) else "worse"
     sure = "significant" if change.is_significant else "not significant"
     size, paired = f"{abs(change.difference.value):.3f}", change.difference.signed_text()

@@ -16,7 +16,7 @@ from ensemble.report.findings import COMPARED
 from ensemble.report.image_table import people_per_class
 from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
-from folds.predictions.label_columns import NOTHING, SEPARATOR
+from folds.predictions.label_columns import NOTHING, REGRESSION, SEPARATOR
 from folds.utils.numeric import factorize
 from folds.utils.text import counted, natural_order, sort_classes
 
@@ -82,7 +82,8 @@ def part_lines(evidence: Evidence, table: TableRecord) -> tuple[str, ...]:
         lines.append(_part_text("Test", table, table.test))
     unlabeled = int((table.labels[train] == "").sum())
     if unlabeled:
-        lines.append(f"{counted(unlabeled, 'training image')} without a label.")
+        what = "number" if evidence.task == REGRESSION else "label"
+        lines.append(f"{counted(unlabeled, 'training image')} without a {what}.")
     shown = len(set(table.ids.tolist()) & set(evidence.paths))
     if evidence.paths and shown < len(table.ids):
         lines.append(f"{len(table.ids) - shown:,} image files are not where the table says, and are not shown.")

@@ -86,7 +86,7 @@ def report(
     *,
     output: str | Path = "report.html",
     data: str | Path | None = None,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
     section: str | Sequence[str] | None = None,
     heat_maps: int = 0,
@@ -109,7 +109,8 @@ def report(
     blend : a blend: its name, its folder, or a list of these.
     output : the file to write.
     data : the table that the runs were trained on, if it has moved.
-    metric : of the scores, by the names that `score` takes.
+    metric : of the scores, by the names that `score` takes; by default macro F1, for several labels ROC-AUC, for
+        numbers the mean absolute error.
     per_person : whether to average the probabilities of each person's images before scoring.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
@@ -125,7 +126,7 @@ def report(
 
     Raises
     ------
-    UsageError : an unknown metric, section or tracker.
+    UsageError : an unknown metric, section or tracker, or one that the task of the predictions does not have.
     EnsembleError : nothing has a name, there are no runs, a file exists and `force` is false, jinja2 is missing, or
         none of the runs was logged to a tracker of `log_to`.
 

@@ -32,9 +32,12 @@ from folds.errors import EnsembleError, UsageError, without_marks
 from folds.experiments.comparison import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.images.settings import parse_channels, parse_frame
-from folds.metrics.intervals import Interval
+from folds.metrics.custom import metric_of
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
-from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.files import TASKS, PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
 from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_matrix
 from folds.predictions.links import predictions_of
 from folds.predictions.optimism import selected_runs
@@ -53,7 +56,7 @@ def load_evidence(
     what: Iterable[Any] = (),
     root: Path = Path(),
     *,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
     data: Path | None = None,
     progress: Progress = SILENT,
@@ -66,17 +69,23 @@ def load_evidence(
     ----------
     what : see `ensemble.report.inputs.find_inputs`.
     root : the folder that holds ``runs/``.
+    metric : by default that of the task.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     data : the table, if it is not where the runs found it.
 
     Raises
     ------
     EnsembleError : nothing has a name, there are no runs, or files cannot be read or aligned.
-    UsageError : an unknown metric.
+    UsageError : an unknown metric, or one that does not fit the task.
     """
+    if metric is not None:
+        metric_of(metric)
+    inputs = find_inputs(what, root)
+    stated = _stated_task(inputs)
+    metric = default_metric(stated) if metric is None else metric
+    metric_for_task(metric, stated)
     request = BlendConfig(metric=metric)
     request.check()
-    inputs = find_inputs(what, root)
     warnings: list[str] = []
     leaking: dict[Path, PredictionMetadata] = {}
     new_sites = _new_sites(inputs, metric, per_person)
@@ -205,10 +214,34 @@ def _class_attributes(split: AlignedSplit | None, dataset: Dataset | None) -> Ma
 def _scores_by_image(leaking: Mapping[Path, PredictionMetadata], metric: str, per_person: bool) -> dict[str, Interval]:
     """Return run → the score that files whose folds split the images of people claim."""
     return {
-        one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
+        one.run or path.stem: _claimed(path, one, metric, per_person)
         for path, one in leaking.items()
         if one.rows.labels is not None
     }
+
+
+def _claimed(path: Path, sidecar: PredictionMetadata, metric: str, per_person: bool) -> Interval:
+    values = _values_of(path, sidecar)
+    if not sidecar.has_columns:
+        return score_rows(values, sidecar, metric, per_person).interval
+    labels = label_codes(sidecar.rows.labels, len(sidecar.rows), sidecar.classes, sidecar.task)
+    persons = sidecar.rows.ids if sidecar.rows.persons is None else sidecar.rows.persons
+    if per_person:
+        labels, values, persons, _ = average_by_person(labels, values, persons, values.shape[1], sidecar.task)
+    return interval_over_people(metric_of(metric), labels, values, persons)
+
+
+def _stated_task(inputs: ReportInputs) -> str:
+    """Return the task that the first prediction file with a sidecar states, before the files are read."""
+    blends = [folder / f"{split}.npy" for folder in inputs.blends for split in _SPLITS]
+    for path in (*inputs.runs, *inputs.views, *blends):
+        beside = sidecar_path(path)
+        if path.suffix == ".npy" and beside.is_file():
+            with suppress(EnsembleError):
+                record = read_json(beside)
+                task = record.get("task") if isinstance(record, dict) else None
+                return task if task in TASKS else CLASSES
+    return CLASSES
 
 
 @dataclass(frozen=True)

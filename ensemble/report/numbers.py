@@ -218,7 +218,7 @@ def _spread(columns: Sequence[Column], part: Part) -> Table:
                 one.name,
                 len(one.labels),
                 one.people if part.persons_known else None,
-                number_text(one.mean(size), digits),
+                number_text(one.size, digits),
                 number_text(one.mean(one.errors), digits, signed=True),
                 *(f"{value:,.{digits}f}" for value in quantiles),
                 f"{agreement[0]:+,.{digits}f} to {agreement[1]:+,.{digits}f}",
@@ -250,7 +250,7 @@ def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
                     f"{low:,.{shown}f} to {high:,.{shown}f}",
                     len(inside.labels),
                     inside.people if part.persons_known else None,
-                    number_text(inside.mean(np.abs(inside.errors)), digits),
+                    number_text(inside.size, digits),
                     number_text(inside.mean(inside.errors), digits, signed=True),
                 ]
             )
@@ -278,7 +278,7 @@ def _by_group(evidence: Evidence, part: Part, columns: Sequence[Column]) -> list
                 if not kept.any():
                     continue
                 inside = one.take(kept)
-                size, bias = inside.mean(np.abs(inside.errors)), inside.mean(inside.errors)
+                size, bias = inside.size, inside.mean(inside.errors)
                 cells: Cells = [name, value, *([one.name] if len(columns) > 1 else [])]
                 cells += [len(kept.nonzero()[0]), inside.people if part.persons_known else None]
                 rows.append([*cells, number_text(size, digits), number_text(bias, digits, signed=True)])

@@ -71,7 +71,8 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     fold = None if part.fold is None else part.fold[rows]
     if not per_person or not part.persons_known:
         return ScoredPart(rows, labels, values, persons, fold)
-    columns = values or (np.zeros((len(rows), int(labels.max()) + 1)),)  # without members only labels are averaged
+    classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+    columns = values or (np.zeros((len(rows), classes)),)  # without members only labels are averaged
     averaged = [average_by_person(labels, one, persons, one.shape[1]) for one in columns]
     first = np.unique(persons, return_index=True)[1]
     means = tuple(one[1] for one in averaged[: len(values)])

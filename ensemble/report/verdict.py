@@ -153,6 +153,8 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval, a
     nested = "nested " if member.in_sample is not None else ""
     leak = _leaks(evidence) if part.name == "oof" else None
     unseen = ", on people whom no model had seen in training" if leak is not None and leak.status == "pass" else ""
+    if len(evidence.classes) > 1 and evidence.has_columns:
+        each = f" (mean over {len(evidence.classes)} {'numbers' if evidence.task == REGRESSION else 'labels'}){each}"
     whose = f"Its {nested}{_named(part)} {title}{each}"
     if advised is not None:
         whose = f"The {nested}{_named(part)} {title}{each} of `{member.name}`"
