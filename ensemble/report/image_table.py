@@ -22,6 +22,7 @@ from folds.images.content_index import UnreadableImageError, open_regular
 from folds.images.decode import identify_image
 from folds.images.stacks import stack_parts
 from folds.metrics.grouping import crosstab
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_texts
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import factorize
 from folds.utils.parallel import map_threads
@@ -129,20 +130,26 @@ def table_record(
     )  # fmt: skip
 
 
-def table_of_parts(parts: Iterable[Part], classes: Sequence[str]) -> TableRecord | None:
+def table_of_parts(parts: Iterable[Part], classes: Sequence[str], task: str = CLASSES) -> TableRecord | None:
     """Return the table as far as the predictions have it: ids, labels and people."""
     found = list(parts)
     if not found:
         return None
-    names = np.array([*classes, ""])
     return TableRecord(
         np.concatenate([one.ids for one in found]),
-        np.concatenate([names[one.labels] for one in found]),
+        np.concatenate([texts_of(one, classes, task) for one in found]),
         np.concatenate([one.persons for one in found]),
         np.concatenate([np.full(len(one), one.name == "test") for one in found]),
         persons_known=all(one.persons_known for one in found),
         of_predictions=True,
     )
+
+
+def texts_of(part: Part, classes: Sequence[str], task: str = CLASSES) -> NDArray[np.str_]:
+    """Return (n,) the labels of a part as texts; "" where they are not known."""
+    if task in COLUMN_TASKS:
+        return label_texts(part.labels, classes, task)
+    return np.array([*classes, ""])[part.labels]
 
 
 def _texts(values: NDArray[np.str_] | None, rows: int) -> NDArray[np.str_]:
