@@ -77,7 +77,7 @@ def make_people(
     size: tuple[int, int] = (96, 128),
     missing: float = 0.0,
 ) -> Path:
-    """Write images of drawn people with several labels, a grade, an age and a site; the same arguments give the same
+    """Write images of synthetic people with several labels, a grade, an age and a site; the same arguments give the same
     bytes.
 
     A folder that already holds these people is left unchanged, and an interrupted one is written again.
@@ -201,12 +201,12 @@ def _is_complete(folder: Path, spec: LabeledSpec) -> bool:
     if not marker.exists():
         if folder.exists() and not folder.is_dir():
             raise EnsembleError(
-                f"expected a folder for drawn people, found the file {folder}", hint="give another name"
+                f"expected a folder for synthetic people, found the file {folder}", hint="give another name"
             )
         others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
         if others:
             raise EnsembleError(
-                f"expected a new or empty folder for drawn people, found {others[0]} in {folder}",
+                f"expected a new or empty folder for synthetic people, found {others[0]} in {folder}",
                 hint="give another folder",
             )
         return False
@@ -220,7 +220,7 @@ def _is_complete(folder: Path, spec: LabeledSpec) -> bool:
     ]
     if different:
         raise EnsembleError(
-            f"{folder} holds drawn people with other settings",
+            f"{folder} holds synthetic people with other settings",
             hint="give another folder, or remove this one",
             details=different,
         )
