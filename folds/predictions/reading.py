@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.custom import metric_of
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import with_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.label_columns import encode_labels
 from folds.utils.numeric import factorize
 
 if TYPE_CHECKING:
     from folds.predictions.predictions import Predictions
 
 
-def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return (n,) class indices and (n,) a number for each person; the labels are an attribute's values if one is
-    predicted.
+    predicted. Of several labels or numbers they are (n, columns), nan where they are not known.
 
     Raises
     ------
@@ -35,6 +36,9 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
         labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
         raise ValueError("the rows have no labels")
+    if sidecar.has_columns:
+        groups = factorize(sidecar.rows.ids if persons is None else persons)[1]
+        return encode_labels(labels, sidecar.classes, sidecar.task), groups
     code = {name: i for i, name in enumerate(sidecar.classes)}
     return np.array([code[label] for label in labels.tolist()]), factorize(
         sidecar.rows.ids if persons is None else persons
@@ -46,7 +50,7 @@ def score_rows(
 ) -> ScoreReport:
     """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
     labels, persons = labels_and_groups(sidecar)
-    found = metric_of(metric)
+    found = metric_for_task(metric, sidecar.task)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
     return score_predictions(labels, probabilities, persons, metric, per_person)
 
