@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from ensemble.alignment.attributes import join_attributes
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.learning.apply import apply_combination
+from ensemble.learning.combination import Combination
 from ensemble.members.reading import Member
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.rows import SampleRows
 
 
@@ -50,7 +52,14 @@ def combine_members(
             by_name[run.name] = _joined(source, run, by_name)
     runs = tuple(by_name[name] for name in source.combination.runs)
     split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes, task=source.task)
+    if source.task in COLUMN_TASKS and len(runs) == 1 and _is_plain(source.combination):
+        return runs[0].probabilities(0, len(split)).astype(np.float32)  # nothing is pooled: the mean over the folds
     return apply_combination(split, source.combination, source.ranking).probabilities
+
+
+def _is_plain(made: Combination) -> bool:
+    """Return whether a combination changes nothing about the predictions of its only run."""
+    return made.before is None and made.after is None and made.stacked is None and made.bias is None
 
 
 def _joined(source: PredictionSource, run: RunModels, by_name: Mapping[str, RunPredictions]) -> RunPredictions:
