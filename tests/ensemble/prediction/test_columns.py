@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ import ensemble as en
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.files import read_array
+from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.predictions.predictions import mean_of_folds
+from folds.utils.numeric import sigmoid
 from tests.ensemble.column_runs import NAMES, write_run, write_table
 
 RUNS = {MULTILABEL: "labels", REGRESSION: "numbers"}
 TEST = "test.csv"
+PLACES: dict[str, Any] = {"data": "train.csv", "test": TEST, "device": "cpu", "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,9 @@ def test_the_csv_has_labels_probabilities_or_numbers(columns: Path) -> None:
     Path("like.csv").write_text("image,weight,age\np8_2,0,0\np8_0,0,0\n")
     cells = numbers.csv(like="like.csv").decode().splitlines()
     assert cells[0] == "image,weight,age"
-    np.testing.assert_allclose([float(cell) for cell in cells[2].split(",")[1:]], numbers.probabilities[0, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(
+        [float(cell) for cell in cells[2].split(",")[1:]], numbers.probabilities[0, ::-1], rtol=1e-6
+    )
     with pytest.raises(UsageError, match="form=probabilities is not for the task regression"):
         numbers.csv("probabilities")
     with pytest.raises(EnsembleError, match=r"expected one for each number \(age, weight\) after 'image'"):
@@ -124,7 +129,9 @@ def test_a_server_answers_with_labels_or_numbers(columns: Path, task: str) -> No
     (one,) = split_answers(model.answer([model.decode(file.read_bytes(), 10_000)]), model.classes, 1)
     record = json.loads(json.dumps(one.to_dict()))
     assert model.describe()["task"] == task
-    assert set(record) == ({"values", "uncertainty"} if task == REGRESSION else {"labels", "probabilities", "uncertainty"})
+    assert set(record) == (
+        {"values", "uncertainty"} if task == REGRESSION else {"labels", "probabilities", "uncertainty"}
+    )
     found = record["values" if task == REGRESSION else "probabilities"]
     np.testing.assert_allclose([found[name] for name in NAMES[task]], written(task)[0], rtol=1e-5)
     folds = [read_array(Path(f"runs/{RUNS[task]}.fold{i}.test.npy"))[0] for i in range(2)]
@@ -150,3 +157,40 @@ def test_costs_and_soups_are_refused_by_name(columns: Path) -> None:
     for call in (lambda: en.costs("labels"), lambda: en.soup(["labels", "numbers"])):
         with pytest.raises(UsageError, match="is for exclusive classes, and the task is multilabel"):
             call()
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_views_are_merged_and_scored_by_the_metric_of_the_task(columns: Path, task: str) -> None:
+    made = en.tta(RUNS[task], views="hflip", merge="auto", **PLACES)
+    metric = "mae" if task == REGRESSION else "roc_auc"
+    frame = made.frame()
+    assert metric in frame.columns
+    assert "accuracy" not in frame.columns
+    assert made.gain is not None
+    assert "accuracy" not in made.display_table().text(100)
+    views = [read_array(Path(f"runs/tta/{RUNS[task]}/views/{name}.oof.npy")) for name in ("none", "hflip")]
+    plain = en.read_predictions(f"runs/{RUNS[task]}.oof.npy")
+    outputs = views[0] if task == REGRESSION else sigmoid(views[0])
+    np.testing.assert_allclose(outputs, plain.probabilities, rtol=1e-5)
+    made = en.tta(RUNS[task], views="hflip", **PLACES)
+    of_views = views if task == REGRESSION else [sigmoid(one) for one in views]
+    np.testing.assert_allclose(made.oof.probabilities, np.mean(of_views, axis=0), rtol=1e-5)
+    assert made.oof.metadata.task == task
+    assert read_sidecar(Path(f"runs/tta/{RUNS[task]}/views/hflip.oof.npy")).kind == (  # type: ignore[union-attr]
+        "number" if task == REGRESSION else "logit"
+    )
+    assert frame[frame.view == "none"][metric].iloc[0] == pytest.approx(plain.score().value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "found"),
+    [
+        (MULTILABEL, {"merge": "classwise"}, "merge=classwise is not for the task multilabel"),
+        (MULTILABEL, {"merge": "median"}, "merge=median is not for the task multilabel"),
+        (REGRESSION, {"merge": "geometric"}, "merge=geometric is not for the task regression"),
+        (REGRESSION, {"adaptive": True}, "adaptive.* is for exclusive classes, and the task is regression"),
+    ],
+)
+def test_merges_of_other_tasks_are_refused(columns: Path, task: str, given: dict[str, str], found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        en.tta(RUNS[task], progress=False, **given)  # type: ignore[arg-type]
