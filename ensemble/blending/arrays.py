@@ -186,7 +186,7 @@ def _of_arrays(
                 f"'{name}' has the columns {', '.join(theirs[:20])}, expected the classes {', '.join(order[:20])}"
             )
         meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
-        members[name] = _member(name, array, meaning)
+        members[name] = member_of_array(name, array, meaning)
     return members, order
 
 
@@ -225,10 +225,11 @@ def _in_two_columns(
 def _of_predictions(name: str, value: Predictions, split: str) -> Member:
     meaning = replace(value.metadata, kind="probability", split=split, run=name, samples_sha=None)
     LeakCheck().check(Path(name), meaning)
-    return _member(name, value.probabilities, meaning)
+    return member_of_array(name, value.probabilities, meaning)
 
 
-def _member(name: str, array: NDArray[np.floating], meaning: PredictionMetadata) -> Member:
+def member_of_array(name: str, array: NDArray[np.floating], meaning: PredictionMetadata) -> Member:
+    """Return the member of an array with the metadata of a file."""
     values = np.ascontiguousarray(array, np.float32)
     rows, content = meaning.rows, sha256_bytes(values.tobytes())
     who = "".join(

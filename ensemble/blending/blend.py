@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.completeness import absent_folds, unequal_models_note
+from ensemble.alignment.label_columns import members_task
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
@@ -31,17 +32,20 @@ from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.names import expand_names, leave_out_unfinished
+from ensemble.members.label_tables import read_true_columns
 from ensemble.members.reading import Member, read_members
-from ensemble.members.true_labels import read_true_labels
+from ensemble.members.true_labels import TrueLabels, read_true_labels
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.predictions.files import ORDINAL
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
@@ -197,12 +201,14 @@ def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Pro
     found = find_files(expand_names([Path(file) for file in files]), request.allow_duplicates, request.columns)
     asked = {*(request.runs or ()), *map(str, files)}
     found = leave_out_unfinished(found, asked, request.unfinished)
-    return named_apart(read_members(found, request.logits, request.allow_duplicates, request.columns, progress))
+    read = read_members(found, request.logits, request.allow_duplicates, request.columns, progress, request.task)
+    return named_apart(read)
 
 
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
+    request = request.for_task(members_task(members, request.task))
     loaded = align_members(members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
@@ -314,7 +320,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
     members = members if request.allow_duplicates else without_copies(members)
-    labels = None if request.labels is None else read_true_labels(request.labels, request.columns)
+    labels = _true_labels(members, request)
     check_columns(request.columns, members, labels)
     alignment = align(members, labels, request.classes, row_orders(request), request.positive, request.scored)
     splits, notes = alignment.splits, [*reading_notes(members, labels), *notes, *alignment.notes]
@@ -344,6 +350,18 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
     return AlignedMembers(members, identity, weights, splits, truths, costs, notes, alignment, warnings)
+
+
+def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels | None:
+    """Return the true labels of the table that the user named, in the form of the members' task."""
+    if request.labels is None:
+        return None
+    task = members_task(members, request.task)
+    if task not in COLUMN_TASKS:
+        return read_true_labels(request.labels, request.columns)
+    stated = next((one.classes for one in members if one.sidecar is not None), None)
+    known = stated or request.classes or next((one.classes for one in members if one.classes), ())
+    return read_true_columns(request.labels, request.columns, task, known)
 
 
 @dataclass(frozen=True)
@@ -385,8 +403,12 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
         return _Combined(votes, weights, None)
     runs, params = sorted(loaded.active), request.method_params
     share = np.array([weights[name] for name in runs])
-    combination = Combination(tuple(runs), request.name, share, power=params.get("power"), trim=params.get("trim"))
-    return _Combined(votes, weights, combination)
+    settings: dict[str, Any] = {"power": params.get("power"), "trim": params.get("trim")}
+    first = next(iter(loaded.splits.values()))
+    if first.has_columns:
+        settings |= {"task": first.task, "columns": first.classes}
+    make = ColumnCombination if first.has_columns else Combination
+    return _Combined(votes, weights, make(tuple(runs), request.name, share, **settings))
 
 
 def _weight_notes(loaded: AlignedMembers, request: BlendConfig) -> list[str]:
@@ -430,7 +452,7 @@ def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth
     This includes samples without a known label.
     """
     probabilities = result.probabilities.copy()
-    unknown = truth.labels < 0
+    unknown = ~truth.known
     probabilities[~unknown] = fitted.nested.out_of_sample
     if unknown.any() and fitted.nested.parts:
         folds = outer_fold_ids(truth.persons, truth.labels, split.fold)

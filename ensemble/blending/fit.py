@@ -15,6 +15,8 @@ from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import within_budget
 from ensemble.blending.request import AUTO, BlendConfig
 from ensemble.learning.auto import Choice, choose
+from ensemble.learning.columns.registry import fitters_of
+from ensemble.learning.columns.stack import column_stack_of
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import (
     MIN_FOLDS,
@@ -24,7 +26,7 @@ from ensemble.learning.nested import (
     outer_fold_ids,
     weight_instability,
 )
-from ensemble.learning.registry import BEST, FITTERS, SOFT
+from ensemble.learning.registry import BEST, SOFT
 from ensemble.learning.stack import Stack, stack_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
@@ -154,14 +156,16 @@ def fit_split(
     UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run is within the limits; there are too few
         people.
     """
-    metric, stack = request.scored, stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
+    parts = outer_fold_ids(truth.persons, truth.labels, split.fold)
+    make_stack = column_stack_of if split.has_columns else stack_of
+    metric, stack = request.scored, make_stack(split, truth, parts)
     if len(np.unique(stack.outer_folds)) < MIN_FOLDS:
         raise EnsembleError(
             f"nested cross-validation needs {MIN_FOLDS} or more outer folds, found {len(np.unique(stack.outer_folds))} "
             f"with {len(np.unique(stack.persons))} people",
             hint="`method=soft`",
         )
-    plain = request.fitters()
+    plain = request.fitters(split.task)
     limits = request.max_members is not None or request.budget is not None
     fitters = plain
     if limits:
@@ -172,7 +176,7 @@ def fit_split(
     else:
         one = nested_cv(stack, fitters[0], metric, seed, progress)
         choice = Choice({name: one}, name, name, one, ())
-    results, references = _compared_with(stack, metric, seed, choice.results, limits)
+    results, references = _compared_with(stack, metric, seed, choice.results, limits, split.task)
     if name == AUTO:
         results[AUTO] = choice.nested
     final, by_person = results[name], request.per_person
@@ -196,11 +200,11 @@ def fit_split(
 
 
 def _compared_with(
-    stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool
+    stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool, task: str
 ) -> tuple[dict[str, NestedResult], dict[str, NestedResult]]:
     """Return all results, and the references: soft voting and the best single run, without limits or calibration."""
     references = {
-        one: tried[one] if one in tried and not limits else nested_cv(stack, FITTERS[one], metric, seed)
+        one: tried[one] if one in tried and not limits else nested_cv(stack, fitters_of(task)[one], metric, seed)
         for one in (SOFT, BEST)
     }
     renamed = {f"{one}, all runs" if limits and one in tried else one: found for one, found in references.items()}

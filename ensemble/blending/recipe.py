@@ -8,13 +8,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.blending.coefficients import FILE, read_coefficients
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
-from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of, optional, shown, validate_fields
+from folds.utils.schema import (
+    ONE_LINE,
+    FieldType,
+    integer,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    shown,
+    validate_fields,
+)
 from folds.utils.toml import read_toml, toml_value
 
 if TYPE_CHECKING:
@@ -34,6 +49,7 @@ _TOP = {
     "classes": list_of(ONE_LINE),
     "target": optional(ONE_LINE),
     "class_attributes": optional(mapping_of(mapping_of(ONE_LINE, ONE_LINE), ONE_LINE)),
+    "task": optional(one_of(*COLUMN_TASKS)),
 }
 _RUN = {
     "name": ONE_LINE,
@@ -81,6 +97,7 @@ class BlendRecipe:
     ----------
     class_attributes : class → attribute → value, for the attributes whose runs are joined: P(class) ∝ Π P(value of the
         class), after averaging the runs of one attribute (`ensemble.alignment.attributes.JointRun`).
+    task : ``multilabel`` or ``regression`` if each class is a label or a number of its own; otherwise ``classes``.
     """
 
     identity: str
@@ -89,6 +106,7 @@ class BlendRecipe:
     runs: tuple[RunRecipe, ...]
     target: str = "label"
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    task: str = CLASSES
 
 
 def recipe_of(blend: BlendResult) -> BlendRecipe | None:
@@ -120,7 +138,13 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
         found[name] = RunRecipe(name, split.target, folds=run.folds, joined=tuple(parts))
     meant = meaning if inside else {}
     return BlendRecipe(
-        blend.identity, first.classes, blend.combination, (*found.values(), *inside.values()), first.target, meant
+        blend.identity,
+        first.classes,
+        blend.combination,
+        (*found.values(), *inside.values()),
+        first.target,
+        meant,
+        first.task if first.has_columns else CLASSES,
     )
 
 
@@ -177,6 +201,7 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
         "target": recipe.target,
         "classes": list(recipe.classes),
     }
+    top |= {"task": recipe.task} if recipe.task != CLASSES else {}
     top |= {"class_attributes": recipe.class_attributes} if recipe.class_attributes else {}
     lines += [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[combination]"]
@@ -216,15 +241,28 @@ def read_recipe(path: Path) -> BlendRecipe:
     recipe = BlendRecipe(
         record["identity"],
         tuple(record["classes"]),
-        Combination.from_record(inline, len(record["classes"]), str(path), arrays),
+        _combination_of(record, inline, arrays, path),
         tuple(map(_run_of, record["run"])),
         record.get("target") or "label",
         record.get("class_attributes") or {},
+        record.get("task") or CLASSES,
     )
     wrong = _invalid_values(recipe)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
     return recipe
+
+
+def _combination_of(
+    record: Mapping[str, Any], inline: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float64]], path: Path
+) -> Combination:
+    classes, task = tuple(record["classes"]), record.get("task")
+    if task is None:
+        return Combination.from_record(inline, len(classes), str(path), arrays)
+    found = ColumnCombination.of_record(inline, classes, str(path))
+    if found.task != task:
+        raise EnsembleError(f"{path}: the blend is of the task {task}, its combination of {found.task}", hint=_REWRITE)
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

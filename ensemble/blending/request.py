@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ensemble.alignment.label_columns import check_given_task
 from ensemble.learning.calibration import calibrated, parse_calibration
+from ensemble.learning.columns.registry import (
+    COLUMN_FITTERS,
+    calibrated_labels,
+    check_method,
+    column_candidates,
+    methods_of,
+)
 from ensemble.learning.combination import Fitter
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.members.columns import ColumnNames
@@ -16,12 +24,18 @@ from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
+from folds.metrics.tasks import default_metric, metric_for_task
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, REGRESSION
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
 # Option → the method that takes it.
 _OWNERS = {"power": "power", "trim": "trimmed"}
 ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.is_fitted), AUTO)
+# Methods of a task with a column for each label or number that classes do not have.
+COLUMN_METHODS = tuple(
+    name for name in dict.fromkeys(one for task in COLUMN_TASKS for one in methods_of(task)) if name not in ALL_METHODS
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class BlendConfig:
     weights : text for `ensemble.blending.request.parse_weights`.
     runs : the runs to use; all by default.
     metric : a key of `folds.metrics.classification.METRICS`, ``module:function``, or a `Metric` of a function; also the
-        objective of fitting.
+        objective of fitting. By default that of the task: `folds.metrics.tasks.default_metric`.
     per_person : whether to average the probabilities of a person's images before scoring.
     labels : a CSV of true labels.
     logits : whether arrays without a sidecar hold logits.
@@ -51,12 +65,13 @@ class BlendConfig:
     ids : files with the ids of the rows of arrays without ids.
     unfinished : whether runs that are not trained on all folds take part beside finished ones.
     positive : the positive one of two classes; by default the one that the members state.
+    task : what the columns of files without a sidecar are, one of `folds.predictions.files.TASKS`; None for classes.
     """
 
     method: str | None = None
     weights: str | None = None
     runs: tuple[str, ...] | None = None
-    metric: str | Metric = "macro_f1"
+    metric: str | Metric | None = None
     per_person: bool = False
     labels: Path | None = None
     logits: bool = False
@@ -75,6 +90,7 @@ class BlendConfig:
     ids: tuple[Path, ...] = ()
     unfinished: bool = False
     positive: str | None = None
+    task: str | None = None
 
     @property
     def name(self) -> str:
@@ -84,13 +100,19 @@ class BlendConfig:
     @property
     def scored(self) -> Metric:
         """Return the metric. Raise UsageError, with close matches, if it is unknown."""
-        return metric_of(self.metric)
+        return metric_of(self.chosen_metric)
+
+    @property
+    def chosen_metric(self) -> str | Metric:
+        """Return the metric as it was given, or the default of classes."""
+        return default_metric(CLASSES) if self.metric is None else self.metric
 
     @property
     def metric_name(self) -> str:
         """Return the name of the metric, for records; of a built-in one with settings its one spelling."""
         found = self.scored
-        return self.metric if isinstance(self.metric, str) and found.function is not None else found.name
+        chosen = self.chosen_metric
+        return chosen if isinstance(chosen, str) and found.function is not None else found.name
 
     @property
     def is_fitted(self) -> bool:
@@ -112,8 +134,9 @@ class BlendConfig:
             value.
         """
         name = self.name
-        if name not in ALL_METHODS:
-            raise unknown_name("method", name, list(ALL_METHODS))
+        if name not in (*ALL_METHODS, *COLUMN_METHODS):
+            raise unknown_name("method", name, [*ALL_METHODS, *COLUMN_METHODS])
+        check_given_task(self.task)
         _ = self.scored
         if name == "weighted" and self.weights is None:
             raise UsageError(
@@ -197,8 +220,55 @@ class BlendConfig:
         given = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
         return Options(**given, by=self.by)
 
-    def fitters(self) -> list[Fitter]:
+    def for_task(self, task: str) -> BlendConfig:
+        """Return the options for members of a task (`folds.predictions.files.TASKS`), with its metric if none is given.
+
+        Raises
+        ------
+        UsageError : the metric, the method or an option does not support the task.
+        """
+        if task not in COLUMN_TASKS:
+            if self.name in COLUMN_METHODS:
+                raise UsageError(
+                    f"`method={self.name}` combines numbers, and the members predict classes",
+                    hint="`method=simplex`, or `method=stacking`",
+                )
+            if self.metric is not None:
+                metric_for_task(self.metric, task)
+            return self
+        chosen = metric_for_task(self.metric, task)
+        check_method(self.name, task)
+        for option, value in self._of_classes().items():
+            if value:
+                raise UsageError(
+                    f"`{option}` does not support the task {task}", hint=f"leave `{option}` out for these members"
+                )
+        if self.calibrate is not None:
+            if task == REGRESSION:
+                raise UsageError("`calibrate` does not support the task regression: numbers have no temperature")
+            calibrated_labels(self.name, self.calibrate)
+        given = isinstance(self.metric, str) and chosen.function is not None  # its record keeps its name
+        return replace(self, metric=self.metric if given else chosen, contributions=False)
+
+    def _of_classes(self) -> dict[str, Any]:
+        """Return the options that work with exclusive classes only, with what was given."""
+        return {
+            "by": None if self.by == "class" else self.by,
+            "max_members": self.max_members,
+            "budget": self.budget,
+            "contributions": self.contributions,
+            "breakdown": self.detail,
+            "positive": self.positive,
+        }
+
+    def fitters(self, task: str = CLASSES) -> list[Fitter]:
         """Return the fitter, or all that ``auto`` tries, without limits on the runs."""
+        if task in COLUMN_TASKS:
+            if self.name == AUTO:
+                return list(column_candidates(task, self.scored))
+            if self.calibrate is not None:
+                return [calibrated_labels(self.name, self.calibrate)]
+            return [COLUMN_FITTERS[task][self.name]]
         if self.name == AUTO:
             return candidates(self.scored)
         fitter = FITTERS[self.name]
@@ -221,7 +291,7 @@ class BlendConfig:
         newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         newer |= {"columns": self.columns.record() or None, "classes": self.classes}
-        newer |= {"positive": self.positive}
+        newer |= {"positive": self.positive, "task": self.task}
         newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 

@@ -15,6 +15,7 @@ from ensemble.alignment.truth import labels_and_groups
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Subset
 from ensemble.blending.arrays import members_of_arrays
+from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
@@ -28,6 +29,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 from folds.predictions.files import BINARY, CLASSES, LABEL, PredictionMetadata
+from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
@@ -176,6 +178,9 @@ class BlendResult(Displayed):
     def _report(self) -> ContributionReport:
         if self.contribution_report is not None:
             return self.contribution_report
+        first = next(iter(self.splits.values()))
+        if first.has_columns:
+            raise UsageError(f"contributions do not support the task {first.task}")
         truths = {
             name: truth
             for name, split in self.splits.items()
@@ -215,9 +220,13 @@ class BlendResult(Displayed):
         own = next((value.classes for value in given.values() if isinstance(value, Predictions)), self.classes)
         if set(own) != set(self.classes):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
-        made = members_of_arrays(given, "test", classes=self.classes)
+        first = next(iter(self.splits.values()))
+        if first.has_columns:
+            made = members_of_columns(given, "test", first.task, classes=self.classes)
+        else:
+            made = members_of_arrays(given, "test", classes=self.classes)
         own_order = next(iter(self.splits.values())).classes
-        split = align(made.members, positive=own_order[1] if len(own_order) == 2 else None).splits["test"]
+        split = align(made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
                 f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
@@ -275,7 +284,7 @@ class BlendResult(Displayed):
         rows = self.splits[split]
         fold = rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None
         meaning = PredictionMetadata(
-            kind="probability",
+            kind=kind_of(rows.task),
             split=split,
             classes=self.classes,
             rows=rows.rows,
@@ -285,7 +294,7 @@ class BlendResult(Displayed):
             run=self.method,
             arch="blend",
             folds_sha=rows.folds_sha,
-            task=self.task_of(split) if self.classes == rows.classes else CLASSES,
+            task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.alignment.split import AlignedSplit
+from ensemble.learning.columns.apply import apply_columns
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.voting.base import PoolingRule, Vote
 from ensemble.voting.blocks import rank_order, vote_inputs
@@ -30,6 +32,8 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
     """
     method = METHODS[combination.pool]
     _check_runs(split, combination, method)
+    if isinstance(combination, ColumnCombination):
+        return apply_columns(split, combination, ranking)
     plain_vote = _as_plain_vote(split, combination, ranking)
     if plain_vote is not None:
         return plain_vote

@@ -123,14 +123,14 @@ class Combination:
         else:
             run_weights = np.ones(len(self.runs)) if self.weights is None else self.weights
             pooled, ties = method_of(self.pool, self.options).combine(
-                replace(inputs, probabilities=values, weights=_scaled_weights(run_weights, present))
+                replace(inputs, probabilities=values, weights=scaled_weights(run_weights, present))
             )
         pooled = np.maximum(pooled, 0)
         # Ranks and products can be 0 in every class: these rows get the mean.
         empty = np.flatnonzero(pooled.max(axis=1) <= 0)
         if len(empty):
             pooled[empty] = np.einsum(
-                "rm,rmc->mc", _scaled_weights(np.ones(len(self.runs)), present)[:, empty], values[:, empty]
+                "rm,rmc->mc", scaled_weights(np.ones(len(self.runs)), present)[:, empty], values[:, empty]
             )
         pooled /= pooled.sum(axis=1, keepdims=True)
         if self.after is not None:
@@ -165,7 +165,7 @@ class Combination:
         """
         apart = {} if inline else self.large_arrays()
         numbers = {
-            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])} if name in apart else _plain(array)
+            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])} if name in apart else plain_numbers(array)
             for name, array in self._arrays.items()
         }
         return {
@@ -338,7 +338,7 @@ def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
     return out
 
 
-def _scaled_weights(run_weights: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+def scaled_weights(run_weights: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return (runs, m) weights that sum to 1 over the present runs; equal ones where all present runs have weight 0."""
     weights = run_weights[:, None] * present
     total = weights.sum(axis=0)
@@ -382,10 +382,11 @@ def _stacked(
     return np.exp(logits)
 
 
-def _plain(values: NDArray[np.float64] | None) -> Any:
+def plain_numbers(values: NDArray[np.float64] | None) -> Any:
+    """Return an array as lists of numbers that are written in a file; None for None."""
     if values is None:
         return None
     if values.ndim > 1:
-        return [_plain(row) for row in values]
+        return [plain_numbers(row) for row in values]
     # Stacking on the class alone has millions of zeros.
     return [float(f"{value:.{_DIGITS}g}") if value else 0.0 for value in values.tolist()]

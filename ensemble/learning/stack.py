@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Stack:
     names : names of the runs, sorted, so that fits do not depend on the order of the files.
     probabilities : (runs, n, classes) float32; 0 where the run is absent.
     present : (runs, n) whether the run predicts the sample; None if all runs predict all samples.
-    labels : (n,) class indices.
+    labels : (n,) class indices (int64).
     persons : (n,) index of the person of each sample.
     outer_folds : (n,) part of each sample in nested cross-validation; each person is in one part.
     """
@@ -34,7 +35,7 @@ class Stack:
     names: tuple[str, ...]
     probabilities: NDArray[np.float32]
     present: NDArray[np.bool_] | None
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     persons: NDArray[np.int64]
     outer_folds: NDArray[np.int64]
 
@@ -51,7 +52,7 @@ class Stack:
         """Return the number of classes."""
         return self.probabilities.shape[2]
 
-    def take(self, rows: NDArray[np.int64]) -> Stack:
+    def take(self, rows: NDArray[np.int64]) -> Self:
         """Return a copy with the samples at `rows`."""
         present = None if self.present is None else self.present[:, rows]
         if present is not None and present.all():
@@ -65,7 +66,7 @@ class Stack:
             outer_folds=self.outer_folds[rows],
         )
 
-    def select_runs(self, runs: NDArray[np.int64] | list[int]) -> Stack:
+    def select_runs(self, runs: NDArray[np.int64] | list[int]) -> Self:
         """Return the stack with these runs only, in ascending order of their index, on all samples."""
         chosen = sorted(int(run) for run in runs)
         present = None if self.present is None else self.present[chosen]
@@ -119,14 +120,27 @@ def stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArray[np.in
             f"fitted methods need labels, found none for the {split.name} samples",
             hint="pass `labels=FILE.csv` with columns id, label, person",
         )
-    runs = sorted(split.runs, key=lambda run: run.name)
-    shape = (len(runs), len(rows), len(split.classes))
-    if (size := 4 * shape[0] * shape[1] * shape[2]) > _MAX_BYTES:
+    check_stack_size(len(split.runs), len(rows), len(split.classes))
+    names, values, present = read_runs(split, rows)
+    return Stack(names, values, present, truth.labels[rows], truth.persons[rows], outer_folds[rows])
+
+
+def check_stack_size(runs: int, samples: int, classes: int) -> None:
+    """Raise EnsembleError if the predictions of a stack exceed the memory limit."""
+    if (size := 4 * runs * samples * classes) > _MAX_BYTES:
         raise EnsembleError(
-            f"fitting {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes "
+            f"fitting {runs:,} runs × {samples:,} samples × {classes:,} classes "
             f"needs {size / 2**30:.0f} GiB of memory, the limit is {_MAX_BYTES / 2**30:.0f} GiB",
             hint="use `method=soft`, which reads predictions in blocks, or fewer runs with `runs`",
         )
+
+
+def read_runs(
+    split: AlignedSplit, rows: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Return the sorted names of the runs, (runs, rows, classes) their predictions, and where each is present."""
+    runs = sorted(split.runs, key=lambda run: run.name)
+    shape = (len(runs), len(rows), len(split.classes))
     labeled = split if len(rows) == len(split) else split.take(rows)
     runs_by_name = {run.name: run for run in labeled.runs}
     values, present = np.empty(shape, np.float32), np.empty(shape[:2], bool)
@@ -134,11 +148,4 @@ def stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArray[np.in
         for part in row_blocks(shape[1], shape[2], min_rows=256):
             values[i, part] = runs_by_name[run.name].probabilities(part.start, part.stop)
             present[i, part] = runs_by_name[run.name].models(part.start, part.stop) > 0
-    return Stack(
-        tuple(run.name for run in runs),
-        values,
-        None if present.all() else present,
-        truth.labels[rows],
-        truth.persons[rows],
-        outer_folds[rows],
-    )
+    return tuple(run.name for run in runs), values, None if present.all() else present

@@ -13,7 +13,7 @@ import typer
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
 from ensemble.blending.output import Answers, answers_of, blend_folder, check_answers_file, write_blend
-from ensemble.blending.request import ALL_METHODS, BlendConfig
+from ensemble.blending.request import ALL_METHODS, COLUMN_METHODS, BlendConfig
 from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
@@ -49,7 +49,9 @@ def blend(
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]", metavar="NAME", rich_help_panel=METHOD
+            help=f"{', '.join((*ALL_METHODS, *COLUMN_METHODS))} [soft; weighted with --weights]",
+            metavar="NAME",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     weights: Annotated[
@@ -145,13 +147,27 @@ def blend(
             rich_help_panel=MEMBERS,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="what the columns of files without a sidecar are: classes, multilabel or regression [classes]",
+            metavar="NAME",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
     id: Annotated[
         str | None,
         typer.Option("--id", help="column of the ids in tables and labels", metavar="COLUMN", rich_help_panel=COLUMNS),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", help="column of the true labels", metavar="COLUMN", rich_help_panel=COLUMNS),
+        typer.Option(
+            "--label",
+            help="column of the true labels; of several labels or numbers their columns: A,B,C",
+            metavar="COLUMN",
+            rich_help_panel=COLUMNS,
+        ),
     ] = None,
     person: Annotated[
         str | None,
@@ -199,13 +215,14 @@ def blend(
         ),
     ] = False,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function",
+            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function [macro_f1; of several "
+            "labels roc_auc, of numbers mae]",
             metavar="NAME|module:function",
             rich_help_panel=REPORT,
         ),
-    ] = "macro_f1",
+    ] = None,
     score_by: ScoreByOption = None,
     contributions: Annotated[
         bool | None,
@@ -296,6 +313,7 @@ def blend(
         ids=tuple(ids or ()),
         unfinished=unfinished,
         positive=positive,
+        task=task,
     )
     if check:
         return _check(files, request)
