@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from ensemble.alignment.attributes import join_attributes
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.learning.apply import apply_combination
-from ensemble.learning.combination import Combination
 from ensemble.members.reading import Member
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.rows import SampleRows
 
 
@@ -43,7 +41,7 @@ def combine_members(
         parts = []
         for model in run.models:
             values = members[member_key(run, model)]
-            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha)
+            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha, task=source.task)
             parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
         if parts:
             by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(rows.ids))
@@ -52,14 +50,7 @@ def combine_members(
             by_name[run.name] = _joined(source, run, by_name)
     runs = tuple(by_name[name] for name in source.combination.runs)
     split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes, task=source.task)
-    if source.task in COLUMN_TASKS and len(runs) == 1 and _is_plain(source.combination):
-        return runs[0].probabilities(0, len(split)).astype(np.float32)  # nothing is pooled: the mean over the folds
     return apply_combination(split, source.combination, source.ranking).probabilities
-
-
-def _is_plain(made: Combination) -> bool:
-    """Return whether a combination changes nothing about the predictions of its only run."""
-    return made.before is None and made.after is None and made.stacked is None and made.bias is None
 
 
 def _joined(source: PredictionSource, run: RunModels, by_name: Mapping[str, RunPredictions]) -> RunPredictions:

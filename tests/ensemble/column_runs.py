@@ -40,7 +40,7 @@ def write_table(root: Path) -> None:
     (root / "test.csv").write_text("\n".join([_HEADER, *lines[-IMAGES:], ""]))
 
 
-def write_run(root: Path, task: str, name: str) -> None:
+def write_run(root: Path, task: str, name: str, seed: int = 0) -> None:
     """Write checkpoints, out-of-fold and test predictions of a run with random weights."""
     names = NAMES[task]
     data = {"data": str(root / "train.csv"), "path": "path", "label": ",".join(names), "person": "person"}
@@ -59,7 +59,7 @@ def write_run(root: Path, task: str, name: str) -> None:
     oof = np.empty((len(train), len(names)), np.float32)
     shas = {}
     for i in range(2):
-        torch.manual_seed(i)
+        torch.manual_seed(100 * seed + i)
         model = create_model(arch, len(names))
         torch.nn.init.normal_(model.get_classifier().weight, std=0.2)
         if task == REGRESSION:

@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ensemble as en
+from ensemble.export.onnx_pools import CombinationModule
+from ensemble.prediction.arrays import numbered
+from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.source import load_source
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -30,6 +35,7 @@ def _columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(root)
     for task, name in RUNS.items():
         write_run(root, task, name)
+        write_run(root, task, f"{name}2", seed=1)
     return root
 
 
@@ -194,3 +200,33 @@ def test_views_are_merged_and_scored_by_the_metric_of_the_task(columns: Path, ta
 def test_merges_of_other_tasks_are_refused(columns: Path, task: str, given: dict[str, str], found: str) -> None:
     with pytest.raises(UsageError, match=found):
         en.tta(RUNS[task], progress=False, **given)  # type: ignore[arg-type]
+
+
+METHODS = [(MULTILABEL, name) for name in ("geometric", "hard", "stacking")]
+METHODS += [(REGRESSION, name) for name in ("median", "stacking")]
+
+
+@pytest.mark.parametrize(("task", "method"), METHODS)
+def test_a_blend_predicts_its_own_test_predictions_also_as_a_graph(
+    columns: Path, tmp_path: Path, task: str, method: str
+) -> None:
+    files = sorted(Path("runs").glob(f"{RUNS[task]}*.npy"))
+    made = en.blend([*files], method=method)
+    name = f"{task}-{method}"
+    made.save(name)
+    found = en.predict(name, TEST, progress=False)
+    assert made.test is not None
+    np.testing.assert_allclose(found.probabilities, made.test.probabilities, atol=1e-6, rtol=1e-6)
+    assert found.predictions.metadata.task == task
+    en.export(name, tmp_path / "model")
+    source = load_source(tmp_path / "model")
+    assert source.task == task
+    members = {}
+    for run in source.runs:
+        for model in run.models:
+            path = Path(f"runs/{run.name}.fold{model.checkpoint.fold}.test.npy")
+            members[member_key(run, model)] = np.array(read_array(path))
+    expected = combine_members(source, members, numbered(3))
+    graph = CombinationModule(source)([torch.from_numpy(one).double() for one in members.values()]).numpy()
+    np.testing.assert_allclose(graph, expected, rtol=1e-6)
+    np.testing.assert_allclose(expected, made.test.probabilities, atol=1e-6, rtol=1e-6)
