@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemble.export.onnx_pools import CombinationModule, check_columns
+from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.write import Bundle
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.container import ONNX
 from ensemble.model_files.expected import Expected
 from ensemble.prediction.arrays import LoadedModels, Pixels, numbered
@@ -113,7 +114,9 @@ def check_possible(source: PredictionSource) -> ImageSettings:
     UsageError : something in the model cannot be a graph; it is named.
     """
     hint = "export without `onnx`"
-    if source.combination.pool == "rank" and source.combination.stacked is None:
+    made = source.combination
+    pools = {one.pool for one in made.each or (made,)} if isinstance(made, ColumnCombination) else {made.pool}
+    if "rank" in pools and made.stacked is None:
         raise UsageError("rank voting compares all images of a table, so it cannot be an ONNX graph", hint=hint)
     for run in source.runs:
         if run.merge.threshold is not None:
@@ -127,7 +130,6 @@ def check_possible(source: PredictionSource) -> ImageSettings:
         raise UsageError(
             f"the models read images in {len(settings)} ways ({sizes}), and an ONNX graph has one input", hint=hint
         )
-    check_columns(source)
     if source.cascade is not None:
         raise UsageError("a cascade cannot be an ONNX graph: it skips models image by image", hint=hint)
     size = sum(value.nbytes for model in source.models for value in model.checkpoint.weights.values())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.decision import Decision
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
 from ensemble.model_files.expected import MAX_IMAGES
@@ -327,7 +328,9 @@ def _record_of(record: Mapping[str, Any], path: Path, sha: str, coefficients: Co
     return ModelRecord(
         **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected")},
         classes=classes,
-        combination=Combination.from_record(inline, len(classes), str(path), arrays),
+        combination=ColumnCombination.of_record(inline, classes, str(path))
+        if record.get("task") in COLUMN_TASKS
+        else Combination.from_record(inline, len(classes), str(path), arrays),
         runs=tuple(map(_run_of, record["run"])),
         models=tuple(record["model"]),
         class_attributes=record.get("class_attributes") or {},
@@ -389,6 +392,8 @@ def _wrong_task(record: ModelRecord) -> list[str]:
         return [
             f"'task' is {shown(record.task or None)}, and that of the models {', '.join(sorted(map(shown, tasks)))}"
         ]
+    if isinstance(record.combination, ColumnCombination) and record.combination.task != record.task:
+        return [f"'task' is {record.task}, and that of [combination] {record.combination.task}"]
     if record.task == BINARY and len(record.classes) != 2:
         return [f"'task' is binary, with {len(record.classes)} classes"]
     if record.has_columns:

@@ -41,7 +41,7 @@ def combine_members(
         parts = []
         for model in run.models:
             values = members[member_key(run, model)]
-            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha)
+            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha, task=source.task)
             parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
         if parts:
             by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(rows.ids))

@@ -11,6 +11,7 @@ from typing import Any
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
@@ -128,13 +129,21 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
 
     Raises
     ------
-    EnsembleError : its models have different tasks, one of which has labels or numbers in its columns.
+    EnsembleError : its models have different tasks, one of which has labels or numbers in its columns, or another one
+        than the combination.
     """
     found = sorted({model.checkpoint.task for model in source.models})
     if len(found) > 1 and set(found) & set(COLUMN_TASKS):
         raise EnsembleError(
             f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
             "combined for new images",
+            hint="predict with each of its runs",
+        )
+    made = source.combination
+    combined = made.task if isinstance(made, ColumnCombination) else CLASSES
+    if (source.task if source.task in COLUMN_TASKS else CLASSES) != combined:
+        raise EnsembleError(
+            f"the combination of {source.name} is for the task {combined}, and its models for {source.task}",
             hint="predict with each of its runs",
         )
     return source
@@ -338,6 +347,11 @@ def _load(path: Path) -> FoldModel:
     return FoldModel(path, sha, replace(checkpoint, weights=StoredWeights(path.absolute(), sha, checkpoint.weights)))
 
 
+def combination_of_run(run: str, task: str, classes: tuple[str, ...]) -> Combination:
+    """Return the combination that is one run alone."""
+    return ColumnCombination((run,), task=task, columns=classes) if task in COLUMN_TASKS else Combination((run,))
+
+
 def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
     """Return the mean of the fold models of one run."""
     first = models[0].checkpoint
@@ -355,7 +369,7 @@ def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
         kind,
         first.classes,
         first.target,
-        Combination((first.run,)),
+        combination_of_run(first.run, first.task, first.classes),
         (run,),
         class_attributes=first.class_attributes,
         refit=first.refit is not None,

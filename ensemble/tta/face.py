@@ -82,7 +82,7 @@ class TTAResult(Displayed):
         return tuple(path for path in found if path.exists())
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per split and view, and one per merge: score with its 95% CI, weight, and accuracy of classes."""
+        """Return one row per split and view, and one per merge: score with its 95% CI, weight, accuracy of classes."""
         import pandas as pd
 
         rows = []

@@ -123,7 +123,10 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     def against(other: NDArray[np.float64]) -> Difference:
         if not per_person:
             return difference_over_people(metric, labels, other, made.merged, persons)
-        first, second = (average_by_person(labels, values, persons, values.shape[1]) for values in (other, made.merged))
+        first, second = (
+            average_by_person(labels, values, persons, values.shape[1], evidence.task)
+            for values in (other, made.merged)
+        )
         return difference_over_people(metric, first[0], first[1], second[1], first[2])
 
     def score(values: NDArray[np.float64]) -> float:

@@ -25,7 +25,7 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, CLASSES, LABEL
+from folds.predictions.files import ALL, CLASSES, LABEL, TASKS
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -81,6 +81,7 @@ _DATA = {
     "stack": optional(list_of(UNICODE)),
     "task": optional(UNICODE),
     "columns": optional(mapping_of(UNICODE)),
+    "task": optional(one_of(*TASKS)),
 }
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),

@@ -128,7 +128,7 @@ def _planned(
     is_said : whether to say what was guessed.
     """
     forms = _FORMS_OF.get(task, FORMS)
-    if form not in (None, *forms):
+    if form is not None and form not in forms:
         if form in FORMS and task in COLUMN_TASKS:
             raise UsageError(f"`form={form}` is not for the task {task}", hint=f"expected {' or '.join(forms)}")
         raise unknown_name("`form`", form, forms)
