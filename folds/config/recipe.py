@@ -440,10 +440,11 @@ class Recipe:
     )
     task: str | None = setting(
         None,
-        "what the classes are: classes, binary (two classes, the positive one last), or ordinal (grades in order)",
+        "what the labels are: classes, binary (two classes, the positive one last), ordinal (grades in order), "
+        "multilabel (several labels of an image) or regression (numbers)",
         MODEL,
-        shown="binary if the names of two classes say so, else classes",
-        choices=("classes", "binary", "ordinal"),
+        shown="by the columns of labels and the names of two classes, else classes",
+        choices=("classes", "binary", "ordinal", "multilabel", "regression"),
     )
     positive: str | None = setting(
         None, "the positive class of a binary decision", MODEL, shown="by the names of the classes", metavar="CLASS"
@@ -682,7 +683,7 @@ class Settings:
     )
     label: str = setting(
         "label",
-        "CSV column of the class; A,B,C: one-hot columns",
+        "CSV column of the class; A,B,C: one-hot columns, several labels or numbers",
         DATA,
         shown="label, or a known name: target, class, dx",
         metavar="COL",

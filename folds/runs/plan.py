@@ -17,7 +17,7 @@ from folds.data.grades import grades_of_attribute, in_order
 from folds.data.sources import LoadedData, open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.data.targets import Target, resolve_target
-from folds.data.tasks import with_task
+from folds.data.tasks import task_of, with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE, channel_count
@@ -168,9 +168,10 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     asked = [one.recipe for one in requested]
-    source = _in_order(open_data(settings, root), asked)
+    source = _in_order(open_data(settings, root, task_of(asked)), asked)
     data, built_in = with_task(source.data, asked), source.built_in
     table = data.train  # folds do not depend on the order of the classes
+    table.require_classes("training")
     _check_backend([one.recipe for one in requested], execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
@@ -391,6 +392,8 @@ def _channel_note(settings: Settings, recipe: Recipe) -> str:
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     table = data.train
+    if table.has_columns:
+        recipe = replace(recipe, task=table.task)
     metric = find_metric(recipe.metric)
     if metric.function is None:
         recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings
