@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Check, Table
 from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, decimals_for, number_text
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.label_doubts import GAP, off_labels
+from ensemble.report.label_doubts import CHANCE, GAP, off_labels
 from ensemble.report.numbers import regression_text
 from ensemble.report.scoring import ci_note, difference_of, main_part, scored_part
 from ensemble.report.several_labels import answer, judged
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.utils.text import counted
 
-CHANCE = 0.5  # ROC-AUC
 PULLED = 0.5  # a slope below is worth a warning
 BIASED = 0.1  # mean error as a share of the mean size of errors that is worth a warning
 MEAN, MEDIAN = "always the mean", "always the median"
@@ -162,7 +162,7 @@ def _rare(evidence: Evidence) -> Check | None:
     more = f" and {len(rare) - 8} more" if len(rare) > 8 else ""
     return Check(
         "fail" if any(one.fewest < 2 for one in rare) else "warn",
-        f"{len(rare)} of {len(columns)} labels are too rare to judge",
+        f"{len(rare)} of {len(columns)} labels {'is' if len(rare) == 1 else 'are'} too rare to judge",
         f"fewer than {MIN_PEOPLE} {unit} with the label, or without it: {listed}{more}; their scores say little, and "
         "the mean over labels counts them like any other",
         "collect more people with these labels, merge labels, or leave them out and say so",
@@ -206,7 +206,7 @@ def _probabilities(evidence: Evidence) -> Check | None:
     ]
     return Check(
         "warn",
-        f"Probabilities of {len(high) + len(low)} labels are off",
+        f"Probabilities of {counted(len(high) + len(low), 'label')} are off",
         f"mean probability minus share of images: {'; '.join(texts)} (95% CI over people)",
         "see the section Calibration; decisions at 0.5 depend on this, ROC-AUC does not",
     )
@@ -242,12 +242,12 @@ def _bias(evidence: Evidence) -> Check | None:
         size, bias = float(np.abs(one.errors).mean()), one.mean(one.errors)
         texts.append(f"{one.name} {number_text(bias, decimals_for(size), signed=True)}")
         if not bias.contains(0) and abs(bias.value) > BIASED * size:
-            off.append(f"{one.name} too {'high' if bias.value > 0 else 'low'}")
+            off.append(f"{one.name} is predicted too {'high' if bias.value > 0 else 'low'}")
     finding = f"mean error, predicted minus true: {'; '.join(texts[:6])} (95% CI over people)"
     if off:
         return Check(
             "warn",
-            f"On average predicted {', '.join(off[:4])}",
+            f"On average {', '.join(off[:4])}",
             finding,
             "see the section Errors: in which range, and for whom",
         )

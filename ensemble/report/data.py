@@ -16,7 +16,7 @@ from ensemble.report.findings import COMPARED
 from ensemble.report.image_table import people_per_class
 from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
-from folds.predictions.label_columns import NOTHING, REGRESSION, SEPARATOR
+from folds.predictions.label_columns import NOTHING, REGRESSION, SEPARATOR, UNKNOWN
 from folds.utils.numeric import factorize
 from folds.utils.text import counted, natural_order, sort_classes
 
@@ -283,10 +283,11 @@ def _picture(
 
 
 def labels_text(text: str) -> str:
-    """Return the text of several labels or numbers for a reader: ``hat, glasses``; ``not known`` for ""."""
+    """Return the text of several labels or numbers for a reader: ``hat, glasses not known``; ``not known`` for ""."""
     if text == NOTHING:
         return "none of the labels"
-    return ", ".join(text.split(SEPARATOR)) if text else "not known"
+    parts = [f"{one[1:]} not known" if one.startswith(UNKNOWN) else one for one in text.split(SEPARATOR)]
+    return ", ".join(parts) if text else "not known"
 
 
 def _extremes(evidence: Evidence, table: TableRecord) -> Gallery | None:

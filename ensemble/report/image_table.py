@@ -40,7 +40,11 @@ _PIXELS_AT_ONCE = 8_000_000  # measured by a thread: about 100 MB as float32
 
 
 def read_image_table(
-    data: Path | None, configs: Sequence[Mapping[str, Any]], root: Path, warnings: list[str]
+    data: Path | None,
+    configs: Sequence[Mapping[str, Any]],
+    root: Path,
+    warnings: list[str],
+    task: str | None = None,
 ) -> Dataset | None:
     """Return the table of the images, which need not be there; None, with a warning, if it cannot be read.
 
@@ -48,13 +52,14 @@ def read_image_table(
     ----------
     data : the table that was named, which then must be readable.
     configs : contents of config.toml of runs; the first that says where its data are is followed.
+    task : what the predictions answer, if there are any.
     """
     config = next((one for one in configs if isinstance(one.get("data"), str)), {})
     try:
         if data is not None:
-            spec = _spec_of(config, data, None)
+            spec = _spec_of(config, data, None, task)
         elif config:
-            spec = _spec_of(config, _place_of(config["data"], "data", root), root)
+            spec = _spec_of(config, _place_of(config["data"], "data", root), root, task)
         else:
             return None
         return read_data(spec, need_images=False, find_images=True)
@@ -72,7 +77,7 @@ def _place_of(text: str, name: str, root: Path) -> Path:
     return recorded_place(str(found), name)
 
 
-def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None) -> DataSpec:
+def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None, task: str | None) -> DataSpec:
     fields: dict[str, Any] = {name: value for name in _TEXTS if isinstance(value := config.get(name), str)}
     fields |= {name: value for name in _FLAGS if isinstance(value := config.get(name), bool)}
     for name in _LISTS:
@@ -80,6 +85,8 @@ def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None) -> DataSp
         listed = [value] if isinstance(value, str) else value
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             fields[name] = tuple(listed)
+    if task in COLUMN_TASKS:
+        fields["task"] = task
     if type(config.get("max_pixels")) is int:
         fields["max_pixels"] = config["max_pixels"]
     if root is not None and isinstance(config.get("test"), str):

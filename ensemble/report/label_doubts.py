@@ -19,6 +19,7 @@ PANELS = 12  # labels of the drawing; the table has all
 PANEL_BINS = 6
 MAX_CELLS, MAX_PICTURES, PER_PERSON = 60, 40, 2
 GAP = 0.02  # mean probability minus share that is not worth a word
+CHANCE = 0.5  # ROC-AUC
 
 Cells = list[str | int | float | None]
 
@@ -144,12 +145,12 @@ def find_doubts(columns: Sequence[Column]) -> list[Doubt]:
 
     An answer is in doubt if the other one is at least as probable as it is, on average, where it is the given one
     (confident learning; Northcutt et al., 2021). So rare labels, whose probabilities are low, are judged by their own
-    measure.
+    measure. Labels that are not recognized are left out: their predictions say nothing about them.
     """
     found = []
     for one in columns:
         has = one.labels > 0
-        if not has.any() or has.all():
+        if not is_recognized(one):
             continue
         with_it, without_it = one.values[has].mean(), (1 - one.values[~has]).mean()
         doubtful = np.where(has, 1 - one.values >= without_it, one.values >= with_it)
@@ -157,6 +158,12 @@ def find_doubts(columns: Sequence[Column]) -> list[Doubt]:
             Doubt(int(one.rows[at]), one.name, int(has[at]), float(one.values[at])) for at in np.flatnonzero(doubtful)
         ]
     return sorted(found, key=lambda one: (one.of_given, one.row, one.label))
+
+
+def is_recognized(column: Column) -> bool:
+    """Return whether a label has enough people, and a ROC-AUC above chance with its whole CI."""
+    score = column.score("roc_auc") if column.fewest >= MIN_PEOPLE else None
+    return score is not None and score.low > CHANCE
 
 
 def labels_section(evidence: Evidence) -> Section:
@@ -175,15 +182,18 @@ def labels_section(evidence: Evidence) -> Section:
     member = evidence.main or part.members[0]
     columns = columns_of(evidence, part, member)
     found, cells = find_doubts(columns), sum(len(one.labels) for one in columns)
-    missing_ones = sum(one.given == 0 for one in found)
+    unlisted = sum(one.given == 0 for one in found)
     lines = [
         f"{counted(len(found), 'label')} of {cells:,} that are known {'is' if len(found) == 1 else 'are'} in doubt, by "
-        f"`{member.name}`: {missing_ones:,} that may be missing (not given, predicted), {len(found) - missing_ones:,} "
+        f"`{member.name}`: {unlisted:,} that may be missing (not given, predicted), {len(found) - unlisted:,} "
         "that may be wrong (given, not predicted). A doubt is a reason to look, not proof: where a label is weak, most "
         "doubts are mistakes of the model.",
     ]
+    left = [one.name for one in columns if len(one.labels) and not is_recognized(one)]
+    if left:
+        lines.append(f"Not judged, because too rare or not recognized better than by chance: {', '.join(left[:12])}.")
     if not found:
-        return Section("labels", title, lead, (Text(("No label is contradicted.",)),))
+        return Section("labels", title, lead, (Text(("No label is contradicted.", *lines[1:])),))
     shown = _few_of_each(found, part)
     return Section(
         "labels", title, lead, (Text(tuple(lines)), _pictures(evidence, part, member, shown), _list(part, shown))

@@ -99,7 +99,8 @@ def load_evidence(
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
     with progress.step("reading the table") as advance:
         advance(0, 1)
-        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings)
+        task = stated if inputs.runs or inputs.views or inputs.blends else None
+        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings, task)
         advance(1, 1)
     split = None if base is None else next(iter(base.splits.values()))
     task = _task(split, next(iter(leaking.values()), None), dataset)
@@ -159,7 +160,7 @@ def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
     inputs = find_inputs(what, root)
     folders = inputs.folders or _folders_of(inputs.blends)
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
-    dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [])
+    dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [], _stated_task(inputs))
     return Thumbnails({} if dataset is None else image_paths(dataset), *_reading(records))
 
 

@@ -43,7 +43,7 @@ def mistakes_section(evidence: Evidence) -> Section:
     columns = [one for one in columns_of(evidence, part, member) if len(one.labels)]
     blocks: list[Block] = [Text(_facts(evidence, part, member, columns))]
     for number, one in enumerate(columns[:MAX_DRAWN], start=1):
-        blocks += _drawings(one, number, part, len(columns) > 1)
+        blocks += _drawings(one, number, part, "a person" if evidence.per_person else "an image", len(columns) > 1)
     if len(columns) > MAX_DRAWN:
         blocks.append(Text((f"The first {MAX_DRAWN} of {len(columns)} numbers are drawn.",)))
     blocks.append(_spread(columns, part))
@@ -128,9 +128,8 @@ def _curve(column: Column, values: NDArray[np.float64]) -> _Curve:
     return found
 
 
-def _drawings(column: Column, number: int, part: Part, named: bool) -> list[Block]:
+def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -> list[Block]:
     end = f"-{number}" if named else ""
-    unit = "an image" if len(part) == column.total else "a person"
     where = "out of fold" if part.name == "oof" else "on test people"
     truth, error = _curve(column, column.values), _curve(column, column.errors)
     title = f"Predicted against true {column.name}, {where}"

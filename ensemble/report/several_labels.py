@@ -14,7 +14,7 @@ from ensemble.report.evidence import Evidence, Part
 from ensemble.report.scoring import ScoredPart, changed_note, ci_note, direction, main_predictions, scored_part
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.utils.charts import Row, forest, heat
+from folds.utils.charts import MARK_TONE, Row, forest, heat
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
 
@@ -114,20 +114,19 @@ def _drawings(columns: Sequence[Column], where: str) -> list[Block]:
 def _ranked(
     ordered: Sequence[Column], metric: str, word: str, where: str, name: str, reference: float | None = None
 ) -> Figure:
-    rows, chance = [], reference is None
+    chance, rows = reference is None, []
     scored = [(one, score) for one in ordered if (score := one.score(metric)) is not None]
     scored.sort(key=lambda entry: -entry[1].value)
     for one, score in scored[:MAX_DRAWN]:
-        rows.append(Row(one.name, score.value, score.low, score.high, score.text()))
-        if chance and len(scored) <= MAX_DRAWN // 2:
-            share = float(one.labels.mean())
-            rows.append(Row("by chance", share, text=f"{share:.3f}", tone=4))
+        share = float(one.labels.mean()) if chance else None
+        rows.append(Row(one.name, score.value, score.low, score.high, score.text(), mark=share))
     title = f"{word[0].upper()}{word[1:]} of each label, {where}, with its 95% CI (over people)"
     best, worst = scored[0], scored[-1]
     text = f"Best first, from {best[0].name} ({best[1].text()}) to {worst[0].name} ({worst[1].text()})."
-    text += " Chance is the share of images with the label." if chance else " The dashed line, 0.5, is chance."
+    text += "" if chance else " The dashed line, 0.5, is chance."
     text += f" The best {MAX_DRAWN} of {len(scored)} labels are drawn." if len(scored) > MAX_DRAWN else ""
-    svg = forest(rows, title, text, word, reference=reference, signed=False)
+    legend = [(word, 0), ("by chance: share of images with the label", MARK_TONE)] if chance else ()
+    svg = forest(rows, title, text, word, reference=reference, signed=False, legend=legend)
     return Figure(name, svg, title, text)
 
 
@@ -178,6 +177,8 @@ def _together(columns: Sequence[Column], evidence: Evidence, part: Part) -> list
         text = "Of the images with the label of the row, the share that has the label of the column as well"
         text += ", in truth." if kind == "true" else f", where a label is predicted above {THRESHOLD:g}."
         text += _most_frequent(names, grid)
+        empty = [name for name, row in zip(names, grid, strict=True) if not np.isfinite(row).any()]
+        text += f" An empty row: {_some(empty)} is predicted on no image." if empty and kind == "predicted" else ""
         text += f" The {MAX_TOGETHER} most frequent labels are shown." if len(common) > MAX_TOGETHER else ""
         svg = heat(names, grid, title, text, text=lambda value: f"{value:.0%}")
         blocks.append(Figure(f"mistakes-together-{kind}", svg, title, text))

@@ -715,14 +715,16 @@ def _converged(evidence: Evidence) -> Check | None:
         )
     untold = f"too few epochs, or no validation score, to tell for {', '.join(unknown[:6])}"
     if rising:
-        texts = [f"the validation score still rises at the end of {', '.join(rising[:6])}"]
+        verb = "improves" if evidence.has_columns else "rises"
+        texts = [f"the validation score still {verb} at the end of {', '.join(rising[:6])}"]
         texts += [untold] if unknown else []
         return Check("warn", "Training stopped too early", "; ".join(texts), "train longer: more `--epochs`")
     if not any(run.history for run in evidence.runs.values()):
         return Check("unknown", unsure, "the runs have no history of epochs")
     if unknown:
         return Check("unknown", unsure, untold, f"{MIN_EPOCHS} `--epochs` or more tell")
-    finding = f"the validation score of {counted(len(evidence.runs), 'run')} has stopped rising"
+    verb = "improving" if evidence.has_columns else "rising"
+    finding = f"the validation score of {counted(len(evidence.runs), 'run')} has stopped {verb}"
     if any(_decays(run) for run in evidence.runs.values()):
         finding += (
             "; the learning rate decays to nearly 0, which flattens the curve of any run, so that only a run with more "

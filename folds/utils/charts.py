@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 from folds.errors import printable
 
 TONES = 8  # classes s0 … s7 of charts.css
+MARK_TONE = 4  # of the hollow mark of a row
 WIDTH = 720.0  # units of the view box; a text is 13 units high
 _FONT, _SMALL = 13.0, 12.0
 _STRONG = 1.12  # how much wider bold text is
@@ -27,7 +28,7 @@ _LINE = 18.0  # from one line of text to the next
 _PAD = 8.0
 _NAME = 260.0  # units of the name of a point, at most
 _DRAWN_POINTS = 400  # of a line: more cannot be seen
-_MOST_DOTS, _DOT, _LAYERS = 3000, 4.0, 24  # of a cloud, their side, and in how many layers they are drawn
+_MOST_DOTS, _DOT, _LAYERS = 3000, 5.0, 24  # of a cloud, their side, and in how many layers they are drawn
 
 Anchor = Literal["start", "middle", "end"]
 
@@ -66,6 +67,7 @@ class Row:
     text : the value as text, shown at its right.
     tone : color 0 to 7.
     strong : whether it is emphasized.
+    mark : another value of the row that a forest shows, hollow, such as that by chance.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Row:
     text: str = ""
     tone: int = 0
     strong: bool = False
+    mark: float | None = None
 
 
 @dataclass(frozen=True)
@@ -580,7 +583,7 @@ def forest(
     left, right : what lies on either side of the reference: "run0 is better".
     signed : whether the numbers of the axis have signs.
     """
-    ends = _known([value for row in rows for value in (row.value, row.low, row.high)])
+    ends = _known([value for row in rows for value in (row.value, row.low, row.high, row.mark)])
     if not ends:
         return _nothing(title, description)
     drawing = _Drawing(title, description)
@@ -602,6 +605,8 @@ def forest(
     for number, row in enumerate(rows):
         y = top + step * (number + 0.5) + 3
         _names(drawing, row, start, end, y)
+        if row.mark is not None and math.isfinite(row.mark):
+            drawing.marker(x(row.mark), y, MARK_TONE, f"{row.name}: {row.mark:.3f}")
         if math.isfinite(row.value):
             drawing.whisker(x, row.low, row.high, y, row.tone, vertical=False)
             drawing.marker(x(row.value), y, row.tone, f"{row.name}: {row.text}" if row.text else row.name)
@@ -945,7 +950,9 @@ def cloud(
     if diagonal:
         x_low, x_high = y_low, y_high = min(x_low, y_low), max(x_high, y_high)
     drawing = _Drawing(title, description)
-    top = 0.0 if line is None else _legend(drawing, [(dots, 0, False), (line.name, line.tone or 1, True)], 0)
+    top = (
+        0.0 if line is None else _legend(drawing, [(dots, 0, False), (line.name, line.tone or 1, True)], 0, [line.name])
+    )
     drawing.text(_PAD, top + 16, y_label, "label", width=WIDTH - 2 * _PAD)
     top += 28
     texts = _left_texts(y_low, y_high, height)
@@ -960,7 +967,7 @@ def cloud(
         path = "".join(
             f"M{_number(across(a) - _DOT / 2)} {_number(up(b) - _DOT / 2)}{dot}" for a, b in kept[layer::_LAYERS]
         )
-        drawing.add("path", "cell s0 d3", d=path)
+        drawing.add("path", "cell s0 d4", d=path)
     if diagonal:
         drawing.add(
             "path",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 from folds.predictions.label_columns import MULTILABEL, REGRESSION, label_texts
+from folds.predictions.links import kind_of
 
 LABELS = ("hat", "glasses", "beard", "scar", "crown", "mole")
 _SHARES = (0.45, 0.4, 0.25, 0.12, 0.03, 0.2)
@@ -90,3 +94,36 @@ def _evidence(
         "metric": metric,
     }
     return Evidence(classes, oof, test, **given | changed)
+
+
+def write_table(root: Path, evidence: Evidence) -> Path:
+    """Write a table with a column for each label or number, and images of one color."""
+    lines = [",".join(["id", "path", *evidence.classes, "person", "split", "site"])]
+    for part in (evidence.oof, evidence.test):
+        assert part is not None
+        for row, sample in enumerate(part.ids.tolist()):
+            path = root / "images" / sample
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (12, 10), (20 * (row % 12), 90, 60)).save(path)
+            cells = ["" if np.isnan(value) else f"{value:g}" for value in part.labels[row].tolist()]
+            split, site = "train" if part.name == "oof" else "test", "south" if row % 3 == 0 else "north"
+            lines.append(",".join([sample, f"images/{sample}", *cells, str(part.persons[row]), split, site]))
+    (root / "table.csv").write_text("\n".join(lines) + "\n")
+    return root / "table.csv"
+
+
+def write_runs(runs: Path, evidence: Evidence) -> None:
+    """Write the single runs of the evidence as prediction files, out of fold and of the test part."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for part in (evidence.oof, evidence.test):
+        assert part is not None
+        rows = SampleRows(part.ids, label_texts(part.labels, evidence.classes, evidence.task), part.persons)
+        test = part.name == "test"
+        for one in part.members:
+            if one.kind == "run":
+                metadata = PredictionMetadata(
+                    kind_of(evidence.task), part.name, evidence.classes, rows, fold=0 if test else part.fold,
+                    run=one.name, arch="resnet18", task=evidence.task,
+                )  # fmt: skip
+                end = ".fold0.test.npy" if test else ".oof.npy"
+                write_prediction(runs / f"{one.name}{end}", one.probabilities, metadata)
