@@ -12,11 +12,14 @@ from pathlib import Path
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.pooling.people import people_rows
 from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
 from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.inputs import images_table
+from ensemble.prediction.people import check_people, check_rows
 from ensemble.prediction.predict import Predicted, check_source, predict_table
 from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
@@ -163,7 +166,8 @@ def predict_images(
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
+    source, fitted = load_source(what, root, folds, refit, with_rows=True), None  # type: ignore[arg-type]
+    check_people(source, per_person, cascade)
     check_cascade_alone(source, cascade, rules.are_given, per_person)
     _check_verify(source, cascade, verify)
     if cascade is not None:
@@ -173,6 +177,7 @@ def predict_images(
     check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
     check_source(source, len(table))
+    check_rows(source, table)
     if per_person and table.persons is None:
         raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
     if check is not None:
@@ -230,11 +235,13 @@ def _described(
 ) -> PredictedImages:
     """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
+    for_people = source.combination.pooling is not None
+    rows = people_rows(kept.rows(), source.classes, "new").rows if for_people else kept.rows()
     metadata = PredictionMetadata(
         kind="probability",
         split="test",
         classes=source.classes,
-        rows=kept.rows(),
+        rows=rows,
         target=source.target,
         class_attributes=source.class_attributes,
         run=source.name,
@@ -245,10 +252,10 @@ def _described(
         task=source.task,
     )
     predictions = Predictions(found.probabilities, metadata)
-    seen = count_trained_on(source, predictions)
+    seen = count_trained_on(source, kept.ids.tolist())
     if seen and source.refit and predictions.labels is not None:
         logger.warning(
-            f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
+            f"{seen:,} of {len(kept):,} images have the id of an image that the models were trained on: no "
             "score is given (rename the ids if they are other images)"
         )
     return PredictedImages(
@@ -258,6 +265,7 @@ def _described(
         found.passes,
         None if seen and source.refit else score_of(predictions, metric, per_person),
         decision=decision,
+        unit=PERSON if for_people else IMAGE,
         cascade=cascade,
         procedure=procedure_score(source, root, metric, per_person) if source.refit else None,
         trained_on=seen,

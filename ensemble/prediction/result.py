@@ -183,6 +183,8 @@ class PredictedImages(Displayed):
         ------
         UsageError : the persons are not known.
         """
+        if self.unit == PERSON:
+            return self
         persons, rows = self.predictions.persons, self.predictions.metadata.rows
         check_cascade_alone(self.source, None, False, per_person=True)
         if persons is None:
