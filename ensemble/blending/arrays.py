@@ -54,6 +54,7 @@ def members_of_arrays(
     fold: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     classes: Sequence[Any] | None = None,
+    extra: Mapping[str, ArrayLike] | None = None,
 ) -> ArrayMembers:
     """Return a member for each name.
 
@@ -67,6 +68,7 @@ def members_of_arrays(
         numbered.
     classes : class of each column of the arrays without names of columns; DataFrames and `Predictions` contain their
         own.
+    extra : name → (n,) further columns of the rows of the arrays.
 
     Raises
     ------
@@ -81,11 +83,16 @@ def members_of_arrays(
     order = _class_order(predictions, classes, y)
     members: dict[str, Member] = {}
     if arrays:
-        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own))
+        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own), extra or {})
     elif y is not None or groups is not None or ids is not None or fold is not None:
         raise UsageError(
             "`y`, `groups`, `fold` and `ids` apply to arrays, found only `Predictions`, which contain them",
             hint="remove `y`, `groups`, `fold` and `ids`",
+        )
+    elif extra:
+        raise UsageError(
+            "values of `extra` apply to arrays, found only `Predictions`, whose rows have columns of their own",
+            hint="name the columns: `extra=['age']`",
         )
     for name, value in own.items():
         members[name] = _of_predictions(name, value, split)
@@ -136,6 +143,7 @@ def _of_arrays(
     fold: ArrayLike | None,
     ids: ArrayLike | None,
     mixed: bool,
+    extra: Mapping[str, ArrayLike],
 ) -> tuple[dict[str, Member], tuple[str, ...]]:
     order, widened = _in_two_columns(arrays, order, y)
     values = {name: as_probabilities(value, name) for name, value in widened.items()}
@@ -165,6 +173,7 @@ def _of_arrays(
         names,
         None if y is None else names_of(y, "y", n),
         None if groups is None else names_of(groups, "groups", n),
+        {name: _texts_of(values, name, n) for name, values in extra.items()},
     )
     folds = None if fold is None else fold_numbers(fold, n)
     if isinstance(folds, int):
@@ -188,6 +197,14 @@ def _of_arrays(
         meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
         members[name] = member_of_array(name, array, meaning)
     return members, order
+
+
+def _texts_of(values: ArrayLike, name: str, n: int) -> NDArray[np.str_]:
+    """Return (n,) the values of a column as texts; "" where a value is missing."""
+    found = as_array(values, name)
+    if found.shape != (n,):
+        raise UsageError(f"`extra={name}` has the shape {found.shape}, expected ({n:,},)")
+    return np.array(["" if value is None or value != value else str(value) for value in found.tolist()], dtype=str)
 
 
 def _in_two_columns(

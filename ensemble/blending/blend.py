@@ -29,6 +29,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
+from ensemble.blending.people import check_people_task, people_notes
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
@@ -37,12 +38,15 @@ from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
 from ensemble.learning.nested import outer_fold_ids
+from ensemble.learning.pooled import fixed_pooling
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.label_tables import read_true_columns
 from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
 from ensemble.members.true_labels import TrueLabels, read_true_labels
+from ensemble.pooling.people import split_by_person
+from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
@@ -166,6 +170,7 @@ class Blend(BlendResult):
             "metric": self.request.metric_name,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
+            **({} if self.request.pool is None else {"pool": self.request.pool}),
             **self.request.method_params,
             "options": self.request.fitting_options,
             "target": first.target,
@@ -303,6 +308,8 @@ class AlignedMembers:
     truths : split → labels and people, for splits with known labels.
     alignment : how each file was placed.
     warnings : doubts about the inputs.
+    images : with a rule of `pool`, the splits of the images of which `splits` has the people.
+    pooling : the rule of `splits`; None if their rows are images.
     """
 
     members: Sequence[Member]
@@ -314,6 +321,14 @@ class AlignedMembers:
     notes: Sequence[str]
     alignment: Alignment
     warnings: Sequence[str] = ()
+    images: Mapping[str, AlignedSplit] = field(default_factory=dict)
+    pooling: Pooling | None = None
+
+    def split_for(self, name: str, combination: Combination) -> AlignedSplit:
+        """Return the split that a combination is applied to: of people pooled as it states, or of images."""
+        if combination.pooling is None:
+            return self.splits[name]
+        return split_by_person(self.images[name], combination.pooling)
 
     @property
     def active(self) -> list[str]:
@@ -356,7 +371,16 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
         )
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
-    return AlignedMembers(members, identity, weights, splits, truths, costs, notes, alignment, warnings)
+    check_people_task(request, next(iter(splits.values())).task)
+    spec, images, pooling = request.pool_spec, {}, None
+    if spec is not None:
+        images, pooling = splits, fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
+        splits = {name: split_by_person(split, pooling) for name, split in images.items()}
+        truths = {name: truth for name in truths if (truth := labels_and_groups(splits[name], True)) is not None}
+        notes += people_notes(spec, images, splits, request.scored)
+    return AlignedMembers(
+        members, identity, weights, splits, truths, costs, notes, alignment, warnings, images, pooling
+    )
 
 
 def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels | None:
@@ -394,12 +418,15 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
             hint="give runs/*.oof.npy as well, or `labels=FILE.csv`; `method=soft` needs no fitting",
         )
     split, truth = loaded.splits["oof"], loaded.truths["oof"]
-    fitted = fit_split(split, truth, request, loaded.costs, progress)
+    fitted = fit_split(split, truth, request, loaded.costs, progress, images=loaded.images.get("oof"))
     combination = fitted.combination
-    votes = {name: apply_combination(one, combination, ranking) for name, one in loaded.splits.items()}
-    votes["oof"] = _out_of_sample(votes["oof"], split, fitted, truth)
+    votes = {
+        name: apply_combination(loaded.split_for(name, combination), combination, ranking) for name in loaded.splits
+    }
+    votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
-    return _Combined(votes, weights, combination, fitted, fitted.summary_lines())
+    final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
+    return _Combined(votes, weights, final, fitted, fitted.summary_lines())
 
 
 def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
@@ -412,8 +439,7 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
     share = np.array([weights[name] for name in runs])
     settings: dict[str, Any] = {"power": params.get("power"), "trim": params.get("trim")}
     first = next(iter(loaded.splits.values()))
-    if first.has_columns:
-        settings |= {"task": first.task, "columns": first.classes}
+    settings |= {"task": first.task, "columns": first.classes} if first.has_columns else {"pooling": loaded.pooling}
     make = ColumnCombination if first.has_columns else Combination
     return _Combined(votes, weights, make(tuple(runs), request.name, share, **settings))
 
@@ -453,11 +479,12 @@ def _fittable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple
     return [name for name in names if name in known], notes
 
 
-def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: GroundTruth) -> Vote:
+def _out_of_sample(result: Vote, loaded: AlignedMembers, fitted: FittedBlend) -> Vote:
     """Return the vote with nested predictions: no person is predicted by a combination fitted on them.
 
     This includes samples without a known label.
     """
+    split, truth = loaded.splits["oof"], loaded.truths["oof"]
     probabilities = result.probabilities.copy()
     unknown = ~truth.known
     probabilities[~unknown] = fitted.nested.out_of_sample
@@ -466,7 +493,8 @@ def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth
         for part, combination in zip(np.unique(fitted.stack.outer_folds).tolist(), fitted.nested.parts, strict=True):
             rows = np.flatnonzero(unknown & (folds == part))
             if len(rows):
-                probabilities[rows] = apply_combination(split.take(rows), combination).probabilities
+                part_split = loaded.split_for("oof", combination).take(rows)
+                probabilities[rows] = apply_combination(part_split, combination).probabilities
     return replace(result, probabilities=probabilities)
 
 

@@ -14,6 +14,7 @@ from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.request import BlendConfig
+from ensemble.learning.metadata import parse_columns
 from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
@@ -60,6 +61,8 @@ _KINDS = {
     "unfinished": FLAG,
     "positive": optional(ANYTHING),
     "task": optional(NAME),
+    "pool": optional(NAME),
+    "extra": optional(either(NAMES, mapping_to(ANYTHING, "name → values of the rows"))),
     "calibrate": optional(NAME),
     "power": optional(NUMBER),
     "trim": optional(NUMBER),
@@ -106,6 +109,8 @@ def blend(
     unfinished: bool = False,
     positive: Any = None,
     task: str | None = None,
+    pool: str | None = None,
+    extra: str | Sequence[str] | Mapping[str, ArrayLike] | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -156,6 +161,11 @@ def blend(
         else the one that the names tell (1, yes, malignant, …), else the second.
     task : ``multilabel`` (columns are labels, of which a sample has any number) or ``regression`` (columns are numbers)
         for arrays, and files without a sidecar.
+    pool : the images of a person become one row before anything is fitted and scored: ``mean``, ``median``, ``max``,
+        ``top-k:k=3``, ``noisy-or``, or fitted: ``log-odds``, ``learned``; ``auto`` chooses one and includes the choice
+        in the nested score. It implies `per_person`.
+    extra : columns of the samples that ``stacking`` uses beside the predictions: their names, or, for arrays, name →
+        (n,) values. Missing values are None, nan or "".
     progress : False for no progress output.
 
     Raises
@@ -201,10 +211,14 @@ def blend(
         unfinished=unfinished,
         positive=None if positive is None else str(positive),
         task=task,
+        pool=pool,
+        extra=(extra,) if isinstance(extra, str) else tuple(map(str, extra or ())),
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
     given, shown = _given(predictions), progress_of(progress)
+    if isinstance(extra, Mapping):
+        about["extra"] = {parse_columns([name])[0][0]: values for name, values in extra.items()}
     if isinstance(given, list):
         return _blend_files(given, test, config, about, shown)
     if columns is not None:
@@ -221,7 +235,7 @@ def _blend_files(
     files: list[Path], test: Any, config: BlendConfig, about: Mapping[str, Any], progress: Progress
 ) -> Blend:
     """Return the blend of files; arguments of arrays are an error."""
-    _check_absent({**{name: about[name] for name in ("y", "groups", "fold")}, "test": test}, "files")
+    _check_absent({**{name: about.get(name) for name in ("y", "groups", "fold", "extra")}, "test": test}, "files")
     classes = about["classes"]
     names = None if classes is None else column_classes(None, classes)
     config = replace(config, classes=names, ids=_id_files(about["ids"]))

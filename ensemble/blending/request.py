@@ -18,19 +18,25 @@ from ensemble.learning.columns.registry import (
     methods_of,
 )
 from ensemble.learning.combination import Fitter
+from ensemble.learning.metadata import parse_columns
+from ensemble.learning.pooled import pooled_choices
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.members.columns import ColumnNames
+from ensemble.pooling.spec import AUTO as ANY_POOL
+from ensemble.pooling.spec import PoolSpec, parse_pool
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.tasks import default_metric, metric_for_task
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, REGRESSION
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
 # Option → the method that takes it.
 _OWNERS = {"power": "power", "trim": "trimmed"}
+# Methods that use further columns of the samples.
+_WITH_COLUMNS = ("stacking", "stacking-bias")
 ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.is_fitted), AUTO)
 # Methods of a task with a column for each label or number that classes do not have.
 COLUMN_METHODS = tuple(
@@ -49,7 +55,7 @@ class BlendConfig:
     runs : the runs to use; all by default.
     metric : a key of `folds.metrics.classification.METRICS`, ``module:function``, or a `Metric` of a function; also the
         objective of fitting. By default that of the task: `folds.metrics.tasks.default_metric`.
-    per_person : whether to average the probabilities of a person's images before scoring.
+    per_person : whether to average the probabilities of a person's images before scoring; with `pool`, always.
     labels : a CSV of true labels.
     logits : whether arrays without a sidecar hold logits.
     power, trim : parameters of the methods ``power`` and ``trimmed``; None for their defaults.
@@ -66,6 +72,9 @@ class BlendConfig:
     unfinished : whether runs that are not trained on all folds take part beside finished ones.
     positive : the positive one of two classes; by default the one that the members state.
     task : what the columns of files without a sidecar are, one of `folds.predictions.files.TASKS`; None for classes.
+    pool : text for `ensemble.pooling.spec.parse_pool`: the images of a person become one row, for which everything is
+        fitted and scored.
+    extra : texts for `ensemble.learning.metadata.parse_columns`: columns of the samples for ``stacking``.
     """
 
     method: str | None = None
@@ -91,6 +100,22 @@ class BlendConfig:
     unfinished: bool = False
     positive: str | None = None
     task: str | None = None
+    pool: str | None = None
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pool is not None:
+            object.__setattr__(self, "per_person", True)
+
+    @property
+    def pool_spec(self) -> PoolSpec | None:
+        """Return how a person's images are pooled before the fit; None for rows of images. See `parse_pool`."""
+        return None if self.pool is None else parse_pool(self.pool)
+
+    @property
+    def fits_pool(self) -> bool:
+        """Return whether the rule of `pool` is fitted or chosen."""
+        return self.pool_spec is not None and self.pool_spec.is_fitted
 
     @property
     def name(self) -> str:
@@ -118,12 +143,12 @@ class BlendConfig:
     def is_fitted(self) -> bool:
         """Return whether anything is fitted to out-of-fold predictions."""
         limited = self.max_members is not None or self.budget is not None
-        return self.name not in METHODS or self.calibrate is not None or limited
+        return self.name not in METHODS or self.calibrate is not None or limited or self.fits_pool
 
     @property
     def report_contributions(self) -> bool:
         """Return whether to report the contribution of each run."""
-        return self.name == AUTO if self.contributions is None else self.contributions
+        return self.name == AUTO and not self.fits_pool if self.contributions is None else self.contributions
 
     def check(self) -> None:
         """Validate the options before any file is read.
@@ -153,6 +178,7 @@ class BlendConfig:
                     hint=f"`method={owner}` `{option}={getattr(self, option):g}`",
                 )
         self.options()
+        self._check_people()
         if self.classes is not None and (len(set(self.classes)) < len(self.classes) or not all(self.classes)):
             raise UsageError(
                 f"`classes={','.join(self.classes)}`: expected a different name for each column", hint="`classes=A,B,C`"
@@ -160,7 +186,39 @@ class BlendConfig:
         if self.is_fitted:
             self._check_fitting()
 
+    def _check_people(self) -> None:
+        """Raise UsageError if `pool` or `extra` do not fit the method."""
+        spec = self.pool_spec
+        if spec is not None and self.by != "class":
+            raise UsageError("`pool` works only with `by=class`", hint="leave out `by` or `pool`")
+        if spec is not None and spec.name == ANY_POOL and self.name == AUTO:
+            raise UsageError(
+                "`pool=auto` chooses a rule for one method, and `method=auto` a method for one rule",
+                hint="name the method, or the rule of `pool`",
+            )
+        if spec is not None and spec.is_fitted and (self.max_members is not None or self.budget is not None):
+            raise UsageError(
+                f"`pool={self.pool}` is fitted, and cannot be combined with `max_members` or `budget`",
+                hint="`pool=mean`, `median`, `max`, `top-k` or `noisy-or`",
+            )
+        if self.contributions and (self.extra or self.fits_pool):
+            raise UsageError(
+                "`contributions` are not available with `extra` and with a rule of `pool` that is fitted",
+                hint="leave out `contributions`",
+            )
+        if self.extra and self.name not in _WITH_COLUMNS:
+            raise UsageError(
+                f"`method={self.name}` uses no columns of the samples, found `extra={','.join(self.extra)}`",
+                hint="`method=stacking`",
+            )
+        parse_columns(self.extra)
+
     def _check_fitting(self) -> None:
+        if self.fits_pool and (self.weights is not None or self.power is not None or self.trim is not None):
+            raise UsageError(
+                f"`pool={self.pool}` is fitted, and takes no `weights`, `power` or `trim`",
+                hint="leave them out, or `pool=mean`, `median`, `max`, `top-k` or `noisy-or`",
+            )
         if self.weights is not None:
             raise UsageError(
                 "`weights` cannot be combined with `calibrate`, `max_members` or `budget`",
@@ -207,7 +265,9 @@ class BlendConfig:
     @property
     def fitting_options(self) -> dict[str, Any]:
         """Return the options of a fit that were given, so that a later command can repeat it."""
-        given = {name: getattr(self, name) for name in ("calibrate", "max_members", "budget", "cost", "positive")}
+        names = ("calibrate", "max_members", "budget", "cost", "positive", "pool")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given |= {"extra": list(self.extra) or None}
         return {name: value for name, value in given.items() if value is not None}
 
     def options(self) -> Options:
@@ -259,10 +319,17 @@ class BlendConfig:
             "contributions": self.contributions,
             "breakdown": self.detail,
             "positive": self.positive,
+            "pool": self.pool,
+            "extra": self.extra,
         }
 
     def fitters(self, task: str = CLASSES) -> list[Fitter]:
-        """Return the fitter, or all that ``auto`` tries, without limits on the runs."""
+        """Return the fitter, or all that ``auto`` tries, without limits on the runs.
+
+        Parameters
+        ----------
+        task : of the members; the order of grades is used by rules of `pool` that are fitted.
+        """
         if task in COLUMN_TASKS:
             if self.name == AUTO:
                 return list(column_candidates(task, self.scored))
@@ -270,9 +337,13 @@ class BlendConfig:
                 return [calibrated_labels(self.name, self.calibrate)]
             return [COLUMN_FITTERS[task][self.name]]
         if self.name == AUTO:
-            return candidates(self.scored)
-        fitter = FITTERS[self.name]
-        return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
+            found = candidates(self.scored)
+        else:
+            fitter = FITTERS[self.name]
+            found = [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
+        if self.pool_spec is None or not self.fits_pool:
+            return found
+        return [one for fitter in found for one in pooled_choices(fitter, self.pool_spec, task == ORDINAL)]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
         """Return the options that the result depends on, besides the files.
@@ -291,7 +362,7 @@ class BlendConfig:
         newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         newer |= {"columns": self.columns.record() or None, "classes": self.classes}
-        newer |= {"positive": self.positive, "task": self.task}
+        newer |= {"positive": self.positive, "task": self.task, "pool": self.pool, "extra": self.extra or None}
         newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 

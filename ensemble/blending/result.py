@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
@@ -24,6 +24,7 @@ from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
 from ensemble.members.reading import Member
+from ensemble.pooling.people import split_by_person
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
@@ -35,7 +36,7 @@ from folds.predictions.predictions import Predictions
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT
-from folds.utils.schema import ANYTHING
+from folds.utils.schema import ANYTHING, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,20 +196,35 @@ class BlendResult(Displayed):
             raise EnsembleError(notes[-1] if notes else "contributions are not available")
         return found
 
-    def predict_proba(self, predictions: Mapping[str, Predicted]) -> NDArray[np.float32]:
+    def predict_proba(
+        self,
+        predictions: Mapping[str, Predicted],
+        *,
+        groups: ArrayLike | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
+    ) -> NDArray[np.float32]:
         """Return (n, classes) the blend of the predictions of new samples, in their row order.
+
+        A blend for people returns (people, classes), in the order of their sorted names.
 
         Parameters
         ----------
         predictions : run → (n, classes) probabilities with the columns in the order of `classes`, DataFrame whose
             columns name their classes, or `Predictions`; all with the same order of rows. Runs of weight 0 can be
             absent. Of a run whose number was handed over to grades, (n,) its numbers.
+        groups : (n,) the person of each row of arrays, which a blend for people needs.
+        extra : name → (n,) the columns that the blend was fitted with, for arrays.
 
         Raises
         ------
-        UsageError : a run is missing or unknown, or lengths or classes differ.
+        UsageError : a run is missing or unknown, lengths or classes differ, or persons are not known.
+        EnsembleError : the samples lack a column that the blend uses.
         """
-        check_arguments(locals(), {"predictions": mapping_to(ANYTHING, "run → predictions")})
+        checks = {
+            "predictions": mapping_to(ANYTHING, "run → predictions"),
+            "extra": optional(mapping_to(ANYTHING, "name → values of the rows")),
+        }
+        check_arguments(locals(), checks)
         needed = [name for name, weight in self.weights.items() if weight > 0]
         for name in predictions:
             if name not in self.weights:
@@ -231,7 +247,7 @@ class BlendResult(Displayed):
         if first.has_columns:
             made = members_of_columns(given, "test", first.task, classes=self.classes)
         else:
-            made = members_of_arrays(given, "test", classes=self.classes)
+            made = members_of_arrays(given, "test", classes=self.classes, groups=groups, extra=extra)
         own_order = next(iter(self.splits.values())).classes
         split = align(
             made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None
@@ -244,6 +260,8 @@ class BlendResult(Displayed):
         if self.combination is None:
             found = vote(split, self.request.name, self.weights, ranking, self.request.options())
         else:
+            if self.combination.pooling is not None:
+                split = split_by_person(split, self.combination.pooling)
             found = apply_combination(split, self.combination, ranking)
         return _reorder(found.probabilities, split.classes, self.classes)
 

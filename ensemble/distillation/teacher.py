@@ -116,6 +116,11 @@ def _of_blend(folder: Path, root: Path) -> Teacher:
     blends = folder.absolute().parent
     runs = blends.parent if blends.name == "blends" else root / "runs"
     runs = root / "runs" if runs.resolve() == (root / "runs").resolve() else runs
+    if read_recipe(folder / "blend.toml").combination.pooling is not None:
+        raise UsageError(
+            f"{folder.name} is a blend for people: it has no predictions of images, which a student learns",
+            hint="blend again without `pool`",
+        )
     members = list(_trained_members(folder, runs))
     if not members:
         raise EnsembleError(

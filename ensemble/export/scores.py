@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from folds.metrics.tasks import default_metric, metric_for_task
 from numpy.typing import NDArray
 
 from ensemble.model_files.reading import read_record
@@ -20,6 +19,7 @@ from folds.metrics.classification import confusion_counts
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
 from folds.metrics.report import ScoreReport
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import labels_and_groups, score_rows

@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.learning.metadata import ColumnModel
 from ensemble.learning.stack import Stack
+from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import FLOOR, Options, VoteInput
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import softmax
-from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
+from folds.utils.schema import (
+    ANYTHING,
+    NUMBER,
+    ONE_LINE,
+    TEXT,
+    either,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    validate_fields,
+)
 
 # Range of fitted temperatures, and of temperatures in files.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -70,6 +83,8 @@ class Combination:
     bias : (classes,).
     summary : the fitted values in a few words.
     power, trim : parameters of the pools ``power`` and ``trimmed``; None for other pools and for the defaults.
+    pooling : how each run's images of a person become one row; the steps above are then for people. None for images.
+    columns : what further columns of the samples add to the logits of a stacked model.
     """
 
     runs: tuple[str, ...]
@@ -82,6 +97,8 @@ class Combination:
     summary: str = ""
     power: float | None = None
     trim: float | None = None
+    pooling: Pooling | None = None
+    columns: ColumnModel | None = None
 
     @property
     def options(self) -> Options:
@@ -117,7 +134,7 @@ class Combination:
         )
         ties = 0
         if self.stacked is not None:
-            pooled = _stacked(values, present, self.stacked)
+            pooled = _stacked(values, present, self.stacked, inputs.offset)
         elif self.weights is not None and self.weights.ndim == 2:
             pooled = _by_class(values, present, self.weights)
         else:
@@ -183,6 +200,8 @@ class Combination:
             "stacked": numbers["stacked"],
             "bias": numbers["bias"],
             "said": self.summary,
+            **({} if self.pooling is None else {"pooling": self.pooling.as_record()}),
+            **({} if self.columns is None else {"columns": self.columns.as_record()}),
         }
 
     @staticmethod
@@ -233,7 +252,23 @@ class Combination:
             summary=record.get("said") or "",
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
+            pooling=_part_of(record, "pooling", Pooling.from_record, classes, source),
+            columns=_part_of(record, "columns", ColumnModel.from_record, classes, source),
         )
+
+
+_Part = TypeVar("_Part")
+
+
+def _part_of(
+    record: Mapping[str, Any],
+    name: str,
+    read: Callable[[Mapping[str, Any], int, str], _Part],
+    classes: int,
+    source: str,
+) -> _Part | None:
+    """Return a part of a combination with a record of its own; None if it is absent."""
+    return None if record.get(name) is None else read(record[name], classes, source)
 
 
 def _sized(record: Mapping[str, Any], source: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
@@ -282,6 +317,8 @@ _FIELDS = {
     "stacked": _MATRIX,
     "bias": _VECTOR,
     "said": optional(TEXT),
+    "pooling": optional(mapping_of(ANYTHING)),
+    "columns": optional(mapping_of(ANYTHING)),
 }
 
 
@@ -298,6 +335,8 @@ def _contradictions(record: Mapping[str, Any]) -> list[str]:
             problems.append(f"'{name}' needs the pool {pool}, found {record['pool']}")
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
         problems.append("'trim' must be from 0 to below .5")
+    if record.get("columns") is not None and record.get("stacked") is None:
+        problems.append("'columns' needs 'stacked'")
     return problems
 
 
@@ -327,16 +366,23 @@ class Fitter:
 def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
     """Return (n, classes) the predictions of a combination on the samples of a stack with the same runs.
 
+    The images of people are pooled as the combination states; a stack without images is pooled already.
+
     Raises
     ------
     ValueError : the combination has other runs than the stack, or another order.
     """
     if combination.runs != stack.names:
         raise ValueError(f"expected a combination of {stack.names}, the runs of the stack, found {combination.runs}")
+    if combination.pooling is not None and stack.images is not None:
+        stack = stack.pooled(combination.pooling)
     pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
+    offset = None
+    if combination.columns is not None:
+        offset = combination.columns.logits({column.name: column.texts for column in stack.columns}, len(stack))
     for part, inputs in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
-        out[part] = combination.apply(inputs)[0]
+        out[part] = combination.apply(inputs if offset is None else replace(inputs, offset=offset[part]))[0]
     return out
 
 
@@ -377,9 +423,14 @@ def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray
 
 
 def _stacked(
-    values: NDArray[np.float64], present: NDArray[np.bool_], coefficients: NDArray[np.float64]
+    values: NDArray[np.float64],
+    present: NDArray[np.bool_],
+    coefficients: NDArray[np.float64],
+    offset: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     logits = features(values, present) @ coefficients[:-1] + coefficients[-1]
+    if offset is not None:
+        logits += offset
     logits -= logits.max(axis=1, keepdims=True)
     return np.exp(logits)
 

@@ -12,6 +12,7 @@ from ensemble.alignment.attributes import join_attributes
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.learning.apply import apply_combination
 from ensemble.members.reading import Member
+from ensemble.pooling.people import split_by_person
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.errors import EnsembleError
 from folds.predictions.rows import SampleRows
@@ -29,6 +30,8 @@ def combine_members(
     kept: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Return (n, classes) the combination of the predictions of all fold models.
+
+    A combination for people returns (people, classes), in the order of their sorted names.
 
     Parameters
     ----------
@@ -50,6 +53,8 @@ def combine_members(
             by_name[run.name] = _joined(source, run, by_name)
     runs = tuple(by_name[name] for name in source.combination.runs)
     split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes, task=source.task)
+    if source.combination.pooling is not None:
+        split = split_by_person(split, source.combination.pooling)
     return apply_combination(split, source.combination, source.ranking).probabilities
 
 

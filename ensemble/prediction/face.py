@@ -9,16 +9,17 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 
-from folds.metrics.tasks import default_metric, metric_for_task
-
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.pooling.people import people_rows
 from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
 from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.inputs import images_table
+from ensemble.prediction.people import check_people, check_rows
 from ensemble.prediction.predict import Predicted, check_source, predict_table
 from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
@@ -26,6 +27,7 @@ from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
@@ -166,7 +168,8 @@ def predict_images(
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
+    source, fitted = load_source(what, root, folds, refit, with_rows=True), None  # type: ignore[arg-type]
+    check_people(source, per_person, cascade)
     metric = metric or default_metric(source.task)
     metric_for_task(metric, source.task)
     check_cascade_alone(source, cascade, rules.are_given, per_person)
@@ -178,6 +181,7 @@ def predict_images(
     check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
     check_source(source, len(table))
+    check_rows(source, table)
     if per_person and table.persons is None:
         raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
     if check is not None:
@@ -235,11 +239,13 @@ def _described(
 ) -> PredictedImages:
     """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
+    for_people = source.combination.pooling is not None
+    rows = people_rows(kept.rows(), source.classes, "new").rows if for_people else kept.rows()
     metadata = PredictionMetadata(
         kind=kind_of(source.task),
         split="test",
         classes=source.classes,
-        rows=kept.rows(),
+        rows=rows,
         target=source.target,
         class_attributes=source.class_attributes,
         run=source.name,
@@ -251,10 +257,10 @@ def _described(
         exclusive=source.exclusive,
     )
     predictions = Predictions(found.probabilities, metadata)
-    seen = count_trained_on(source, predictions)
+    seen = count_trained_on(source, kept.ids.tolist())
     if seen and source.refit and predictions.labels is not None:
         logger.warning(
-            f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
+            f"{seen:,} of {len(kept):,} images have the id of an image that the models were trained on: no "
             "score is given (rename the ids if they are other images)"
         )
     return PredictedImages(
@@ -264,6 +270,7 @@ def _described(
         found.passes,
         None if seen and source.refit else score_of(predictions, metric, per_person),
         decision=decision,
+        unit=PERSON if for_people else IMAGE,
         cascade=cascade,
         procedure=procedure_score(source, root, metric, per_person) if source.refit else None,
         trained_on=seen,

@@ -194,6 +194,8 @@ class PredictedImages(Displayed):
         ------
         UsageError : the persons are not known.
         """
+        if self.unit == PERSON:
+            return self
         persons, rows = self.predictions.persons, self.predictions.metadata.rows
         task = self.task
         check_cascade_alone(self.source, None, False, per_person=True)

@@ -150,12 +150,20 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
 
 
 def load_source(
-    what: str | Path, root: Path = Path(), fold: Sequence[int] | str | None = None, refit: bool = False
+    what: str | Path,
+    root: Path = Path(),
+    fold: Sequence[int] | str | None = None,
+    refit: bool = False,
+    *,
+    with_rows: bool = False,
 ) -> PredictionSource:
     """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
     Parameters
     ----------
+    with_rows : whether the caller knows the persons and the columns of the images, which blends for people, and blends
+        with columns beside the predictions, need.
+
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
         the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
@@ -166,7 +174,28 @@ def load_source(
     ------
     EnsembleError : it does not exist, a checkpoint is missing or was replaced, or the combination cannot be applied to
         new images.
+    UsageError : it needs more than images, and the caller has only images.
     """
+    source = _find_source(what, root, fold, refit)
+    return source if with_rows else check_images_only(source)
+
+
+def check_images_only(source: PredictionSource) -> PredictionSource:
+    """Return the source; raise UsageError if it needs the persons or other columns of the images."""
+    pooling, columns = source.combination.pooling, source.combination.columns
+    if pooling is None and columns is None:
+        return source
+    needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
+    raise UsageError(
+        f"{source.name} needs {needs} of the images, which only `ensemble predict` knows",
+        hint="predict a table with `ensemble predict`, or blend without `pool` and `extra`",
+    )
+
+
+def _find_source(
+    what: str | Path, root: Path, fold: Sequence[int] | str | None = None, refit: bool = False
+) -> PredictionSource:
+    """Return what `load_source` returns, whatever it needs."""
     text, path = str(what), Path(what)
     is_exported = path.name == "model.toml" or is_model(path)
     is_toml = not is_exported and (path.suffix == ".toml" or (path / "blend.toml").is_file())
@@ -204,9 +233,9 @@ def load_source(
     stem = text.removesuffix(f".{ALL}")
     if plain and stem != text and fold is None:  # the name that such a source has itself
         if (root / "checkpoints" / stem / f"{ALL}.pt").is_file():
-            return load_source(stem, root, fold=ALL)
+            return _find_source(stem, root, fold=ALL)
         if (root / "runs" / "blends" / stem / "blend.toml").is_file():
-            return load_source(stem, root, refit=True)
+            return _find_source(stem, root, refit=True)
     raise _unknown(text, root)
 
 

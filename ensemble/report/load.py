@@ -416,6 +416,11 @@ def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConf
     warnings += loaded.warnings
     record = read_json(folder / "blend.json")
     record = record if isinstance(record, dict) else {}
+    if record.get("pool"):
+        raise UsageError(
+            f"{folder.name} is a blend for people, and a report is about images",
+            hint="ensemble blend prints its nested score over people; leave it out of the report",
+        )
     listed = [one for one in record.get("runs") or () if isinstance(one, dict)]
     runs = [str(one.get("run")) for one in listed if one.get("weight")]
     costs = [one["cost"].get("passes") for one in listed if one.get("weight") and isinstance(one.get("cost"), dict)]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from folds.metrics.tasks import default_metric, metric_for_task
 from numpy.typing import NDArray
 
 from ensemble.tta.columns import column_weights
 from ensemble.tta.merge import Merge, MergeConfig, margins, merges_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, Metric, argmax_classes, confusion_counts
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 from folds.predictions.links import predictions_of
 from folds.utils.numeric import softmax

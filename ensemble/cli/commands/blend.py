@@ -30,6 +30,7 @@ from ensemble.cli.terminal.options import (
 )
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
+from ensemble.pooling.spec import GRAMMAR
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
@@ -224,6 +225,27 @@ def blend(
         ),
     ] = None,
     score_by: ScoreByOption = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            help="one prediction per person, learned and scored on people: how the images of a person are pooled; "
+            "log-odds, learned and auto are fitted",
+            metavar=GRAMMAR,
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            envvar="ENSEMBLE_WITH",
+            help="columns of the table that --method stacking uses beside the predictions (age, sex); a site tells "
+            "the class mix of known sites, which new ones do not have: compare with kfold --leave-out site",
+            metavar="A[,B:category]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     contributions: Annotated[
         bool | None,
         typer.Option(
@@ -283,6 +305,7 @@ def blend(
         "per_person": "--score-by person",
         "name": "-o",
         "fold": "--fold-column",
+        "extra": "--with",
     }
     per_person = scored_by_person(score_by)
     names = csv_columns(csv, form, columns, like)
@@ -314,6 +337,8 @@ def blend(
         unfinished=unfinished,
         positive=positive,
         task=task,
+        pool=pool,
+        extra=tuple(filter(None, _names(with_))),
     )
     if check:
         return _check(files, request)
