@@ -84,7 +84,7 @@ class Combination:
     summary : the fitted values in a few words.
     power, trim : parameters of the pools ``power`` and ``trimmed``; None for other pools and for the defaults.
     pooling : how each run's images of a person become one row; the steps above are then for people. None for images.
-    columns : what further columns of the samples add to the logits of a stacked model.
+    extra : what further columns of the samples add to the logits of a stacked model.
     """
 
     runs: tuple[str, ...]
@@ -98,7 +98,7 @@ class Combination:
     power: float | None = None
     trim: float | None = None
     pooling: Pooling | None = None
-    columns: ColumnModel | None = None
+    extra: ColumnModel | None = None
 
     @property
     def options(self) -> Options:
@@ -201,7 +201,7 @@ class Combination:
             "bias": numbers["bias"],
             "said": self.summary,
             **({} if self.pooling is None else {"pooling": self.pooling.as_record()}),
-            **({} if self.columns is None else {"columns": self.columns.as_record()}),
+            **({} if self.extra is None else {"extra": self.extra.as_record()}),
         }
 
     @staticmethod
@@ -253,7 +253,7 @@ class Combination:
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
             pooling=_part_of(record, "pooling", Pooling.from_record, classes, source),
-            columns=_part_of(record, "columns", ColumnModel.from_record, classes, source),
+            extra=_part_of(record, "extra", ColumnModel.from_record, classes, source),
         )
 
 
@@ -318,7 +318,7 @@ _FIELDS = {
     "bias": _VECTOR,
     "said": optional(TEXT),
     "pooling": optional(mapping_of(ANYTHING)),
-    "columns": optional(mapping_of(ANYTHING)),
+    "extra": optional(mapping_of(ANYTHING)),
 }
 
 
@@ -335,8 +335,8 @@ def _contradictions(record: Mapping[str, Any]) -> list[str]:
             problems.append(f"'{name}' needs the pool {pool}, found {record['pool']}")
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
         problems.append("'trim' must be from 0 to below .5")
-    if record.get("columns") is not None and record.get("stacked") is None:
-        problems.append("'columns' needs 'stacked'")
+    if record.get("extra") is not None and record.get("stacked") is None:
+        problems.append("'extra' needs 'stacked'")
     return problems
 
 
@@ -379,8 +379,8 @@ def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
     pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
     offset = None
-    if combination.columns is not None:
-        offset = combination.columns.logits({column.name: column.texts for column in stack.columns}, len(stack))
+    if combination.extra is not None:
+        offset = combination.extra.logits({column.name: column.texts for column in stack.extra}, len(stack))
     for part, inputs in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
         out[part] = combination.apply(inputs if offset is None else replace(inputs, offset=offset[part]))[0]
     return out

@@ -65,7 +65,7 @@ class Stack:
     persons : (n,) index of the person of each sample.
     outer_folds : (n,) part of each sample in nested cross-validation; each person is in one part.
     images : the images of samples that are people, for pooling rules that are fitted; None otherwise.
-    columns : further columns of the samples, for methods that use them.
+    extra : further columns of the samples, for methods that use them.
     """
 
     names: tuple[str, ...]
@@ -75,7 +75,7 @@ class Stack:
     persons: NDArray[np.int64]
     outer_folds: NDArray[np.int64]
     images: StackImages | None = None
-    columns: tuple[Column, ...] = ()
+    extra: tuple[Column, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,7 +103,7 @@ class Stack:
             persons=self.persons[rows],
             outer_folds=self.outer_folds[rows],
             images=None if self.images is None else self.images.take(rows),
-            columns=tuple(column.take(rows) for column in self.columns),
+            extra=tuple(column.take(rows) for column in self.extra),
         )
 
     def pooled(self, pooling: Pooling) -> Stack:

@@ -43,8 +43,8 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
             hint="use `method=simplex`, which has one weight per run, or fewer runs with `runs`",
         )
     inner = held_out(stack)
-    encodings = fit_encodings(stack.columns)
-    more = encode(encodings, {column.name: column.texts for column in stack.columns}, len(stack))
+    encodings = fit_encodings(stack.extra)
+    more = encode(encodings, {column.name: column.texts for column in stack.extra}, len(stack))
     parts = [_part(stack, rows, more[rows]) for rows, _ in inner]
     inputs = stack.runs + more.shape[1]
     coefs, notes = np.full((stack.classes, inputs + 1), 1 / stack.runs), []
@@ -72,7 +72,7 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     stacked = wide.T.copy()
     stacked[-1] *= inputs**0.5
     summary = "; ".join(notes) or "geometric mean, nothing fitted"
-    return Combination(stack.names, pool="geometric", stacked=stacked, summary=summary, columns=columns)
+    return Combination(stack.names, pool="geometric", stacked=stacked, summary=summary, extra=columns)
 
 
 def choose_strength(

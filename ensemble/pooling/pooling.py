@@ -104,7 +104,7 @@ class Pooling:
         if problems:
             raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=_HINT, details=problems[1:6])
         rule, runs = record["rule"], tuple(record.get("runs") or ())
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             LOG_ODDS: {"damping": (len(runs),), "prior": (len(runs), classes)},
             LEARNED: {"coefficients": (len(runs), classes, len(STATISTICS) + 1)},
         }.get(rule, {})

@@ -27,5 +27,5 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
 
 def check_rows(source: PredictionSource, table: SampleTable) -> None:
     """Raise UsageError if the images lack a column that the blend was fitted with."""
-    if source.combination.columns is not None:
-        check_columns(source.combination.columns.names, table.attributes, "new", UsageError)
+    if source.combination.extra is not None:
+        check_columns(source.combination.extra.names, table.attributes, "new", UsageError)

@@ -182,7 +182,7 @@ def load_source(
 
 def check_images_only(source: PredictionSource) -> PredictionSource:
     """Return the source; raise UsageError if it needs the persons or other columns of the images."""
-    pooling, columns = source.combination.pooling, source.combination.columns
+    pooling, columns = source.combination.pooling, source.combination.extra
     if pooling is None and columns is None:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"

@@ -31,8 +31,8 @@ class ColumnStack(Stack):
     task : ``multilabel`` or ``regression``.
     """
 
-    columns: tuple[str, ...]
-    task: str
+    columns: tuple[str, ...] = ()
+    task: str = ""
 
     def known_rows(self, column: int) -> NDArray[np.int64]:
         """Return the samples with a known value of a column."""
@@ -109,7 +109,14 @@ def column_stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArra
     check_stack_size(len(split.runs), len(rows), len(split.classes))
     names, values, present = read_runs(split, rows)
     return ColumnStack(
-        names, values, present, truth.labels[rows], truth.persons[rows], outer_folds[rows], split.classes, split.task
+        names,
+        values,
+        present,
+        truth.labels[rows],
+        truth.persons[rows],
+        outer_folds[rows],
+        columns=split.classes,
+        task=split.task,
     )
 
 

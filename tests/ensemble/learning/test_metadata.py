@@ -27,7 +27,7 @@ def informed(seed: int = 0) -> Stack:
     known = random.random(240) < 0.5
     age = np.where(known, np.round(50 + 20 * stack.labels + random.normal(size=240), 1).astype(str), "")
     site = random.choice(["A", "B", "C"], 240)
-    return replace(stack, columns=(Column("age", True, age), Column("site", False, site)))
+    return replace(stack, extra=(Column("age", True, age), Column("site", False, site)))
 
 
 def test_columns_become_numbers() -> None:
@@ -60,15 +60,15 @@ def test_columns_beside_the_runs_help_and_are_nested() -> None:
     # What the columns of the part itself are must not change the mean and deviation of the others.
     age = stack.columns[0].texts.astype("U9")
     age[inside] = "99999"
-    other = replace(stack, columns=(Column("age", True, age), stack.columns[1]))
+    other = replace(stack, extra=(Column("age", True, age), stack.extra[1]))
     assert FITTERS["stacking"].fit(other.take(rest), LOSS, 0).as_record() == alone.as_record()
 
 
 def test_without_columns_the_fit_is_the_same() -> None:
     stack = drawn(1, runs=2, n=150, classes=3)
     made = FITTERS["stacking"].fit(stack, LOSS, 0)
-    assert made.columns is None
-    assert "columns" not in made.as_record()
+    assert made.extra is None
+    assert "extra" not in made.as_record()
     assert "pooling" not in made.as_record()
 
 
@@ -81,12 +81,12 @@ def test_a_record_gives_the_same_predictions() -> None:
     assert read.as_record() == record
     for name, value in (("deviations", [0.0, 0.0]), ("coefficients", [[1.0]]), ("names", ["age", "age"])):
         with pytest.raises(EnsembleError, match=r"blend\.toml: columns"):
-            ColumnModel.from_record(record["columns"] | {name: value}, 2, "blend.toml")
+            ColumnModel.from_record(record["extra"] | {name: value}, 2, "blend.toml")
 
 
 def test_new_samples_without_the_column_are_refused() -> None:
     made = FITTERS["stacking"].fit(informed(), LOSS, 0)
-    assert made.columns is not None
+    assert made.extra is not None
     with pytest.raises(EnsembleError, match="uses the column 'age' of the table, and the new samples have no such"):
         made.columns.logits({"site": SITE}, 5)
 
