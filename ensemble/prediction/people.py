@@ -18,7 +18,7 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             "image",
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
-    if (made.pooling is not None or made.columns is not None) and cascade not in (None, OFF):
+    if (made.pooling is not None or made.extra is not None) and cascade not in (None, OFF):
         raise UsageError(
             f"`cascade={cascade}` is not available for {source.name}, which needs the persons or columns of the images",
             hint="leave out `cascade`",
