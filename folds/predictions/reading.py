@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.custom import metric_of
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import with_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.label_columns import encode_labels
 from folds.utils.numeric import factorize
 
 if TYPE_CHECKING:
     from folds.predictions.predictions import Predictions
 
 
-def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.int64]]:
     """Return (n,) class indices and (n,) a number for each person; the labels are an attribute's values if one is
-    predicted.
+    predicted. Several labels and numbers are (n, columns) float64, nan where one is not known.
 
     Raises
     ------
@@ -35,20 +36,30 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
         labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
         raise ValueError("the rows have no labels")
+    groups = factorize(sidecar.rows.ids if persons is None else persons)[1]
+    if sidecar.has_columns:
+        return encode_labels(labels, sidecar.classes, sidecar.task), groups
     code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), factorize(
-        sidecar.rows.ids if persons is None else persons
-    )[1]
+    return np.array([code[label] for label in labels.tolist()]), groups
 
 
 def score_rows(
-    probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str = "macro_f1", per_person: bool = False
+    probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str | None = None, per_person: bool = False
 ) -> ScoreReport:
-    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
+    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values.
+
+    Parameters
+    ----------
+    metric : None for the default of the task.
+
+    Raises
+    ------
+    UsageError : the metric does not fit the task.
+    """
     labels, persons = labels_and_groups(sidecar)
-    found = metric_of(metric)
+    found = metric_for_task(metric, sidecar.task)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
-    return score_predictions(labels, probabilities, persons, metric, per_person)
+    return score_predictions(labels, probabilities, persons, found if metric is None else metric, per_person)
 
 
 def scored_index(
@@ -81,7 +92,7 @@ def score_oof(
     names: Sequence[str],
     probabilities: NDArray[np.floating],
     sidecar: PredictionMetadata,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
 ) -> ScoreReport:
     """Score the out-of-fold predictions (n, classes) of a run, or of the mean of runs, on `scored_index`."""
