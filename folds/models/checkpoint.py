@@ -25,7 +25,7 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, LABEL
+from folds.predictions.files import ALL, LABEL, TASKS
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -79,7 +79,7 @@ _DATA = {
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
-    "task": optional(UNICODE),
+    "task": optional(one_of(*TASKS)),
     "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
