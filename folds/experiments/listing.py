@@ -23,6 +23,8 @@ from folds.metrics.classification import METRICS, Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.task_names import ALL_TASKS, CLASSES
+from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import has_changed_labels
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
@@ -64,6 +66,11 @@ class RunListing:
         """Return its out-of-fold score by `metric`, with the keys of `Interval.from_dict`; None if it has none."""
         found: Mapping[str, float] | None = (self.entry.get("oof") or {}).get(self.metric.name)
         return found
+
+    @property
+    def task(self) -> str:
+        """Return what its classes are, one of `folds.metrics.task_names.ALL_TASKS`; as a rule ``classes``."""
+        return _task_of(self.entry)
 
     @property
     def is_blend(self) -> bool:
@@ -115,8 +122,14 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -
             listed.append(RunListing(name, _unfinished(name, runs), tuple(ledger.notes_of(name)), (UNFINISHED,)))
     for name in blend_names(runs) if others else ():
         listed.append(RunListing(name, _blend(name, runs), tuple(ledger.notes_of(name.rpartition("/")[2]))))
+    listed = [replace(one, metric=metric_for_task(None, one.task)) for one in listed]
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
+
+
+def _task_of(entry: Mapping[str, Any]) -> str:
+    """Return the task of a line of the ledger, which names it where every label or number has a column."""
+    return (entry.get("oof") or {}).get("task") or CLASSES
 
 
 def _without_changed_people(entry: dict[str, Any], runs: Path) -> dict[str, Any]:
@@ -165,15 +178,24 @@ def _blend(name: str, runs: Path) -> dict[str, Any]:
             entry[split] |= {"accuracy": {"score": score["accuracy"]}} if "accuracy" not in known else {}
     except (EnsembleError, LookupError, TypeError, AttributeError):
         pass
-    macro_f1 = METRICS["macro_f1"]
-    if macro_f1.name not in entry["oof"] and oof_of(name, runs).exists():
-        measured = _measured(oof_of(name, runs), macro_f1)
-        entry["oof"] = entry["oof"] | ({} if measured is None else {macro_f1.name: measured})
+    if oof_of(name, runs).exists():
+        try:
+            sidecar = read_sidecar(oof_of(name, runs))
+        except EnsembleError:  # a damaged file has no score
+            return entry
+        if sidecar is not None and sidecar.has_columns:
+            entry["oof"] = entry["oof"] | {"task": sidecar.task}
+        metric = metric_for_task(None, _task_of(entry))
+        if metric.name not in entry["oof"]:
+            measured = _measured(oof_of(name, runs), metric)
+            entry["oof"] = entry["oof"] | ({} if measured is None else {metric.name: measured})
     return entry
 
 
 def with_metric(listed: Sequence[RunListing], metric: str, runs: Path = Path("runs")) -> list[RunListing]:
     """Return the runs with their scores by another metric, computed from their predictions where the line lacks it.
+
+    Runs of a task that the metric does not fit have no score by it.
 
     Raises
     ------
@@ -186,6 +208,8 @@ def with_metric(listed: Sequence[RunListing], metric: str, runs: Path = Path("ru
 def _with_metric(one: RunListing, metric: Metric, runs: Path) -> RunListing:
     entry = dict(one.entry)
     scores, path = entry.get("oof") or {}, oof_of(one.run, runs)
+    if one.task not in metric.tasks:
+        return replace(one, entry={**entry, "baseline": None}, metric=metric)
     if "low" not in scores.get(metric.name, {}) and path.exists():
         measured = _measured(path, metric, None if one.is_blend else one.run)
         entry["oof"] = scores | ({metric.name: measured} if measured is not None else {})
@@ -259,6 +283,11 @@ def _score(value: Mapping[str, float]) -> str:
     return f"{value['score']:.3f}"
 
 
+def _own_score(one: RunListing) -> str:
+    """Return the score of a run with the name of its metric, for a list with several metrics."""
+    return "" if one.score is None else f"{one.metric.title} {_score(one.score)}"
+
+
 def _ci(value: Mapping[str, float]) -> str:
     return Interval.from_dict(value).ci_text()
 
@@ -330,11 +359,11 @@ USUAL = (
 )
 
 
-def _rank(one: RunListing) -> float:
-    """Return a number that is lower for a better score; runs without a score are last."""
+def _rank(one: RunListing) -> tuple[int, float]:
+    """Return what is lower for a better score, task by task; runs without a score are last."""
     if one.score is None:
-        return math.inf
-    return -one.score["score"] if one.metric.greater_is_better else one.score["score"]
+        return len(ALL_TASKS), math.inf
+    return ALL_TASKS.index(one.task), -one.score["score"] if one.metric.greater_is_better else one.score["score"]
 
 
 SORTS: dict[str, Callable[[RunListing], Any]] = {
@@ -366,6 +395,8 @@ def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunL
     """
     key = name.strip().replace("-", "_")
     metric = listed[0].metric if listed else METRICS["macro_f1"]
+    if key == SCORE and len({one.metric.name for one in listed}) > 1:
+        return "OOF score", _own_score
     if key == metric.name or key == SCORE:
         lower = "" if metric.greater_is_better else " (lower is better)"
         return f"OOF {metric.title}{lower}", lambda one: "" if one.score is None else _score(one.score)

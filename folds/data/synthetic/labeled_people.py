@@ -77,8 +77,7 @@ def make_people(
     size: tuple[int, int] = (96, 128),
     missing: float = 0.0,
 ) -> Path:
-    """Write images of synthetic people with several labels, a grade, an age and a site; the same arguments give the same
-    bytes.
+    """Write images of people with several labels, a grade, an age and a site; the same arguments give the same bytes.
 
     A folder that already holds these people is left unchanged, and an interrupted one is written again.
 
