@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from folds.metrics.classification import (
     METRICS,
     Labels,
+    Metric,
     Probabilities,
     argmax_classes,
     confusion_counts,
@@ -19,8 +20,9 @@ from folds.metrics.classification import (
     recall_of,
     roc_auc_per_class,
 )
-from folds.metrics.grouping import people_with_class
+from folds.metrics.grouping import people_with_class, people_with_label
 from folds.metrics.intervals import Interval, interval_over_people, jackknife_standard_error, t_interval
+from folds.metrics.label_scores import THRESHOLD
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out_counts
 
 
@@ -97,6 +99,63 @@ def class_scores(
             None if np.isnan(areas[i]) else float(areas[i]),
         )
         for i, name in enumerate(classes)
+    )
+
+
+def label_scores(
+    labels: NDArray[np.floating],
+    probabilities: Probabilities,
+    persons: NDArray,
+    names: Sequence[str],
+    *,
+    level: float = 0.95,
+) -> tuple[ClassScore, ...]:
+    """Return precision, recall, F1 and ROC-AUC of each of several labels, on the rows where it is known.
+
+    Parameters
+    ----------
+    labels : (n, columns) of 0, 1, and nan where a label is not known.
+    probabilities : (n, columns), the probability of each label, which is predicted above 0.5.
+    names : the labels in the order of the columns.
+    """
+    people = people_with_label(labels, persons)
+    f1 = column_intervals(METRICS["macro_f1"], labels, probabilities, persons, level=level)
+    areas = column_intervals(METRICS["roc_auc"], labels, probabilities, persons, level=level)
+    has, says = labels == 1, (np.asarray(probabilities) > THRESHOLD) & ~np.isnan(labels)
+    counts = np.stack([(has & says).sum(axis=0), has.sum(axis=0), says.sum(axis=0)])
+    precision, recall = precision_of(counts), recall_of(counts)
+    return tuple(
+        ClassScore(
+            name,
+            int(counts[1, i]),
+            int(people[i]),
+            float(precision[i]),
+            float(recall[i]),
+            f1[i],
+            None if np.isnan(areas[i].value) else areas[i].value,
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def column_intervals(
+    metric: Metric,
+    labels: NDArray[np.floating],
+    values: Probabilities,
+    persons: NDArray,
+    *,
+    level: float = 0.95,
+) -> tuple[Interval, ...]:
+    """Return the score of each of several labels or numbers alone, with its interval over people.
+
+    Parameters
+    ----------
+    labels, values : (n, columns); labels are nan where one is not known.
+    """
+    predictions = np.asarray(values)
+    columns = [slice(i, i + 1) for i in range(labels.shape[1])]
+    return tuple(
+        interval_over_people(metric, labels[:, one], predictions[:, one], persons, level=level) for one in columns
     )
 
 

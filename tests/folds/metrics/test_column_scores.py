@@ -17,6 +17,7 @@ from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric
 from folds.metrics.grouping import average_by_person, people_with_label
 from folds.metrics.intervals import difference_over_people, interval_over_people
 from folds.metrics.numbers import concordance_index
+from folds.metrics.per_class import column_intervals, label_scores
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import score_predictions
 from folds.metrics.resampling import leave_one_group_out
@@ -252,3 +253,50 @@ def test_reports_and_sites_take_columns() -> None:
         over = interval_over_sites(metric, labels, values, sites, persons)
         assert over.low <= report.interval.low < report.interval.high <= over.high
         assert len(score_sites(metric, labels, values, values, sites, persons)) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "people", "said"),
+    [
+        ("macro_f1", 1, "a label has only one person: 95% CIs of macro F1 covered the true value in only about 88%"),
+        ("macro_f1", 0, "a label has no sample"),
+        ("macro_f1", 5, ""),
+        ("roc_auc", 1, ""),
+        ("pauc", 2, "a label has only two people"),
+        ("specificity_at", 4, "of a label about 0.2 people decide where the threshold lies"),
+        ("specificity_at:sensitivity=0.8", 4, ""),
+    ],
+)
+def test_intervals_that_cover_less_say_so(name: str, people: int, said: str) -> None:
+    labels, values, _ = several_labels(9, 120, unknown=0)
+    labels[:, 3] = np.arange(120) < people
+    found = interval_over_people(metric_for_task(name, MULTILABEL), labels, values, np.arange(120))
+    assert found.warning.startswith(said) if said else found.warning == ""
+
+
+def test_few_people_may_hide_large_errors() -> None:
+    labels, values, _ = several_numbers(9, 90)
+    assert (
+        "where a few have much larger errors"
+        in interval_over_people(COLUMN_METRICS["mse"], labels[:30], values[:30], np.arange(30)).warning
+    )
+    for name, n in (("mse", 90), ("mae", 30)):
+        assert interval_over_people(COLUMN_METRICS[name], labels[:n], values[:n], np.arange(n)).warning == ""
+
+
+def test_each_label_has_its_own_scores() -> None:
+    labels, values, persons = several_labels(10, 80)
+    found = label_scores(labels, values, persons, ["a", "b", "c", "d"])
+    assert [one.name for one in found] == ["a", "b", "c", "d"]
+    for at, one in enumerate(found):
+        known = ~np.isnan(labels[:, at])
+        truth, decided = labels[known, at], values[known, at] > 0.5
+        assert one.rows == truth.sum()
+        assert one.people == len(set(persons[known][truth == 1].tolist()))
+        assert one.f1.value == pytest.approx(sk.f1_score(truth, decided, zero_division=0))
+        assert one.precision == pytest.approx(sk.precision_score(truth, decided, zero_division=0))
+        assert one.recall == pytest.approx(sk.recall_score(truth, decided, zero_division=0))
+        if 0 < truth.sum() < len(truth):
+            assert one.roc_auc == pytest.approx(sk.roc_auc_score(truth, values[known, at]))
+    alone = column_intervals(METRICS["roc_auc"], labels, values, persons)
+    assert alone[1] == interval_over_people(METRICS["roc_auc"], labels[:, [1]], values[:, [1]], persons)
