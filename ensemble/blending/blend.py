@@ -391,8 +391,11 @@ def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels 
     if task not in COLUMN_TASKS:
         return read_true_labels(request.labels, request.columns)
     stated = next((one.classes for one in members if one.sidecar is not None), None)
-    known = stated or request.classes or next((one.classes for one in members if one.classes), ())
-    return read_true_columns(request.labels, request.columns, task, known)
+    # The only column of a table may have any name, such as that of the model.
+    several = next((one.classes for one in members if len(one.classes) > 1), ())
+    known = stated or request.classes or several
+    counts = {one.values.shape[1] for one in members if one.values is not None}
+    return read_true_columns(request.labels, request.columns, task, known, counts.pop() if len(counts) == 1 else 0)
 
 
 @dataclass(frozen=True)
