@@ -9,11 +9,11 @@ from typing import Any
 from folds.config.frozen import LINEAR, LOGISTIC
 from folds.config.setting import Usual
 from folds.errors import UsageError
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.tasks import default_metric
 from folds.optim.loss_spec import COLUMN_LOSSES
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
 
 USUAL_LOSS, USUAL_METRIC = Usual("ce"), Usual("macro_f1")
-_METRICS = {MULTILABEL: "roc_auc", REGRESSION: "mae"}
 
 # Setting → the tasks of columns that support it. Other settings are supported by all.
 _ONE_CLASS = "an image has no class there"
@@ -47,7 +47,7 @@ def with_task_defaults(recipe: Any) -> Any:
     return replace(
         recipe,
         loss=loss if isinstance(recipe.loss, Usual) else recipe.loss,
-        metric=_METRICS[recipe.task] if isinstance(recipe.metric, Usual) else recipe.metric,
+        metric=default_metric(recipe.task) if isinstance(recipe.metric, Usual) else recipe.metric,
     )
 
 

@@ -609,6 +609,7 @@ class Recipe:
         }
         names = {described.name for described in fields(self)}
         decided = {key: value for key, value in defaults.items() if key in names and getattr(self, key) is None}
+        decided |= {"loss": str(self.loss), "metric": str(self.metric)}  # from here on they are given
         return replace(self, **decided), reason if self.lr is None else "as asked"
 
     def _smoothing(self) -> dict[str, float | None]:
@@ -638,6 +639,7 @@ class Recipe:
         }
         decided = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         decided |= {"epochs": 1} if head == LOGISTIC else {}  # it is fitted, not trained
+        decided |= {"loss": str(self.loss), "metric": str(self.metric)}
         return replace(self, **decided), reason if self.lr is None else "as asked"
 
     @property

@@ -322,7 +322,7 @@ def _check_same_target(a: _Published, b: _Published) -> None:
         )
     if a.sidecar.task != b.sidecar.task and (a.sidecar.has_columns or b.sidecar.has_columns):
         raise EnsembleError(
-            f"{a.run} has the task {a.sidecar.task}, {b.run} the task {b.sidecar.task}: their scores cannot be compared",
+            f"{a.run} has the task {a.sidecar.task}, {b.run} {b.sidecar.task}: their scores cannot be compared",
             hint="compare runs of one task",
         )
     if set(a.sidecar.classes) != set(b.sidecar.classes):

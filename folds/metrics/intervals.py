@@ -374,7 +374,7 @@ def difference_over_people(
         error = float(jackknife_error)
         p_value, constant = _p_value(score, error, dof, units), error == 0 and score != 0
     low, high = (low, high) if people > 1 else (math.nan, math.nan)
-    warning = _join(coverage_warning(metric, rows, constant), bootstrap_warning)
+    warning = _join(coverage_warning(metric, rows, constant, of_difference=True), bootstrap_warning)
     return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
 
 

@@ -79,8 +79,8 @@ _DATA = {
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
-    "columns": optional(mapping_of(UNICODE)),
     "task": optional(one_of(*TASKS)),
+    "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),

@@ -21,7 +21,7 @@ from folds.metrics.arrays import (
     names_of,
 )
 from folds.metrics.classification import argmax_classes
-from folds.metrics.custom import metric_of
+from folds.metrics.column_arrays import as_columns, as_label_columns, column_names, task_of_arrays
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
@@ -35,10 +35,19 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
-from folds.predictions.label_columns import COLUMN_NAMES, encode_labels
+from folds.predictions.label_columns import CLASSES as EXCLUSIVE
+from folds.predictions.label_columns import (
+    COLUMN_TASKS,
+    MULTILABEL,
+    REGRESSION,
+    check_column_names,
+    encode_labels,
+    label_matrix,
+    label_texts,
+)
 from folds.predictions.links import kind_of, predictions_of
 from folds.predictions.rows import SampleRows
-from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, wrong_argument
+from folds.utils.arguments import CLASSES, FLAG, NAME, NAMES, PATH, check_arguments, wrong_argument
 from folds.utils.display import Displayed, Table
 from folds.utils.memmap import same_values
 from folds.utils.numeric import factorize
@@ -50,16 +59,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MAX_CLASSES = 30  # of the confusion matrix in a notebook
 _COLUMNS = ("id", "label", "person", "fold")
-_TEXTS = dict.fromkeys(("id", "label", "person", "fold", "split", "run"), NAME)
+_TEXTS = dict.fromkeys(("id", "person", "fold", "split", "run"), NAME) | {"label": NAMES, "task": optional(NAME)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions(Displayed):
     """Predictions of n samples, with named rows and classes.
 
+    Of several labels (``multilabel``) and of numbers (``regression``), a class is the name of a label or number.
+
     Attributes
     ----------
-    probabilities : (n, classes) float32.
+    probabilities : (n, classes) float32; of several labels a probability of each, of a regression the numbers.
     metadata : description of the rows and columns, as in a sidecar file.
 
     Examples
@@ -92,9 +103,28 @@ class Predictions(Displayed):
 
     @property
     def labels(self) -> NDArray[np.str_] | None:
-        """Return (n,) the true classes, or the attribute's values if an attribute is predicted; None if unknown."""
+        """Return (n,) the true classes, or the attribute's values if an attribute is predicted; None if unknown.
+
+        Of several labels or numbers it is a text of all of them, as in ``hat;?glasses`` (`label_columns` has the
+        values), "" if none is known.
+        """
         rows = self.metadata.rows
         return rows.labels if self.metadata.target == LABEL else rows.attributes.get(self.metadata.target, rows.labels)
+
+    @property
+    def label_columns(self) -> NDArray[np.float64] | None:
+        """Return (n, columns) the true labels, 0 and 1, or numbers, nan where one is not known; None for classes, and
+        without labels.
+        """
+        found = self.labels
+        if found is None or not self.metadata.has_columns:
+            return None
+        return label_matrix(found, self.classes, self.task)
+
+    @property
+    def task(self) -> str:
+        """Return what is predicted: classes, binary, ordinal, multilabel or regression."""
+        return self.metadata.task
 
     @property
     def persons(self) -> NDArray[np.str_] | None:
@@ -129,27 +159,42 @@ class Predictions(Displayed):
         fold: ArrayLike | int | None = None,
         split: str = "oof",
         run: str = "",
+        task: str | None = None,
     ) -> Predictions:
         """Return the predictions in an array.
 
         Parameters
         ----------
-        probabilities : (n, classes), rows sum to 1; for a DataFrame the columns are the classes.
+        probabilities : (n, classes), rows sum to 1; for a DataFrame the columns are the classes. Of several labels a
+            probability of each, from 0 to 1; of a regression numbers, (n,) or (n, columns).
         ids : (n,) a unique id for each sample; predictions are aligned by it, never by position.
-        classes : the class of each column.
-        labels, persons : (n,) if known.
+        classes : the class, label or number of each column.
+        labels, persons : (n,) if known. Several labels or numbers are (n, columns), nan where one is not known, or the
+            texts of `labels`.
         fold : (n,) whole numbers from 0, or one number for the model that predicted all rows.
         split : ``oof`` for out-of-fold predictions, ``test`` for others.
         run : a name for the model.
+        task : ``classes``, ``multilabel`` (several labels) or ``regression`` (numbers); by default what `labels` say,
+            as in `score`.
 
         Raises
         ------
         UsageError : a length or an index does not match, an id is repeated, a label is not a class, or the array is not
             probabilities.
         """
-        check_arguments(locals(), {"split": NAME, "run": NAME, "classes": optional(CLASSES)})
-        values = as_probabilities(probabilities, "probabilities")
-        names = column_classes(probabilities, classes)
+        kinds = {"split": NAME, "run": NAME, "classes": optional(CLASSES), "task": optional(NAME)}
+        check_arguments(locals(), kinds)
+        task = task_of_arrays(labels, {"probabilities": probabilities}, task, name="labels")
+        if task not in (EXCLUSIVE, *COLUMN_TASKS):
+            raise UsageError(f"expected `task` {EXCLUSIVE}, {MULTILABEL} or {REGRESSION}, found `task={task}`")
+        of_columns = task in COLUMN_TASKS
+        if of_columns:
+            values = as_columns(probabilities, "probabilities", task)
+            named = {"probabilities": probabilities, "labels": labels}
+            names = column_names(named, classes, values.shape[1])
+        else:
+            values = as_probabilities(probabilities, "probabilities")
+            names = column_classes(probabilities, classes)
         if names is None:
             raise UsageError("`classes` must name the class of each column", hint="classes=['cat', 'dog']")
         if len(names) != values.shape[1]:
@@ -166,16 +211,17 @@ class Predictions(Displayed):
                 f"`ids` must be unique, found '{distinct[counts.argmax()]}' {counts.max()} times",
                 hint="use one row per sample",
             )
-        rows = SampleRows(
-            own,
-            None if labels is None else names_of(labels, "labels", n),
-            None if persons is None else names_of(persons, "persons", n),
-        )
-        if rows.labels is not None and (unknown := sorted(set(rows.labels.tolist()) - set(names))):
+        if of_columns:
+            check_column_names(names, task)
+            values = as_columns(probabilities, "probabilities", task, names)
+            texts = None if labels is None else _texts_of_columns(labels, names, task, n)
+        else:
+            texts = None if labels is None else names_of(labels, "labels", n)
+        rows = SampleRows(own, texts, None if persons is None else names_of(persons, "persons", n))
+        if not of_columns and rows.labels is not None and (unknown := sorted(set(rows.labels.tolist()) - set(names))):
             raise UsageError(f"`labels` has '{unknown[0]}', expected one of the classes {', '.join(names[:20])}")
-        metadata = PredictionMetadata(
-            "probability", split, names, rows, fold=None if fold is None else fold_numbers(fold, n), run=run
-        )
+        folds = None if fold is None else fold_numbers(fold, n)
+        metadata = PredictionMetadata(kind_of(task), split, names, rows, fold=folds, run=run, task=task)
         return cls(np.ascontiguousarray(values, np.float32), metadata)
 
     @classmethod
@@ -185,19 +231,22 @@ class Predictions(Displayed):
         *,
         id: str = "id",
         classes: Sequence[Any] | None = None,
-        label: str = "label",
+        label: str | Sequence[str] = "label",
         person: str = "person",
         fold: str = "fold",
         split: str = "oof",
         run: str = "",
+        task: str | None = None,
     ) -> Predictions:
         """Return the predictions in a DataFrame: a column of ids, a column for each class, and optional columns as in
         `frame()`.
 
         Parameters
         ----------
-        id, label, person, fold : names of columns; all except `id` may be absent.
+        id, label, person, fold : names of columns; all except `id` may be absent. Several labels or numbers are in one
+            column, as the texts of `labels`, or in a list of columns in the order of `classes`.
         classes : the columns of probabilities, in the order of the result; by default all other columns.
+        task : as in `from_array`.
 
         Raises
         ------
@@ -213,27 +262,32 @@ class Predictions(Displayed):
         if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
             raise wrong_argument("frame", "a DataFrame", frame, hint="Predictions.from_array takes an array")
         check_arguments(locals(), _TEXTS | {"classes": optional(CLASSES)})
-        others = {id, label, person, fold}
+        of_label = [label] if isinstance(label, str) else [str(name) for name in label]
+        others = {id, person, fold, *of_label}
         columns = [name for name in frame.columns if name not in others] if classes is None else list(classes)
-        for name in (id, *columns):
+        for name in (id, *columns, *(() if isinstance(label, str) else of_label)):
             if name not in frame.columns:
                 raise unknown_name("column", str(name), list(map(str, frame.columns)))
         probabilities = frame[columns].to_numpy()
-        if classes is None:
-            _check_assumed(probabilities, columns)
 
         def column(name: str) -> Any:
             return frame[name].to_numpy() if name in frame.columns else None
+
+        labels = column(label) if isinstance(label, str) else frame[of_label].to_numpy()
+        task = task_of_arrays(labels, {"frame": probabilities}, task, name="label")
+        if classes is None:
+            _check_assumed(probabilities, columns, task)
 
         return cls.from_array(
             probabilities,
             ids=column(id),
             classes=columns,
-            labels=column(label),
+            labels=labels,
             persons=column(person),
             fold=column(fold),
             split=split,
             run=run,
+            task=task,
         )
 
     @classmethod
@@ -268,11 +322,12 @@ class Predictions(Displayed):
 
         Parameters
         ----------
-        metric : None for that of the task: macro F1 of classes.
+        metric : as in `folds.score`; by default macro F1, of several labels ROC-AUC, of numbers the mean absolute
+            error.
 
         Raises
         ------
-        UsageError : the metric is not for the task.
+        UsageError : the metric does not fit the task.
         EnsembleError : no label is known.
         """
         check_arguments(locals(), {"per_person": FLAG})
@@ -280,13 +335,15 @@ class Predictions(Displayed):
         known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
         if found is None or not len(known):
             raise EnsembleError(f"{self._name()} have no labels, which the score needs")
-        labels = encode_labels(found[known], self.classes, self.metadata.task)
+        if self.metadata.has_columns:  # images without a known label count in the predictions of their person
+            known = np.arange(len(self))
+        resolved = metric_for_task(metric, self.task)
+        labels = encode_labels(found[known], self.classes, self.task)
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
-        resolved = metric_for_task(metric or default_metric(self.metadata.task), self.metadata.task)
         labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
         if per_person:
-            labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
+            labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes), self.task)
         return interval_over_people(resolved, labels, values, persons)
 
     def take(self, index: ArrayLike) -> Predictions:
@@ -330,7 +387,7 @@ class Predictions(Displayed):
                     f"{file} exists and holds other predictions", hint="give another name, or `force=True`"
                 )
             return file
-        metadata = replace(self.metadata, kind=kind_of(self.metadata.task), samples_sha=None)
+        metadata = replace(self.metadata, kind=kind_of(self.task), samples_sha=None)
         return write_prediction(file, self.probabilities, metadata)
 
     def to_dict(self) -> dict[str, Any]:
@@ -341,8 +398,10 @@ class Predictions(Displayed):
             "classes": list(self.classes),
             "rows": len(self),
         }
+        if self.metadata.has_columns:
+            record["task"] = self.task
         record["people"] = None if self.persons is None else len(np.unique(self.persons))
-        metric = default_metric(self.metadata.task)
+        metric = default_metric(self.task)
         return record | {"score": {metric: self.score().to_dict()} if self._has_labels() else None}
 
     def display_table(self) -> Table:
@@ -355,25 +414,22 @@ class Predictions(Displayed):
             for i in range(min(5, len(self)))
         ]
         notes = [f"… {len(self) - 5:,} more rows"] if len(self) > 5 else []
-        notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
+        what = {MULTILABEL: "labels", REGRESSION: "numbers"}.get(self.task, "classes")
+        notes += [f"… {len(self.classes) - 8} more {what}"] if len(self.classes) > 8 else []
         if self._has_labels():
             found = self.score()
-            title = metric_of(default_metric(self.metadata.task)).title
+            title = metric_for_task(None, self.task).title
             notes.append(f"{title} {found.text()} (95% CI over people)")
             notes += [f"warning: {found.warning}"] if found.warning else []
-        columns_are = COLUMN_NAMES.get(self.metadata.task, "classes")
-        return Table(
-            f"{self._name()}: {len(self):,} × {len(self.classes)} {columns_are}", [*header, *shown], rows, notes
-        )
+        return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} {what}", [*header, *shown], rows, notes)
 
     def display_parts(self) -> Sequence[str]:
-        """Return the confusion matrix of up to `MAX_CLASSES` classes; () without labels."""
-        if (
-            not self._has_labels()
-            or len(self.classes) > MAX_CLASSES
-            or self.labels is None
-            or self.metadata.has_columns
-        ):
+        """Return the confusion matrix of up to `MAX_CLASSES` classes; () without labels, and for several labels or
+        numbers.
+        """
+        if self.metadata.has_columns:
+            return ()
+        if not self._has_labels() or len(self.classes) > MAX_CLASSES or self.labels is None:
             return ()
         from folds.utils.html import matrix  # here, because only notebooks need it
 
@@ -442,11 +498,30 @@ def mean_of_folds(paths: Sequence[Path]) -> Predictions | None:
     return Predictions.from_parts(total / len(found), found[0].metadata, fold=None, checkpoint_sha=None)
 
 
-def _check_assumed(probabilities: Any, columns: Sequence[Any]) -> None:
+def _texts_of_columns(labels: ArrayLike, names: Sequence[str], task: str, n: int) -> NDArray[np.str_]:
+    """Return (n,) the texts of several labels or numbers, given as values (n, columns) or as texts."""
+    array = as_array(labels, "labels")
+    if array.ndim == 1 and all(isinstance(value, str) for value in array.tolist()):
+        try:
+            matrix = label_matrix(array.astype(str), names, task)
+        except EnsembleError as error:
+            raise UsageError(f"`labels`: {error.message}", hint=error.hint) from None
+    else:
+        matrix = as_label_columns(labels, "labels", task, len(names), names)
+    if len(matrix) != n:
+        raise UsageError(f"`labels` must be one row for each of {n:,} rows, found {len(matrix):,}")
+    return label_texts(matrix, names, task)
+
+
+def _check_assumed(probabilities: Any, columns: Sequence[Any], task: str) -> None:
     """Log which columns are taken as classes; raise UsageError, naming them, if they are not probabilities."""
     listed = ", ".join(map(str, columns[:20])) + (", …" if len(columns) > 20 else "")
     try:
-        as_probabilities(probabilities, "frame")
+        _ = (
+            as_columns(probabilities, "frame", task)
+            if task in COLUMN_TASKS
+            else as_probabilities(probabilities, "frame")
+        )
     except UsageError as error:
         raise UsageError(
             f"{error.message}; all other columns are taken as classes: {listed}",

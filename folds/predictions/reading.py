@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from folds.predictions.predictions import Predictions
 
 
-def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.int64]]:
     """Return (n,) class indices and (n,) a number for each person; the labels are an attribute's values if one is
-    predicted. Of several labels or numbers they are (n, columns), nan where they are not known.
+    predicted. Several labels and numbers are (n, columns) float64, nan where one is not known.
 
     Raises
     ------
@@ -36,23 +36,30 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[Any], NDArra
         labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
         raise ValueError("the rows have no labels")
+    groups = factorize(sidecar.rows.ids if persons is None else persons)[1]
     if sidecar.has_columns:
-        groups = factorize(sidecar.rows.ids if persons is None else persons)[1]
         return encode_labels(labels, sidecar.classes, sidecar.task), groups
     code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), factorize(
-        sidecar.rows.ids if persons is None else persons
-    )[1]
+    return np.array([code[label] for label in labels.tolist()]), groups
 
 
 def score_rows(
-    probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str = "macro_f1", per_person: bool = False
+    probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str | None = None, per_person: bool = False
 ) -> ScoreReport:
-    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
+    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values.
+
+    Parameters
+    ----------
+    metric : None for the default of the task.
+
+    Raises
+    ------
+    UsageError : the metric does not fit the task.
+    """
     labels, persons = labels_and_groups(sidecar)
     found = metric_for_task(metric, sidecar.task)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
-    return score_predictions(labels, probabilities, persons, metric, per_person)
+    return score_predictions(labels, probabilities, persons, found if metric is None else metric, per_person)
 
 
 def scored_index(
@@ -85,7 +92,7 @@ def score_oof(
     names: Sequence[str],
     probabilities: NDArray[np.floating],
     sidecar: PredictionMetadata,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
 ) -> ScoreReport:
     """Score the out-of-fold predictions (n, classes) of a run, or of the mean of runs, on `scored_index`."""

@@ -159,13 +159,13 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(outcome.error.full_text())
     elif outcome.result is not None:
         done = outcome.result
-        own = {} if "task" in done else done.get("scores") or {}
-        others = "".join(f"{name} {score:.3f}, " for name, score in own.items())
-        scores = (
-            f"{others}macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if "macro_f1" in done else ""
-        )
         if "task" in done:
             scores = "".join(f"{curve_title(name)} {score_text(one)}, " for name, one in done["scores"].items())
+        else:
+            of_fold = "fold" in done  # a model of all people has no score
+            others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
+            own = f"macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if of_fold else ""
+            scores = f"{others}{own}" if of_fold else ""
         logger.info(
             f"{outcome.job.title}: {scores}{duration(done['seconds'])} "
             f"({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"

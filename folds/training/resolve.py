@@ -21,7 +21,7 @@ from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.models.head_spec import GAUSSIAN, cosine_scale, head_of, number_head_for
 from folds.optim.loss_spec import ORDERED, LossSpec, parse_loss
-from folds.predictions.files import CLASSES, LABEL, ORDINAL, REGRESSION
+from folds.predictions.files import LABEL, ORDINAL, REGRESSION
 from folds.training.criterion import check_head_losses
 from folds.training.label_changes import relabeled_labels
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
@@ -73,7 +73,8 @@ def _check_task(recipe: Recipe) -> None:
             hint="train each attribute by itself: `target=age`",
         )
     spec = parse_loss(recipe.loss)
-    spec.check_task(recipe.task or CLASSES)
+    if recipe.task is not None:  # else the table says it (`check_for_classes`)
+        spec.check_task(recipe.task)
     link = spec.ordered_head
     if spec.has_spread and (recipe.features or recipe.head not in (None, GAUSSIAN)):
         raise UsageError(
@@ -157,8 +158,9 @@ def target_of(recipe: Recipe, classes: Sequence[str], attributes: ClassAttribute
 def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
     """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
     target = target_of(recipe, classes, attributes)
+    for loss in (recipe.loss, *recipe.head_loss.values()):
+        parse_loss(loss).check_task(target.task)
     if target.has_columns:
-        parse_loss(recipe.loss).check_task(target.task)
         return target
     scored = find_metric(recipe.metric)
     if scored.per_row is not None:  # it refuses a number of classes for which it says nothing

@@ -35,8 +35,7 @@ def fold_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, 
     labels, chosen = context.labels[context.validation], context.recipe.metric
     task = context.target.task
     if context.target.has_columns:
-        values, names = predictions_of(task, logits), dict.fromkeys((chosen, *measured(task)))
-        scores = {one: _or_none(find_metric(one)(labels, values)) for one in names}
+        scores = column_scores(task, labels, predictions_of(task, logits), chosen)
         return {"fold": context.job.fold, "task": task, "scores": scores}
     predicted = argmax_classes(logits)
     own = chosen not in ("macro_f1", "accuracy")
@@ -49,6 +48,15 @@ def fold_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, 
     }
 
 
-def _or_none(score: float) -> float | None:
-    """Return a score for JSON, which has no nan: a metric is undefined where a fold lacks one kind of rows."""
-    return None if np.isnan(score) else float(score)
+def column_scores(task: str, labels: NDArray, values: NDArray[np.floating], metric: str) -> dict[str, float | None]:
+    """Return metric → score of several labels or numbers, that of the run first; None where it is undefined.
+
+    A metric is undefined where a fold lacks one kind of rows, and JSON has no nan.
+
+    Parameters
+    ----------
+    labels, values : (n, columns); labels are nan where they are not known.
+    metric : of the run.
+    """
+    found = {name: float(find_metric(name)(labels, values)) for name in dict.fromkeys((metric, *measured(task)))}
+    return {name: None if np.isnan(score) else score for name, score in found.items()}

@@ -11,6 +11,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.arrays import compare, score
+from folds.metrics.classification import METRICS
+from folds.metrics.intervals import interval_over_people
 from folds.metrics.report import score_predictions
 
 
@@ -187,3 +189,82 @@ def test_one_person_gets_a_warning_instead_of_bounds() -> None:
         y, proba, groups=["me"] * len(y), metric=lambda labels, p: float((labels == p.argmax(1)).mean())
     )
     assert by_function.to_dict()["high"] is None
+
+
+def labels_and_numbers() -> tuple[Any, Any, Any]:
+    """Three labels a row, one cell of which is not known, probabilities, and persons."""
+    rng = np.random.default_rng(2)
+    labels = (rng.random((60, 3)) < 0.4).astype(float)
+    values = np.clip(0.4 * labels + 0.6 * rng.random((60, 3)), 0, 1)
+    labels[7, 1] = np.nan
+    return labels, values, np.arange(60) // 3
+
+
+def test_columns_of_0_and_1_are_labels_and_others_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    labels, values, persons = labels_and_numbers()
+    expected = interval_over_people(METRICS["roc_auc"], labels, values, persons)
+    assert score(labels, values, groups=persons) == expected
+    assert "has 3 columns of 0 and 1" in caplog.text
+    frame = pd.DataFrame(labels, columns=["hat", "beard", "glasses"])
+    proba = pd.DataFrame(values, columns=frame.columns)
+    for y in (
+        frame,
+        frame[["glasses", "hat", "beard"]],
+        frame.astype("Int64"),
+        frame.astype(object).replace(np.nan, None),
+    ):
+        assert score(y, proba, groups=persons) == expected
+    ages, guesses = 30 + 9.5 * values, 31 + 9 * values
+    assert score(ages, guesses, groups=persons).value == pytest.approx(np.abs(ages - guesses).mean())
+    assert "has 3 columns of numbers" in caplog.text
+    one = score(ages[:, 0], guesses[:, 0], groups=persons, metric="within:error=1")
+    assert one.value == pytest.approx(np.mean(np.abs(ages[:, 0] - guesses[:, 0]) <= 1))
+    assert score(pd.DataFrame({"age": ages[:, 0]}), guesses[:, 0], task="regression", groups=persons).people == 20
+    found = compare(labels, values, 1 - values, groups=persons, metric="log_loss", per_person=True)
+    assert found.first < found.second
+    assert "scored by those that any image has" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"proba": 3}, "must hold a probability of each label, but row"),
+        ({"y": 2, "task": "multilabel"}, "y must hold 0, 1, or nan if a label is not known, found 2 in row"),
+        ({"metric": "mae", "task": "multilabel"}, "metric=mae does not fit task=multilabel"),
+        ({"metric": "quadratic_kappa"}, "does not fit task=multilabel: it scores classes, binary, ordinal"),
+        ({"y": np.nan}, "has no known label"),
+        ({"positive": "hat"}, "positive is one of two classes"),
+        ({"task": "regresion"}, "did you mean regression"),
+        ({"classes": ["a", "b"]}, "classes has 2 names for 3 columns"),
+    ],
+)
+def test_what_is_no_matrix_of_labels_is_refused(change: dict[str, Any], said: str) -> None:
+    labels, values, _ = labels_and_numbers()
+    given = {"y": labels * change.pop("y", 1), "proba": values * change.pop("proba", 1)} | change
+    with pytest.raises(UsageError, match=said):
+        score(**given)
+
+
+def test_columns_that_do_not_belong_together_are_refused() -> None:
+    labels, values, _ = labels_and_numbers()
+    with pytest.raises(UsageError, match="y has 3 columns, the predictions have 2"):
+        score(labels, values[:, :2])
+    with pytest.raises(UsageError, match="proba is 5 × 3, y is 60 × 3"):
+        score(labels, values[:5])
+    frame = pd.DataFrame(labels, columns=["a", "b", "c"])
+    with pytest.raises(UsageError, match="the columns of proba and y differ"):
+        score(frame, pd.DataFrame(values, columns=["a", "b", "d"]))
+    with pytest.raises(UsageError, match="different indexes"):
+        score(frame, pd.DataFrame(values, columns=frame.columns)[::-1])
+
+
+def test_whole_numbers_are_classes_unless_it_is_said() -> None:
+    y, guesses = np.arange(20) % 5, np.arange(20) % 5 + 0.3
+    with pytest.raises(UsageError, match="one column, and y has 5 classes") as raised:
+        score(y, guesses)
+    assert "numbers are `task=regression`" in str(raised.value.hint)
+    assert score(y, guesses, task="regression").value == pytest.approx(0.3)
+    assert score(y, guesses, metric="rmse").value == pytest.approx(0.3)
+    with pytest.raises(UsageError, match="does not fit task=classes"):
+        score([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], metric="mae", task="classes")

@@ -170,9 +170,9 @@ def test_extreme_outputs_have_finite_gradients():
 @pytest.mark.parametrize(
     ("task", "expression", "message"),
     [
-        ("multilabel", "ce", "ce is not a loss of `task=multilabel`"),
-        ("multilabel", "bce+.5*f1", "f1 is not a loss of `task=multilabel`"),
-        ("regression", "bce", "bce is not a loss of `task=regression`"),
+        ("multilabel", "ce", "ce is not a loss of task=multilabel"),
+        ("multilabel", "bce+.5*f1", "f1 is not a loss of task=multilabel"),
+        ("regression", "bce", "bce is not a loss of task=regression"),
         ("regression", "huber:delta=0", "must be above 0"),
         ("multilabel", "asymmetric:clip=1", "from 0 to below 1"),
     ],

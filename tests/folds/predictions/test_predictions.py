@@ -215,3 +215,71 @@ def test_a_single_person_is_warned_of_where_the_score_is_shown() -> None:
     for text in (repr(alone), alone._repr_html_()):
         assert "[unknown] (95% CI over people)" in text
         assert "warning: only one person: no confidence interval can be computed" in text
+
+
+def of_columns(task: str) -> Predictions:
+    rng = np.random.default_rng(3)
+    labels = (rng.random((24, 3)) < 0.4).astype(float)
+    values = np.clip(0.4 * labels + 0.6 * rng.random((24, 3)), 0, 1)
+    labels[rng.random((24, 3)) < 0.2] = np.nan
+    labels[5] = np.nan
+    scale = 1 if task == "multilabel" else 50.5
+    return Predictions.from_array(
+        values * scale,
+        ids=[f"{i}.jpg" for i in range(24)],
+        classes=["hat", "beard", "age"],
+        labels=labels * scale,
+        persons=[f"p{i // 2}" for i in range(24)],
+        task=task,
+    )
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_several_labels_and_numbers_come_back(task: str, tmp_path: Path) -> None:
+    made = of_columns(task)
+    assert made.label_columns is not None
+    assert made.labels is not None
+    assert made.labels[5] == ""
+    back = read_predictions(made.save(tmp_path / "some.oof.npy"))
+    assert (back.task, back.classes) == (task, made.classes)
+    assert back.score() == made.score()
+    np.testing.assert_array_equal(back.label_columns, made.label_columns)
+    frame = made.frame()
+    again = Predictions.from_frame(frame, task=task)
+    assert again.score() == made.score()
+    wide = frame.drop(columns="label").assign(**{f"true_{i}": made.label_columns[:, i] for i in range(3)})
+    listed = Predictions.from_frame(wide, label=["true_0", "true_1", "true_2"])
+    assert (listed.task, listed.score()) == (task, made.score())
+    expected = score(made.label_columns, made.probabilities, groups=made.persons, task=task, per_person=True)
+    assert made.score(per_person=True).value == pytest.approx(expected.value)
+    assert made.take([1, 2, 5]).label_columns is not None
+    assert json.loads(json.dumps(made.to_dict()))["task"] == task
+    assert ("ROC-AUC" if task == "multilabel" else "mean absolute error") in repr(made)
+    assert 'class="matrix"' not in made._repr_html_()
+    with pytest.raises(UsageError, match="does not fit"):
+        made.score("quadratic_kappa")
+
+
+def test_logits_of_labels_become_a_probability_each(tmp_path: Path) -> None:
+    rows = SampleRows(np.array(["a"]), np.array(["x;?y"]))
+    metadata = PredictionMetadata("logit", "test", ("x", "y"), rows, task="multilabel")
+    write_prediction(tmp_path / "m.test.npy", np.array([[0.0, np.log(3)]]), metadata)
+    found = read_predictions(tmp_path / "m.test.npy")
+    assert found.probabilities == pytest.approx(np.array([[0.5, 0.75]]))
+    assert found.score("accuracy").value == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": ["hat", "cat"]}, "labels: the label 'cat' names 'cat', expected one of hat, beard"),
+        ({"labels": [[1, 0]]}, "one row for each of 2 rows, found 1"),
+        ({"classes": ["hat", "a;b"]}, "cannot be the name of a label"),
+        ({"probabilities": [[1.2, 0], [0, 1]]}, "must hold a probability of each label"),
+        ({"task": "binary"}, "expected task classes, multilabel or regression, found task=binary"),
+    ],
+)
+def test_what_cannot_be_labels_is_refused(change: dict, said: str) -> None:
+    given = {"probabilities": [[0.2, 0.9], [0.5, 0.7]], "ids": ["a", "b"], "classes": ["hat", "beard"]}
+    with pytest.raises(UsageError, match=said):
+        Predictions.from_array(**given | {"task": "multilabel"} | change)
