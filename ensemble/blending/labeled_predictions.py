@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
@@ -130,6 +131,7 @@ def _labeled(
     split: str,
     notes: Sequence[str],
 ) -> LabeledPredictions:
+    check_exclusive(own.task, "a list of mistakes and of labels in doubt")
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(

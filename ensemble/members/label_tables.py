@@ -138,20 +138,23 @@ def _check_finite(table: CsvTable, columns: Sequence[str], values: NDArray[np.fl
         )
 
 
-def read_true_columns(path: Path, names: ColumnNames, task: str, known: Sequence[str] = ()) -> TrueLabels:
+def read_true_columns(
+    path: Path, names: ColumnNames, task: str, known: Sequence[str] = (), count: int = 0
+) -> TrueLabels:
     """Return the true labels or numbers in a table, as texts of `folds.predictions.label_columns`.
 
     Parameters
     ----------
     names : columns that the user named; `label` may name several, joined by commas, or one column of texts.
     known : the names of the columns that members have; the table's columns with these names are taken.
+    count : the number of columns that members have; 0 if unknown.
 
     Raises
     ------
     EnsembleError : no column of ids or of true values, or a cell that is none.
     """
     found = _Columns(path, names)
-    chosen = _true_columns(found, names.label, task, known)
+    chosen = _true_columns(found, names.label, task, known, count)
     ids = found.ids()
     persons, warnings = found.persons(ids)
     texts: NDArray[np.str_]
@@ -168,7 +171,7 @@ def read_true_columns(path: Path, names: ColumnNames, task: str, known: Sequence
     )
 
 
-def _true_columns(found: _Columns, label: str | None, task: str, known: Sequence[str]) -> list[str]:
+def _true_columns(found: _Columns, label: str | None, task: str, known: Sequence[str], count: int) -> list[str]:
     """Return the columns of true values: those the user named, those of the members, or all that can be."""
     if label is not None:
         asked = [label] if label in found.names else [name.strip() for name in label.split(",")]
@@ -184,7 +187,7 @@ def _true_columns(found: _Columns, label: str | None, task: str, known: Sequence
         return [one]
     if not same:
         fitting = [name for name in found.free if _can_be(found.table.columns[name], task)]
-        if fitting and (not known or len(known) == len(fitting)):
+        if fitting and (count or len(known)) in (0, len(fitting)):
             return fitting
     missing = next((name for name in known if name not in found.names), "")
     raise EnsembleError(
@@ -208,8 +211,10 @@ def _known_cells(table: CsvTable, name: str, task: str) -> NDArray[np.float64]:
         if text in _UNKNOWN:
             continue
         try:
-            value = _WORDS.get(text, float(text.replace(",", "."))) if task == REGRESSION or text not in _WORDS else (
-                _WORDS[text]
+            value = (
+                _WORDS.get(text, float(text.replace(",", ".")))
+                if task == REGRESSION or text not in _WORDS
+                else (_WORDS[text])
             )
         except ValueError:
             value = np.nan

@@ -1,0 +1,317 @@
+"""Blends of several labels, of numbers, and of a number with grades: from files and arrays to what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ensemble as en
+from ensemble.blending.blend import Blend, make_blend
+from ensemble.blending.check import check_blend
+from ensemble.blending.recipe import read_recipe
+from ensemble.blending.request import BlendConfig
+from ensemble.learning.apply import apply_combination
+from ensemble.learning.columns.registry import methods_of
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.tasks import metric_for_task
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
+from tests.ensemble.label_worlds import LABELS, labels_of, probabilities_of, write_columns
+
+TRUTH, PERSONS = labels_of(3, 60)
+TRUTH[::17, 1] = np.nan
+VALUES = probabilities_of(np.nan_to_num(TRUTH), PERSONS, 4, (1.2, 0.8, 0.4))
+RANDOM = np.random.default_rng(6)
+AGES = RANDOM.normal(40, 10, (60, 1))[PERSONS] + RANDOM.normal(0, 1, (120, 1))
+YEARS = np.stack([AGES + RANDOM.normal(i, 4 + 3 * i, AGES.shape) for i in range(2)])
+GRADES = ("young", "middle", "old")
+CODES = np.digitize(AGES[:, 0], [35, 45])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("columns")
+    for i, values in enumerate(VALUES):
+        write_columns(made / f"l{i}.oof.npy", values, "multilabel", LABELS, TRUTH, PERSONS)
+        write_columns(made / f"l{i}.test.npy", values[:20], "multilabel", LABELS)
+    for i, numbers in enumerate(YEARS):
+        write_columns(made / f"y{i}.oof.npy", numbers, "regression", ("age",), AGES, PERSONS)
+        write_columns(made / f"y{i}.test.npy", numbers[:20], "regression", ("age",))
+    p = 0.25 * np.eye(3)[CODES] + 0.75 * RANDOM.dirichlet(np.ones(3), 120)
+    for split, rows in (("oof", 120), ("test", 20)):
+        ids = np.array([f"{split}{i}" for i in range(rows)])
+        labeled = split == "oof"
+        persons = np.array([f"p{one}" for one in PERSONS]) if labeled else None
+        about = SampleRows(ids, np.array(GRADES)[CODES] if labeled else None, persons)
+        meta = PredictionMetadata("probability", split, GRADES, about, run="grades", task="ordinal")
+        meta = meta if not labeled else PredictionMetadata(
+            "probability", split, GRADES, about, fold=PERSONS % 5, run="grades", task="ordinal"
+        )  # fmt: skip
+        write_prediction(made / f"grades.{split}.npy", p[:rows], meta)
+    return made
+
+
+def blended(folder: Path, pattern: str, method: str = "soft", **options: Any) -> Blend:
+    weights = "l0=.5,l1=.3,l2=.2" if method == "weighted" and pattern[0] == "l" else None
+    weights = "y0=.7,y1=.3" if method == "weighted" and pattern[0] == "y" else weights
+    return make_blend([folder / pattern], BlendConfig(method, weights=weights, **options))
+
+
+EVERY = [("l*.npy", name) for name in methods_of("multilabel")] + [
+    ("y*.npy", name) for name in methods_of("regression")
+]
+
+
+@pytest.mark.parametrize(("pattern", "method"), EVERY)
+def test_every_method_is_scored_written_and_applied(folder: Path, tmp_path: Path, pattern: str, method: str) -> None:
+    made = blended(folder, pattern, method)
+    task = "multilabel" if pattern[0] == "l" else "regression"
+    truth = TRUTH if task == "multilabel" else AGES
+    assert made.nested is not None
+    assert made.oof is not None
+    assert made.test is not None
+    assert made.nested.value == pytest.approx(metric_for_task(None, task)(truth, made.oof.probabilities))
+    home = made.save("one", root=tmp_path)
+    sidecar = read_sidecar(home / "test.npy")
+    assert sidecar is not None
+    assert (sidecar.task, sidecar.kind) == (task, "probability" if task[0] == "m" else "number")
+    recipe = read_recipe(home / "blend.toml")
+    assert recipe.task == task
+    again = apply_combination(made.splits["test"], recipe.combination).probabilities
+    np.testing.assert_allclose(again, made.test.probabilities, rtol=1e-5, atol=1e-5)
+    if method != "rank":  # ranks are those among the given samples
+        fresh = {
+            name: value[:20] for name, value in zip(made.weights, (VALUES if task[0] == "m" else YEARS), strict=True)
+        }
+        np.testing.assert_allclose(made.predict_proba(fresh), made.test.probabilities, rtol=1e-4, atol=1e-4)
+
+
+def test_columns_are_aligned_by_name(folder: Path, tmp_path: Path) -> None:
+    turned = [2, 0, 1]
+    names = tuple(LABELS[i] for i in turned)
+    write_columns(tmp_path / "l1.oof.npy", VALUES[1][:, turned], "multilabel", names, TRUTH[:, turned], PERSONS)
+    files = [folder / "l0.oof.npy", tmp_path / "l1.oof.npy"]
+    made = make_blend(files, BlendConfig())
+    expected = make_blend([folder / "l0.oof.npy", folder / "l1.oof.npy"], BlendConfig())
+    np.testing.assert_array_equal(made.votes["oof"].probabilities, expected.votes["oof"].probabilities)
+    write_columns(tmp_path / "l2.oof.npy", VALUES[1][:, :2], "multilabel", LABELS[:2], TRUTH[:, :2], PERSONS)
+    with pytest.raises(EnsembleError, match="different labels: only the first has beard"):
+        make_blend([folder / "l0.oof.npy", tmp_path / "l2.oof.npy"], BlendConfig())
+
+
+def test_logits_become_probabilities_of_each_label(folder: Path, tmp_path: Path) -> None:
+    logits = np.log(VALUES[0] / (1 - VALUES[0]))
+    path = write_columns(tmp_path / "l0.oof.npy", logits, "multilabel", LABELS, TRUTH, PERSONS, logit=True)
+    made = make_blend([path], BlendConfig())
+    np.testing.assert_allclose(made.votes["oof"].probabilities, VALUES[0], atol=1e-6)
+
+
+def test_copies_and_leaks_are_found_as_for_classes(folder: Path, tmp_path: Path) -> None:
+    write_columns(tmp_path / "copy.oof.npy", VALUES[0], "multilabel", LABELS, TRUTH, PERSONS)
+    made = make_blend([folder / "l0.oof.npy", tmp_path / "copy.oof.npy"], BlendConfig())
+    assert list(made.runs) == ["l0"]
+    rows = SampleRows(np.array([f"oof{i}" for i in range(120)]), None, np.array([f"p{one}" for one in PERSONS]))
+    meta = PredictionMetadata("number", "oof", ("age",), rows, fold=np.arange(120) % 5, run="bad", task="regression")
+    write_prediction(tmp_path / "bad.oof.npy", AGES, meta)
+    with pytest.raises(EnsembleError, match="is in folds"):
+        make_blend([tmp_path / "bad.oof.npy"], BlendConfig())
+
+
+def test_members_of_different_tasks_are_refused_in_one_line(folder: Path) -> None:
+    files = [folder / name for name in ("l0.oof.npy", "y0.oof.npy")]
+    with pytest.raises(UsageError, match="members of different tasks are not blended"):
+        make_blend(files, BlendConfig())
+    with pytest.raises(UsageError, match=r"is of the task ordinal, .* of multilabel"):
+        make_blend([folder / "grades.oof.npy", folder / "l0.oof.npy"], BlendConfig())
+    with pytest.raises(UsageError, match="task=multilabel, but"):
+        make_blend([folder / "y0.oof.npy"], BlendConfig(task="multilabel"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "message"),
+    [
+        ("l*.npy", {"method": "nnls"}, "method=nnls does not combine predictions of the task multilabel"),
+        ("y*.npy", {"method": "geometric"}, "does not combine predictions of the task regression"),
+        ("y*.npy", {"metric": "macro_f1"}, "metric=macro_f1 does not fit task=regression"),
+        ("grades*.npy", {"metric": "mae"}, "metric=mae does not fit"),
+        ("grades*.npy", {"method": "nnls"}, "method=nnls combines numbers"),
+        ("l*.npy", {"detail": True}, "breakdown does not support the task multilabel"),
+        ("l*.npy", {"contributions": True}, "contributions does not support the task multilabel"),
+        ("l*.npy", {"max_members": 2}, "max_members does not support the task multilabel"),
+        ("l*.npy", {"by": "attribute"}, "by does not support the task multilabel"),
+        ("l*.npy", {"positive": "hat"}, "positive does not support the task multilabel"),
+        ("y*.npy", {"calibrate": "temperature"}, "calibrate does not support the task regression"),
+        (
+            "l*.npy",
+            {"method": "greedy", "calibrate": "temperature"},
+            "method=greedy is not calibrated for each label",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_task_is_refused_by_name(
+    folder: Path, pattern: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_blend([folder / pattern], BlendConfig(**options))
+    assert message in str(caught.value)
+
+
+def test_calibration_is_fitted_for_each_label(folder: Path) -> None:
+    sharp = probabilities_of(np.nan_to_num(TRUTH), PERSONS, 4, (1.2, 0.8, 0.4), sharp=6.0)
+    given = {"a": sharp[0]}
+    about: dict[str, Any] = {
+        "y": TRUTH,
+        "groups": PERSONS,
+        "classes": LABELS,
+        "task": "multilabel",
+        "metric": "log_loss",
+    }
+    plain, made = en.blend(given, **about), en.blend(given, calibrate="after:temperature", **about)
+    assert made.nested is not None
+    assert plain.nested is not None
+    assert made.nested.value < plain.nested.value - 0.05
+    assert made.weights == pytest.approx(plain.weights)
+
+
+def test_the_score_of_people_takes_the_means_of_their_images(folder: Path) -> None:
+    made = blended(folder, "y0*.npy", per_person=True)
+    means = [abs(YEARS[0][one == PERSONS].mean() - AGES[one == PERSONS].mean()) for one in range(60)]
+    assert made.nested is not None
+    assert made.nested.value == pytest.approx(np.mean(means), rel=1e-5)
+    assert blended(folder, "l*.npy", per_person=True, method="greedy").nested is not None
+
+
+def test_the_answers_are_labels_and_numbers(folder: Path) -> None:
+    rows = list(csv.reader(io.StringIO(blended(folder, "l*.npy").csv().decode())))
+    p = VALUES[:, 0].mean(axis=0)
+    expected = ";".join(name for name, value in zip(LABELS, p, strict=True) if value > 0.5) or "-"
+    assert rows[0] == ["ImageID", "ans"]
+    assert rows[1] == ["test0", expected]
+    number = list(csv.reader(io.StringIO(blended(folder, "y*.npy").csv().decode())))
+    assert float(number[1][1]) == pytest.approx(YEARS[:, 0, 0].mean(), rel=1e-6)
+    wide = list(csv.reader(io.StringIO(blended(folder, "l*.npy").csv(form="probabilities").decode())))
+    assert wide[0] == ["id", "prob_hat", "prob_glasses", "prob_beard"]
+    assert [float(cell) for cell in wide[1][1:]] == pytest.approx(p.tolist(), rel=1e-5)
+    with pytest.raises(UsageError, match="need form=probabilities"):
+        blended(folder, "l*.npy").csv(columns=["id", "x"])
+
+
+def test_tables_and_arrays_of_others_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ids = [f"oof{i}" for i in range(120)]
+    turned = ["beard", "hat", "glasses"]
+    frame = pd.DataFrame({"id": ids} | {f"prob_{name}": VALUES[0][:, LABELS.index(name)] for name in turned})
+    frame.sample(frac=1, random_state=0).to_csv("one.csv", index=False)
+    np.save("two.npy", VALUES[1][:, [LABELS.index(name) for name in turned]])
+    truth = pd.DataFrame({"id": ids, "person": PERSONS} | {name: TRUTH[:, i] for i, name in enumerate(LABELS)})
+    truth.to_csv("train.csv", index=False)
+    command = ["blend", "one.csv", "two.npy", "--task", "multilabel", "--labels", "train.csv", "--ids", "train.csv"]
+    assert call(*command).code == 0
+    made = make_blend(
+        ["one.csv", "two.npy"],
+        BlendConfig(task="multilabel", labels=Path("train.csv"), ids=(Path("train.csv"),), metric="average_precision"),
+    )
+    order = [made.splits["oof"].classes.index(name) for name in LABELS]
+    by_id = dict(zip(made.splits["oof"].rows.ids.tolist(), made.votes["oof"].probabilities[:, order], strict=True))
+    np.testing.assert_allclose([by_id[one] for one in ids], VALUES[:2].mean(axis=0), atol=1e-6)
+    assert any("columns without names are taken for beard, hat, glasses" in note for note in made.notes)
+    found = check_blend(["one.csv"], BlendConfig(task="multilabel", labels=Path("train.csv")))
+    assert "3 labels" in found.plan
+    assert found.error is None
+
+
+def test_a_number_in_a_table_joins_by_its_only_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ids = [f"i{i}" for i in range(120)]
+    for i, numbers in enumerate(YEARS):
+        pd.DataFrame({"id": ids, f"pred{i}": numbers[:, 0]}).to_csv(f"y{i}.csv", index=False)
+    pd.DataFrame({"id": ids, "person": PERSONS, "age": AGES[:, 0]}).to_csv("train.csv", index=False)
+    request = BlendConfig("nnls", task="regression", labels=Path("train.csv"), metric="rmse")
+    made = make_blend(["y0.csv", "y1.csv"], request)
+    assert made.classes == ("age",)
+    assert made.nested is not None
+    assert 2 < made.nested.value < 5
+
+
+def test_arrays_in_python_have_labels_numbers_and_refusals() -> None:
+    given = dict(zip("abc", VALUES, strict=True))
+    made = en.blend(given, y=TRUTH, groups=PERSONS, classes=LABELS, task="multilabel", method="greedy")
+    assert made.oof is not None
+    assert made.oof.metadata.task == "multilabel"
+    assert made.classes == LABELS
+    framed = en.blend(
+        {name: pd.DataFrame(value, columns=LABELS) for name, value in given.items()},
+        y=pd.DataFrame(TRUTH[:, ::-1], columns=LABELS[::-1]), groups=PERSONS, task="multilabel", method="greedy",
+    )  # fmt: skip
+    np.testing.assert_array_equal(framed.oof.probabilities, made.oof.probabilities)  # type: ignore[union-attr]
+    numbers = en.blend({"a": YEARS[0][:, 0], "b": YEARS[1]}, y=AGES[:, 0], groups=PERSONS, task="regression")
+    assert numbers.oof is not None
+    assert numbers.oof.metadata.kind == "number"
+    assert numbers.display_table() is not None
+    assert len(numbers.methods()) == 1
+    for wrong, message in (
+        ({"y": TRUTH + 3}, "y must be 0, 1, or nan"),
+        ({"task": "many"}, "unknown task 'many'"),
+        ({"task": "ordinal"}, "is stated by its files"),
+        ({"classes": ["a"]}, "must be numbers, \\(samples, 1\\)"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            en.blend(given, **({"y": TRUTH, "task": "multilabel"} | wrong))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'a' has 2 in row 0, column 0, expected a probability"):
+        en.blend({"a": np.full((4, 2), 2.0)}, task="multilabel")
+    with pytest.raises(UsageError, match="contributions do not support the task multilabel"):
+        made.contributions()
+
+
+def test_a_number_is_handed_over_to_grades(folder: Path, tmp_path: Path) -> None:
+    alone = make_blend([folder / "grades.*.npy"], BlendConfig(metric="quadratic_kappa"))
+    files = [folder / "grades.*.npy", folder / "y0.*.npy"]
+    made = make_blend(files, BlendConfig("simplex", metric="quadratic_kappa"))
+    assert made.nested is not None
+    assert alone.nested is not None
+    assert made.nested.value > alone.nested.value
+    note = next(note for note in made.notes if "handed over" in note)
+    assert "cumulative logistic fit, for each person on others" in note
+    assert "young, middle, old" in note
+    points = made.hand_overs["y0"].points
+    assert points == pytest.approx([35, 45], abs=3)
+    home = made.save("both", root=tmp_path)
+    recipe = read_recipe(home / "blend.toml")
+    assert [len(run.hand_over) for run in recipe.runs] == [0, 3]
+    grades = np.load(folder / "grades.test.npy")
+    fresh = made.predict_proba({"grades": grades, "y0": YEARS[0][:20, 0]})
+    np.testing.assert_allclose(fresh, made.test.probabilities, atol=1e-5)  # type: ignore[union-attr]
+
+
+def test_the_grades_of_a_person_do_not_change_their_own_handed_over_number(folder: Path, tmp_path: Path) -> None:
+    """The probabilities of a fold come from fits without it: other grades there do not change them."""
+    changed = np.where(PERSONS % 5 == 1, 2 - CODES, CODES)
+    meta = read_sidecar(folder / "grades.oof.npy")
+    assert meta is not None
+    rows = SampleRows(meta.rows.ids, np.array(GRADES)[changed], meta.rows.persons)
+    other = PredictionMetadata("probability", "oof", GRADES, rows, fold=PERSONS % 5, run="grades", task="ordinal")
+    write_prediction(tmp_path / "grades.oof.npy", np.load(folder / "grades.oof.npy"), other)
+    inside = np.flatnonzero(PERSONS % 5 == 1)
+    found = []
+    for path in (folder, tmp_path):
+        made = make_blend([path / "grades.oof.npy", folder / "y0.oof.npy"], BlendConfig())
+        run = next(one for one in made.splits["oof"].runs if one.name == "y0")
+        found.append(run.probabilities(0, 120))
+    np.testing.assert_array_equal(found[0][inside], found[1][inside])
+    assert not np.allclose(np.delete(found[0], inside, 0), np.delete(found[1], inside, 0))
+
+
+def test_a_number_without_grades_to_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnsembleError, match="found none"):
+        make_blend([folder / "grades.test.npy", folder / "y0.test.npy"], BlendConfig())
+    two = write_columns(tmp_path / "two.oof.npy", np.hstack([AGES, AGES]), "regression", ("age", "size"))
+    with pytest.raises(UsageError, match="has 2 numbers"):
+        make_blend([folder / "grades.oof.npy", two], BlendConfig())
