@@ -164,10 +164,9 @@ def test_what_is_for_classes_is_refused_by_name(columns: Path, task: str, given:
         en.predict(RUNS[task], TEST, progress=False, **given)  # type: ignore[arg-type]
 
 
-def test_costs_and_soups_are_refused_by_name(columns: Path) -> None:
-    for call in (lambda: en.costs("labels"), lambda: en.soup(["labels", "numbers"])):
-        with pytest.raises(UsageError, match="is for exclusive classes, and the task is multilabel"):
-            call()
+def test_a_comparison_of_costs_is_refused_by_name(columns: Path) -> None:
+    with pytest.raises(UsageError, match="does not support the task multilabel"):
+        en.costs("labels")
 
 
 @pytest.mark.parametrize("task", RUNS)
@@ -199,7 +198,7 @@ def test_views_are_merged_and_scored_by_the_metric_of_the_task(columns: Path, ta
         (MULTILABEL, {"merge": "classwise"}, "merge=classwise is not for the task multilabel"),
         (MULTILABEL, {"merge": "median"}, "merge=median is not for the task multilabel"),
         (REGRESSION, {"merge": "geometric"}, "merge=geometric is not for the task regression"),
-        (REGRESSION, {"adaptive": True}, "adaptive.* is for exclusive classes, and the task is regression"),
+        (REGRESSION, {"adaptive": True}, "adaptive.* does not support the task regression"),
     ],
 )
 def test_merges_of_other_tasks_are_refused(columns: Path, task: str, given: dict[str, str], found: str) -> None:
