@@ -23,6 +23,7 @@ from folds.predictions.label_columns import (
     encode_labels,
     label_texts,
 )
+from folds.predictions.links import require_classes
 
 
 def members_task(members: Sequence[Member], given: str | None = None) -> str:
@@ -177,5 +178,4 @@ def _in_order(source: str, texts: NDArray[np.str_], names: tuple[str, ...], task
 
 def check_exclusive(task: str, what: str) -> None:
     """Raise UsageError, with what does not support it, if each column is a label or a number of its own."""
-    if task in COLUMN_TASKS:
-        raise UsageError(f"{what} does not support the task {task}", hint="it needs classes that exclude each other")
+    require_classes(task, what)

@@ -18,12 +18,9 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError
-from folds.predictions.links import require_classes
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
-
-_WHAT, _SCORES = "a list of mistakes or of doubtful labels", "ensemble blend scores each label and number"
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,6 @@ def read_labeled_predictions(
             hint="`labels=FILE.csv` has them by id: id, label and preferably person",
         )
     own = loaded.splits[split]
-    require_classes(own.task, _WHAT, _SCORES)
     voters = {} if members is None or split not in members.splits else _voters(own, members.splits[split])
     judged = vote(own).probabilities if len(own.runs) > 1 else _values(own, own.runs[0])
     if not name:
@@ -113,8 +109,6 @@ def labeled_blend(blend: Blend) -> LabeledPredictions:
     """
     for split in ("oof", "test"):
         own = blend.splits.get(split)
-        if own is not None:
-            require_classes(own.task, _WHAT, _SCORES)
         truth = None if own is None else labels_and_groups(own, False)
         if own is not None and truth is not None:
             judged = blend.votes[split].probabilities

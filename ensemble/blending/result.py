@@ -305,6 +305,11 @@ class BlendResult(Displayed):
         named = self.request.positive is not None and rows.target == LABEL and rows.task == CLASSES
         return BINARY if named else rows.task
 
+    def is_exclusive(self, split: str) -> bool:
+        """Return whether a member states exclusive classes, so that no name of a class makes it the positive one."""
+        found = [part.member.sidecar for run in self.splits[split].runs for part in run.parts]
+        return self.task_of(split) == CLASSES and any(one is not None and one.exclusive for one in found)
+
     def _predictions(self, split: str) -> Predictions | None:
         if split not in self.votes:
             return None
@@ -322,6 +327,7 @@ class BlendResult(Displayed):
             arch="blend",
             folds_sha=rows.folds_sha,
             task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
+            exclusive=self.classes == rows.classes and self.is_exclusive(split),
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

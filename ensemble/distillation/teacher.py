@@ -13,7 +13,6 @@ from folds.config.files import read_record
 from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.files import LABEL, oof_file, read_sidecar
-from folds.predictions.links import require_classes
 from folds.utils.files import is_file_safe, read_json
 
 # Settings of a run that say which table it reads, and how; its folds are read from its folds.csv.
@@ -148,9 +147,6 @@ def _checked(oof: Path) -> Path:
             f"{oof} does not exist: a student learns out-of-fold predictions",
             hint="blend the out-of-fold predictions of runs, not only their test predictions",
         )
-    sidecar = read_sidecar(oof)
-    if sidecar is not None:
-        require_classes(sidecar.task, "a student, which learns class probabilities,", "export the teacher itself")
     return oof
 
 

@@ -99,6 +99,7 @@ class ModelModule(torch.nn.Module):
         super().__init__()
         self.folds = torch.nn.ModuleList(FoldModule(run, model) for run in source.runs for model in run.models)
         self.combination = CombinationModule(source)
+        self.output = output_name(source)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the probabilities of pixels."""
@@ -152,7 +153,7 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
     models = LoadedModels(source, "cpu")
     pixels = models.decoded(range(len(expected)), lambda at, one: fit_colors(_picture(expected, at), one))
     output = output_name(source)
-    content = _exported(ModelModule(source).eval(), settings, output)
+    content = _exported(ModelModule(source).eval(), settings)
     session = _session(runtime, content)
     difference = _difference(session, pixels[settings], expected, source.task)
     if not difference <= TOLERANCE:
@@ -204,7 +205,7 @@ def _packages() -> Any:
     return onnxruntime
 
 
-def _exported(module: torch.nn.Module, settings: ImageSettings, output: str = OUTPUT) -> bytes:
+def _exported(module: ModelModule, settings: ImageSettings) -> bytes:
     """Return the graph of a module with any number of images.
 
     Raises
@@ -212,7 +213,7 @@ def _exported(module: torch.nn.Module, settings: ImageSettings, output: str = OU
     UsageError : torch cannot export an operation of a model or of a view.
     """
     example = torch.zeros((2, *settings.shape), dtype=torch.uint8)
-    return export_module(module, (example,), {"pixels": {0: torch.export.Dim("images")}}, [INPUT], output)
+    return export_module(module, (example,), {"pixels": {0: torch.export.Dim("images")}}, [INPUT], module.output)
 
 
 def export_module(

@@ -96,11 +96,11 @@ def outputs_kind_of(task: str) -> str:
 
 
 def require_classes(task: str, what: str, hint: str = "") -> None:
-    """Raise UsageError, which names the task, if what is for exclusive classes meets several labels or numbers.
+    """Raise UsageError, with what does not support it, if each column is a label or a number of its own.
 
     Parameters
     ----------
     what : the option or the result that is for classes, as a message names it.
     """
     if task in COLUMN_TASKS:
-        raise UsageError(f"{what} is for exclusive classes, and the task is {task}", hint=hint or None)
+        raise UsageError(f"{what} does not support the task {task}", hint=hint or "it needs classes that exclude each other")

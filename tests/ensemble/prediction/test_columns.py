@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import torch
 
 import ensemble as en
 from ensemble.export.onnx_pools import CombinationModule
+from ensemble.export.scores import Knowledge
+from ensemble.export.write import build_bundle, finished, write_bundle
+from ensemble.learning.combination import Combination
+from ensemble.model_files.record import from_text, to_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
-from ensemble.prediction.source import load_source
+from ensemble.prediction.source import PredictionSource, RunModels, load_source
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -159,10 +164,9 @@ def test_what_is_for_classes_is_refused_by_name(columns: Path, task: str, given:
         en.predict(RUNS[task], TEST, progress=False, **given)  # type: ignore[arg-type]
 
 
-def test_costs_and_soups_are_refused_by_name(columns: Path) -> None:
-    for call in (lambda: en.costs("labels"), lambda: en.soup(["labels", "numbers"])):
-        with pytest.raises(UsageError, match="is for exclusive classes, and the task is multilabel"):
-            call()
+def test_a_comparison_of_costs_is_refused_by_name(columns: Path) -> None:
+    with pytest.raises(UsageError, match="does not support the task multilabel"):
+        en.costs("labels")
 
 
 @pytest.mark.parametrize("task", RUNS)
@@ -194,7 +198,7 @@ def test_views_are_merged_and_scored_by_the_metric_of_the_task(columns: Path, ta
         (MULTILABEL, {"merge": "classwise"}, "merge=classwise is not for the task multilabel"),
         (MULTILABEL, {"merge": "median"}, "merge=median is not for the task multilabel"),
         (REGRESSION, {"merge": "geometric"}, "merge=geometric is not for the task regression"),
-        (REGRESSION, {"adaptive": True}, "adaptive.* is for exclusive classes, and the task is regression"),
+        (REGRESSION, {"adaptive": True}, "adaptive.* does not support the task regression"),
     ],
 )
 def test_merges_of_other_tasks_are_refused(columns: Path, task: str, given: dict[str, str], found: str) -> None:
@@ -230,3 +234,25 @@ def test_a_blend_predicts_its_own_test_predictions_also_as_a_graph(
     graph = CombinationModule(source)([torch.from_numpy(one).double() for one in members.values()]).numpy()
     np.testing.assert_allclose(graph, expected, rtol=1e-6)
     np.testing.assert_allclose(expected, made.test.probabilities, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("recipe", "positive", "task"), [({}, "y", "binary"), ({"task": "classes"}, None, "classes")])
+def test_an_export_keeps_what_was_said_about_two_classes(
+    columns: Path, tmp_path: Path, recipe: dict[str, str], positive: str | None, task: str
+) -> None:
+    run = load_source("labels").runs[0]
+    models = [replace(one, checkpoint=replace(one.checkpoint, recipe=recipe, classes=("x", "y"))) for one in run.models]
+    runs = (RunModels("r", tuple(models), ("x", "y")),)
+    source = PredictionSource("b", "blend", ("x", "y"), "label", Combination(("r",)), runs, positive=positive)
+    write_bundle(finished(build_bundle(source, Knowledge())), tmp_path / "model")
+    for one in (source, load_source(tmp_path / "model")):
+        assert (one.task, one.exclusive) == (task, task == "classes")
+    found = en.predict(tmp_path / "model", ["img/p8_0.png"], progress=False).predictions.metadata
+    assert (found.task, found.exclusive) == (task, task == "classes")
+
+
+def test_a_record_of_another_task_than_its_models_is_refused(columns: Path, tmp_path: Path) -> None:
+    made = en.export("labels", tmp_path / "model").record
+    text = to_text(replace(made, task="regression"))
+    with pytest.raises(EnsembleError, match="'task' is regression, and that of"):
+        from_text(text.encode(), tmp_path / "model")

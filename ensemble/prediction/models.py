@@ -1,0 +1,143 @@
+"""Describe what predicts new images: the fold models, how views are merged, and how runs are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensemble.cascade.record import Cascade
+from ensemble.decisions.decision import Decision
+from ensemble.learning.columns.combination import ColumnCombination
+from ensemble.learning.combination import Combination
+from ensemble.tta.merge import Merge
+from folds.errors import EnsembleError
+from folds.models.checkpoint import Checkpoint
+from folds.predictions.files import BINARY, CLASSES, LABEL
+from folds.predictions.label_columns import COLUMN_TASKS
+from folds.utils.files import sha256_bytes
+
+PLAIN = Merge("mean", {"none": (1.0,)})
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """A checkpoint of one fold, with the hash of its file."""
+
+    path: Path
+    sha: str
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class RunModels:
+    """The fold models of one run, and how their views are merged.
+
+    Attributes
+    ----------
+    name : name in the combination.
+    models : one per fold, in the order of the folds.
+    classes : columns of the predictions.
+    joined : names of the attribute runs that this run combines; it has no models of its own then.
+    """
+
+    name: str
+    models: tuple[FoldModel, ...]
+    classes: tuple[str, ...]
+    target: str = LABEL
+    merge: Merge = PLAIN
+    joined: tuple[str, ...] = ()
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Return the folds of the models."""
+        return tuple(model.checkpoint.fold for model in self.models)
+
+
+@dataclass(frozen=True)
+class PredictionSource:
+    """Everything needed to predict new images.
+
+    Attributes
+    ----------
+    name : the checkpoint, run or blend, as it is called in messages and file names.
+    kind : ``checkpoint``, ``run``, ``refit`` (a run's model of all people), ``blend`` or ``model`` (an exported one).
+    classes, target : of the result.
+    combination : how the runs are combined.
+    runs : the runs of the combination, then the attribute runs that are joined.
+    ranking : run names, best out-of-fold score first, for ties of hard votes.
+    class_attributes : class → attribute → value.
+    folder : folder of the blend, or folder or archive of the model; None for a checkpoint or a run.
+    decision : decision rules that come with the models; None if there are none.
+    cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
+    refit : whether the models were trained on all people, so that no out-of-fold score is their own.
+    positive : the positive class that was named for the blend, the last one; None if none was. An exported model has
+        it too.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    target: str
+    combination: Combination
+    runs: tuple[RunModels, ...]
+    ranking: tuple[str, ...] = ()
+    class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    folder: Path | None = None
+    decision: Decision | None = None
+    cascade: Cascade | None = None
+    refit: bool = False
+    positive: str | None = None
+
+    @property
+    def models(self) -> list[FoldModel]:
+        """Return the models of all runs."""
+        return [model for run in self.runs for model in run.models]
+
+    @property
+    def task(self) -> str:
+        """Return what the columns are, one of `folds.predictions.files.TASKS`: that of the models, or ``binary`` if a
+        positive class was named for the blend.
+        """
+        trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
+        named = self.positive is not None and self.classes[1:] == (self.positive,) and self.target == LABEL
+        return BINARY if trained == CLASSES and named else trained
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether exclusive classes were asked for when a model was trained."""
+        return self.task == CLASSES and any(model.checkpoint.exclusive for model in self.models)
+
+    @property
+    def sha(self) -> str:
+        """Return a hash of the checkpoints, the merges of views and the combination."""
+        runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
+        parts: list[Any] = [self.classes, self.target, self.combination.as_record(inline=False), runs, self.ranking]
+        parts += [] if self.cascade is None else [self.cascade.to_dict()]
+        return sha256_bytes(repr(parts).encode())
+
+
+def check_one_task(source: PredictionSource) -> PredictionSource:
+    """Return the source.
+
+    Raises
+    ------
+    EnsembleError : its models have different tasks, one of which has labels or numbers in its columns, or another one
+        than the combination.
+    """
+    found = sorted({model.checkpoint.task for model in source.models})
+    if len(found) > 1 and set(found) & set(COLUMN_TASKS):
+        raise EnsembleError(
+            f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
+            "combined for new images",
+            hint="predict with each of its runs",
+        )
+    made = source.combination
+    combined = made.task if isinstance(made, ColumnCombination) else CLASSES
+    if (source.task if source.task in COLUMN_TASKS else CLASSES) != combined:
+        raise EnsembleError(
+            f"the combination of {source.name} is for the task {combined}, and its models for {source.task}",
+            hint="predict with each of its runs",
+        )
+    return source
