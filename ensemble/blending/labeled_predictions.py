@@ -16,7 +16,8 @@ from ensemble.blending.blend import AlignedMembers, Blend, align_members, read_i
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -66,6 +67,7 @@ def read_labeled_predictions(
     Raises
     ------
     EnsembleError : files cannot be read or aligned, or no label is known.
+    UsageError : they predict several labels, or numbers.
     """
     request = BlendConfig(labels=labels)
     request.check()
@@ -124,6 +126,11 @@ def _labeled(
     split: str,
     notes: Sequence[str],
 ) -> LabeledPredictions:
+    if own.task in COLUMN_TASKS:
+        raise UsageError(
+            f"lists of mistakes and of labels in doubt do not support the task {own.task}",
+            hint="`ensemble report` shows the labels that predictions contradict most, or the largest errors",
+        )
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(
