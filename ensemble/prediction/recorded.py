@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.prediction.source import PredictionSource
+from folds.data.column_labels import read_column_labels
 from folds.data.image_folder import find_images, is_image, persons_by_regex
 from folds.data.layouts import only_table
 from folds.data.mask_competition import is_evaluation
@@ -16,6 +17,7 @@ from folds.data.table import AUTO_COPIES, MISSING, DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.predictions.files import LABEL
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
@@ -71,7 +73,7 @@ def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns and the rule for persons in a checkpoint that differ from the defaults."""
     plain = DataSpec(Path())
     found = data.get(FOUND) or {}
-    values = {name: found.get(name) or data.get(name) for name in (*_COLUMNS, "person_regex", *_PERSONS)}
+    values = {name: found.get(name) or data.get(name) for name in (*_COLUMNS, "person_regex", *_PERSONS, "task")}
     return {name: value for name, value in values.items() if value and value not in (getattr(plain, name), AUTO_COPIES)}
 
 
@@ -86,6 +88,8 @@ def _with_recorded(
     taken: dict[str, Any] = {}
     lacking: list[str] = []
     where = spec.data if table is None else table.source
+    if record.get("task") and "task" not in given:
+        spec = replace(spec, task=record["task"])
     for name in _COLUMNS if table is not None else ():
         column = record.get(name)
         if column is None or name in given or (name == "person" and "person_regex" in given):
@@ -93,7 +97,11 @@ def _with_recorded(
         parts = [part.strip() for part in column.split(",")] if name == "label" else [column]
         assert table is not None  # noqa: S101
         if column in table.columns or all(part in table.columns for part in parts):
-            problem = _label_problem(table, column, source) if name == "label" else ""
+            problem = ""
+            if name == "label" and spec.task in COLUMN_TASKS:
+                problem = _columns_problem(table, [column] if column in table.columns else parts, spec.task, source)
+            elif name == "label":
+                problem = _label_problem(table, column, source)
             if problem:
                 lacking.append(problem)
             else:
@@ -133,6 +141,18 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource) -> st
     if not strange:
         return ""
     return f"its column '{column}' is not read as the label: '{strange[0]}' is no class of the training"
+
+
+def _columns_problem(table: CsvTable, columns: Sequence[str], task: str | None, source: PredictionSource) -> str:
+    """Return why columns do not hold several labels or numbers of the training; "" if they do."""
+    try:
+        labels = read_column_labels(table, columns, None, task, source.classes)
+    except EnsembleError as error:
+        return f"its columns {', '.join(columns)} are not read as labels: {error.message}"
+    known = [text != "" for text in labels.texts] if labels is not None else []
+    if any(known) and not all(known):
+        return f"its columns {', '.join(columns)} are not read as labels: in some rows none of them is known"
+    return ""
 
 
 def _image_names(spec: DataSpec, table: CsvTable | None) -> Sequence[str]:

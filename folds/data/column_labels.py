@@ -204,8 +204,7 @@ def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
     folded = [cells.folded(i) for i in range(len(cells.names))]
     known = _ONES | _ZEROS | _MISSING
     if all((known | _UNCERTAIN).issuperset(one) for one in folded):
-        if not all(known.issuperset(one) for one in folded):
-            _refuse_uncertain(cells)
+        _check_certain(cells)
         # nan is counted as missing, and as no 1
         flags = [{cell: _flag(cell) for cell in set(column)} for column in cells.cells]
         values = np.array(
@@ -217,7 +216,7 @@ def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
             return None, ""
         several, empty = int((ones > 1).sum()), int(missing.sum())
         none = int(((ones == 0) & ~missing.any(axis=0)).sum())
-        found = [f"{several:,} of {len(wrong):,} rows have two or more of them"] if several or not none else []
+        found = [f"{several:,} of {len(wrong):,} rows have two or more of them"] if several else []
         found += [f"{none:,} of {len(wrong):,} rows have none of them"] if none else []
         return MULTILABEL, ", ".join(found + ([f"{empty:,} cells are empty"] if empty else []))
     if all(_finite(set(column)) is not None for column in cells.cells):
@@ -225,8 +224,10 @@ def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
     return None, ""
 
 
-def _refuse_uncertain(cells: _Cells) -> None:
+def _check_certain(cells: _Cells) -> None:
     """Raise UsageError for cells of -1, which some data sets use for labels that are uncertain."""
+    if not any(_UNCERTAIN & cells.folded(i) for i in range(len(cells.names))):
+        return
     count = sum(cell.strip() in _UNCERTAIN for column in cells.cells for cell in column)
     raise UsageError(
         f"{count:,} cells of the labels {', '.join(cells.names)} of {cells.source} are -1, and whether this is "
@@ -237,8 +238,7 @@ def _refuse_uncertain(cells: _Cells) -> None:
 
 def _flags(cells: _Cells, notes: list[str]) -> ColumnLabels:
     """Return several labels from columns of 0 and 1."""
-    if any(_UNCERTAIN & cells.folded(i) for i in range(len(cells.names))):
-        _refuse_uncertain(cells)
+    _check_certain(cells)
     columns = [
         cells.values(
             {cell: _flag(cell) for cell in set(column)},
@@ -256,11 +256,11 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> Co
     column = cells.cells[0]
     counts = Counter(column)
     known = set(classes or ())
-    told = [cell for cell in counts if cell.strip().lower() not in _MISSING | _NONE]
-    mark = next((one for one in SEPARATORS if any(one in cell.strip() for cell in told if cell not in known)), None)
+    written = [cell for cell in counts if cell.strip().lower() not in _MISSING | _NONE]
+    mark = next((one for one in SEPARATORS if any(one in cell.strip() for cell in written if cell not in known)), None)
     parts = {
         cell: [cell.strip()] if mark is None or cell in known else [part.strip() for part in cell.split(mark)]
-        for cell in told
+        for cell in written
     }
     parts = {cell: [part for part in own if part] for cell, own in parts.items()}
     names = (
@@ -276,7 +276,7 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> Co
             f"known labels: {', '.join(names[:20])}",
         )
     none = [cell for cell in counts if cell.strip().lower() in _NONE]
-    rows = {cell: [0.0] * len(names) for cell in (*told, *none)} | {
+    rows = {cell: [0.0] * len(names) for cell in (*written, *none)} | {
         cell: [math.nan] * len(names) for cell in counts if cell.strip().lower() in _MISSING
     }
     for cell, own in parts.items():

@@ -264,7 +264,7 @@ def read_samples(
     else:
         every = _labels(table, found, spec, training)
         labels = None if every is None else known(select(every))
-    said = class_notes(labels or (), found.label[0], table.source) if training and len(found.label) == 1 else []
+    proposed = class_notes(labels or (), found.label[0], table.source) if training and len(found.label) == 1 else []
     if spec.person_regex is not None and paths is not None:
         persons: list[str] | None = persons_by_regex(paths, spec.person_regex, locations)
         warnings = regex_warnings(spec.person_regex, paths)
@@ -287,7 +287,7 @@ def read_samples(
         columns.task, columns.names = several.task, several.names
         columns.notes, columns.warnings = [*several.notes, *notes], [*several.warnings, *warnings]
     elif spec.task is None:
-        columns.notes = [*said, *notes]
+        columns.notes = [*proposed, *notes]
     if paths is not None:
         _check_paths(paths, table, locations, found.path or spec.path)
         columns.folders = spec.image_folders(training)

@@ -79,6 +79,7 @@ _DATA = {
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
+    "task": optional(UNICODE),
     "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {

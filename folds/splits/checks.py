@@ -173,13 +173,13 @@ def _presence(
     folds = assignment.k + 1
     owners, fold = assignment.factorized_persons[1], assignment.fold % folds
 
-    def people_of(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def people_in_folds(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount(distinct_numbers(_pair(owners[rows], fold[rows], folds)) % folds, minlength=folds)
 
     what = "label" if assignment.task == MULTILABEL else "number"
     for name, column in zip(classes, values.T, strict=True):
-        yield f"{what} {name}", people_of(column == 1 if assignment.task == MULTILABEL else ~np.isnan(column))
-        if assignment.task == MULTILABEL and (without := people_of(column == 0)).any():
+        yield f"{what} {name}", people_in_folds(column == 1 if assignment.task == MULTILABEL else ~np.isnan(column))
+        if assignment.task == MULTILABEL and (without := people_in_folds(column == 0)).any():
             yield f"images known to be without {name}", without
 
 

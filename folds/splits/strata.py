@@ -93,7 +93,7 @@ def _count_labels(
     """Return the counts of several labels, of the values of other columns, and of each label with each value."""
     labels = label_strata(table.label_values())
     codes = [factorize(column)[1] for column in others]
-    values = [codes_of == one for codes_of in codes for one in range(int(codes_of.max()) + 1)]
+    values = [column == one for column in codes for one in range(int(column.max()) + 1)]
     counts = count_rows(groups, [*labels, *values])
     joint = count_rows(groups, [label & value for label in labels for value in values])
     people = (joint > 0).sum(axis=0)

@@ -77,6 +77,19 @@ def test_a_column_without_labels_is_not_the_label(images: list[Path], label, pro
     assert problem in notes[-1]
 
 
+def test_several_labels_are_read_as_in_the_training(images: list[Path]) -> None:
+    source = load_source(recorded(label="hat,beard", task="multilabel", path="image_name"))
+    path = table(images, lambda i: f"{i % 2},{'' if i else 1}", header="image_name,hat,beard,patient_id,site\n")
+    read, notes = spec_as_trained(path, source)
+    assert (read.label, read.task) == ("hat,beard", "multilabel")
+    assert "label = hat,beard" in notes[0]
+    for cells, problem in [("2,0", "6 cells of column 'hat'"), (",", "")]:
+        path = table(images, lambda i, cells=cells: cells, header="image_name,hat,beard,patient_id,site\n")
+        read, notes = spec_as_trained(path, source)
+        assert read.task == "multilabel"
+        assert (problem in notes[-1]) if problem else read.label == "hat,beard"
+
+
 def test_the_rule_for_persons_is_used_where_it_fits(images: list[Path], logged) -> None:
     path = recorded(person_regex=r"^([a-z0-9]+)_\d+\.jpg$")
     shutil.rmtree("shots", ignore_errors=True)
