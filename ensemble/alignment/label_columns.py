@@ -63,7 +63,9 @@ def check_given_task(task: str | None) -> None:
     if task in (BINARY, ORDINAL):
         raise UsageError(
             f"`task={task}` of a blend is stated by its files",
-            hint="`positive=CLASS` makes two classes a binary decision" if task == BINARY else "train with `task=ordinal`",
+            hint="`positive=CLASS` makes two classes a binary decision"
+            if task == BINARY
+            else "train with `task=ordinal`",
         )
     if task is not None and task not in (CLASSES, *COLUMN_TASKS):
         raise unknown_name("`task`", task, [CLASSES, *COLUMN_TASKS], "for files without a sidecar")
@@ -164,12 +166,16 @@ def _with_texts(
     return member if made is rows else replace(member, rows=made)
 
 
-def _in_order(
-    source: str, texts: NDArray[np.str_], names: tuple[str, ...], task: str
-) -> NDArray[np.str_]:
+def _in_order(source: str, texts: NDArray[np.str_], names: tuple[str, ...], task: str) -> NDArray[np.str_]:
     try:
         return label_texts(encode_labels(texts, names, task), names, task)
     except EnsembleError as error:
         raise EnsembleError(
             f"{source}: {error.message}", hint="members and labels must have the same columns; name them with `label`"
         ) from None
+
+
+def check_exclusive(task: str, what: str) -> None:
+    """Raise UsageError, with what does not support it, if each column is a label or a number of its own."""
+    if task in COLUMN_TASKS:
+        raise UsageError(f"{what} does not support the task {task}", hint="it needs classes that exclude each other")

@@ -26,6 +26,7 @@ from ensemble.blending.contributions import ContributionReport, analyze_contribu
 from ensemble.blending.details import Details, details_of
 from ensemble.blending.doubts import find_doubts
 from ensemble.blending.fit import FittedBlend, fit_split
+from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
 from ensemble.blending.request import BlendConfig, parse_weights
@@ -34,11 +35,12 @@ from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
-from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.label_tables import read_true_columns
+from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
 from ensemble.members.true_labels import TrueLabels, read_true_labels
 from ensemble.voting.base import Vote
@@ -82,6 +84,7 @@ class Blend(BlendResult):
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
     warnings : doubts about the inputs, each with its likely cause.
     over_best_single : a plain vote compared with its best run; None for a fitted blend, one run, or unknown labels.
+    hand_overs : run whose number was handed over to grades → the fit on all people.
     """
 
     identity: str
@@ -102,6 +105,7 @@ class Blend(BlendResult):
     stated_classes: tuple[str, ...] = ()
     warnings: Sequence[str] = ()
     over_best_single: BestSingle | None = None
+    hand_overs: Mapping[str, NumberToGrades] = field(default_factory=dict)
 
     @property
     def verdict(self) -> list[str]:
@@ -208,8 +212,9 @@ def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Pro
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
-    request = request.for_task(members_task(members, request.task))
-    loaded = align_members(members, request)
+    prepared = prepare_members(members, request)
+    request = prepared.request
+    loaded = align_members(prepared.members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
     first = next(iter(loaded.splits.values()))
@@ -230,7 +235,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         }
         plain = None if request.is_fitted else combined.votes
         best = None if plain is None else _best_single(loaded, plain, ranking, scores, request)
-        notes = [*loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
+        notes = [*prepared.notes, *loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
         notes += [*_weight_notes(loaded, request), *_vote_notes(loaded, combined, request), *_score_notes(total)]
         notes += confidence_notes(loaded.splits, loaded.truths, request)
         contribution_report = None
@@ -257,6 +262,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         notes=notes,
         warnings=loaded.warnings,
         over_best_single=best,
+        hand_overs=prepared.hand_overs,
     )
 
 
@@ -319,6 +325,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     """Select the members, align their rows and classes, and find labels, weights and costs."""
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
+    members_task(members, request.task)
     members = members if request.allow_duplicates else without_copies(members)
     labels = _true_labels(members, request)
     check_columns(request.columns, members, labels)

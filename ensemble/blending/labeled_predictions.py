@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
@@ -16,8 +17,7 @@ from ensemble.blending.blend import AlignedMembers, Blend, align_members, read_i
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
-from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.errors import EnsembleError
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -67,7 +67,6 @@ def read_labeled_predictions(
     Raises
     ------
     EnsembleError : files cannot be read or aligned, or no label is known.
-    UsageError : they predict several labels, or numbers.
     """
     request = BlendConfig(labels=labels)
     request.check()
@@ -126,11 +125,7 @@ def _labeled(
     split: str,
     notes: Sequence[str],
 ) -> LabeledPredictions:
-    if own.task in COLUMN_TASKS:
-        raise UsageError(
-            f"lists of mistakes and of labels in doubt do not support the task {own.task}",
-            hint="`ensemble report` shows the labels that predictions contradict most, or the largest errors",
-        )
+    check_exclusive(own.task, "a list of mistakes and of labels in doubt")
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(

@@ -258,7 +258,7 @@ def answers_of(
 
 
 def _check_form(split: AlignedSplit, form: str | None) -> None:
-    """Raise UsageError for labels or numbers, unless each has a column of its own, which `form=probabilities` asks for."""
+    """Raise UsageError for labels or numbers, unless `form=probabilities` asks for a column for each."""
     if split.has_columns and form != "probabilities":
         raise UsageError(
             f"`columns` and `like` of the task {split.task} need `form=probabilities`: a column for each of "

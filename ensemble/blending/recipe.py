@@ -20,6 +20,7 @@ from folds.errors import EnsembleError
 from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
 from folds.utils.schema import (
+    NUMBER,
     ONE_LINE,
     FieldType,
     integer,
@@ -61,6 +62,7 @@ _RUN = {
     "checkpoints": mapping_of(_SHA, _FOLD),
     "classes": optional(list_of(ONE_LINE)),
     "joined": optional(list_of(ONE_LINE)),
+    "hand_over": optional(list_of(NUMBER)),
 }
 
 
@@ -76,6 +78,8 @@ class RunRecipe:
     classes : columns of a run that predicts an attribute, in the order of its files; () if they are those of the blend.
     joined : the attribute runs that this run combines; () for an ordinary run.
     run : the run that wrote the files, if that is not `name`: one run can predict several attributes.
+    hand_over : slope, then cuts, of the fit that turns its number into the grades of the blend
+        (`ensemble.learning.cumulative.NumberToGrades`); () for an ordinary run.
     """
 
     name: str
@@ -87,6 +91,7 @@ class RunRecipe:
     classes: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
     run: str = ""
+    hand_over: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,9 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
     for name in blend.combination.runs:
         run, split = next((run, split) for split in splits for run in split.runs if run.name == name)
         if not isinstance(run, JointRun):
-            found[name] = _recipe_of_run(run, split)
+            fit = blend.hand_overs.get(name)
+            own = _recipe_of_run(run, split)
+            found[name] = own if fit is None else replace(own, hand_over=(fit.slope, *fit.cuts))
             continue
         parts: list[str] = []
         for runs, columns in run.factors:
@@ -215,6 +222,7 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
         values: dict[str, Any] = {"name": run.name, "run": run.run, "target": run.target, "arch": run.arch}
         values |= {"folds": list(run.folds), "views": list(run.views), "checkpoints": dict(run.checkpoints or {})}
         values |= {"classes": list(run.classes), "joined": list(run.joined)}
+        values |= {"hand_over": list(run.hand_over)}
         lines += ["", "[[run]]"]
         lines += [
             f"{key} = {toml_value(value)}"
@@ -305,6 +313,7 @@ def _run_of(table: Mapping[str, Any]) -> RunRecipe:
         tuple(table.get("classes") or ()),
         tuple(table.get("joined") or ()),
         table.get("run") or "",
+        tuple(map(float, table.get("hand_over") or ())),
     )
 
 
@@ -331,6 +340,10 @@ def _invalid_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: Blend
         wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' and '#'")
     if run.classes and not _all_names(run.classes):
         wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
+    if run.hand_over and (
+        len(run.hand_over) != len(recipe.classes) or list(run.hand_over[1:]) != sorted(run.hand_over[1:])
+    ):
+        wrong.append(f"run '{run.name}': 'hand_over' must be a slope and {len(recipe.classes) - 1} ascending cuts")
     if len(set(run.joined)) < len(run.joined):
         wrong.append(f"run '{run.name}': 'joined' names a run twice")
     for name in run.joined:

@@ -22,6 +22,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.blending.scores import RunScore, ranking_of
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.members.reading import Member
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
@@ -60,6 +61,7 @@ class BlendResult(Displayed):
     contribution_report: ContributionReport | None
     notes: Sequence[str]
     stated_classes: tuple[str, ...]
+    hand_overs: Mapping[str, NumberToGrades]
 
     @property
     def name(self) -> str:
@@ -200,7 +202,7 @@ class BlendResult(Displayed):
         ----------
         predictions : run → (n, classes) probabilities with the columns in the order of `classes`, DataFrame whose
             columns name their classes, or `Predictions`; all with the same order of rows. Runs of weight 0 can be
-            absent.
+            absent. Of a run whose number was handed over to grades, (n,) its numbers.
 
         Raises
         ------
@@ -217,6 +219,11 @@ class BlendResult(Displayed):
                 f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
             )
         given = {name: predictions[name] for name in predictions if name in needed}
+        given |= {
+            name: fit.probabilities(_one_number(name, given[name]))
+            for name, fit in self.hand_overs.items()
+            if name in given
+        }
         own = next((value.classes for value in given.values() if isinstance(value, Predictions)), self.classes)
         if set(own) != set(self.classes):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
@@ -226,7 +233,9 @@ class BlendResult(Displayed):
         else:
             made = members_of_arrays(given, "test", classes=self.classes)
         own_order = next(iter(self.splits.values())).classes
-        split = align(made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None).splits["test"]
+        split = align(
+            made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None
+        ).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
                 f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
@@ -297,6 +306,14 @@ class BlendResult(Displayed):
             task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
+
+
+def _one_number(name: str, values: Any) -> NDArray[np.float64]:
+    """Return (n,) the number of a run that was handed over to grades."""
+    array = np.asarray(values.probabilities if isinstance(values, Predictions) else values, np.float64)
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1) or not np.isfinite(array).all():
+        raise UsageError(f"'{name}' is handed over to grades: expected one finite number for each row")
+    return array.reshape(len(array))
 
 
 def _reorder(values: NDArray[np.float32], present: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:

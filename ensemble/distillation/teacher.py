@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.blending.recipe import read_recipe
 from folds.config.files import read_record
 from folds.config.recipe import Settings
@@ -146,4 +147,6 @@ def _checked(oof: Path) -> Path:
 
 def _target(oof: Path) -> str:
     sidecar = read_sidecar(oof)
+    if sidecar is not None:
+        check_exclusive(sidecar.task, "distillation")
     return LABEL if sidecar is None else sidecar.target

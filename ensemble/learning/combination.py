@@ -165,7 +165,9 @@ class Combination:
         """
         apart = {} if inline else self.large_arrays()
         numbers = {
-            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])} if name in apart else plain_numbers(array)
+            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])}
+            if name in apart
+            else plain_numbers(array)
             for name, array in self._arrays.items()
         }
         return {

@@ -208,8 +208,10 @@ def _known_cells(table: CsvTable, name: str, task: str) -> NDArray[np.float64]:
         if text in _UNKNOWN:
             continue
         try:
-            value = _WORDS.get(text, float(text.replace(",", "."))) if task == REGRESSION or text not in _WORDS else (
-                _WORDS[text]
+            value = (
+                _WORDS.get(text, float(text.replace(",", ".")))
+                if task == REGRESSION or text not in _WORDS
+                else (_WORDS[text])
             )
         except ValueError:
             value = np.nan

@@ -18,7 +18,7 @@ from ensemble.members.columns import ColumnNames
 from ensemble.members.label_tables import read_column_table
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.naming import run_and_split, word_splits
-from ensemble.members.scan import NEGATIVE, Scan, scan_arrays
+from ensemble.members.scan import NEGATIVE, Scan, first_outside, scan_arrays
 from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
@@ -31,7 +31,6 @@ from folds.utils.tables import table_suffix
 logger = logging.getLogger(__name__)
 
 PLAIN_VIEWS = ((), ("none",))
-_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,7 @@ def _member_of_table(
     if values is not None and table.positive:
         values, logit = two_columns(f"{path} (column {table.positive})", values[:, 0], logits), logits
     elif scan is not None and task is not None and values is not None:
-        logit = _check_columns(path, values, scan.result(), table.ids, task, logits)
+        logit = _has_logits(path, values, scan.result(), table.ids, task, logits)
     elif scan is not None:
         logit = logits
         if _are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
@@ -286,18 +285,22 @@ def _member_of_table(
         path, run, values, table.answers, logit, None, rows, rows, sha, content, note=note,
         split=split, classes=table.classes, fold=table.fold, one_column=bool(table.positive), positive=table.positive,
         prefix=table.prefix, columns=table.columns, summary=table.summary, warnings=table.warnings,
-        task=task or CLASSES, form="answers" if values is None else "one probability per row" if table.positive else "probabilities" if task != REGRESSION else "numbers",
+        task=task or CLASSES, form=_form_of(table, task),
     )  # fmt: skip
 
 
-def _member_without_sidecar(
-    path: Path, one: ArrayFile, scan: Scan, logits: bool, task: str | None = None
-) -> Member:
+def _form_of(table: PredictionTable, task: str | None) -> str:
+    if table.values is None:
+        return "answers"
+    return "one probability per row" if table.positive else "numbers" if task == REGRESSION else "probabilities"
+
+
+def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool, task: str | None = None) -> Member:
     """Return the member in an array without a sidecar; an archive may hold ids, classes, labels and folds as well."""
     run, split = run_and_split(path)
     logit, note, about = logits or one.logit, "", one.about or {}
     if task is not None:
-        logit = _check_columns(path, one.values, scan, None, task, logit)
+        logit = _has_logits(path, one.values, scan, None, task, logit)
     elif _are_probabilities(path, scan, None, None, logit) and logit:
         note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
 
@@ -333,7 +336,7 @@ def _member_of_array(
     note, values = "", one.values
     logit = sidecar.kind == "logit"
     if sidecar.has_columns:
-        logit = _check_columns(path, values, scan, sidecar.rows.ids, sidecar.task, logit or logits)
+        logit = _has_logits(path, values, scan, sidecar.rows.ids, sidecar.task, logit or logits)
     elif logit and one.one_column and not logits:
         return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, shared)
     elif not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
@@ -378,29 +381,18 @@ def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> No
         )
 
 
-def _check_columns(
-    path: Path, values: NDArray, scan: Scan, ids: NDArray[np.str_] | None, task: str, logits: bool
-) -> bool:
-    """Return whether columns of labels hold logits; numbers never do.
-
-    Raises
-    ------
-    EnsembleError : a number is not finite, or a probability of a label is not from 0 to 1.
-    """
+def _has_logits(path: Path, values: NDArray, scan: Scan, ids: NDArray[np.str_] | None, task: str, logits: bool) -> bool:
+    """Return whether checked columns of labels hold logits; numbers never do."""
     _are_probabilities(path, scan, ids, None, True)  # only that all are finite
-    if task != MULTILABEL or logits:
-        return task == MULTILABEL
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        block = np.asarray(values[start : start + _ROWS_AT_ONCE], np.float64)
-        outside = np.argwhere((block < NEGATIVE) | (block > 1 - NEGATIVE))
-        if len(outside):
-            row, column = (int(place) for place in outside[0])
-            raise EnsembleError(
-                f"{path}: {_row_text(ids, start + row)}, column {column} is {block[row, column]:.4g}, expected the "
-                "probability of a label, from 0 to 1",
-                hint="add `logits=True` if these are logits; numbers have `task=regression`",
-            )
-    return False
+    wrong = None if task != MULTILABEL or logits else first_outside(values)
+    if wrong is not None:
+        row, column = wrong
+        raise EnsembleError(
+            f"{path}: {_row_text(ids, row)}, column {column} is {values[row, column]:.4g}, expected the probability of "
+            "a label, from 0 to 1",
+            hint="add `logits=True` if these are logits; numbers have `task=regression`",
+        )
+    return task == MULTILABEL and logits
 
 
 def _are_probabilities(

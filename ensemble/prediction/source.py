@@ -385,6 +385,11 @@ def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: 
     ----------
     refit : whether to return the model of all people, which must follow from the folds that the blend was made of.
     """
+    if run.hand_over:
+        raise UsageError(
+            f"{path}: the number of run '{run.name}' is handed over to grades, which new images do not support yet",
+            hint="Blend.predict_proba of en.blend takes the predictions of new images; or blend without this run",
+        )
     if run.joined:
         return RunModels(run.name, (), recipe.classes, recipe.target, joined=run.joined)
     folder = root / "checkpoints" / re.sub(r"#\d+$", "", run.run or run.name)

@@ -1,7 +1,7 @@
 """Pool predictions with a column for each label or number; numpy only.
 
-A label is a decision of two classes, 1 − p and p, so every rule for probabilities holds for each label by itself. Numbers
-have a mean, a median and a trimmed mean.
+A label is a decision of two classes, 1 − p and p, so every rule for probabilities holds for each label by itself.
+Numbers have a mean, a median and a trimmed mean.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def pool_labels(inputs: VoteInput, rule: PoolingRule) -> tuple[NDArray[np.float6
     ----------
     inputs : weights sum to 1 over the runs that are present.
     """
-    pooled, ties = np.empty(inputs.probabilities.shape[1:]), 0
-    for column in range(pooled.shape[1]):
+    _, rows, columns = inputs.probabilities.shape
+    pooled, ties = np.empty((rows, columns)), 0
+    for column in range(columns):
         two = one_label(inputs, column)
         values, tied = rule.combine(two)
         values = np.maximum(values, 0)

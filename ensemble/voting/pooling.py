@@ -77,7 +77,7 @@ def trimmed(inputs: VoteInput, trim: float) -> Combined:
 
 
 def weighted_trimmed(inputs: VoteInput, trim: float) -> NDArray[np.float64]:
-    """Return (m, columns) the (weighted) mean of each column without the lowest and the highest `trim` of the weight."""
+    """Return (m, columns) the (weighted) mean without the lowest and the highest `trim` of the weight."""
     ordered, weights = _ordered(inputs)
     above = np.cumsum(weights, axis=0)
     inside = np.maximum(np.minimum(above, 1 - trim) - np.maximum(above - weights, trim), 0)

@@ -217,8 +217,8 @@ def blend(
     metric: Annotated[
         str | None,
         typer.Option(
-            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function [macro_f1; of several "
-            "labels roc_auc, of numbers mae]",
+            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function [macro_f1; of "
+            "several labels roc_auc, of numbers mae]",
             metavar="NAME|module:function",
             rich_help_panel=REPORT,
         ),

@@ -80,7 +80,7 @@ def select_columns(stack: ColumnStack, metric: Metric, steps: int = STEPS, patie
 
 
 def _score(stack: ColumnStack, metric: Metric, total: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    """Return the score of a sum of predictions over its weight (n,); rows without a selected run get the mean of all."""
+    """Return the score of a sum of predictions over its weight (n,); rows without a selected run get the mean."""
     covered = weight > 0
     mean = total / np.where(covered, weight, 1)[:, None]
     if not covered.all():

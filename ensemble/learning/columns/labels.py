@@ -119,8 +119,9 @@ def per_label(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
             losses += _losses(test.of_label(column), shared, weights)
     part = OWN_PARTS[int(np.argmin(losses))]
     shared, own = _weights(columns)
-    each = tuple(Combination(stack.names, weights=(1 - part) * shared + part * weights) for weights in own)
-    mean = np.mean([one.weights for one in each], axis=0)
+    mixed = [(1 - part) * shared + part * weights for weights in own]
+    each = tuple(Combination(stack.names, weights=weights) for weights in mixed)
+    mean = np.mean(mixed, axis=0)
     summary = f"{100 * part:.0f}% own weights of each label; mean weights {describe_shares(stack.names, mean)}"
     return ColumnCombination(stack.names, summary=summary, task=columns.task, columns=columns.columns, each=each)
 

@@ -84,8 +84,8 @@ def _nnls(values: Floats, truth: Floats) -> Floats:
 def _simplex(values: Floats, truth: Floats) -> Floats:
     """Return the weights: those of least squares on the errors of the runs with a further row of ones for a 1.
 
-    With weights that sum to 1, the error of the mean is the mean of the errors E. For weights s·w with Σ w = 1, s²·|Ew|²
-    + (s − 1)² is smallest at s = 1 / (1 + |Ew|²), where it grows with |Ew|²: so w minimizes |Ew|² exactly.
+    With weights that sum to 1, the error of the mean is the mean of the errors E. For weights s·w with Σ w = 1, the sum
+    s²·|Ew|² + (s − 1)² is smallest at s = 1 / (1 + |Ew|²), where it grows with |Ew|²: so w minimizes |Ew|² exactly.
     """
     errors = (values - truth).T
     scale = float(np.sqrt(np.square(errors).mean())) or 1.0
@@ -102,7 +102,7 @@ def _least_squares(matrix: Floats, target: Floats) -> Floats:
 
     # The triangle of the QR decomposition has the same solution in as many rows as there are runs.
     if len(matrix) > matrix.shape[1] + 1:
-        triangle = np.linalg.qr(np.column_stack([matrix, target]), mode="r")
+        triangle: Floats = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
         matrix, target = triangle[:, :-1], triangle[:, -1]
     return np.asarray(nnls(matrix, target)[0], np.float64)
 
