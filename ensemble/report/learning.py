@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def relative_error(
 
 def widths_of_subsets(
     metric: Metric,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     values: NDArray[np.floating],
     persons: NDArray[np.int64],
     shares: Sequence[float] = SHARES,
