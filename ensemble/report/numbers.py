@@ -91,7 +91,8 @@ def regression_text(column: Column) -> str:
             return f"Predictions do not grow with the true number (by {found} for each 1)."
         return (
             f"Predictions are pulled to the middle: where the true number is 10 higher, they are "
-            f"{10 * slope.value:.1f} higher (slope {found}), so low numbers are predicted too high, and high ones too low."
+            f"{10 * slope.value:.1f} higher (slope {found}), so low numbers are predicted too high, and high ones too "
+            "low."
         )
     if slope.low > 1:
         return f"Predictions are stretched: where the true number is 1 higher, they are {found} higher."
@@ -135,8 +136,9 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
     title = f"Predicted against true {column.name}, {where}"
     slope = column.slope
     text = (
-        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the true number; the line is "
-        f"the mean prediction, and 90% of the predictions of images with such a true number lie in the band. {_ends(truth)}"
+        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the true number. The line "
+        "is the mean prediction, and 90% of the predictions of images with such a true number lie in the band. "
+        f"{_ends(truth)}"
     )
     drawn = cloud(
         column.labels.tolist(),
@@ -153,8 +155,8 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
     )
     second = f"Error of {column.name} against the true number, {where}"
     residual = (
-        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a true number, with its "
-        f"95% CI (over people). {_worst_end(error, slope)}"
+        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a true number, with "
+        f"its 95% CI (over people). {_worst_end(error, slope)}"
     )
     other = cloud(
         column.labels.tolist(),
