@@ -133,9 +133,8 @@ def _slope_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(n * xy - x * y, spread, out=np.full(np.shape(n), np.nan), where=spread > 1e-9 * np.maximum(xx, 1))
 
 
-_FREE = {"lower_bound": -math.inf, "upper_bound": math.inf}
-MEAN = Metric("mean", "mean", per_row=lambda labels, values: values[:, 0], **_FREE)
-_SLOPE = Metric("slope", "slope", row_sums=_products, of_sums=_slope_of, **_FREE)
+MEAN = Metric("mean", "mean", per_row=lambda labels, values: values[:, 0], lower_bound=-math.inf, upper_bound=math.inf)
+_SLOPE = Metric("slope", "slope", row_sums=_products, of_sums=_slope_of, lower_bound=-math.inf, upper_bound=math.inf)
 _GAP = Metric(
     "gap", "mean probability minus share", per_row=lambda labels, values: values[:, 1] - labels, lower_bound=-1.0
 )

@@ -269,7 +269,7 @@ def _middle(evidence: Evidence) -> Check | None:
             f"{finding}; this check passes with a slope of {PULLED} or more",
             "usual for weak models, which answer near the mean: do not read single predictions at the ends as they are",
         )
-    return Check("pass", "Predictions follow the truth", finding)
+    return Check("pass", "Predictions follow the true numbers", finding)
 
 
 CHECKS: Mapping[str, Mapping[str, Callable[[Evidence], Check | None]]] = {

@@ -67,7 +67,7 @@ class Part:
 
     name: Literal["oof", "test"]
     ids: NDArray[np.str_]
-    labels: NDArray[np.int64] | NDArray[np.float64]
+    labels: NDArray[Any]
     persons: NDArray[np.str_]
     fold: NDArray[np.int64] | None
     members: tuple[Predicted, ...]

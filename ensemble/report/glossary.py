@@ -35,9 +35,17 @@ GLOSSARY = {
         r"\bOOF\b|(?i:\bout.of.fold\b)",
         "Each person is predicted by a model that has not seen them, so the score holds for new people.",
     ),
+    "Mean absolute error": (
+        r"(?i)\bmean absolute error\b(?! of grades)",
+        "MAE: the mean distance between predicted and true numbers, in their unit; 0 is best.",
+    ),
     "Pareto": (r"(?i)\bpareto\b", "A model is on the Pareto frontier if no other one is better at the same cost."),
     "Passes": (r"(?i)\bpass(es)?\b", "How often an image goes through a model: the cost of a prediction."),
     "ROC-AUC": (r"ROC-AUC", "How well a probability orders: 0.5 is chance, 1 is perfect."),
+    "Slope": (
+        r"\(slope ",
+        "By how much a prediction grows where the true number is 1 higher; below 1, it is pulled to the middle.",
+    ),
     "Temperature": (
         r"(?i)\btemperature\b",
         "A number by which confidence is lowered or raised in all predictions alike; the predicted class stays.",

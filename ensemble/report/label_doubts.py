@@ -18,7 +18,7 @@ from folds.utils.text import counted
 PANELS = 12  # labels of the drawing; the table has all
 PANEL_BINS = 6
 MAX_CELLS, MAX_PICTURES, PER_PERSON = 60, 40, 2
-GAP = 0.02  # mean probability minus share that is not worth a word
+GAP = 0.02  # mean probability minus share that is not reported
 CHANCE = 0.5  # ROC-AUC
 
 Cells = list[str | int | float | None]
@@ -85,7 +85,7 @@ def _curve(column: Column) -> Calibrated:
     for number in np.unique(index).tolist():
         rows = index == number
         whole = np.bincount(column.persons[rows], minlength=people).astype(np.float64)
-        hits = np.bincount(column.persons[rows], column.labels[rows], people)
+        hits = np.bincount(column.persons[rows], column.labels[rows], people).astype(np.float64)
         shares.append(share_interval(hits, whole))
         points.append(float(column.values[rows].mean()))
         counts.append(int(rows.sum()))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def relative_error(
 
 def widths_of_subsets(
     metric: Metric,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     values: NDArray[np.floating],
     persons: NDArray[np.int64],
     shares: Sequence[float] = SHARES,
@@ -174,9 +175,11 @@ def widths_of_subsets(
 
 def _strata_of_people(labels: NDArray[np.float64], persons: NDArray[np.int64], people: int) -> NDArray[np.int64]:
     """Return (people,) the quarter in which the mean of each person's labels or numbers lies, all columns together."""
-    spread = np.nanstd(labels, axis=0)
     known = np.isfinite(labels)
-    scaled = np.where(known, (labels - np.nanmean(labels, axis=0)) / np.where(spread > 0, spread, 1.0), 0.0).sum(axis=1)
+    count = np.maximum(known.sum(axis=0), 1)
+    distance = np.where(known, labels - np.where(known, labels, 0.0).sum(axis=0) / count, 0.0)
+    spread = np.sqrt(np.square(distance).sum(axis=0) / count)
+    scaled = (distance / np.where(spread > 0, spread, 1.0)).sum(axis=1)
     means = np.bincount(persons, scaled, people) / np.bincount(persons, minlength=people)
     return np.searchsorted(np.quantile(means, (0.25, 0.5, 0.75)), means, side="left")
 

@@ -192,8 +192,8 @@ class Facts:
         if rows.unlabeled == len(rows):
             return f"{found}, without labels"
         if self.evidence.has_columns:
-            task, classes = self.evidence.task, self.evidence.classes
-            return found + counts_text(task, classes, rows.labels, rows.persons, rows.persons_known)
+            task, names = self.evidence.task, self.evidence.classes
+            return found + counts_text(task, names, rows.labels, rows.persons, rows.persons_known)
         classes = {name: one for name, one in people_per_class(rows.labels, rows.persons).items() if name}
         total = counted(len(self.evidence.classes) or len(classes), "class", "classes")
         if len(self.evidence.classes) > MAX_CLASSES:

@@ -67,7 +67,7 @@ def _facts(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[
         bias = one.mean(one.errors)
         start = f"{one.name}: half" if len(columns) > 1 else "Half"
         lines.append(
-            f"{start} of the images are predicted within {half:,.{digits}f} of the truth, nine of ten within "
+            f"{start} of the images are predicted within {half:,.{digits}f} of the true number, nine of ten within "
             f"{most:,.{digits}f}. {_bias_text(bias, digits)} {regression_text(one)}"
         )
     return tuple(lines)
@@ -84,18 +84,19 @@ def regression_text(column: Column) -> str:
     """Return in one sentence whether predictions are pulled to the middle."""
     slope = column.slope
     if math.isnan(slope.value):
-        return "All true numbers are the same, so whether predictions follow them cannot be told."
+        return "All true numbers are the same, so whether predictions follow them is not known."
     found = f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]"
     if slope.high < 1:
         if slope.value <= 0:
-            return f"Predictions do not grow with the truth (by {found} for each 1)."
+            return f"Predictions do not grow with the true number (by {found} for each 1)."
         return (
-            f"Predictions are pulled to the middle: where the truth is 10 higher, they are {10 * slope.value:.1f} "
-            f"higher (slope {found}), so low numbers are predicted too high, and high ones too low."
+            f"Predictions are pulled to the middle: where the true number is 10 higher, they are "
+            f"{10 * slope.value:.1f} higher (slope {found}), so low numbers are predicted too high, and high ones too "
+            "low."
         )
     if slope.low > 1:
-        return f"Predictions are stretched: where the truth is 1 higher, they are {found} higher."
-    return f"Predictions grow with the truth as they should (by {found} for each 1)."
+        return f"Predictions are stretched: where the true number is 1 higher, they are {found} higher."
+    return f"Predictions grow with the true number as they should (by {found} for each 1)."
 
 
 # Drawings
@@ -135,8 +136,9 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
     title = f"Predicted against true {column.name}, {where}"
     slope = column.slope
     text = (
-        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the truth; the line is the "
-        f"mean prediction, and 90% of the predictions of images with such a truth lie in the band. {_ends(truth)}"
+        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the true number. The line "
+        "is the mean prediction, and 90% of the predictions of images with such a true number lie in the band. "
+        f"{_ends(truth)}"
     )
     drawn = cloud(
         column.labels.tolist(),
@@ -151,10 +153,10 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
         below="predicted too low",
         dots=unit,
     )
-    second = f"Error of {column.name} against the truth, {where}"
+    second = f"Error of {column.name} against the true number, {where}"
     residual = (
-        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a truth, with its 95% "
-        f"CI (over people). {_worst_end(error, slope)}"
+        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a true number, with "
+        f"its 95% CI (over people). {_worst_end(error, slope)}"
     )
     other = cloud(
         column.labels.tolist(),
@@ -184,7 +186,7 @@ def _ends(curve: _Curve) -> str:
     digits = decimals_for(abs(curve.x[-1] - curve.x[0]))
     first, last = ((curve.x[at], curve.mean[at]) for at in (0, -1))
     return (
-        f"Images with a truth near {first[0]:,.{digits}f} get {first[1]:,.{digits}f} on average, those near "
+        f"Images with a true number near {first[0]:,.{digits}f} get {first[1]:,.{digits}f} on average, those near "
         f"{last[0]:,.{digits}f} get {last[1]:,.{digits}f}."
     )
 
@@ -194,7 +196,7 @@ def _worst_end(curve: _Curve, slope: Interval) -> str:
         return ""
     at = int(np.argmax(np.abs(curve.mean)))
     digits = decimals_for(abs(curve.mean[at]))
-    more = " Errors fall with the truth: predictions are pulled to the middle." if slope.high < 1 else ""
+    more = " Errors fall with the true number: predictions are pulled to the middle." if slope.high < 1 else ""
     return (
         f"It is farthest from 0 near {curve.x[at]:,.{decimals_for(abs(curve.x[at]))}f}: "
         f"{curve.mean[at]:+,.{digits}f}.{more}"
@@ -231,7 +233,7 @@ def _spread(columns: Sequence[Column], part: Part) -> Table:
         rows,
         note=f"{ci_note(part)} Mean size: the mean absolute error (MAE). Mean error: predicted minus true; 0 if "
         "predictions are neither too high nor too low on average. 95% of errors: their 2.5% and 97.5% quantiles "
-        "(limits of agreement). Slope: by how much the prediction grows where the truth is 1 higher; below 1, "
+        "(limits of agreement). Slope: by how much the prediction grows where the true number is 1 higher; below 1, "
         "predictions are pulled to the middle.",
     )  # fmt: skip
 
@@ -258,7 +260,7 @@ def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
     return [
         Table(
             "mistakes-ranges",
-            "Errors by the range of the truth.",
+            "Errors by the range of the true number.",
             ["number", "true value", "images", "people", "mean size", "mean error"],
             rows,
             2,
@@ -320,7 +322,7 @@ def _people(columns: Sequence[Column], part: Part) -> list[Block]:
         Table(
             "mistakes-people",
             "People with the largest errors.",
-            ["person", *more, "images", "mean truth", "mean size", "mean error"],
+            ["person", *more, "images", "mean true", "mean size", "mean error"],
             rows,
             1 + len(more),
             "Mean size: the mean absolute error over the person's images. Where it is the mean error as well, all "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class ScoredPart:
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64] | NDArray[np.float64]
+    labels: NDArray[Any]
     values: tuple[NDArray[np.floating], ...]
     persons: NDArray[np.int64]
     fold: NDArray[np.int64] | None

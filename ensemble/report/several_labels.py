@@ -72,7 +72,7 @@ def answer(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def rare_lines(columns: Sequence[Column]) -> list[str]:
-    """Return which labels cannot be judged: those of few people, of nobody or everybody, and those never known."""
+    """Return which labels cannot be judged: those of few people, those on no or every image, and those never known."""
     lines = []
     rare = [one for one in columns if 0 < one.fewest < MIN_PEOPLE]
     if rare:

@@ -13,6 +13,7 @@ import pytest
 
 from folds.utils import charts
 from folds.utils.charts import Calibrated, Point, Row, Series
+from folds.utils.html import check_svg
 
 CSS = Path(charts.__file__).with_name("charts.css")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -290,3 +291,32 @@ def test_points_with_the_same_x_lie_side_by_side() -> None:
     x = [float(one.get("cx", 0)) for one in elements(svg) if one.tag == f"{SVG}circle"]
     assert x[1] - x[0] == pytest.approx(12, abs=0.2)
     assert x[2] - x[1] == pytest.approx(12, abs=0.2)
+
+
+def test_a_cloud_has_a_place_for_each_point_and_no_more_than_can_be_seen() -> None:
+    line = Series("mean", [1, 2], [1, 2], [0, 1], [2, 3])
+    drawn = charts.cloud([1, 2, float("nan")], [1, 3, 2], "t", "d", "x", "y", line=line, diagonal=True, above="high")
+    check_svg(drawn)
+    assert drawn.count("h5v5h-5z") == 2
+    assert "reference" in drawn
+    assert ">high<" in drawn
+    many = charts.cloud(list(range(9000)), list(range(9000)), "t", "d", "x", "y", reference=4.0)
+    assert many.count("h5v5h-5z") == 3000
+    assert "nothing to draw" in charts.cloud([], [], "t", "d", "x", "y")
+
+
+def test_small_reliability_diagrams_have_a_diagonal_each() -> None:
+    curves = [Calibrated(f"label {at}", [0.1, 0.8], [0.2, 0.7], [0.1, 0.5], [0.3, 0.9], [9, 8]) for at in range(5)]
+    drawn = charts.reliability_panels(curves, "t", "d", "x", "y")
+    check_svg(drawn)
+    assert drawn.count('class="reference"') == 5
+    assert drawn.count("label 3: probability") == 2
+    assert "nothing to draw" in charts.reliability_panels([], "t", "d", "x", "y")
+
+
+def test_a_row_of_a_forest_can_have_another_value_within_the_axis() -> None:
+    rows = [Row("hat", 0.9, 0.8, 1.0, mark=0.1)]
+    drawn = charts.forest(rows, "t", "d", "x", reference=None)
+    check_svg(drawn)
+    assert "hat: 0.100" in drawn
+    assert "hat: 0.100" not in charts.forest([Row("hat", 0.9, 0.8, 1.0)], "t", "d", "x", reference=None)
