@@ -27,12 +27,13 @@ from ensemble.blending.doubts import find_doubts
 from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
-from ensemble.blending.people import check_people_task, people_notes
+from ensemble.blending.people import check_people_task, people_notes, with_persons
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
+from ensemble.learning.metadata import columns_text
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.learning.pooled import fixed_pooling
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
@@ -347,7 +348,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     notes += messages
     truths = {}
     for name, split in splits.items():
-        truth = labels_and_groups(split, request.per_person)
+        truth = labels_and_groups(split, request.per_person and request.pool is None)
         if truth is not None:
             truths[name] = truth
             notes += truth_notes(split, truth)
@@ -361,9 +362,11 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     check_people_task(request, next(iter(splits.values())).task)
     spec, images, pooling = request.pool_spec, {}, None
     if spec is not None:
-        images, pooling = splits, fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
+        images, messages = with_persons(splits)
+        notes += messages
+        pooling = fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
         splits = {name: split_by_person(split, pooling) for name, split in images.items()}
-        truths = {name: truth for name in truths if (truth := labels_and_groups(splits[name], True)) is not None}
+        truths = {name: truth for name in splits if (truth := labels_and_groups(splits[name], True)) is not None}
         notes += people_notes(spec, images, splits, request.scored)
     return AlignedMembers(
         members, identity, weights, splits, truths, costs, notes, alignment, warnings, images, pooling
@@ -401,7 +404,9 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
     votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
     final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
-    return _Combined(votes, weights, final, fitted, fitted.summary_lines())
+    columns = fitted.stack.columns
+    used = [f"columns beside the runs: {columns_text(columns)}; new samples need them too"] if columns else []
+    return _Combined(votes, weights, final, fitted, [*fitted.summary_lines(), *used])
 
 
 def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
