@@ -209,6 +209,9 @@ def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Pro
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
+    if not request.per_person and any(one.sidecar is not None and one.sidecar.label_of for one in members):
+        request = replace(request, per_person=True)
+        logger.info("only persons are labeled: scores are by person (`pool` learns for people as well)")
     loaded = align_members(members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)

@@ -109,7 +109,7 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     metadata, classes = found.metadata, found.classes
     if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):
         return {}
-    per_person = per_person and found.persons is not None
+    per_person = (per_person or found.metadata.label_of is not None) and found.persons is not None
     report = score_rows(found.probabilities, metadata, metric, per_person)
     labels, people = labels_and_groups(metadata)
     probabilities: NDArray[np.floating] = found.probabilities

@@ -250,6 +250,7 @@ def _described(
         formats=found.formats,
         cascade=None if source.cascade is None else source.cascade.to_dict(),
         task=source.task,
+        label_of=next((found for model in source.models if (found := model.checkpoint.data.get("label_of"))), None),
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, kept.ids.tolist())

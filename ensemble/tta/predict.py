@@ -107,6 +107,7 @@ class FoldPredictor:
             task=checkpoint.task,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            label_of=checkpoint.data.get("label_of"),
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -131,6 +132,7 @@ class FoldPredictor:
             task=checkpoint.task,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
+            label_of=checkpoint.data.get("label_of"),
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 

@@ -729,6 +729,14 @@ class Settings:
         metavar="HOW",
         choices=("own", "keep"),
     )
+    label_of: str | None = setting(
+        None,
+        "person: only persons are labeled; every image takes the label of its person, and scores are by person",
+        DATA,
+        shown="image",
+        metavar="person",
+        choices=("person",),
+    )
     merge_spellings: bool | None = setting(
         None, "treat spellings of one name (12 and 12.0, Cat and cat) as one person, one class", DATA, shown="no"
     )

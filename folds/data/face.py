@@ -54,6 +54,7 @@ def read_table(
     skip_unusable: bool = False,
     max_pixels: int | None = None,
     stack: Sequence[str] | None = None,
+    label_of: str | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -81,6 +82,8 @@ def read_table(
     skip_unusable : whether to leave out images that cannot be decoded, with a warning that names them.
     max_pixels : number of pixels above which an image is not decoded.
     stack : columns of the files of one sample, in place of `path`; each file is one channel, in this order.
+    label_of : ``"person"`` if only persons are labeled: every image takes the label of its person, and scores of runs
+        are by person.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -124,8 +127,11 @@ def read_table(
         skip_unusable=skip_unusable or None,
         max_pixels=max_pixels,
         stack=None if stack is None else (stack,) if isinstance(stack, str) else tuple(stack),
+        label_of=label_of,
     )
     check_channels((), spec.stack or ())
+    if label_of is not None:
+        all_settings()["label_of"].check(label_of)
     if missing_persons is not None:
         all_settings()["missing_persons"].check(missing_persons)
     if frame is not None:

@@ -105,6 +105,7 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
         skip_unusable=settings.skip_unusable,
         max_pixels=settings.max_pixels,
         stack=settings.stack,
+        label_of=settings.label_of,
     )
 
 

@@ -263,6 +263,8 @@ class Predictions(Displayed):
     def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
         """Return the score on the rows with a known label, with its confidence interval over people.
 
+        The probabilities of a person's images are averaged with `per_person`, and always if only persons are labeled.
+
         Raises
         ------
         EnsembleError : no label is known.
@@ -278,7 +280,7 @@ class Predictions(Displayed):
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
         resolved = metric_of(metric)
         labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
-        if per_person:
+        if per_person or self.metadata.label_of is not None:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
         return interval_over_people(resolved, labels, values, persons)
 

@@ -44,11 +44,14 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
 def score_rows(
     probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str = "macro_f1", per_person: bool = False
 ) -> ScoreReport:
-    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
+    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values.
+
+    The probabilities of each person's images are averaged with `per_person`, and always if only persons are labeled.
+    """
     labels, persons = labels_and_groups(sidecar)
     found = metric_of(metric)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
-    return score_predictions(labels, probabilities, persons, metric, per_person)
+    return score_predictions(labels, probabilities, persons, metric, per_person or sidecar.label_of is not None)
 
 
 def scored_index(
