@@ -363,7 +363,8 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
     check_people_task(request, next(iter(splits.values())).task)
-    spec, images, pooling = request.pool_spec, {}, None
+    images: Mapping[str, AlignedSplit] = {}
+    spec, pooling = request.pool_spec, None
     if spec is not None:
         images, messages = with_persons(splits)
         notes += messages

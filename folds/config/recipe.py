@@ -12,7 +12,16 @@ from typing import Any
 
 from folds.config.combinations import check_combinations
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, learning_rate
-from folds.config.frozen import DEFAULT_HIDDEN, LINEAR, LOGISTIC, MAX_HIDDEN, MLP, check_features, views_of
+from folds.config.frozen import (
+    ATTENTION_PERSON,
+    DEFAULT_HIDDEN,
+    LINEAR,
+    LOGISTIC,
+    MAX_HIDDEN,
+    MLP,
+    check_features,
+    views_of,
+)
 from folds.config.presets import PRESETS
 from folds.config.setting import (
     DATA,
@@ -349,7 +358,8 @@ class Recipe:
     head: str | None = setting(
         None,
         "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam; "
-        "on frozen features: logistic, linear, mlp, or attention over the images of a person",
+        "on frozen features: logistic, linear, mlp, attention over the images of a person, or "
+        "attention-person, with one prediction per person",
         MODEL,
         shown="linear; logistic on frozen features",
         metavar="HEAD",
@@ -1001,6 +1011,11 @@ def features_notes(recipe: Recipe) -> list[str]:
     given = [
         spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
     ]
+    if recipe.head == ATTENTION_PERSON:
+        lines.append(
+            f"`head={ATTENTION_PERSON}`: one prediction per person, written for each of the person's images, so that "
+            "files stay aligned; scores by person (`per_person`) are its own"
+        )
     if given:
         lines.append(
             f"not used by {recipe.head or LOGISTIC} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "
