@@ -29,7 +29,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
-from ensemble.blending.people import check_people_task, people_notes
+from ensemble.blending.people import check_people_task, people_notes, with_persons
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
@@ -37,6 +37,7 @@ from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
+from ensemble.learning.metadata import columns_text
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.learning.pooled import fixed_pooling
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
@@ -217,6 +218,9 @@ def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Pro
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
+    if not request.per_person and any(one.sidecar is not None and one.sidecar.label_of for one in members):
+        request = replace(request, per_person=True)
+        logger.info("only persons are labeled: scores are by person (`pool` learns for people as well)")
     prepared = prepare_members(members, request)
     request = prepared.request
     loaded = align_members(prepared.members, request)
@@ -360,7 +364,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     notes += messages
     truths = {}
     for name, split in splits.items():
-        truth = labels_and_groups(split, request.per_person)
+        truth = labels_and_groups(split, request.per_person and request.pool is None)
         if truth is not None:
             truths[name] = truth
             notes += truth_notes(split, truth)
@@ -372,11 +376,14 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
     check_people_task(request, next(iter(splits.values())).task)
-    spec, images, pooling = request.pool_spec, {}, None
+    images: Mapping[str, AlignedSplit] = {}
+    spec, pooling = request.pool_spec, None
     if spec is not None:
-        images, pooling = splits, fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
+        images, messages = with_persons(splits)
+        notes += messages
+        pooling = fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
         splits = {name: split_by_person(split, pooling) for name, split in images.items()}
-        truths = {name: truth for name in truths if (truth := labels_and_groups(splits[name], True)) is not None}
+        truths = {name: truth for name in splits if (truth := labels_and_groups(splits[name], True)) is not None}
         notes += people_notes(spec, images, splits, request.scored)
     return AlignedMembers(
         members, identity, weights, splits, truths, costs, notes, alignment, warnings, images, pooling
@@ -429,7 +436,9 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
     votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
     final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
-    return _Combined(votes, weights, final, fitted, fitted.summary_lines())
+    columns = fitted.stack.columns
+    used = [f"columns beside the runs: {columns_text(columns)}; new samples need them too"] if columns else []
+    return _Combined(votes, weights, final, fitted, [*fitted.summary_lines(), *used])
 
 
 def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:

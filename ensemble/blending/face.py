@@ -215,7 +215,7 @@ def blend(
         extra=(extra,) if isinstance(extra, str) else tuple(map(str, extra or ())),
     )
     config.check()
-    about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
+    about: dict[str, Any] = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
     given, shown = _given(predictions), progress_of(progress)
     if isinstance(extra, Mapping):
         about["extra"] = {parse_columns([name])[0][0]: values for name, values in extra.items()}

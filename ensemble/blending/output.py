@@ -140,6 +140,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         teacher=next((one.sidecar.teacher for one in blend.members if one.sidecar and one.sidecar.teacher), None),
         task=blend.task_of(split),
         exclusive=blend.is_exclusive(split),
+        label_of=blend.label_of,
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

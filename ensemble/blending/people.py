@@ -35,6 +35,18 @@ def check_people_task(request: BlendConfig, task: str) -> None:
         )
 
 
+def with_persons(splits: Mapping[str, AlignedSplit]) -> tuple[dict[str, AlignedSplit], list[str]]:
+    """Return the splits whose persons are known, or all if none is, and a note on the others."""
+    kept = {name: split for name, split in splits.items() if split.rows.persons is not None}
+    if not kept or len(kept) == len(splits):
+        return dict(splits), []
+    absent = ", ".join(name for name in splits if name not in kept)
+    return kept, [
+        f"the persons of the {absent} samples are unknown: there is no {absent} prediction for people "
+        "(`labels=FILE.csv` with id, label, person names them)"
+    ]
+
+
 def people_notes(
     spec: PoolSpec, images: Mapping[str, AlignedSplit], people: Mapping[str, AlignedSplit], metric: Metric
 ) -> list[str]:

@@ -299,6 +299,12 @@ class BlendResult(Displayed):
         drawn = blend_forest(self.method, self.splits, self.votes, self.runs, self.request)
         return (drawn,) if drawn else ()
 
+    @property
+    def label_of(self) -> str | None:
+        """Return ``person`` if rows are images, of which only the persons are labeled; else None."""
+        found = (one.sidecar.label_of for one in self.members if one.sidecar is not None)
+        return None if self.request.pool is not None else next(filter(None, found), None)
+
     def task_of(self, split: str) -> str:
         """Return the task of the predictions: the one that members state; binary if the user named a positive class."""
         rows = self.splits[split]
@@ -328,6 +334,7 @@ class BlendResult(Displayed):
             folds_sha=rows.folds_sha,
             task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
             exclusive=self.classes == rows.classes and self.is_exclusive(split),
+            label_of=self.label_of,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

@@ -101,6 +101,11 @@ def rows_of_predictions(
             "models that were used for it, not of all models, so their confidences cannot be compared",
             hint="predict again with `cascade=off`, and name that file",
         )
+    if found.metadata.label_of is not None and not per_person:
+        raise UsageError(
+            f"only persons are labeled in the predictions of {name}, so decision rules are for people",
+            hint="add `per_person`",
+        )
     labels = found.labels
     if found.split != "oof":
         logger.warning(

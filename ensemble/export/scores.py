@@ -115,7 +115,7 @@ _PROCEDURE = " of the procedure; these models were trained on all people, and we
 def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:
     """Return a table [score]; {} without labels."""
     metadata, classes = found.metadata, found.classes
-    per_person = per_person and found.persons is not None
+    per_person = (per_person or metadata.label_of is not None) and found.persons is not None
     if metadata.has_columns and found.labels is not None and (found.labels != "").any():
         return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
     if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):

@@ -104,13 +104,15 @@ class Pooling:
         if problems:
             raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=_HINT, details=problems[1:6])
         rule, runs = record["rule"], tuple(record.get("runs") or ())
-        shapes: dict[str, tuple[int, ...]] = {
-            LOG_ODDS: {"damping": (len(runs),), "prior": (len(runs), classes)},
-            LEARNED: {"coefficients": (len(runs), classes, len(STATISTICS) + 1)},
-        }.get(rule, {})
+        n = len(runs)
+        shapes: dict[str, tuple[int, ...]] = {}
+        if rule == LOG_ODDS:
+            shapes = {"damping": (n,), "prior": (n, classes)}
+        elif rule == LEARNED:
+            shapes = {"coefficients": (n, classes, len(STATISTICS) + 1)}
         if bool(shapes) != bool(runs) or len(set(runs)) < len(runs):
             raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=_HINT)
-        arrays = {name: _sized(record, source, name, shape) for name, shape in shapes.items()}
+        arrays: Any = {name: _sized(record, source, name, shape) for name, shape in shapes.items()}
         return Pooling(rule, bool(record.get("ordered")), int(record.get("k") or DEFAULT_K), runs, **arrays)
 
 

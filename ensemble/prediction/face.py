@@ -19,7 +19,7 @@ from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, chec
 from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.inputs import images_table
-from ensemble.prediction.people import check_people, check_rows
+from ensemble.prediction.people import check_people, check_rows, label_of
 from ensemble.prediction.predict import Predicted, check_source, predict_table
 from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
@@ -255,6 +255,7 @@ def _described(
         cascade=None if source.cascade is None else source.cascade.to_dict(),
         task=source.task,
         exclusive=source.exclusive,
+        label_of=None if for_people else label_of(source),
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, kept.ids.tolist())

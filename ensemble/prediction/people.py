@@ -25,6 +25,11 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
         )
 
 
+def label_of(source: PredictionSource) -> str | None:
+    """Return ``person`` if only the persons of the training had labels, so that scores are by person; else None."""
+    return next((found for model in source.models if (found := model.checkpoint.data.get("label_of"))), None)
+
+
 def check_rows(source: PredictionSource, table: SampleTable) -> None:
     """Raise UsageError if the images lack a column that the blend was fitted with."""
     if source.combination.extra is not None:

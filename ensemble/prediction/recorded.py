@@ -22,7 +22,7 @@ from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
 _COLUMNS = ("path", "id", "label", "person")
-_PERSONS = ("missing_persons", "merge_spellings")  # how persons and labels are written
+_PERSONS = ("missing_persons", "merge_spellings", "label_of")  # how persons and labels are written
 
 
 def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None = None) -> tuple[DataSpec, list[str]]:
@@ -103,7 +103,7 @@ def _with_recorded(
             if name == "label" and spec.task in COLUMN_TASKS:
                 problem = _columns_problem(table, [column] if column in table.columns else parts, spec.task, source)
             elif name == "label":
-                problem = _label_problem(table, column, source)
+                problem = _label_problem(table, column, source, bool(record.get("label_of")))
             if problem:
                 lacking.append(problem)
             else:
@@ -129,8 +129,13 @@ def _with_recorded(
     return replace(spec, **taken), notes
 
 
-def _label_problem(table: CsvTable, column: str, source: PredictionSource) -> str:
-    """Return why a column does not hold labels of the training; "" if it does, or if it is several one-hot columns."""
+def _label_problem(table: CsvTable, column: str, source: PredictionSource, of_person: bool = False) -> str:
+    """Return why a column does not hold labels of the training; "" if it does, or if it is several one-hot columns.
+
+    Parameters
+    ----------
+    of_person : whether an image without a label takes that of its person.
+    """
     if column not in table.columns or source.target != LABEL:
         return ""
     if source.task in COLUMN_TASKS:
@@ -140,7 +145,7 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource) -> st
     strange = sorted(cells - set(source.classes))
     if not cells or (len(every) == 1 and len(table) > 1):
         return ""  # without labels, or all equal, as in a sample submission: read_test says so
-    if cells != every:
+    if cells != every and not of_person:
         return f"its column '{column}' is not read as the label: some of its cells are empty"
     if not strange:
         return ""

@@ -92,6 +92,8 @@ def load_evidence(
     groups = _read_groups(inputs, request, warnings, leaking, progress)
     base = next((one for one in groups if one.splits), None)
     shared = {} if base is None else base.splits
+    members = [part.member for one in shared.values() for run in one.runs for part in run.parts]
+    per_person = per_person or any(one.sidecar is not None and one.sidecar.label_of for one in members)
     parts = {name: _part(name, shared[name], groups) for name in _SPLITS if name in shared}
     folders = inputs.folders or _folders_of(inputs.blends)
     if base is None and leaking:

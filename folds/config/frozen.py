@@ -10,7 +10,8 @@ from folds.errors import UsageError, unknown_name
 from folds.optim.loss_spec import ORDERED
 
 LINEAR, COSINE, LOGISTIC, MLP, ATTENTION = "linear", "cosine", "logistic", "mlp", "attention"
-FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION)
+ATTENTION_PERSON = "attention-person"  # one prediction per person, the same for each of its images
+FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION, ATTENTION_PERSON)
 DEFAULT_HIDDEN = 256
 MAX_HIDDEN = 8192
 FEATURE_VIEWS = ("plain", "hflip", "vflip", "rot180")

@@ -13,7 +13,16 @@ from typing import Any
 from folds.config.column_tasks import USUAL_LOSS, USUAL_METRIC, check_column_task
 from folds.config.combinations import check_combinations
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, learning_rate
-from folds.config.frozen import DEFAULT_HIDDEN, LINEAR, LOGISTIC, MAX_HIDDEN, MLP, check_features, views_of
+from folds.config.frozen import (
+    ATTENTION_PERSON,
+    DEFAULT_HIDDEN,
+    LINEAR,
+    LOGISTIC,
+    MAX_HIDDEN,
+    MLP,
+    check_features,
+    views_of,
+)
 from folds.config.presets import PRESETS
 from folds.config.setting import (
     DATA,
@@ -352,7 +361,8 @@ class Recipe:
     head: str | None = setting(
         None,
         "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam; "
-        "on frozen features: logistic, linear, mlp, or attention over the images of a person",
+        "on frozen features: logistic, linear, mlp, attention over the images of a person, or "
+        "attention-person, with one prediction per person",
         MODEL,
         shown="linear; logistic on frozen features",
         metavar="HEAD",
@@ -735,6 +745,14 @@ class Settings:
         metavar="HOW",
         choices=("own", "keep"),
     )
+    label_of: str | None = setting(
+        None,
+        "person: only persons are labeled; every image takes the label of its person, and scores are by person",
+        DATA,
+        shown="image",
+        metavar="person",
+        choices=("person",),
+    )
     merge_spellings: bool | None = setting(
         None, "treat spellings of one name (12 and 12.0, Cat and cat) as one person, one class", DATA, shown="no"
     )
@@ -1000,6 +1018,11 @@ def features_notes(recipe: Recipe) -> list[str]:
     given = [
         spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
     ]
+    if recipe.head == ATTENTION_PERSON:
+        lines.append(
+            f"`head={ATTENTION_PERSON}`: one prediction per person, written for each of the person's images, so that "
+            "files stay aligned; scores by person (`per_person`) are its own"
+        )
     if given:
         lines.append(
             f"not used by {recipe.head or LOGISTIC} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "

@@ -59,6 +59,7 @@ def read_table(
     max_pixels: int | None = None,
     stack: Sequence[str] | None = None,
     task: str | None = None,
+    label_of: str | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -90,6 +91,8 @@ def read_table(
     task : ``"multilabel"`` for several labels of a sample, in columns of 0 and 1 or as names in one column
         (``hat|beard``); ``"regression"`` for numbers; ``"classes"`` for one class. By default it is decided by the
         columns, with a note.
+    label_of : ``"person"`` if only persons are labeled: every image takes the label of its person, and scores of runs
+        are by person.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -136,8 +139,11 @@ def read_table(
         max_pixels=max_pixels,
         stack=None if stack is None else (stack,) if isinstance(stack, str) else tuple(stack),
         task=task,
+        label_of=label_of,
     )
     check_channels((), spec.stack or ())
+    if label_of is not None:
+        all_settings()["label_of"].check(label_of)
     if missing_persons is not None:
         all_settings()["missing_persons"].check(missing_persons)
     if frame is not None:

@@ -30,6 +30,7 @@ from folds.data.image_folder import (
 )
 from folds.data.image_paths import normal_path
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
+from folds.data.person_labels import PERSON, label_by_person
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.images.stacks import shown_path
@@ -463,6 +464,8 @@ def _built(
     """Return the sample table of columns: spellings and missing persons resolved, unusable images left out if asked."""
     if not training and spec.task in COLUMN_TASKS:
         columns.task, columns.names = str(spec.task), tuple(classes or spec.classes or columns.names)
+    if spec.label_of == PERSON:
+        label_by_person(columns, bool(spec.merge_spellings), training)
     prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
     skip = bool(spec.skip_unusable) and columns.paths is not None
     grouped = training and spec.person == AUTO_COPIES and columns.persons is None

@@ -120,6 +120,7 @@ def spec_of(settings: Settings, data: Path, task: str | None = None) -> DataSpec
         max_pixels=settings.max_pixels,
         stack=settings.stack,
         task=task,
+        label_of=settings.label_of,
     )
 
 

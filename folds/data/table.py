@@ -273,6 +273,7 @@ class DataSpec:
     skip_unusable : whether images that cannot be decoded are left out.
     max_pixels : as in `folds.images.settings.ImageSettings`.
     stack : columns of the files of a sample, in place of `path`; each file is one channel.
+    label_of : ``person`` if only persons are labeled: every image takes the label of its person.
     """
 
     data: Path
@@ -293,6 +294,7 @@ class DataSpec:
     max_pixels: int | None = None
     stack: tuple[str, ...] | None = None
     task: str | None = None
+    label_of: str | None = None
 
     def image_folders(self, training: bool) -> tuple[Path, ...]:
         """Return the absolute folders that names of images start from; () for the folder of the table."""

@@ -146,6 +146,7 @@ def compare_runs(
     paired = pair_rows(first, second, runs, notes)
     a, b = paired.first, paired.second
     labels, people, values, rows = paired.labels, paired.people, list(paired.values), len(paired.labels)
+    per_person = per_person or a.sidecar.label_of is not None
     if per_person:
         averaged = [average_by_person(labels, some, people, len(a.sidecar.classes)) for some in values]
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from folds.config.frozen import ATTENTION_PERSON
+from folds.errors import UsageError
 from folds.features.logistic import Floats
-from folds.models.heads import AttentionHead
+from folds.models.heads import AttentionHead, GatedAttentionHead
 from folds.optim.optimizers import build_optimizer
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, one_hot
@@ -69,6 +71,8 @@ class _Trainer:
         self.position[context.training] = np.arange(self.n)
         self.labels = torch.from_numpy(context.training_labels[context.training])
         self.persons = factorize(persons[context.training])[1]
+        if isinstance(head, GatedAttentionHead):
+            check_labels_of_people(context.training_labels[context.training], self.persons)
         self.soft: Tensor | None = None
         soft = context.soft_targets
         if soft is not None and context.soft_labels is not None:
@@ -153,7 +157,9 @@ class _Trainer:
         view: NDArray[np.int64],
     ) -> Callable[[Any], Tensor]:
         context = np.concatenate([images[person] for person in people])
-        scored = np.concatenate([shown[shown_of[person]] for person in people])
+        # A head of persons has one prediction for all images of a person, which counts once.
+        most = 1 if isinstance(self.head, GatedAttentionHead) else None
+        scored = np.concatenate([shown[shown_of[person]][:most] for person in people])
         place = np.full(self.n, -1)
         place[context] = np.arange(len(context))
         index = torch.from_numpy(view[context] * self.n + context)
@@ -165,6 +171,19 @@ class _Trainer:
             return result
 
         return loss_of
+
+
+def check_labels_of_people(labels: NDArray[np.int64], persons: NDArray[np.int64]) -> None:
+    """Raise UsageError if the images of a person have several labels: (n,) or (n, heads), persons (n,) from 0."""
+    first = np.zeros(int(persons.max()) + 1, np.int64)
+    first[persons[::-1]] = np.arange(len(persons))[::-1]
+    differs = (labels != labels[first[persons]]).reshape(len(labels), -1).any(axis=1)
+    if differs.any():
+        raise UsageError(
+            f"`head={ATTENTION_PERSON}` predicts persons, and the images of a person have several labels "
+            f"({len(np.unique(persons[differs])):,} people)",
+            hint="`head=attention` predicts each image from all images of its person",
+        )
 
 
 def _rows_by_group(groups: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:

@@ -1,8 +1,9 @@
 """Parse the setting `head`, and the names of heads as they stand in checkpoints. It does not import torch.
 
 A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features
-a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN`` and
-``attention:DIM:HEADS``. A trained model of numbers has the head ``number`` or ``gaussian``.
+a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN``,
+``attention:DIM:HEADS`` and ``attention-person:DIM``. A trained model of numbers has the head ``number`` or
+``gaussian``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from __future__ import annotations
 import math
 import re
 
-from folds.config.frozen import ATTENTION, COSINE, DEFAULT_HIDDEN, LINEAR, MAX_HIDDEN, MLP, check_head_setting
+from folds.config.frozen import (
+    ATTENTION,
+    ATTENTION_PERSON,
+    COSINE,
+    DEFAULT_HIDDEN,
+    LINEAR,
+    MAX_HIDDEN,
+    MLP,
+    check_head_setting,
+)
 from folds.errors import UsageError
 from folds.optim.loss_spec import GAUSSIAN, ORDERED, LossSpec
 from folds.utils.schema import shown
@@ -19,7 +29,8 @@ NUMBER = "number"
 NUMBER_HEADS = (NUMBER, GAUSSIAN)  # they come with `task=regression`
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
 _ATTENTION = f"{ATTENTION}:64:4"
-_OF_SIZES = re.compile(rf"{MLP}:([1-9]\d{{0,3}})|{ATTENTION}:([1-9]\d{{0,3}}):([1-9]\d?)")
+_ATTENTION_PERSON = f"{ATTENTION_PERSON}:64"
+_OF_SIZES = re.compile(rf"(?:{MLP}|{ATTENTION_PERSON}):([1-9]\d{{0,3}})|{ATTENTION}:([1-9]\d{{0,3}}):([1-9]\d?)")
 
 
 def head_of(setting: str | None, features: bool | None, hidden: int | None = None) -> str:
@@ -43,7 +54,7 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
         return LINEAR if scale is None else f"{COSINE}:{scale:g}"
     if setting == MLP:
         return f"{MLP}:{hidden or DEFAULT_HIDDEN}"
-    return _ATTENTION if setting == ATTENTION else LINEAR
+    return {ATTENTION: _ATTENTION, ATTENTION_PERSON: _ATTENTION_PERSON}.get(setting or "", LINEAR)
 
 
 def check_head(text: str) -> None:
@@ -57,7 +68,8 @@ def check_head(text: str) -> None:
     sizes = [int(size) for size in found.groups() if size is not None]
     if sizes[0] > MAX_HIDDEN or (len(sizes) == 2 and sizes[0] % sizes[1]):
         raise UsageError(
-            f"unknown head {shown(text)}", hint=f"known: {LINEAR}, {COSINE}:SCALE, {MLP}:HIDDEN, {ATTENTION}:DIM:HEADS"
+            f"unknown head {shown(text)}",
+            hint=f"known: {LINEAR}, {COSINE}:SCALE, {MLP}:HIDDEN, {ATTENTION}:DIM:HEADS, {ATTENTION_PERSON}:DIM",
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from folds.config.frozen import ATTENTION_PERSON
 from folds.errors import UsageError
 from folds.models.head_spec import LINEAR, cosine_scale, is_of_person
 
@@ -18,6 +19,8 @@ def build_head(text: str, features: int, outputs: int) -> nn.Module:
     if text == LINEAR:
         return nn.Linear(features, outputs)
     sizes = [int(size) for size in text.split(":")[1:]]
+    if text.startswith(ATTENTION_PERSON):
+        return GatedAttentionHead(features, sizes[0], outputs)
     if is_of_person(text):
         return AttentionHead(features, sizes[0], sizes[1], outputs)
     return nn.Sequential(nn.Linear(features, sizes[0]), nn.GELU(), nn.Dropout(0.2), nn.Linear(sizes[0], outputs))
@@ -70,6 +73,38 @@ class AttentionHead(nn.Module):
         context = (scores.softmax(-1) @ value).transpose(0, 1).reshape(n, -1)
         joined = self.norm(own + self.project(context))
         result: Tensor = self.output(self.drop(torch.cat([own, joined], 1)))
+        return result
+
+
+class GatedAttentionHead(AttentionHead):
+    """Predict each person from the features of all its images, weighted by gated attention (Ilse et al., 2018).
+
+    The weight of an image is the softmax over the images of its person of w · (tanh(V h) ⊙ sigmoid(U h)). All images of
+    a person get the prediction of the person. It does not depend on the order of the images.
+
+    Parameters
+    ----------
+    features, dim, outputs : sizes of the input, of the hidden layer, and of the output.
+    """
+
+    def __init__(self, features: int, dim: int, outputs: int) -> None:
+        nn.Module.__init__(self)
+        self.inputs = nn.Linear(features, dim)
+        self.value = nn.Linear(dim, dim)
+        self.gate = nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1)
+        self.drop = nn.Dropout(0.2)
+        self.output = nn.Linear(dim, outputs)
+
+    def forward(self, features: Tensor, persons: Tensor | None = None) -> Tensor:
+        """Return (n, outputs) for features (n, features) of the persons (n,) int64; None: all are of one person."""
+        hidden = torch.relu(self.inputs(features))
+        scores = self.score(torch.tanh(self.value(hidden)) * torch.sigmoid(self.gate(hidden)))[:, 0]
+        own = torch.zeros(len(features), dtype=torch.int64) if persons is None else persons
+        place = torch.unique(own, return_inverse=True)[1]
+        same = place[None] == torch.arange(int(place.max()) + 1)[:, None]  # (people, n)
+        weights = scores.masked_fill(~same, -torch.inf).softmax(-1)
+        result: Tensor = self.output(self.drop(weights @ hidden))[place]
         return result
 
 

@@ -73,6 +73,7 @@ _FIELDS = {
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
     "teacher": optional(ONE_LINE),
+    "label_of": optional(one_of("person")),
     "task": optional(ONE_LINE),
     "positive": optional(_NAME),
     "arch": optional(ONE_LINE),
@@ -127,6 +128,8 @@ class PredictionMetadata:
     exclusive: bool = False
     # Blend or run whose out-of-fold predictions the models learned: then these are optimistic (docs/distill.md).
     teacher: str | None = None
+    # ``person`` if images have the labels of their persons, and none of their own: then scores are by person.
+    label_of: str | None = None
 
     @property
     def positive(self) -> str | None:
@@ -244,6 +247,8 @@ def _to_json(
         )
     if sidecar.teacher is not None:
         record["teacher"] = sidecar.teacher
+    if sidecar.label_of is not None:
+        record["label_of"] = sidecar.label_of
     if sidecar.formats is not None:
         record["formats"] = dict(sidecar.formats)
     if sidecar.cascade is not None:
@@ -311,6 +316,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         samples_sha=record.get("samples_sha"),
         decision=record.get("decision"),
         teacher=record.get("teacher"),
+        label_of=record.get("label_of"),
         task=record.get("task") or CLASSES,
         exclusive=record.get("task") == CLASSES,
     )

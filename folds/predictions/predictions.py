@@ -320,6 +320,8 @@ class Predictions(Displayed):
     def score(self, metric: str | None = None, *, per_person: bool = False) -> Interval:
         """Return the score on the rows with a known label, with its confidence interval over people.
 
+        The predictions of a person's images are averaged with `per_person`, and always if only persons are labeled.
+
         Parameters
         ----------
         metric : as in `folds.score`; by default macro F1, of several labels ROC-AUC, of numbers the mean absolute
@@ -342,7 +344,7 @@ class Predictions(Displayed):
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
         labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
-        if per_person:
+        if per_person or self.metadata.label_of is not None:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes), self.task)
         return interval_over_people(resolved, labels, values, persons)
 

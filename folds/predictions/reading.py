@@ -48,6 +48,8 @@ def score_rows(
 ) -> ScoreReport:
     """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values.
 
+    The predictions of each person's images are averaged with `per_person`, and always if only persons are labeled.
+
     Parameters
     ----------
     metric : None for the default of the task.
@@ -59,7 +61,8 @@ def score_rows(
     labels, persons = labels_and_groups(sidecar)
     found = metric_for_task(metric, sidecar.task)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
-    return score_predictions(labels, probabilities, persons, found if metric is None else metric, per_person)
+    chosen = found if metric is None else metric
+    return score_predictions(labels, probabilities, persons, chosen, per_person or sidecar.label_of is not None)
 
 
 def scored_index(

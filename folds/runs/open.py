@@ -54,6 +54,7 @@ _LATER_FIELDS = (
     "max_pixels",
     "stack",
     "task",
+    "label_of",
 )
 # Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
 _LATER_SETTINGS = (

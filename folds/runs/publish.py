@@ -49,6 +49,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
         teacher=finished[0][1].get("teacher"),
         task=recorded_task(run.recipe.task, run.recipe.positive, run.target.name, run.target.classes),
         exclusive=run.recipe.task == CLASSES,
+        label_of=plan.spec.label_of,
     )
     path = oof_file(run.runs, run.name)
     if not _published(path, shared):

@@ -177,5 +177,6 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
         teacher=done.get("teacher"),
         task=recorded_task(run.recipe.task, run.recipe.positive, run.target.name, run.target.classes),
         exclusive=run.recipe.task == CLASSES,
+        label_of=plan.spec.label_of,
     )
     write_prediction(path, read_array(made), metadata, samples=test.rows())

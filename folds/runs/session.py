@@ -109,7 +109,7 @@ def train_runs(
                 failed += _train(plan, jobs, tracker, progress) if jobs else []
             for entry in _enter_in_ledger(plan, git):
                 tracker.entry(entry)
-    return score_runs(plan, failed, per_person)
+    return score_runs(plan, failed, per_person or plan.spec.label_of is not None)
 
 
 def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = False) -> TrainingResult:

@@ -38,7 +38,7 @@ def test_a_rule_equals_its_definition(rule: str, classes: int, ordered: bool) ->
     pooled = pool_images(values, Bags(CODES, 5), rule, 3, ordered)
     assert not pooled[3].any()
     for person in (0, 1, 2, 4):
-        own = values[CODES == person]
+        own = values[person == CODES]
         if rule == "mean":
             expected = own.mean(axis=0)
         elif ordered or classes == 2:

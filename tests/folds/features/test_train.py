@@ -17,10 +17,12 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.execution import local
 from folds.features import embed
+from folds.features.gradient_head import check_labels_of_people
 from folds.features.train import train_job
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.predictions.files import read_sidecar
+from folds.predictions.predictions import read_predictions
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
@@ -163,6 +165,22 @@ def test_attention_needs_all_images_of_a_person(plan: Callable[..., Plan], logge
         load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
 
 
+def test_gated_attention_writes_one_prediction_per_person(plan: Callable[..., Plan]) -> None:
+    made = plan(head="attention-person", target="gender")
+    assert any("one prediction per person, written for each" in line for line in made.warnings)
+    run(made)
+    found = read_predictions(Path("runs/head.oof.npy"))
+    assert found.persons is not None
+    for person in set(found.persons.tolist()):
+        own = found.probabilities[found.persons == person]
+        np.testing.assert_allclose(own, np.broadcast_to(own[0], own.shape), atol=1e-6)
+    assert len(np.unique(found.probabilities.round(5), axis=0)) > 3
+    with pytest.raises(UsageError, match="images of a person have several labels"):
+        check_labels_of_people(np.array([0, 1, 1]), np.array([0, 0, 1]))
+    with pytest.raises(EnsembleError, match="from all images of its person"):
+        load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
+
+
 def test_changed_weights_are_noticed(plan: Callable[..., Plan], weights: Path) -> None:
     made = plan(folds=[0])
     with lock_runs(made):
@@ -189,7 +207,7 @@ def test_doubtful_settings_are_said(plan: Callable[..., Plan]) -> None:
         ({"hidden": 5}, "is for head=mlp"),
         ({"features": None, "head": "mlp"}, "needs features"),
         ({"head": "cosine:16"}, "a cosine head belongs to a model that is trained"),
-        ({"head": "round"}, "expected logistic, linear, mlp, attention"),
+        ({"head": "round"}, "expected logistic, linear, mlp, attention, attention-person"),
         ({"weight_column": "w"}, "images have equal weights"),
         ({"pseudo": "run", "head": "linear"}, "only images of the table"),
         ({"average_last": 2}, "keeps its last weights"),
