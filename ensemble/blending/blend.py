@@ -436,7 +436,7 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
     votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
     final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
-    columns = fitted.stack.columns
+    columns = fitted.stack.extra
     used = [f"columns beside the runs: {columns_text(columns)}; new samples need them too"] if columns else []
     return _Combined(votes, weights, final, fitted, [*fitted.summary_lines(), *used])
 

@@ -12,6 +12,7 @@ from ensemble.cascade.combine import Combined, Combiner, Floats, votes_of
 from ensemble.cascade.record import Cascade, Step
 from ensemble.cascade.run import CascadeResult, RowIndex, RunModel, run_cascade
 from ensemble.tta.merge import Merge
+from folds.predictions.label_columns import CLASSES
 from folds.utils.numeric import softmax
 
 
@@ -82,7 +83,7 @@ class CascadeEvidence:
 class _Recorded(Merge):
     """A merge of views whose result is known: the logits of the last view are its logarithm."""
 
-    def merged(self, logits: NDArray[np.floating]) -> Floats:
+    def merged(self, logits: NDArray[np.floating], task: str = CLASSES) -> Floats:
         return softmax(logits[-1])
 
 
