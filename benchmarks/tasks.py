@@ -1,9 +1,9 @@
-"""What the honest score of each task claims, and what fresh people show: the recipes of `recipes/` on drawn people.
+"""What the out-of-fold score of each task states, and what fresh people show: the recipes of `recipes/` on drawn people.
 
     python benchmarks/tasks.py --task multilabel --folder work
 
 Every image of the drawn people is labeled without an error, so the score on fresh people is that of the models. The
-recipe of a task is trained by k-fold on `--people` people and predicts `--fresh` others. Claimed is the out-of-fold
+recipe of a task is trained by k-fold on `--people` people and predicts `--fresh` others. Stated is the out-of-fold
 score of a run, or the nested score of a blend, with its interval over people. Beside it is the mean score of the k
 models on the fresh people, which is what the out-of-fold score speaks of, and that of the mean of their predictions,
 which is what a submission has.
@@ -40,7 +40,7 @@ def measure(task: str, folder: Path, people: int, fresh: int, epochs: int, size:
     root, names = folder / f"{task}-{seed}", [run["name"] for run in recipe["run"]]
     print(f"{task}: {people} people, {fresh} fresh ones, 4 images each; metric {recipe['metric']}", flush=True)
     print(
-        "| prediction | claimed, 95% CI | one model, fresh people | mean of the k models |\n|---|---|---|---|",
+        "| prediction | stated, 95% CI | one model, fresh people | mean of the k models |\n|---|---|---|---|",
         flush=True,
     )
     for run in recipe["run"]:
@@ -51,18 +51,18 @@ def measure(task: str, folder: Path, people: int, fresh: int, epochs: int, size:
             root=root, progress=False, **settings,
         )  # fmt: skip
         found = read_predictions(root / f"runs/{run['name']}.oof.npy")
-        claim = found.score(recipe["metric"])
+        stated = found.score(recipe["metric"])
         tests = [read_predictions(path) for path in fold_files(root / "runs", run["name"]).values()]
         metric = metric_for_task(recipe["metric"], task)
         truth = encode_labels(tests[0].labels, tests[0].classes, task)
         each = [metric(truth, one.probabilities) for one in tests]
         mean = metric(truth, np.mean([one.probabilities for one in tests], axis=0))
-        row = f"| {run['name']} | {claim.text()} | {np.mean(each):.3f} | {mean:.3f} |"
+        row = f"| {run['name']} | {stated.text()} | {np.mean(each):.3f} | {mean:.3f} |"
         print(f"{row}   ({time.perf_counter() - started:.0f} s)", flush=True)
     files = [path for name in names for path in sorted((root / "runs").glob(f"{name}.*.npy"))]
     blend = en.blend(files, method=METHODS[task], metric=recipe["metric"], progress=False)
-    claim, new = (blend.total[split].score.interval for split in ("oof", "test"))
-    print(f"| blend, {METHODS[task]}, nested | {claim.text()} | | {new.value:.3f} |", flush=True)
+    stated, new = (blend.total[split].score.interval for split in ("oof", "test"))
+    print(f"| blend, {METHODS[task]}, nested | {stated.text()} | | {new.value:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def members_task(members: Sequence[Member], given: str | None = None) -> str:
 
 
 def check_given_task(task: str | None) -> None:
-    """Raise UsageError unless a task that the user named is one that a blend can be told."""
+    """Raise UsageError unless a task that the user named is one that a blend can be given."""
     if task in (BINARY, ORDINAL):
         raise UsageError(
             f"`task={task}` of a blend is stated by its files",

@@ -11,7 +11,7 @@ from folds.utils.numeric import sigmoid
 
 Floats = NDArray[np.float64]
 # L2 penalty, added to the summed log losses, of the slope and of the log distances of the cuts, for numbers of variance
-# 1: a grade that nobody has keeps a place, and numbers that tell all grades apart keep a finite slope.
+# 1: a grade that no person has keeps a place, and numbers that separate all grades keep a finite slope.
 STRENGTH = 0.1
 _STEPS = 500
 _LEAST = 1e-12

@@ -41,7 +41,7 @@ class Units:
         return np.asarray(self.center + self.scale * np.asarray(outputs, np.float32), np.float32)
 
 
-def units_of(values: NDArray[np.float64], names: tuple[str, ...]) -> Units:
+def measured_units(values: NDArray[np.float64], names: tuple[str, ...]) -> Units:
     """Return mean and standard deviation of the known values (n, columns) of a training part.
 
     A number that does not vary has the scale 1.

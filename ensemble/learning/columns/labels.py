@@ -76,10 +76,10 @@ def _each(fit: Fit, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         else:
             found.append(Combination(stack.names))
             skipped.append(name)
-    said = f"fitted for each of {len(found)} labels"
+    summary = f"fitted for each of {len(found)} labels"
     if skipped:
-        said += f"; nothing fitted for {', '.join(skipped[:5])}, which too few people have or lack"
-    return ColumnCombination(stack.names, summary=said, task=columns.task, columns=columns.columns, each=tuple(found))
+        summary += f"; nothing fitted for {', '.join(skipped[:5])}, which too few people have or lack"
+    return ColumnCombination(stack.names, summary=summary, task=columns.task, columns=columns.columns, each=tuple(found))
 
 
 def has_both(stack: Stack) -> bool:
