@@ -1,8 +1,8 @@
-"""What the out-of-fold score of each task states, and what fresh people show: the recipes of `recipes/` on drawn people.
+"""What the out-of-fold score of each task states, and what fresh people show: the recipes of `recipes/` on synthetic people.
 
     python benchmarks/tasks.py --task multilabel --folder work
 
-Every image of the drawn people is labeled without an error, so the score on fresh people is that of the models. The
+Every image of the synthetic people is labeled without an error, so the score on fresh people is that of the models. The
 recipe of a task is trained by k-fold on `--people` people and predicts `--fresh` others. Stated is the out-of-fold
 score of a run, or the nested score of a blend, with its interval over people. Beside it is the mean score of the k
 models on the fresh people, which is what the out-of-fold score speaks of, and that of the mean of their predictions,
