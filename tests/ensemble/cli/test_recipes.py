@@ -107,6 +107,36 @@ def test_the_recipe_of_grades_goes_the_whole_road(
 
 
 @pytest.mark.parametrize(
+    ("recipe", "names", "task", "classes"),
+    [
+        ("binary", ["plain", "focal"], "binary", ("0", "1")),
+        ("multilabel", ["bce", "asymmetric", "focal"], "multilabel", ("hat", "glasses", "beard", "scarf")),
+        ("regression", ["huber", "squared", "gaussian"], "regression", ("age",)),
+    ],
+)
+def test_a_recipe_of_a_task_trains_on_people_with_known_labels(
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    names: list[str],
+    task: str,
+    classes: tuple[str, ...],
+) -> None:
+    if recipe != "binary":
+        pytest.importorskip("folds.config.column_tasks", reason="the losses of these tasks are not built yet")
+    monkeypatch.chdir(tmp_path)
+    en.make_people("people", people=14, test_people=3, images=2, size=(24, 32))
+    called = call("kfold", "-q", "-c", ROOT / f"recipes/{recipe}.toml", *QUICK, "--k", 2, "--batch-size", 16)
+    assert called.code == 0, called.err
+    for name in names:
+        found = read_sidecar(Path(f"runs/{name}.oof.npy"))
+        assert found is not None
+        assert (found.task, found.classes) == (task, classes)
+        assert np.isfinite(np.load(f"runs/{name}.oof.npy")).all()
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--loss", "corn"], "--loss corn is a loss of grades, whose order it uses"),
