@@ -37,30 +37,30 @@ def measure(task: str, folder: Path, people: int, fresh: int, epochs: int, size:
     drawn = folds.make_people(
         folder / f"people-{seed}-{missing:g}", people=people, test_people=fresh, images=4, seed=seed, missing=missing
     )
+    metric = metric_for_task(recipe.get("metric"), task)
     root, names = folder / f"{task}-{seed}", [run["name"] for run in recipe["run"]]
-    print(f"{task}: {people} people, {fresh} fresh ones, 4 images each; metric {recipe['metric']}", flush=True)
+    print(f"{task}: {people} people, {fresh} fresh ones, 4 images each; metric {metric.title}", flush=True)
     print(
         "| prediction | stated, 95% CI | one model, fresh people | mean of the k models |\n|---|---|---|---|",
         flush=True,
     )
     for run in recipe["run"]:
         started = time.perf_counter()
-        settings = {key: value for key, value in recipe.items() if key not in ("run", "epochs")} | run
+        settings = {key: value for key, value in recipe.items() if key not in ("run", "epochs", "data", "test")} | run
         en.kfold(
             data=drawn / "train.csv", test=drawn / "test.csv", epochs=epochs, img_size=size, pretrained=False,
             root=root, progress=False, **settings,
         )  # fmt: skip
         found = read_predictions(root / f"runs/{run['name']}.oof.npy")
-        stated = found.score(recipe["metric"])
+        stated = found.score(metric)
         tests = [read_predictions(path) for path in fold_files(root / "runs", run["name"]).values()]
-        metric = metric_for_task(recipe["metric"], task)
         truth = encode_labels(tests[0].labels, tests[0].classes, task)
         each = [metric(truth, one.probabilities) for one in tests]
         mean = metric(truth, np.mean([one.probabilities for one in tests], axis=0))
         row = f"| {run['name']} | {stated.text()} | {np.mean(each):.3f} | {mean:.3f} |"
         print(f"{row}   ({time.perf_counter() - started:.0f} s)", flush=True)
     files = [path for name in names for path in sorted((root / "runs").glob(f"{name}.*.npy"))]
-    blend = en.blend(files, method=METHODS[task], metric=recipe["metric"], progress=False)
+    blend = en.blend(files, method=METHODS[task], metric=metric, progress=False)
     stated, new = (blend.total[split].score.interval for split in ("oof", "test"))
     print(f"| blend, {METHODS[task]}, nested | {stated.text()} | | {new.value:.3f} |", flush=True)
 

@@ -304,7 +304,8 @@ def _test_samples(
         columns = read_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )
-        columns = without_placeholder_labels(columns, spec.test_labels, classes)
+        names = None if spec.task in COLUMN_TASKS else classes  # one number is as good as several classes
+        columns = without_placeholder_labels(columns, spec.test_labels, names)
         columns.folders_option = folders_option
     samples = _built(
         columns,
@@ -414,7 +415,7 @@ def _csv_data(
     if not apart:
         return train, None, for_test, messages
     columns = read_samples(table, found, apart, spec, training=False, **checks)
-    columns = without_placeholder_labels(columns, spec.test_labels, train.classes)
+    columns = without_placeholder_labels(columns, spec.test_labels, None if train.has_columns else train.classes)
     test = _built(
         columns,
         spec,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.data.synthetic.faces import GENDERS, Face, hsv, random_face_of_age
+from folds.data.synthetic.faces import GENDERS, Face, hsv, mix, random_face_of_age, shade
 from folds.data.synthetic.portraits import draw_portrait
 from folds.data.synthetic.worn import Worn
 from folds.errors import EnsembleError, UsageError
@@ -37,6 +37,7 @@ _COLD = (0.7, -0.7, 0.2)
 _OF_GRADE = ((0.58, 0.2, 0.12, 0.07, 0.03), (0.44, 0.22, 0.17, 0.11, 0.06), (0.25, 0.22, 0.23, 0.17, 0.13))
 _YOUNGEST, _OLDEST = 18, 80
 _SPOTS_PER_GRADE = 4
+_DARK = (48.0, 38.0, 34.0)  # of a beard
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def _images_of(spec: LabeledSpec, part: str, number: int) -> Iterator[LabeledIma
     is_bearded = gender == 0 and rng.random() < 0.5 + 0.1 * np.tanh(outdoors)
     face = random_face_of_age(gender, age, rng)
     hat, scarf = (hsv(rng.random(), rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.85)) for _ in range(2))
-    glasses, beard = int(rng.integers(1, 3)), float(rng.uniform(0.85, 1.0))
+    glasses = int(rng.integers(1, 3))
+    beard = mix(shade(face.hair, 0.55), _DARK, float(rng.uniform(0.3, 0.7)))
     places = _places(face, rng)
     name = f"{'p' if part == 'train' else 't'}{number + 1:04d}"
     for shot in range(spec.images):
@@ -157,7 +159,7 @@ def _images_of(spec: LabeledSpec, part: str, number: int) -> Iterator[LabeledIma
             int(cold + 0.6 * float(rng.normal()) > 1.3),
         )
         count = min(_SPOTS_PER_GRADE * severity + int(rng.integers(-1, 2)) * (severity > 0), len(places))
-        radius = 0.8 + 0.3 * severity
+        radius = 1.2 + 0.45 * severity
         yield LabeledImage(
             f"{name}_{shot}",
             name,
@@ -166,12 +168,13 @@ def _images_of(spec: LabeledSpec, part: str, number: int) -> Iterator[LabeledIma
             age,
             severity,
             worn,
-            replace(face, glasses=glasses * worn[1], beard=beard * worn[2]),
+            replace(face, glasses=glasses * worn[1], beard=0.0),
             Worn(
                 hat if worn[0] else None,
                 scarf if worn[3] else None,
+                beard if worn[2] else None,
                 tuple((x, y, radius * scale) for x, y, scale in places[:count]),
-                0.45 + 0.08 * severity,
+                0.6 + 0.08 * severity,
                 _TINTS[site],
             ),
         )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from folds.data.synthetic.faces import Color, Face, hsv, mix, pick, shade
-from folds.data.synthetic.worn import Worn, draw_hat, draw_scarf, draw_spots
+from folds.data.synthetic.worn import Worn, draw_beard, draw_hat, draw_scarf, draw_spots
 
 MASK_STATES = ("wear", "incorrect", "normal")
 
@@ -96,6 +96,8 @@ def draw_portrait(
         draw_scarf(pen, face, worn.scarf, _CENTER)
     pen.pose(shift, scale, tilt)
     _head(pen, face)
+    if worn is not None and worn.beard is not None:
+        draw_beard(pen, _outline(face), worn.beard, _CENTER)
     if worn is not None:
         draw_spots(pen, face, worn, _CENTER)
     _features(pen, face, pose)

@@ -19,7 +19,7 @@ class Worn:
 
     Attributes
     ----------
-    hat, scarf : its color; None without it.
+    hat, scarf, beard : its color; None without it.
     spots : (x, y, radius) of each spot on the skin, in canvas units from the center of the face.
     strength : how much the color of the spots differs from the skin, 0 to 1.
     tint : factor of each color channel, as of the camera of a site.
@@ -27,6 +27,7 @@ class Worn:
 
     hat: Color | None = None
     scarf: Color | None = None
+    beard: Color | None = None
     spots: tuple[tuple[float, float, float], ...] = ()
     strength: float = 0.0
     tint: Color = (1.0, 1.0, 1.0)
@@ -56,6 +57,11 @@ def draw_hat(pen: Any, face: Face, color: Color, center: NDArray[np.float64]) ->
         [(x - wide - 6, base - 1.5), (x + wide + 6, base - 1.5), (x + wide + 5, base + 2), (x - wide - 5, base + 2)],
         shade(color, 0.85),
     )
+
+
+def draw_beard(pen: Any, outline: NDArray[np.float64], color: Color, center: NDArray[np.float64]) -> None:
+    """Draw a full beard along the jaw; `outline` is that of the head, (n, 2)."""
+    pen.polygon(outline[outline[:, 1] > center[1] + 9], color)
 
 
 def draw_spots(pen: Any, face: Face, worn: Worn, center: NDArray[np.float64]) -> None:

@@ -153,6 +153,10 @@ def test_test_tables_have_the_labels_of_the_training(tmp_path: Path) -> None:
     data = read(tmp_path, "hat,glasses,beard", ROWS, test=template)
     assert data.test is not None
     assert (data.test.labels, data.test.task) == (None, "multilabel")
+    ages = write(tmp_path / "ages.csv", "age", [[0]] * 3)
+    numbers = read(tmp_path, "age", [[20.5 + i] for i in range(12)], test=ages)
+    assert numbers.test is not None
+    assert numbers.test.labels is None, "the template of a submission"
     with pytest.raises(EnsembleError, match="not 0 or 1"):
         read(
             tmp_path, "hat,glasses,beard", ROWS, test=write(tmp_path / "u.csv", ",".join(NAMES), [(2, 0, 1), (0, 1, 1)])
