@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from folds import list_runs as list_runs
     from folds import load_folds as load_folds
     from folds import load_run as load_run
+    from folds import make_people as make_people
     from folds import prepare as prepare
     from folds import read_predictions as read_predictions
     from folds import read_table as read_table

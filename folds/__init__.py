@@ -36,6 +36,7 @@ _NAMES = {
     "list_runs": "folds.runs.results",
     "load_folds": "folds.splits.split",
     "load_run": "folds.runs.results",
+    "make_people": "folds.data.synthetic.labeled_people",
     "prepare": "folds.preparation.face",
     "read_predictions": "folds.predictions.predictions",
     "read_table": "folds.data.face",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from folds.auditing.face import audit as audit
     from folds.auditing.run import AuditReport as AuditReport
     from folds.data.face import read_table as read_table
+    from folds.data.synthetic.labeled_people import make_people as make_people
     from folds.data.table import Dataset as Dataset
     from folds.data.table import SampleTable as SampleTable
     from folds.errors import EnsembleError as EnsembleError

@@ -32,6 +32,7 @@ RANKS = {
         ("members",),
         ("alignment",),
         ("voting",),
+        ("pooling",),
         ("learning",),
         ("analysis",),
         ("blending",),

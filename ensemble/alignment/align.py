@@ -12,6 +12,7 @@ from ensemble.alignment.attributes import JointRun, join_attributes, label_class
 from ensemble.alignment.classes import class_order
 from ensemble.alignment.completeness import absent_folds_notes, absent_rows_notes
 from ensemble.alignment.coverage import Table, tables_of
+from ensemble.alignment.label_columns import check_same_columns, name_label_columns
 from ensemble.alignment.naming import name_columns
 from ensemble.alignment.placement import RowOrder, order_notes, place_members
 from ensemble.alignment.positive import positive_class, task_of
@@ -69,7 +70,8 @@ def align(
     ------
     EnsembleError : different samples, different classes, unknown labels, or two files for the same predictions.
     """
-    named = name_columns(members, labels, classes)
+    has_columns = any(member.has_columns for member in members)
+    named = (name_label_columns if has_columns else name_columns)(members, labels, classes)
     members, labels = named.members, named.labels
     tables = tables_of(members)
     id_tables = dict(tables)
@@ -78,7 +80,7 @@ def align(
     if labels is not None and id_tables:
         _check_labels_fit(labels, id_tables)
     of_positive = metric is not None and metric.of_positive
-    chosen = positive_class(members, positive, of_positive, classes)
+    chosen = None if has_columns else positive_class(members, positive, of_positive, classes)
     if chosen is not None and metric is not None and metric.of_positive:
         notes.append(f"{metric.title} is that of class {chosen.name}: {chosen.reason}")
     last = None if chosen is None else chosen.name
@@ -119,9 +121,14 @@ def _align_split(
     class_attributes = _class_attributes_of(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own_members = groups.pop(target, [])
-    classes = (
-        class_order(own_members, labels, stated, positive) if own_members else label_classes(targets, class_attributes)
-    )
+    if own_members and own_members[0].has_columns:
+        classes = check_same_columns(own_members)
+    else:
+        classes = (
+            class_order(own_members, labels, stated, positive)
+            if own_members
+            else label_classes(targets, class_attributes)
+        )
     runs, notes = _runs(split, own_members, table, classes)
     if groups:
         joined, more_notes = _joined_runs(split, groups, table, classes, class_attributes)

@@ -68,6 +68,9 @@ def task_of(members: Sequence[Member], given: str | None = None) -> str:
     """Return the task of predictions that are made from members: the one that a member states, if it is not
     ``classes``; ``binary`` as well if the user names a positive class.
     """
+    columns = next((one.task for one in members if one.has_columns), None)
+    if columns is not None:
+        return columns
     stated = {one.sidecar.task for one in members if one.sidecar is not None} - {CLASSES}
     if ORDINAL in stated:
         return ORDINAL

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.members.reading import Member
 from folds.predictions.files import CLASSES, SampleRows
+from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.links import predictions_of
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import softmax
 
@@ -74,7 +76,9 @@ class AlignedFile:
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """Return (stop − start, classes) probabilities; 0 in rows that the file lacks."""
         block = self.read_block(start, stop)
-        if self.member.logit:
+        if self.member.has_columns:
+            block = predictions_of(self.member.task, block) if self.member.logit else block
+        elif self.member.logit:
             softmax(block, out=block)
         present = self.present(start, stop)
         if present is not None:
@@ -151,7 +155,16 @@ class RunPredictions:
         return total / np.maximum(self.models(start, stop), 1)[:, None] if others else total
 
     def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
-        """Return (stop − start, classes or groups) the share of fold models that vote for each; 0 where absent."""
+        """Return (stop − start, classes or groups) the share of fold models that vote for each; 0 where absent.
+
+        Of several labels, a model votes for each with a probability above one half.
+        """
+        if self.parts[0].member.has_columns:
+            yes = sum(
+                ((part.probabilities(start, stop) > 0.5).astype(np.float64) for part in self.parts),
+                np.zeros((stop - start, self.classes)),
+            )
+            return yes / np.maximum(self.models(start, stop), 1)[:, None]
         total, index = (
             np.zeros((stop - start, self.classes if grouping is None else grouping.groups)),
             np.arange(stop - start),
@@ -180,7 +193,8 @@ class AlignedSplit:
     folds_sha : hash of the fold assignment if all members have the same.
     table_rows : number of samples in the table, with those that no run has predicted yet.
     numbered : whether the ids are the numbers of rows, because nothing names the samples.
-    task : ``binary`` if the last class is the positive one, ``ordinal`` if the classes are grades in their order.
+    task : ``binary`` if the last class is the positive one, ``ordinal`` if the classes are grades in their order,
+        ``multilabel`` or ``regression`` if each class is a label or a number of its own.
     """
 
     name: str
@@ -194,6 +208,11 @@ class AlignedSplit:
     table_rows: int = 0
     numbered: bool = False
     task: str = CLASSES
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether every column has labels or numbers of its own (`COLUMN_TASKS`)."""
+        return self.task in COLUMN_TASKS
 
     def __len__(self) -> int:
         return len(self.rows)

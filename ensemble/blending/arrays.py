@@ -54,6 +54,7 @@ def members_of_arrays(
     fold: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     classes: Sequence[Any] | None = None,
+    extra: Mapping[str, ArrayLike] | None = None,
 ) -> ArrayMembers:
     """Return a member for each name.
 
@@ -67,6 +68,7 @@ def members_of_arrays(
         numbered.
     classes : class of each column of the arrays without names of columns; DataFrames and `Predictions` contain their
         own.
+    extra : name → (n,) further columns of the rows of the arrays.
 
     Raises
     ------
@@ -81,11 +83,16 @@ def members_of_arrays(
     order = _class_order(predictions, classes, y)
     members: dict[str, Member] = {}
     if arrays:
-        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own))
+        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own), extra or {})
     elif y is not None or groups is not None or ids is not None or fold is not None:
         raise UsageError(
             "`y`, `groups`, `fold` and `ids` apply to arrays, found only `Predictions`, which contain them",
             hint="remove `y`, `groups`, `fold` and `ids`",
+        )
+    elif extra:
+        raise UsageError(
+            "values of `extra` apply to arrays, found only `Predictions`, whose rows have columns of their own",
+            hint="name the columns: `extra=['age']`",
         )
     for name, value in own.items():
         members[name] = _of_predictions(name, value, split)
@@ -136,6 +143,7 @@ def _of_arrays(
     fold: ArrayLike | None,
     ids: ArrayLike | None,
     mixed: bool,
+    extra: Mapping[str, ArrayLike],
 ) -> tuple[dict[str, Member], tuple[str, ...]]:
     order, widened = _in_two_columns(arrays, order, y)
     values = {name: as_probabilities(value, name) for name, value in widened.items()}
@@ -165,6 +173,7 @@ def _of_arrays(
         names,
         None if y is None else names_of(y, "y", n),
         None if groups is None else names_of(groups, "groups", n),
+        {name: _texts_of(values, name, n) for name, values in extra.items()},
     )
     folds = None if fold is None else fold_numbers(fold, n)
     if isinstance(folds, int):
@@ -186,8 +195,16 @@ def _of_arrays(
                 f"'{name}' has the columns {', '.join(theirs[:20])}, expected the classes {', '.join(order[:20])}"
             )
         meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
-        members[name] = _member(name, array, meaning)
+        members[name] = member_of_array(name, array, meaning)
     return members, order
+
+
+def _texts_of(values: ArrayLike, name: str, n: int) -> NDArray[np.str_]:
+    """Return (n,) the values of a column as texts; "" where a value is missing."""
+    found = as_array(values, name)
+    if found.shape != (n,):
+        raise UsageError(f"`extra={name}` has the shape {found.shape}, expected ({n:,},)")
+    return np.array(["" if value is None or value != value else str(value) for value in found.tolist()], dtype=str)
 
 
 def _in_two_columns(
@@ -225,10 +242,11 @@ def _in_two_columns(
 def _of_predictions(name: str, value: Predictions, split: str) -> Member:
     meaning = replace(value.metadata, kind="probability", split=split, run=name, samples_sha=None)
     LeakCheck().check(Path(name), meaning)
-    return _member(name, value.probabilities, meaning)
+    return member_of_array(name, value.probabilities, meaning)
 
 
-def _member(name: str, array: NDArray[np.floating], meaning: PredictionMetadata) -> Member:
+def member_of_array(name: str, array: NDArray[np.floating], meaning: PredictionMetadata) -> Member:
+    """Return the member of an array with the metadata of a file."""
     values = np.ascontiguousarray(array, np.float32)
     rows, content = meaning.rows, sha256_bytes(values.tobytes())
     who = "".join(

@@ -91,7 +91,7 @@ def against_run(
         return None
     rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
     truth = truth.take(rows)
-    labelled = np.flatnonzero(truth.labels >= 0)
+    labelled = np.flatnonzero(truth.known)
     own = metric.function is not None  # a function of the user may write into what it is given
     first: NDArray[np.floating] = (
         vote(alone, "hard" if run.hard else "soft") if own else vote_of_run(alone)

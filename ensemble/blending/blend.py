@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.completeness import absent_folds, unequal_models_note
+from ensemble.alignment.label_columns import members_task
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
@@ -25,23 +26,32 @@ from ensemble.blending.contributions import ContributionReport, analyze_contribu
 from ensemble.blending.details import Details, details_of
 from ensemble.blending.doubts import find_doubts
 from ensemble.blending.fit import FittedBlend, fit_split
+from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
+from ensemble.blending.people import check_people_task, people_notes
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.learning.nested import outer_fold_ids
+from ensemble.learning.pooled import fixed_pooling
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
+from ensemble.members.label_tables import read_true_columns
 from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
-from ensemble.members.true_labels import read_true_labels
+from ensemble.members.true_labels import TrueLabels, read_true_labels
+from ensemble.pooling.people import split_by_person
+from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.predictions.files import ORDINAL
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
@@ -78,6 +88,7 @@ class Blend(BlendResult):
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
     warnings : doubts about the inputs, each with its likely cause.
     over_best_single : a plain vote compared with its best run; None for a fitted blend, one run, or unknown labels.
+    hand_overs : run whose number was handed over to grades → the fit on all people.
     """
 
     identity: str
@@ -98,6 +109,7 @@ class Blend(BlendResult):
     stated_classes: tuple[str, ...] = ()
     warnings: Sequence[str] = ()
     over_best_single: BestSingle | None = None
+    hand_overs: Mapping[str, NumberToGrades] = field(default_factory=dict)
 
     @property
     def verdict(self) -> list[str]:
@@ -158,6 +170,7 @@ class Blend(BlendResult):
             "metric": self.request.metric_name,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
+            **({} if self.request.pool is None else {"pool": self.request.pool}),
             **self.request.method_params,
             "options": self.request.fitting_options,
             "target": first.target,
@@ -197,13 +210,16 @@ def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Pro
     found = find_files(expand_names([Path(file) for file in files]), request.allow_duplicates, request.columns)
     asked = {*(request.runs or ()), *map(str, files)}
     found = leave_out_unfinished(found, asked, request.unfinished)
-    return named_apart(read_members(found, request.logits, request.allow_duplicates, request.columns, progress))
+    read = read_members(found, request.logits, request.allow_duplicates, request.columns, progress, request.task)
+    return named_apart(read)
 
 
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
-    loaded = align_members(members, request)
+    prepared = prepare_members(members, request)
+    request = prepared.request
+    loaded = align_members(prepared.members, request)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
     first = next(iter(loaded.splits.values()))
@@ -224,7 +240,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         }
         plain = None if request.is_fitted else combined.votes
         best = None if plain is None else _best_single(loaded, plain, ranking, scores, request)
-        notes = [*loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
+        notes = [*prepared.notes, *loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
         notes += [*_weight_notes(loaded, request), *_vote_notes(loaded, combined, request), *_score_notes(total)]
         notes += confidence_notes(loaded.splits, loaded.truths, request)
         contribution_report = None
@@ -251,6 +267,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         notes=notes,
         warnings=loaded.warnings,
         over_best_single=best,
+        hand_overs=prepared.hand_overs,
     )
 
 
@@ -291,6 +308,8 @@ class AlignedMembers:
     truths : split → labels and people, for splits with known labels.
     alignment : how each file was placed.
     warnings : doubts about the inputs.
+    images : with a rule of `pool`, the splits of the images of which `splits` has the people.
+    pooling : the rule of `splits`; None if their rows are images.
     """
 
     members: Sequence[Member]
@@ -302,6 +321,14 @@ class AlignedMembers:
     notes: Sequence[str]
     alignment: Alignment
     warnings: Sequence[str] = ()
+    images: Mapping[str, AlignedSplit] = field(default_factory=dict)
+    pooling: Pooling | None = None
+
+    def split_for(self, name: str, combination: Combination) -> AlignedSplit:
+        """Return the split that a combination is applied to: of people pooled as it states, or of images."""
+        if combination.pooling is None:
+            return self.splits[name]
+        return split_by_person(self.images[name], combination.pooling)
 
     @property
     def active(self) -> list[str]:
@@ -313,8 +340,9 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     """Select the members, align their rows and classes, and find labels, weights and costs."""
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
+    members_task(members, request.task)
     members = members if request.allow_duplicates else without_copies(members)
-    labels = None if request.labels is None else read_true_labels(request.labels, request.columns)
+    labels = _true_labels(members, request)
     check_columns(request.columns, members, labels)
     alignment = align(members, labels, request.classes, row_orders(request), request.positive, request.scored)
     splits, notes = alignment.splits, [*reading_notes(members, labels), *notes, *alignment.notes]
@@ -343,7 +371,28 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
         )
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
-    return AlignedMembers(members, identity, weights, splits, truths, costs, notes, alignment, warnings)
+    check_people_task(request, next(iter(splits.values())).task)
+    spec, images, pooling = request.pool_spec, {}, None
+    if spec is not None:
+        images, pooling = splits, fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
+        splits = {name: split_by_person(split, pooling) for name, split in images.items()}
+        truths = {name: truth for name in truths if (truth := labels_and_groups(splits[name], True)) is not None}
+        notes += people_notes(spec, images, splits, request.scored)
+    return AlignedMembers(
+        members, identity, weights, splits, truths, costs, notes, alignment, warnings, images, pooling
+    )
+
+
+def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels | None:
+    """Return the true labels of the table that the user named, in the form of the members' task."""
+    if request.labels is None:
+        return None
+    task = members_task(members, request.task)
+    if task not in COLUMN_TASKS:
+        return read_true_labels(request.labels, request.columns)
+    stated = next((one.classes for one in members if one.sidecar is not None), None)
+    known = stated or request.classes or next((one.classes for one in members if one.classes), ())
+    return read_true_columns(request.labels, request.columns, task, known)
 
 
 @dataclass(frozen=True)
@@ -369,12 +418,15 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
             hint="give runs/*.oof.npy as well, or `labels=FILE.csv`; `method=soft` needs no fitting",
         )
     split, truth = loaded.splits["oof"], loaded.truths["oof"]
-    fitted = fit_split(split, truth, request, loaded.costs, progress)
+    fitted = fit_split(split, truth, request, loaded.costs, progress, images=loaded.images.get("oof"))
     combination = fitted.combination
-    votes = {name: apply_combination(one, combination, ranking) for name, one in loaded.splits.items()}
-    votes["oof"] = _out_of_sample(votes["oof"], split, fitted, truth)
+    votes = {
+        name: apply_combination(loaded.split_for(name, combination), combination, ranking) for name in loaded.splits
+    }
+    votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
-    return _Combined(votes, weights, combination, fitted, fitted.summary_lines())
+    final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
+    return _Combined(votes, weights, final, fitted, fitted.summary_lines())
 
 
 def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
@@ -385,8 +437,11 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
         return _Combined(votes, weights, None)
     runs, params = sorted(loaded.active), request.method_params
     share = np.array([weights[name] for name in runs])
-    combination = Combination(tuple(runs), request.name, share, power=params.get("power"), trim=params.get("trim"))
-    return _Combined(votes, weights, combination)
+    settings: dict[str, Any] = {"power": params.get("power"), "trim": params.get("trim")}
+    first = next(iter(loaded.splits.values()))
+    settings |= {"task": first.task, "columns": first.classes} if first.has_columns else {"pooling": loaded.pooling}
+    make = ColumnCombination if first.has_columns else Combination
+    return _Combined(votes, weights, make(tuple(runs), request.name, share, **settings))
 
 
 def _weight_notes(loaded: AlignedMembers, request: BlendConfig) -> list[str]:
@@ -424,20 +479,22 @@ def _fittable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple
     return [name for name in names if name in known], notes
 
 
-def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: GroundTruth) -> Vote:
+def _out_of_sample(result: Vote, loaded: AlignedMembers, fitted: FittedBlend) -> Vote:
     """Return the vote with nested predictions: no person is predicted by a combination fitted on them.
 
     This includes samples without a known label.
     """
+    split, truth = loaded.splits["oof"], loaded.truths["oof"]
     probabilities = result.probabilities.copy()
-    unknown = truth.labels < 0
+    unknown = ~truth.known
     probabilities[~unknown] = fitted.nested.out_of_sample
     if unknown.any() and fitted.nested.parts:
         folds = outer_fold_ids(truth.persons, truth.labels, split.fold)
         for part, combination in zip(np.unique(fitted.stack.outer_folds).tolist(), fitted.nested.parts, strict=True):
             rows = np.flatnonzero(unknown & (folds == part))
             if len(rows):
-                probabilities[rows] = apply_combination(split.take(rows), combination).probabilities
+                part_split = loaded.split_for("oof", combination).take(rows)
+                probabilities[rows] = apply_combination(part_split, combination).probabilities
     return replace(result, probabilities=probabilities)
 
 

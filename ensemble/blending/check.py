@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import reading_notes, reading_warnings
 from ensemble.blending.request import BlendConfig
 from ensemble.members.columns import listed
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, without_marks
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,15 @@ def check_blend(files: Sequence[str | Path], request: BlendConfig) -> BlendCheck
     request.check()
     members = read_inputs(files, request)
     try:
+        prepared = prepare_members(members, request)
+        members, request = list(prepared.members), prepared.request
         aligned = align_members(members, request)
     except EnsembleError as error:
         notes, warnings = reading_notes(members, None), reading_warnings(members, None)
         return BlendCheck(tuple(map(_reading, members)), "", tuple(notes), tuple(warnings), error)
     placed = {member.source: member for member in aligned.alignment.members}
     readings = tuple(_reading(placed.get(member.source, member), aligned) for member in members)
-    return BlendCheck(readings, _plan(aligned, request), tuple(aligned.notes), tuple(aligned.warnings))
+    return BlendCheck(readings, _plan(aligned, request), (*prepared.notes, *aligned.notes), tuple(aligned.warnings))
 
 
 def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReading:
@@ -111,8 +115,8 @@ def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReadi
             (part.partition(" = ")[2] for part in member.summary.split(", ") if part.startswith("id = ")), "file"
         )
     kind = "logits" if member.logit and member.answers is None and not member.one_column else ""
-    values = kind or ("answers" if member.answers is not None else "probabilities")
-    form = member.form if member.form in ("answers", "probabilities", "one probability per row") else ""
+    values = kind or _values_of(member)
+    form = member.form if member.form in ("answers", "probabilities", "numbers", "one probability per row") else ""
     names = {"sidecar": "array with sidecar", "array": "array", "one column": "array of one column"}
     form = form if form and not kind else f"{names.get(member.form, member.form or 'table')}: {values}"
     return FileReading(
@@ -135,7 +139,17 @@ def _plan(aligned: AlignedMembers, request: BlendConfig) -> str:
         runs = [run.name for run in split.runs]
         labeled = "scored" if name in aligned.truths else "not scored (no labels)"
         parts.append(
-            f"{name}: {request.name} of {listed(runs)} over {len(split):,} rows and {len(split.classes)} classes "
-            f"({listed(split.classes)}), {labeled}"
+            f"{name}: {request.name} of {listed(runs)} over {len(split):,} rows and {len(split.classes)} "
+            f"{_things(split.task)} ({listed(split.classes)}), {labeled}"
         )
     return "; ".join(parts)
+
+
+def _values_of(member: Member) -> str:
+    if member.answers is not None:
+        return "answers"
+    return "numbers" if member.task == REGRESSION else "probabilities"
+
+
+def _things(task: str) -> str:
+    return "labels" if task == MULTILABEL else "numbers" if task == REGRESSION else "classes"

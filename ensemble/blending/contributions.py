@@ -76,7 +76,8 @@ def analyze_contributions(
         contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=advance)
     with progress.step("score against cost") as advance:
         front = pareto(stack, metric, costs, fitters[0], seed, progress=advance, by_part=fitters)
-    notes = ["contributions are computed per image, not per person"] if request.per_person else []
+    by_image = request.per_person and request.pool is None
+    notes = ["contributions are computed per image, not per person"] if by_image else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
 
 

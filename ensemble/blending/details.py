@@ -70,7 +70,7 @@ def details_of(
     """Return split → details, for splits with known labels."""
     found = {}
     for name, truth in truths.items():
-        known = truth.labels >= 0
+        known = truth.known
         if known.any():
             found[name] = _details(
                 splits[name], votes[name].probabilities[known], truth.labels[known], truth.persons[known], metric

@@ -47,6 +47,8 @@ def find_doubts(
     """
     found = _student_doubts(splits["oof"]) if "oof" in splits else []
     for name, split in splits.items():
+        if split.has_columns:
+            continue
         own = all(_is_own(part.member) for run in split.runs for part in run.parts)
         truth = truths.get(name)
         if truth is not None and (not own or labels is not None):

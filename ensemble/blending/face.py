@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 
 from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
+from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.request import BlendConfig
+from ensemble.learning.metadata import parse_columns
 from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
@@ -20,6 +22,8 @@ from folds.errors import EnsembleError, UsageError, respelled, unknown_name
 from folds.metrics.arrays import column_classes
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
+from folds.predictions.files import CLASSES as CLASSES_TASK
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import (
     CLASSES,
@@ -56,6 +60,9 @@ _KINDS = {
     "per_person": FLAG,
     "unfinished": FLAG,
     "positive": optional(ANYTHING),
+    "task": optional(NAME),
+    "pool": optional(NAME),
+    "extra": optional(either(NAMES, mapping_to(ANYTHING, "name → values of the rows"))),
     "calibrate": optional(NAME),
     "power": optional(NUMBER),
     "trim": optional(NUMBER),
@@ -84,7 +91,7 @@ def blend(
     method: str | None = None,
     weights: str | Mapping[str, float] | Sequence[float] | None = None,
     runs: str | Sequence[str] | None = None,
-    metric: str | Metric | Callable[..., float] = "macro_f1",
+    metric: str | Metric | Callable[..., float] | None = None,
     per_person: bool = False,
     calibrate: str | None = None,
     power: float | None = None,
@@ -101,6 +108,9 @@ def blend(
     columns: Mapping[str, str | Sequence[str]] | None = None,
     unfinished: bool = False,
     positive: Any = None,
+    task: str | None = None,
+    pool: str | None = None,
+    extra: str | Sequence[str] | Mapping[str, ArrayLike] | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -114,7 +124,8 @@ def blend(
         `kfold`; or name → run or result of `tta`; or a list of `Predictions`, runs and results of `tta`, under their
         own names; files (patterns too), or names of runs and blends. For two classes also (n,) or
         (n, 1), the probability of the positive class.
-    y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
+    y : (n,) true class of each row of the arrays; of several labels (n, labels) of 0, 1 and nan if unknown, of numbers
+        (n,) or (n, numbers). Without it, the arrays are treated as test samples, and no method can
         be fitted.
     groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
     fold : (n,) the fold of each row, if all predictions have the same folds; nested scores use them as outer folds.
@@ -126,11 +137,11 @@ def blend(
     method : ``soft`` (the default), ``hard``, ``grades``, ``weighted``, ``geometric``, ``power``, ``median``,
         ``trimmed``, ``max``, ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``,
         ``exp``, ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which
-        selects one and includes the selection in the nested score.
+        selects one and includes the selection in the nested score. Numbers have ``nnls`` as well.
     weights : weights for ``weighted``: name → weight, or a sequence in the order of the names.
     runs : names of the runs to use; all by default.
     metric : metric to score by and to optimize: a name, ``module:function``, or a function of (labels (n,) int,
-        probabilities (n, classes)).
+        probabilities (n, classes)); by default ``macro_f1``, of several labels ``roc_auc``, of numbers ``mae``.
     per_person : whether to average the probabilities of each person's rows before scoring.
     calibrate : ``temperature`` or ``vector``, with the prefix ``before:`` or ``after:`` for before or after pooling.
     power, trim : parameters of the methods ``power`` and ``trimmed``.
@@ -148,6 +159,13 @@ def blend(
     unfinished : whether runs that are not trained on all folds take part beside finished ones, for files.
     positive : the positive one of two classes, for metrics of a positive class; by default the one that files state,
         else the one that the names tell (1, yes, malignant, …), else the second.
+    task : ``multilabel`` (columns are labels, of which a sample has any number) or ``regression`` (columns are numbers)
+        for arrays, and files without a sidecar.
+    pool : the images of a person become one row before anything is fitted and scored: ``mean``, ``median``, ``max``,
+        ``top-k:k=3``, ``noisy-or``, or fitted: ``log-odds``, ``learned``; ``auto`` chooses one and includes the choice
+        in the nested score. It implies `per_person`.
+    extra : columns of the samples that ``stacking`` uses beside the predictions: their names, or, for arrays, name →
+        (n,) values. Missing values are None, nan or "".
     progress : False for no progress output.
 
     Raises
@@ -175,7 +193,7 @@ def blend(
         method=method,
         weights=_weights(weights),
         runs=(runs,) if isinstance(runs, str) else None if runs is None else tuple(runs),
-        metric=metric if isinstance(metric, str) else metric_of(metric),
+        metric=metric if metric is None or isinstance(metric, str) else metric_of(metric),
         per_person=per_person,
         labels=None if labels is None else Path(labels),
         logits=logits,
@@ -192,10 +210,15 @@ def blend(
         columns=_column_names(columns),
         unfinished=unfinished,
         positive=None if positive is None else str(positive),
+        task=task,
+        pool=pool,
+        extra=(extra,) if isinstance(extra, str) else tuple(map(str, extra or ())),
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
     given, shown = _given(predictions), progress_of(progress)
+    if isinstance(extra, Mapping):
+        about["extra"] = {parse_columns([name])[0][0]: values for name, values in extra.items()}
     if isinstance(given, list):
         return _blend_files(given, test, config, about, shown)
     if columns is not None:
@@ -212,7 +235,7 @@ def _blend_files(
     files: list[Path], test: Any, config: BlendConfig, about: Mapping[str, Any], progress: Progress
 ) -> Blend:
     """Return the blend of files; arguments of arrays are an error."""
-    _check_absent({**{name: about[name] for name in ("y", "groups", "fold")}, "test": test}, "files")
+    _check_absent({**{name: about.get(name) for name in ("y", "groups", "fold", "extra")}, "test": test}, "files")
     classes = about["classes"]
     names = None if classes is None else column_classes(None, classes)
     config = replace(config, classes=names, ids=_id_files(about["ids"]))
@@ -313,6 +336,9 @@ def _array_members(
             raise UsageError(
                 f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
             )
+    task = config.task or next((value.metadata.task for value in own), CLASSES_TASK)
+    if task in COLUMN_TASKS:
+        return _column_members(named, test, "oof" if labeled else "test", task, about), config
     made = members_of_arrays(named, "oof" if labeled else "test", **about)
     two = about["classes"] is not None and len(made.classes) == 2
     if two and config.positive is None and config.scored.of_positive:
@@ -321,6 +347,17 @@ def _array_members(
         return made, config
     others = members_of_arrays(test, "test", classes=made.classes)
     return ArrayMembers((*made.members, *others.members), made.classes), config
+
+
+def _column_members(
+    named: Mapping[str, Any], test: Mapping[str, Any] | None, split: str, task: str, about: Mapping[str, Any]
+) -> ArrayMembers:
+    """Return the members of both splits of a task with a column for each label or number."""
+    made = members_of_columns(named, split, task, **about)
+    if test is None:
+        return made
+    others = members_of_columns(test, "test", task, classes=made.classes)
+    return ArrayMembers((*made.members, *others.members), made.classes)
 
 
 def _has_files(value: Any) -> bool:

@@ -15,7 +15,10 @@ from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import within_budget
 from ensemble.blending.request import AUTO, BlendConfig
 from ensemble.learning.auto import Choice, choose
+from ensemble.learning.columns.registry import fitters_of
+from ensemble.learning.columns.stack import column_stack_of
 from ensemble.learning.combination import Combination, Fitter
+from ensemble.learning.metadata import parse_columns
 from ensemble.learning.nested import (
     MIN_FOLDS,
     NestedResult,
@@ -24,7 +27,7 @@ from ensemble.learning.nested import (
     outer_fold_ids,
     weight_instability,
 )
-from ensemble.learning.registry import BEST, FITTERS, SOFT
+from ensemble.learning.registry import BEST, SOFT
 from ensemble.learning.stack import Stack, stack_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
@@ -80,6 +83,7 @@ class FittedBlend:
     weight_instability : mean change of the weights when another outer fold is left out, 0 to 1.
     over_best_single : difference to the best single run; None if this is the method itself.
     fitters : the fitter used without each outer fold, before any limits; fitted again on fewer runs.
+    plain : what is used if the best method is about as good.
     """
 
     method: str
@@ -93,6 +97,7 @@ class FittedBlend:
     weight_instability: float
     over_best_single: Difference | None
     fitters: tuple[Fitter, ...] = ()
+    plain: str = "soft voting"
 
     @property
     def combination(self) -> Combination:
@@ -109,8 +114,8 @@ class FittedBlend:
             lines.append(f"chosen: {self.chosen}; with each outer fold left out in turn: {listed}")
             if self.best != self.chosen:
                 lines.append(
-                    f"{self.best} has the best nested score, but leads soft voting by less than half a standard error "
-                    "of the difference, so soft voting is used"
+                    f"{self.best} has the best nested score, but leads {self.plain} by less than half a standard error "
+                    f"of the difference, so {self.plain} is used"
                 )
         if self.combination.summary:
             lines.append(f"{self.chosen}: {self.combination.summary}")
@@ -146,33 +151,45 @@ def fit_split(
     costs: Costs,
     progress: Advance = lambda done, of: None,
     seed: int = 0,
+    images: AlignedSplit | None = None,
 ) -> FittedBlend:
     """Fit a combination to the labeled samples of the out-of-fold split and score it by nested cross-validation.
+
+    Parameters
+    ----------
+    images : of a split of people, the split of their images, for a rule of `pool` that is fitted.
 
     Raises
     ------
     UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run is within the limits; there are too few
         people.
     """
-    metric, stack = request.scored, stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
+    outer_folds = outer_fold_ids(truth.persons, truth.labels, split.fold)
+    metric = request.scored
+    if split.has_columns:
+        stack: Stack = column_stack_of(split, truth, outer_folds)
+    else:
+        stack = stack_of(split, truth, outer_folds, images if request.fits_pool else None, parse_columns(request.extra))
     if len(np.unique(stack.outer_folds)) < MIN_FOLDS:
         raise EnsembleError(
             f"nested cross-validation needs {MIN_FOLDS} or more outer folds, found {len(np.unique(stack.outer_folds))} "
             f"with {len(np.unique(stack.persons))} people",
             hint="`method=soft`",
         )
-    plain = request.fitters()
+    plain = request.fitters(split.task)
     limits = request.max_members is not None or request.budget is not None
     fitters = plain
     if limits:
         fitters = [within_budget(fitter, costs, request.max_members, request.budget) for fitter in plain]
-    name = AUTO if request.name == AUTO else plain[0].name + (", limited" if limits else "")
+    chosen_pool = request.name != AUTO and len(fitters) > 1  # the first rule is the mean
+    name = AUTO if request.name == AUTO or chosen_pool else plain[0].name + (", limited" if limits else "")
     if name == AUTO:
-        choice = choose(stack, fitters, metric, seed, progress)
+        default = plain[0].name if request.fits_pool else SOFT
+        choice = choose(stack, fitters, metric, seed, progress, default)
     else:
         one = nested_cv(stack, fitters[0], metric, seed, progress)
         choice = Choice({name: one}, name, name, one, ())
-    results, references = _compared_with(stack, metric, seed, choice.results, limits)
+    results, references = _compared_with(stack, metric, seed, choice.results, limits, split.task)
     if name == AUTO:
         results[AUTO] = choice.nested
     final, by_person = results[name], request.per_person
@@ -192,15 +209,16 @@ def fit_split(
         weight_instability(final.parts),
         over_best,
         tuple(named[one] for one in by_part),
+        *(["the mean of the images"] if chosen_pool else []),
     )
 
 
 def _compared_with(
-    stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool
+    stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool, task: str
 ) -> tuple[dict[str, NestedResult], dict[str, NestedResult]]:
     """Return all results, and the references: soft voting and the best single run, without limits or calibration."""
     references = {
-        one: tried[one] if one in tried and not limits else nested_cv(stack, FITTERS[one], metric, seed)
+        one: tried[one] if one in tried and not limits else nested_cv(stack, fitters_of(task)[one], metric, seed)
         for one in (SOFT, BEST)
     }
     renamed = {f"{one}, all runs" if limits and one in tried else one: found for one, found in references.items()}

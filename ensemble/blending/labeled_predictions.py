@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
@@ -17,9 +18,12 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError
+from folds.predictions.links import require_classes
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
+
+_WHAT, _SCORES = "a list of mistakes or of doubtful labels", "ensemble blend scores each label and number"
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def read_labeled_predictions(
             hint="`labels=FILE.csv` has them by id: id, label and preferably person",
         )
     own = loaded.splits[split]
+    require_classes(own.task, _WHAT, _SCORES)
     voters = {} if members is None or split not in members.splits else _voters(own, members.splits[split])
     judged = vote(own).probabilities if len(own.runs) > 1 else _values(own, own.runs[0])
     if not name:
@@ -108,6 +113,8 @@ def labeled_blend(blend: Blend) -> LabeledPredictions:
     """
     for split in ("oof", "test"):
         own = blend.splits.get(split)
+        if own is not None:
+            require_classes(own.task, _WHAT, _SCORES)
         truth = None if own is None else labels_and_groups(own, False)
         if own is not None and truth is not None:
             judged = blend.votes[split].probabilities
@@ -124,6 +131,7 @@ def _labeled(
     split: str,
     notes: Sequence[str],
 ) -> LabeledPredictions:
+    check_exclusive(own.task, "a list of mistakes and of labels in doubt")
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(

@@ -8,13 +8,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.blending.coefficients import FILE, read_coefficients
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
-from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of, optional, shown, validate_fields
+from folds.utils.schema import (
+    NUMBER,
+    ONE_LINE,
+    FieldType,
+    integer,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    shown,
+    validate_fields,
+)
 from folds.utils.toml import read_toml, toml_value
 
 if TYPE_CHECKING:
@@ -34,6 +50,7 @@ _TOP = {
     "classes": list_of(ONE_LINE),
     "target": optional(ONE_LINE),
     "class_attributes": optional(mapping_of(mapping_of(ONE_LINE, ONE_LINE), ONE_LINE)),
+    "task": optional(one_of(*COLUMN_TASKS)),
 }
 _RUN = {
     "name": ONE_LINE,
@@ -45,6 +62,7 @@ _RUN = {
     "checkpoints": mapping_of(_SHA, _FOLD),
     "classes": optional(list_of(ONE_LINE)),
     "joined": optional(list_of(ONE_LINE)),
+    "hand_over": optional(list_of(NUMBER)),
 }
 
 
@@ -60,6 +78,8 @@ class RunRecipe:
     classes : columns of a run that predicts an attribute, in the order of its files; () if they are those of the blend.
     joined : the attribute runs that this run combines; () for an ordinary run.
     run : the run that wrote the files, if that is not `name`: one run can predict several attributes.
+    hand_over : slope, then cuts, of the fit that turns its number into the grades of the blend
+        (`ensemble.learning.cumulative.NumberToGrades`); () for an ordinary run.
     """
 
     name: str
@@ -71,6 +91,7 @@ class RunRecipe:
     classes: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
     run: str = ""
+    hand_over: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,7 @@ class BlendRecipe:
     ----------
     class_attributes : class → attribute → value, for the attributes whose runs are joined: P(class) ∝ Π P(value of the
         class), after averaging the runs of one attribute (`ensemble.alignment.attributes.JointRun`).
+    task : ``multilabel`` or ``regression`` if each class is a label or a number of its own; otherwise ``classes``.
     """
 
     identity: str
@@ -89,6 +111,7 @@ class BlendRecipe:
     runs: tuple[RunRecipe, ...]
     target: str = "label"
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    task: str = CLASSES
 
 
 def recipe_of(blend: BlendResult) -> BlendRecipe | None:
@@ -103,7 +126,9 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
     for name in blend.combination.runs:
         run, split = next((run, split) for split in splits for run in split.runs if run.name == name)
         if not isinstance(run, JointRun):
-            found[name] = _recipe_of_run(run, split)
+            fit = blend.hand_overs.get(name)
+            own = _recipe_of_run(run, split)
+            found[name] = own if fit is None else replace(own, hand_over=(fit.slope, *fit.cuts))
             continue
         parts: list[str] = []
         for runs, columns in run.factors:
@@ -120,7 +145,13 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
         found[name] = RunRecipe(name, split.target, folds=run.folds, joined=tuple(parts))
     meant = meaning if inside else {}
     return BlendRecipe(
-        blend.identity, first.classes, blend.combination, (*found.values(), *inside.values()), first.target, meant
+        blend.identity,
+        first.classes,
+        blend.combination,
+        (*found.values(), *inside.values()),
+        first.target,
+        meant,
+        first.task if first.has_columns else CLASSES,
     )
 
 
@@ -177,6 +208,7 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
         "target": recipe.target,
         "classes": list(recipe.classes),
     }
+    top |= {"task": recipe.task} if recipe.task != CLASSES else {}
     top |= {"class_attributes": recipe.class_attributes} if recipe.class_attributes else {}
     lines += [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[combination]"]
@@ -190,6 +222,7 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
         values: dict[str, Any] = {"name": run.name, "run": run.run, "target": run.target, "arch": run.arch}
         values |= {"folds": list(run.folds), "views": list(run.views), "checkpoints": dict(run.checkpoints or {})}
         values |= {"classes": list(run.classes), "joined": list(run.joined)}
+        values |= {"hand_over": list(run.hand_over)}
         lines += ["", "[[run]]"]
         lines += [
             f"{key} = {toml_value(value)}"
@@ -216,15 +249,28 @@ def read_recipe(path: Path) -> BlendRecipe:
     recipe = BlendRecipe(
         record["identity"],
         tuple(record["classes"]),
-        Combination.from_record(inline, len(record["classes"]), str(path), arrays),
+        _combination_of(record, inline, arrays, path),
         tuple(map(_run_of, record["run"])),
         record.get("target") or "label",
         record.get("class_attributes") or {},
+        record.get("task") or CLASSES,
     )
     wrong = _invalid_values(recipe)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
     return recipe
+
+
+def _combination_of(
+    record: Mapping[str, Any], inline: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float64]], path: Path
+) -> Combination:
+    classes, task = tuple(record["classes"]), record.get("task")
+    if task is None:
+        return Combination.from_record(inline, len(classes), str(path), arrays)
+    found = ColumnCombination.of_record(inline, classes, str(path))
+    if found.task != task:
+        raise EnsembleError(f"{path}: the blend is of the task {task}, its combination of {found.task}", hint=_REWRITE)
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -267,6 +313,7 @@ def _run_of(table: Mapping[str, Any]) -> RunRecipe:
         tuple(table.get("classes") or ()),
         tuple(table.get("joined") or ()),
         table.get("run") or "",
+        tuple(map(float, table.get("hand_over") or ())),
     )
 
 
@@ -293,6 +340,10 @@ def _invalid_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: Blend
         wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' and '#'")
     if run.classes and not _all_names(run.classes):
         wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
+    if run.hand_over and (
+        len(run.hand_over) != len(recipe.classes) or list(run.hand_over[1:]) != sorted(run.hand_over[1:])
+    ):
+        wrong.append(f"run '{run.name}': 'hand_over' must be a slope and {len(recipe.classes) - 1} ascending cuts")
     if len(set(run.joined)) < len(run.joined):
         wrong.append(f"run '{run.name}': 'joined' names a run twice")
     for name in run.joined:

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ensemble.alignment.label_columns import check_given_task
 from ensemble.learning.calibration import calibrated, parse_calibration
+from ensemble.learning.columns.registry import (
+    COLUMN_FITTERS,
+    calibrated_labels,
+    check_method,
+    column_candidates,
+    methods_of,
+)
 from ensemble.learning.combination import Fitter
+from ensemble.learning.metadata import parse_columns
+from ensemble.learning.pooled import pooled_choices
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.members.columns import ColumnNames
+from ensemble.pooling.spec import AUTO as ANY_POOL
+from ensemble.pooling.spec import PoolSpec, parse_pool
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
+from folds.metrics.tasks import default_metric, metric_for_task
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
 # Option → the method that takes it.
 _OWNERS = {"power": "power", "trim": "trimmed"}
+# Methods that use further columns of the samples.
+_WITH_COLUMNS = ("stacking", "stacking-bias")
 ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.is_fitted), AUTO)
+# Methods of a task with a column for each label or number that classes do not have.
+COLUMN_METHODS = tuple(
+    name for name in dict.fromkeys(one for task in COLUMN_TASKS for one in methods_of(task)) if name not in ALL_METHODS
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +54,8 @@ class BlendConfig:
     weights : text for `ensemble.blending.request.parse_weights`.
     runs : the runs to use; all by default.
     metric : a key of `folds.metrics.classification.METRICS`, ``module:function``, or a `Metric` of a function; also the
-        objective of fitting.
-    per_person : whether to average the probabilities of a person's images before scoring.
+        objective of fitting. By default that of the task: `folds.metrics.tasks.default_metric`.
+    per_person : whether to average the probabilities of a person's images before scoring; with `pool`, always.
     labels : a CSV of true labels.
     logits : whether arrays without a sidecar hold logits.
     power, trim : parameters of the methods ``power`` and ``trimmed``; None for their defaults.
@@ -51,12 +71,16 @@ class BlendConfig:
     ids : files with the ids of the rows of arrays without ids.
     unfinished : whether runs that are not trained on all folds take part beside finished ones.
     positive : the positive one of two classes; by default the one that the members state.
+    task : what the columns of files without a sidecar are, one of `folds.predictions.files.TASKS`; None for classes.
+    pool : text for `ensemble.pooling.spec.parse_pool`: the images of a person become one row, for which everything is
+        fitted and scored.
+    extra : texts for `ensemble.learning.metadata.parse_columns`: columns of the samples for ``stacking``.
     """
 
     method: str | None = None
     weights: str | None = None
     runs: tuple[str, ...] | None = None
-    metric: str | Metric = "macro_f1"
+    metric: str | Metric | None = None
     per_person: bool = False
     labels: Path | None = None
     logits: bool = False
@@ -75,6 +99,23 @@ class BlendConfig:
     ids: tuple[Path, ...] = ()
     unfinished: bool = False
     positive: str | None = None
+    task: str | None = None
+    pool: str | None = None
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pool is not None:
+            object.__setattr__(self, "per_person", True)
+
+    @property
+    def pool_spec(self) -> PoolSpec | None:
+        """Return how a person's images are pooled before the fit; None for rows of images. See `parse_pool`."""
+        return None if self.pool is None else parse_pool(self.pool)
+
+    @property
+    def fits_pool(self) -> bool:
+        """Return whether the rule of `pool` is fitted or chosen."""
+        return self.pool_spec is not None and self.pool_spec.is_fitted
 
     @property
     def name(self) -> str:
@@ -84,24 +125,30 @@ class BlendConfig:
     @property
     def scored(self) -> Metric:
         """Return the metric. Raise UsageError, with close matches, if it is unknown."""
-        return metric_of(self.metric)
+        return metric_of(self.chosen_metric)
+
+    @property
+    def chosen_metric(self) -> str | Metric:
+        """Return the metric as it was given, or the default of classes."""
+        return default_metric(CLASSES) if self.metric is None else self.metric
 
     @property
     def metric_name(self) -> str:
         """Return the name of the metric, for records; of a built-in one with settings its one spelling."""
         found = self.scored
-        return self.metric if isinstance(self.metric, str) and found.function is not None else found.name
+        chosen = self.chosen_metric
+        return chosen if isinstance(chosen, str) and found.function is not None else found.name
 
     @property
     def is_fitted(self) -> bool:
         """Return whether anything is fitted to out-of-fold predictions."""
         limited = self.max_members is not None or self.budget is not None
-        return self.name not in METHODS or self.calibrate is not None or limited
+        return self.name not in METHODS or self.calibrate is not None or limited or self.fits_pool
 
     @property
     def report_contributions(self) -> bool:
         """Return whether to report the contribution of each run."""
-        return self.name == AUTO if self.contributions is None else self.contributions
+        return self.name == AUTO and not self.fits_pool if self.contributions is None else self.contributions
 
     def check(self) -> None:
         """Validate the options before any file is read.
@@ -112,8 +159,9 @@ class BlendConfig:
             value.
         """
         name = self.name
-        if name not in ALL_METHODS:
-            raise unknown_name("method", name, list(ALL_METHODS))
+        if name not in (*ALL_METHODS, *COLUMN_METHODS):
+            raise unknown_name("method", name, [*ALL_METHODS, *COLUMN_METHODS])
+        check_given_task(self.task)
         _ = self.scored
         if name == "weighted" and self.weights is None:
             raise UsageError(
@@ -130,6 +178,7 @@ class BlendConfig:
                     hint=f"`method={owner}` `{option}={getattr(self, option):g}`",
                 )
         self.options()
+        self._check_people()
         if self.classes is not None and (len(set(self.classes)) < len(self.classes) or not all(self.classes)):
             raise UsageError(
                 f"`classes={','.join(self.classes)}`: expected a different name for each column", hint="`classes=A,B,C`"
@@ -137,7 +186,39 @@ class BlendConfig:
         if self.is_fitted:
             self._check_fitting()
 
+    def _check_people(self) -> None:
+        """Raise UsageError if `pool` or `extra` do not fit the method."""
+        spec = self.pool_spec
+        if spec is not None and self.by != "class":
+            raise UsageError("`pool` works only with `by=class`", hint="leave out `by` or `pool`")
+        if spec is not None and spec.name == ANY_POOL and self.name == AUTO:
+            raise UsageError(
+                "`pool=auto` chooses a rule for one method, and `method=auto` a method for one rule",
+                hint="name the method, or the rule of `pool`",
+            )
+        if spec is not None and spec.is_fitted and (self.max_members is not None or self.budget is not None):
+            raise UsageError(
+                f"`pool={self.pool}` is fitted, and cannot be combined with `max_members` or `budget`",
+                hint="`pool=mean`, `median`, `max`, `top-k` or `noisy-or`",
+            )
+        if self.contributions and (self.extra or self.fits_pool):
+            raise UsageError(
+                "`contributions` are not available with `extra` and with a rule of `pool` that is fitted",
+                hint="leave out `contributions`",
+            )
+        if self.extra and self.name not in _WITH_COLUMNS:
+            raise UsageError(
+                f"`method={self.name}` uses no columns of the samples, found `extra={','.join(self.extra)}`",
+                hint="`method=stacking`",
+            )
+        parse_columns(self.extra)
+
     def _check_fitting(self) -> None:
+        if self.fits_pool and (self.weights is not None or self.power is not None or self.trim is not None):
+            raise UsageError(
+                f"`pool={self.pool}` is fitted, and takes no `weights`, `power` or `trim`",
+                hint="leave them out, or `pool=mean`, `median`, `max`, `top-k` or `noisy-or`",
+            )
         if self.weights is not None:
             raise UsageError(
                 "`weights` cannot be combined with `calibrate`, `max_members` or `budget`",
@@ -184,7 +265,9 @@ class BlendConfig:
     @property
     def fitting_options(self) -> dict[str, Any]:
         """Return the options of a fit that were given, so that a later command can repeat it."""
-        given = {name: getattr(self, name) for name in ("calibrate", "max_members", "budget", "cost", "positive")}
+        names = ("calibrate", "max_members", "budget", "cost", "positive", "pool")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given |= {"extra": list(self.extra) or None}
         return {name: value for name, value in given.items() if value is not None}
 
     def options(self) -> Options:
@@ -197,12 +280,70 @@ class BlendConfig:
         given = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
         return Options(**given, by=self.by)
 
-    def fitters(self) -> list[Fitter]:
-        """Return the fitter, or all that ``auto`` tries, without limits on the runs."""
+    def for_task(self, task: str) -> BlendConfig:
+        """Return the options for members of a task (`folds.predictions.files.TASKS`), with its metric if none is given.
+
+        Raises
+        ------
+        UsageError : the metric, the method or an option does not support the task.
+        """
+        if task not in COLUMN_TASKS:
+            if self.name in COLUMN_METHODS:
+                raise UsageError(
+                    f"`method={self.name}` combines numbers, and the members predict classes",
+                    hint="`method=simplex`, or `method=stacking`",
+                )
+            if self.metric is not None:
+                metric_for_task(self.metric, task)
+            return self
+        chosen = metric_for_task(self.metric, task)
+        check_method(self.name, task)
+        for option, value in self._of_classes().items():
+            if value:
+                raise UsageError(
+                    f"`{option}` does not support the task {task}", hint=f"leave `{option}` out for these members"
+                )
+        if self.calibrate is not None:
+            if task == REGRESSION:
+                raise UsageError("`calibrate` does not support the task regression: numbers have no temperature")
+            calibrated_labels(self.name, self.calibrate)
+        given = isinstance(self.metric, str) and chosen.function is not None  # its record keeps its name
+        return replace(self, metric=self.metric if given else chosen, contributions=False)
+
+    def _of_classes(self) -> dict[str, Any]:
+        """Return the options that work with exclusive classes only, with what was given."""
+        return {
+            "by": None if self.by == "class" else self.by,
+            "max_members": self.max_members,
+            "budget": self.budget,
+            "contributions": self.contributions,
+            "breakdown": self.detail,
+            "positive": self.positive,
+            "pool": self.pool,
+            "extra": self.extra,
+        }
+
+    def fitters(self, task: str = CLASSES) -> list[Fitter]:
+        """Return the fitter, or all that ``auto`` tries, without limits on the runs.
+
+        Parameters
+        ----------
+        task : of the members; the order of grades is used by rules of `pool` that are fitted.
+        """
+        if task in COLUMN_TASKS:
+            if self.name == AUTO:
+                return list(column_candidates(task, self.scored))
+            if self.calibrate is not None:
+                return [calibrated_labels(self.name, self.calibrate)]
+            return [COLUMN_FITTERS[task][self.name]]
         if self.name == AUTO:
-            return candidates(self.scored)
-        fitter = FITTERS[self.name]
-        return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
+            found = candidates(self.scored)
+        else:
+            fitter = FITTERS[self.name]
+            found = [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
+        if self.pool_spec is None or not self.fits_pool:
+            return found
+        return [one for fitter in found for one in pooled_choices(fitter, self.pool_spec, task == ORDINAL)]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
         """Return the options that the result depends on, besides the files.
@@ -221,7 +362,7 @@ class BlendConfig:
         newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         newer |= {"columns": self.columns.record() or None, "classes": self.classes}
-        newer |= {"positive": self.positive}
+        newer |= {"positive": self.positive, "task": self.task, "pool": self.pool, "extra": self.extra or None}
         newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
@@ -15,24 +15,28 @@ from ensemble.alignment.truth import labels_and_groups
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Subset
 from ensemble.blending.arrays import members_of_arrays
+from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.scores import RunScore, ranking_of
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.members.reading import Member
+from ensemble.pooling.people import split_by_person
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 from folds.predictions.files import BINARY, CLASSES, LABEL, PredictionMetadata
+from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT
-from folds.utils.schema import ANYTHING
+from folds.utils.schema import ANYTHING, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +62,7 @@ class BlendResult(Displayed):
     contribution_report: ContributionReport | None
     notes: Sequence[str]
     stated_classes: tuple[str, ...]
+    hand_overs: Mapping[str, NumberToGrades]
 
     @property
     def name(self) -> str:
@@ -176,6 +181,9 @@ class BlendResult(Displayed):
     def _report(self) -> ContributionReport:
         if self.contribution_report is not None:
             return self.contribution_report
+        first = next(iter(self.splits.values()))
+        if first.has_columns:
+            raise UsageError(f"contributions do not support the task {first.task}")
         truths = {
             name: truth
             for name, split in self.splits.items()
@@ -188,20 +196,35 @@ class BlendResult(Displayed):
             raise EnsembleError(notes[-1] if notes else "contributions are not available")
         return found
 
-    def predict_proba(self, predictions: Mapping[str, Predicted]) -> NDArray[np.float32]:
+    def predict_proba(
+        self,
+        predictions: Mapping[str, Predicted],
+        *,
+        groups: ArrayLike | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
+    ) -> NDArray[np.float32]:
         """Return (n, classes) the blend of the predictions of new samples, in their row order.
+
+        A blend for people returns (people, classes), in the order of their sorted names.
 
         Parameters
         ----------
         predictions : run → (n, classes) probabilities with the columns in the order of `classes`, DataFrame whose
             columns name their classes, or `Predictions`; all with the same order of rows. Runs of weight 0 can be
-            absent.
+            absent. Of a run whose number was handed over to grades, (n,) its numbers.
+        groups : (n,) the person of each row of arrays, which a blend for people needs.
+        extra : name → (n,) the columns that the blend was fitted with, for arrays.
 
         Raises
         ------
-        UsageError : a run is missing or unknown, or lengths or classes differ.
+        UsageError : a run is missing or unknown, lengths or classes differ, or persons are not known.
+        EnsembleError : the samples lack a column that the blend uses.
         """
-        check_arguments(locals(), {"predictions": mapping_to(ANYTHING, "run → predictions")})
+        checks = {
+            "predictions": mapping_to(ANYTHING, "run → predictions"),
+            "extra": optional(mapping_to(ANYTHING, "name → values of the rows")),
+        }
+        check_arguments(locals(), checks)
         needed = [name for name, weight in self.weights.items() if weight > 0]
         for name in predictions:
             if name not in self.weights:
@@ -212,12 +235,23 @@ class BlendResult(Displayed):
                 f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
             )
         given = {name: predictions[name] for name in predictions if name in needed}
+        given |= {
+            name: fit.probabilities(_one_number(name, given[name]))
+            for name, fit in self.hand_overs.items()
+            if name in given
+        }
         own = next((value.classes for value in given.values() if isinstance(value, Predictions)), self.classes)
         if set(own) != set(self.classes):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
-        made = members_of_arrays(given, "test", classes=self.classes)
+        first = next(iter(self.splits.values()))
+        if first.has_columns:
+            made = members_of_columns(given, "test", first.task, classes=self.classes)
+        else:
+            made = members_of_arrays(given, "test", classes=self.classes, groups=groups, extra=extra)
         own_order = next(iter(self.splits.values())).classes
-        split = align(made.members, positive=own_order[1] if len(own_order) == 2 else None).splits["test"]
+        split = align(
+            made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None
+        ).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
                 f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
@@ -226,6 +260,8 @@ class BlendResult(Displayed):
         if self.combination is None:
             found = vote(split, self.request.name, self.weights, ranking, self.request.options())
         else:
+            if self.combination.pooling is not None:
+                split = split_by_person(split, self.combination.pooling)
             found = apply_combination(split, self.combination, ranking)
         return _reorder(found.probabilities, split.classes, self.classes)
 
@@ -275,7 +311,7 @@ class BlendResult(Displayed):
         rows = self.splits[split]
         fold = rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None
         meaning = PredictionMetadata(
-            kind="probability",
+            kind=kind_of(rows.task),
             split=split,
             classes=self.classes,
             rows=rows.rows,
@@ -285,9 +321,17 @@ class BlendResult(Displayed):
             run=self.method,
             arch="blend",
             folds_sha=rows.folds_sha,
-            task=self.task_of(split) if self.classes == rows.classes else CLASSES,
+            task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
+
+
+def _one_number(name: str, values: Any) -> NDArray[np.float64]:
+    """Return (n,) the number of a run that was handed over to grades."""
+    array = np.asarray(values.probabilities if isinstance(values, Predictions) else values, np.float64)
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1) or not np.isfinite(array).all():
+        raise UsageError(f"'{name}' is handed over to grades: expected one finite number for each row")
+    return array.reshape(len(array))
 
 
 def _reorder(values: NDArray[np.float32], present: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:

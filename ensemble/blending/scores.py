@@ -108,13 +108,13 @@ def entry_of(
     """Return the score of a vote of all runs of a split; `rows` are its labeled rows, shared by several votes."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    score = None if truth is None else score_vote(result, truth, request.metric, request.per_person, rows)
+    score = None if truth is None else score_vote(result, truth, request.chosen_metric, request.per_person, rows)
     return RunScore(folds, len(split), score)
 
 
 def _scored_rows(split: AlignedSplit, truth: GroundTruth) -> ScoredRows:
     """Return the labeled rows of a split."""
-    known = truth.labels >= 0
+    known = truth.known
     if known.all():
         return ScoredRows(truth.labels, truth.persons, len(split.classes))
     return ScoredRows(truth.labels[known], truth.persons[known], len(split.classes))
@@ -146,7 +146,7 @@ def score_vote(
     ----------
     per_person : whether to average the probabilities of a person's images first.
     """
-    known = truth.labels >= 0
+    known = truth.known
     labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
     if not known.all():
         labels, persons, probabilities = labels[known], persons[known], probabilities[known]

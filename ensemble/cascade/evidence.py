@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import align
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.cost import costs_of
@@ -158,6 +159,8 @@ def load_evidence(
             raise EnsembleError(f"{member.path} has changed since the blend was made", hint=_AGAIN)
     labels = None if files.request.labels is None else read_true_labels(files.request.labels, files.request.columns)
     splits = align(members, labels, positive=classes[1] if len(classes) == 2 else None).splits
+    for split in splits.values():
+        check_exclusive(split.task, "a cascade")
     oof = splits.get("oof")
     truth = None if oof is None else labels_and_groups(oof)
     if oof is None or truth is None:

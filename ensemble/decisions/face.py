@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ensemble.blending.column_arrays import members_of_columns
 from ensemble.decisions.abstention import NEVER, curve
 from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
+from ensemble.decisions.label_columns import (
+    LabelColumns,
+    LabelThresholds,
+    columns_of_predictions,
+    fit_thresholds,
+)
 from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
 from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
 from ensemble.decisions.record import STUDENT, DecisionSource
@@ -31,6 +38,7 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.label_columns import MULTILABEL
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook
@@ -70,7 +78,7 @@ def decide(
     per_person: bool = False,
     abstain_label: str = ABSTAIN_LABEL,
     root: str | Path = ".",
-) -> DecisionReport:
+) -> DecisionReport | LabelThresholds:
     """Fit decision rules to out-of-fold predictions: thresholds, abstention, prediction sets.
 
     All scores are nested over people: a rule is scored on people who were not used to fit it. People count equally.
@@ -79,10 +87,11 @@ def decide(
     ----------
     predictions : a blend, a run, `Predictions`, or the name of a blend or a run; or (n, classes) probabilities of
         models that were not trained on these people, with `y`.
-    y, groups, fold, ids, classes : for arrays: (n,) true class; (n,) person; (n,) fold, if each fold has its own
-        model; (n,) id; the class of each column.
+    y, groups, fold, ids, classes : for arrays: (n,) true class, or (n, labels) of 0, 1 and nan; (n,) person; (n,) fold,
+        if each fold has its own model; (n,) id; the class of each column.
     threshold : ``CLASS=0.3``; or an aim to fit it to: ``CLASS:sensitivity>=.95`` (with the highest specificity),
-        ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``macro_f1``; or a list of these. For
+        ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``CLASS:f1``, ``macro_f1``; or a list of
+        these. Of several labels each has a threshold: the same for one label, ``macro_f1`` or ``youden`` for all. For
         grades, ``rounder`` cuts the expected grade where quadratic kappa is largest, ``rounder:METRIC`` another metric.
     cost_matrix : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest
         expected cost is taken; a decision ``abstain`` may have a cost, too.
@@ -126,6 +135,20 @@ def decide(
         raise UsageError(
             "expected a rule: `threshold`, `cost_matrix`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
         )
+    if y is not None and np.ndim(y) == 2:
+        labels: tuple[LabelColumns, DecisionSource] | None = _label_columns(
+            predictions, y, groups, fold, ids, classes, per_person
+        )
+    else:
+        found = _named(predictions, Path(root))
+        columns = found is not None and found[0].metadata.has_columns
+        labels = columns_of_predictions(*found, per_person) if found is not None and columns else None
+    if labels is not None:
+        for name, value in (("cost_matrix", cost_matrix), ("abstain", abstain), ("sets", sets)):
+            if value is not None:
+                raise UsageError(f"`{name}` does not support the task multilabel", hint="`threshold=macro_f1`")
+        texts = [threshold] if isinstance(threshold, str) else list(threshold or ())
+        return fit_thresholds(*labels, texts, confidence, per_person)
     rows, source = _rows(predictions, y, groups, fold, ids, classes, per_person, Path(root))
     return fit_decision(
         rows,
@@ -142,6 +165,34 @@ def decide(
     )
 
 
+def _named(predictions: Any, root: Path) -> tuple[Predictions, str, str] | None:
+    """Return the predictions of a run, a blend or a file, with its name and kind; None for arrays."""
+    if isinstance(predictions, str | Path):
+        return oof_of_name(predictions, root)
+    if isinstance(predictions, Predictions):
+        return predictions, predictions.run, "predictions"
+    if not hasattr(predictions, "oof"):
+        return None
+    found, name = predictions.oof, str(getattr(predictions, "name", "") or "")  # a run or a blend
+    if not isinstance(found, Predictions):
+        raise EnsembleError(f"{name or 'it'} has no out-of-fold predictions, to which decision rules are fitted")
+    return found, name or found.run, type(predictions).__name__.lower()
+
+
+def _label_columns(
+    predictions: Any, y: Any, groups: Any, fold: Any, ids: Any, classes: Any, per_person: bool
+) -> tuple[LabelColumns, DecisionSource]:
+    """Return the rows of arrays of several labels, and their source."""
+    given = {"a": predictions}
+    made = members_of_columns(
+        given, "oof", MULTILABEL, y=y, groups=groups, fold=fold, ids=ids, classes=classes
+    ).members[0]
+    sidecar = made.sidecar
+    assert sidecar is not None  # noqa: S101 - members of arrays have one
+    found = Predictions(np.asarray(made.values, np.float32), replace(sidecar, run=""))
+    return columns_of_predictions(found, "", "arrays", per_person)
+
+
 def _rows(
     predictions: Any,
     y: ArrayLike | None,
@@ -153,16 +204,7 @@ def _rows(
     root: Path,
 ) -> tuple[LabeledRows, DecisionSource]:
     of_arrays = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
-    named_source: tuple[Predictions, str, str] | None = None
-    if isinstance(predictions, str | Path):
-        named_source = oof_of_name(predictions, root)
-    elif isinstance(predictions, Predictions):
-        named_source = predictions, predictions.run, "predictions"
-    elif hasattr(predictions, "oof"):  # a run or a blend
-        found, name = predictions.oof, str(getattr(predictions, "name", "") or "")
-        if not isinstance(found, Predictions):
-            raise EnsembleError(f"{name or 'it'} has no out-of-fold predictions, to which decision rules are fitted")
-        named_source = found, name or found.run, type(predictions).__name__.lower()
+    named_source = _named(predictions, root)
     if named_source is not None:
         given = next((name for name, value in of_arrays.items() if value is not None), None)
         if given is not None:

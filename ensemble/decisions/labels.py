@@ -23,7 +23,7 @@ from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 
 GIVEN, SENSITIVITY, SPECIFICITY, PRECISION = "given", "sensitivity", "specificity", "precision"
-YOUDEN, MACRO_F1, COSTS = "youden", "macro_f1", "costs"
+YOUDEN, F1, MACRO_F1, COSTS = "youden", "f1", "macro_f1", "costs"
 ROUNDER = "rounder"  # an aim and a kind of rule
 BOUNDED = (SENSITIVITY, SPECIFICITY, PRECISION)
 # How an aim was reached by the fitted people: with a stated confidence for new people, only in these data, or not.
@@ -34,7 +34,8 @@ THRESHOLDS, RATIO = "thresholds", "ratio"
 MIN_THRESHOLD = 1e-9
 ABSTAINED = -1
 _FORMS = (
-    "CLASS=VALUE, CLASS:sensitivity>=VALUE, CLASS:specificity>=…, CLASS:precision>=…, CLASS:youden, macro_f1 or rounder"
+    "CLASS=VALUE, CLASS:sensitivity>=VALUE, CLASS:specificity>=…, CLASS:precision>=…, CLASS:youden, CLASS:f1, "
+    "macro_f1 or rounder"
 )
 
 
@@ -66,7 +67,7 @@ def parse_aims(texts: Sequence[str], classes: Sequence[str]) -> tuple[Aim, ...]:
 
     Parameters
     ----------
-    texts : ``CLASS=.3``, ``CLASS:sensitivity>=.95``, ``CLASS:youden``, ``macro_f1``, ``rounder`` or
+    texts : ``CLASS=.3``, ``CLASS:sensitivity>=.95``, ``CLASS:youden``, ``CLASS:f1``, ``macro_f1``, ``rounder`` or
         ``rounder:METRIC``.
     classes : the classes, which may contain any character.
 
@@ -99,8 +100,8 @@ def _parse(text: str, classes: Sequence[str]) -> Aim:
             return Aim(GIVEN, name, _number(text, rest[1:]))
         kind, sign, value = rest[1:].partition(">=" if ">=" in rest else "=")
         kind = kind.strip().lower()
-        if kind == YOUDEN and not sign:
-            return Aim(YOUDEN, name)
+        if kind in (YOUDEN, F1) and not sign:
+            return Aim(kind, name)
         if kind in BOUNDED and sign:
             return Aim(kind, name, _number(text, value))
         raise UsageError(f"`threshold={text}`: expected {_FORMS}", hint=f"`threshold={name}:sensitivity>=.95`")
@@ -257,11 +258,22 @@ def _fit_youden(rows: LabeledRows, column: int, target: float, error: float) -> 
     return below(scores, float(values[(hits - alarms).argmax()])), NO_PROMISE
 
 
+def _fit_f1(rows: LabeledRows, column: int, target: float, error: float) -> tuple[float, str]:
+    """Return the threshold with the largest expected F1 of a class, by its calibrated probabilities."""
+    of_class = (rows.labels == column).astype(np.int64)
+    if of_class.all() or not of_class.any():
+        return 0.5, UNREACHABLE
+    p = rows.probabilities[:, column]
+    bias = expected_bias(np.stack([1 - p, p], axis=1), of_class, METRICS["f_beta"])
+    return float(1 / (1 + np.exp(bias[1] - bias[0]))), NO_PROMISE
+
+
 _FITS = {
     SENSITIVITY: _fit_sensitivity,
     SPECIFICITY: _fit_specificity,
     PRECISION: _fit_precision,
     YOUDEN: _fit_youden,
+    F1: _fit_f1,
 }
 
 

@@ -90,6 +90,11 @@ def rows_of_predictions(
     UsageError : the predictions were made with a cascade.
     EnsembleError : there are no labels, or not of two people.
     """
+    if found.metadata.has_columns:
+        raise UsageError(
+            f"{name} is of the task {found.metadata.task}, and these rules are for classes that exclude each other",
+            hint="ensemble decide fits a threshold for each of several labels",
+        )
     if found.metadata.cascade is not None:
         raise UsageError(
             f"the predictions of {name} were made with a cascade: the probabilities of an image are those of the "

@@ -104,14 +104,18 @@ def score_rows(decision: Decision) -> list[list[object]]:
     """Return the rows of the table of nested scores, under `HEADER`."""
     rows: list[list[object]] = []
     for record in decision.records.values():
-        for score in record.scores:
-            interval = score.interval
-            value = "–" if math.isnan(interval.value) else f"{interval.value:.3f}"
-            aim = ""
-            if score.target is not None:
-                aim = f"{'≥' if score.at_least else '≤'} {score.target:.3g}: {score.verdict}"
-            rows.append([_clipped(score.measure), value, interval.ci_text(), f"{interval.people:,}", aim])
+        rows += map(measured_row, record.scores)
     return rows
+
+
+def measured_row(score: MeasuredValue) -> list[object]:
+    """Return one row of the table of nested scores, under `HEADER`."""
+    interval = score.interval
+    value = "–" if math.isnan(interval.value) else f"{interval.value:.3f}"
+    aim = ""
+    if score.target is not None:
+        aim = f"{'≥' if score.at_least else '≤'} {score.target:.3g}: {score.verdict}"
+    return [_clipped(score.measure), value, interval.ci_text(), f"{interval.people:,}", aim]
 
 
 def score_lines(scores: Sequence[MeasuredValue]) -> list[str]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ensemble.alignment.label_columns import check_exclusive
 from ensemble.blending.recipe import read_recipe
 from folds.config.files import read_record
 from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.files import LABEL, oof_file, read_sidecar
+from folds.predictions.links import require_classes
 from folds.utils.files import is_file_safe, read_json
 
 # Settings of a run that say which table it reads, and how; its folds are read from its folds.csv.
@@ -114,6 +116,11 @@ def _of_blend(folder: Path, root: Path) -> Teacher:
     blends = folder.absolute().parent
     runs = blends.parent if blends.name == "blends" else root / "runs"
     runs = root / "runs" if runs.resolve() == (root / "runs").resolve() else runs
+    if read_recipe(folder / "blend.toml").combination.pooling is not None:
+        raise UsageError(
+            f"{folder.name} is a blend for people: it has no predictions of images, which a student learns",
+            hint="blend again without `pool`",
+        )
     members = list(_trained_members(folder, runs))
     if not members:
         raise EnsembleError(
@@ -141,9 +148,14 @@ def _checked(oof: Path) -> Path:
             f"{oof} does not exist: a student learns out-of-fold predictions",
             hint="blend the out-of-fold predictions of runs, not only their test predictions",
         )
+    sidecar = read_sidecar(oof)
+    if sidecar is not None:
+        require_classes(sidecar.task, "a student, which learns class probabilities,", "export the teacher itself")
     return oof
 
 
 def _target(oof: Path) -> str:
     sidecar = read_sidecar(oof)
+    if sidecar is not None:
+        check_exclusive(sidecar.task, "distillation")
     return LABEL if sidecar is None else sidecar.target

@@ -19,6 +19,8 @@ from folds.images.decode import decode_image
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint
 from folds.predictions.files import LABEL
+from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
+from folds.predictions.links import require_classes
 from folds.utils.parallel import cpu_count, map_threads
 from folds.utils.progress import SILENT, Progress
 
@@ -45,7 +47,8 @@ def explain_images(
     ----------
     models : fold → checkpoint, all of one run.
     images : the images with the folds of their models.
-    target_class : ``predicted`` (the largest mean probability of the models), ``true``, or the name of a class.
+    target_class : ``predicted`` (the largest mean probability of the models), ``true``, or the name of a class. Of
+        several labels ``predicted`` is the most probable one; the heat for a number is for what makes it larger.
     head : attribute of a model with one head per attribute; None for the label, which joins them.
     device : ``auto``, ``cpu`` or the number of a GPU.
     batch : images per forward pass.
@@ -61,6 +64,7 @@ def explain_images(
     first = next(iter(models.values()))
     explained = _head(first, head)
     classes = explained.values
+    _check_target_class(target_class, first, classes)
     true = np.array([_code(first, explained, one.image) for one in images], np.int64)
     named = None if target_class in (PREDICTED, TRUE) else _named(target_class, classes)
     if target_class == TRUE and (true < 0).any():
@@ -102,8 +106,18 @@ def explain_images(
         pixels=pixels,
         method="Grad-CAM",
         place=place.name,
+        task=first.task,
         cells=(place.rows, place.columns),
     )
+
+
+def _check_target_class(target_class: str, checkpoint: Checkpoint, classes: Sequence[str]) -> None:
+    """Raise UsageError if there is no such class among several labels or numbers, of which an image has any number."""
+    listed = f"name one of {', '.join(classes[:10])}"
+    if target_class == TRUE:
+        require_classes(checkpoint.task, f"`target_class={TRUE}`", listed)
+    if target_class == PREDICTED and checkpoint.task == REGRESSION and len(classes) > 1:
+        raise UsageError(f"`target_class={PREDICTED}`: the model predicts {len(classes)} numbers", hint=listed)
 
 
 class _Group:
@@ -125,6 +139,7 @@ class _Group:
             architecture.name,
             channels_last=built[0][1],
             block=block,
+            task=checkpoints[0].task,
         )
         self.place = self._mapper.place
         self.maps: list[NDArray[np.float32]] = []
@@ -187,7 +202,9 @@ def _block(target: Target, head: Head) -> tuple[int, int]:
 
 
 def _code(checkpoint: Checkpoint, head: Head, image: Image) -> int:
-    """Return the index of the true value of the head; −1 if it is not known."""
+    """Return the index of the true value of the head; −1 if it is not known, or an image has any number of labels."""
+    if checkpoint.task in COLUMN_TASKS:
+        return -1
     if image.label in checkpoint.classes and checkpoint.target == LABEL:
         return head.of_label[checkpoint.classes.index(image.label)]
     attributes = image.attributes or checkpoint.class_attributes.get(image.label or "", {})

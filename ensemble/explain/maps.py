@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ensemble.explain.target_layer import TargetLayer, find_target_layer, inner_model
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.predictions.links import predictions_of
 
 # (models, classes) probabilities of one image → index of the class to explain.
 Choose = Callable[[NDArray[np.float32]], int]
@@ -36,7 +38,7 @@ class BatchMaps:
     ----------
     maps : float32 (models, n, height, width) in 0–1, the largest value of each map 1; all 0 if no place speaks for the
         class.
-    probabilities : float32 (models, n, classes).
+    probabilities : float32 (models, n, classes); of a regression the numbers.
     explained : (n,) index of the class that the maps are for.
     """
 
@@ -58,6 +60,7 @@ class HeatMapper:
     channels_last : memory format of the models.
     block : first and last + 1 output of the head to explain; None for all outputs. Outputs of one head are those of the
         model without the wrapper that joins its heads.
+    task : what the outputs are; the score that is explained is an output itself: a logit, or a number.
 
     Raises
     ------
@@ -72,8 +75,10 @@ class HeatMapper:
         *,
         channels_last: bool = False,
         block: tuple[int, int] | None = None,
+        task: str = CLASSES,
     ) -> None:
         require_library()
+        self._task = task
         models = [(model if block is None else inner_model(model)).eval().requires_grad_(False) for model in models]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._network = _Stack(models, layout, block)
@@ -86,7 +91,7 @@ class HeatMapper:
 
         def target(pick: Choose) -> Callable[[Tensor], Tensor]:
             def score(outputs: Tensor) -> Tensor:  # (models, outputs) of one image
-                explained.append(pick(_softmax(outputs)))
+                explained.append(pick(self._predictions(outputs)))
                 return outputs[:, explained[-1]].sum()
 
             return score
@@ -95,7 +100,7 @@ class HeatMapper:
         method = _method()(self._network, self._layers, self.place.features)
         try:
             maps = method(inputs, [target(pick) for pick in choose])
-            probabilities = _softmax(method.outputs)
+            probabilities = self._predictions(method.outputs)
         finally:
             method.activations_and_grads.release()
             for hook in hooks:
@@ -105,6 +110,11 @@ class HeatMapper:
             np.ascontiguousarray(probabilities.transpose(1, 0, 2)),
             np.array(explained, np.int64),
         )
+
+    def _predictions(self, outputs: Tensor) -> NDArray[np.float32]:
+        if self._task in COLUMN_TASKS:
+            return predictions_of(self._task, outputs.detach().float().cpu().numpy()).astype(np.float32)
+        return _softmax(outputs)
 
 
 class _Stack(nn.Module):

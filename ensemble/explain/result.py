@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.explain.assignment import OUT_OF_FOLD
 from ensemble.explain.overlay import encode, overlay, side_by_side
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, REGRESSION
 from folds.utils.display import Displayed, Table
 from folds.utils.drawing import shown_colors
 from folds.utils.files import check_not_existing, make_folder, write_atomic
@@ -42,6 +43,7 @@ class HeatMaps(Displayed):
     folds : the folds of the models of each image.
     parts : ``out of fold``, ``in no fold`` or ``seen in training`` for each image.
     pixels : uint8 (n, height, width, channels), the input of the models before normalization.
+    task : what the columns of `probabilities` are; of a regression they are the numbers.
     method, place, cells : the method, the module whose features it reads, and rows and columns of these.
     """
 
@@ -61,6 +63,7 @@ class HeatMaps(Displayed):
     method: str
     place: str
     cells: tuple[int, int]
+    task: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,6 +79,11 @@ class HeatMaps(Displayed):
         name, chances = self._class, self.probabilities[row]
         predicted, explained = int(self.predicted[row]), int(self.explained[row])
         true = int(self.true[row])
+        if self.task in COLUMN_TASKS:
+            known = "" if predicted == explained else f", most probable {name(predicted)} ({chances[predicted]:.2f})"
+            what = f"{chances[explained]:.4g}" if self.task == REGRESSION else f"({chances[explained]:.2f}){known}"
+            empty = "" if self.maps[row].any() else "; no heat: no place speaks for it"
+            return self.ids[row], f"heat for {name(explained)} {what}", f"{self._models(row)}, {self.parts[row]}{empty}"
         known = "true class not known" if true < 0 else f"true {name(true)} ({chances[true]:.2f})"
         facts = f"predicted {name(predicted)} ({chances[predicted]:.2f}), {known}"
         if explained != predicted:
@@ -131,10 +139,13 @@ class HeatMaps(Displayed):
 
     def display_table(self) -> Table:
         """Return one row per image, and how the maps were made."""
-        rows = []
+        rows: list[list[object]] = []
         for row, one in enumerate(self._records()):
             spread = "" if one["spread"] is None else f"{one['spread']:.2f}"
             folds = ",".join(map(str, self.folds[row]))
+            if self.task in COLUMN_TASKS:
+                rows.append([one["id"], one["explained"], f"{one['value']:.4g}", folds, spread])
+                continue
             true = "" if one["true"] is None else one["true"]
             rows.append(
                 [one["id"], true, one["predicted"], f"{one['probability']:.2f}", one["explained"], folds, spread]
@@ -147,7 +158,10 @@ class HeatMaps(Displayed):
         what = counted(len(self), "heat map")
         title = f"{what} of {self.run}" + ("" if self.head == "label" else f", head {self.head}")
         header = ["image", "true", "predicted", "p", "heat for", "folds", "spread"]
-        return Table(title, header, rows, notes[: 1 if np.isnan(self.spread).all() else 2], left=3)
+        if self.task in COLUMN_TASKS:
+            header = ["image", "heat for", "number" if self.task == REGRESSION else "p", "folds", "spread"]
+        notes = notes[: 1 if np.isnan(self.spread).all() else 2]
+        return Table(title, header, rows, notes, left=2 if self.task in COLUMN_TASKS else 3)
 
     def display_parts(self) -> Sequence[str]:
         """Return the pictures of the first images."""
@@ -169,11 +183,7 @@ class HeatMaps(Displayed):
         return [
             {
                 "id": self.ids[row],
-                "true": None if self.true[row] < 0 else self._class(int(self.true[row])),
-                "predicted": self._class(int(self.predicted[row])),
-                "probability": float(self.probabilities[row, self.predicted[row]]),
-                "explained": self._class(int(self.explained[row])),
-                "probability_explained": float(self.probabilities[row, self.explained[row]]),
+                **self._answer(row),
                 "folds": list(self.folds[row]),
                 "part": self.parts[row],
                 "spread": None if np.isnan(spread[row]) else float(spread[row]),
@@ -181,6 +191,19 @@ class HeatMaps(Displayed):
             }
             for row in range(len(self))
         ]
+
+    def _answer(self, row: int) -> dict[str, Any]:
+        """Return what the models predict for an image, and what its map is for."""
+        explained = int(self.explained[row])
+        if self.task in COLUMN_TASKS:
+            return {"explained": self._class(explained), "value": float(self.probabilities[row, explained])}
+        return {
+            "true": None if self.true[row] < 0 else self._class(int(self.true[row])),
+            "predicted": self._class(int(self.predicted[row])),
+            "probability": float(self.probabilities[row, self.predicted[row]]),
+            "explained": self._class(explained),
+            "probability_explained": float(self.probabilities[row, explained]),
+        }
 
     def _class(self, code: int) -> str:
         return self.classes[code]

@@ -11,8 +11,13 @@ from ensemble.decisions.decision import Decision
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
+from folds.predictions.label_columns import COLUMN_NAMES, MULTILABEL, REGRESSION
 
 _MOST_CLASSES = 200
+_KNOWS = {
+    MULTILABEL: "- It knows only these labels; of an image unlike those of the training the probabilities say nothing.",
+    REGRESSION: "- An image unlike those of the training gets a number all the same; nothing says how far it is off.",
+}
 
 
 def card_text(record: ModelRecord, onnx_note: str = "") -> str:
@@ -20,11 +25,15 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
     people = record.trained.get("people")
     trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
     folds = len(record.models)
+    columns = COLUMN_NAMES.get(record.task, "classes")
+    predicted = "numbers" if record.task == REGRESSION else "probabilities"
+    call = "predict" if record.task == REGRESSION else "predict_proba"
+    shape = f"(2, {columns})" if record.task != REGRESSION or len(record.classes) > 1 else "(2,)"
     lines = [
         *_front(record),
         f"# {_text(record.name)}",
         "",
-        f"Classifies images into {len(record.classes)} classes ({_text(record.target)}). It is a {record.kind} of "
+        f"{_does(record)} It is a {record.kind} of "
         f"{len(record.runs)} run{'s' * (len(record.runs) > 1)} with {folds} model{'s' * (folds > 1)}, trained on "
         f"{trained}, and was exported by {_text(record.program)}. {_predicts_with(record)}",
         "",
@@ -38,7 +47,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "import ensemble as en  # pip install ensemble-folds",
         "",
         'model = en.load("model/")  # this folder; no network and no other file is needed',
-        'model.predict_proba(["new1.jpg", "new2.jpg"])  # (2, classes) float32, columns in the order of model.classes_',
+        f'model.{call}(["new1.jpg", "new2.jpg"])  # {shape} float32, columns in the order of model.classes_',
         "```",
         "",
         "`ensemble predict model/ images/ --csv answers.csv` writes a CSV.",
@@ -58,10 +67,21 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "",
         "`model.toml` describes everything and holds the SHA-256 of every other file; `weights/*.safetensors` are the "
         f"weights ({record.precision}); `expected.npz` holds {record.expected['images']} synthetic images and the "
-        "probabilities that they must get, which are computed again when the model is loaded. No file holds code, and "
+        f"{predicted} that they must get, which are computed again when "
+        "the model is loaded. No file holds code, and "
         "none holds an image, an id or a name from the training data.",
     ]
     return "\n".join([*lines, ""])
+
+
+def _does(record: ModelRecord) -> str:
+    """Return what the model predicts, in one sentence."""
+    names = ", ".join(map(_text, record.classes[:_MOST_CLASSES]))
+    if record.task == REGRESSION:
+        return f"Predicts the number{'s' * (len(record.classes) > 1)} {names} of an image, in the unit of the training."
+    if record.task == MULTILABEL:
+        return f"Predicts for each of {len(record.classes)} labels the probability that an image has it: {names}."
+    return f"Classifies images into {len(record.classes)} classes ({_text(record.target)})."
 
 
 def _front(record: ModelRecord) -> list[str]:
@@ -87,9 +107,10 @@ def _score_lines(record: ModelRecord) -> list[str]:
         over = "over people" if score.get("people") else "over images"
         counted = f"{score['images']:,} images" + (f" of {score['people']:,} people" if score.get("people") else "")
         unit = ", per person" if score["per_person"] else ""
+        accuracy = f", accuracy {score['accuracy']:.3f}" if "accuracy" in score else ""
         lines += [
-            f"{_text(score['metric'])} {score['score']:.3f} {ends} ({score['level']:.0%} CI {over}{unit}), accuracy "
-            f"{score['accuracy']:.3f}, on {counted}: {_text(score['basis'])}.",
+            f"{_text(score['metric'])} {score['score']:.3f} {ends} ({score['level']:.0%} CI {over}{unit}){accuracy}, "
+            f"on {counted}: {_text(score['basis'])}.",
             "",
         ]
         if score.get("warning"):
@@ -206,17 +227,20 @@ def _steps(record: ModelRecord) -> str:
 
 
 def _limits(record: ModelRecord) -> list[str]:
+    known = "- It knows only these classes: an image of anything else gets one of them, often with high probability."
     lines = [
-        "- It knows only these classes: an image of anything else gets one of them, often with high probability.",
+        _KNOWS.get(record.task, known),
         "- The score holds for people and images like those of the training. Other cameras, places or groups of people "
         "can be predicted worse; score the model on labeled images of your own before relying on it.",
-        "- Probabilities are calibrated only if the combination above says so.",
     ]
+    if record.task != REGRESSION:
+        lines.append("- Probabilities are calibrated only if the combination above says so.")
     if record.combination.bias is not None:
         lines.append("- A class bias adapts decisions to the metric, so probabilities are not calibrated.")
+    what = "numbers (relative to the largest)" if record.task == REGRESSION else "probabilities"
     if record.half_difference is not None:
         lines.append(
-            "- Weights are stored in fp16: on the synthetic images, probabilities differ from those of the fp32 "
+            f"- Weights are stored in fp16: on the synthetic images, {what} differ from those of the fp32 "
             f"weights by at most {record.half_difference:.1e}."
         )
     if any(model.get("selected_on_validation") for model in record.models):

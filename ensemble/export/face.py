@@ -23,6 +23,7 @@ from ensemble.prediction.cascade import cascaded, check_cascade_alone, check_cas
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.label_columns import COLUMN_NAMES
 from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, check_arguments, described
 from folds.utils.display import Displayed, Table
 from folds.utils.schema import NUMBER, either, named, optional
@@ -73,6 +74,7 @@ class ExportedModel(Displayed):
             "kind": record.kind,
             "sha256": record.sha256,
             "classes": list(record.classes),
+            **({"task": record.task} if record.has_columns else {}),
             "models": len(record.models),
             "bytes": self.bytes,
             "precision": record.precision,
@@ -89,7 +91,8 @@ class ExportedModel(Displayed):
     def display_table(self) -> Table:
         """Return the table to display: what is in the model."""
         record = self.record
-        rows: list[list[object]] = [["models", len(record.models)], ["classes", len(record.classes)]]
+        rows: list[list[object]] = [["models", len(record.models)]]
+        rows += [[COLUMN_NAMES.get(record.task, "classes"), len(record.classes)]]
         rows += [["size", f"{self.bytes / 1e6:.1f} MB ({record.precision})"]]
         if record.score:
             score = record.score
@@ -159,7 +162,7 @@ def export(
     fold, refit : which models of a run or a blend are exported; see `ensemble.predict`.
     half : whether to store fp16 weights, half the size; the largest difference of probabilities is measured and stated.
     onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
-    metric : metric of the stated score; default: that of the blend, or macro_f1.
+    metric : metric of the stated score; default: that of the blend, or of the task (macro_f1 of classes).
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
         that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does.
     cascade, cost : the model skips what an image does not need; see `ensemble.predict`. Not together with decision

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.write import Bundle
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.container import ONNX
 from ensemble.model_files.expected import Expected
 from ensemble.prediction.arrays import LoadedModels, Pixels, numbered
@@ -26,6 +27,8 @@ from ensemble.tta.views import view_named
 from folds.errors import EnsembleError, UsageError
 from folds.images.decode import fit_colors
 from folds.images.settings import ImageSettings
+from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.links import largest_difference
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -51,7 +54,7 @@ class FoldModule(torch.nn.Module):
         checkpoint = model.checkpoint
         self.network = checkpoint.build(model.path)
         self.views = [view_named(name) for name in run.merge.views]
-        self.how = run.merge.how
+        self.how, self.task = run.merge.how, checkpoint.task
         weights = np.array(list(run.merge.weights.values()), np.float64)
         self.register_buffer("weights", torch.from_numpy(weights.reshape(len(weights), 1, -1)))
         for name in ("mean", "std"):
@@ -63,7 +66,9 @@ class FoldModule(torch.nn.Module):
         logits = torch.stack(
             [self.network((view(batch) - self.mean) / self.std).float().double() for view in self.views]
         )
-        if len(self.views) == 1:
+        if self.task in COLUMN_TASKS:
+            merged = self._columns(logits)
+        elif len(self.views) == 1:
             merged = logits[0].softmax(-1)
         elif self.how == "geometric":
             merged = (logits - logits.amax(dim=-1, keepdim=True)).mean(dim=0).softmax(-1)
@@ -74,9 +79,21 @@ class FoldModule(torch.nn.Module):
             merged = merged / merged.sum(dim=1, keepdim=True)
         return merged[:, self.order]
 
+    def _columns(self, outputs: Tensor) -> Tensor:
+        """Return what `merge_views` does with outputs (views, n, columns) of several labels or numbers."""
+        if self.task == MULTILABEL and self.how == "geometric":
+            return outputs.mean(dim=0).sigmoid()
+        values = outputs.sigmoid() if self.task == MULTILABEL else outputs
+        if self.how == "median":
+            ordered = torch.topk(values, len(self.views), dim=0, largest=False, sorted=True)[0]
+            return (ordered[(len(self.views) - 1) // 2] + ordered[len(self.views) // 2]) / 2
+        if self.how == "mean":
+            return values.mean(dim=0)
+        return (values * self.weights).sum(dim=0) / self.weights.sum()
+
 
 class ModelModule(torch.nn.Module):
-    """A whole model: uint8 (n, height, width, 3) → float32 (n, classes) probabilities."""
+    """A whole model: uint8 (n, height, width, 3) → float32 (n, classes) probabilities, or numbers."""
 
     def __init__(self, source: PredictionSource) -> None:
         super().__init__()
@@ -97,7 +114,9 @@ def check_possible(source: PredictionSource) -> ImageSettings:
     UsageError : something in the model cannot be a graph; it is named.
     """
     hint = "export without `onnx`"
-    if source.combination.pool == "rank" and source.combination.stacked is None:
+    made = source.combination
+    pools = {one.pool for one in made.each or (made,)} if isinstance(made, ColumnCombination) else {made.pool}
+    if "rank" in pools and made.stacked is None:
         raise UsageError("rank voting compares all images of a table, so it cannot be an ONNX graph", hint=hint)
     for run in source.runs:
         if run.merge.threshold is not None:
@@ -132,12 +151,13 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
     runtime = _packages()
     models = LoadedModels(source, "cpu")
     pixels = models.decoded(range(len(expected)), lambda at, one: fit_colors(_picture(expected, at), one))
-    content = _exported(ModelModule(source).eval(), settings)
+    output = output_name(source)
+    content = _exported(ModelModule(source).eval(), settings, output)
     session = _session(runtime, content)
-    difference = _difference(session, pixels[settings], expected)
+    difference = _difference(session, pixels[settings], expected, source.task)
     if not difference <= TOLERANCE:
         raise EnsembleError(
-            f"{ONNX} gives probabilities that differ from those of torch by up to {difference:.1e}, at most "
+            f"{ONNX} gives {output} that differ from those of torch by up to {difference:.1e}, at most "
             f"{TOLERANCE:.0e} is accepted",
             hint="export without `onnx`",
         )
@@ -148,14 +168,19 @@ def build_graph(bundle: Bundle) -> tuple[bytes, dict[str, Any], str]:
         "difference": difference,
         "bytes": len(content),
     }
-    return content, timed, _note(settings, difference)
+    return content, timed, _note(settings, difference, output)
 
 
-def _note(settings: ImageSettings, difference: float) -> str:
+def output_name(source: PredictionSource) -> str:
+    """Return the name of the output of a graph: ``probabilities``, or ``numbers`` of a regression."""
+    return "numbers" if source.task == REGRESSION else OUTPUT
+
+
+def _note(settings: ImageSettings, difference: float, output: str) -> str:
     return (
         f"`{ONNX}` is the same model as one graph, with all folds, views and weights: input `{INPUT}` uint8 (n, "
         f"{settings.height}, {settings.width}, {settings.depth}), {_channels(settings)}, resized "
-        f"({settings.describe()}); output `{OUTPUT}` float32 (n, classes). On the synthetic images, its probabilities "
+        f"({settings.describe()}); output `{output}` float32 (n, classes). On the synthetic images, its {output} "
         f"differ from those of torch by at most {difference:.1e}."
     )
 
@@ -179,7 +204,7 @@ def _packages() -> Any:
     return onnxruntime
 
 
-def _exported(module: torch.nn.Module, settings: ImageSettings) -> bytes:
+def _exported(module: torch.nn.Module, settings: ImageSettings, output: str = OUTPUT) -> bytes:
     """Return the graph of a module with any number of images.
 
     Raises
@@ -187,11 +212,15 @@ def _exported(module: torch.nn.Module, settings: ImageSettings) -> bytes:
     UsageError : torch cannot export an operation of a model or of a view.
     """
     example = torch.zeros((2, *settings.shape), dtype=torch.uint8)
-    return export_module(module, (example,), {"pixels": {0: torch.export.Dim("images")}}, [INPUT])
+    return export_module(module, (example,), {"pixels": {0: torch.export.Dim("images")}}, [INPUT], output)
 
 
 def export_module(
-    module: torch.nn.Module, example: tuple[Any, ...], dynamic: dict[str, Any], inputs: Sequence[str]
+    module: torch.nn.Module,
+    example: tuple[Any, ...],
+    dynamic: dict[str, Any],
+    inputs: Sequence[str],
+    output: str = OUTPUT,
 ) -> bytes:
     """Return the ONNX graph of a module.
 
@@ -207,7 +236,7 @@ def export_module(
                 dynamo=True,
                 dynamic_shapes=dynamic,
                 input_names=list(inputs),
-                output_names=[OUTPUT],
+                output_names=[output],
                 verbose=False,
             )
             assert program is not None  # noqa: S101 - returned with dynamo=True
@@ -246,14 +275,14 @@ def _session(runtime: Any, content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _run(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
+    return np.asarray(session.run(None, {INPUT: pixels})[0])
 
 
-def _difference(session: Any, pixels: NDArray[np.uint8], expected: Expected) -> float:
-    """Return the largest difference from the expected probabilities, for all images at once and one by one."""
+def _difference(session: Any, pixels: NDArray[np.uint8], expected: Expected, task: str) -> float:
+    """Return the largest difference from the expected predictions, for all images at once and one by one."""
     whole = _run(session, pixels)
     single = np.concatenate([_run(session, pixels[at : at + 1]) for at in range(len(pixels))])
-    return float(max(np.abs(found - expected.probabilities).max() for found in (whole, single)))
+    return max(largest_difference(task, found, expected.probabilities) for found in (whole, single))
 
 
 def _torch(models: LoadedModels, pixels: Pixels) -> NDArray[np.float32]:

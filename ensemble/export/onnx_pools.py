@@ -8,19 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.learning.combination import Calibration
+from ensemble.learning.columns.combination import ColumnCombination
+from ensemble.learning.combination import Calibration, Combination
 from ensemble.prediction.source import PredictionSource, RunModels
 from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
 
 _ROUNDING = 1e-9
 
 
-class CombinationModule(torch.nn.Module):
-    """The combination of a source: probabilities of all fold models, in the order of the source → (n, classes).
-
-    Every run is present for every image, so weights are those of the combination, scaled to sum to 1.
-    """
+class Pooling(torch.nn.Module):
+    """A combination of runs of classes that are all present: weights are scaled to sum to 1."""
 
     weights: Tensor
     stacked: Tensor | None
@@ -30,19 +29,9 @@ class CombinationModule(torch.nn.Module):
     after_temperature: Tensor
     after_offset: Tensor | None
 
-    def __init__(self, source: PredictionSource) -> None:
+    def __init__(self, made: Combination) -> None:
         super().__init__()
-        made, runs = source.combination, {run.name: run for run in source.runs}
-        starts = np.cumsum([0, *(len(run.models) for run in source.runs)]).tolist()
-        self.places = {run.name: range(starts[i], starts[i + 1]) for i, run in enumerate(source.runs)}
-        self.names, self.pool, self.options = made.runs, made.pool, made.options
-        self.joined = {name: self._factors(runs[name], source) for name in made.runs if runs[name].joined}
-        # The columns of a run are in the order of its recipe, those of the result in the order of the source.
-        self.columns = {
-            name: [runs[name].classes.index(one) for one in source.classes]
-            for name in made.runs
-            if not runs[name].joined
-        }
+        self.pool, self.options = made.pool, made.options
         weights = np.ones(len(made.runs)) if made.weights is None else np.asarray(made.weights, np.float64)
         self._store("weights", weights / weights.sum(axis=0))
         self._store("stacked", made.stacked)
@@ -58,23 +47,8 @@ class CombinationModule(torch.nn.Module):
         self._store(f"{name}_temperature", None if made is None else made.temperature)
         self._store(f"{name}_offset", None if made is None else made.offset)
 
-    def _factors(self, run: RunModels, source: PredictionSource) -> list[tuple[list[str], list[int]]]:
-        """Return for each attribute its runs, and the column of each class of the result in their predictions."""
-        found: dict[str, tuple[list[str], list[int]]] = {}
-        for part in source.runs:
-            if part.name not in run.joined:
-                continue
-            columns = [part.classes.index(source.class_attributes[name][part.target]) for name in source.classes]
-            names, first = found.setdefault(part.target, ([], columns))
-            if first != columns:
-                raise EnsembleError(f"the runs of {part.target} have their classes in different orders")
-            names.append(part.name)
-        return list(found.values())
-
-    def forward(self, members: Sequence[Tensor]) -> Tensor:
-        """Return float64 (n, classes) of float64 members, each (n, classes of its run)."""
-        values = torch.stack([self._run(name, members) for name in self.names])
-        votes = torch.stack([self._votes(name, members) for name in self.names]) if self._counts else values
+    def pooled(self, values: Tensor, votes: Tensor) -> Tensor:
+        """Return float64 (n, classes) of the probabilities and the votes of the runs, each (runs, n, classes)."""
         if self.has_before:
             values = _calibrated(values, self.before_temperature, self.before_offset)
         if self.stacked is not None:
@@ -102,29 +76,6 @@ class CombinationModule(torch.nn.Module):
     def _run_weights(self) -> Tensor:
         weights = self.weights if self.weights.dim() == 1 else self.weights.mean(dim=1)
         return weights[:, None, None]
-
-    def _run(self, name: str, members: Sequence[Tensor]) -> Tensor:
-        """Return (n, classes) the mean of the folds of a run, or the product of the attributes that it joins."""
-        if name in self.joined:
-            product = None
-            for names, columns in self.joined[name]:
-                mean = torch.stack([self._mean(one, members) for one in names]).mean(dim=0)[:, columns]
-                product = mean if product is None else product * mean
-            assert product is not None  # noqa: S101 - a joined run has parts
-            total = product.sum(dim=1, keepdim=True)
-            equal = torch.full_like(product, 1 / product.shape[1])
-            return torch.where(total > 0, product / torch.where(total > 0, total, torch.ones_like(total)), equal)
-        return self._mean(name, members)[:, self.columns[name]]
-
-    def _mean(self, name: str, members: Sequence[Tensor]) -> Tensor:
-        return torch.stack([members[at] for at in self.places[name]]).mean(dim=0)
-
-    def _votes(self, name: str, members: Sequence[Tensor]) -> Tensor:
-        """Return (n, classes) the share of the fold models of a run that vote for each class."""
-        if name in self.joined:
-            return _one_hot(self._run(name, members))
-        own = [_one_hot(members[at][:, self.columns[name]]) for at in self.places[name]]
-        return torch.stack(own).mean(dim=0)
 
     def _stacked(self, values: Tensor, coefficients: Tensor) -> Tensor:
         logs = torch.log(values.clamp(min=FLOOR))
@@ -166,6 +117,103 @@ class CombinationModule(torch.nn.Module):
         inside = (above.clamp(max=1 - trim) - (above - weights).clamp(min=trim)).clamp(min=0)
         inside = torch.where(weights == 0, torch.zeros_like(inside), inside)
         return (inside * ordered).sum(dim=0) / (1 - 2 * trim)
+
+
+class CombinationModule(Pooling):
+    """The combination of a source: probabilities of all fold models, in the order of the source → (n, classes).
+
+    Every run is present for every image. Labels are pooled one by one, as two classes; numbers by column.
+    """
+
+    linear: Tensor | None
+    intercept: Tensor | None
+
+    def __init__(self, source: PredictionSource) -> None:
+        super().__init__(source.combination)
+        made, runs = source.combination, {run.name: run for run in source.runs}
+        starts = np.cumsum([0, *(len(run.models) for run in source.runs)]).tolist()
+        self.places = {run.name: range(starts[i], starts[i + 1]) for i, run in enumerate(source.runs)}
+        self.names, self.task = made.runs, source.task
+        self.joined = {name: self._factors(runs[name], source) for name in made.runs if runs[name].joined}
+        # The columns of a run are in the order of its recipe, those of the result in the order of the source.
+        self.columns = {
+            name: [runs[name].classes.index(one) for one in source.classes]
+            for name in made.runs
+            if not runs[name].joined
+        }
+        of_columns = made if isinstance(made, ColumnCombination) else None
+        self._store("linear", None if of_columns is None else of_columns.linear)
+        self._store("intercept", None if of_columns is None else of_columns.intercept)
+        self.each = torch.nn.ModuleList(map(Pooling, () if of_columns is None else of_columns.each))
+
+    def _factors(self, run: RunModels, source: PredictionSource) -> list[tuple[list[str], list[int]]]:
+        """Return for each attribute its runs, and the column of each class of the result in their predictions."""
+        found: dict[str, tuple[list[str], list[int]]] = {}
+        for part in source.runs:
+            if part.name not in run.joined:
+                continue
+            columns = [part.classes.index(source.class_attributes[name][part.target]) for name in source.classes]
+            names, first = found.setdefault(part.target, ([], columns))
+            if first != columns:
+                raise EnsembleError(f"the runs of {part.target} have their classes in different orders")
+            names.append(part.name)
+        return list(found.values())
+
+    def forward(self, members: Sequence[Tensor]) -> Tensor:
+        """Return float64 (n, classes) of float64 members, each (n, classes of its run)."""
+        values = torch.stack([self._run(name, members) for name in self.names])
+        if self.task in COLUMN_TASKS:
+            return self._numbers(values) if self.task == REGRESSION else self._labels(values, members)
+        votes = torch.stack([self._votes(name, members) for name in self.names]) if self._counts else values
+        return self.pooled(values, votes)
+
+    def _numbers(self, values: Tensor) -> Tensor:
+        if self.linear is None:
+            return self._pooled(values, values)
+        total = (values * self.linear[:, None, :]).sum(dim=0)
+        return total if self.intercept is None else total + self.intercept
+
+    def _labels(self, values: Tensor, members: Sequence[Tensor]) -> Tensor:
+        """Return (n, labels): each label is pooled as the second of two classes."""
+        votes = values
+        if any(one._counts for one in self.each) or self._counts:
+            votes = torch.stack([self._label_votes(name, members) for name in self.names])
+        found = []
+        for column in range(values.shape[2]):
+            yes, voted = values[:, :, column], votes[:, :, column]
+            two, two_votes = torch.stack([1 - yes, yes], dim=2), torch.stack([1 - voted, voted], dim=2)
+            pooling = self.each[column] if len(self.each) else self
+            assert isinstance(pooling, Pooling)  # noqa: S101 - a ModuleList holds any module
+            found.append(pooling.pooled(two, two_votes)[:, 1])
+        return torch.stack(found, dim=1)
+
+    def _label_votes(self, name: str, members: Sequence[Tensor]) -> Tensor:
+        """Return (n, labels) the share of the fold models of a run that say a label is there."""
+        own = [(members[at][:, self.columns[name]] > 0.5).double() for at in self.places[name]]
+        return torch.stack(own).mean(dim=0)
+
+    def _run(self, name: str, members: Sequence[Tensor]) -> Tensor:
+        """Return (n, classes) the mean of the folds of a run, or the product of the attributes that it joins."""
+        if name in self.joined:
+            product = None
+            for names, columns in self.joined[name]:
+                mean = torch.stack([self._mean(one, members) for one in names]).mean(dim=0)[:, columns]
+                product = mean if product is None else product * mean
+            assert product is not None  # noqa: S101 - a joined run has parts
+            total = product.sum(dim=1, keepdim=True)
+            equal = torch.full_like(product, 1 / product.shape[1])
+            return torch.where(total > 0, product / torch.where(total > 0, total, torch.ones_like(total)), equal)
+        return self._mean(name, members)[:, self.columns[name]]
+
+    def _mean(self, name: str, members: Sequence[Tensor]) -> Tensor:
+        return torch.stack([members[at] for at in self.places[name]]).mean(dim=0)
+
+    def _votes(self, name: str, members: Sequence[Tensor]) -> Tensor:
+        """Return (n, classes) the share of the fold models of a run that vote for each class."""
+        if name in self.joined:
+            return _one_hot(self._run(name, members))
+        own = [_one_hot(members[at][:, self.columns[name]]) for at in self.places[name]]
+        return torch.stack(own).mean(dim=0)
 
 
 def _calibrated(values: Tensor, temperature: Tensor, offset: Tensor | None) -> Tensor:

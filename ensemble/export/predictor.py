@@ -26,6 +26,8 @@ from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.intervals import Interval
 from folds.models.inference import BATCH
+from folds.predictions.label_columns import COLUMN_NAMES, COLUMN_TASKS, MULTILABEL, REGRESSION, label_texts
+from folds.predictions.links import THRESHOLD
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described, whole
 from folds.utils.display import Displayed, Table
@@ -90,10 +92,18 @@ class Predictor(Displayed):
 
         Raises
         ------
-        UsageError : the images are of another type or shape, or the combination needs more than one.
+        UsageError : the images are of another type or shape, the combination needs more than one, or the model
+            predicts numbers.
         EnsembleError : images cannot be read, all of them in one error.
         """
+        if self.task == REGRESSION:
+            raise UsageError("a model of the task regression has no probabilities", hint="predict(images) has numbers")
         return self._predicted(images, drawn=False)[0]
+
+    @property
+    def task(self) -> str:
+        """Return what the columns are, one of `folds.predictions.files.TASKS`."""
+        return self._source.task
 
     @property
     def decision(self) -> Decision | None:
@@ -120,8 +130,11 @@ class Predictor(Displayed):
         values, _, drawn = self._predicted(images)
         return self.decision.apply(values, persons, drawn)
 
-    def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[np.str_]:
+    def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[Any]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
+
+        A model of several labels returns (n, labels) int64, 1 where a label is there, and one of numbers (n, numbers)
+        float32, or (n,) for a single number: as scikit-learn does.
 
         Parameters
         ----------
@@ -129,7 +142,8 @@ class Predictor(Displayed):
         threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
-            place of the decision rules of the model.
+            place of the decision rules of the model. Of several labels, the probability from which on each of them, or
+            the named one, is there; .5 without it.
 
         Raises
         ------
@@ -138,10 +152,16 @@ class Predictor(Displayed):
         """
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
+        if self.task == MULTILABEL:
+            return (values >= limits).astype(np.int64)
+        if self.task == REGRESSION:
+            return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
 
     def predict_frame(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
+
+        The prediction of several labels is their names, joined by ``;``; numbers have their own columns only.
 
         The id is the path of an image, its id in a table, or its number.
 
@@ -153,7 +173,11 @@ class Predictor(Displayed):
 
         limits = self._thresholds(threshold)
         values, ids, drawn = self._predicted(images, drawn=False)
-        frame = pd.DataFrame({"id": list(ids), "prediction": self._labels(values, drawn, limits)})
+        frame = pd.DataFrame({"id": list(ids)})
+        if self.task == MULTILABEL:
+            frame["prediction"] = label_texts((values >= limits).astype(np.float64), self.classes_, MULTILABEL)
+        elif self.task != REGRESSION:
+            frame["prediction"] = self._labels(values, drawn, limits)
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,6 +190,7 @@ class Predictor(Displayed):
             "sha256": record.sha256,
             "target": record.target,
             "classes": list(record.classes),
+            **({"task": self.task} if self.task in COLUMN_TASKS else {}),
             "precision": record.precision,
             "device": self.device,
             "models": [f"{model['run']} fold {model['fold']}" for model in record.models],
@@ -187,7 +212,8 @@ class Predictor(Displayed):
             rows.append([run.name, arch, len(run.models), len(run.merge.views) if run.models else 0, weight])
         people = record.trained.get("people")
         trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
-        notes = [f"{len(record.classes)} classes, trained on {trained}, exported by {record.program}"]
+        columns = COLUMN_NAMES.get(self.task, "classes")
+        notes = [f"{len(record.classes)} {columns}, trained on {trained}, exported by {record.program}"]
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
             notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
@@ -255,14 +281,18 @@ class Predictor(Displayed):
         return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:
-        """Return (classes,) the threshold of each class; nan for none."""
-        limits = np.full(len(self.classes_), np.nan)
+        """Return (classes,) the threshold of each class; nan for none, `THRESHOLD` of several labels."""
+        limits = np.full(len(self.classes_), THRESHOLD if self.task == MULTILABEL else np.nan)
+        if threshold is not None and self.task == REGRESSION:
+            raise UsageError("`threshold` is for probabilities, and the task is regression", hint="leave it out")
         if threshold is None:
             self._check_images()
             return limits
         check_cascade_alone(self._source, None, rules=True)
         named = threshold
         if not isinstance(named, Mapping):
+            if self.task == MULTILABEL:
+                return np.full(len(limits), _probability(named))
             if len(limits) != 2:
                 raise UsageError(
                     f"`threshold={threshold}` is a number, and there are {len(limits)} classes",

@@ -18,6 +18,8 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import confusion_counts
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
+from folds.metrics.report import ScoreReport
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import labels_and_groups, score_rows
@@ -41,8 +43,14 @@ def collect(source: PredictionSource, root: Path, metric: str | None = None) -> 
     Parameters
     ----------
     root : the folder that holds ``runs/``.
-    metric : metric of the score; None for that of the blend, or macro F1.
+    metric : metric of the score; None for that of the blend, or of the task: macro F1 of classes.
+
+    Raises
+    ------
+    UsageError : the metric is not for the task, or is another one than an exported model states.
     """
+    if metric is not None:
+        metric_for_task(metric, source.task)
     if source.kind == "model" and source.folder is not None:
         record = read_record(source.folder)
         if metric is not None and metric != record.score.get("metric"):
@@ -80,7 +88,7 @@ def _predictions(
         record = read_json(source.folder / "blend.json") if (source.folder / "blend.json").is_file() else {}
         record = record if isinstance(record, dict) else {}
         found = [read_predictions(file) if file.is_file() else None for file in map(source.folder.joinpath, _FILES)]
-        metric = record.get("metric") if isinstance(record.get("metric"), str) else "macro_f1"
+        metric = record.get("metric") if isinstance(record.get("metric"), str) else default_metric(source.task)
         basis = "nested cross-validation over people" if record.get("fitted") else "out-of-fold predictions"
         test = found[1]
         if source.refit:  # the test predictions are those of the models of the folds
@@ -97,7 +105,7 @@ def _predictions(
         fold = source.models[0].checkpoint.fold
         basis = f"validation images of fold {fold}"
         oof = None if oof.fold is None else oof.take(np.flatnonzero(oof.fold == fold))
-    return oof, test, basis, ("macro_f1", False)
+    return oof, test, basis, (default_metric(source.task), False)
 
 
 _FILES = ("oof.npy", "test.npy")
@@ -107,9 +115,11 @@ _PROCEDURE = " of the procedure; these models were trained on all people, and we
 def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:
     """Return a table [score]; {} without labels."""
     metadata, classes = found.metadata, found.classes
+    per_person = per_person and found.persons is not None
+    if metadata.has_columns and found.labels is not None and (found.labels != "").any():
+        return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
     if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):
         return {}
-    per_person = per_person and found.persons is not None
     report = score_rows(found.probabilities, metadata, metric, per_person)
     labels, people = labels_and_groups(metadata)
     probabilities: NDArray[np.floating] = found.probabilities
@@ -122,6 +132,13 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     both = support + predicted
     f1 = np.divide(2 * true, both, out=np.zeros_like(true), where=both > 0)
     table = np.stack([support, precision, recall, f1], axis=1)
+    return _score_table(found, report, basis, per_person) | {
+        "per_class": {name: [round(float(v), 6) for v in row] for name, row in zip(classes, table, strict=True)},
+    }
+
+
+def _score_table(found: Predictions, report: ScoreReport, basis: str, per_person: bool) -> dict[str, Any]:
+    """Return a table [score] without the counts of the classes."""
     interval = report.interval
     return {
         "metric": report.metric,
@@ -130,11 +147,10 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
         "level": LEVEL,
         "people": None if found.persons is None else len(set(found.persons.tolist())),
         "images": len(found),
-        "accuracy": float(report.accuracy),
+        **({} if found.metadata.has_columns else {"accuracy": float(report.accuracy)}),
         "basis": basis,
         "per_person": per_person,
         "warning": interval.warning,
-        "per_class": {name: [round(float(v), 6) for v in row] for name, row in zip(classes, table, strict=True)},
     }
 
 
@@ -145,7 +161,7 @@ def _trained(oof: Predictions | None, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {"images": len(oof)}
     if oof.persons is not None:
         found["people"] = len(set(oof.persons.tolist()))
-    if oof.labels is not None:
+    if oof.labels is not None and not oof.metadata.has_columns:
         names, counts = np.unique(oof.labels, return_counts=True)
         found["images_per_class"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
     return found

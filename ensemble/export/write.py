@@ -30,6 +30,8 @@ from folds.errors import EnsembleError
 from folds.images.decode import fit_colors
 from folds.models.checkpoint import Checkpoint
 from folds.predictions.files import CLASSES
+from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.links import largest_difference
 from folds.utils.files import cannot_write, make_folder, remove, sha256_bytes
 
 SEED = 20_251_129
@@ -86,6 +88,7 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         trained=known.trained,
         expected={"images": len(expected), "seed": SEED, "tolerance": TOLERANCE},
         extras=_extras(source),
+        task=_stated_task(source),
     )
     parts = {**files, EXPECTED: pack_expected(expected)}
     if source.combination.large_arrays():
@@ -93,6 +96,12 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         pack_coefficients(numbers, source.combination.large_arrays())
         parts[COEFFICIENTS] = numbers.getvalue()
     return Bundle(record, parts, stored, expected)
+
+
+def _stated_task(source: PredictionSource) -> str:
+    """Return the task as ``model.toml`` states it: if it is one of `COLUMN_TASKS`, or not that of the models."""
+    of_models = {model.checkpoint.task for model in source.models}
+    return source.task if source.task in COLUMN_TASKS or source.task not in of_models else ""
 
 
 def _extras(source: PredictionSource) -> dict[str, Mapping[str, Any]]:
@@ -156,7 +165,7 @@ def model_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a fold model needs beside its weights, as plain values; people and images in counts only."""
     architecture = checkpoint.architecture.to_dict()
     recipe = {name: checkpoint.recipe.get(name) for name in ("seed", "channels_last")}
-    recipe |= {} if checkpoint.task == CLASSES else {"task": checkpoint.task}
+    recipe |= {} if checkpoint.task == CLASSES and not checkpoint.exclusive else {"task": checkpoint.task}
     fields = {
         "run": checkpoint.run,
         "fold": checkpoint.fold,
@@ -195,7 +204,7 @@ def _expected(source: PredictionSource, stored: PredictionSource, half: bool) ->
     difference = 0.0
     if half:
         full = LoadedModels(source, "cpu").members(pixels)
-        difference = float(np.abs(combine_members(source, full, rows) - combined).max())
+        difference = largest_difference(source.task, combine_members(source, full, rows), combined)
     return Expected(images, combined, columns_of(stored, members)), difference
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ensemble.alignment.split import AlignedSplit
+from ensemble.learning.columns.apply import apply_columns
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.voting.base import PoolingRule, Vote
 from ensemble.voting.blocks import rank_order, vote_inputs
@@ -18,7 +21,7 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
     """Return the predictions of a combination on a split.
 
     If the split lacks a run of the combination, or a run lacks a row, the other runs share its weight (see
-    `Combination.apply`).
+    `Combination.apply`). A combination for people needs a split of people (`ensemble.pooling.people.split_by_person`).
 
     Parameters
     ----------
@@ -27,9 +30,12 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
     Raises
     ------
     UsageError : the split has a run that is not in the combination, or a run has hard labels only.
+    EnsembleError : the samples lack a column that the combination uses.
     """
     method = METHODS[combination.pool]
     _check_runs(split, combination, method)
+    if isinstance(combination, ColumnCombination):
+        return apply_columns(split, combination, ranking)
     plain_vote = _as_plain_vote(split, combination, ranking)
     if plain_vote is not None:
         return plain_vote
@@ -46,8 +52,9 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
     counts_votes = combination.stacked is None and method.counts_votes
     n, classes = len(split), len(split.classes)
     out, ties = np.empty((n, classes), np.float32), 0
+    offset = None if combination.extra is None else combination.extra.logits(split.rows.attributes, n, split.name)
     for part, inputs in vote_inputs(runs, n, classes, counts_votes, ranking_indices):
-        out[part], tied = combination.apply(inputs)
+        out[part], tied = combination.apply(inputs if offset is None else replace(inputs, offset=offset[part]))
         ties += tied
     return Vote(out, ties)
 

@@ -46,7 +46,12 @@ class Choice:
 
 
 def choose(
-    stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int = 0, progress: Advance = lambda done, of: None
+    stack: Stack,
+    fitters: Sequence[Fitter],
+    metric: Metric,
+    seed: int = 0,
+    progress: Advance = lambda done, of: None,
+    plain: str = PLAIN,
 ) -> Choice:
     """Return the fitter with the best nested score, or soft voting if about as good, and the score of this choice.
 
@@ -56,8 +61,9 @@ def choose(
 
     Parameters
     ----------
-    fitters : must include soft voting.
+    fitters : must include soft voting, or `plain`.
     progress : called with the number of completed fits and of all fits.
+    plain : name of the fitter that is chosen if the best one is about as good.
 
     Raises
     ------
@@ -70,13 +76,13 @@ def choose(
     nested_results = {fitter.name: _nested_twice(stack, fitter, metric, seed, fitted) for fitter in fitters}
     results = {name: found for name, (found, _) in nested_results.items()}
     out_of_sample = {name: found.out_of_sample for name, found in results.items()}
-    chosen, best = _pick(stack, np.arange(len(stack)), out_of_sample, metric)
+    chosen, best = _pick(stack, np.arange(len(stack)), out_of_sample, metric, plain)
     choices, by_part, combinations_of_parts = np.empty_like(out_of_sample[chosen]), [], []
     for outer, part in enumerate(parts):
         inside = np.flatnonzero(stack.outer_folds == part)
         rest = np.flatnonzero(stack.outer_folds != part)
         by_part.append(
-            _pick(stack, rest, {name: inner[outer] for name, (_, inner) in nested_results.items()}, metric)[0]
+            _pick(stack, rest, {name: inner[outer] for name, (_, inner) in nested_results.items()}, metric, plain)[0]
         )
         winner = results[by_part[-1]]
         choices[inside] = winner.out_of_sample[inside]
@@ -151,7 +157,11 @@ def fits_at_once(stack: Stack) -> int:
 
 
 def _pick(
-    stack: Stack, rows: NDArray[np.int64], predicted: Mapping[str, NDArray[np.float32]], metric: Metric
+    stack: Stack,
+    rows: NDArray[np.int64],
+    predicted: Mapping[str, NDArray[np.float32]],
+    metric: Metric,
+    plain: str = PLAIN,
 ) -> tuple[str, str]:
     """Return the chosen name and the name with the best score on `rows`."""
     labels = stack.labels[rows]
@@ -159,11 +169,11 @@ def _pick(
         name: metric(labels, values[rows]) * (1 if metric.greater_is_better else -1)
         for name, values in predicted.items()
     }
-    best = max(scores, key=lambda name: (scores[name], name == PLAIN))
-    if best == PLAIN or PLAIN not in scores:
+    best = max(scores, key=lambda name: (scores[name], name == plain))
+    if best == plain or plain not in scores:
         return best, best
     gained = difference_over_people(
-        metric, labels, predicted[PLAIN][rows], predicted[best][rows], stack.persons[rows]
+        metric, labels, predicted[plain][rows], predicted[best][rows], stack.persons[rows]
     ).difference
     assert gained.standard_error is not None  # noqa: S101 - set for every difference over people
-    return (PLAIN if abs(gained.value) <= STANDARD_ERRORS * gained.standard_error else best), best
+    return (plain if abs(gained.value) <= STANDARD_ERRORS * gained.standard_error else best), best

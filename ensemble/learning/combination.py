@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.learning.metadata import ColumnModel
 from ensemble.learning.stack import Stack
+from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import FLOOR, Options, VoteInput
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import softmax
-from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
+from folds.utils.schema import (
+    ANYTHING,
+    NUMBER,
+    ONE_LINE,
+    TEXT,
+    either,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    validate_fields,
+)
 
 # Range of fitted temperatures, and of temperatures in files.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -70,6 +83,8 @@ class Combination:
     bias : (classes,).
     summary : the fitted values in a few words.
     power, trim : parameters of the pools ``power`` and ``trimmed``; None for other pools and for the defaults.
+    pooling : how each run's images of a person become one row; the steps above are then for people. None for images.
+    extra : what further columns of the samples add to the logits of a stacked model.
     """
 
     runs: tuple[str, ...]
@@ -82,6 +97,8 @@ class Combination:
     summary: str = ""
     power: float | None = None
     trim: float | None = None
+    pooling: Pooling | None = None
+    extra: ColumnModel | None = None
 
     @property
     def options(self) -> Options:
@@ -117,20 +134,20 @@ class Combination:
         )
         ties = 0
         if self.stacked is not None:
-            pooled = _stacked(values, present, self.stacked)
+            pooled = _stacked(values, present, self.stacked, inputs.offset)
         elif self.weights is not None and self.weights.ndim == 2:
             pooled = _by_class(values, present, self.weights)
         else:
             run_weights = np.ones(len(self.runs)) if self.weights is None else self.weights
             pooled, ties = method_of(self.pool, self.options).combine(
-                replace(inputs, probabilities=values, weights=_scaled_weights(run_weights, present))
+                replace(inputs, probabilities=values, weights=scaled_weights(run_weights, present))
             )
         pooled = np.maximum(pooled, 0)
         # Ranks and products can be 0 in every class: these rows get the mean.
         empty = np.flatnonzero(pooled.max(axis=1) <= 0)
         if len(empty):
             pooled[empty] = np.einsum(
-                "rm,rmc->mc", _scaled_weights(np.ones(len(self.runs)), present)[:, empty], values[:, empty]
+                "rm,rmc->mc", scaled_weights(np.ones(len(self.runs)), present)[:, empty], values[:, empty]
             )
         pooled /= pooled.sum(axis=1, keepdims=True)
         if self.after is not None:
@@ -165,7 +182,9 @@ class Combination:
         """
         apart = {} if inline else self.large_arrays()
         numbers = {
-            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])} if name in apart else _plain(array)
+            name: {"shape": list(apart[name].shape), "sha": array_sha(apart[name])}
+            if name in apart
+            else plain_numbers(array)
             for name, array in self._arrays.items()
         }
         return {
@@ -181,6 +200,8 @@ class Combination:
             "stacked": numbers["stacked"],
             "bias": numbers["bias"],
             "said": self.summary,
+            **({} if self.pooling is None else {"pooling": self.pooling.as_record()}),
+            **({} if self.extra is None else {"extra": self.extra.as_record()}),
         }
 
     @staticmethod
@@ -231,7 +252,23 @@ class Combination:
             summary=record.get("said") or "",
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
+            pooling=_part_of(record, "pooling", Pooling.from_record, classes, source),
+            extra=_part_of(record, "extra", ColumnModel.from_record, classes, source),
         )
+
+
+_Part = TypeVar("_Part")
+
+
+def _part_of(
+    record: Mapping[str, Any],
+    name: str,
+    read: Callable[[Mapping[str, Any], int, str], _Part],
+    classes: int,
+    source: str,
+) -> _Part | None:
+    """Return a part of a combination with a record of its own; None if it is absent."""
+    return None if record.get(name) is None else read(record[name], classes, source)
 
 
 def _sized(record: Mapping[str, Any], source: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
@@ -280,6 +317,8 @@ _FIELDS = {
     "stacked": _MATRIX,
     "bias": _VECTOR,
     "said": optional(TEXT),
+    "pooling": optional(mapping_of(ANYTHING)),
+    "extra": optional(mapping_of(ANYTHING)),
 }
 
 
@@ -296,6 +335,8 @@ def _contradictions(record: Mapping[str, Any]) -> list[str]:
             problems.append(f"'{name}' needs the pool {pool}, found {record['pool']}")
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
         problems.append("'trim' must be from 0 to below .5")
+    if record.get("extra") is not None and record.get("stacked") is None:
+        problems.append("'extra' needs 'stacked'")
     return problems
 
 
@@ -325,20 +366,27 @@ class Fitter:
 def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
     """Return (n, classes) the predictions of a combination on the samples of a stack with the same runs.
 
+    The images of people are pooled as the combination states; a stack without images is pooled already.
+
     Raises
     ------
     ValueError : the combination has other runs than the stack, or another order.
     """
     if combination.runs != stack.names:
         raise ValueError(f"expected a combination of {stack.names}, the runs of the stack, found {combination.runs}")
+    if combination.pooling is not None and stack.images is not None:
+        stack = stack.pooled(combination.pooling)
     pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
+    offset = None
+    if combination.extra is not None:
+        offset = combination.extra.logits({column.name: column.texts for column in stack.extra}, len(stack))
     for part, inputs in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
-        out[part] = combination.apply(inputs)[0]
+        out[part] = combination.apply(inputs if offset is None else replace(inputs, offset=offset[part]))[0]
     return out
 
 
-def _scaled_weights(run_weights: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+def scaled_weights(run_weights: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return (runs, m) weights that sum to 1 over the present runs; equal ones where all present runs have weight 0."""
     weights = run_weights[:, None] * present
     total = weights.sum(axis=0)
@@ -375,17 +423,23 @@ def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray
 
 
 def _stacked(
-    values: NDArray[np.float64], present: NDArray[np.bool_], coefficients: NDArray[np.float64]
+    values: NDArray[np.float64],
+    present: NDArray[np.bool_],
+    coefficients: NDArray[np.float64],
+    offset: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     logits = features(values, present) @ coefficients[:-1] + coefficients[-1]
+    if offset is not None:
+        logits += offset
     logits -= logits.max(axis=1, keepdims=True)
     return np.exp(logits)
 
 
-def _plain(values: NDArray[np.float64] | None) -> Any:
+def plain_numbers(values: NDArray[np.float64] | None) -> Any:
+    """Return an array as lists of numbers that are written in a file; None for None."""
     if values is None:
         return None
     if values.ndim > 1:
-        return [_plain(row) for row in values]
+        return [plain_numbers(row) for row in values]
     # Stacking on the class alone has millions of zeros.
     return [float(f"{value:.{_DIGITS}g}") if value else 0.0 for value in values.tolist()]

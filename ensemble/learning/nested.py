@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.learning.columns.stack import strata_of
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
@@ -39,14 +41,14 @@ class NestedResult:
     out_of_sample: NDArray[np.float32]
     parts: tuple[Combination, ...]
 
-    def optimism(self, labels: NDArray[np.int64], metric: Metric) -> float:
+    def optimism(self, labels: NDArray[Any], metric: Metric) -> float:
         """Return the in-sample minus the out-of-sample score, with the sign so that positive is too optimistic."""
         gained = metric(labels, self.in_sample) - metric(labels, self.out_of_sample)
         return gained if metric.greater_is_better else -gained
 
 
 def outer_fold_ids(
-    persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = N_OUTER_FOLDS
+    persons: NDArray[np.int64], labels: NDArray[Any], fold: NDArray[np.int64] | None, count: int = N_OUTER_FOLDS
 ) -> NDArray[np.int64]:
     """Return (n,) the part of each sample; all samples of a person are in the same part.
 
@@ -56,7 +58,7 @@ def outer_fold_ids(
     Parameters
     ----------
     persons : (n,) index of the person of each sample.
-    labels : (n,) class indices; −1 if unknown.
+    labels : (n,) class indices, −1 if unknown; or (n, columns) labels or numbers, nan if unknown.
     fold : (n,) fold of each sample, −1 if unknown; None if members disagree.
     count : number of new parts.
     """
@@ -67,6 +69,7 @@ def outer_fold_ids(
         and not len(groups_in_several_folds(persons, fold))
     ):
         return np.unique(fold, return_inverse=True)[1]
+    labels = strata_of(labels) if labels.ndim == 2 else labels
     people = int(persons.max()) + 1
     # People are sorted by their most frequent class, in random order within a class, and assigned to the parts in turn.
     label_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))

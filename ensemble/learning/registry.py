@@ -66,6 +66,8 @@ def _content(stack: Stack) -> str:
     for values in (stack.probabilities, stack.present, stack.labels, stack.persons, stack.outer_folds):
         if values is not None:
             digest.update(values.tobytes() if not values.flags.c_contiguous else values.data)
+    for column in stack.extra:
+        digest.update(repr((column.name, column.is_number, column.texts.tolist())).encode())
     return digest.hexdigest()
 
 

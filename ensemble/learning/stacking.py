@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ensemble.learning.combination import MAX_NUMBERS, Combination, features
 from ensemble.learning.logistic import ALL, OWN, Part, Path, PathCache, log_loss
+from ensemble.learning.metadata import ColumnModel, encode, fit_encodings
 from ensemble.learning.nested import held_out
 from ensemble.learning.stack import Stack
 from folds.errors import EnsembleError
@@ -27,6 +28,9 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     the one with the smallest log loss on held-out people. Infinite strength, which is the geometric mean for the first
     fit, is one of the choices.
 
+    Further columns of the samples are added to the logits of each class, with coefficients of the same penalty; the
+    second fit is left out then.
+
     Raises
     ------
     EnsembleError : the predictions do not fit into memory.
@@ -39,32 +43,39 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
             hint="use `method=simplex`, which has one weight per run, or fewer runs with `runs`",
         )
     inner = held_out(stack)
-    parts = [_part(stack, rows) for rows, _ in inner]
-    coefs, notes = np.full((stack.classes, stack.runs + 1), 1 / stack.runs), []
-    coefs[:, -1] = 0
+    encodings = fit_encodings(stack.extra)
+    more = encode(encodings, {column.name: column.texts for column in stack.extra}, len(stack))
+    parts = [_part(stack, rows, more[rows]) for rows, _ in inner]
+    inputs = stack.runs + more.shape[1]
+    coefs, notes = np.full((stack.classes, inputs + 1), 1 / stack.runs), []
+    coefs[:, stack.runs :] = 0
     if parts:
         every = [tuple(part for part in parts if part is not one) for one in parts]
-        chosen, paths, all_samples = _choose(parts, every, [coefs] * len(parts), coefs)
+        chosen, paths, all_samples = choose_strength(parts, every, [coefs] * len(parts), coefs)
         coefs = all_samples.final(chosen, parts)
         all_samples.release()
         notes += [f"{OWN}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
-        if len(stack) >= stack.runs * stack.classes**2:
+        if not encodings and len(stack) >= stack.runs * stack.classes**2:
             offsets = [_all_classes(path.final(chosen, rest)) for path, rest in zip(paths, every, strict=True)]
             for path in paths:
                 path.release()
-            chosen, _, all_samples = _choose(parts, every, offsets, _all_classes(coefs))
+            chosen, _, all_samples = choose_strength(parts, every, offsets, _all_classes(coefs))
             coefs = all_samples.final(chosen, parts)
             all_samples.release()
             notes += [f"{ALL}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
+    columns = None
+    if encodings:
+        columns = ColumnModel(encodings, coefs[:, stack.runs : -1].T.copy())
+        coefs = np.concatenate([coefs[:, : stack.runs], coefs[:, -1:]], axis=1)
+        notes += [f"with {', '.join(columns.names)}"] if notes else []
     wide = coefs if coefs.shape[1] == stack.runs * stack.classes + 1 else _all_classes(coefs)
     stacked = wide.T.copy()
-    stacked[-1] *= stack.runs**0.5
-    return Combination(
-        stack.names, pool="geometric", stacked=stacked, summary="; ".join(notes) or "geometric mean, nothing fitted"
-    )
+    stacked[-1] *= inputs**0.5
+    summary = "; ".join(notes) or "geometric mean, nothing fitted"
+    return Combination(stack.names, pool="geometric", stacked=stacked, summary=summary, extra=columns)
 
 
-def _choose(
+def choose_strength(
     parts: list[Part], every: list[tuple[Part, ...]], offsets: list[NDArray[np.float64]], offset: NDArray[np.float64]
 ) -> tuple[int, list[Path], Path]:
     """Return the number of strengths to use, by log loss on held-out people, and the paths: without each part, of all.
@@ -97,11 +108,15 @@ def _all_classes(coefs: NDArray[np.float64]) -> NDArray[np.float64]:
     return wide
 
 
-def _part(stack: Stack, rows: NDArray[np.int64]) -> Part:
-    """Return log p of the samples at `rows`, as in `Combination.apply`."""
+def _part(stack: Stack, rows: NDArray[np.int64], more: NDArray[np.float64] | None = None) -> Part:
+    """Return log p of the samples at `rows`, as in `Combination.apply`, and their other columns as further runs that
+    say the same of every class.
+    """
     inside = stack.take(rows)
-    values = np.empty((stack.runs, stack.classes, len(rows)), np.float32)
+    more = np.zeros((len(rows), 0)) if more is None else more
+    values = np.empty((stack.runs + more.shape[1], stack.classes, len(rows)), np.float32)
+    values[stack.runs :] = more.T[:, None]
     for block, ballots in inside.ballots():
         logs = features(ballots.probabilities, ballots.weights > 0)
-        values[:, :, block] = logs.reshape(len(logs), stack.runs, stack.classes).transpose(1, 2, 0)
+        values[: stack.runs, :, block] = logs.reshape(len(logs), stack.runs, stack.classes).transpose(1, 2, 0)
     return Part.of(values, inside.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,13 @@ class ArrayFile:
     form: str = "array"
 
 
-def read_arrays(path: Path, logits: bool = False) -> list[ArrayFile]:
+def read_arrays(path: Path, logits: bool = False, keeps_column: Callable[[], bool] | None = None) -> list[ArrayFile]:
     """Return the array of a `.npy` file, or the one or two arrays of predictions of an archive.
 
     Parameters
     ----------
     logits : whether one column holds logits.
+    keeps_column : whether one column is one label or number, and not the positive one of two classes.
 
     Raises
     ------
@@ -69,13 +70,15 @@ def read_arrays(path: Path, logits: bool = False) -> list[ArrayFile]:
     """
     loaded = load_npy(path)
     if isinstance(loaded, np.ndarray):
-        return [as_predictions(str(path), loaded, logits)]
+        return [as_predictions(str(path), loaded, logits, keeps_column)]
     with loaded as archive:
-        return _of_archive(path, archive, logits)
+        return _of_archive(path, archive, logits, keeps_column)
 
 
-def as_predictions(source: str, values: NDArray, logits: bool = False) -> ArrayFile:
-    """Return an array as predictions (n, classes).
+def as_predictions(
+    source: str, values: NDArray, logits: bool = False, keeps_column: Callable[[], bool] | None = None
+) -> ArrayFile:
+    """Return an array as predictions (n, classes); the parameters are those of `read_arrays`.
 
     Raises
     ------
@@ -93,6 +96,8 @@ def as_predictions(source: str, values: NDArray, logits: bool = False) -> ArrayF
             f"{source}: expected a 2-D array (samples, classes), found {shape}",
             hint="save one row per sample and one column per class",
         )
+    if single and values.dtype.kind in "fiu" and keeps_column is not None and keeps_column():
+        return ArrayFile(np.asarray(values).reshape(len(values), 1))
     if single and values.dtype.kind in "biuUS":
         raise EnsembleError(
             f"{source}: expected a 2-D array (samples, classes), found one column of answers ({values.dtype})",
@@ -139,12 +144,14 @@ def two_columns(source: str, values: NDArray, logits: bool) -> NDArray[np.float6
     return np.stack([1 - column, column], axis=1)
 
 
-def _of_archive(path: Path, archive: Any, logits: bool) -> list[ArrayFile]:
+def _of_archive(
+    path: Path, archive: Any, logits: bool, keeps_column: Callable[[], bool] | None = None
+) -> list[ArrayFile]:
     """Return the arrays of predictions in an archive."""
     keys = list(archive.files)
     _check_size(path)
     if len(keys) == 1:
-        found = as_predictions(f"{path}", _load(path, archive, keys[0]), logits or _is_logits(keys[0]))
+        found = as_predictions(f"{path}", _load(path, archive, keys[0]), logits or _is_logits(keys[0]), keeps_column)
         meaning = _MEANING_OF.get(keys[0].lower(), "")
         split = meaning if meaning in ("oof", "test") else ""
         return [
@@ -165,7 +172,7 @@ def _of_archive(path: Path, archive: Any, logits: bool) -> list[ArrayFile]:
     for meaning in predictions:
         key = meanings[meaning]
         logit = meaning == "logits"
-        found = as_predictions(f"{path} ({key})", _load(path, archive, key), logits or logit)
+        found = as_predictions(f"{path} ({key})", _load(path, archive, key), logits or logit, keeps_column)
         about = _about(path, archive, meanings, meaning, predictions)
         _check_lengths(path, found.values, about)
         split = meaning if meaning in ("oof", "test") else ""

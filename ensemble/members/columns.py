@@ -51,6 +51,8 @@ class ColumnNames:
             return  # nothing to apply to, as when the columns come from the environment
         known = list(dict.fromkeys(column for columns in tables.values() for column in columns))
         named = {name: getattr(self, name) for name in ("id", "label", "person", "fold", "prediction")}
+        if self.label is not None and self.label not in known and {*self.label.split(",")} <= set(known):
+            del named["label"]  # the columns of several labels
         asked = [(role, column) for role, column in named.items() if column is not None]
         for role, column in [*asked, *(("probabilities", column) for column in self.probabilities)]:
             if column not in known:

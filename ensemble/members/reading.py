@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from ensemble.members.arrays import ArrayFile, read_arrays, two_columns
 from ensemble.members.columns import ColumnNames
+from ensemble.members.label_tables import read_column_table
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.naming import run_and_split, word_splits
-from ensemble.members.scan import NEGATIVE, Scan, scan_arrays
+from ensemble.members.scan import NEGATIVE, Scan, first_outside, scan_arrays
 from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.numeric import are_distinct
 from folds.utils.progress import SILENT, Progress
@@ -58,6 +61,7 @@ class Member:
     part : the name of the array in an archive.
     summary : which columns of a table were read, for the reader.
     warnings : doubts about the file.
+    task : what the columns are (`folds.predictions.files.TASKS`), from the sidecar or as the user says.
     """
 
     path: Path
@@ -83,11 +87,17 @@ class Member:
     part: str = ""
     summary: str = ""
     warnings: tuple[str, ...] = ()
+    task: str = CLASSES
 
     def __post_init__(self) -> None:
         if self.sidecar is not None:
-            for name in ("split", "classes", "fold"):
+            for name in ("split", "classes", "fold", "task"):
                 object.__setattr__(self, name, getattr(self.sidecar, name))
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether every column has labels or numbers of its own (`COLUMN_TASKS`)."""
+        return self.task in COLUMN_TASKS
 
     @property
     def source(self) -> str:
@@ -119,6 +129,7 @@ def read_members(
     allow_duplicates: bool = False,
     names: ColumnNames | None = None,
     progress: Progress = SILENT,
+    task: str | None = None,
 ) -> list[Member]:
     """Return the checked prediction files; log a warning for each duplicate.
 
@@ -130,6 +141,7 @@ def read_members(
     allow_duplicates : a duplicate of a file of the same run votes as a separate run, ``<run>#2``; by default it is left
         out. (Equal files of runs with other names: `ensemble.members.deduplication`.)
     names : columns of tables that the user named.
+    task : what the columns of files without a sidecar are; None for classes.
 
     Raises
     ------
@@ -142,7 +154,7 @@ def read_members(
     leak_check = LeakCheck()
     words = word_splits([path for path in paths if not run_and_split(path)[1]])
     with progress.step("reading and checking files") as advance:
-        for done, member in enumerate(_read(paths, logits, names or ColumnNames())):
+        for done, member in enumerate(_read(paths, logits, names or ColumnNames(), task)):
             advance(min(done, len(paths)), len(paths))
             if member.sidecar is None and not member.split and member.path in words:
                 run, split = words[member.path]
@@ -165,11 +177,20 @@ def read_members(
     return members
 
 
-def _read(paths: Sequence[Path], logits: bool, names: ColumnNames) -> Iterator[Member]:
+def _read(paths: Sequence[Path], logits: bool, names: ColumnNames, task: str | None) -> Iterator[Member]:
     """Yield the members in the files, in order; arrays are scanned in threads meanwhile."""
     shared = _Shared()
-    tables = {path: read_prediction_table(path, names, logits) for path in dict.fromkeys(paths) if is_table(path)}
-    arrays = {path: read_arrays(path, logits) for path in dict.fromkeys(paths) if not is_table(path)}
+    columns = task if task in COLUMN_TASKS else None
+    tables = {
+        path: read_column_table(path, names, columns) if columns else read_prediction_table(path, names, logits)
+        for path in dict.fromkeys(paths)
+        if is_table(path)
+    }
+    arrays = {
+        path: read_arrays(path, logits, partial(_has_columns, path, columns, shared))
+        for path in dict.fromkeys(paths)
+        if not is_table(path)
+    }
     to_scan = [(path, one.values) for path, found in arrays.items() for one in found]
     to_scan += [(path, table.values) for path, table in tables.items() if table.values is not None]
     with scan_arrays(to_scan) as pending:
@@ -177,10 +198,11 @@ def _read(paths: Sequence[Path], logits: bool, names: ColumnNames) -> Iterator[M
         for path in paths:
             if path in tables:
                 table = tables[path]
-                yield _member_of_table(path, table, None if table.values is None else scans[id(table.values)], logits)
+                scanned = None if table.values is None else scans[id(table.values)]
+                yield _member_of_table(path, table, scanned, logits, columns)
                 continue
             for one in arrays[path]:
-                yield _read_array(path, one, scans[id(one.values)], logits, shared)
+                yield _read_array(path, one, scans[id(one.values)], logits, shared, columns)
 
 
 @dataclass
@@ -197,10 +219,18 @@ class _Shared:
         return self.folds[id(fold)][1]
 
 
-def _read_array(path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, shared: _Shared) -> Member:
+def _has_columns(path: Path, task: str | None, shared: _Shared) -> bool:
+    """Return whether a file has labels or numbers and no classes: by its sidecar, or as the user says."""
+    sidecar = read_sidecar(path, shared.samples)
+    return task is not None if sidecar is None else sidecar.has_columns
+
+
+def _read_array(
+    path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, shared: _Shared, task: str | None = None
+) -> Member:
     sidecar = read_sidecar(path, shared.samples)
     if sidecar is None:
-        return _member_without_sidecar(path, one, scan.result(), logits)
+        return _member_without_sidecar(path, one, scan.result(), logits, task)
     if one.key and one.about:
         raise EnsembleError(
             f"{path} holds several arrays and has the sidecar {sidecar_path(path).name}, which describes one",
@@ -231,12 +261,16 @@ def _repeats(member: Member, other: Member) -> bool:
     return other.sha == member.sha and (member.sidecar is not None or _is_same_file(member.path, other.path))
 
 
-def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | None, logits: bool) -> Member:
+def _member_of_table(
+    path: Path, table: PredictionTable, scan: Future[Scan] | None, logits: bool, task: str | None = None
+) -> Member:
     """Return the member in a table. A table with true labels or folds is out of fold, unless its name says test."""
     run, split = run_and_split(path)
     values, logit, note = table.values, False, ""
     if values is not None and table.positive:
         values, logit = two_columns(f"{path} (column {table.positive})", values[:, 0], logits), logits
+    elif scan is not None and task is not None and values is not None:
+        logit = _has_logits(path, values, scan.result(), table.ids, task, logits)
     elif scan is not None:
         logit = logits
         if _are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
@@ -251,15 +285,23 @@ def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | No
         path, run, values, table.answers, logit, None, rows, rows, sha, content, note=note,
         split=split, classes=table.classes, fold=table.fold, one_column=bool(table.positive), positive=table.positive,
         prefix=table.prefix, columns=table.columns, summary=table.summary, warnings=table.warnings,
-        form="answers" if values is None else "one probability per row" if table.positive else "probabilities",
+        task=task or CLASSES, form=_form_of(table, task),
     )  # fmt: skip
 
 
-def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool) -> Member:
+def _form_of(table: PredictionTable, task: str | None) -> str:
+    if table.values is None:
+        return "answers"
+    return "one probability per row" if table.positive else "numbers" if task == REGRESSION else "probabilities"
+
+
+def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool, task: str | None = None) -> Member:
     """Return the member in an array without a sidecar; an archive may hold ids, classes, labels and folds as well."""
     run, split = run_and_split(path)
     logit, note, about = logits or one.logit, "", one.about or {}
-    if _are_probabilities(path, scan, None, None, logit) and logit:
+    if task is not None:
+        logit = _has_logits(path, one.values, scan, None, task, logit)
+    elif _are_probabilities(path, scan, None, None, logit) and logit:
         note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
 
     def column(name: str) -> NDArray[np.str_] | None:
@@ -275,6 +317,7 @@ def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool
     return Member(
         path, run, one.values, None, logit, None, rows, rows, sha, sha, note=note, split=one.split or split,
         classes=classes, fold=fold, one_column=one.one_column, form=one.form, part="" if one.about is None else one.key,
+        task=task or CLASSES,
     )  # fmt: skip
 
 
@@ -292,9 +335,11 @@ def _member_of_array(
 ) -> Member:
     note, values = "", one.values
     logit = sidecar.kind == "logit"
-    if logit and one.one_column and not logits:
+    if sidecar.has_columns:
+        logit = _has_logits(path, values, scan, sidecar.rows.ids, sidecar.task, logit or logits)
+    elif logit and one.one_column and not logits:
         return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, shared)
-    if not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
+    elif not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
         note = f"{path}: the sidecar states probabilities, but rows do not sum to 1; read as logits (`logits=True`)"
         logit = True
     meaning = (
@@ -334,6 +379,20 @@ def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> No
             f"but {sidecar_file.name} describes {expected[0]:,} samples × {expected[1]} classes",
             hint="one of the two files was replaced: write both again, or remove the sidecar to use the row order",
         )
+
+
+def _has_logits(path: Path, values: NDArray, scan: Scan, ids: NDArray[np.str_] | None, task: str, logits: bool) -> bool:
+    """Return whether checked columns of labels hold logits; numbers never do."""
+    _are_probabilities(path, scan, ids, None, True)  # only that all are finite
+    wrong = None if task != MULTILABEL or logits else first_outside(values)
+    if wrong is not None:
+        row, column = wrong
+        raise EnsembleError(
+            f"{path}: {_row_text(ids, row)}, column {column} is {values[row, column]:.4g}, expected the probability of "
+            "a label, from 0 to 1",
+            hint="add `logits=True` if these are logits; numbers have `task=regression`",
+        )
+    return task == MULTILABEL and logits
 
 
 def _are_probabilities(

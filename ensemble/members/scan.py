@@ -102,6 +102,17 @@ def scan(path: Path, values: NDArray) -> Scan:
     return Scan(sha, len(array), wrong, first, total, lowest, transposed=transposed)
 
 
+def first_outside(values: NDArray) -> tuple[int, int] | None:
+    """Return row and column of the first number of (n, columns) that is no probability; None if all are."""
+    size = max(1, _CHECKED_AT_ONCE // values.shape[1])
+    for start in range(0, len(values), size):
+        block = np.asarray(values[start : start + size])
+        outside = np.argwhere((block < NEGATIVE) | (block > 1 - NEGATIVE))
+        if len(outside):
+            return start + int(outside[0, 0]), int(outside[0, 1])
+    return None
+
+
 def _header(path: Path, values: NDArray) -> bytes | None:
     """Return the bytes before the numbers of a memory map; None if the file is not exactly these bytes and the map."""
     if (

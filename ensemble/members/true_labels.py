@@ -40,6 +40,7 @@ class TrueLabels:
     columns : the columns of the table.
     summary : which columns were read, for the reader.
     warnings : doubts about the table.
+    named : the labels or numbers that the texts of `labels` name, for a task with a column for each; () for classes.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class TrueLabels:
     columns: tuple[str, ...] = ()
     summary: str = ""
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    named: tuple[str, ...] = ()
 
 
 def read_true_labels(path: Path, names: ColumnNames | None = None) -> TrueLabels:

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.decision import Decision
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
 from ensemble.model_files.expected import MAX_IMAGES
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, printable
+from folds.predictions.files import TASKS
+from folds.predictions.label_columns import BINARY, COLUMN_TASKS
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import (
     BOOL,
@@ -61,6 +64,7 @@ _TOP = {
     "precision": one_of(*PRECISIONS),
     "half_difference": optional(NUMBER),
     "refit": optional(BOOL),
+    "task": optional(one_of(*TASKS)),
     **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
 }
@@ -72,7 +76,7 @@ _SCORE = {
     "level": NUMBER,
     "people": optional(integer()),
     "images": integer(),
-    "accuracy": NUMBER,
+    "accuracy": optional(NUMBER),
     "basis": ONE_LINE,
     "per_person": BOOL,
     "warning": optional(ONE_LINE),
@@ -153,6 +157,8 @@ class ModelRecord:
     kind : what was exported: ``checkpoint``, ``run`` or ``blend``.
     program : the version that wrote it.
     refit : whether the models were trained on all people, so that the score is that of the procedure.
+    task : what the columns are, if the recipes of the models do not say it, or if they are labels or numbers, whose
+        probabilities an earlier version would normalize; "" else.
     models : the fields of each fold model, without its weights; ``file`` names them.
     score, test_score : out-of-fold or nested, and on test images: metric, score, low, high, people, …; {} if unknown.
     trained : counts of what the models were trained on.
@@ -182,6 +188,12 @@ class ModelRecord:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sha256: str = ""
+    task: str = ""
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether the columns are labels or numbers of their own (`COLUMN_TASKS`)."""
+        return self.task in COLUMN_TASKS
 
 
 def to_text(record: ModelRecord) -> str:
@@ -191,6 +203,7 @@ def to_text(record: ModelRecord) -> str:
         **{"target": record.target, "classes": list(record.classes), "class_attributes": record.class_attributes},
         **{"ranking": list(record.ranking), "precision": record.precision, "half_difference": record.half_difference},
         "refit": record.refit or None,
+        "task": record.task or None,
     }
     lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
     parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record(inline=False))]
@@ -315,13 +328,16 @@ def _record_of(record: Mapping[str, Any], path: Path, sha: str, coefficients: Co
     return ModelRecord(
         **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected")},
         classes=classes,
-        combination=Combination.from_record(inline, len(classes), str(path), arrays),
+        combination=ColumnCombination.of_record(inline, classes, str(path))
+        if record.get("task") in COLUMN_TASKS
+        else Combination.from_record(inline, len(classes), str(path), arrays),
         runs=tuple(map(_run_of, record["run"])),
         models=tuple(record["model"]),
         class_attributes=record.get("class_attributes") or {},
         ranking=tuple(record["ranking"]),
         half_difference=record.get("half_difference"),
         refit=bool(record.get("refit")),
+        task=record.get("task") or "",
         score=record.get("score") or {},
         test_score=record.get("test_score") or {},
         trained=record.get("trained") or {},
@@ -343,8 +359,10 @@ def _run_of(table: Mapping[str, Any]) -> RunEntry:
 def _contradictions(record: ModelRecord) -> list[str]:
     """Return one line for each contradiction between fields that are valid on their own."""
     wrong = []
-    if len(record.classes) < 2 or not all(record.classes) or len(set(record.classes)) < len(record.classes):
-        wrong.append("'classes' must be two or more different names")
+    least = 1 if record.has_columns else 2
+    if len(record.classes) < least or not all(record.classes) or len(set(record.classes)) < len(record.classes):
+        wrong.append(f"'classes' must be {'one' if least == 1 else 'two'} or more different names")
+    wrong += _wrong_task(record)
     by_name = {run.name: run for run in record.runs}
     if len(by_name) < len(record.runs):
         wrong.append("two tables [[run]] have the same name")
@@ -364,6 +382,29 @@ def _contradictions(record: ModelRecord) -> list[str]:
     wrong += [f"[files] lacks {name}" for name in files if name not in stored]
     wrong += [f"{name} belongs to no [[model]]" for name in sorted(stored - set(files))]
     return wrong
+
+
+def _wrong_task(record: ModelRecord) -> list[str]:
+    """Return one line if the task of the record is not that of its models, merges and classes."""
+    tasks = {(model.get("recipe") or {}).get("task") for model in record.models}
+    of_columns = tasks & set(COLUMN_TASKS)
+    if (record.has_columns or of_columns) and tasks != {record.task}:
+        return [
+            f"'task' is {shown(record.task or None)}, and that of the models {', '.join(sorted(map(shown, tasks)))}"
+        ]
+    if isinstance(record.combination, ColumnCombination) and record.combination.task != record.task:
+        return [f"'task' is {record.task}, and that of [combination] {record.combination.task}"]
+    if record.task == BINARY and len(record.classes) != 2:
+        return [f"'task' is binary, with {len(record.classes)} classes"]
+    if record.has_columns:
+        for run in record.runs:
+            try:
+                run.merge.check_task(record.task)
+            except EnsembleError as error:
+                return [f"run {shown(run.name)}: {error.message}"]
+        if record.extras:
+            return [f"[{next(iter(record.extras))}] is for exclusive classes, and the task is {record.task}"]
+    return []
 
 
 def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelRecord) -> list[str]:

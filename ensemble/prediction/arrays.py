@@ -22,8 +22,8 @@ from folds.errors import EnsembleError, printable
 from folds.images.settings import ImageSettings
 from folds.models.accelerators import resolve_devices
 from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.predictions.links import largest_difference, predictions_of
 from folds.predictions.rows import SampleRows
-from folds.utils.numeric import softmax
 
 if TYPE_CHECKING:
     import torch
@@ -142,15 +142,15 @@ class LoadedModels:
                 yield run.merge, self._logits(key, model, source, np.arange(len(source)), slice(0, 1))[0]
 
     def _merged(self, merge: Merge, key: str, model: FoldModel, pixels: PixelSource) -> NDArray[np.float64]:
-        rows, views = np.arange(len(pixels)), len(merge.views)
+        rows, views, task = np.arange(len(pixels)), len(merge.views), model.checkpoint.task
         if merge.threshold is None:
             logits = self._logits(key, model, pixels, rows, slice(0, views))
-            return merge.merged(logits) if views > 1 else softmax(logits[0])
+            return merge.merged(logits, task) if views > 1 else predictions_of(task, logits[0])
         first = self._logits(key, model, pixels, rows, slice(0, 1))
-        values, more = softmax(first[0]), merge.needs_more_views(first[0])
+        values, more = predictions_of(task, first[0]), merge.needs_more_views(first[0])
         if more.any() and views > 1:
             further = self._logits(key, model, pixels, rows[more], slice(1, views))
-            values[more] = merge.merged(np.concatenate([first[:, more], further]))
+            values[more] = merge.merged(np.concatenate([first[:, more], further]), task)
         return values
 
     def _logits(
@@ -204,7 +204,7 @@ def check_expected(
     """
     source = models.source
     found = expected_columns(models, expected) if columns is None else columns
-    difference, kind = float(np.abs(found - expected.members).max()), models.tolerance_name
+    difference, kind = largest_difference(source.task, found, expected.members), models.tolerance_name
     if not difference <= tolerance[kind]:
         raise EnsembleError(
             f"{source.folder} was not loaded: its fold models give probabilities that differ by {difference:.1e} from "
@@ -212,7 +212,7 @@ def check_expected(
             hint="the versions of torch or timm may differ in a way that matters; in Python, "
             "ensemble.load(…, verify=False) loads it anyway",
         )
-    combined = float(np.abs(combined_columns(source, expected.members) - expected.probabilities).max())
+    combined = largest_difference(source.task, combined_columns(source, expected.members), expected.probabilities)
     if not combined <= COMBINED:
         raise EnsembleError(
             f"{source.folder} was not loaded: the combination of its fold models differs by {combined:.1e} from the "

@@ -21,6 +21,7 @@ from ensemble.prediction.source import FoldModel, PredictionSource, root_of_sour
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import Interval
 from folds.models.checkpoint import Checkpoint
+from folds.predictions.links import require_classes
 
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
@@ -55,8 +56,9 @@ def run_models(source: PredictionSource) -> list[RunModel]:
 
     Raises
     ------
-    UsageError : the combination compares images with each other, or joins attribute runs.
+    UsageError : the combination compares images with each other, or joins attribute runs; or nothing is decided.
     """
+    require_classes(source.task, "a cascade, which skips what cannot change a decision,", "use all models (no cascade)")
     check_combination(source.combination)
     joined = [run.name for run in source.runs if run.joined]
     if joined:

@@ -12,6 +12,7 @@ from ensemble.alignment.attributes import join_attributes
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.learning.apply import apply_combination
 from ensemble.members.reading import Member
+from ensemble.pooling.people import split_by_person
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.errors import EnsembleError
 from folds.predictions.rows import SampleRows
@@ -30,6 +31,8 @@ def combine_members(
 ) -> NDArray[np.float32]:
     """Return (n, classes) the combination of the predictions of all fold models.
 
+    A combination for people returns (people, classes), in the order of their sorted names.
+
     Parameters
     ----------
     members : `member_key` → (m, classes of the run) probabilities.
@@ -41,7 +44,7 @@ def combine_members(
         parts = []
         for model in run.models:
             values = members[member_key(run, model)]
-            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha)
+            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha, task=source.task)
             parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
         if parts:
             by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(rows.ids))
@@ -49,7 +52,9 @@ def combine_members(
         if run.joined:
             by_name[run.name] = _joined(source, run, by_name)
     runs = tuple(by_name[name] for name in source.combination.runs)
-    split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes)
+    split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes, task=source.task)
+    if source.combination.pooling is not None:
+        split = split_by_person(split, source.combination.pooling)
     return apply_combination(split, source.combination, source.ranking).probabilities
 
 

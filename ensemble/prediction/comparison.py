@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,21 +29,24 @@ def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreRe
     if predictions.labels is None:
         return None
     known = set(predictions.classes)
-    if not set(predictions.labels.tolist()) <= known:
+    if predictions.metadata.has_columns:
+        if not (predictions.labels != "").any():
+            return None
+    elif not set(predictions.labels.tolist()) <= known:
         return None
     if per_person and rows.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
     return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
 
 
-def count_trained_on(source: PredictionSource, predictions: Predictions) -> int:
+def count_trained_on(source: PredictionSource, ids: Sequence[str]) -> int:
     """Return how many images have the id of an image that a model was trained on."""
     trained = {
         one
         for checkpoint in (model.checkpoint for model in source.models)
         for one in (*checkpoint.training_hashes, *checkpoint.pseudo_hashes)
     }
-    return sum(one in trained for one in hash_ids(predictions.ids.tolist()))
+    return sum(one in trained for one in hash_ids(ids))
 
 
 def procedure_score(source: PredictionSource, root: Path, metric: str, per_person: bool) -> ScoreReport | None:

@@ -26,6 +26,7 @@ from folds.data.sources import load_checkpoint_data
 from folds.data.table import SampleTable
 from folds.errors import UsageError
 from folds.predictions.files import LABEL
+from folds.predictions.links import require_classes
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
@@ -107,6 +108,7 @@ def costs(
     tolerance, shown = parse_tolerance(cascade), progress_of(progress)
     root = Path(root)
     source = load_source(what, root)
+    require_classes(source.task, "a comparison of costs", "ensemble runs and ensemble predict time and score each run")
     table = images if isinstance(images, SampleTable) or images is None else images_table(images, source)
     root = root_of_source(source, root)
     loaded = load_source_evidence(source, root, metric)

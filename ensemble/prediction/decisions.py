@@ -22,6 +22,7 @@ from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import oof_file
+from folds.predictions.links import require_classes
 from folds.predictions.predictions import Predictions, read_predictions
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ def decision_for(
         stated error.
     """
     classes = source.classes
+    if options.are_given:
+        rules = "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)"
+        require_classes(
+            source.task, rules, "a label is there from a probability of .5 on; `form=probabilities` has them"
+        )
     request = request_of(classes, **{name: getattr(options, name) for name in _RULES})  # checks the options
     if not options.are_given:
         decision = source.decision
@@ -168,6 +174,7 @@ def _check_checkpoints(found: Predictions, source: PredictionSource, path: Path)
 def scores_here(decided: Decided, predictions: Predictions) -> list[MeasuredValue]:
     """Return what decisions achieve on the predicted images, over people; [] if not all labels are known."""
     labels = predictions.labels
+    require_classes(predictions.metadata.task, "a decision rule")
     if labels is None or not set(labels.tolist()) <= set(predictions.classes):
         return []
     code = {name: i for i, name in enumerate(predictions.classes)}

@@ -43,8 +43,8 @@ from folds.images.settings import ImageSettings
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_amp
 from folds.models.timing import torch_threads
+from folds.predictions.links import predictions_of
 from folds.utils.memory import give_back_freed_memory
-from folds.utils.numeric import softmax
 from folds.utils.parallel import cpu_count
 
 logger = logging.getLogger(__name__)
@@ -255,15 +255,17 @@ class Engine:
     def _predict(self, task: _Task, pixels: PixelSource) -> tuple[NDArray[np.float64], int]:
         """Return the merged probabilities (n, classes) of the rows, and the forward passes made."""
         merge: Merge = task.run.merge
+        of_task = task.model.checkpoint.task
         rows, views = task.rows, merge.views
         network = self._network(task)
         first = self._logits(task, network, pixels, rows, views if merge.threshold is None else views[:1])
         if merge.threshold is None:
-            return merge.merged(first) if len(views) > 1 else softmax(first[0]), len(rows) * len(views)
-        values, more = softmax(first[0]), merge.needs_more_views(first[0])
+            values = merge.merged(first, of_task) if len(views) > 1 else predictions_of(of_task, first[0])
+            return values, len(rows) * len(views)
+        values, more = predictions_of(of_task, first[0]), merge.needs_more_views(first[0])
         if more.any() and len(views) > 1:
             further = self._logits(task, network, pixels, rows[more], views[1:])
-            values[more] = merge.merged(np.concatenate([first[:, more], further]))
+            values[more] = merge.merged(np.concatenate([first[:, more], further]), of_task)
         return values, len(rows) + int(more.sum()) * (len(views) - 1)
 
     def _logits(

@@ -12,11 +12,14 @@ from pathlib import Path
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.pooling.people import people_rows
 from ensemble.prediction.cascade import OFF, cascaded, check_cascade_alone, check_cascade_options
 from ensemble.prediction.comparison import count_trained_on, procedure_score, score_of
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.inputs import images_table
+from ensemble.prediction.people import check_people, check_rows
 from ensemble.prediction.predict import Predicted, check_source, predict_table
 from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
@@ -24,7 +27,9 @@ from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.verification import TOLERANCE, computed_as_trained, verify_model, verify_predictions
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import UsageError
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import PredictionMetadata
+from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
@@ -56,7 +61,7 @@ def predict(
     fold: int | Sequence[int] | str | None = None,
     refit: bool = False,
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     device: str | int = "auto",
     precision: str = "auto",
     skip_unreadable: bool = False,
@@ -89,7 +94,7 @@ def predict(
         ``fold="all"``).
     refit : whether each run of a blend predicts with its model of all people instead of the models of its folds.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
-    metric : metric of the score, if the table has labels.
+    metric : metric of the score, if the table has labels; None for that of the task, macro F1 of classes.
     device : ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs: ``0,1``.
     precision : ``auto``: on a CPU the form of the models in float32 that is fastest here, with probabilities equal to
         1e-5, and on a GPU the format of the training; ``fp32``: as the training computed its predictions; ``bf16``; or
@@ -138,7 +143,7 @@ def predict_images(
     fold: int | Sequence[int] | str | None = None,
     refit: bool = False,
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     device: str | int = "auto",
     precision: str = "auto",
     skip_unreadable: bool = False,
@@ -163,7 +168,10 @@ def predict_images(
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    source, fitted = load_source(what, root, folds, refit), None  # type: ignore[arg-type]
+    source, fitted = load_source(what, root, folds, refit, with_rows=True), None  # type: ignore[arg-type]
+    check_people(source, per_person, cascade)
+    metric = metric or default_metric(source.task)
+    metric_for_task(metric, source.task)
     check_cascade_alone(source, cascade, rules.are_given, per_person)
     _check_verify(source, cascade, verify)
     if cascade is not None:
@@ -173,6 +181,7 @@ def predict_images(
     check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
     check_source(source, len(table))
+    check_rows(source, table)
     if per_person and table.persons is None:
         raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
     if check is not None:
@@ -230,11 +239,13 @@ def _described(
 ) -> PredictedImages:
     """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
+    for_people = source.combination.pooling is not None
+    rows = people_rows(kept.rows(), source.classes, "new").rows if for_people else kept.rows()
     metadata = PredictionMetadata(
-        kind="probability",
+        kind=kind_of(source.task),
         split="test",
         classes=source.classes,
-        rows=kept.rows(),
+        rows=rows,
         target=source.target,
         class_attributes=source.class_attributes,
         run=source.name,
@@ -243,12 +254,13 @@ def _described(
         formats=found.formats,
         cascade=None if source.cascade is None else source.cascade.to_dict(),
         task=source.task,
+        exclusive=source.exclusive,
     )
     predictions = Predictions(found.probabilities, metadata)
-    seen = count_trained_on(source, predictions)
+    seen = count_trained_on(source, kept.ids.tolist())
     if seen and source.refit and predictions.labels is not None:
         logger.warning(
-            f"{seen:,} of {len(predictions):,} images have the id of an image that the models were trained on: no "
+            f"{seen:,} of {len(kept):,} images have the id of an image that the models were trained on: no "
             "score is given (rename the ids if they are other images)"
         )
     return PredictedImages(
@@ -258,6 +270,7 @@ def _described(
         found.passes,
         None if seen and source.refit else score_of(predictions, metric, per_person),
         decision=decision,
+        unit=PERSON if for_people else IMAGE,
         cascade=cascade,
         procedure=procedure_score(source, root, metric, per_person) if source.refit else None,
         trained_on=seen,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
-from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision
+from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision, check_reduced
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.work import CASCADE, WorkState, work_key
 from ensemble.voting.vote import METHODS
@@ -122,6 +122,7 @@ def predict_table(
     assert table.paths is not None  # noqa: S101 - tables of images have paths
     check_source(source, len(table))
     precision = check_precision(precision)
+    check_reduced(precision, source.task)
     devices = resolve_devices(device)
     folder = work / work_key(source, table, devices, f"{precision} {tolerance}")
     folder.mkdir(parents=True, exist_ok=True)

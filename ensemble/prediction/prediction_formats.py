@@ -20,7 +20,8 @@ from folds.errors import unknown_name
 from folds.models.fusion import fused
 from folds.models.inference import BATCH, PixelSource, predict_logits
 from folds.models.timing import fastest_seconds
-from folds.utils.numeric import softmax
+from folds.predictions.files import CLASSES
+from folds.predictions.links import largest_difference, predictions_of, require_classes, same_answers
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,12 @@ def check_precision(precision: str) -> str:
     return precision
 
 
+def check_reduced(precision: str, task: str) -> None:
+    """Raise UsageError if a reduced format is asked for whose check, the predicted classes, says nothing."""
+    if precision in ("bf16", "fastest"):
+        require_classes(task, f"`precision={precision}`", "`precision=auto` is the fastest form in float32")
+
+
 def architecture_key(model: FoldModel) -> str:
     """Return what models must share to be computed in the same way."""
     checkpoint = model.checkpoint
@@ -149,6 +156,7 @@ def choose(
     passes : forward passes that the models of this architecture will make.
     root : the folder that holds ``runs/``, to find the images of the training.
     """
+    task = model.checkpoint.task
     if precision == "fp32":
         return Choice(EXACT_WAY, "as requested")
     if passes < _WORTH_MEASURING and precision == "auto":
@@ -167,7 +175,7 @@ def choose(
         logits = predict_logits(
             networks[way], images, some, mean, std, device="cpu", channels_last=channels_last, batch=FAST_BATCH
         )
-        return softmax(logits[0])
+        return predictions_of(task, logits[0])
 
     def predict(way: str, some: NDArray[np.int64]) -> NDArray[np.floating]:
         return predict_of(way, pixels, some)
@@ -176,7 +184,7 @@ def choose(
         return score_change(model, root, partial(predict_of, reference), partial(predict_of, BF16))
 
     rates = _rates({way: _timed(predict, way, rows[:_SAMPLE]) for way in networks}, min(_SAMPLE, len(rows)))
-    return _decide(predict, rows, rates, failed, precision, tolerance, on_validation)
+    return _decide(predict, rows, rates, failed, precision, tolerance, on_validation, task)
 
 
 def _timed(predict: Callable[[str, NDArray[np.int64]], Any], way: str, rows: NDArray[np.int64]) -> Callable[[], float]:
@@ -201,20 +209,21 @@ def _decide(
     precision: str,
     tolerance: float,
     on_validation: Callable[[str], tuple[float | None, str]] = lambda reference: (None, ""),
+    task: str = CLASSES,
 ) -> Choice:
     """Return the fastest way that passes its check; ``bf16`` is tried first if it was asked for."""
     order = sorted(rates, key=lambda way: (precision == "bf16" and way != BF16, -rates[way]))
     reasons = [f"{way} is not available: {reason}" for way, reason in failed.items()]
     sample = rows[:_SAMPLE]
-    equal = FUSED in rates and float(np.abs(predict(FUSED, sample) - predict(EXACT_WAY, sample)).max()) <= tolerance
+    equal = FUSED in rates and largest_difference(task, predict(FUSED, sample), predict(EXACT_WAY, sample)) <= tolerance
     for way in order:
         if way == EXACT_WAY:
             return Choice(way, "; ".join(reasons) or "the fastest here", rates)
         compared = rows[:_CHECKED] if way == BF16 else sample
         base = FUSED if way == BF16 and equal else EXACT_WAY
         reference, values = predict(base, compared), predict(way, compared)
-        difference = float(np.abs(values - reference).max())
-        agreement = float((values.argmax(1) == reference.argmax(1)).mean())
+        difference = largest_difference(task, values, reference)
+        agreement = same_answers(task, values, reference, tolerance)
         good = agreement >= AGREEMENT if way == BF16 else difference <= tolerance
         if good and np.isfinite(values).all():
             change, finding = on_validation(base) if way == BF16 else (None, "")

@@ -16,6 +16,7 @@ from folds.data.table import AUTO_COPIES, MISSING, DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.predictions.files import LABEL
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
@@ -41,6 +42,8 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
     stack = stack_of(source)
     if stack:
         spec = replace(spec, stack=stack)
+    if source.task in COLUMN_TASKS:
+        spec = replace(spec, task=source.task)
     records = {repr(sorted(one.items())): one for one in (_recorded(model.checkpoint.data) for model in source.models)}
     if not any(records.values()) or not path.exists() or is_evaluation(path) is not None or is_image(path.name):
         return spec, []
@@ -123,6 +126,8 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource) -> st
     """Return why a column does not hold labels of the training; "" if it does, or if it is several one-hot columns."""
     if column not in table.columns or source.target != LABEL:
         return ""
+    if source.task in COLUMN_TASKS:
+        return ""  # empty cells are labels that are not known, and what cannot be read is an error
     every = set(table.columns[column])
     cells = every - MISSING
     strange = sorted(cells - set(source.classes))

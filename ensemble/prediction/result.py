@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import Decided, Decision
@@ -27,6 +28,8 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import write_prediction
+from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION, encode_labels, label_texts
+from folds.predictions.links import THRESHOLD, answers_of
 from folds.predictions.optimism import student_text
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
@@ -96,8 +99,13 @@ class PredictedImages(Displayed):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Return (n, classes) float32 probabilities."""
+        """Return (n, classes) float32 probabilities; of several labels one for each, of numbers the numbers."""
         return self.predictions.probabilities
+
+    @property
+    def task(self) -> str:
+        """Return what the columns are, one of `folds.predictions.files.TASKS`."""
+        return self.predictions.metadata.task
 
     @property
     def ids(self) -> np.ndarray:
@@ -131,9 +139,12 @@ class PredictedImages(Displayed):
 
     @property
     def labels(self) -> np.ndarray:
-        """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
+        """Return (n,) the predicted classes: by the decision rules, else the most probable ones.
+
+        Several labels are those with a probability of at least .5, joined by ``;`` (``-`` for none); numbers are texts.
+        """
         decided = self.decided
-        return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
+        return answers_of(self.task, self.probabilities, self.classes) if decided is None else decided.labels
 
     def _refit_notes(self) -> list[str]:
         """Return whose score stands for models of all people."""
@@ -183,7 +194,10 @@ class PredictedImages(Displayed):
         ------
         UsageError : the persons are not known.
         """
+        if self.unit == PERSON:
+            return self
         persons, rows = self.predictions.persons, self.predictions.metadata.rows
+        task = self.task
         check_cascade_alone(self.source, None, False, per_person=True)
         if persons is None:
             raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
@@ -191,7 +205,11 @@ class PredictedImages(Displayed):
         nothing = np.zeros(len(self), np.int64)
         _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
         labels = None
-        if rows.labels is not None:
+        if rows.labels is not None and task in COLUMN_TASKS:
+            matrix: NDArray[Any] = encode_labels(rows.labels, self.classes, task)
+            of_people: NDArray[Any] = average_by_person(matrix, self.probabilities, persons, classes, task)[0]
+            labels = label_texts(of_people, self.classes, task)
+        elif rows.labels is not None:
             code = {name: i for i, name in enumerate(self.classes)}
             known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
             if (known >= 0).all():
@@ -223,6 +241,7 @@ class PredictedImages(Displayed):
                 "models": [str(model.path) for model in self.source.models],
                 "images": len(self),
                 "classes": list(self.classes),
+                **({"task": self.task} if self.task in COLUMN_TASKS else {}),
                 "passes": self.passes,
                 "unreadable": list(self.unreadable.problems),
                 "score": None if self.score is None else self.score.to_dict(),
@@ -246,7 +265,12 @@ class PredictedImages(Displayed):
         return record
 
     def display_table(self) -> Table:
-        """Return the table to display: images per predicted class, and the score if labels are known."""
+        """Return the table to display: images per predicted class, and the score if labels are known.
+
+        Of several labels the images that have each of them, of numbers their mean and range.
+        """
+        if self.task in COLUMN_TASKS:
+            return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)
         decided = self.decided if self._has_decisions else None
         codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
         confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
@@ -258,7 +282,25 @@ class PredictedImages(Displayed):
             inside = codes == i
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
             rows.append([name, f"{inside.sum():,}", mean])
-        title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
+        return Table(self._title(), ["class", "images", "mean confidence"], rows, tuple(self._notes()), left=1)
+
+    def _title(self) -> str:
+        return f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
+
+    def _columns_table(self) -> tuple[list[str], list[list[object]]]:
+        """Return the header and one row per label or number."""
+        rows: list[list[object]] = []
+        for name, values in zip(self.classes, self.probabilities.T, strict=True):
+            if self.task == REGRESSION:
+                rows.append([name, *(f"{one:.4g}" for one in (values.mean(), values.min(), values.max()))])
+            else:
+                rows.append([name, f"{(values >= THRESHOLD).sum():,}", f"{values.mean():.3f}"])
+        if self.task == REGRESSION:
+            return ["number", "mean", "lowest", "highest"], rows
+        return ["label", "images", "mean probability"], rows
+
+    def _notes(self) -> list[str]:
+        """Return the lines below the table."""
         notes = self._decision_notes() + (self._refit_notes() if self.source.refit else [])
         if self.trained_on:
             worth = "no score is given" if self.source.refit else "a score is optimistic"
@@ -266,9 +308,8 @@ class PredictedImages(Displayed):
         if self.score is not None:
             score = self.score
             whose = "" if self.decision is None else "most probable class: "
-            notes.append(
-                f"{whose}{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)"
-            )
+            accuracy = "" if self.task in COLUMN_TASKS else f", accuracy {score.accuracy:.3f}"
+            notes.append(f"{whose}{score.metric} {score.interval}{accuracy} ({score.rows:,} labeled)")
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
@@ -276,7 +317,7 @@ class PredictedImages(Displayed):
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         notes += [] if self.verification is None else [self.verification.text()]
-        return Table(title, ["class", "images", "mean confidence"], rows, tuple(notes), left=1)
+        return notes
 
     def _decision_notes(self) -> list[str]:
         if self.decision is None:

@@ -11,6 +11,7 @@ from typing import Any
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
@@ -20,6 +21,7 @@ from folds.metrics.classification import recorded_metric
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, BINARY, CLASSES, LABEL, oof_file, read_sidecar
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import read_json, sha256_bytes, sha256_file
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -76,7 +78,8 @@ class PredictionSource:
     decision : decision rules that come with the models; None if there are none.
     cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     refit : whether the models were trained on all people, so that no out-of-fold score is their own.
-    positive : the positive class that was named for the blend, the last one; None if none was.
+    positive : the positive class that was named for the blend, the last one; None if none was. An exported model has
+        it too.
     """
 
     name: str
@@ -100,12 +103,17 @@ class PredictionSource:
 
     @property
     def task(self) -> str:
-        """Return what the classes are: ``classes``, ``binary`` (also if a positive class was named for the blend), or
-        ``ordinal`` if models were trained on grades.
+        """Return what the columns are, one of `folds.predictions.files.TASKS`: that of the models, or ``binary`` if a
+        positive class was named for the blend.
         """
         trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
         named = self.positive is not None and self.classes[1:] == (self.positive,) and self.target == LABEL
         return BINARY if trained == CLASSES and named else trained
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether exclusive classes were asked for when a model was trained."""
+        return self.task == CLASSES and any(model.checkpoint.exclusive for model in self.models)
 
     @property
     def sha(self) -> str:
@@ -116,13 +124,46 @@ class PredictionSource:
         return sha256_bytes(repr(parts).encode())
 
 
+def check_one_task(source: PredictionSource) -> PredictionSource:
+    """Return the source.
+
+    Raises
+    ------
+    EnsembleError : its models have different tasks, one of which has labels or numbers in its columns, or another one
+        than the combination.
+    """
+    found = sorted({model.checkpoint.task for model in source.models})
+    if len(found) > 1 and set(found) & set(COLUMN_TASKS):
+        raise EnsembleError(
+            f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
+            "combined for new images",
+            hint="predict with each of its runs",
+        )
+    made = source.combination
+    combined = made.task if isinstance(made, ColumnCombination) else CLASSES
+    if (source.task if source.task in COLUMN_TASKS else CLASSES) != combined:
+        raise EnsembleError(
+            f"the combination of {source.name} is for the task {combined}, and its models for {source.task}",
+            hint="predict with each of its runs",
+        )
+    return source
+
+
 def load_source(
-    what: str | Path, root: Path = Path(), fold: Sequence[int] | str | None = None, refit: bool = False
+    what: str | Path,
+    root: Path = Path(),
+    fold: Sequence[int] | str | None = None,
+    refit: bool = False,
+    *,
+    with_rows: bool = False,
 ) -> PredictionSource:
     """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
     Parameters
     ----------
+    with_rows : whether the caller knows the persons and the columns of the images, which blends for people, and blends
+        with columns beside the predictions, need.
+
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
         the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
@@ -133,7 +174,28 @@ def load_source(
     ------
     EnsembleError : it does not exist, a checkpoint is missing or was replaced, or the combination cannot be applied to
         new images.
+    UsageError : it needs more than images, and the caller has only images.
     """
+    source = _find_source(what, root, fold, refit)
+    return source if with_rows else check_images_only(source)
+
+
+def check_images_only(source: PredictionSource) -> PredictionSource:
+    """Return the source; raise UsageError if it needs the persons or other columns of the images."""
+    pooling, columns = source.combination.pooling, source.combination.extra
+    if pooling is None and columns is None:
+        return source
+    needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
+    raise UsageError(
+        f"{source.name} needs {needs} of the images, which only `ensemble predict` knows",
+        hint="predict a table with `ensemble predict`, or blend without `pool` and `extra`",
+    )
+
+
+def _find_source(
+    what: str | Path, root: Path, fold: Sequence[int] | str | None = None, refit: bool = False
+) -> PredictionSource:
+    """Return what `load_source` returns, whatever it needs."""
     text, path = str(what), Path(what)
     is_exported = path.name == "model.toml" or is_model(path)
     is_toml = not is_exported and (path.suffix == ".toml" or (path / "blend.toml").is_file())
@@ -171,9 +233,9 @@ def load_source(
     stem = text.removesuffix(f".{ALL}")
     if plain and stem != text and fold is None:  # the name that such a source has itself
         if (root / "checkpoints" / stem / f"{ALL}.pt").is_file():
-            return load_source(stem, root, fold=ALL)
+            return _find_source(stem, root, fold=ALL)
         if (root / "runs" / "blends" / stem / "blend.toml").is_file():
-            return load_source(stem, root, refit=True)
+            return _find_source(stem, root, refit=True)
     raise _unknown(text, root)
 
 
@@ -210,7 +272,7 @@ def source_of(model: StoredModel) -> PredictionSource:
         RunModels(run.name, tuple(loaded[at] for at in run.models), run.classes, run.target, run.merge, run.joined)
         for run in record.runs
     )
-    return PredictionSource(
+    source = PredictionSource(
         record.name,
         "model",
         record.classes,
@@ -223,7 +285,9 @@ def source_of(model: StoredModel) -> PredictionSource:
         _decision_of(record),
         _cascade_of(record, model.path, runs),
         record.refit,
+        record.classes[-1] if record.task == BINARY else None,
     )
+    return check_one_task(source)
 
 
 def _decision_of(record: ModelRecord) -> Decision | None:
@@ -312,6 +376,11 @@ def _load(path: Path) -> FoldModel:
     return FoldModel(path, sha, replace(checkpoint, weights=StoredWeights(path.absolute(), sha, checkpoint.weights)))
 
 
+def combination_of_run(run: str, task: str, classes: tuple[str, ...]) -> Combination:
+    """Return the combination that is one run alone."""
+    return ColumnCombination((run,), task=task, columns=classes) if task in COLUMN_TASKS else Combination((run,))
+
+
 def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
     """Return the mean of the fold models of one run."""
     first = models[0].checkpoint
@@ -329,7 +398,7 @@ def _of_run(models: Sequence[FoldModel], kind: str) -> PredictionSource:
         kind,
         first.classes,
         first.target,
-        Combination((first.run,)),
+        combination_of_run(first.run, first.task, first.classes),
         (run,),
         class_attributes=first.class_attributes,
         refit=first.refit is not None,
@@ -355,7 +424,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         (model.checkpoint.class_attributes for run in runs for model in run.models), {}
     )
     name = path.resolve().parent.name
-    return PredictionSource(
+    source = PredictionSource(
         f"{name}.{ALL}" if refit else name,
         "blend",
         recipe.classes,
@@ -368,6 +437,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         refit=refit,
         positive=_named_positive(path.parent / "blend.json"),
     )
+    return check_one_task(source)
 
 
 def _named_positive(path: Path) -> str | None:
@@ -385,6 +455,11 @@ def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: 
     ----------
     refit : whether to return the model of all people, which must follow from the folds that the blend was made of.
     """
+    if run.hand_over:
+        raise UsageError(
+            f"{path}: the number of run '{run.name}' is handed over to grades, which new images do not support yet",
+            hint="Blend.predict_proba of en.blend takes the predictions of new images; or blend without this run",
+        )
     if run.joined:
         return RunModels(run.name, (), recipe.classes, recipe.target, joined=run.joined)
     folder = root / "checkpoints" / re.sub(r"#\d+$", "", run.run or run.name)
@@ -435,7 +510,9 @@ def _merge_of(run: RunRecipe, checkpoint: Checkpoint, root: Path) -> Merge:
             hint=f"ensemble tta {checkpoint.run} with these views, then ensemble blend again",
         )
     record = {key: sidecar.merge.get(key) for key in ("how", "weights", "threshold")}
-    return Merge.from_json(record, len(checkpoint.classes))
+    merge = Merge.from_json(record, len(checkpoint.classes))
+    merge.check_task(checkpoint.task)
+    return merge
 
 
 def _ranking(path: Path, recipe: BlendRecipe) -> tuple[str, ...]:

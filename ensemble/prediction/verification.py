@@ -21,6 +21,7 @@ from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
 from folds.models.accelerators import resolve_devices
 from folds.predictions.files import fold_files, refit_file
+from folds.predictions.links import largest_difference, same_answers
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.submission import ID_FORMS
 
@@ -113,12 +114,12 @@ def verify_model(source: PredictionSource, device: str, choices: Mapping[str, Ch
     if choices is None:
         check_expected(models, expected, tolerance, columns)
     number_format, ways = _formats(source, device, choices or {})
-    same = combined_columns(source, columns).argmax(1) == expected.probabilities.argmax(1)
+    limit = float(tolerance[models.tolerance_name if number_format == "fp32" else number_format])
     return Verification(
         MODEL,
-        float(np.abs(columns - expected.members).max()),
-        float(tolerance[models.tolerance_name if number_format == "fp32" else number_format]),
-        float(same.mean()),
+        largest_difference(source.task, columns, expected.members),
+        limit,
+        same_answers(source.task, combined_columns(source, columns), expected.probabilities, limit),
         len(expected),
         number_format,
         ways,
@@ -136,11 +137,12 @@ def verify_predictions(
     """
     mine, stored = _compared(source, predictions, root)
     number_format, ways = _formats(source, device, choices)
+    limit = OF_FORMAT.get(number_format, TOLERANCE)
     return Verification(
         TRAINING,
-        float(np.abs(mine - stored).max()),
-        OF_FORMAT.get(number_format, TOLERANCE),
-        float((mine.argmax(1) == stored.argmax(1)).mean()),
+        largest_difference(source.task, mine, stored),
+        limit,
+        same_answers(source.task, mine, stored, limit),
         len(mine),
         number_format,
         ways,

@@ -50,7 +50,7 @@ def ranked_with(part: Part, member: Predicted) -> list[Predicted]:
 
 def _complete_ones(part: Part, members: Sequence[Predicted]) -> list[Predicted]:
     """Return the members that predict all labeled rows; all members if none does."""
-    return [one for one in members if one.present[part.labels >= 0].all()] or list(members)
+    return [one for one in members if one.present[part.has_label].all()] or list(members)
 
 
 def is_worse(difference: Difference, metric: Metric) -> bool:
@@ -75,7 +75,7 @@ def choose(evidence: Evidence, preferred: Sequence[str] = ()) -> tuple[str | Non
     ----------
     preferred : members that were named.
     """
-    part = evidence.oof if evidence.oof is not None and (evidence.oof.labels >= 0).any() else evidence.test
+    part = evidence.oof if evidence.oof is not None and evidence.oof.has_label.any() else evidence.test
     if part is None or not part.members:
         return None, None
     metric = metric_of(evidence.metric)

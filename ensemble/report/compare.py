@@ -13,7 +13,9 @@ from ensemble.analysis.diversity import Diversity, diversity_of
 from ensemble.blending.forest import difference_forest, difference_tone
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
+from ensemble.report.column_scores import THRESHOLD
 from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.number_errors import error_correlation
 from ensemble.report.scoring import (
     changed_note,
     ci_note,
@@ -30,6 +32,7 @@ from folds.experiments.sites import NewSites
 from folds.metrics.classification import Metric, argmax_classes, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.utils.charts import Point, Row, forest, heat, scatter
 from folds.utils.text import counted
 
@@ -53,7 +56,7 @@ def compare_section(evidence: Evidence) -> Section:
         members = _score_members(evidence, oof, test)
         blocks += _scores(evidence, members, oof, test)
         blocks += _differences(evidence, members, oof, test)
-        blocks += _errors(members, oof if oof is not None else test)
+        blocks += _errors(members, oof if oof is not None else test, evidence.task)
         blocks += _cost(evidence, members, oof is not None)
     blocks += [_sites_table(one, number) for number, one in enumerate(evidence.new_sites)]
     blocks += _contributions(evidence.blend)
@@ -100,7 +103,7 @@ def _score_member(evidence: Evidence, name: str, oof: Part | None, test: Part | 
     assert one is not None  # noqa: S101 - the name is that of a member
     in_sample, images, of_images = None, 0, 0
     if oof is not None and inside is not None:
-        images, of_images = int((inside.present & (oof.labels >= 0)).sum()), int((oof.labels >= 0).sum())
+        images, of_images = int((inside.present & oof.has_label).sum()), int(oof.has_label.sum())
         if inside.in_sample is not None:
             fit = Predicted(name, inside.kind, inside.in_sample, changed=inside.changed)
             found = scored_part(oof, [fit], evidence.per_person)
@@ -394,7 +397,7 @@ def _difference_cells(one: Difference | None, among: int, p_value: bool) -> list
 # Correlation of errors
 
 
-def _errors(members: Sequence[_Member], part: Part | None) -> list[Block]:
+def _errors(members: Sequence[_Member], part: Part | None, task: str) -> list[Block]:
     if part is None:
         return []
     compared = [one for one in part.members if one.kind != "blend"]
@@ -403,12 +406,30 @@ def _errors(members: Sequence[_Member], part: Part | None) -> list[Block]:
         return []
     left_out = len(compared) - MOST_ROWS
     compared = compared[:MOST_ROWS]
+    if task == REGRESSION:
+        return error_correlation(part, compared)
+    if task == MULTILABEL:
+        return _error_blocks(_diversity_of_labels(part, compared), len(compared), part, left_out, "labels of images")
     rows = np.flatnonzero(part.labels >= 0)
     decided = np.stack([_decided(one, rows) for one in compared])
     present = np.stack([one.present[rows] for one in compared])
     found = diversity_of(
         tuple(one.name for one in compared), decided, present, part.labels[rows], compared[0].probabilities.shape[1]
     )
+    return _error_blocks(found, len(compared), part, left_out)
+
+
+def _diversity_of_labels(part: Part, compared: Sequence[Predicted]) -> Diversity:
+    """Return the correlation of errors over all known labels of all images, each a decision of its own."""
+    rows, columns = np.nonzero(np.isfinite(part.labels))
+    values = np.stack([one.probabilities[rows, columns] for one in compared])
+    present = np.isfinite(values)
+    decided = (np.where(present, values, 0) > THRESHOLD).astype(np.int64)
+    truth = part.labels[rows, columns].astype(np.int64)
+    return diversity_of(tuple(one.name for one in compared), decided, present, truth, 2)
+
+
+def _error_blocks(found: Diversity, members: int, part: Part, left_out: int, unit: str = "images") -> list[Block]:
     text, where = _error_text(found), "out of fold" if part.name == "oof" else "on test people"
     title = f"Correlation of errors, {where}"
     more = f" The first {MOST_ROWS} models are shown." if left_out > 0 else ""
@@ -418,10 +439,10 @@ def _errors(members: Sequence[_Member], part: Part | None) -> list[Block]:
         "compare-errors",
         f"Which models make the same mistakes, {where}.",
         header,
-        [_error_row(found, i) for i in range(len(compared))],
-        note="Correlation of being right, from -1 to 1: 1 if two models fail on the same images, 0 if their mistakes "
+        [_error_row(found, i) for i in range(members)],
+        note=f"Correlation of being right, from -1 to 1: 1 if two models fail on the same {unit}, 0 if their mistakes "
         "are independent. The fewer mistakes are shared, the more a blend can gain. Both wrong: the share of the "
-        "images on which the model and the most similar one are wrong.",
+        f"{unit} on which the model and the most similar one are wrong.",
     )
     return [Figure("compare-errors-figure", drawn, title, text + more), table]
 

@@ -16,6 +16,7 @@ from ensemble.report.findings import COMPARED
 from ensemble.report.image_table import people_per_class
 from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
+from folds.predictions.label_columns import NOTHING, REGRESSION, SEPARATOR, UNKNOWN
 from folds.utils.numeric import factorize
 from folds.utils.text import counted, natural_order, sort_classes
 
@@ -34,12 +35,16 @@ def data_section(evidence: Evidence) -> Section:
     if table is None or not len(table.ids):
         missing = Missing("the table of the images", "`ensemble report RUN --data TABLE` names it")
         return Section("data", "Data", lead, (missing,))
-    blocks: list[Block] = [Text((answer(evidence, table), *_summary(evidence, table))), _classes(evidence, table)]
-    blocks += _attributes(evidence, table)
-    blocks += _images(table)
-    blocks += [one for one in (_examples(evidence, table), _extremes(evidence, table), _copies(evidence, table)) if one]
-    blocks += _by_image(evidence)
+    blocks: list[Block] = [Text((answer(evidence, table), *part_lines(evidence, table))), _classes(evidence, table)]
+    blocks += common_blocks(evidence, table, _examples(evidence, table))
     return Section("data", "Data", lead, tuple(blocks))
+
+
+def common_blocks(evidence: Evidence, table: TableRecord, examples: Gallery | None) -> list[Block]:
+    """Return what is shown for every task after the counts of its classes, labels or numbers."""
+    blocks: list[Block] = [*_attributes(evidence, table), *_images(table)]
+    blocks += [one for one in (examples, _extremes(evidence, table), _copies(evidence, table)) if one]
+    return [*blocks, *_by_image(evidence)]
 
 
 def answer(evidence: Evidence, table: TableRecord) -> str:
@@ -69,14 +74,16 @@ def answer(evidence: Evidence, table: TableRecord) -> str:
     return " ".join(lines) or f"The table has {counted(len(table.ids), 'image')}."
 
 
-def _summary(evidence: Evidence, table: TableRecord) -> tuple[str, ...]:
+def part_lines(evidence: Evidence, table: TableRecord) -> tuple[str, ...]:
+    """Return how many images and people each part has, and what of them is missing."""
     train = ~table.test
     lines = [_part_text("Training", table, train)]
     if table.test.any():
         lines.append(_part_text("Test", table, table.test))
     unlabeled = int((table.labels[train] == "").sum())
     if unlabeled:
-        lines.append(f"{counted(unlabeled, 'training image')} without a label.")
+        what = "number" if evidence.task == REGRESSION else "label"
+        lines.append(f"{counted(unlabeled, 'training image')} without a {what}.")
     shown = len(set(table.ids.tolist()) & set(evidence.paths))
     if evidence.paths and shown < len(table.ids):
         lines.append(f"{len(table.ids) - shown:,} image files are not where the table says, and are not shown.")
@@ -131,6 +138,8 @@ def _attributes(evidence: Evidence, table: TableRecord) -> Iterator[Block]:
     numbers: list[list[str | int | float | None]] = []
     train = ~table.test
     for name, values in table.attributes.items():
+        if evidence.has_columns and name in evidence.classes:  # counted as what is predicted
+            continue
         inside = values[train]
         known = inside[inside != ""]
         distinct = np.unique(known)
@@ -263,6 +272,7 @@ def _picture(
 ) -> Picture:
     sample = str(table.ids[row])
     label = str(table.labels[row]) or "no label"
+    label = labels_text(str(table.labels[row])) if evidence.has_columns else label
     meaning = " ".join(evidence.class_attributes.get(label, {}).values())
     lines = [
         f"{label} ({meaning})" if meaning else label,
@@ -270,6 +280,14 @@ def _picture(
         *more,
     ]
     return Picture(evidence.thumbnail(sample), sample, tuple(lines), tags)
+
+
+def labels_text(text: str) -> str:
+    """Return the text of several labels or numbers for a reader: ``hat, glasses not known``; ``not known`` for ""."""
+    if text == NOTHING:
+        return "none of the labels"
+    parts = [f"{one[1:]} not known" if one.startswith(UNKNOWN) else one for one in text.split(SEPARATOR)]
+    return ", ".join(parts) if text else "not known"
 
 
 def _extremes(evidence: Evidence, table: TableRecord) -> Gallery | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
-from folds.predictions.files import CLASSES
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 
 Kind = Literal["run", "tta", "blend"]
 SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
@@ -27,8 +27,8 @@ class Predicted:
     ----------
     name : as the user knows it: ``swin``, ``swin (hflip)``, ``blend greedy-1a2b3c4d``.
     kind : a run, a run with test-time views, or a blend.
-    probabilities : float32 (n, classes), NaN in rows that the member does not predict. For a fitted blend, each person
-        is predicted by a fit without them.
+    probabilities : float32 (n, classes), numbers for a regression; NaN in rows that the member does not predict. For a
+        fitted blend, each person is predicted by a fit without them.
     passes : forward passes per image, if known.
     in_sample : for a fitted blend (n, classes) the predictions of the fit on all people; None otherwise.
     selected_on_validation : whether the epoch was chosen on the people who are scored.
@@ -57,7 +57,8 @@ class Part:
     ----------
     name : ``oof`` or ``test``.
     ids : (n,) text, sorted by the table.
-    labels : (n,) class index, −1 where the label is not known.
+    labels : (n,) class index, −1 where the label is not known; of several labels or numbers (n, columns) float64, nan
+        where one is not known.
     persons : (n,) text, the person (group) of each row; the ids if people are unknown.
     fold : (n,) int, the fold in whose validation part the row is; None for test rows, or if members disagree.
     members : in the order of the user.
@@ -66,7 +67,7 @@ class Part:
 
     name: Literal["oof", "test"]
     ids: NDArray[np.str_]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float64]
     persons: NDArray[np.str_]
     fold: NDArray[np.int64] | None
     members: tuple[Predicted, ...]
@@ -74,6 +75,11 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def has_label(self) -> NDArray[np.bool_]:
+        """Return (n,) whether the label of each row is known, or one of several."""
+        return self.labels >= 0 if self.labels.ndim == 1 else ~np.isnan(self.labels).all(axis=1)
 
     def with_changed_labels(self, members: Sequence[Predicted]) -> NDArray[np.bool_]:
         """Return (n,) whether the person of each row has an image whose training label any of the members changed."""
@@ -89,8 +95,10 @@ class Part:
         touched = self.with_changed_labels(members)
         if not touched.any():
             return self
-        labels = np.where(touched, -1, self.labels)
-        return replace(self, labels=labels) if len(np.unique(self.persons[labels >= 0])) > 1 else None
+        labels = self.labels.copy()
+        labels[touched] = -1 if labels.ndim == 1 else np.nan
+        kept = replace(self, labels=labels)
+        return kept if len(np.unique(self.persons[kept.has_label])) > 1 else None
 
     def member(self, name: str) -> Predicted | None:
         """Return the member of this name; None if there is none."""
@@ -170,7 +178,8 @@ class Evidence:
     window, max_pixels, channels, frame : with which images are decoded, as in `folds.images.settings.ImageSettings`.
     blend_name : the member that `blend` describes; None if that is not known.
     by_image : run whose folds split the images of people → the score that it claims; it is no candidate.
-    task : ``ordinal`` if the classes are grades.
+    task : ``ordinal`` if the classes are grades; ``multilabel`` or ``regression`` if every column of the predictions
+        has labels or numbers of its own, which `classes` names.
     new_sites : what runs that left sites out say of a new site; they are no candidates if there are others.
     """
 
@@ -199,6 +208,11 @@ class Evidence:
     blend_name: str | None = None
     task: str = CLASSES
     new_sites: Sequence[NewSites] = ()
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether every column of the predictions has labels or numbers of its own."""
+        return self.task in COLUMN_TASKS
 
     def class_title(self, name: str) -> str:
         """Return a class with its meaning, if its name is a number: ``2 (wear male >=60)``."""

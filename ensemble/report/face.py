@@ -18,9 +18,10 @@ from ensemble.report.page import Page, block_of_error, page_html
 from ensemble.report.tables import check_free, plain_tables, write_tables
 from ensemble.report.thumbnails import Thumbnails
 from folds import __version__
-from folds.errors import EnsembleError, unknown_name
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
 from folds.metrics.custom import metric_of
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
@@ -44,6 +45,28 @@ SECTIONS = {
     "method": "ensemble.report.method",
 }
 TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "More people"}
+# Sections that are others for several labels and for numbers; "" for those that are left out, with the reason below.
+_OWN = {
+    MULTILABEL: {
+        "data": "ensemble.report.column_data",
+        "mistakes": "ensemble.report.several_labels",
+        "heatmaps": "",
+        "calibration": "ensemble.report.label_doubts",
+        "labels": "ensemble.report.label_doubts",
+    },
+    REGRESSION: {
+        "data": "ensemble.report.column_data",
+        "mistakes": "ensemble.report.numbers",
+        "heatmaps": "",
+        "calibration": "",
+        "labels": "",
+    },
+}
+_WHY_NOT = {
+    "heatmaps": "Heat maps (made for classes only)",
+    "calibration": "Calibration (numbers have no probabilities)",
+    "labels": "Labels in doubt (a wrong number looks like a large error: see Errors)",
+}
 
 _KINDS = {
     "output": PATH,
@@ -63,7 +86,7 @@ def report(
     *,
     output: str | Path = "report.html",
     data: str | Path | None = None,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
     section: str | Sequence[str] | None = None,
     heat_maps: int = 0,
@@ -86,7 +109,8 @@ def report(
     blend : a blend: its name, its folder, or a list of these.
     output : the file to write.
     data : the table that the runs were trained on, if it has moved.
-    metric : of the scores, by the names that `score` takes.
+    metric : of the scores, by the names that `score` takes; by default macro F1, for several labels ROC-AUC, for
+        numbers the mean absolute error.
     per_person : whether to average the probabilities of each person's images before scoring.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
@@ -102,7 +126,7 @@ def report(
 
     Raises
     ------
-    UsageError : an unknown metric, section or tracker.
+    UsageError : an unknown metric, section or tracker, or one that the task of the predictions does not have.
     EnsembleError : nothing has a name, there are no runs, a file exists and `force` is false, jinja2 is missing, or
         none of the runs was logged to a tracker of `log_to`.
 
@@ -149,6 +173,7 @@ def report(
     )
     stores = report_stores(trackers, {name: run.folder for name, run in evidence.runs.items()})
     evidence = replace(evidence, heat_maps=heat_maps)
+    _check_sections(evidence, names)
     sections = sections_of(evidence, names, shown)
     plain = plain_tables(sections)
     if folder is not None:
@@ -191,12 +216,13 @@ def _html(evidence: Evidence, sections: tuple[Section, ...], progress: Progress 
 
 def sections_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> tuple[Section, ...]:
     """Return the sections in the order of the page. One that fails is replaced by what went wrong."""
-    wanted = [name for name in SECTIONS if (not names or name in names) and _exists(SECTIONS[name])]
+    modules = modules_of(evidence.task)
+    wanted = [name for name in modules if (not names or name in names) and _exists(modules[name])]
     made = []
     with progress.step("making the sections") as advance:
         for number, name in enumerate(wanted):
             advance(number, len(wanted))
-            made.append(_section(name, evidence))
+            made.append(_section(name, modules[name], evidence))
         advance(len(wanted), len(wanted))
     return tuple(made)
 
@@ -205,9 +231,26 @@ def _exists(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _section(name: str, evidence: Evidence) -> Section:
+def modules_of(task: str) -> dict[str, str]:
+    """Return the sections of the page of a task, each with its module, in the order of the page."""
+    own = _OWN.get(task, {})
+    return {name: own.get(name, module) for name, module in SECTIONS.items() if own.get(name, module)}
+
+
+def _check_sections(evidence: Evidence, names: Sequence[str]) -> None:
+    """Raise UsageError if a section, or heat maps, are asked for that the page of this task does not have."""
+    kept = modules_of(evidence.task)
+    asked = [*names, *(["heatmaps"] if evidence.heat_maps else [])]
+    if left := [name for name in asked if name not in kept]:
+        raise UsageError(
+            f"the report of {evidence.task} has no section {left[0]}: {_WHY_NOT[left[0]]}",
+            hint=f"its sections are {', '.join(kept)}",
+        )
+
+
+def _section(name: str, module: str, evidence: Evidence) -> Section:
     try:
-        return getattr(importlib.import_module(SECTIONS[name]), f"{name}_section")(evidence)
+        return getattr(importlib.import_module(module), f"{name}_section")(evidence)
     except Exception as error:  # a page with one part less is better than none
         if not isinstance(error, EnsembleError):
             logger.warning("the section %s could not be made: %s: %s", name, type(error).__name__, error)
@@ -236,11 +279,19 @@ def summary_of(evidence: Evidence) -> tuple[str, ...]:
         ]
         each = "; scored by person" if evidence.per_person else ""
         lines.append(
-            f"{', '.join(counts)}, {counted(len(evidence.classes), 'class', 'classes')}; "
-            f"metric: {metric_of(evidence.metric).title}{each}"
+            f"{', '.join(counts)}, {_columns_text(evidence)}; metric: {metric_of(evidence.metric).title}{each}"
         )
+    own = _OWN.get(evidence.task, {})
+    if left := [_WHY_NOT[name] for name in own if not own[name]]:
+        lines.append(f"Left out: {', '.join(left)}")
     lines.append(f"Made by ensemble {__version__}")
     return tuple(lines)
+
+
+def _columns_text(evidence: Evidence) -> str:
+    if evidence.has_columns:
+        return counted(len(evidence.classes), "number" if evidence.task == REGRESSION else "label")
+    return counted(len(evidence.classes), "class", "classes")
 
 
 def _people(part: Any) -> str:

@@ -22,6 +22,7 @@ from folds.images.content_index import UnreadableImageError, open_regular
 from folds.images.decode import identify_image
 from folds.images.stacks import stack_parts
 from folds.metrics.grouping import crosstab
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_texts
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import factorize
 from folds.utils.parallel import map_threads
@@ -30,7 +31,7 @@ from folds.utils.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 # Columns of a table and folders of images, as config.toml of a run has them.
-_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons")
+_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons", "task")
 _FLAGS = ("test_labels", "merge_spellings", "skip_unusable")
 _LISTS = ("images", "test_images", "classes", "stack")
 MAX_DECODED = 4_000  # images that are decoded for their brightness if the decoded pixels are not kept on disk
@@ -39,7 +40,11 @@ _PIXELS_AT_ONCE = 8_000_000  # measured by a thread: about 100 MB as float32
 
 
 def read_image_table(
-    data: Path | None, configs: Sequence[Mapping[str, Any]], root: Path, warnings: list[str]
+    data: Path | None,
+    configs: Sequence[Mapping[str, Any]],
+    root: Path,
+    warnings: list[str],
+    task: str | None = None,
 ) -> Dataset | None:
     """Return the table of the images, which need not be there; None, with a warning, if it cannot be read.
 
@@ -47,13 +52,14 @@ def read_image_table(
     ----------
     data : the table that was named, which then must be readable.
     configs : contents of config.toml of runs; the first that says where its data are is followed.
+    task : what the predictions answer, if there are any.
     """
     config = next((one for one in configs if isinstance(one.get("data"), str)), {})
     try:
         if data is not None:
-            spec = _spec_of(config, data, None)
+            spec = _spec_of(config, data, None, task)
         elif config:
-            spec = _spec_of(config, _place_of(config["data"], "data", root), root)
+            spec = _spec_of(config, _place_of(config["data"], "data", root), root, task)
         else:
             return None
         return read_data(spec, need_images=False, find_images=True)
@@ -71,7 +77,7 @@ def _place_of(text: str, name: str, root: Path) -> Path:
     return recorded_place(str(found), name)
 
 
-def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None) -> DataSpec:
+def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None, task: str | None) -> DataSpec:
     fields: dict[str, Any] = {name: value for name in _TEXTS if isinstance(value := config.get(name), str)}
     fields |= {name: value for name in _FLAGS if isinstance(value := config.get(name), bool)}
     for name in _LISTS:
@@ -79,6 +85,8 @@ def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None) -> DataSp
         listed = [value] if isinstance(value, str) else value
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             fields[name] = tuple(listed)
+    if task in COLUMN_TASKS:
+        fields["task"] = task
     if type(config.get("max_pixels")) is int:
         fields["max_pixels"] = config["max_pixels"]
     if root is not None and isinstance(config.get("test"), str):
@@ -129,20 +137,26 @@ def table_record(
     )  # fmt: skip
 
 
-def table_of_parts(parts: Iterable[Part], classes: Sequence[str]) -> TableRecord | None:
+def table_of_parts(parts: Iterable[Part], classes: Sequence[str], task: str = CLASSES) -> TableRecord | None:
     """Return the table as far as the predictions have it: ids, labels and people."""
     found = list(parts)
     if not found:
         return None
-    names = np.array([*classes, ""])
     return TableRecord(
         np.concatenate([one.ids for one in found]),
-        np.concatenate([names[one.labels] for one in found]),
+        np.concatenate([texts_of(one, classes, task) for one in found]),
         np.concatenate([one.persons for one in found]),
         np.concatenate([np.full(len(one), one.name == "test") for one in found]),
         persons_known=all(one.persons_known for one in found),
         of_predictions=True,
     )
+
+
+def texts_of(part: Part, classes: Sequence[str], task: str = CLASSES) -> NDArray[np.str_]:
+    """Return (n,) the labels of a part as texts; "" where they are not known."""
+    if task in COLUMN_TASKS:
+        return label_texts(part.labels, classes, task)
+    return np.array([*classes, ""])[part.labels]
 
 
 def _texts(values: NDArray[np.str_] | None, rows: int) -> NDArray[np.str_]:

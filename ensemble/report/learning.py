@@ -140,14 +140,17 @@ def widths_of_subsets(
     """Return the median width of the 95% CI over random subsets of the people, with 5% to 95% of the widths.
 
     A subset has about the same share of the people of each class, so that no class is lost. A person counts for the
-    class of most of their images.
+    class of most of their images; of several labels or numbers, for a quarter of their mean.
 
     Parameters
     ----------
     persons : (n,) from 0.
     """
     people, classes = int(persons.max()) + 1, values.shape[1]
-    label_of = crosstab(persons, labels, people, classes).argmax(axis=1)
+    if labels.ndim == 2:
+        label_of = _strata_of_people(labels, persons, people)
+    else:
+        label_of = crosstab(persons, labels, people, classes).argmax(axis=1)
     random, found = np.random.default_rng(0), []
     for share in shares:
         widths, sizes = [], []
@@ -167,6 +170,15 @@ def widths_of_subsets(
             low, middle, high = (float(value) for value in np.quantile(widths, [0.05, 0.5, 0.95]))
             found.append(Width(sizes[0], middle, low, high))
     return found
+
+
+def _strata_of_people(labels: NDArray[np.float64], persons: NDArray[np.int64], people: int) -> NDArray[np.int64]:
+    """Return (people,) the quarter in which the mean of each person's labels or numbers lies, all columns together."""
+    spread = np.nanstd(labels, axis=0)
+    known = np.isfinite(labels)
+    scaled = np.where(known, (labels - np.nanmean(labels, axis=0)) / np.where(spread > 0, spread, 1.0), 0.0).sum(axis=1)
+    means = np.bincount(persons, scaled, people) / np.bincount(persons, minlength=people)
+    return np.searchsorted(np.quantile(means, (0.25, 0.5, 0.75)), means, side="left")
 
 
 def people_for(difference: Difference) -> int | None:

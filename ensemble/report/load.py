@@ -32,13 +32,18 @@ from folds.errors import EnsembleError, UsageError, without_marks
 from folds.experiments.comparison import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.images.settings import parse_channels, parse_frame
-from folds.metrics.intervals import Interval
+from folds.metrics.custom import metric_of
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
-from folds.predictions.files import CLASSES, PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.files import TASKS, PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_matrix
+from folds.predictions.links import predictions_of
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
 from folds.utils.files import read_json
-from folds.utils.numeric import factorize, groups_in_several_folds, softmax
+from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.progress import SILENT, Progress
 from folds.utils.toml import read_toml
 
@@ -51,7 +56,7 @@ def load_evidence(
     what: Iterable[Any] = (),
     root: Path = Path(),
     *,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     per_person: bool = False,
     data: Path | None = None,
     progress: Progress = SILENT,
@@ -64,17 +69,23 @@ def load_evidence(
     ----------
     what : see `ensemble.report.inputs.find_inputs`.
     root : the folder that holds ``runs/``.
+    metric : by default that of the task.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     data : the table, if it is not where the runs found it.
 
     Raises
     ------
     EnsembleError : nothing has a name, there are no runs, or files cannot be read or aligned.
-    UsageError : an unknown metric.
+    UsageError : an unknown metric, or one that does not fit the task.
     """
+    if metric is not None:
+        metric_of(metric)
+    inputs = find_inputs(what, root)
+    stated = _stated_task(inputs)
+    metric = default_metric(stated) if metric is None else metric
+    metric_for_task(metric, stated)
     request = BlendConfig(metric=metric)
     request.check()
-    inputs = find_inputs(what, root)
     warnings: list[str] = []
     leaking: dict[Path, PredictionMetadata] = {}
     new_sites = _new_sites(inputs, metric, per_person)
@@ -88,14 +99,16 @@ def load_evidence(
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
     with progress.step("reading the table") as advance:
         advance(0, 1)
-        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings)
+        task = stated if inputs.runs or inputs.views or inputs.blends else None
+        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings, task)
         advance(1, 1)
-    parts = {name: _completed(part, dataset) for name, part in parts.items()}
     split = None if base is None else next(iter(base.splits.values()))
+    task = _task(split, next(iter(leaking.values()), None), dataset)
+    parts = {name: _completed(part, dataset, task) for name, part in parts.items()}
     classes = _classes(split, next(iter(leaking.values()), None), dataset)
     paths = {} if dataset is None else image_paths(dataset)
     if dataset is None:
-        table, findings = table_of_parts(parts.values(), classes), tuple[dict[str, Any], ...]()
+        table, findings = table_of_parts(parts.values(), classes, task), tuple[dict[str, Any], ...]()
     else:
         table = table_record(dataset, paths, root, progress)
         findings = find_findings(dataset, records, root, len(paths), progress)
@@ -120,7 +133,7 @@ def load_evidence(
         channels=channels,
         frame=frame,
         per_person=per_person,
-        task=CLASSES if split is None else split.task,
+        task=task,
         by_image=_scores_by_image(leaking, metric, per_person),
         new_sites=new_sites,
     )
@@ -147,7 +160,7 @@ def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
     inputs = find_inputs(what, root)
     folders = inputs.folders or _folders_of(inputs.blends)
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
-    dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [])
+    dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [], _stated_task(inputs))
     return Thumbnails({} if dataset is None else image_paths(dataset), *_reading(records))
 
 
@@ -185,6 +198,14 @@ def _classes(
     return next((one.classes for one in tables if one is not None), ())
 
 
+def _task(split: AlignedSplit | None, by_image: PredictionMetadata | None, dataset: Dataset | None) -> str:
+    """Return what the predictions answer; of a table without predictions, whether it has columns of labels."""
+    if split is not None:
+        return split.task
+    other = by_image.task if by_image is not None else CLASSES if dataset is None else dataset.train.task
+    return other if other in COLUMN_TASKS else CLASSES
+
+
 def _class_attributes(split: AlignedSplit | None, dataset: Dataset | None) -> Mapping[str, Mapping[str, str]]:
     """Return class → attribute → value, of the predictions or else of the table."""
     found = {} if split is None else split.class_attributes
@@ -194,10 +215,34 @@ def _class_attributes(split: AlignedSplit | None, dataset: Dataset | None) -> Ma
 def _scores_by_image(leaking: Mapping[Path, PredictionMetadata], metric: str, per_person: bool) -> dict[str, Interval]:
     """Return run → the score that files whose folds split the images of people claim."""
     return {
-        one.run or path.stem: score_rows(_values_of(path, one), one, metric, per_person).interval
+        one.run or path.stem: _claimed(path, one, metric, per_person)
         for path, one in leaking.items()
         if one.rows.labels is not None
     }
+
+
+def _claimed(path: Path, sidecar: PredictionMetadata, metric: str, per_person: bool) -> Interval:
+    values = _values_of(path, sidecar)
+    if not sidecar.has_columns:
+        return score_rows(values, sidecar, metric, per_person).interval
+    labels = label_codes(sidecar.rows.labels, len(sidecar.rows), sidecar.classes, sidecar.task)
+    persons = sidecar.rows.ids if sidecar.rows.persons is None else sidecar.rows.persons
+    if per_person:
+        labels, values, persons, _ = average_by_person(labels, values, persons, values.shape[1], sidecar.task)
+    return interval_over_people(metric_of(metric), labels, values, persons)
+
+
+def _stated_task(inputs: ReportInputs) -> str:
+    """Return the task that the first prediction file with a sidecar states, before the files are read."""
+    blends = [folder / f"{split}.npy" for folder in inputs.blends for split in _SPLITS]
+    for path in (*inputs.runs, *inputs.views, *blends):
+        beside = sidecar_path(path)
+        if path.suffix == ".npy" and beside.is_file():
+            with suppress(EnsembleError):
+                record = read_json(beside)
+                task = record.get("task") if isinstance(record, dict) else None
+                return task if task in TASKS else CLASSES
+    return CLASSES
 
 
 @dataclass(frozen=True)
@@ -297,7 +342,7 @@ def _by_image(files: Sequence[Path]) -> dict[Path, PredictionMetadata]:
 
 def _values_of(path: Path, sidecar: PredictionMetadata) -> NDArray[np.floating]:
     values = np.asarray(read_array(path))
-    return softmax(values) if sidecar.kind == "logit" else values
+    return predictions_of(sidecar.task, values) if sidecar.kind == "logit" else values
 
 
 def _part_by_image(files: Mapping[Path, PredictionMetadata]) -> Part:
@@ -308,10 +353,7 @@ def _part_by_image(files: Mapping[Path, PredictionMetadata]) -> Part:
         for path, one in files.items()
         if one.classes == first.classes and np.array_equal(one.rows.ids, first.rows.ids)
     )
-    code = {name: at for at, name in enumerate(first.classes)}
-    labels = np.full(len(first.rows), -1, np.int64)
-    if first.rows.labels is not None:
-        labels = np.array([code.get(one, -1) for one in first.rows.labels.tolist()], np.int64)
+    labels = label_codes(first.rows.labels, len(first.rows), first.classes, first.task)
     persons = first.rows.ids if first.rows.persons is None else first.rows.persons
     return Part("oof", first.rows.ids, labels, persons, np.asarray(first.fold, np.int64), members)
 
@@ -374,6 +416,11 @@ def _read_blend(folder: Path, members: AlignedMembers | None, request: BlendConf
     warnings += loaded.warnings
     record = read_json(folder / "blend.json")
     record = record if isinstance(record, dict) else {}
+    if record.get("pool"):
+        raise UsageError(
+            f"{folder.name} is a blend for people, and a report is about images",
+            hint="ensemble blend prints its nested score over people; leave it out of the report",
+        )
     listed = [one for one in record.get("runs") or () if isinstance(one, dict)]
     runs = [str(one.get("run")) for one in listed if one.get("weight")]
     costs = [one["cost"].get("passes") for one in listed if one.get("weight") and isinstance(one.get("cost"), dict)]
@@ -438,7 +485,7 @@ def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Gr
     members: list[Predicted] = []
     for group in groups:
         split = group.splits.get(name)
-        if split is None or set(split.classes) != set(rows.classes):
+        if split is None or set(split.classes) != set(rows.classes) or _answers_other(split.task, rows.task):
             continue
         columns = np.array([split.classes.index(one) for one in rows.classes])
         place = _place(split.rows.ids, index)
@@ -461,10 +508,7 @@ def _part(name: Literal["oof", "test"], rows: AlignedSplit, groups: Sequence[_Gr
                     group.changed.get(group.name or run.name, frozenset()),
                 )
             )
-    labels = np.full(len(rows), -1, np.int64)
-    if rows.rows.labels is not None:
-        code = {one: i for i, one in enumerate(rows.classes)}
-        labels = np.array([code.get(one, -1) for one in rows.rows.labels.tolist()], np.int64)
+    labels = label_codes(rows.rows.labels, len(rows), rows.classes, rows.task)
     persons, known = rows.rows.persons, rows.rows.persons is not None
     fold = rows.fold.astype(np.int64) if rows.fold is not None and name == "oof" and (rows.fold >= 0).all() else None
     members = _with_soft_vote(members, rows, groups[0])
@@ -498,6 +542,25 @@ def _probabilities(split: AlignedSplit, run: RunPredictions) -> NDArray[np.float
     return values
 
 
+def label_codes(texts: NDArray[np.str_] | None, rows: int, classes: Sequence[str], task: str) -> NDArray:
+    """Return the labels of `Part`: (rows,) class indices, or (rows, columns) of several labels or numbers.
+
+    Parameters
+    ----------
+    texts : (rows,) text; None if no label is known.
+    """
+    if task in COLUMN_TASKS:
+        return label_matrix(np.full(rows, "") if texts is None else texts, classes, task)
+    code = {name: at for at, name in enumerate(classes)}
+    codes = [] if texts is None else [code.get(one, -1) for one in texts.tolist()]
+    return np.full(rows, -1, np.int64) if texts is None else np.array(codes, np.int64)
+
+
+def _answers_other(task: str, other: str) -> bool:
+    """Return whether predictions of one task are none of the other: columns of their own beside exclusive classes."""
+    return task != other and (task in COLUMN_TASKS or other in COLUMN_TASKS)
+
+
 def _place(ids: NDArray[np.str_], index: Mapping[str, int]) -> NDArray[np.int64]:
     return np.array([index.get(sample, -1) for sample in ids.tolist()], np.int64)
 
@@ -524,21 +587,20 @@ def _title(run: RunPredictions) -> str:
     return f"{run.name} ({', '.join(views) if len(views) <= 3 else f'{len(run.views)} views'})"
 
 
-def _completed(part: Part, dataset: Dataset | None) -> Part:
+def _completed(part: Part, dataset: Dataset | None, task: str) -> Part:
     """Return a part with the labels and the people of the table, where the predictions do not have them."""
     table = None if dataset is None else dataset.train if part.name == "oof" else dataset.test
-    if table is None or table.labels is None or ((part.labels >= 0).any() and part.persons_known):
+    if table is None or table.labels is None or (part.has_label.any() and part.persons_known):
         return part
     index = {sample: at for at, sample in enumerate(table.ids.tolist())}
     place = _place(part.ids, index)
     if not (place >= 0).all():
         return part
     labels = part.labels
-    if not (labels >= 0).any() and part.members:
+    if not part.has_label.any() and part.members:
         classes = dataset.train.classes if dataset is not None else ()
         if len(classes) == part.members[0].probabilities.shape[1]:
-            code = {name: i for i, name in enumerate(classes)}
-            labels = np.array([code.get(one, -1) for one in table.labels[place].tolist()], np.int64)
+            labels = label_codes(table.labels[place], len(place), classes, task)
     if part.persons_known or table.persons is None:
         return replace(part, labels=labels)
     return replace(part, labels=labels, persons=table.persons[place], persons_known=True)

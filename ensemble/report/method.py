@@ -10,13 +10,15 @@ import numpy as np
 from ensemble.analysis.mistakes import LabeledRows, quantile_groups
 from ensemble.report.blocks import Block, Missing, Section, Table, Text
 from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TRIPOD, TRIPOD_SOURCE, Item
+from ensemble.report.column_facts import column_items, noun_of, part_cells
 from ensemble.report.evidence import Evidence, TableRecord
-from ensemble.report.image_table import people_per_class
+from ensemble.report.image_table import people_per_class, texts_of
 from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
 from ensemble.report.method_runs import COLUMNS, listed, to_state
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
 from ensemble.report.scoring import changed_note, labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of
+from folds.predictions.label_columns import REGRESSION
 from folds.utils.text import counted
 
 GAP = re.compile(r"\[to state: [^\]]*\]")
@@ -91,7 +93,7 @@ def _named_rows(facts: Facts) -> Iterator[tuple[str, PartRows]]:
     yield from facts.parts
     part = facts.evidence.oof
     if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
-        labels = np.array([*facts.evidence.classes, ""])[part.labels]
+        labels = texts_of(part, facts.evidence.classes, facts.evidence.task)
         for name, inside in fold_rows(part):
             yield name, PartRows(labels[inside], part.persons[inside], {}, part.persons_known)
 
@@ -105,23 +107,41 @@ def _parts(facts: Facts) -> Table | None:
     rows: list[Row] = [["people", *(part.people if part.persons_known else None for _, part in parts)]]
     rows = rows if any(known) else []
     rows.append(["images", *(len(part) for _, part in parts)])
-    counts = [people_per_class(part.labels, part.persons) for _, part in parts]
-    for one in facts.evidence.classes[:MAX_CLASSES]:
-        found = [each.get(one, (0, 0)) for each in counts]
-        cells = [
-            f"{images:,} ({people:,})" if of_people else images
-            for (images, people), of_people in zip(found, known, strict=True)
-        ]
-        rows.append([f"class {facts.evidence.class_title(one)}", *cells])
+    rows += _rows_of_columns(facts, parts) if facts.evidence.has_columns else _rows_of_classes(facts, parts)
     rows.append(["without label", *(part.unlabeled for _, part in parts)])
     note = f"Classes: images{' (people)' if any(known) else ''}."
+    if facts.evidence.has_columns:
+        note = "Numbers: mean (SD)." if facts.evidence.task == REGRESSION else note.replace("Classes", "Labels")
+        note += " Without label: images of which nothing is known."
     if len(facts.evidence.classes) > MAX_CLASSES:
-        note += f" The first {MAX_CLASSES} of {len(facts.evidence.classes)} classes."
+        what = "columns" if facts.evidence.has_columns else "classes"
+        note += f" The first {MAX_CLASSES} of {len(facts.evidence.classes)} {what}."
     header = ["count", *(name for name, _ in parts)]
     folds = sum(name.startswith("fold") for name in header)
     if folds and (facts.k or folds) > 1:  # with a single split there is no other fold
         note += " The model of a fold was trained on the other folds, and predicted this one."
-    return Table("method-parts", "People, images and classes of each part.", header, rows, 1, note)
+    what = noun_of(facts.evidence.task, 2).partition(" ")[2] if facts.evidence.has_columns else "classes"
+    return Table("method-parts", f"People, images and {what} of each part.", header, rows, 1, note)
+
+
+def _rows_of_classes(facts: Facts, parts: Sequence[tuple[str, PartRows]]) -> list[Row]:
+    counts = [people_per_class(part.labels, part.persons) for _, part in parts]
+    rows: list[Row] = []
+    for one in facts.evidence.classes[:MAX_CLASSES]:
+        found = [each.get(one, (0, 0)) for each in counts]
+        cells = [
+            f"{images:,} ({people:,})" if part.persons_known else images
+            for (images, people), (_, part) in zip(found, parts, strict=True)
+        ]
+        rows.append([f"class {facts.evidence.class_title(one)}", *cells])
+    return rows
+
+
+def _rows_of_columns(facts: Facts, parts: Sequence[tuple[str, PartRows]]) -> list[Row]:
+    task, classes = facts.evidence.task, facts.evidence.classes
+    cells = [part_cells(task, classes, part.labels, part.persons, part.persons_known) for _, part in parts]
+    word = noun_of(task, 1).partition(" ")[2]
+    return [[f"{word} {name}", *(each[at] for each in cells)] for at, name in enumerate(classes[:MAX_CLASSES])]
 
 
 def _characteristics(facts: Facts) -> Table | None:
@@ -189,6 +209,7 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         "updating": to_state("whether the model was updated or recalibrated after its evaluation"),
         "specification": to_state("where the weights and the code can be had; `ensemble export` writes a model"),
         "scores": _scores(evidence),
+        **column_items(evidence, predicted is not None),
     }
 
 
@@ -211,6 +232,8 @@ def _scores(evidence: Evidence) -> str:
         return ""
     groups = "class and attribute" if _by_column(evidence) else "class"
     more = f"Sections Verdict and Compare; by {groups}: Mistakes."
+    if evidence.has_columns:
+        more = "Sections Verdict and Compare."
     who = "".join(f" Out of fold: {note}." for note in notes if note)
     return f"`{evidence.recommended}`: {', '.join(found)} (95% CI).{who} {more}"
 
@@ -252,7 +275,7 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
 def _judged(evidence: Evidence) -> tuple[TableRecord, LabeledRows] | None:
     """Return the table and the rows that the section Mistakes judges; None without one of them."""
     found, table = main_predictions(evidence), evidence.table
-    return None if found is None or table is None else (table, labeled_rows(evidence, *found))
+    return None if found is None or table is None or evidence.has_columns else (table, labeled_rows(evidence, *found))
 
 
 def _properties_compared(evidence: Evidence) -> list[str]:

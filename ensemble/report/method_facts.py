@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from ensemble.learning.registry import FITTERS
 from ensemble.report import method_runs as records
+from ensemble.report.column_facts import answers_of, counts_text, unknown_cells
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
-from ensemble.report.image_table import people_per_class
+from ensemble.report.image_table import people_per_class, texts_of
 from ensemble.report.method_runs import Reader, by_run, listed, sentence, setting, to_state
 from ensemble.report.scoring import changed_note, direction, labeled
 from ensemble.voting.vote import METHODS
 from folds.metrics.custom import metric_of
 from folds.metrics.resampling import N_RESAMPLES
+from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 
@@ -99,7 +101,7 @@ class Facts:
         part = self.evidence.test if test else self.evidence.oof
         if part is None or not len(part):
             return None
-        labels = np.array([*self.evidence.classes, ""])[part.labels]
+        labels = texts_of(part, self.evidence.classes, self.evidence.task)
         return PartRows(labels, part.persons, {}, part.persons_known, whole=False)
 
     @property
@@ -189,6 +191,9 @@ class Facts:
         found = f"{counted(len(rows), 'image')}{people}"
         if rows.unlabeled == len(rows):
             return f"{found}, without labels"
+        if self.evidence.has_columns:
+            task, classes = self.evidence.task, self.evidence.classes
+            return found + counts_text(task, classes, rows.labels, rows.persons, rows.persons_known)
         classes = {name: one for name, one in people_per_class(rows.labels, rows.persons).items() if name}
         total = counted(len(self.evidence.classes) or len(classes), "class", "classes")
         if len(self.evidence.classes) > MAX_CLASSES:
@@ -228,6 +233,10 @@ class Facts:
                 name = f"predicted {'training' if name == 'out of fold' else name}"
             if rows.unlabeled:
                 lines.append(f"{rows.unlabeled:,} of {counted(len(rows), f'{name} image')} had no label (not scored).")
+            if self.evidence.has_columns:
+                unknown = unknown_cells(self.evidence.task, self.evidence.classes, rows.labels)
+                if unknown:
+                    lines.append(f"Of the other {name} images, {unknown:,} single values were not known.")
             gaps = {one: int((values == "").sum()) for one, values in rows.attributes.items()}
             gaps = {one: absent for one, absent in gaps.items() if absent}
             for attribute, absent in list(gaps.items())[:MAX_VALUES]:
@@ -317,12 +326,16 @@ class Facts:
                 to_state(what) if len(made) < 2 else f"The models used {len(made)} different splits. {to_state(what)}"
             )
         seed, k, repeat, columns, repaired = next(iter(made))
-        by = listed(["class", *(f"`{one}`" for one in columns)], 12)
+        task = self.evidence.task
+        what = "class" if task not in COLUMN_TASKS else "ranges of the numbers" if task == REGRESSION else "labels"
+        by = listed([what, *(f"`{one}`" for one in columns)], 12)
         if k == 1:
             return f"People were assigned to the two parts stratified by {by} (seed {seed})."
         if repeat:
             return f"The folds were partition {repeat} of several random ones, balanced by {by} (seed {seed})."
         more = ", and whole people were then moved between folds to balance them" if repaired else ""
+        if self.evidence.has_columns:
+            return f"Folds were stratified by {by} (seed {seed}){more}."
         return f"Folds were stratified by {by} (StratifiedGroupKFold, seed {seed}){more}."
 
     def _sizes(self) -> str:
@@ -429,7 +442,8 @@ class Facts:
                 lines.append(to_state("which models predicted the test images"))
             elif len(numbers) == 1 and min(numbers) > 1:
                 lines.append(
-                    f"Test images were predicted by the mean probabilities of the models of {min(numbers)} folds."
+                    f"Test images were predicted by the mean {answers_of(self.evidence.task)} of the models of "
+                    f"{min(numbers)} folds."
                 )
             elif numbers == {1}:
                 lines.append("Test images were predicted by the model of one fold.")
@@ -451,7 +465,8 @@ class Facts:
                 else to_state("whether predictions of several models were combined")
             )
         if member.name == SOFT_VOTE:
-            return "The models were combined by the mean of their probabilities, without fitting anything."
+            what = answers_of(self.evidence.task)
+            return f"The models were combined by the mean of their {what}, without fitting anything."
         if self.blend is None:
             return f"`{member.name}` combines several models {to_state('how')}."
         weights = ", ".join(f"`{name}` {weight:.3f}" for name, weight in list(self.weights.items())[:12])
@@ -481,7 +496,8 @@ class Facts:
         if not self.is_scored:
             return to_state("metrics")
         metric = metric_of(self.evidence.metric)
-        each = ", after averaging the probabilities of each person's images" if self.evidence.per_person else ""
+        what = answers_of(self.evidence.task)
+        each = f", after averaging the {what} of each person's images" if self.evidence.per_person else ""
         return f"The main metric was {metric.title}{direction(metric)}{each}."
 
     def intervals(self) -> str:

@@ -28,14 +28,14 @@ class ScoredPart:
     Attributes
     ----------
     rows : (n,) their index in the part; (0,) if each person's images were averaged.
-    labels : (n,) class indices.
+    labels : (n,) class indices, or (n, columns) of several labels or numbers.
     values : (n, classes) of each member.
     persons : (n,) from 0.
     fold : (n,) as in `Part`.
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float64]
     values: tuple[NDArray[np.floating], ...]
     persons: NDArray[np.int64]
     fold: NDArray[np.int64] | None
@@ -60,7 +60,7 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     ----------
     per_person : whether each person's images are averaged, so that a row is a person.
     """
-    kept = (part.without_changed_labels(members) or part).labels >= 0
+    kept = (part.without_changed_labels(members) or part).has_label
     for one in members:
         kept = kept & one.present
     rows = np.flatnonzero(kept)
@@ -71,7 +71,8 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     fold = None if part.fold is None else part.fold[rows]
     if not per_person or not part.persons_known:
         return ScoredPart(rows, labels, values, persons, fold)
-    columns = values or (np.zeros((len(rows), int(labels.max()) + 1)),)  # without members only labels are averaged
+    classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+    columns = values or (np.zeros((len(rows), classes)),)  # without members only labels are averaged
     averaged = [average_by_person(labels, one, persons, one.shape[1]) for one in columns]
     first = np.unique(persons, return_index=True)[1]
     means = tuple(one[1] for one in averaged[: len(values)])
@@ -80,11 +81,11 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
 
 def changed_note(part: Part, member: Predicted) -> str:
     """Return in one line who is scored if a member has changed training labels; "" if it has changed none."""
-    changed = part.with_changed_labels([member]) & (part.labels >= 0) & member.present
+    changed = part.with_changed_labels([member]) & part.has_label & member.present
     if not changed.any():
         return ""
     kept = part.without_changed_labels([member])
-    rows = (part if kept is None else kept).labels >= 0
+    rows = (part if kept is None else kept).has_label
     people = len(np.unique(part.persons[rows & member.present]))
     return changed_line(len(np.unique(part.persons[changed])), people, kept is not None)
 
@@ -124,7 +125,7 @@ def difference_of(
 
 def labeled(part: Part | None) -> Part | None:
     """Return the part if it has labels and members; None otherwise."""
-    return part if part is not None and part.members and bool((part.labels >= 0).any()) else None
+    return part if part is not None and part.members and bool(part.has_label.any()) else None
 
 
 def main_part(evidence: Evidence) -> Part | None:

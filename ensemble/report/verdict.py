@@ -10,6 +10,8 @@ import numpy as np
 
 from ensemble.report.blocks import Block, Check, Checks, Missing, Section, Status, Text
 from ensemble.report.choice import is_better, is_worse, left_out_text, ranked_with
+from ensemble.report.column_verdict import CHECKS as COLUMN_CHECKS
+from ensemble.report.column_verdict import column_blocks, column_sentences
 from ensemble.report.doubtful_people import SURE, doubtful_people, doubts_of
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.findings import COMPARED
@@ -22,6 +24,7 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import people_with_class
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.per_class import class_scores
+from folds.predictions.label_columns import REGRESSION
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 
@@ -31,6 +34,7 @@ WEAK_F1 = 0.5  # of a class, from which it counts as recognized
 FAR_BELOW = 0.1  # of the best run, of metrics whose best value is 1
 DECAYED = 0.05  # of the largest learning rate
 WIDE = 0.2  # width of an interval that decides little
+HALF = 0.5  # likewise, as a share of an error that has the unit of a number
 GAP = 0.02  # mean confidence minus accuracy that is not worth a warning
 # Fields of a run's record of versions that may differ from machine to machine without meaning anything.
 _OF_THE_MACHINE = ("cpu", "cuda device", "machine")
@@ -40,7 +44,7 @@ _WITH_NAMES = ("copies", "files", "sites", "table", "versions")  # checks whose 
 
 def verdict_section(evidence: Evidence) -> Section:
     """Return what to submit, its score, whether anything is better than the simple choice, and the checks."""
-    blocks: list[Block] = [Text(sentences(evidence))]
+    blocks: list[Block] = [Text(sentences(evidence)), *_scores_of_columns(evidence)]
     if evidence.main is None and _leak_of_all(evidence) is None:
         blocks.append(
             Missing(
@@ -51,8 +55,16 @@ def verdict_section(evidence: Evidence) -> Section:
     return Section("verdict", "Verdict", "What to submit, how sure that is, and what to check first.", tuple(blocks))
 
 
+def _scores_of_columns(evidence: Evidence) -> list[Block]:
+    part = main_part(evidence)
+    member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
+    return [] if part is None or member is None else column_blocks(evidence, part, member)
+
+
 def sentences(evidence: Evidence) -> tuple[str, ...]:
-    """Return the three sentences, and one for each run that left sites out; fewer without labeled predictions."""
+    """Return the three sentences, what several labels or numbers add, and one for each run that left sites out; fewer
+    without labeled predictions.
+    """
     part = main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
     score = score_of(evidence, part, member)
@@ -70,6 +82,7 @@ def sentences(evidence: Evidence) -> tuple[str, ...]:
         _submit(evidence, part, member, advised),
         _score(evidence, part, member, score, advised),
         _against_simple(evidence, part, member),
+        *column_sentences(evidence, part, member),
         *of_sites,
     )
 
@@ -140,6 +153,8 @@ def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval, a
     nested = "nested " if member.in_sample is not None else ""
     leak = _leaks(evidence) if part.name == "oof" else None
     unseen = ", on people whom no model had seen in training" if leak is not None and leak.status == "pass" else ""
+    if len(evidence.classes) > 1 and evidence.has_columns:
+        each = f" (mean over {len(evidence.classes)} {'numbers' if evidence.task == REGRESSION else 'labels'}){each}"
     whose = f"Its {nested}{_named(part)} {title}{each}"
     if advised is not None:
         whose = f"The {nested}{_named(part)} {title}{each} of `{member.name}`"
@@ -232,11 +247,24 @@ def checks_of(evidence: Evidence) -> tuple[Check, ...]:
     order = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
     found = [
         replace(one, subject=subject, finding=_sentence(subject, one.finding))
-        for subject, check in _CHECKS.items()
+        for subject, check in _checks(evidence.task).items()
         for one in [check(evidence)]
         if one is not None
     ]
     return tuple(sorted(found, key=lambda one: order[one.status]))
+
+
+def _checks(task: str) -> Mapping[str, Callable[[Evidence], Check | None]]:
+    """Return the checks of a task: those of classes are replaced by those of labels or numbers."""
+    if task not in COLUMN_CHECKS:
+        return _CHECKS
+    found: dict[str, Callable[[Evidence], Check | None]] = {}
+    for subject, check in _CHECKS.items():
+        if subject not in _OF_CLASSES:
+            found[subject] = check
+        if subject == "people":
+            found |= COLUMN_CHECKS[task]
+    return found
 
 
 def _sentence(subject: str, text: str) -> str:
@@ -369,16 +397,19 @@ def _people(evidence: Evidence) -> Check | None:
     if part is None or score is None:
         return None
     unit = "people" if part.persons_known else "images"
-    width = score.high - score.low
-    wide = f"the 95% CI of {metric_of(evidence.metric).title} is {width:.3f} wide"
+    width, metric = score.high - score.low, metric_of(evidence.metric)
+    wide = f"the 95% CI of {metric.title} is {width:.3f} wide"
+    # Errors of numbers have the unit of the number, so their interval is compared with their size.
+    limit = WIDE if evidence.task != REGRESSION or math.isfinite(metric.upper_bound) else HALF * abs(score.value)
+    most = f"{WIDE}" if limit == WIDE else f"{limit:.3f}"
     finding = f"{score.people:,} {unit}; {wide}"
     finding += f"; {score.warning}" if score.warning else ""
     title = f"Enough {unit}: {wide}"
-    if score.people < FEW_PEOPLE or not width <= WIDE or score.warning:
+    if score.people < FEW_PEOPLE or not width <= limit or score.warning:
         return Check(
             "warn",
             f"Few {unit}: {wide}" if math.isfinite(width) else f"Few {unit}: there is no 95% CI",
-            f"{finding}; this check passes with {FEW_PEOPLE} {unit} or more and a width of at most {WIDE}",
+            f"{finding}; this check passes with {FEW_PEOPLE} {unit} or more and a width of at most {most}",
             f"more {unit} narrow the interval: with four times as many it is about half as wide",
         )
     return Check("pass", title, finding)
@@ -684,14 +715,16 @@ def _converged(evidence: Evidence) -> Check | None:
         )
     untold = f"too few epochs, or no validation score, to tell for {', '.join(unknown[:6])}"
     if rising:
-        texts = [f"the validation score still rises at the end of {', '.join(rising[:6])}"]
+        verb = "improves" if evidence.has_columns else "rises"
+        texts = [f"the validation score still {verb} at the end of {', '.join(rising[:6])}"]
         texts += [untold] if unknown else []
         return Check("warn", "Training stopped too early", "; ".join(texts), "train longer: more `--epochs`")
     if not any(run.history for run in evidence.runs.values()):
         return Check("unknown", unsure, "the runs have no history of epochs")
     if unknown:
         return Check("unknown", unsure, untold, f"{MIN_EPOCHS} `--epochs` or more tell")
-    finding = f"the validation score of {counted(len(evidence.runs), 'run')} has stopped rising"
+    verb = "improving" if evidence.has_columns else "rising"
+    finding = f"the validation score of {counted(len(evidence.runs), 'run')} has stopped {verb}"
     if any(_decays(run) for run in evidence.runs.values()):
         finding += (
             "; the learning rate decays to nearly 0, which flattens the curve of any run, so that only a run with more "
@@ -773,7 +806,7 @@ def _complete(evidence: Evidence) -> Check | None:
             f"{_named(part)} images are missing: {', '.join(partial[:6])}",
             "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict",
         )
-    unlabeled = int((part.labels < 0).sum())
+    unlabeled = int((~part.has_label).sum())
     more = f"; {unlabeled:,} have no label and are not scored" if unlabeled else ""
     return Check("pass", title, f"{counted(len(part.members), 'candidate')}, {len(part):,} {_named(part)} images{more}")
 
@@ -787,6 +820,7 @@ def _inputs(evidence: Evidence) -> Check | None:
     return Check("warn", "The files do not all fit together", listed, "`ensemble blend` names the files that are meant")
 
 
+_OF_CLASSES = ("labels", "rare classes", "weak classes", "probabilities")
 _CHECKS: Mapping[str, Callable[[Evidence], Check | None]] = {
     "leaks": _leaks,
     "test people": _test_leak,

@@ -23,6 +23,7 @@ from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import sha256_bytes
 
 # A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.
@@ -77,13 +78,14 @@ class SourceModel:
             predicted = self.models.members(pixels)
             values = combine_members(self.source, predicted, numbered(len(images)))
             members = self._of_label(predicted)
-        return Answers(values, members, self._decided(values, [image.id for image in images]))
+        return Answers(values, members, self._decided(values, [image.id for image in images]), self.source.task)
 
     def describe(self) -> dict[str, Any]:
         """Return kind, number of models, device, score and hash."""
         source = self.source
         return {
             "kind": source.kind,
+            **({"task": source.task} if source.task in COLUMN_TASKS else {}),
             "models": len(source.models),
             "device": self.models.device,
             "score": None if self.score is None else dict(self.score),

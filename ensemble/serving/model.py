@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ensemble.serving.errors import ServingError
 from ensemble.serving.uncertainty import disagreement, entropy, margin
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.links import THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Answers:
     members : (members, n, classes) probabilities of the single models; None if they are not known.
     decisions : for each image what the decision rules of the model say: ``label`` (None for no answer), ``confidence``
         (the probability that was compared), ``set`` if there are prediction sets; None if the model has no rules.
+    task : what the columns are, one of `folds.predictions.files.TASKS`.
     """
 
     probabilities: NDArray[np.float32]
     members: NDArray[np.float32] | None = None
     decisions: Sequence[Mapping[str, Any] | None] | None = None
+    task: str = CLASSES
 
 
 class ServedModel(Protocol):
@@ -67,19 +71,26 @@ class Answer:
     probabilities: NDArray[np.float32]
     uncertainty: Mapping[str, float]
     decision: Mapping[str, Any] | None
+    task: str = CLASSES
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.
 
         The label is that of the decision rules, None if they give no answer; without rules it is the most probable
-        class.
+        class. Of several labels `labels` are those with a probability of at least .5; numbers are `values`.
         """
         values = [float(str(value)) for value in self.probabilities]
+        named = dict(zip(self.classes, values, strict=True))
+        if self.task == REGRESSION:
+            return {"values": named, "uncertainty": dict(self.uncertainty)}
+        if self.task == MULTILABEL:
+            there = [name for name, value in zip(self.classes, self.probabilities, strict=True) if value >= THRESHOLD]
+            return {"labels": there, "probabilities": named, "uncertainty": dict(self.uncertainty)}
         best = int(self.probabilities.argmax())
         record: dict[str, Any] = {
             "label": self.classes[best],
             "confidence": values[best],
-            "probabilities": dict(zip(self.classes, values, strict=True)),
+            "probabilities": named,
             "uncertainty": dict(self.uncertainty),
         }
         if self.decision is not None:
@@ -99,6 +110,8 @@ def split_answers(answers: Answers, classes: tuple[str, ...], images: int) -> li
     values = np.asarray(answers.probabilities, np.float32)
     if values.shape != (images, len(classes)):
         raise ServingError(500, "model", f"expected {(images, len(classes))} probabilities, found {values.shape}")
+    if answers.task in COLUMN_TASKS:
+        return _answers_of_columns(answers, values, classes)
     if not np.isfinite(values).all() or (values < -1e-6).any() or (np.abs(values.sum(axis=1) - 1) > 1e-3).any():
         raise ServingError(500, "model", "expected probabilities that sum to 1, found others")
     measured = {"entropy": entropy(values), "margin": margin(values)}
@@ -113,4 +126,34 @@ def split_answers(answers: Answers, classes: tuple[str, ...], images: int) -> li
             decisions[at],
         )
         for at in range(images)
+    ]
+
+
+def _answers_of_columns(answers: Answers, values: NDArray[np.float32], classes: tuple[str, ...]) -> list[Answer]:
+    """Return one answer per image of several labels or numbers.
+
+    The uncertainty is ``spread``: the largest standard deviation of a column over the single models, in the unit of the
+    column. There is no entropy, because the columns are no distribution.
+
+    Raises
+    ------
+    ServingError : the values are no probabilities, or not finite.
+    """
+    outside = answers.task == MULTILABEL and ((values < -1e-6).any() or (values > 1 + 1e-6).any())
+    if not np.isfinite(values).all() or outside:
+        raise ServingError(
+            500, "model", f"expected finite {'numbers' if not outside else 'probabilities'}, found others"
+        )
+    measured = {}
+    if answers.members is not None and len(answers.members) > 1:
+        measured["spread"] = np.asarray(answers.members, np.float64).std(axis=0).max(axis=1)
+    return [
+        Answer(
+            classes,
+            values[at],
+            {name: round(float(column[at]), 6) for name, column in measured.items()},
+            None,
+            answers.task,
+        )
+        for at in range(len(values))
     ]

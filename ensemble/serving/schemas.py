@@ -55,11 +55,18 @@ class ImageAnswer(BaseModel):
         default=None, description="the class by the decision rules, null for no answer; without rules the most probable"
     )
     confidence: float | None = Field(default=None, description="the probability of the class")
-    probabilities: dict[str, float] | None = Field(default=None, description="class → probability")
+    labels: list[str] | None = Field(
+        default=None, description="the labels with a probability of at least .5; of a model of several labels only"
+    )
+    probabilities: dict[str, float] | None = Field(
+        default=None, description="class → probability; of a model of several labels, label → probability"
+    )
+    values: dict[str, float] | None = Field(default=None, description="number → its value; of a regression only")
     uncertainty: dict[str, float] | None = Field(
         default=None,
         description="entropy (0 sure, 1 all classes equal); margin (difference of the two largest probabilities); "
-        "disagreement (share of the models that predict another class; absent if it is not known)",
+        "disagreement (share of the models that predict another class; absent if it is not known); of labels and "
+        "numbers spread (largest standard deviation of a column over the models)",
     )
     decision: dict[str, Any] | None = Field(
         default=None,

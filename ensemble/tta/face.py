@@ -17,6 +17,7 @@ from ensemble.tta.views import parse_views
 from folds.data.table import folder_names
 from folds.metrics.intervals import Difference
 from folds.predictions.files import fold_files, oof_file
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, list_of, whole, wrong_argument
 from folds.utils.bars import log_in_notebook, progress_of
@@ -63,8 +64,15 @@ class TTAResult(Displayed):
 
     @property
     def gain(self) -> Difference | None:
-        """Return macro F1 of the merge minus that of the plain image, paired over people; None without labels."""
+        """Return the score of the merge minus that of the plain image, paired over people; None without labels.
+
+        The score is macro F1 for classes, else the default metric of the task.
+        """
         return None if self.gains is None else self.gains.against_plain
+
+    @property
+    def _has_columns(self) -> bool:
+        return self.made.task in COLUMN_TASKS
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -74,7 +82,7 @@ class TTAResult(Displayed):
         return tuple(path for path in found if path.exists())
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per split and view, and one per merge: macro F1 with its 95% CI, accuracy, weight."""
+        """Return one row per split and view, and one per merge: score with its 95% CI, weight, accuracy of classes."""
         import pandas as pd
 
         rows = []
@@ -82,9 +90,10 @@ class TTAResult(Displayed):
             merged = [] if one.merged is None else [("merged", one.merged)]
             for name, score in [*one.views.items(), *merged]:
                 found, weights = score.interval, self.made.merge.weights.get(name)
-                row = {"split": one.split, "view": name, "macro_f1": found.value, "low": found.low, "high": found.high}
+                ends = {"low": found.low, "high": found.high}
+                row = {"split": one.split, "view": name, self.made.metric.name: found.value, **ends}
                 weight = None if weights is None else float(np.mean(weights))
-                rows.append(row | {"accuracy": score.accuracy, "weight": weight})
+                rows.append(row | ({} if self._has_columns else {"accuracy": score.accuracy}) | {"weight": weight})
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +102,7 @@ class TTAResult(Displayed):
 
     def display_table(self) -> Table:
         """Return the table that a notebook shows: one row per view and per merge, and the gain of the merge."""
-        rows = []
+        rows, title = [], self.made.metric.title
         for one in self.scored:
             merged = (
                 [] if one.merged is None else [(f"{self.made.merge.how} of {len(self.made.merge.views)}", one.merged)]
@@ -106,16 +115,16 @@ class TTAResult(Displayed):
                         name,
                         f"{found.value:.3f}",
                         found.ci_text(),
-                        f"{score.accuracy:.3f}",
+                        *(() if self._has_columns else (f"{score.accuracy:.3f}",)),
                     ]
                 )
         warnings = [one.merged.interval.warning for one in self.scored if one.merged is not None]
         notes = [f"warning: {warning}" for warning in dict.fromkeys(warnings) if warning]
         if self.gain is not None:
-            notes.append(f"vs no TTA: {self.gain.difference.signed_text()} macro F1 (paired 95% CI over people)")
+            notes.append(f"vs no TTA: {self.gain.difference.signed_text()} {title} (paired 95% CI over people)")
         return Table(
             f"{self.run} in {counted(len(self.made.merge.views), 'view')}",
-            ["split", "view", "macro F1", "95% CI", "accuracy"],
+            ["split", "view", title, "95% CI", *(() if self._has_columns else ("accuracy",))],
             rows,
             notes,
             left=2,
@@ -137,9 +146,12 @@ class TTAResult(Displayed):
             for name, one in found.items()
             if np.isfinite(one.difference.value)
         ]
-        title = f"Gain of the views of {self.run}: paired difference in macro F1, 95% CI over people"
+        metric = self.made.metric
+        title = f"Gain of the views of {self.run}: paired difference in {metric.title}, 95% CI over people"
         text = "; ".join(f"{name} {one.text()}" for name, one in found.items()) + "."
-        drawn = forest(rows, title, text, "difference in macro F1", left="worse with views", right="better with views")
+        ends = ("worse with views", "better with views")
+        left, right = ends if metric.greater_is_better else ends[::-1]
+        drawn = forest(rows, title, text, f"difference in {metric.title}", left=left, right=right)
         return (figure(drawn, title, text),)
 
 
@@ -183,9 +195,9 @@ def tta(
     views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``, or a list of them; the
         plain image is always one of the views.
     merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted on out-of-fold predictions;
-        ``auto``, the best of these.
+        ``auto``, the best of these. Of numbers ``median`` instead of ``geometric``; ``classwise`` is for classes.
     budget : maximum number of views per image, chosen by out-of-fold score.
-    adaptive : whether to use more views only where the plain image is uncertain.
+    adaptive : whether to use more views only where the plain image is uncertain; for classes.
     data, test : the table that the run was trained on and its test images, if they have moved.
     images, test_images : folder (or folders) of the images that these tables name, if they have moved.
     per_person : whether to average the probabilities of each person's images before scoring.

@@ -98,7 +98,7 @@ def write(path: Path, values: NDArray[np.floating], sidecar: PredictionMetadata,
     found = _readable(path)
     if found is not None:
         stored, before = found
-        names = (*_SAME_FIELDS, "checkpoint_sha", "images_sha", "merge")
+        names = (*_SAME_FIELDS, "checkpoint_sha", "images_sha", "merge", "exclusive")
         same = all(getattr(stored, name) == getattr(sidecar, name) for name in names)
         rows = np.array_equal(stored.rows.ids, sidecar.rows.ids) and np.array_equal(
             np.asarray(stored.fold), np.asarray(sidecar.fold)

@@ -11,27 +11,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.links import predictions_of, require_classes
 from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, validate_fields
 
 MAX_VIEWS = 256  # of one run
 MERGES = ("mean", "geometric", "weighted", "classwise", "auto")
+MEDIAN = "median"  # of numbers
+# Several labels have no weights per class, because no row is normalized; numbers have no geometric mean, because they
+# can be negative.
+_MERGES_OF = {MULTILABEL: ("mean", "geometric", "weighted", "auto"), REGRESSION: ("mean", MEDIAN, "weighted", "auto")}
+
+
+def merges_of(task: str) -> tuple[str, ...]:
+    """Return the merges for a task, ``auto`` last."""
+    return _MERGES_OF.get(task, MERGES)
 
 
 def merge_views(
-    logits: NDArray[np.floating], how: str = "mean", weights: NDArray[np.floating] | None = None
+    logits: NDArray[np.floating],
+    how: str = "mean",
+    weights: NDArray[np.floating] | None = None,
+    task: str = CLASSES,
 ) -> NDArray[np.float64]:
-    """Return the merged probabilities (n, classes) of the logits of all views (views, n, classes).
+    """Return the merged predictions (n, classes) of the outputs of all views (views, n, classes).
 
     ``mean`` is the arithmetic mean of the views' probabilities. ``geometric`` is their geometric mean, computed in log
     space and normalized; it has the argmax of the mean logits, which the arithmetic mean may not have. ``weighted`` and
     ``classwise`` are weighted means of the probabilities (Shanmugam et al., arXiv 2011.11156).
 
+    With several labels ``geometric`` is that of each label and its opposite, which is the sigmoid of the mean logit.
+    Numbers are merged as they are; ``median`` is for them.
+
     Parameters
     ----------
     weights : (views,), or (views, classes) for ``classwise``: weight of each view's probability, per class; the result
         is normalized.
+    task : what the outputs are (`folds.predictions.links.predictions_of`).
     """
+    if task in COLUMN_TASKS:
+        return _merge_columns(logits, how, weights, task)
     if how == "mean":
         return softmax(logits).mean(axis=0)
     if how == "geometric":
@@ -46,13 +66,30 @@ def merge_views(
     return merged / merged.sum(axis=1, keepdims=True)
 
 
+def _merge_columns(
+    outputs: NDArray[np.floating], how: str, weights: NDArray[np.floating] | None, task: str
+) -> NDArray[np.float64]:
+    """Return the merged labels or numbers (n, columns); no row is normalized."""
+    if how == "geometric" and task == MULTILABEL:
+        return predictions_of(task, np.asarray(outputs, np.float64).mean(axis=0))
+    values = predictions_of(task, outputs)
+    if how == "mean":
+        return np.asarray(values.mean(axis=0))
+    if how == MEDIAN and task == REGRESSION:
+        return np.asarray(np.median(values, axis=0))
+    if how != "weighted" or weights is None:
+        raise unknown_name("`merge`", how, merges_of(task))
+    per_view = np.asarray(weights, np.float64).reshape(len(values), -1)[:, :1, None]
+    return np.asarray((values * per_view).sum(axis=0) / per_view.sum())
+
+
 @dataclass(frozen=True)
 class MergeConfig:
     """The options of a merge.
 
     Attributes
     ----------
-    how : one of `MERGES`.
+    how : one of `merges_of` the task.
     budget : maximum number of views per image; None for no limit.
     adaptive : whether to use more views than the plain image only if its margin is small.
     plain : whether the plain image is always among the chosen views; implied by `adaptive`.
@@ -65,7 +102,7 @@ class MergeConfig:
 
     def check(self) -> None:
         """Raise UsageError if an option is invalid."""
-        if self.how not in MERGES:
+        if self.how not in (*MERGES, MEDIAN):
             raise unknown_name("`merge`", self.how, MERGES)
         if self.budget is not None and self.budget < 1:
             raise UsageError(
@@ -73,9 +110,19 @@ class MergeConfig:
                 hint="`budget=1` uses the best single view",
             )
 
+    def check_task(self, task: str) -> None:
+        """Raise UsageError if an option is not for this task."""
+        if self.how not in merges_of(task):
+            raise UsageError(
+                f"`merge={self.how}` is not for the task {task}", hint=f"its merges: {', '.join(merges_of(task))}"
+            )
+        if self.adaptive:
+            require_classes(task, "`adaptive`, which compares the two most probable classes,", "leave out `adaptive`")
+
     def fitted(self, views: int) -> bool:
         """Return whether the merge of this number of views is fitted to labels."""
-        return views > 1 and (self.how not in ("mean", "geometric") or self.adaptive or not self.all_on_test(views))
+        plain = ("mean", "geometric", MEDIAN)
+        return views > 1 and (self.how not in plain or self.adaptive or not self.all_on_test(views))
 
     def all_on_test(self, views: int) -> bool:
         """Return whether all views are predicted on test: without a limit, the files then serve any merge."""
@@ -89,7 +136,7 @@ class Merge:
     Attributes
     ----------
     weights : view → its weight, or one weight per class; the plain image comes first if it is used. Equal weights for
-        ``mean`` and ``geometric``.
+        ``mean``, ``geometric`` and ``median``.
     threshold : more views are used for images whose margin on the plain image is below it; None for all images.
     """
 
@@ -102,9 +149,17 @@ class Merge:
         """Return the names of the used views."""
         return tuple(self.weights)
 
-    def merged(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities (n, classes) of the logits of `views` (views, n, classes), all views for all images."""
-        return merge_views(logits, self.how, np.array(list(self.weights.values())))
+    def check_task(self, task: str) -> None:
+        """Raise EnsembleError if the merge is not for this task: then its record was changed, or is of another run."""
+        if self.how not in merges_of(task)[:-1] or (task in COLUMN_TASKS and self.threshold is not None):
+            what = "an adaptive merge" if self.how in merges_of(task) else f"the merge '{self.how}'"
+            raise EnsembleError(
+                f"{what} of views is not for the task {task}", hint="ensemble tta RUN merges them again"
+            )
+
+    def merged(self, logits: NDArray[np.floating], task: str = CLASSES) -> NDArray[np.float64]:
+        """Return predictions (n, classes) of the outputs of `views` (views, n, classes), all views for all images."""
+        return merge_views(logits, self.how, np.array(list(self.weights.values())), task)
 
     def needs_more_views(self, plain: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return (n,) whether each image needs more views, given its logits on the plain image (n, classes)."""
@@ -126,7 +181,7 @@ class Merge:
         EnsembleError : the record is not a merge for this number of classes.
         """
         table = {
-            "how": one_of(*MERGES[:-1]),
+            "how": one_of(*MERGES[:-1], MEDIAN),
             "weights": mapping_of(either(NUMBER, list_of(NUMBER, classes))),
             "threshold": optional(NUMBER),
         }

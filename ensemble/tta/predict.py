@@ -24,6 +24,7 @@ from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
 from folds.models.inference import BATCH, GPU_BATCH, PixelSource, predict_logits
 from folds.predictions.files import PredictionMetadata
+from folds.predictions.links import outputs_kind_of
 from folds.predictions.rows import samples_sha
 from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes, sha256_file
@@ -92,7 +93,7 @@ class FoldPredictor:
         """Predict the validation rows of the fold."""
         table, checkpoint = self.data.train, self.checkpoint
         shared = PredictionMetadata(
-            kind="logit",
+            kind=outputs_kind_of(checkpoint.task),
             split="oof",
             classes=checkpoint.classes,
             rows=table.rows().take(self.index),
@@ -105,6 +106,7 @@ class FoldPredictor:
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha={str(checkpoint.fold): self.sha},
             task=checkpoint.task,
+            exclusive=checkpoint.exclusive,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
         )
@@ -116,7 +118,7 @@ class FoldPredictor:
         if table is None:
             return
         shared = PredictionMetadata(
-            kind="logit",
+            kind=outputs_kind_of(checkpoint.task),
             split="test",
             classes=checkpoint.classes,
             rows=table.rows(),
@@ -129,6 +131,7 @@ class FoldPredictor:
             folds_sha=checkpoint.folds_sha,
             checkpoint_sha=self.sha,
             task=checkpoint.task,
+            exclusive=checkpoint.exclusive,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
         )

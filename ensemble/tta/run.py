@@ -24,10 +24,10 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
+from folds.predictions.links import kind_of, predictions_of
 from folds.predictions.reading import labels_and_groups
 from folds.utils.files import remove
 from folds.utils.locks import exclusive_lock
-from folds.utils.numeric import softmax
 from folds.utils.progress import SILENT, Progress
 
 logger = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ def augment_folds(
                 f"{path} was trained on all people, so its views cannot be scored out of fold",
                 hint=f"ensemble tta {checkpoint.run} uses the models of the folds",
             )
+        request.check_task(checkpoint.task)
     first = next(iter(checkpoints.values())).architecture
     views = deduplicate_views(views, (first.height, first.width))
     logger.info("%d view%s: %s", len(views), "s" if len(views) > 1 else "", ", ".join(view.name for view in views))
@@ -167,6 +168,8 @@ def augment(
         labels are needed for fitting and are not known.
     """
     request.check()
+    for checkpoint in checkpoints.values():
+        request.check_task(checkpoint.task)
     if len(views) == 1:  # nothing to merge or choose
         request = MergeConfig()
     run = _one_run(checkpoints.values())
@@ -225,7 +228,8 @@ def _common_logits(
             f"{files[0]}: the views of {run} have no row in common",
             hint=f"ensemble tta {run} --force predicts them again",
         )
-    return found
+    # The files of views may be older than what the checkpoint says about its classes.
+    return found[0], replace(found[1], task=first.checkpoint.task, exclusive=first.checkpoint.exclusive)
 
 
 def _decide(
@@ -241,12 +245,15 @@ def _decide(
                 hint="`merge=mean` or `merge=geometric` of all views needs no labels",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
-        return MergedViews(run, request, merge, None, merge.merged(logits), None, len(names))
-    evidence = OOFViews(tuple(names), logits, labels, persons, np.broadcast_to(np.asarray(sidecar.fold), len(labels)))
+        return MergedViews(
+            run, request, merge, None, merge.merged(logits, sidecar.task), None, len(names), sidecar.task
+        )
+    fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
+    evidence = OOFViews(tuple(names), logits, labels, persons, fold, sidecar.task)
     merge = fit(evidence, request)
     merged, views = nested_view_scores(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
     full = nested_view_scores(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None
-    return MergedViews(run, request, merge, evidence, merged, full, float(views.mean()))
+    return MergedViews(run, request, merge, evidence, merged, full, float(views.mean()), sidecar.task)
 
 
 def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge) -> None:
@@ -297,7 +304,8 @@ def _write_merged(
                 fold,
                 run,
             )
-    write(out, made.merged, replace(sidecar, kind="probability", views=labelled, merge=record), first.data.train.rows())
+    kind = kind_of(sidecar.task)
+    write(out, made.merged, replace(sidecar, kind=kind, views=labelled, merge=record), first.data.train.rows())
     return float(np.mean(list(used.values()))) if used else None
 
 
@@ -321,7 +329,8 @@ def _write_test(
         found = _merged_test(first, fold, chosen, merge, shas)
         if found is not None:
             values, of_fold, used[fold] = found
-            of_fold = replace(of_fold, kind="probability", views=labelled, merge=record)
+            of_fold = replace(of_fold, kind=kind_of(sidecar.task), views=labelled, merge=record)
+            of_fold = replace(of_fold, task=sidecar.task, exclusive=sidecar.exclusive)
             write(tta / f"{run}.fold{fold}.test.npy", values, of_fold, first.data.test.rows())
     return used
 
@@ -334,16 +343,17 @@ def _merged_test(
     base = load_common_rows(files[:1], shas)
     if base is None or first.data.test is None or len(base[1].rows) != len(first.data.test):
         return None
-    further = merge.needs_more_views(base[0][0])
+    further, task = merge.needs_more_views(base[0][0]), first.checkpoint.task
     if not further.any():
-        return softmax(base[0][0]) if merge.threshold is not None else merge.merged(base[0]), base[1], 1.0
+        values = predictions_of(task, base[0][0]) if merge.threshold is not None else merge.merged(base[0], task)
+        return values, base[1], 1.0
     found = load_common_rows(files, shas)
     place = {} if found is None else {name: i for i, name in enumerate(found[1].rows.ids.tolist())}
     at = np.array([place.get(name, -1) for name in base[1].rows.ids[further].tolist()])
     if found is None or (at < 0).any():
         return None
-    values = softmax(base[0][0])
-    values[further] = merge.merged(found[0][:, at])
+    values = np.array(predictions_of(task, base[0][0]))
+    values[further] = merge.merged(found[0][:, at], task)
     return values, base[1], 1 + float(further.mean()) * (len(chosen) - 1)
 
 

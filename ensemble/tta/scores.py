@@ -14,15 +14,16 @@ from ensemble.tta.files import load_common_rows
 from ensemble.tta.merge import Merge, merge_views
 from ensemble.tta.result import MergedViews
 from ensemble.tta.views import View
-from ensemble.tta.weights import METRIC, apply
+from ensemble.tta.weights import apply, metric_of_task
 from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.links import predictions_of
 from folds.predictions.reading import score_rows
-from folds.utils.numeric import softmax
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class TTAGain:
 
     Attributes
     ----------
-    in_sample : in-sample macro F1 of the merge; None if nothing was fitted.
+    in_sample : in-sample score of the merge, as all scores by the metric of the task; None if nothing was fitted.
     mean : score of the plain mean of all views.
     against_plain, against_mean : difference of the merge to the plain image, and to the mean of all views.
-    full : macro F1 of the same merge with all of its views for all images; None unless it is adaptive.
-    leave_one_out : view → in-sample loss of the merge without it, with the other weights scaled up.
-    per_class : F1 per class of the plain image, the mean of all views and the merge.
+    full : score of the same merge with all of its views for all images; None unless it is adaptive.
+    leave_one_out : view → in-sample score of the merge minus that without it, with the other weights scaled up.
+    per_class : F1 per class of the plain image, the mean of all views and the merge; {} for labels and numbers.
     """
 
     in_sample: float | None
@@ -70,7 +71,7 @@ def score_views(
     run: str, views: tuple[View, ...], runs: Path = Path("runs"), per_person: bool = False
 ) -> list[ViewScores]:
     """Return the scores of each view and of the merge from the written files: out-of-fold and, with labels, test."""
-    folder, results = runs / "tta", []
+    folder, results = runs / "tta", list[ViewScores]()
     oof = read_sidecar(oof_file(folder, run))
     if oof is None:
         raise EnsembleError(f"{oof_file(folder, run)} has no sidecar")
@@ -81,26 +82,28 @@ def score_views(
         if sidecar is None or sidecar.rows.labels is None:
             continue
         scores = {}
+        metric = metric_of_task(sidecar.task).name
         for view in views:
             mean = _mean_of_files(folder / run / "views", run, view, paths, sidecar)
             if mean is not None:
-                scores[view.name] = score_rows(mean, sidecar, per_person=per_person)
+                scores[view.name] = score_rows(mean, sidecar, metric, per_person)
         merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
         folds = done if split == "oof" else tuple(fold for fold in done if fold in tests)
-        results.append(ViewScores(split, folds, scores, score_rows(merged, sidecar, per_person=per_person), paths[0]))
+        results.append(ViewScores(split, folds, scores, score_rows(merged, sidecar, metric, per_person), paths[0]))
     return results
 
 
 def _mean_of_files(
     folder: Path, run: str, view: View, paths: Sequence[Path], sidecar: PredictionMetadata
 ) -> NDArray[np.float64] | None:
-    """Return a view's mean probabilities (n, classes) over folds on the rows of `sidecar`; None if rows are missing."""
+    """Return a view's mean predictions (n, classes) over folds on the rows of `sidecar`; None if rows are missing."""
     values = []
     for path in paths:
         found = load_common_rows([folder / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}"], {})
         if found is None or not np.isin(sidecar.rows.ids, found[1].rows.ids).all():
             return None
-        values.append(softmax(_in_order(found[0][0], found[1].rows.ids, sidecar.rows.ids)))
+        outputs = _in_order(found[0][0], found[1].rows.ids, sidecar.rows.ids)
+        values.append(predictions_of(sidecar.task, outputs))
     return np.mean(values, axis=0)
 
 
@@ -115,19 +118,22 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     if evidence is None or len(evidence.views) < 2:
         return None
     labels, persons = evidence.labels, evidence.persons
-    plain, mean = softmax(evidence.logits[0]), merge_views(evidence.logits)
+    plain, mean, metric = evidence.plain, merge_views(evidence.logits, task=evidence.task), evidence.metric
 
     def against(other: NDArray[np.float64]) -> Difference:
         if not per_person:
-            return difference_over_people(METRIC, labels, other, made.merged, persons)
-        first, second = (average_by_person(labels, values, persons, values.shape[1]) for values in (other, made.merged))
-        return difference_over_people(METRIC, first[0], first[1], second[1], first[2])
+            return difference_over_people(metric, labels, other, made.merged, persons)
+        first, second = (
+            average_by_person(labels, values, persons, values.shape[1], evidence.task)
+            for values in (other, made.merged)
+        )
+        return difference_over_people(metric, first[0], first[1], second[1], first[2])
 
     def score(values: NDArray[np.float64]) -> float:
         return (
-            score_predictions(labels, values, persons, per_person=per_person).interval.value
+            score_predictions(labels, values, persons, metric.name, per_person).interval.value
             if per_person
-            else METRIC(labels, values)
+            else metric(labels, values)
         )
 
     all_views = Merge(made.merge.how, made.merge.weights)
@@ -138,13 +144,14 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     for view in all_views.views if len(all_views.views) > 1 else ():
         others = {name: weights for name, weights in all_views.weights.items() if name != view}
         without[view] = before - score(apply(Merge(all_views.how, others), evidence)[0])
+    by_name = (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
     per_class = {
         name: f1_per_class(labels, argmax_classes(values), values.shape[1]).tolist()
-        for name, values in (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
+        for name, values in (() if evidence.task in COLUMN_TASKS else by_name)
     }
     return TTAGain(
         fitted,
-        score_predictions(labels, mean, persons, per_person=per_person),
+        score_predictions(labels, mean, persons, metric.name, per_person),
         against(plain),
         against(mean),
         full,
@@ -154,7 +161,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
 
 def difference_record(found: Difference) -> dict[str, Any]:
-    """Return a difference of macro F1 and its significance as plain values, for ``--json``."""
+    """Return a difference of scores and its significance as plain values, for ``--json``."""
     record = found.to_dict()
     ends = {name: record[name] for name in ("difference", "low", "high", "chance")}
     return ends | {"distinguishable": found.verdict()}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.tta.merge import MERGES, Merge, MergeConfig, margins
+from ensemble.tta.columns import column_weights
+from ensemble.tta.merge import Merge, MergeConfig, margins, merges_of
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, argmax_classes, confusion_counts
+from folds.metrics.classification import METRICS, Metric, argmax_classes, confusion_counts
+from folds.metrics.tasks import default_metric, metric_for_task
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.predictions.links import predictions_of
 from folds.utils.numeric import softmax
 
 PLAIN = "plain"  # additional choice of `auto`: the plain image only
@@ -30,18 +35,37 @@ class OOFViews:
     ----------
     views : names of the views, the plain image first.
     logits : (views, n, classes).
-    labels, persons, folds : (n,) class indices, person codes and folds.
+    labels, persons, folds : (n,) class indices, person codes and folds; labels of `COLUMN_TASKS` are (n, columns), nan
+        where they are not known.
+    task : what the columns are.
     """
 
     views: tuple[str, ...]
     logits: NDArray[np.floating]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     persons: NDArray[np.int64]
     folds: NDArray[np.int64]
+    task: str = CLASSES
+
+    @property
+    def metric(self) -> Metric:
+        """Return the metric by which merges are chosen and scored."""
+        return metric_of_task(self.task)
+
+    @property
+    def plain(self) -> NDArray[np.float64]:
+        """Return (n, classes) the predictions of the plain image."""
+        return predictions_of(self.task, self.logits[0])
 
     def take(self, rows: NDArray[np.bool_]) -> OOFViews:
         """Return the rows where `rows` (n,) is true."""
-        return OOFViews(self.views, self.logits[:, rows], self.labels[rows], self.persons[rows], self.folds[rows])
+        return replace(
+            self,
+            logits=self.logits[:, rows],
+            labels=self.labels[rows],
+            persons=self.persons[rows],
+            folds=self.folds[rows],
+        )
 
     def parts(self) -> Iterator[NDArray[np.bool_]]:
         """Yield the mask (n,) of each outer fold: the folds, or five groups of people if there is only one fold.
@@ -62,16 +86,24 @@ class OOFViews:
             yield groups == group
 
 
+def metric_of_task(task: str) -> Metric:
+    """Return the metric of the views of a task: macro F1 for classes, else the default one of the task."""
+    return METRIC if task not in COLUMN_TASKS else metric_for_task(default_metric(task), task)
+
+
 def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
     """Fit a merge to all rows. Its score on these rows is in-sample; `nested_view_scores` gives the nested one."""
     how, views = request.how, evidence.views
     if how == "auto":
         how = _best(evidence, request)
-    weights = (
-        np.eye(len(views))[0]
-        if how == PLAIN
-        else _weights(evidence, how, request.budget, request.adaptive or request.plain)
-    )
+    if how == PLAIN:
+        weights = np.eye(len(views))[0]
+    elif evidence.task in COLUMN_TASKS:
+        limit = len(views) if request.budget is None else min(request.budget, len(views))
+        values = predictions_of(evidence.task, evidence.logits)
+        weights = column_weights(values, evidence.labels, evidence.task, how, limit, steps=STEPS, equal=EQUAL)
+    else:
+        weights = _weights(evidence, how, request.budget, request.adaptive or request.plain)
     used = {
         view: tuple(np.atleast_1d(weight).tolist())
         for view, weight in zip(views, weights, strict=True)
@@ -89,7 +121,7 @@ def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
 def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return probabilities (n, classes) and the number of views per image (n,)."""
     logits = evidence.logits[[evidence.views.index(view) for view in merge.views]]
-    merged = merge.merged(logits)
+    merged = merge.merged(logits, evidence.task)
     if merge.threshold is None:
         return merged, np.full(merged.shape[0], len(merge.weights))
     further = merge.needs_more_views(logits[0])
@@ -108,13 +140,15 @@ def nested_view_scores(evidence: OOFViews, request: MergeConfig) -> tuple[NDArra
 
 
 def _best(evidence: OOFViews, request: MergeConfig) -> str:
-    """Return the merge method with the highest nested score; a tie goes to the simpler one."""
-    scores = {PLAIN: METRIC(evidence.labels, softmax(evidence.logits[0]))}
-    for how in MERGES[:-1]:
-        scores[how] = METRIC(
+    """Return the merge method with the best nested score; a tie goes to the simpler one."""
+    metric = evidence.metric
+    scores = {PLAIN: metric(evidence.labels, evidence.plain)}
+    for how in merges_of(evidence.task)[:-1]:
+        scores[how] = metric(
             evidence.labels, nested_view_scores(evidence, replace(request, how=how, adaptive=False))[0]
         )
-    return max(scores, key=lambda how: scores[how])
+    sign = 1 if metric.greater_is_better else -1
+    return max(scores, key=lambda how: sign * scores[how])
 
 
 def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ class VoteInput:
     weights : (runs, m) weight of each run: sums to 1 over the runs that are present, 0 where a run is absent.
     hard : (runs,) whether a run has only hard labels.
     ranking : (runs,) run indices, best first.
+    offset : (m, classes) added to the logits of a stacked model, from other columns of the samples; None for none.
     """
 
     probabilities: NDArray[np.float64]
@@ -38,6 +39,7 @@ class VoteInput:
     weights: NDArray[np.float64]
     hard: NDArray[np.bool_]
     ranking: NDArray[np.int64]
+    offset: NDArray[np.float64] | None = None
 
 
 Combine = Callable[[VoteInput], tuple[NDArray[np.float64], int]]

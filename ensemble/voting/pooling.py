@@ -13,7 +13,7 @@ _ROUNDING = 1e-9  # of sums of weights
 
 def soft(inputs: VoteInput) -> Combined:
     """Return the (weighted) arithmetic mean of probabilities."""
-    return _mean(inputs.weights, inputs.probabilities), 0
+    return weighted_mean(inputs.weights, inputs.probabilities), 0
 
 
 def geometric(inputs: VoteInput) -> Combined:
@@ -21,7 +21,7 @@ def geometric(inputs: VoteInput) -> Combined:
 
     The folds of a run are averaged arithmetically before. Probabilities below `FLOOR` count as `FLOOR`.
     """
-    logs = _mean(inputs.weights, np.log(np.maximum(inputs.probabilities, FLOOR)))
+    logs = weighted_mean(inputs.weights, np.log(np.maximum(inputs.probabilities, FLOOR)))
     return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
 
 
@@ -44,7 +44,7 @@ def power_mean(inputs: VoteInput, exponent: float) -> Combined:
         end = np.where(present, values, np.inf).min(axis=0)
         ratio = end / values
     with np.errstate(divide="ignore"):
-        logs = np.log(end) + np.log(_mean(inputs.weights, np.minimum(ratio, 1) ** abs(exponent))) / exponent
+        logs = np.log(end) + np.log(weighted_mean(inputs.weights, np.minimum(ratio, 1) ** abs(exponent))) / exponent
     return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
 
 
@@ -53,12 +53,17 @@ def median(inputs: VoteInput) -> Combined:
 
     The medians of a row need not sum to 1. In rows where all medians are 0, the mean is returned.
     """
+    return _or_mean(weighted_median(inputs), inputs), 0
+
+
+def weighted_median(inputs: VoteInput) -> NDArray[np.float64]:
+    """Return (m, columns) the (weighted) median of each column."""
     ordered, weights = _ordered(inputs)
     below = np.cumsum(weights, axis=0)
     low = (below >= 0.5 - _ROUNDING).argmax(axis=0)
     high = (below > 0.5 + _ROUNDING).argmax(axis=0)
-    middle = (np.take_along_axis(ordered, low[None], 0)[0] + np.take_along_axis(ordered, high[None], 0)[0]) / 2
-    return _or_mean(middle, inputs), 0
+    middle: NDArray[np.float64] = np.take_along_axis(ordered, low[None], 0)[0]
+    return (middle + np.take_along_axis(ordered, high[None], 0)[0]) / 2
 
 
 def trimmed(inputs: VoteInput, trim: float) -> Combined:
@@ -68,11 +73,16 @@ def trimmed(inputs: VoteInput, trim: float) -> Combined:
     removed at each end, this is the usual trimmed mean; for 0 the mean, close to .5 the median. In rows where all
     values are 0, the mean is returned.
     """
+    return _or_mean(weighted_trimmed(inputs, trim), inputs), 0
+
+
+def weighted_trimmed(inputs: VoteInput, trim: float) -> NDArray[np.float64]:
+    """Return (m, columns) the (weighted) mean without the lowest and the highest `trim` of the weight."""
     ordered, weights = _ordered(inputs)
     above = np.cumsum(weights, axis=0)
     inside = np.maximum(np.minimum(above, 1 - trim) - np.maximum(above - weights, trim), 0)
     inside[weights == 0] = 0
-    return _or_mean((inside * ordered).sum(axis=0) / (1 - 2 * trim), inputs), 0
+    return (inside * ordered).sum(axis=0) / (1 - 2 * trim)
 
 
 def maximum(inputs: VoteInput) -> Combined:
@@ -80,7 +90,8 @@ def maximum(inputs: VoteInput) -> Combined:
     return np.where((inputs.weights > 0)[:, :, None], inputs.probabilities, 0).max(axis=0), 0
 
 
-def _mean(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def weighted_mean(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (m, columns) Σ over runs of weights (runs, m) · values (runs, m, columns)."""
     # One run after another, so that the result does not depend on the number of rows in the block.
     total = weights[0][:, None] * values[0]
     for weight, value in zip(weights[1:], values[1:], strict=True):
@@ -98,7 +109,7 @@ def _ordered(inputs: VoteInput) -> tuple[NDArray[np.float64], NDArray[np.float64
 def _or_mean(values: NDArray[np.float64], inputs: VoteInput) -> NDArray[np.float64]:
     empty = np.flatnonzero(values.max(axis=1) <= 0)
     if len(empty):
-        values[empty] = _mean(inputs.weights[:, empty], inputs.probabilities[:, empty])
+        values[empty] = weighted_mean(inputs.weights[:, empty], inputs.probabilities[:, empty])
     return values
 
 

@@ -14,6 +14,7 @@ from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, is_normalized, normalize_rows
 from ensemble.voting.blocks import rank_order, row_blocks, vote_inputs
 from ensemble.voting.by_attribute import join_marginals, marginal_splits
+from ensemble.voting.label_columns import vote_columns
 from ensemble.voting.pooling import geometric, grades, hard, maximum, median, power_mean, rank_mean, soft, trimmed
 from folds.errors import UsageError, unknown_name
 from folds.predictions.files import ORDINAL
@@ -92,6 +93,8 @@ def vote(
     runs = sorted(split.runs, key=lambda run: run.name)
     _check_probabilities(method, rule, runs)
     run_weights = _check_weights(runs, weights)
+    if split.has_columns:
+        return vote_columns(split, method, rule, runs, run_weights, ranking or (), options)
     if options.by == "attribute":
         return _by_attribute(split, method, weights, ranking, options)
     if rule.combine is soft:
@@ -151,6 +154,8 @@ def vote_of_run(split: AlignedSplit) -> Vote:
     if run.hard:
         return vote(split, "hard")
     stored = run.raw_block(0, len(split))
+    if split.has_columns:
+        return vote(split) if stored is None or stored.dtype != np.float32 else Vote(stored)
     if stored is None or stored.dtype != np.float32 or not all(map(is_normalized, blocks(stored, _STREAMED_AT_ONCE))):
         return vote(split)
     return Vote(stored)

@@ -13,10 +13,14 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import without_marks
 from folds.images.cache import DecodedImages
 from folds.images.duplicates import Pair, identical, near_duplicates, thumbnails
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
-from folds.utils.numeric import distinct_numbers
+from folds.splits.column_counts import counted_cells, people_with
+from folds.utils.numeric import distinct_numbers, factorize
 
+_ONE_LABEL = {MULTILABEL: "set of labels", REGRESSION: "number"}
+_WORDS = {MULTILABEL: ("label", "labels"), REGRESSION: ("number", "numbers")}
 NOTE, WARNING, ERROR = "note", "warning", "error"
 # Number of images above which comparing all pairs takes minutes; only `audit` compares them then, not training.
 MAX_COMPARED = 40_000
@@ -152,17 +156,18 @@ def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int 
     found = [Finding("the table", WARNING, 1, "remark", line) for line in data.warnings]
     lines = _rare(train, k) if assignment is None else check_folds(assignment, train.classes, train.class_attributes)
     if lines:
+        one, many = _WORDS.get(train.task, ("class", "classes"))
         message = (
-            f"{_counted(len(lines), 'class is', 'classes are')} missing from a fold"
+            f"{_counted(len(lines), f'{one} is', f'{many} are')} missing from a fold"
             if assignment is not None
-            else f"{_counted(len(lines), 'class has', 'classes have')} fewer people than folds"
+            else f"{_counted(len(lines), f'{one} has', f'{many} have')} fewer people than folds"
         )
         found.append(
             Finding(
-                "classes not in every fold",
+                f"{many} not in every fold",
                 WARNING,
                 len(lines),
-                "class",
+                one,
                 message,
                 tuple(Occurrence(detail=line) for line in lines),
             )
@@ -176,6 +181,8 @@ def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int 
 def _rare(train: SampleTable, k: int) -> list[str]:
     if train.labels is None or train.persons is None:
         return []
+    if train.has_columns:
+        return _rare_columns(train, k)
     width = len(train.classes)
     pairs = distinct_numbers(train.factorized_persons[1] * width + train.label_codes())
     people = dict(zip(train.classes, np.bincount(pairs % width, minlength=width).tolist(), strict=True))
@@ -186,19 +193,36 @@ def _rare(train: SampleTable, k: int) -> list[str]:
     ]
 
 
+def _rare_columns(train: SampleTable, k: int) -> list[str]:
+    """Return a line for each label that fewer than `k` people have, or are known not to have; likewise for numbers."""
+    values, owners = train.label_values(), train.factorized_persons[1]
+    one = _WORDS[train.task][0]
+    parts = {f"{one} {{}}": counted_cells(values, train.task)}
+    if train.task == MULTILABEL:
+        parts["images known to be without {}"] = values == 0
+    return [
+        f"{text.format(name)}: {_counted(count, 'person', 'people')} for {k} folds"
+        for text, rows in parts.items()
+        for name, count in zip(train.classes, people_with(rows, owners), strict=True)
+        if count < k
+    ]
+
+
 def _people(train: SampleTable) -> list[Finding]:
     """Return notes on people with a constant label, whom a split by image would leak, and with a single image."""
     if train.labels is None or train.persons is None:
         return []
     names, person = train.factorized_persons
-    images, width = np.bincount(person), len(train.classes)
-    pairs = distinct_numbers(person * width + train.label_codes())
+    images, (labels, codes) = np.bincount(person), factorize(train.labels)
+    width = len(labels)
+    pairs = distinct_numbers(person * width + codes)
     several = images > 1
     constant = int(((np.bincount(pairs // width, minlength=len(names)) == 1) & several).sum())
     found = []
     if constant:
         message = (
-            f"{constant:,} of the {several.sum():,} people with several images have only one label: a split by image "
+            f"{constant:,} of the {several.sum():,} people with several images have only one "
+            f"{_ONE_LABEL.get(train.task, 'label')}: a split by image "
             "would leak it"
         )
         found.append(Finding("people with a constant label", NOTE, constant, "person", message))

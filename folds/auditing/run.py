@@ -37,7 +37,6 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.columns import folds_of_column, unused_fold_note
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
-from folds.utils.text import sort_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,9 +221,18 @@ def load_audited(
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
     """Return a split of another program as a table without images."""
     locations = tuple(f"{file.name}: id {name}" for name in assignment.ids.tolist())
-    classes = sort_classes(assignment.labels.tolist())
+    classes = assignment.classes
     return SampleTable(
-        str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, locations
+        str(file),
+        assignment.ids,
+        None,
+        assignment.labels,
+        assignment.persons,
+        classes,
+        {},
+        {},
+        locations,
+        assignment.task,
     )
 
 

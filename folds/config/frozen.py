@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from folds.config.setting import Usual
 from folds.errors import UsageError, unknown_name
 from folds.optim.loss_spec import ORDERED
 
@@ -13,6 +14,8 @@ FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION)
 DEFAULT_HIDDEN = 256
 MAX_HIDDEN = 8192
 FEATURE_VIEWS = ("plain", "hflip", "vflip", "rot180")
+# The losses that a fitted head has.
+FITTED_LOSSES = {"classes": ("ce", "wce"), "multilabel": ("bce",), "regression": ("mse",)}
 # Settings of the head on frozen features; a run without `features` does not record them.
 OF_FEATURES = ("features", "l2", "inner_folds", "hidden", "feature_views")
 _NEVER = {
@@ -114,10 +117,13 @@ def check_features(recipe: Any) -> None:
 
 
 def _check_logistic(recipe: Any) -> None:
+    fitting = FITTED_LOSSES.get(recipe.task, FITTED_LOSSES["classes"])
     for loss in (recipe.loss, *recipe.head_loss.values()):
-        if not isinstance(loss, str) or loss.partition(":")[0] not in ("ce", "wce") or "+" in loss:
+        if isinstance(loss, Usual):  # that of the task, which fits
+            continue
+        if not isinstance(loss, str) or loss.partition(":")[0] not in fitting or "+" in loss:
             raise UsageError(
-                f"`head=logistic` is fitted with ce or wce, found the loss {loss}",
+                f"`head=logistic` is fitted with {' or '.join(fitting)}, found the loss {loss}",
                 hint="`head=linear` takes every loss",
             )
     for name in ("soft_labels", "soft_columns"):

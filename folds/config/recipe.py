@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from folds.config.column_tasks import USUAL_LOSS, USUAL_METRIC, check_column_task
 from folds.config.combinations import check_combinations
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, learning_rate
 from folds.config.frozen import DEFAULT_HIDDEN, LINEAR, LOGISTIC, MAX_HIDDEN, MLP, check_features, views_of
@@ -139,10 +140,11 @@ class Recipe:
         unit="epochs",
     )
     loss: str = setting(
-        "ce",
-        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative; or a sum, "
-        "e.g. focal:gamma=1+.5*f1",
+        USUAL_LOSS,
+        "ce, wce, focal, ldam, bce, logit_adjusted, balanced_softmax, f1, for grades corn or cumulative, for several "
+        "labels bce, asymmetric or focal, for numbers huber, l1, mse or gaussian; or a sum, e.g. focal:gamma=1+.5*f1",
         TRAINING,
+        shown="ce; bce for several labels, huber for numbers",
         metavar="L[+L]",
     )
     label_smoothing: float | None = setting(
@@ -296,9 +298,10 @@ class Recipe:
         choices=KEEP,
     )
     metric: str = setting(
-        "macro_f1",
+        USUAL_METRIC,
         "metric of the scores shown, of --select best and of --patience: any that blend knows, or your own function",
         TRAINING,
+        shown="macro_f1; roc_auc for several labels, mae for numbers",
         metavar="NAME|module:function",
     )
     amp: str = setting(
@@ -440,10 +443,11 @@ class Recipe:
     )
     task: str | None = setting(
         None,
-        "what the classes are: classes, binary (two classes, the positive one last), or ordinal (grades in order)",
+        "what the labels are: classes, binary (two classes, the positive one last), ordinal (grades in order), "
+        "multilabel (several labels of an image) or regression (numbers)",
         MODEL,
-        shown="binary if the names of two classes say so, else classes",
-        choices=("classes", "binary", "ordinal"),
+        shown="by the columns of labels and the names of two classes, else classes",
+        choices=("classes", "binary", "ordinal", "multilabel", "regression"),
     )
     positive: str | None = setting(
         None, "the positive class of a binary decision", MODEL, shown="by the names of the classes", metavar="CLASS"
@@ -605,6 +609,7 @@ class Recipe:
         }
         names = {described.name for described in fields(self)}
         decided = {key: value for key, value in defaults.items() if key in names and getattr(self, key) is None}
+        decided |= {"loss": str(self.loss), "metric": str(self.metric)}  # from here on they are given
         return replace(self, **decided), reason if self.lr is None else "as asked"
 
     def _smoothing(self) -> dict[str, float | None]:
@@ -634,6 +639,7 @@ class Recipe:
         }
         decided = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         decided |= {"epochs": 1} if head == LOGISTIC else {}  # it is fitted, not trained
+        decided |= {"loss": str(self.loss), "metric": str(self.metric)}
         return replace(self, **decided), reason if self.lr is None else "as asked"
 
     @property
@@ -682,7 +688,7 @@ class Settings:
     )
     label: str = setting(
         "label",
-        "CSV column of the class; A,B,C: one-hot columns",
+        "CSV column of the class; A,B,C: one-hot columns, several labels or numbers",
         DATA,
         shown="label, or a known name: target, class, dx",
         metavar="COL",
@@ -947,6 +953,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
     check_combinations(recipe)
+    check_column_task(recipe)
     check_features(recipe)
     if recipe.init is not None and recipe.init_run is not None:
         raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")

@@ -159,6 +159,12 @@ class Setting:
             raise unknown_name(f"`{self.spelling}`", value, self.choices)
 
 
+class Usual(str):
+    """The text of a default that was not given, so that another one can take its place."""
+
+    __slots__ = ()
+
+
 _KEY = "setting"
 
 

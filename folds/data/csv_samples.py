@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from folds.data.column_labels import ColumnLabels, class_notes, read_column_labels
 from folds.data.image_files import locate_images
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
@@ -17,6 +18,7 @@ from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_path
 from folds.predictions.columns import ColumnRoles, find_columns
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
 from folds.utils.tables import table_header, table_suffix
@@ -154,6 +156,8 @@ def _label(
             return listed, []
         if not set(listed) <= table.columns.keys():
             return (), []
+        if spec.task in COLUMN_TASKS:
+            return listed, []
         if set(listed) <= set(binary_columns(table, ())) and set(count_ones(table, listed)) == {1}:
             return listed, []
         return (), [f"the columns {spec.label} of {table.source} are not one-hot labels: read without labels"]
@@ -252,10 +256,15 @@ def read_samples(
     # Tables made on Windows have backslashes; `/` works on every system.
     paths = None if written is None else [name.replace("\\", "/") for name in written]
     ids = select(table.columns[found.id]) if found.id is not None and found.id != path else paths
-    every = _labels(table, found, spec, training)
-    labels = None if every is None else known(select(every))
+    several = _several_labels(table, found, index, spec, training)
     warnings: list[str] = []
     notes: list[str] = []
+    if several is not None:
+        labels = known(several.texts)
+    else:
+        every = _labels(table, found, spec, training)
+        labels = None if every is None else known(select(every))
+    proposed = class_notes(labels or (), found.label[0], table.source) if training and len(found.label) == 1 else []
     if spec.person_regex is not None and paths is not None:
         persons: list[str] | None = persons_by_regex(paths, spec.person_regex, locations)
         warnings = regex_warnings(spec.person_regex, paths)
@@ -274,6 +283,11 @@ def read_samples(
     attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
     columns = RawColumns(table.source, ids or [], locations, None, labels, persons, attributes)
     columns.notes, columns.warnings = notes, warnings
+    if several is not None:
+        columns.task, columns.names = several.task, several.names
+        columns.notes, columns.warnings = [*several.notes, *notes], [*several.warnings, *warnings]
+    elif spec.task is None:
+        columns.notes = [*proposed, *notes]
     if paths is not None:
         _check_paths(paths, table, locations, found.path or spec.path)
         columns.folders = spec.image_folders(training)
@@ -326,6 +340,22 @@ def _add_stacks(
     columns.paths = tuple(map(stack_path, zip(*columns.stacked.values(), strict=True)))
 
 
+def _several_labels(
+    table: CsvTable, found: SampleColumns, index: Sequence[int] | None, spec: DataSpec, training: bool
+) -> ColumnLabels | None:
+    """Return the labels or numbers of each row; None for one class, and for columns of test images without labels."""
+    if not training and spec.task not in COLUMN_TASKS:
+        return None
+    try:
+        return read_column_labels(table, found.label, index, spec.task, spec.classes)
+    except EnsembleError:
+        cells = (table.columns[name] for name in found.label if name in table.columns)
+        if training or any(len({column[i] for i in index or range(len(column))}) > 1 for column in cells):
+            raise
+    # All equal, and no labels: the template of a submission, such as .5 in all cells.
+    return ColumnLabels(spec.task or "", tuple(spec.classes or ()), [""] * len(index or range(len(table))))
+
+
 def _labels(table: CsvTable, found: SampleColumns, spec: DataSpec, training: bool) -> list[str] | None:
     """Return the labels of all rows; None for test images without them."""
     if len(found.label) > 1:
@@ -345,7 +375,7 @@ def _binary_advice(table: CsvTable, found: SampleColumns) -> str:
     wrong = sum(count != 1 for count in count_ones(table, columns))
     return (
         f"the columns {', '.join(columns)} hold 0 and 1, but {wrong:,} rows have not exactly one 1: if some of them "
-        "are one-hot labels, list these: `label=A,B,C`"
+        "are one-hot labels, or several labels of an image, list these: `label=A,B,C`"
     )
 
 

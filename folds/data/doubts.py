@@ -33,13 +33,13 @@ def prepare_names(
     ------
     EnsembleError : persons or labels are missing.
     """
-    if columns.labels is not None:
+    if columns.labels is not None and not columns.names:
         _check_labels(columns.labels, columns)
     if columns.persons is not None:
         columns.persons = _with_persons(columns.persons, columns, missing_persons)
     if not merge:
         return
-    if columns.labels is not None:
+    if columns.labels is not None and not columns.names:
         columns.labels = _merge(columns.labels, "class", "classes", columns, classes)
     if columns.persons is not None:
         columns.persons = _merge(columns.persons, "person", "people", columns)
@@ -132,7 +132,7 @@ def name_warnings(table: SampleTable) -> list[str]:
             "each spelling is a person of its own, and can be in another fold",
         )
         found += _large_person(counts, table.source)
-    if table.labels is not None:
+    if table.labels is not None and not table.has_columns:
         labels, of_row = factorize(table.labels)
         found += _spelling_warning(
             dict(zip(labels, np.bincount(of_row, minlength=len(labels)).tolist(), strict=True)),

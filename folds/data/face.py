@@ -14,18 +14,22 @@ from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
 from folds.errors import UsageError
 from folds.images.settings import check_channels
 from folds.images.stacks import may_be_stacks
-from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, described
+from folds.predictions.label_columns import REGRESSION, label_texts
+from folds.utils.arguments import CLASSES, FLAG, NAME, NAMES, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
 from folds.utils.files import write_atomic
 from folds.utils.schema import named, optional
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     Data: TypeAlias = Dataset | SampleTable | pd.DataFrame | str | Path
 
 _KINDS = {
-    **dict.fromkeys(("path", "label", "person"), NAME),
+    **dict.fromkeys(("path", "person"), NAME),
+    "label": NAMES,
     **dict.fromkeys(("id", "split", "person_regex"), optional(NAME)),
     "stack": optional(named(CLASSES, "a list of columns")),
     "test": optional(PATH),
@@ -39,7 +43,7 @@ def read_table(
     source: str | Path | pd.DataFrame | None = None,
     *,
     path: str = "path",
-    label: str = "label",
+    label: str | Sequence[str] = "label",
     person: str = "person",
     id: str | None = None,
     split: str | None = None,
@@ -54,6 +58,7 @@ def read_table(
     skip_unusable: bool = False,
     max_pixels: int | None = None,
     stack: Sequence[str] | None = None,
+    task: str | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -65,7 +70,8 @@ def read_table(
         DataFrame. Default: ``data`` in the folder `root`, or else synthetic faces, which are generated there.
     path, label, person, id : column names. Other known names of a column (``image_id``, ``target``, ``patient_id``) are
         found and noted, if there is no column of the default name. Without `id`, the ids are the column ``id`` if there
-        is one, else the paths. `label` may list one-hot columns: ``"MEL,NV,BCC"``.
+        is one, else the paths. `label` may list one-hot columns, columns of 0 and 1 of several labels, or numbers:
+        ``"MEL,NV,BCC"``, or a list of their names.
         ``person="auto-copies"`` makes groups of the images that are copies of each other, where nothing tells the
         person: it protects from copies in several folds, not from different photographs of one person.
     split : a column whose value ``test`` marks test rows, which are not used for training.
@@ -81,6 +87,9 @@ def read_table(
     skip_unusable : whether to leave out images that cannot be decoded, with a warning that names them.
     max_pixels : number of pixels above which an image is not decoded.
     stack : columns of the files of one sample, in place of `path`; each file is one channel, in this order.
+    task : ``"multilabel"`` for several labels of a sample, in columns of 0 and 1 or as names in one column
+        (``hat|beard``); ``"regression"`` for numbers; ``"classes"`` for one class. By default it is decided by the
+        columns, with a note.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -97,6 +106,8 @@ def read_table(
     (2, ('cat', 'dog'))
     """
     check_arguments(locals(), _KINDS)
+    if task is not None:
+        all_settings()["task"].check(task)
     declared = None if classes is None else tuple(map(str, classes))
     frame = None
     if source is None:
@@ -109,7 +120,7 @@ def read_table(
     spec = DataSpec(
         Path(source),
         path,
-        label,
+        _label_names(label),
         person,
         id,
         split,
@@ -124,6 +135,7 @@ def read_table(
         skip_unusable=skip_unusable or None,
         max_pixels=max_pixels,
         stack=None if stack is None else (stack,) if isinstance(stack, str) else tuple(stack),
+        task=task,
     )
     check_channels((), spec.stack or ())
     if missing_persons is not None:
@@ -131,6 +143,14 @@ def read_table(
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
+
+
+def _label_names(label: str | Sequence[str]) -> str:
+    """Return the columns of labels as `DataSpec` holds them."""
+    names = [label] if isinstance(label, str) else list(map(str, label))
+    if len(names) > 1 and any("," in name for name in names):
+        raise UsageError(f"names of several columns of labels have no comma, found {', '.join(map(repr, names))}")
+    return ",".join(names)
 
 
 def training_table(data: Data | None = None, *, root: str | Path = ".") -> SampleTable:
@@ -169,7 +189,9 @@ def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
         return {"data": Path(data)}
     dataset = as_dataset(data, need_images=False)
     spec = dataset.spec or _written(dataset, root)
-    if spec.classes is not None and set(spec.classes) != set(
+    if dataset.train.has_columns:
+        spec = replace(spec, task=dataset.train.task)
+    elif spec.classes is not None and set(spec.classes) != set(
         dataset.train.classes if dataset.train.labels is None else dataset.train.labels.tolist()
     ):
         raise UsageError(
@@ -185,7 +207,8 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     """Write both parts to one CSV with absolute paths, named by a hash of its content; return its `DataSpec`."""
     tables = [(name, table) for name, table in (("train", dataset.train), ("test", dataset.test)) if table is not None]
     names = list(dict.fromkeys(name for _, table in tables for name in table.attributes))
-    columns: dict[str, list[str]] = {name: [] for name in ("id", "path", "label", "person", *names, "split")}
+    labels = _label_columns(dataset, names)
+    columns: dict[str, list[str]] = {name: [] for name in ("id", "path", *labels, "person", *names, "split")}
     for part, table in tables:
         n = len(table)
         if table.paths is None:
@@ -198,7 +221,7 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
                 "a DataFrame of stacks of files is not written to a table for training",
                 hint="save it as a CSV, and name it with `data` and `stack`",
             )
-        parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
+        parts = {"id": table.ids, "person": table.persons, **table.attributes, **_cells_of(table, labels)}
         for name in columns:
             values = parts.get(name)
             columns[name] += [""] * n if values is None else values.tolist()
@@ -209,4 +232,23 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     path = root / ".ensemble" / "tables" / f"table-{sha}.csv"
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         write_atomic(path, content)
-    return DataSpec(path, id="id", split="split" if dataset.test is not None else None)
+    task = dataset.train.task if dataset.train.has_columns else None
+    return DataSpec(
+        path, label=",".join(labels), id="id", split="split" if dataset.test is not None else None, task=task
+    )
+
+
+def _label_columns(dataset: Dataset, others: Sequence[str]) -> list[str]:
+    """Return the columns in which labels are written: one of all of them, or one for each of several."""
+    train = dataset.train
+    if not train.has_columns or any("," in name for name in train.classes):
+        return ["label"]
+    return ["label"] if {"id", "path", "person", "split", *others} & set(train.classes) else list(train.classes)
+
+
+def _cells_of(table: SampleTable, columns: Sequence[str]) -> dict[str, NDArray[np.str_] | None]:
+    """Return column → its cells (n,), empty where a label is not known; None where there are no labels."""
+    if table.labels is None or len(columns) == 1:
+        return dict.fromkeys(columns, table.labels)
+    values = table.label_values()
+    return {name: label_texts(values[:, [i]], [name], REGRESSION) for i, name in enumerate(table.classes)}

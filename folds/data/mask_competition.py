@@ -46,11 +46,13 @@ def age_group(years: int) -> str:
 def train_folder(data: Path, label: str = "label") -> Path | None:
     """Return the folder with train.csv if `data` is in this layout, else None.
 
-    `data` may be the whole folder, its `train`, or train.csv itself. A table with a column `label` is an ordinary CSV.
+    `data` may be the whole folder, its `train`, or train.csv itself. A table with a column `label`, or
+    all columns that it lists, is an ordinary CSV.
     """
+    labels = {part.strip() for part in label.split(",")}
     for folder in (data / "train", data) if data.is_dir() else (data.parent,) if data.name == "train.csv" else ():
         header = set(read_header(folder / "train.csv"))
-        if header >= COLUMNS and label not in header:
+        if header >= COLUMNS and not labels <= header:
             return folder
     return None
 

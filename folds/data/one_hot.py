@@ -92,6 +92,7 @@ def read_one_hot(table: CsvTable, columns: Sequence[str]) -> list[str]:
         raise combine_errors(
             lines,
             f"rows of {table.source} do not have exactly one 1 in the columns {', '.join(columns)}",
-            "an image has one class: name all columns of classes with `label`, or add a column with the class",
+            "an image has one class: name all columns of classes with `label`, or add a column with the class; "
+            "`task=multilabel` reads several labels of an image, or none",
         )
     return [columns[row.index(True)] for row in zip(*([cell in _ONE for cell in column] for column in cells))]

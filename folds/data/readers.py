@@ -33,6 +33,7 @@ from folds.data.layouts import ignored_tables, only_table, table_beside_images, 
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.images.stacks import shown_path
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file
@@ -72,6 +73,8 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
         raise not_there(data, "data")
     _check_test_options(spec)
     layout = mask_layout.train_folder(data, spec.label)
+    if layout is not None:
+        _check_has_columns(spec, "the mask-competition layout")
     if layout is not None:
         train, test, messages = _competition_data(layout, spec, need_images)
         for_test = spec
@@ -141,6 +144,7 @@ def _table_or_folders(
     assert images is not None  # noqa: S101 - listed where there is no table
     splits = split_folders(images)
     messages = Messages()
+    _check_has_columns(spec, "a folder of class folders")
     if splits is None:
         columns, of_test = read_class_folders(images, spec, str(data)), None
         _check_unused_options(spec, "a folder of class folders")
@@ -271,6 +275,8 @@ def _test_samples(
 ) -> tuple[SampleTable, Messages]:
     """Return images to predict; see `read_test`."""
     messages = Messages()
+    if spec.task in COLUMN_TASKS and classes is not None:
+        spec = replace(spec, classes=tuple(classes))
     if not path.exists():
         raise not_there(path, "test")
     evaluation = mask_layout.is_evaluation(path)
@@ -281,7 +287,9 @@ def _test_samples(
     if spec.stack and (csv_file is None or is_image(csv_file.name)):
         raise no_stack(path, spec.stack)
     if csv_file is None:
-        columns, messages.notes = read_plain_folder(path, spec, str(path), classes)
+        columns, messages.notes = read_plain_folder(
+            path, spec, str(path), None if spec.task in COLUMN_TASKS else classes
+        )
     elif is_image(csv_file.name):
         columns = RawColumns(str(path), [path.name], [path.name], [path.absolute()])
     else:
@@ -355,6 +363,15 @@ def no_stack(path: str | Path, stack: Sequence[str]) -> UsageError:
     )
 
 
+def _check_has_columns(spec: DataSpec, form: str) -> None:
+    """Raise UsageError if labels of a table with columns are wanted, and `form` has classes."""
+    if spec.task in COLUMN_TASKS:
+        raise UsageError(
+            f"`task={spec.task}` reads the labels of a table, found {form} ({spec.data})",
+            hint="name a table with `data`, and its columns with `label`",
+        )
+
+
 def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
     """Raise UsageError if `spec`, or `more`, sets an option of CSV files, because ignoring it would hide a mistake."""
     plain = DataSpec(spec.data)
@@ -390,6 +407,9 @@ def _csv_data(
     )
     label, person = ",".join(found.label) or spec.label, found.person or spec.person
     for_test = replace(spec, label=label, person=person)
+    if train.has_columns:
+        for_test = replace(for_test, task=train.task, classes=train.classes)
+        spec = replace(spec, task=train.task, classes=train.classes)
     if not apart:
         return train, None, for_test, messages
     columns = read_samples(table, found, apart, spec, training=False, **checks)
@@ -441,6 +461,8 @@ def _built(
     find_images: bool = False,
 ) -> SampleTable:
     """Return the sample table of columns: spellings and missing persons resolved, unusable images left out if asked."""
+    if not training and spec.task in COLUMN_TASKS:
+        columns.task, columns.names = str(spec.task), tuple(classes or spec.classes or columns.names)
     prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
     skip = bool(spec.skip_unusable) and columns.paths is not None
     grouped = training and spec.person == AUTO_COPIES and columns.persons is None

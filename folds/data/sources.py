@@ -11,9 +11,11 @@ from typing import Any
 
 from folds.config.files import read_record
 from folds.config.recipe import Settings
+from folds.data.column_labels import are_many_fractions
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import CLASSES
 from folds.utils.bounded import check_regular
 from folds.utils.files import relocated
 from folds.utils.schema import shown
@@ -60,16 +62,20 @@ def draw_built_in(root: Path = Path()) -> None:
     generate_people(root / BUILT_IN, **counts)
 
 
-def open_data(settings: Settings, root: Path = Path()) -> LoadedData:
+def open_data(settings: Settings, root: Path = Path(), task: str | None = None) -> LoadedData:
     """Find and read the data of `ensemble kfold`; log their path, notes and warnings.
+
+    `task` is that of the recipe. What was decided about it is in the `spec` of the result, so that a later reading of
+    these data decides the same.
 
     The built-in faces are recorded by their path relative to `root`, so the folder can be moved.
     """
     found = find_data(settings.data, root)
     built_in = found == root / BUILT_IN
-    spec = spec_of(settings, found)
+    spec = spec_of(settings, found, task)
     data = read_data(spec)
     log_notes(data)
+    spec = replace(spec, task=_decided_task(data, task))
     return LoadedData(replace(spec, data=BUILT_IN) if built_in else spec, data, built_in)
 
 
@@ -86,8 +92,16 @@ def log_warnings(data: Dataset) -> None:
         logger.warning(line)
 
 
-def spec_of(settings: Settings, data: Path) -> DataSpec:
-    """Return the data specification of the settings, with `data` as the path."""
+def _decided_task(data: Dataset, task: str | None) -> str | None:
+    """Return the task that reads these data again; None where the columns say it."""
+    if data.train.has_columns:
+        return data.train.task
+    labels = data.train.labels
+    return CLASSES if task is not None and labels is not None and are_many_fractions(labels) else None
+
+
+def spec_of(settings: Settings, data: Path, task: str | None = None) -> DataSpec:
+    """Return the data specification of the settings, with `data` as the path and the `task` of the recipe."""
     return DataSpec(
         data,
         path=settings.path,
@@ -105,6 +119,7 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
         skip_unusable=settings.skip_unusable,
         max_pixels=settings.max_pixels,
         stack=settings.stack,
+        task=task,
     )
 
 

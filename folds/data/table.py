@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.data.column_labels import check_columns
+from folds.data.column_summary import column_rows, column_summary
 from folds.data.image_files import locate_images
 from folds.data.image_paths import ImagePaths, normal_path, path_texts
-from folds.errors import EnsembleError, combine_errors, without_marks
+from folds.errors import EnsembleError, UsageError, combine_errors, without_marks
 from folds.images.stacks import stack_path
 from folds.predictions.files import SampleRows
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, encode_labels
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
 from folds.utils.numeric import factorize
-from folds.utils.text import sort_classes
+from folds.utils.text import counted, sort_classes
 
 if TYPE_CHECKING:
     import pandas
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 AUTO_COPIES = "auto-copies"  # in place of the column of the persons: groups of copies of an image
 # Cells of a CSV that count as missing. "NA" and "None" are not among them, because classes and people have such names.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
+_NO_LABEL_HINT = (
+    "an empty cell means that a label is not known; where an image has none of the labels, write 0 in each of their "
+    "columns, or - in a column of names; remove rows of which nothing is known"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +56,8 @@ class SampleTable(Displayed):
     attributes : name → (n,) str; parts of the label (mask, gender, age) and all other columns of the table.
     class_attributes : class → {attribute: value} for the attributes that the class determines.
     locations : location of each sample in the source (``train.csv row 3``), for messages.
+    task : ``classes``; or ``multilabel`` or ``regression``, whose `classes` are the names of the labels or numbers, and
+        whose `labels` are texts of them (`folds.predictions.label_columns`).
     """
 
     source: str
@@ -60,17 +69,54 @@ class SampleTable(Displayed):
     attributes: Mapping[str, NDArray[np.str_]]
     class_attributes: Mapping[str, Mapping[str, str]]
     locations: Sequence[str]
+    task: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def label_codes(self) -> NDArray[np.int64]:
-        """Return (n,) the index in `classes` of each label; raise EnsembleError if the table has no labels."""
+        """Return (n,) the index in `classes` of each label.
+
+        Raises
+        ------
+        EnsembleError : the table has no labels.
+        UsageError : it has several labels or numbers for each sample.
+        """
+        self.require_classes("a count of classes")
         if self.labels is None:
             raise EnsembleError(f"{self.source} has no labels")
         code = {name: i for i, name in enumerate(self.classes)}
         names, codes = factorize(self.labels)
         return np.array([code[name] for name in names], dtype=np.int64)[codes]
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether a sample has several labels, or numbers, in place of one class."""
+        return self.task in COLUMN_TASKS
+
+    def label_values(self) -> NDArray:
+        """Return the labels as metrics and losses take them.
+
+        Returns
+        -------
+        (n,) int64 positions in `classes`; or (n, columns) float64, nan where a label or number is not known, of
+        ``multilabel`` and ``regression``.
+
+        Raises
+        ------
+        EnsembleError : the table has no labels.
+        """
+        if self.labels is None:
+            raise EnsembleError(f"{self.source} has no labels")
+        return encode_labels(self.labels, self.classes, self.task) if self.has_columns else self.label_codes()
+
+    def require_classes(self, what: str) -> None:
+        """Raise UsageError if a sample has several labels or numbers, which `what` cannot take yet."""
+        if self.has_columns:
+            raise UsageError(
+                f"{what} takes one class for each image, found `task={self.task}` ({', '.join(self.classes[:5])}"
+                f"{', …' if len(self.classes) > 5 else ''}) in {self.source}"
+            )
 
     def rows(self) -> SampleRows:
         """Return the columns of these samples for a prediction file."""
@@ -94,6 +140,7 @@ class SampleTable(Displayed):
             {name: values[index] for name, values in self.attributes.items()},
             self.class_attributes,
             _take(self.locations, positions),
+            self.task,
         )
 
     @cached_property
@@ -111,6 +158,8 @@ class SampleTable(Displayed):
     def frame(self) -> pandas.DataFrame:
         """Return the table as a pandas DataFrame of text: id, path, label and person if known, then the attributes.
 
+        Several labels, or numbers, follow the text of all of them in columns of their own, with nan if not known.
+
         Examples
         --------
         >>> from folds.data.table import RawColumns, build_table
@@ -125,25 +174,43 @@ class SampleTable(Displayed):
         paths = None if self.paths is None else list(path_texts(self.paths))
         known: dict[str, Any] = {"id": self.ids, "path": paths, "label": self.labels, "person": self.persons}
         columns = {name: values for name, values in known.items() if values is not None}
+        if self.has_columns and self.labels is not None:
+            values = self.label_values()
+            columns |= {name: values[:, i] for i, name in enumerate(self.classes) if name not in columns}
         return pandas.DataFrame(columns | {name: v for name, v in self.attributes.items() if name not in columns})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a summary as plain values: numbers of samples and people, and samples of each class."""
+        if self.has_columns:
+            return self._summary({"task": self.task, "columns": self._column_summary()})
         counts = None if self.labels is None else Counter(self.labels.tolist())
+        return self._summary({"classes": {name: None if counts is None else counts[name] for name in self.classes}})
+
+    def _column_summary(self) -> dict[str, dict[str, Any]]:
+        owners = None if self.persons is None else self.factorized_persons[1]
+        values = None if self.labels is None else self.label_values()
+        return column_summary(values, owners, self.classes, self.task)
+
+    def _summary(self, labels: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "source": self.source,
             "sha": self.sha,
             "samples": len(self),
             "people": None if self.persons is None else len(self.factorized_persons[0]),
-            "classes": {name: None if counts is None else counts[name] for name in self.classes},
+            **labels,
         }
 
     def display_table(self) -> Table:
         """Return the table to display: samples and people of each class."""
         people = "" if self.persons is None else f" of {len(self.factorized_persons[0]):,} people"
-        title = f"{self.source}: {len(self):,} samples{people}, {len(self.classes)} classes"
+        what = f"{len(self.classes)} classes"
+        if self.has_columns:
+            what = counted(len(self.classes), "label" if self.task == MULTILABEL else "number")
+        title = f"{self.source}: {len(self):,} samples{people}, {what}"
         if self.labels is None:
             return Table(title)
+        if self.has_columns:
+            return Table(title, *column_rows(self._column_summary(), self.task))
         rows: list[list[object]] = []
         for name in self.classes:
             inside = self.labels == name
@@ -191,6 +258,8 @@ class DataSpec:
         another known name is taken (`folds.predictions.columns`). Without `id`, the ids are the column ``id`` if there
         is one, else the paths. `label` may list one-hot columns: ``MEL,NV,BCC``.
         `person` ``auto-copies`` makes groups of the images that are copies of each other.
+    task : what the labels are; None to decide by the columns. Only ``multilabel`` and ``regression`` change how a
+        table is read, and others that columns are classes.
     split : a column whose value ``test`` marks test rows, which are not used for training.
     person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict.
@@ -223,6 +292,7 @@ class DataSpec:
     skip_unusable: bool | None = None
     max_pixels: int | None = None
     stack: tuple[str, ...] | None = None
+    task: str | None = None
 
     def image_folders(self, training: bool) -> tuple[Path, ...]:
         """Return the absolute folders that names of images start from; () for the folder of the table."""
@@ -280,6 +350,8 @@ class RawColumns:
     folders : folders in which the images may be, if they are not relative to ``paths.folder`` alone.
     folders_option : the parameter that names `folders`, for hints.
     stacked : column → the names of the files in it, if each sample is a stack of files; `paths` are those of stacks.
+    task : as in `SampleTable`.
+    names : names of several labels or numbers; () for classes.
     notes, warnings : lines for the user, found while the columns were read and checked.
     """
 
@@ -293,6 +365,8 @@ class RawColumns:
     folders: tuple[Path, ...] = ()
     folders_option: str = "images"
     stacked: dict[str, Sequence[Path]] = field(default_factory=dict)
+    task: str = CLASSES
+    names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -327,7 +401,7 @@ def build_table(
     _check_text(columns.ids, source)
     _check_present(columns.ids, "id", columns)
     if columns.labels is not None:
-        _check_present(columns.labels, "label", columns)
+        _check_present(columns.labels, "label", columns, _NO_LABEL_HINT if columns.names else None)
     if columns.persons is not None:
         _check_present(
             columns.persons,
@@ -337,8 +411,12 @@ def build_table(
         )
     _check_unique(columns)
     labels = columns.labels
-    declared = tuple(classes) if classes is not None else sort_classes(labels or ())
-    if labels is not None:
+    by_columns = columns.task in COLUMN_TASKS
+    declared = tuple(classes) if classes is not None else columns.names or sort_classes(labels or ())
+    if by_columns:
+        class_attributes = {}
+        check_columns(labels if training else None, columns.names, declared, columns.task, source)
+    elif labels is not None:
         _check_classes(labels, declared, source, locations, training)
     if (need_images or find_images) and columns.paths is not None:
         found = (
@@ -366,6 +444,7 @@ def build_table(
         attributes={name: _column_array(values) for name, values in columns.attributes.items()},
         class_attributes=class_attributes,
         locations=locations if isinstance(locations, LazySequence) else tuple(locations),
+        task=columns.task,
     )
     if people is not None:
         table.__dict__["factorized_persons"] = people

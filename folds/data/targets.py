@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown_name
 from folds.predictions.files import LABEL
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 
 ClassAttributes = Mapping[str, Mapping[str, str]]  # class → {attribute: value}
 
@@ -22,7 +23,7 @@ class Head:
     Attributes
     ----------
     name : name of the attribute, or ``label``.
-    values : value of each output, in order.
+    values : value of each output, in order; with several labels or numbers their names.
     of_label : (label classes,) index in `values` of the value of each label class.
     """
 
@@ -40,11 +41,19 @@ class Target:
     name : ``label``, or the one attribute that is predicted.
     classes : classes of the prediction, in order.
     heads : one for a plain model; several are joined to the label: P(class) ∝ Π P(its value of the attribute).
+    task : ``multilabel`` or ``regression``, for which `classes` are the names of the columns; ``classes`` for one class
+        of an image, whatever the classes are.
     """
 
     name: str
     classes: tuple[str, ...]
     heads: tuple[Head, ...]
+    task: str = CLASSES
+
+    @property
+    def has_columns(self) -> bool:
+        """Return whether every column has labels or numbers of its own (`COLUMN_TASKS`)."""
+        return self.task in COLUMN_TASKS
 
     @property
     def joined(self) -> bool:
@@ -61,12 +70,14 @@ class Target:
         """Return the attributes that are joined; () for a plain model."""
         return tuple(head.name for head in self.heads) if self.joined else ()
 
-    def encode_scored(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (n,) codes of the predicted classes for (n,) label codes."""
+    def encode_scored(self, codes: NDArray) -> NDArray:
+        """Return (n,) codes of the predicted classes for (n,) label codes; a matrix of columns as it is."""
         return codes if self.name == LABEL else np.array(self.heads[0].of_label, np.int64)[codes]
 
-    def encode_heads(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (n, heads) codes of the values of each head for (n,) label codes."""
+    def encode_heads(self, codes: NDArray) -> NDArray:
+        """Return (n, heads) codes of the values of each head for (n,) label codes; float32 for a matrix of columns."""
+        if self.has_columns:
+            return codes.astype(np.float32)
         return np.stack([np.array(head.of_label, np.int64)[codes] for head in self.heads], axis=1)
 
 
@@ -77,7 +88,11 @@ def determined_attributes(classes: Sequence[str], class_attributes: ClassAttribu
 
 
 def resolve_target(
-    text: str, classes: Sequence[str], class_attributes: ClassAttributes, order: Sequence[str] = ()
+    text: str,
+    classes: Sequence[str],
+    class_attributes: ClassAttributes,
+    order: Sequence[str] = (),
+    task: str | None = None,
 ) -> Target:
     """Return the target for a name.
 
@@ -86,6 +101,7 @@ def resolve_target(
     text : ``label``; an attribute (``age``); or attributes joined by ``+`` (``mask+gender+age``), with one head each.
     classes, class_attributes : classes of the label and their attributes, from the table.
     order : values of a single attribute in the order of their grades; () for the order of the classes.
+    task : one of `folds.predictions.files.TASKS`; None for classes.
 
     Raises
     ------
@@ -93,7 +109,8 @@ def resolve_target(
     """
     names = [name.strip() for name in text.split("+")]
     if names == [LABEL]:
-        return Target(LABEL, tuple(classes), (Head(LABEL, tuple(classes), tuple(range(len(classes)))),))
+        head = Head(LABEL, tuple(classes), tuple(range(len(classes))))
+        return Target(LABEL, tuple(classes), (head,), task if task in COLUMN_TASKS else CLASSES)
     known = determined_attributes(classes, class_attributes)
     for name in names:
         if name not in known:

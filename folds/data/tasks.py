@@ -6,16 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from folds.config.column_tasks import check_column_task
 from folds.config.recipe import Recipe
 from folds.data.table import Dataset
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.metrics.positive import guess_positive, positive_last, positive_of
 from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
+from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
 
 logger = logging.getLogger(__name__)
 
-TASKS = (CLASSES, BINARY, ORDINAL)
+TASKS = (CLASSES, BINARY, ORDINAL, MULTILABEL, REGRESSION)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
     """
     if task is not None and task not in TASKS:
         raise unknown_name("`task`", task, list(TASKS))
+    if task in COLUMN_TASKS:
+        if positive is not None:
+            raise UsageError(f"`positive={positive}` is for two classes, found `task={task}`", hint="leave it out")
+        return Task(task)
     if task in (CLASSES, ORDINAL) or (task is None and positive is None and len(classes) != 2):
         if positive is not None:
             raise UsageError(f"`positive={positive}` needs `task=binary`", hint="leave out one of them")
@@ -89,8 +95,8 @@ def recorded_task(task: str | None, positive: str | None, target: str, classes: 
     task, positive : the settings of the training, by which the classes were ordered.
     target : the predicted variable; attributes of the label are exclusive classes.
     """
-    if task == ORDINAL:
-        return ORDINAL
+    if task == ORDINAL or task in COLUMN_TASKS:
+        return str(task)
     if target != LABEL or task == CLASSES or len(classes) != 2:
         return CLASSES
     guess = guess_positive(classes)
@@ -103,8 +109,13 @@ def with_task(data: Dataset, recipes: Sequence[Recipe]) -> Dataset:
 
     Raises
     ------
-    UsageError : an error of `resolve_task`, or the recipes have different tasks.
+    UsageError : an error of `resolve_task`, the recipes have different tasks, or settings are about classes which the
+        table does not have.
     """
+    if data.train.has_columns:
+        for recipe in recipes:
+            check_column_recipe(recipe, data.train.task)
+        return data
     found = list(dict.fromkeys(_task_of(recipe, data.train.classes) for recipe in recipes))
     if len({one.positive for one in found}) > 1:
         raise UsageError(
@@ -115,6 +126,29 @@ def with_task(data: Dataset, recipes: Sequence[Recipe]) -> Dataset:
     for line in dict.fromkeys(one.reason for one in found if one.reason):
         logger.info(line)
     return data if found[0].positive is None else _with_positive_last(data, found[0].positive)
+
+
+def task_of(recipes: Sequence[Recipe]) -> str | None:
+    """Return the task that the recipes of a command ask for, as far as the reading of their table depends on it.
+
+    Raises
+    ------
+    UsageError : one has classes and another several labels or numbers.
+    """
+    tasks = list(dict.fromkeys(one.task for one in recipes))
+    if len(tasks) > 1 and any(one in COLUMN_TASKS for one in tasks):
+        raise UsageError(
+            f"the recipes of one command must have one task, found {' and '.join(one or 'none' for one in tasks)}",
+            hint="train them by separate commands",
+        )
+    return next((one for one in tasks if one is not None), None)
+
+
+def check_column_recipe(recipe: Recipe, task: str) -> None:
+    """Raise UsageError for settings about classes, with a table of several labels or numbers."""
+    if recipe.task not in (None, task):
+        raise UsageError(f"the table was read with `task={task}`, found `task={recipe.task}`", hint="leave out `task`")
+    check_column_task(replace(recipe, task=task))
 
 
 def _task_of(recipe: Recipe, classes: Sequence[str]) -> Task:

@@ -14,19 +14,22 @@ from folds.config.files import read_record
 from folds.config.recipe import spelling_of
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import changed_ids, has_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.label_columns import CLASSES, encode_labels
+from folds.predictions.links import kind_of
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs
+from folds.predictions.task_scores import measured
 from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
-COMPARED = ("macro_f1", "accuracy", "log_loss")
 # Locations and requests are not compared; the contents of the files are compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init"}
 _NOT_COMPARED |= {"images", "test_images", "test_labels", "skip_unusable", "max_pixels"}
@@ -132,7 +135,7 @@ def compare_runs(
 
     Parameters
     ----------
-    metric : a further metric, which is then the main one; by default macro F1 is.
+    metric : a further metric, which is then the main one; by default macro F1 is, or that of the task.
 
     Raises
     ------
@@ -156,13 +159,15 @@ def compare_runs(
     if missing:
         notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are unknown")
         changed, unchanged = {}, ()
-    measured = {name: METRICS[name] for name in COMPARED}
+    compared = {name: find_metric(name) for name in measured(a.sidecar.task)}
     if metric is not None:
         main = find_metric(metric) if isinstance(metric, str) else metric
-        measured = {main.name: main} | {name: one for name, one in measured.items() if name != main.name}
+        if isinstance(metric, str):
+            main = metric_for_task(metric, a.sidecar.task)
+        compared = {main.name: main} | {name: one for name, one in compared.items() if name != main.name}
     positive = a.sidecar.scored or b.sidecar.scored
     differences = {}
-    for name, one in measured.items():
+    for name, one in compared.items():
         codes, (first_values, second_values) = in_order_of_metric(one, labels, values, a.sidecar.classes, positive)
         differences[name] = difference_over_people(one, codes, first_values, second_values, people, level=LEVEL)
     return Comparison(
@@ -183,14 +188,14 @@ class PairedRows:
 
     Attributes
     ----------
-    labels, people : (n,) class index, and a number for each person.
+    labels, people : (n,) class index, or (n, columns) of several labels or numbers; and a number for each person.
     values : two arrays (n, classes), with the classes of the first run.
     at_first, at_second : (n,) the row of each in the file of the run.
     """
 
     first: _Published
     second: _Published
-    labels: NDArray[np.int64]
+    labels: NDArray
     people: NDArray[np.int64]
     values: tuple[NDArray[np.floating], NDArray[np.floating]]
     at_first: NDArray[np.int64]
@@ -211,17 +216,24 @@ def pair_rows(first: str, second: str, runs: Path, notes: list[str]) -> PairedRo
     kept = _with_unchanged_labels(a, b, at_a, at_b, persons, runs, notes)
     if kept is not None:
         names, persons, at_a, at_b = names[kept], persons[kept], at_a[kept], at_b[kept]
-    code = {name: i for i, name in enumerate(a.sidecar.classes)}
-    unknown = sorted(set(names.tolist()) - set(code))
-    if unknown:
-        raise EnsembleError(
-            f"{a.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
-            hint="restore the file, or train the run again",
-        )
-    labels = np.array([code[name] for name in names.tolist()])
+    labels = _encoded(a, names)
     order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
     values = np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]
     return PairedRows(a, b, labels, factorize(persons)[1], values, at_a, at_b)
+
+
+def _encoded(one: _Published, names: NDArray[np.str_]) -> NDArray:
+    """Return the labels of rows as metrics take them."""
+    if one.sidecar.has_columns:
+        return encode_labels(names, one.sidecar.classes, one.sidecar.task)
+    code = {name: i for i, name in enumerate(one.sidecar.classes)}
+    unknown = sorted(set(names.tolist()) - set(code))
+    if unknown:
+        raise EnsembleError(
+            f"{one.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
+            hint="restore the file, or train the run again",
+        )
+    return np.array([code[name] for name in names.tolist()])
 
 
 def known_runs(runs: Path = Path("runs")) -> list[str]:
@@ -308,6 +320,11 @@ def _check_same_target(a: _Published, b: _Published) -> None:
             f"{a.run} predicts the {a.sidecar.target}, {b.run} the {b.sidecar.target}: their scores cannot be compared",
             hint="compare runs with the same target; ensemble blend combines targets",
         )
+    if a.sidecar.task != b.sidecar.task and (a.sidecar.has_columns or b.sidecar.has_columns):
+        raise EnsembleError(
+            f"{a.run} has the task {a.sidecar.task}, {b.run} {b.sidecar.task}: their scores cannot be compared",
+            hint="compare runs of one task",
+        )
     if set(a.sidecar.classes) != set(b.sidecar.classes):
         unshared = sorted(set(a.sidecar.classes) ^ set(b.sidecar.classes))
         raise EnsembleError(
@@ -340,6 +357,9 @@ def _common_labels(
     labels, others = a.labels[at_a], b.labels[at_b]
     ids = a.sidecar.rows.ids[at_a]
     differing = np.flatnonzero(labels != others)
+    if len(differing) and a.sidecar.has_columns:  # texts of the same labels may have another order
+        first, second = _encoded(a, labels), encode_labels(others, a.sidecar.classes, a.sidecar.task)
+        differing = np.flatnonzero(~((first == second) | (np.isnan(first) & np.isnan(second))).all(1))
     if len(differing):
         first = differing[0]
         raise EnsembleError(
@@ -429,7 +449,12 @@ def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
 
 
 def check_comparable(
-    baseline: str, rows: SampleRows, classes: Sequence[str], target: str, runs: Path = Path("runs")
+    baseline: str,
+    rows: SampleRows,
+    classes: Sequence[str],
+    target: str,
+    runs: Path = Path("runs"),
+    task: str = CLASSES,
 ) -> None:
     """Raise an error if a run on these rows could not be compared with `baseline`; called before training.
 
@@ -438,7 +463,8 @@ def check_comparable(
     EnsembleError : the same errors as `compare_runs` raises after training.
     """
     known = _published(baseline, runs)
-    sidecar = PredictionMetadata(kind="probability", split="oof", classes=tuple(classes), rows=rows, target=target)
+    names = tuple(classes)
+    sidecar = PredictionMetadata(kind=kind_of(task), split="oof", classes=names, rows=rows, target=target, task=task)
     planned = _Published("this run", known.path, known.values, sidecar, {})
     _check_same_target(known, planned)
     _, at_known, at_planned = _common(known, planned, [])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import cannot_write, make_folder
 from folds.utils.locks import try_lock
 from folds.utils.schema import (
@@ -37,7 +38,8 @@ from folds.utils.schema import (
 )
 
 LEDGER = "ledger.jsonl"
-SCHEMA = 2  # the newest that is read
+SCHEMA = 3  # the newest that is read
+_OF_COLUMNS = 3  # scores of several labels or numbers
 REMOVED_KIND, RENAMED_KIND = "removed", "renamed"
 # Lines get the oldest schema that can say them, so that an earlier version still reads the lines it knows.
 _SCHEMA_OF = {"run": 1, "note": 1, REMOVED_KIND: 2, RENAMED_KIND: 2}
@@ -49,11 +51,21 @@ def _record(table: Mapping[str, FieldType]) -> FieldType:
 
 # The ends are null if the score is that of a single person.
 _INTERVAL = _record({"score": NUMBER, "low": optional(NUMBER), "high": optional(NUMBER)})
-_SCORES = _record(
-    {"rows": integer(1), "people": integer(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL}
-    # People of whom the run has changed training labels, and whether they are left out.
-    | {"changed_people": optional(integer(1)), "left_out": optional(BOOL)}
-)
+_COUNTED = {"rows": integer(1), "people": integer(1)}
+# People of whom the run has changed training labels, and whether they are left out.
+_COUNTED |= {"changed_people": optional(integer(1)), "left_out": optional(BOOL)}
+_CLASS_SCORES = _record(_COUNTED | {"macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL})
+
+
+def _hold_columns(value: Any) -> bool:
+    """Return whether a value is the scores of several labels or numbers, by the metrics of the task."""
+    if not isinstance(value, Mapping) or value.get("task") not in COLUMN_TASKS:
+        return False
+    others = {name: one for name, one in value.items() if name not in (*_COUNTED, "task")}
+    return not validate_fields(dict(value), _COUNTED) and all(map(_INTERVAL.holds, others.values()))
+
+
+_SCORES = FieldType("an object", lambda value: _CLASS_SCORES.holds(value) or _hold_columns(value))
 _DIFFERENCE = _record(
     {
         "first": NUMBER,
@@ -193,7 +205,8 @@ def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
     wrong = validate_fields(record, _TABLES[kind])
     if wrong:
         raise ValueError(f"not a line of the ledger: {'; '.join(wrong)}")
-    line = json.dumps({"schema": _SCHEMA_OF[kind], "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
+    schema = _OF_COLUMNS if "task" in (record.get("oof") or {}) else _SCHEMA_OF[kind]
+    line = json.dumps({"schema": schema, "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
     # Bytes of a file name that are not valid UTF-8 are lone surrogates, which JSON can hold only as escapes.
     content = line.encode("utf-8", "backslashreplace") + b"\n"
     make_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,6 @@ from folds.config.files import read_record
 from folds.config.recipe import default_of
 from folds.errors import EnsembleError
 from folds.experiments.comparison import (
-    COMPARED,
     BaselineComparison,
     Comparison,
     compare_runs,
@@ -26,10 +26,11 @@ from folds.experiments.comparison import (
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
 from folds.experiments.refit import refit_done, refit_predictions
 from folds.experiments.summary import RunLike
-from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions, scored_index
+from folds.predictions.task_scores import measured
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
 
@@ -262,11 +263,13 @@ def _measured_oof(run: str, runs: Path, values: NDArray[np.floating], sidecar: P
 def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:
     """Return the scores of predictions (n, classes) with their 95% CIs over people."""
     labels, persons = labels_and_groups(sidecar)
-    measured: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
-    for name in COMPARED:
-        found = interval_over_people(METRICS[name], labels, values, persons).to_dict()
-        measured[name] = {key: found[key] for key in ("score", "low", "high")}
-    return measured
+    record: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
+    record |= {"task": sidecar.task} if sidecar.has_columns else {}
+    for name in measured(sidecar.task):
+        found = interval_over_people(find_metric(name), labels, values, persons).to_dict()
+        if not sidecar.has_columns or (found["score"] is not None and not math.isnan(found["score"])):
+            record[name] = {key: found[key] for key in ("score", "low", "high")}
+    return record
 
 
 TIMEOUT_SECONDS = 5.0  # a git status can take minutes for a huge working tree on a slow drive

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Protocol
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from folds.experiments.refit import RefitSummary, summarize_refit
 from folds.metrics.custom import find_metric
+from folds.metrics.intervals import Interval
 from folds.metrics.positive import in_order_of_metric
-from folds.metrics.report import ScoreReport
+from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.tasks import default_metric
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import (
     labels_and_groups,
@@ -62,6 +64,7 @@ class RunSummary:
     seconds : training time, summed over the folds.
     fold_scores : score of each fold by the metric and on the people of `oof`, if that is not macro F1 of all people.
     refit : the model of all people; None if there is none.
+    columns : label or number → its out-of-fold score by the metric, if there are several labels or numbers.
     """
 
     run: str
@@ -72,6 +75,12 @@ class RunSummary:
     seconds: float
     fold_scores: tuple[float, ...] = ()
     refit: RefitSummary | None = None
+    columns: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def is_of_columns(self) -> bool:
+        """Return whether there are several labels or numbers, which have no accuracy."""
+        return any("task" in done for done in self.folds.values())
 
     @property
     def scores(self) -> tuple[float, ...]:
@@ -111,7 +120,9 @@ class RunSummary:
             "optimistic": self.selected_on_validation,
         }
         record |= {"test": None if self.test is None else self.test.to_dict()}
-        return record | ({} if self.refit is None else {"refit": self.refit.to_dict()})
+        record |= {} if self.refit is None else {"refit": self.refit.to_dict()}
+        columns = {name: one.to_dict() for name, one in self.columns.items()}
+        return record | ({"columns": columns} if columns else {})
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,8 @@ class PooledRuns:
     oof: ScoreReport
     test: ScoreReport | None
     seconds: float
+
+    is_of_columns: bool = False
 
     def spread(self) -> tuple[float, float]:
         """Return mean and standard deviation of the scores of the runs."""
@@ -156,13 +169,14 @@ def pool_runs(
     summaries: Sequence[RunSummary],
     runs: Path = Path("runs"),
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
 ) -> PooledRuns | None:
     """Return the pooled scores of several runs; None for a single run, or if the runs have no common sample yet."""
     if len(summaries) < 2:
         return None
     files = [oof_predictions(runs, summary.run) for summary in summaries]
     first = files[0][1]
+    metric = metric or default_metric(first.task)
     rows = [{name: i for i, name in enumerate(sidecar.rows.ids.tolist())} for _, sidecar in files]
     common = [name for name in first.rows.ids.tolist() if all(name in known for known in rows)]
     if not common:
@@ -183,6 +197,7 @@ def pool_runs(
         if len(tests) == len(summaries)
         else None,
         sum(summary.seconds for summary in summaries),
+        summaries[0].is_of_columns,
     )
 
 
@@ -192,13 +207,18 @@ def summarize_run(
     k: int,
     runs: Path = Path("runs"),
     per_person: bool = False,
-    metric: str = "macro_f1",
+    metric: str | None = None,
 ) -> RunSummary:
     """Score a run from its prediction files.
 
     Test probabilities are averaged over the fold models, as `blend` does for one run.
+
+    Parameters
+    ----------
+    metric : None for that of the task (`default_metric`).
     """
     oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
+    metric = metric or default_metric(oof[1].task)
     scored = score_oof(runs, [run], *oof, metric, per_person)
     return RunSummary(
         run,
@@ -207,9 +227,26 @@ def summarize_run(
         scored,
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
-        () if metric == "macro_f1" and not scored.left_out else _fold_scores(runs, run, *oof, metric),
+        ()
+        if metric == "macro_f1" and not scored.left_out and not oof[1].has_columns
+        else _fold_scores(runs, run, *oof, metric),
         summarize_refit(run, _checkpoints(folds), runs, per_person, metric),
+        _column_scores(runs, run, *oof, metric, per_person) if oof[1].has_columns and len(oof[1].classes) > 1 else {},
     )
+
+
+def _column_scores(
+    runs: Path, run: str, values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str, per_person: bool
+) -> dict[str, Interval]:
+    """Return label or number → its out-of-fold score, on the rows of the score of the run."""
+    kept = scored_index(runs, [run], sidecar)[0]
+    if kept is not None:
+        values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
+    labels, persons = labels_and_groups(sidecar)
+    return {
+        name: score_predictions(labels[:, [i]], values[:, [i]], persons, metric, per_person).interval
+        for i, name in enumerate(sidecar.classes)
+    }
 
 
 def _checkpoints(folds: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from folds.features.column_heads import train_columns
 from folds.features.data import sampling_weights
 from folds.features.logistic import Fit, Floats, Rotation, fit_path, rotate
 from folds.features.selection import Selection, inner_folds, select_strength
+from folds.optim.column_losses import CellCounts
 from folds.optim.loss_spec import parse_loss
 from folds.optim.losses import class_weights
 from folds.training.context import FoldContext
@@ -24,12 +26,16 @@ def train_logistic(
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Fit the head to standardized features (views × n, d); return what was chosen, and the losses of all strengths.
 
+    Several labels and numbers are fitted by `train_columns`.
+
     Parameters
     ----------
     persons : of all rows of the table.
     head : the linear layer that gets the weights.
     report : called with notes.
     """
+    if context.target.has_columns:
+        return train_columns(context, features, views, persons, head, report)
     recipe, training = context.recipe, context.training
     weights = sampling_weights(context.epochs)
     each = np.tile(weights / (weights.sum() * views), views)
@@ -72,7 +78,9 @@ def _targets(
     targets[np.arange(len(codes)), codes] = each
     term = parse_loss(recipe.head_loss.get(one.name, recipe.loss)).terms[0]
     if term.weights != "none":
-        weights = class_weights(context.counts()[head], term.beta if term.weights == "effective" else None)
+        counts = context.counts()
+        assert not isinstance(counts, CellCounts)  # noqa: S101 - these are classes
+        weights = class_weights(counts[head], term.beta if term.weights == "effective" else None)
         targets *= weights.double().numpy()
     return targets / targets.sum()
 

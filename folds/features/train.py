@@ -16,9 +16,9 @@ from torch import nn
 
 from folds.config.frozen import LOGISTIC
 from folds.config.recipe import Recipe
-from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.features.backbone import Backbone, architecture_of, backbone_of, channels_last_of, new_head
+from folds.features.column_heads import in_unit_of_table
 from folds.features.data import Standardization, plain_features, standardization, standardized
 from folds.features.embed import is_frozen
 from folds.features.gradient_head import train_by_gradient
@@ -26,18 +26,20 @@ from folds.features.logistic_head import train_logistic
 from folds.features.persons import read_test_persons
 from folds.features.predict import class_logits
 from folds.features.store import open_features
-from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
-from folds.metrics.custom import find_metric
 from folds.models.checkpoint import save_checkpoint
 from folds.models.heads import AttentionHead
 from folds.models.inference import PixelSource
+from folds.models.number_head import Units, units_of
 from folds.models.precision import resolve_amp
+from folds.predictions.files import REGRESSION
+from folds.predictions.links import predictions_of
 from folds.splits.assignment import read_folds
 from folds.training.context import FoldContext
 from folds.training.examples import class_codes, examples_of
 from folds.training.job import REFIT_TEST, Job
 from folds.training.loop import Report
-from folds.training.resolve import augmentations, epochs_of
+from folds.training.resolve import augmentations, epochs_of, target_of
+from folds.training.scores import validation_scores
 from folds.training.state import Progress
 from folds.training.trainer import (
     Fold,
@@ -48,7 +50,7 @@ from folds.training.trainer import (
     train_fold,
 )
 from folds.utils.files import derive_seed, write_atomic, write_json
-from folds.utils.numeric import factorize, softmax
+from folds.utils.numeric import factorize
 from folds.utils.parallel import one_blas_thread
 
 SELECTION = "selection.csv"  # beside done.json: the inner log loss of each strength of the penalty
@@ -81,8 +83,8 @@ def _train_head(job: Job, report: Report) -> dict[str, Any]:
                 f"{job.title}: the weights of the frozen model changed while its features were in use",
                 hint="run the command again: it computes the features of these weights",
             )
-        context = _context(job, backbone)
-        training = _Training(job, context, backbone, report)
+        context, units = _context(job, backbone)
+        training = _Training(job, context, backbone, report, units)
         head, details = training.fit()
         logits = training.predict(head)
     fold = Fold(training.assignment, context, backbone.with_head(head), head)
@@ -94,24 +96,28 @@ def _train_head(job: Job, report: Report) -> dict[str, Any]:
     return done
 
 
-def _context(job: Job, backbone: Backbone) -> FoldContext:
-    """Return the data and settings of the fold."""
+def _context(job: Job, backbone: Backbone) -> tuple[FoldContext, Units | None]:
+    """Return the data and settings of the fold, and the units in which numbers are trained."""
     recipe = Recipe(**{**job.recipe, "init": None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
     codes, labeled = class_codes(job, assignment)
-    target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
+    target = target_of(recipe, job.classes, job.class_attributes)
     training, validation = parts_of(job, assignment)
     examples = examples_of(job, recipe, target, assignment, training, labeled)
+    labels, units = target.encode_heads(labeled), None
+    if target.task == REGRESSION:
+        units = units_of(labeled[training], target.classes)
+        labels = units.standardize(labeled)
     seed = (recipe.seed, job.run, job.fold)
     persons, attributes = assignment.persons, job.class_attributes
-    return FoldContext(
+    context = FoldContext(
         job=job,
         recipe=recipe,
         architecture=architecture_of(job),
         pixels=PixelSource.of(Path(job.pixels), "cpu"),
         target=target,
         labels=target.encode_scored(codes),
-        training_labels=target.encode_heads(labeled),
+        training_labels=labels,
         training=training,
         validation=validation,
         epochs=epochs_of(recipe, target, job.classes, attributes, training, labeled, persons, seed),
@@ -122,14 +128,15 @@ def _context(job: Job, backbone: Backbone) -> FoldContext:
         channels_last=channels_last_of(backbone.body, recipe.channels_last),
         soft_labels=examples.soft_labels,
     )
+    return context, units
 
 
 class _Training:
     """The features of a fold, and the training and the predictions of its head."""
 
-    def __init__(self, job: Job, context: FoldContext, backbone: Backbone, report: Report) -> None:
+    def __init__(self, job: Job, context: FoldContext, backbone: Backbone, report: Report, units: Units | None) -> None:
         assert job.features is not None  # noqa: S101 - checked by the caller
-        self.job, self.context, self.backbone, self.report = job, context, backbone, report
+        self.job, self.context, self.backbone, self.report, self.units = job, context, backbone, report, units
         self.assignment = read_folds(Path(job.folder) / "folds.csv")
         self.path = Path(str(job.features["train"]))
         self.values = open_features(self.path)
@@ -151,7 +158,7 @@ class _Training:
         began = time.perf_counter()
         if recipe.head == LOGISTIC:
             chosen, losses = train_logistic(context, features, views, persons, head, self.report)
-            self.by.fold_into(head)
+            self._as_plain(head)
             loss = float(np.mean([one["loss"] for one in chosen.values()]))
             history = [{"epoch": 1, "loss": loss, "lr": 0.0, "seconds": time.perf_counter() - began}]
             history[0] |= self._validate(head) if len(context.validation) else {}
@@ -163,30 +170,25 @@ class _Training:
             people = self.people[context.validation]
 
             def validate(one: nn.Module) -> dict[str, float]:
-                return self._scores(class_logits(one, context.target, held, people))
+                outputs = class_logits(one, context.target, held, people)
+                return validation_scores(context, outputs if self.units is None else self.units.restore(outputs))
 
             history = train_by_gradient(context, features, views, persons, head, validate)
-            self.by.fold_into(head)
+            self._as_plain(head)
             details = {"epochs": len(history)}
         _write_table(self.job.fold_dir / "history.csv", history)
         # One event for all epochs, which last milliseconds; loggers read the earlier ones from the file.
         self.report({"event": "epoch", "done": len(history), "total": len(history), **history[-1]})
         return head.eval(), details
 
-    def _validate(self, head: nn.Module) -> dict[str, float]:
-        return self._scores(self._logits(head, self.path, self.context.validation, self.people))
+    def _as_plain(self, head: nn.Module) -> None:
+        """Change a trained head to one of plain features, whose numbers are in the unit of the table."""
+        self.by.fold_into(head)
+        if self.units is not None:
+            in_unit_of_table(head, self.units)
 
-    def _scores(self, logits: NDArray[np.float32]) -> dict[str, float]:
-        """Return the scores of the validation part, as fine-tuning records them."""
-        context = self.context
-        labels, probabilities = context.labels[context.validation], softmax(logits)
-        predicted, name = argmax_classes(logits), f"validation_{context.recipe.metric}"
-        scores = {
-            "validation_macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
-            "validation_accuracy": accuracy(labels, predicted),
-            "validation_log_loss": log_loss(labels, probabilities),
-        }
-        return scores if name in scores else scores | {name: find_metric(context.recipe.metric)(labels, probabilities)}
+    def _validate(self, head: nn.Module) -> dict[str, float]:
+        return validation_scores(self.context, self._logits(head, self.path, self.context.validation, self.people))
 
     def _logits(
         self, head: nn.Module, path: Path, rows: NDArray[np.int64] | None, people: NDArray[np.int64] | None
@@ -207,12 +209,13 @@ class _Training:
         logits = np.zeros((0, len(context.target.classes)), np.float32)
         if job.refit is None:
             logits = self._logits(head, self.path, context.validation, self.people)
-            save_array(job.fold_dir / "oof.npy", softmax(logits))
+            save_array(job.fold_dir / "oof.npy", predictions_of(context.target.task, logits))
         test = job.features.get("test")
         if test is not None:
             people = read_test_persons(job) if isinstance(head, AttentionHead) else None
             name = "test.npy" if job.refit is None else REFIT_TEST
-            save_array(job.fold_dir / name, softmax(self._logits(head, Path(test), None, people)))
+            outputs = self._logits(head, Path(test), None, people)
+            save_array(job.fold_dir / name, predictions_of(context.target.task, outputs))
         return logits
 
 

@@ -8,12 +8,10 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from folds.utils.bounded import check_bounded, check_regular
-
-if TYPE_CHECKING:
-    pass
+from folds.utils.files import sha256_bytes
 
 _MAX_TUPLE = 20_000_000  # values in a tuple, nested ones counted each time: hashing or printing it visits all
 _MAX_TUPLE_DEPTH = 50
@@ -22,6 +20,10 @@ _PLAIN = re.compile(
     r"torch (\w+Storage|Size)|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|"
     r"(builtins|__builtin__) set|_codecs encode"
 )
+# The pickles that this process has found harmless, by their hash: an export loads the same files several times, and a
+# scan takes as long as loading.
+_harmless: set[tuple[str, bool]] = set()
+_MAX_HARMLESS = 10_000
 # A number would make it allocate any amount of memory.
 _NEVER = re.compile(r"(builtins|__builtin__) bytearray")
 
@@ -49,7 +51,7 @@ def load_archive(path: Path, plain: bool = True) -> Any:
         if zipfile.is_zipfile(path):
             _check_parts(path)
             reader = torch._C.PyTorchFileReader(str(path))
-            _check_pickle(reader.get_record("data.pkl"), plain)
+            _check_once(reader.get_record("data.pkl"), plain)
         else:
             _check_old(path, plain)
             if plain:
@@ -61,6 +63,16 @@ def load_archive(path: Path, plain: bool = True) -> Any:
         found = torch.load(path, map_location="cpu", weights_only=True)
     _check_values(found)
     return found
+
+
+def _check_once(pickle: bytes, plain: bool) -> None:
+    """Check a pickle unless the same bytes were checked before."""
+    known = (sha256_bytes(pickle), plain)
+    if known in _harmless:
+        return
+    _check_pickle(pickle, plain)
+    if len(_harmless) < _MAX_HARMLESS:
+        _harmless.add(known)
 
 
 def _check_parts(path: Path) -> None:

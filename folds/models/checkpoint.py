@@ -25,7 +25,8 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, LABEL
+from folds.predictions.files import ALL, CLASSES, LABEL, TASKS
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -79,6 +80,7 @@ _DATA = {
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
+    "task": optional(one_of(*TASKS)),
     "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
@@ -175,8 +177,13 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """Return what the classes are: ``classes``, ``binary`` (the positive one is last), or ``ordinal`` (grades)."""
+        """Return what the classes are, one of `folds.predictions.files.TASKS`; if ``binary``, the positive is last."""
         return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether exclusive classes were asked for, so that no name of a class makes it the positive one."""
+        return self.recipe.get("task") == CLASSES
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -401,8 +408,10 @@ def invalid_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -
     ]
     if len(joined) > _MAX_JOINED:
         wrong.append(f"joined: {len(joined):,} backbones, expected at most {_MAX_JOINED}")
-    if not wrong and len(set(record["classes"])) < max(2, len(record["classes"])):
-        wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
+    least = 1 if (record.get("recipe") or {}).get("task") in COLUMN_TASKS else 2
+    if not wrong and len(set(record["classes"])) < max(least, len(record["classes"])):
+        expected = "different names" if least == 1 else "two or more different names"
+        wrong.append(f"'classes' is {shown(record['classes'])}, expected {expected}")
     return wrong
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.architecture import Architecture as Architecture
 from folds.models.archive import load_archive
-from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers, ordinal_link
+from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers, is_of_numbers, ordinal_link
 from folds.models.hub import without_waiting
 from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
@@ -293,6 +293,10 @@ def create_model(
             from folds.models.ordinal_head import with_ordinal_head
 
             with_ordinal_head(model, link, architecture.timm_name)
+        if is_of_numbers(architecture.head):
+            from folds.models.number_head import with_number_head
+
+            with_number_head(model, architecture.head, architecture.timm_name)
         if init is not None and weights is not None:
             weights = without_prefix(init, weights, list(model.state_dict()), _heads(architecture.timm_name))
             loaded, head = _body_and_head(architecture.timm_name, weights, arguments)

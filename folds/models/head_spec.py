@@ -2,7 +2,7 @@
 
 A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features
 a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN`` and
-``attention:DIM:HEADS``.
+``attention:DIM:HEADS``. A trained model of numbers has the head ``number`` or ``gaussian``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 
 from folds.config.frozen import ATTENTION, COSINE, DEFAULT_HIDDEN, LINEAR, MAX_HIDDEN, MLP, check_head_setting
 from folds.errors import UsageError
-from folds.optim.loss_spec import ORDERED
+from folds.optim.loss_spec import GAUSSIAN, ORDERED, LossSpec
 from folds.utils.schema import shown
 
+NUMBER = "number"
+NUMBER_HEADS = (NUMBER, GAUSSIAN)  # they come with `task=regression`
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
 _ATTENTION = f"{ATTENTION}:64:4"
 _OF_SIZES = re.compile(rf"{MLP}:([1-9]\d{{0,3}})|{ATTENTION}:([1-9]\d{{0,3}}):([1-9]\d?)")
@@ -35,7 +37,7 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
     """
     check_head_setting(setting, features)
     if not features:
-        if setting in ORDERED:
+        if setting in (*ORDERED, *NUMBER_HEADS):
             return str(setting)
         scale = cosine_scale(setting or LINEAR)
         return LINEAR if scale is None else f"{COSINE}:{scale:g}"
@@ -46,7 +48,7 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
 
 def check_head(text: str) -> None:
     """Raise UsageError unless `text` names a head of an `Architecture`; a checkpoint may come from anywhere."""
-    if text == LINEAR or text in ORDERED:
+    if text == LINEAR or text in ORDERED or text in NUMBER_HEADS:
         return
     found = _OF_SIZES.fullmatch(text)
     if found is None:
@@ -73,6 +75,16 @@ def cosine_scale(text: str) -> float | None:
 def ordinal_link(text: str) -> str | None:
     """Return the link of a head for ordered classes, ``corn`` or ``cumulative``; None for another head."""
     return text if text in ORDERED else None
+
+
+def number_head_for(loss: LossSpec) -> str:
+    """Return the head of a model of numbers that is trained with a loss."""
+    return GAUSSIAN if loss.has_spread else NUMBER
+
+
+def is_of_numbers(text: str) -> bool:
+    """Return whether a head predicts numbers in their own unit."""
+    return text in NUMBER_HEADS
 
 
 def is_of_layers(text: str) -> bool:

@@ -30,6 +30,13 @@ def input_layer(head: nn.Module) -> nn.Linear:
     return first
 
 
+def output_layer(head: nn.Module) -> nn.Linear:
+    """Return the layer of a head that computes the outputs."""
+    last = head.output if isinstance(head, AttentionHead) else head[-1] if isinstance(head, nn.Sequential) else head
+    assert isinstance(last, nn.Linear)  # noqa: S101 - heads of `build_head` end with one
+    return last
+
+
 class AttentionHead(nn.Module):
     """Predict each image from its features and, by attention, from those of the other images of its person.
 

@@ -26,7 +26,20 @@ LOSSES: dict[str, Mapping[str, float | str]] = {
     "corn": {"smoothing": 0.0, **_WEIGHTED},
     "cumulative": {"smoothing": 0.0, **_WEIGHTED},
     "f1": {},
+    "asymmetric": {"gamma_pos": 1.0, "gamma_neg": 4.0, "clip": 0.05, "smoothing": 0.0},
+    "huber": {"delta": 1.0},
+    "l1": {},
+    "mse": {},
+    "gaussian": {},
 }
+# Losses of several labels and of numbers (`folds.optim.column_losses`), the usual one first.
+COLUMN_LOSSES: Mapping[str, tuple[str, ...]] = {
+    "multilabel": ("bce", "asymmetric", "focal"),
+    "regression": ("huber", "l1", "mse", "gaussian"),
+}
+GAUSSIAN = "gaussian"  # it needs a model with a second output for each number
+# Losses that only a task of columns has.
+_OF_COLUMNS = {"asymmetric": "multilabel"} | dict.fromkeys(COLUMN_LOSSES["regression"], "regression")
 # Losses of ordered classes that need a model with one output fewer than classes (`folds.models.ordinal_head`).
 ORDERED = ("corn", "cumulative")
 # Losses that can be added to them: functions of the class probabilities.
@@ -46,6 +59,10 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "tau": (lambda v: 0 <= v <= 10, "from 0 (cross-entropy) to 10"),
     "margin": (lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     "s": (lambda v: 0 < v <= 1000, "above 0, up to 1000"),
+    "gamma_pos": (lambda v: 0 <= v <= 100, "from 0 to 100"),
+    "gamma_neg": (lambda v: 0 <= v <= 100, "from 0 to 100"),
+    "clip": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+    "delta": (lambda v: 0 < v <= 1000, "above 0, up to 1000"),
 }
 
 
@@ -63,6 +80,9 @@ class Term:
     margin, s : margin of the rarest class, and scale of the logits, in `ldam`.
     tau : strength of the adjustment in `logit_adjusted`.
     ordinal : if above 0, the target of grade c is spread over all grades j in proportion to exp(−ordinal·|j − c|).
+    gamma_pos, gamma_neg, clip : of `asymmetric`: the exponents for labels that are there and that are not, and what is
+        subtracted from the probability of a label that is not there.
+    delta : of `huber`: the error up to which it is quadratic, in standard deviations of the number.
     """
 
     name: str
@@ -76,6 +96,10 @@ class Term:
     s: float = 1.0
     tau: float = 1.0
     ordinal: float = 0.0
+    gamma_pos: float = 0.0
+    gamma_neg: float = 0.0
+    clip: float = 0.0
+    delta: float = 1.0
 
     @property
     def is_of_grades(self) -> bool:
@@ -109,6 +133,30 @@ class LossSpec:
     def is_of_grades(self) -> bool:
         """Return whether a term needs ordered classes."""
         return any(term.is_of_grades for term in self.terms)
+
+    @property
+    def has_spread(self) -> bool:
+        """Return whether a term learns the variance of each number as well."""
+        return any(term.name == GAUSSIAN for term in self.terms)
+
+    def check_task(self, task: str) -> None:
+        """Raise UsageError if a term is not a loss of this task.
+
+        Parameters
+        ----------
+        task : a task of columns, ``multilabel`` or ``regression``; other tasks are those of one class per image.
+        """
+        fitting = COLUMN_LOSSES.get(task) or tuple(name for name in LOSSES if name not in _OF_COLUMNS)
+        wrong = next((term.name for term in self.terms if term.name not in fitting), None)
+        if wrong is None:
+            return
+        if task in COLUMN_LOSSES:
+            hint = f"losses of this task: {', '.join(fitting)}"
+            raise UsageError(f"`loss={self.expression}`: {wrong} is not a loss of `task={task}`", hint=hint)
+        raise UsageError(
+            f"`loss={self.expression}`: {wrong} is a loss of `task={_OF_COLUMNS[wrong]}`",
+            hint=f"losses of classes: {', '.join(fitting)}",
+        )
 
 
 def default_smoothing(losses: Iterable[str]) -> float | None:

@@ -28,6 +28,7 @@ from folds.metrics.task_names import REGRESSION as REGRESSION
 from folds.utils.numeric import factorize
 
 SEPARATOR, NOTHING, UNKNOWN = ";", "-", "?"
+COLUMN_NAMES = {MULTILABEL: "labels", REGRESSION: "numbers"}  # what the columns are, in a sentence; else classes
 
 
 def check_column_names(names: Sequence[str], task: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.links import THRESHOLD, answers_of
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
 from folds.utils.tables import read_table_file
@@ -18,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 LABEL_FORM, SET_FORM = "label", "sets"
 FORMS = (LABEL_FORM, "probabilities", SET_FORM)
+# Of several labels and of numbers.
+_FORMS_OF = {MULTILABEL: (LABEL_FORM, "probabilities"), REGRESSION: ("numbers",)}
 PREFIX = "prob_"
 
 
@@ -46,13 +51,16 @@ def submission_columns(
     Parameters
     ----------
     form : ``label``: one column with the predicted class; ``probabilities``: one column per class; ``sets``: one column
-        with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``.
+        with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``. Several
+        labels are joined by ``;`` in one column, or have a column of probabilities each; numbers have a column each,
+        ``numbers``.
     columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``. Two names with
         ``probabilities`` of two classes: the second column gets the probability of the second class, the positive one.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
         without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
         are left out, with a note.
-    labels : (n,) label of each prediction, by decision rules; None for the most probable class.
+    labels : (n,) label of each prediction, by decision rules; None for the most probable class, or for the labels with
+        a probability of at least .5.
     sets : (n,) text of each prediction set, for ``sets``.
 
     Raises
@@ -61,12 +69,13 @@ def submission_columns(
     EnsembleError : the sample submission has other ids or columns.
     """
     has_sets = sets is not None
+    task = predictions.metadata.task
     columns, ids, rows, form, order = _planned(
-        predictions.ids.tolist(), predictions.classes, form, columns, like, has_sets
+        predictions.ids.tolist(), predictions.classes, form, columns, like, has_sets, task
     )
     values = predictions.probabilities[rows]
     if form == LABEL_FORM:
-        names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
+        names = answers_of(task, values, predictions.classes).tolist()
         if labels is not None:
             names = [labels[row] for row in rows.tolist()]
             unanswered = [name for name in names if name not in predictions.classes]
@@ -88,6 +97,7 @@ def check_submission(
     columns: Sequence[str] | None = None,
     like: Path | None = None,
     has_sets: bool = False,
+    task: str = CLASSES,
 ) -> None:
     """Raise the errors of `submission_columns` before anything is predicted.
 
@@ -95,8 +105,9 @@ def check_submission(
     ----------
     ids : (n,) of all predictions that there will be.
     has_sets : whether there will be prediction sets.
+    task : what the columns of the predictions are.
     """
-    _planned(list(ids), classes, form, columns, like, has_sets, is_said=False)
+    _planned(list(ids), classes, form, columns, like, has_sets, task, is_said=False)
 
 
 def _planned(
@@ -106,6 +117,7 @@ def _planned(
     columns: Sequence[str] | None,
     like: Path | None,
     has_sets: bool,
+    task: str,
     is_said: bool = True,
 ) -> tuple[Sequence[str], list[str], np.ndarray, str, list[int]]:
     """Return names of the columns, ids, rows of the predictions, form, and order of the classes of a CSV.
@@ -115,23 +127,31 @@ def _planned(
     known : ids of the predictions.
     is_said : whether to say what was guessed.
     """
-    if form not in (None, *FORMS):
-        raise unknown_name("`form`", form, FORMS)
+    forms = _FORMS_OF.get(task, FORMS)
+    if form is not None and form not in forms:
+        if form in FORMS and task in COLUMN_TASKS:
+            raise UsageError(f"`form={form}` is not for the task {task}", hint=f"expected {' or '.join(forms)}")
+        raise unknown_name("`form`", form, forms)
     notes: list[str] = []
     ids, rows, order = known, np.arange(len(known)), list(range(len(classes)))
     if like is not None:
         if columns is not None:
             raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
-        columns, ids, rows, form, order, notes = _as_sample(known, classes, like, form)
-    form = form or LABEL_FORM
-    if like is None and columns is not None and len(columns) == 2 and form == "probabilities" and len(classes) == 2:
+        read = _as_sample if task not in COLUMN_TASKS else partial(_columns_as_sample, task)
+        columns, ids, rows, form, order, notes = read(known, classes, like, form)
+    form = form or forms[0]
+    if task == MULTILABEL and form == LABEL_FORM:
+        notes.append(f"a label is there from a probability of {THRESHOLD:g} on (`form=probabilities` has them)")
+    has_two = like is None and columns is not None and len(columns) == 2 and len(classes) == 2
+    if has_two and columns is not None and form == "probabilities" and task not in COLUMN_TASKS:
         order = [1]
         notes.append(f"column '{columns[1]}' gets the probability of class {classes[1]}, against {classes[0]}")
     expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
     if columns is None and form == SET_FORM:
         columns = ["id", "set"]
     if columns is None:
-        columns = ["id", "label"] if form == LABEL_FORM else ["id", *(f"{PREFIX}{name}" for name in classes)]
+        prefix = "" if task == REGRESSION else PREFIX
+        columns = ["id", "label"] if form == LABEL_FORM else ["id", *(f"{prefix}{name}" for name in classes)]
     if len(columns) != expected:
         raise UsageError(
             f"`columns={','.join(columns)}`: expected {expected} names for `form={form}`, found {len(columns)}",
@@ -188,6 +208,35 @@ def _as_sample(
         )
     rows, note = _rows_of(known, table.columns[first], like)
     return [first, *rest], table.columns[first], rows, form, order, notes + ([note] if note else [])
+
+
+def _columns_as_sample(
+    task: str, known: Sequence[str], classes: Sequence[str], like: Path, form: str | None
+) -> tuple[list[str], list[str], np.ndarray, str, list[int], list[str]]:
+    """Return what `_as_sample` does, of several labels or numbers.
+
+    A column for each of them is found by its name. One column gets the only number, or the names of the labels; of a
+    single label the probability, if the sample has decimals.
+    """
+    table = read_table_file(like)
+    first, *rest = table.columns
+    whole = _FORMS_OF[task][-1]
+    found = _class_columns(rest, classes) if rest else None
+    if len(rest) == 1 == len(classes) and (task == REGRESSION or _has_decimals(table.columns[rest[0]])):
+        found = [0]
+    if found is not None and form != LABEL_FORM:
+        what = "numbers" if task == REGRESSION else "probabilities of the labels"
+        form, notes = whole, [f"{like}: its columns get the {what}, by their names"] if len(classes) > 1 else []
+    elif len(rest) == 1 and task == MULTILABEL and form in (None, LABEL_FORM):
+        form, found, notes = LABEL_FORM, list(range(len(classes))), [f"{like}: column '{rest[0]}' gets the labels"]
+    else:
+        one = "one for each number" if task == REGRESSION else "one for the labels, or one for each label"
+        raise EnsembleError(
+            f"expected {one} ({', '.join(classes[:10])}) after '{first}' in {like}, found {', '.join(rest[:10])}",
+            hint="name the columns yourself with `columns`",
+        )
+    rows, note = _rows_of(known, table.columns[first], like)
+    return [first, *rest], table.columns[first], rows, form, found, notes + ([note] if note else [])
 
 
 def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:

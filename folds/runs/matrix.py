@@ -259,7 +259,7 @@ def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tup
     if baseline not in {run.name for run in runs}:
         require_run(baseline, runs[0].runs, "`baseline`")
         for run in runs:
-            check_comparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
+            check_comparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs, run.target.task)
     return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
 
 

@@ -53,6 +53,7 @@ _LATER_FIELDS = (
     "skip_unusable",
     "max_pixels",
     "stack",
+    "task",
 )
 # Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
 _LATER_SETTINGS = (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from folds.config.column_tasks import with_task_defaults
 from folds.config.files import to_toml
 from folds.config.frozen import LOGISTIC
 from folds.config.presets import one_seed_note, preset_note
@@ -17,16 +18,16 @@ from folds.data.grades import grades_of_attribute, in_order
 from folds.data.sources import LoadedData, open_data
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.data.targets import Target, resolve_target
-from folds.data.tasks import with_task
+from folds.data.tasks import task_of, with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE, channel_count
-from folds.metrics.custom import find_metric
+from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
-from folds.predictions.files import LABEL, ORDINAL
+from folds.predictions.files import CLASSES, LABEL, ORDINAL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
@@ -168,7 +169,7 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     asked = [one.recipe for one in requested]
-    source = _in_order(open_data(settings, root), asked)
+    source = _in_order(open_data(settings, root, task_of(asked)), asked)
     data, built_in = with_task(source.data, asked), source.built_in
     table = data.train  # folds do not depend on the order of the classes
     _check_backend([one.recipe for one in requested], execution)
@@ -306,7 +307,8 @@ def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[
             notes.append(zero_weight_note(run.recipe.weight_column, weights))
         changes = label_changes_of(run.recipe, data.train, run.target, data.test)
         if changes is not None:
-            check_classes_left(changes, data.train, run.assignment)
+            if not run.target.has_columns:
+                check_classes_left(changes, data.train, run.assignment)
             notes.append(changes.note(run.assignment.persons))
         sizes = [len(run.assignment.training_index(fold)) for fold in range(run.assignment.k)]
         steps = run.recipe.epochs * max(1, round(min(sizes) / (run.recipe.batch_size or 1)))
@@ -391,7 +393,10 @@ def _channel_note(settings: Settings, recipe: Recipe) -> str:
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     table = data.train
-    metric = find_metric(recipe.metric)
+    if table.has_columns:
+        recipe = with_task_defaults(replace(recipe, task=table.task))
+        validate_recipe(recipe)  # its losses are known to fit only now, if the table says the task
+    metric = metric_for_task(recipe.metric, recipe.task or CLASSES)
     if metric.function is None:
         recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings
     if recipe.pretrained is None:

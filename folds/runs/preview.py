@@ -55,7 +55,8 @@ def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
     table, recipe = plan.table, run.recipe
     names, class_index = presets_of(recipe, table.classes, table.class_attributes)
     labels = trained_labels(recipe, table) or ([] if table.labels is None else table.labels.tolist())
-    codes = class_index[[table.classes.index(label) for label in labels]]
+    index = np.array([0 if table.has_columns else table.classes.index(label) for label in labels], np.int64)
+    codes = class_index[index]
     rows = np.array(
         preview_rows(labels, codes, recipe.seed, max_images=max(MAX_IMAGES, min(len(table.classes), _MAX_CLASSES)))
     )

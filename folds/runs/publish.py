@@ -9,6 +9,7 @@ import numpy as np
 
 from folds.data.tasks import recorded_task
 from folds.predictions.files import CLASSES, PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
+from folds.predictions.links import kind_of
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.utils.files import read_json
@@ -32,7 +33,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
         present[rows] = True
     index = np.flatnonzero(present)
     shared = PredictionMetadata(
-        kind="probability",
+        kind=kind_of(run.target.task),
         split="oof",
         classes=run.target.classes,
         rows=table.rows().take(index),

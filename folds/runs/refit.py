@@ -27,6 +27,7 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
+from folds.predictions.links import kind_of
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import REFIT_TEST, Job
@@ -161,7 +162,7 @@ def write_refit_predictions(plan: Plan, run: Run) -> None:
     if path.is_file() and beside.is_file() and read_json(beside).get("checkpoint_sha") == done["checkpoint_sha"]:
         return
     metadata = PredictionMetadata(
-        kind="probability",
+        kind=kind_of(run.target.task),
         split="test",
         classes=run.target.classes,
         rows=test.rows(),

@@ -20,13 +20,14 @@ from folds.experiments.sites import NewSites
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
+from folds.metrics.tasks import default_metric
 from folds.predictions.files import ALL, fold_files, oof_file, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.arguments import NAME, PATH, check_arguments
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
-from folds.utils.text import counted
+from folds.utils.text import counted, score_text
 from folds.utils.toml import read_toml
 
 if TYPE_CHECKING:
@@ -129,9 +130,15 @@ class TrainedRun(Displayed):
             path for path in (oof_file(runs, self.name), *fold_files(runs, self.name).values()) if path.exists()
         )
 
-    def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
-        """Return the out-of-fold score with its confidence interval over people."""
-        return self.oof.score(metric, per_person=per_person)
+    def score(self, metric: str | None = None, *, per_person: bool = False) -> Interval:
+        """Return the out-of-fold score with its confidence interval over people.
+
+        Parameters
+        ----------
+        metric : None for macro F1, or that of the task of several labels or numbers.
+        """
+        found = self.oof
+        return found.score(metric or default_metric(found.metadata.task), per_person=per_person)
 
     def summary(self, per_person: bool = False) -> RunSummary:
         """Return the scores: out-of-fold, on test if its labels are known, and of each fold."""
@@ -254,14 +261,17 @@ class Runs(Mapping[str, TrainedRun], Displayed):
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each run: folds, out-of-fold macro F1 with its 95% CI over people, accuracy, test score,
-        seconds.
+        seconds. Several labels and numbers have the score of their metric, and no accuracy.
         """
         import pandas as pd
 
         rows = []
         for one in self.summaries:
-            row = {"run": one.run, "folds": len(one.folds), "k": one.k, **_ends("macro_f1", one.oof.interval)}
-            row |= {"accuracy": one.oof.accuracy, **_ends("test", None if one.test is None else one.test.interval)}
+            # The name of the column is the same for every metric of classes.
+            name = one.oof.metric if one.is_of_columns else "macro_f1"
+            row = {"run": one.run, "folds": len(one.folds), "k": one.k, **_ends(name, one.oof.interval)}
+            row |= {} if one.is_of_columns else {"accuracy": one.oof.accuracy}
+            row |= _ends("test", None if one.test is None else one.test.interval)
             rows.append(row | {"seconds": one.seconds, "optimistic": one.selected_on_validation})
         return pd.DataFrame(rows)
 
@@ -358,7 +368,11 @@ def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = "") -> Table:
     """Return a table with the scores of each run, and of the pooled runs."""
     with_test = any(one.test is not None for one in summaries)
-    header = ["run", "folds", "OOF macro F1", "95% CI", "accuracy", *(["test macro F1", "95% CI"] if with_test else [])]
+    first = summaries[0] if summaries else None
+    of_columns = first is not None and first.is_of_columns
+    title_of = find_metric(first.oof.metric).title if first is not None and of_columns else "macro F1"
+    header = ["run", "folds", f"OOF {title_of}", "95% CI", *([] if of_columns else ["accuracy"])]
+    header += [f"test {title_of}", "95% CI"] if with_test else []
     rows: list[list[str]] = []
     for one in summaries:
         name = f"{one.run} (optimistic)" if one.selected_on_validation else one.run
@@ -374,11 +388,11 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
 
 def _cells(one: RunSummary | PooledRuns, with_test: bool) -> list[str]:
     found = one.oof.interval
-    cells = [f"{found.value:.3f}", found.ci_text(), f"{one.oof.accuracy:.3f}"]
+    cells = [score_text(found.value), found.ci_text(), *([] if one.is_of_columns else [f"{one.oof.accuracy:.3f}"])]
     if not with_test:
         return cells
     test = None if one.test is None else one.test.interval
-    return [*cells, *(["", ""] if test is None else [f"{test.value:.3f}", test.ci_text()])]
+    return [*cells, *(["", ""] if test is None else [score_text(test.value), test.ci_text()])]
 
 
 def _ends(name: str, found: Interval | None) -> dict[str, float | None]:

@@ -69,6 +69,8 @@ _DONE: dict[str, type | tuple[type, ...]] = {
     "epochs": int,
     "checkpoint_sha": str,
 }
+# Of several labels and of numbers the scores are those of the task.
+_DONE_COLUMNS = {name: kind for name, kind in _DONE.items() if name not in ("macro_f1", "accuracy")} | {"scores": dict}
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,9 @@ class Run:
         if not path.exists():
             return None
         record = read_json(path)
+        fields = _DONE_COLUMNS if self.target.has_columns else _DONE
         wrong = not isinstance(record, dict) or next(
-            (key for key, kind in _DONE.items() if not isinstance(record.get(key), kind)), None
+            (key for key, kind in fields.items() if not isinstance(record.get(key), kind)), None
         )
         missing = next((file for file in (path.with_name("oof.npy"), self.checkpoint(fold)) if not file.exists()), None)
         if wrong or missing:

@@ -11,7 +11,7 @@ from folds.auditing.checks import Finding
 from folds.auditing.run import audit_decoded, check_strict, log_findings
 from folds.errors import EnsembleError
 from folds.experiments.comparison import BaselineComparison, compare_with_baselines
-from folds.experiments.curves import EpochCurves
+from folds.experiments.curves import EpochCurves, curve_title
 from folds.experiments.loggers.base import Tracker
 from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.sites import NewSites, find_new_sites
@@ -23,7 +23,7 @@ from folds.runs.refit import refit_jobs
 from folds.runs.run import Run
 from folds.training.job import Job, Outcome
 from folds.utils.progress import SILENT, Progress
-from folds.utils.text import duration
+from folds.utils.text import duration, score_text
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,13 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(outcome.error.full_text())
     elif outcome.result is not None:
         done = outcome.result
-        others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
-        scores = f"{others}macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if "fold" in done else ""
+        if "task" in done:
+            scores = "".join(f"{curve_title(name)} {score_text(one)}, " for name, one in done["scores"].items())
+        else:
+            of_fold = "fold" in done  # a model of all people has no score
+            others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
+            own = f"macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if of_fold else ""
+            scores = f"{others}{own}" if of_fold else ""
         logger.info(
             f"{outcome.job.title}: {scores}{duration(done['seconds'])} "
             f"({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STATISTICS = ("recompute", "average")
 _KINDS = {
     "name": optional(NAME),
-    "metric": METRIC,
+    "metric": optional(METRIC),
     "batch_norm": one_of(*STATISTICS),
     "data": optional(PATH),
     "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
@@ -108,7 +108,7 @@ def soup(
     runs: Sequence[str | TrainedRun] | Runs,
     *,
     name: str | None = None,
-    metric: str = "macro_f1",
+    metric: str | None = None,
     batch_norm: str = "recompute",
     data: str | Path | None = None,
     device: str | int = "auto",
@@ -127,7 +127,7 @@ def soup(
     runs : two or more runs of one architecture with the same folds, e.g. seeds, or settings, from the same initial
         weights: their names, runs, or what `kfold` returned.
     name : name of the new run, by default ``soup-`` and the first run.
-    metric : metric of the choice.
+    metric : metric of the choice; None for macro F1, or that of the task of several labels or numbers.
     batch_norm : ``recompute`` the statistics of batch normalization on the training images of each fold, or ``average``
         those of the runs.
     data : the table that the runs were trained on, if it was moved.
@@ -151,7 +151,9 @@ def soup(
     """
     log_in_notebook()
     check_arguments(locals() | {"runs": list(runs) if isinstance(runs, Mapping) else runs}, _KINDS)
-    root, scored = Path(root), metric_of(metric)
+    root = Path(root)
+    if metric is not None:
+        metric_of(metric)
     names = [str(getattr(run, "name", run)) for run in runs]
     _check_names(names)
     target = file_safe(name or f"soup-{names[0]}")
@@ -160,12 +162,12 @@ def soup(
     folder = root / "runs" / target
     if not force and (folder.exists() or oof_file(root / "runs", target).exists()):
         raise EnsembleError(f"the run {folder} exists", hint="`name=NEW`, or `force=True` to replace it")
-    models = SoupModels(names, root, scored, batch_norm, None if data is None else Path(data), str(device))
+    models = SoupModels(names, root, metric, batch_norm, None if data is None else Path(data), str(device))
     shown = progress_of(progress)
     with shown.step("averaging") as advance:
         chosen, best = models.choose(advance)
     made = _result(models, chosen, best)
-    if made.difference.difference.value * (1 if scored.greater_is_better else -1) < 0 or not any(
+    if made.difference.difference.value * (1 if models.metric.greater_is_better else -1) < 0 or not any(
         len(some) > 1 for some in chosen.values()
     ):
         return made

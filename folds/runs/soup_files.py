@@ -15,7 +15,9 @@ from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import save_checkpoint
 from folds.predictions.files import PredictionMetadata, oof_file, read_sidecar, write_prediction
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.runs.soup_models import SoupModels
+from folds.training.scores import column_scores
 from folds.utils.files import read_json, remove, write_atomic, write_json
 from folds.utils.toml import toml_value
 
@@ -126,19 +128,22 @@ def _write_fold(
     if test is not None:
         _save(folder / "test.npy", test)
     done = [read_json(models.root / "runs" / run / f"fold{fold}" / "done.json") for run in some]
-    predicted = argmax_classes(values)
+    task = models.first.task
+    if task in COLUMN_TASKS:
+        scores: dict[str, Any] = {"scores": column_scores(task, labels, values, models.metric.name)}
+    else:
+        predicted = argmax_classes(values)
+        scores = {"macro_f1": macro_f1(labels, predicted, values.shape[1]), "accuracy": accuracy(labels, predicted)}
     record = {
-        **done[0],
+        **{name: value for name, value in done[0].items() if name != "scores"},
         "run": folder.parent.name,
-        "macro_f1": macro_f1(labels, predicted, values.shape[1]),
-        "accuracy": accuracy(labels, predicted),
+        **scores,
         "epochs": sum(int(one["epochs"]) for one in done),
         "seconds": sum(float(one["seconds"]) for one in done),
         "optimistic": any(bool(one.get("optimistic")) for one in done),
         "checkpoint_sha": sha,
         "soup": list(some),
     }
-    record.pop("scores", None)
     write_json(folder / "done.json", record)
 
 

@@ -17,12 +17,15 @@ from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import CLASSES, LABEL
-from folds.utils.numeric import factorize, softmax
+from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.links import predictions_of
+from folds.utils.numeric import factorize
 from folds.utils.progress import Advance
 
 _SAME = ("k", "classes", "target", "heads", "folds_sha", "labels_sha", "images", "validation_hashes")
@@ -32,12 +35,13 @@ class SoupModels:
     """The models of the runs, and the out-of-fold predictions of their averages."""
 
     def __init__(
-        self, runs: Sequence[str], root: Path, metric: Metric, batch_norm: str, data: Path | None, device: str
+        self, runs: Sequence[str], root: Path, metric: str | None, batch_norm: str, data: Path | None, device: str
     ) -> None:
-        self.runs, self.root, self.metric = tuple(runs), root, metric
+        self.runs, self.root = tuple(runs), root
         self.device = resolve_devices(device)[0]
         self.paths = {run: checkpoints_of(root, run) for run in runs}
         self.first = load_checkpoint(self.paths[runs[0]][0])
+        self.metric: Metric = metric_for_task(metric, self.first.task)
         self.folds = sorted(self.paths[runs[0]])
         self._check()
         recompute = batch_norm == "recompute"
@@ -54,12 +58,18 @@ class SoupModels:
         )
         self.sources = {"train": self.pixels(self.data.train)}
         table = self.data.train
-        labels = np.array([first.classes.index(name) for name in self._labels(table)])
+        labels = self._encoded(table)
         persons = factorize(table.ids if table.persons is None else table.persons)[1]
         self.place = {name: i for i, name in enumerate(hash_ids(table.ids.tolist()))}
         self.rows = {fold: self._rows(self.load(runs[0], fold).validation_hashes) for fold in self.folds}
         self.labels, self.persons = labels, persons
         self.known: dict[tuple[int, tuple[str, ...]], NDArray[np.float32]] = {}
+
+    def _encoded(self, table: SampleTable) -> NDArray:
+        """Return (n,) the class of each row; (n, columns) of several labels or numbers."""
+        if self.first.task in COLUMN_TASKS:
+            return table.label_values()
+        return np.array([self.first.classes.index(name) for name in self._labels(table)])
 
     def _labels(self, table: SampleTable) -> list[str]:
         """Return the value that the models predict, for each row."""
@@ -132,7 +142,7 @@ class SoupModels:
         return replace(made, weights=with_statistics(made, self.sources["train"], rows, self.device))
 
     def predict(self, checkpoint: Checkpoint, pixels: PixelSource, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (n, classes) probabilities."""
+        """Return (n, classes) probabilities, or (n, columns)."""
         network, channels_last = checkpoint.build_on(self.device)
         logits = predict_logits(
             network,
@@ -145,7 +155,7 @@ class SoupModels:
             channels_last=channels_last,
             size=(checkpoint.architecture.height, checkpoint.architecture.width),
         )
-        return softmax(logits[0]).astype(np.float32)
+        return predictions_of(self.first.task, logits[0]).astype(np.float32)
 
     def out_of_fold(self, fold: int, some: tuple[str, ...]) -> NDArray[np.float32]:
         """Return the predictions of the validation rows of a fold by the average of some runs."""
@@ -161,7 +171,7 @@ class SoupModels:
         labels, (values,) = self.in_order(labels, found)
         return self.metric(labels, values) * (1 if self.metric.greater_is_better else -1)
 
-    def in_order(self, labels: NDArray[np.int64], *values: NDArray) -> tuple[NDArray[np.int64], list[NDArray]]:
+    def in_order(self, labels: NDArray, *values: NDArray) -> tuple[NDArray, list[NDArray]]:
         """Return labels and probabilities with the class last whose score the metric is, as scores of the runs have
         it.
         """

@@ -18,7 +18,9 @@ from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.predictions.columns import find_columns
+from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION, SEPARATOR
 from folds.splits.checks import check_folds, fold_counts, people_per_class
+from folds.splits.column_counts import ColumnFolds
 from folds.splits.numbers import fold_numbers
 from folds.splits.repair import Repair
 from folds.utils.arguments import FLAG, PATH, check_arguments, whole
@@ -56,6 +58,8 @@ class FoldAssignment(Displayed):
     group_within : column (site) that was balanced over the folds of whole people; None if there was none.
     leave_out : column (site) whose values are the folds; None for folds by person.
     names : with `leave_out`, (k,) the value of each fold, several joined by ``+`` if they share people.
+    task : ``classes``; or ``multilabel`` or ``regression``, with texts of several labels or numbers in `labels`.
+    label_names : names of several labels or numbers; () for classes.
     """
 
     ids: NDArray[np.str_]
@@ -71,6 +75,8 @@ class FoldAssignment(Displayed):
     group_within: str | None = None
     leave_out: str | None = None
     names: tuple[str, ...] = ()
+    task: str = CLASSES
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,6 +132,24 @@ class FoldAssignment(Displayed):
             self.__dict__["factorized_persons"] = table.factorized_persons
         return self
 
+    @property
+    def has_columns(self) -> bool:
+        """Return whether a sample has several labels, or numbers, in place of one class."""
+        return self.task in COLUMN_TASKS
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes that occur, sorted; or the names of several labels or numbers."""
+        return self.label_names if self.has_columns else sort_classes(self.labels.tolist())
+
+    @property
+    def repair_text(self) -> str:
+        """Return the changes by repair in a line; "" if there are none."""
+        if self.repair is None:
+            return ""
+        one = {MULTILABEL: "label", REGRESSION: "bin"}.get(self.task, "")
+        return self.repair.text(one, f"{one}s") if one else str(self.repair)
+
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame with the columns ``id``, ``label``, ``person``, ``fold``, in the order of the table."""
         import pandas as pd
@@ -143,7 +167,7 @@ class FoldAssignment(Displayed):
         ------
         EnsembleError : a person is in two folds, a fold number is outside 0 … k-1, or a fold is empty.
         """
-        return check_folds(self, sort_classes(self.labels.tolist()) if classes is None else classes)
+        return check_folds(self, self.classes if classes is None else classes)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write ``folds.csv`` and ``folds.json``, as ``ensemble folds -o``; return the path (see `save_folds`)."""
@@ -152,7 +176,7 @@ class FoldAssignment(Displayed):
 
     def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the folds as plain values, for ``ensemble folds --json``."""
-        classes = sort_classes(self.labels.tolist()) if classes is None else classes
+        classes = self.classes if classes is None else classes
         images, people = fold_counts(self, classes)
         return {
             "k": self.k,
@@ -164,6 +188,7 @@ class FoldAssignment(Displayed):
             "people": people.tolist(),
             "people_per_class": people_per_class(self, classes),
             "repair": None if self.repair is None else self.repair.to_dict(),
+            **(ColumnFolds(self, classes).to_dict() if self.has_columns else {}),
         } | self.second_grouping()
 
     def second_grouping(self) -> dict[str, Any]:
@@ -180,9 +205,12 @@ class FoldAssignment(Displayed):
 
     def display_table(self) -> Table:
         """Return the table to display: images of each class in each fold, and people."""
-        classes = sort_classes(self.labels.tolist())
+        classes = self.classes
         images, people = fold_counts(self, classes)
         parts = self.part_names
+        title = "one part held out by person" if self.held_out else f"{self.k} folds by {self.leave_out or 'person'}"
+        if self.has_columns:
+            return self._display_columns(title, people)
         owners = people_per_class(self, classes)
         rows = [[name, *map(int, images[i]), int(images[i].sum()), owners[i]] for i, name in enumerate(classes[:12])]
         more = [f"… {len(classes) - 12} more classes"] if len(classes) > 12 else []
@@ -191,8 +219,23 @@ class FoldAssignment(Displayed):
             ["people", *map(int, people), int(people.sum()), ""],
         ]
         notes = [*more, *([f"repair: {self.repair}"] if self.repair is not None else [])]
-        title = "one part held out by person" if self.held_out else f"{self.k} folds by {self.leave_out or 'person'}"
         return Table(title, ["class", *parts, "all", "people"], rows, notes)
+
+    def _display_columns(self, title: str, people: NDArray[np.int64]) -> Table:
+        counted = ColumnFolds(self, self.classes)
+        rows = counted.rows()[:12]
+        rows += [
+            ["images", *map(int, counted.samples), len(self), "", ""],
+            ["people", *map(int, people), int(people.sum()), "", ""],
+        ]
+        more = len(self.classes) - 12
+        notes = [*([f"… {more} more"] if more > 0 else []), *([f"repair: {self.repair_text}"] if self.repair else [])]
+        return Table(title, counted.header(self.part_names), rows, notes)
+
+
+def labels_of(table: SampleTable) -> dict[str, Any]:
+    """Return the fields of a `FoldAssignment` that say what the labels of its table are."""
+    return {"task": table.task, "label_names": tuple(table.classes)} if table.has_columns else {}
 
 
 def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> Path:
@@ -254,6 +297,8 @@ def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     record["stratify"] = list(assignment.stratify)
     record["repair"] = None if assignment.repair is None else assignment.repair.to_dict()
     record |= assignment.second_grouping()
+    if assignment.has_columns:
+        record |= {"task": assignment.task, "classes": list(assignment.label_names)}
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
 
@@ -285,7 +330,8 @@ def load_folds(
     order = _line_up(path, read, table)
     fold = fold if order is None else fold[order]
     del read
-    found = FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
+    k = int(fold.max()) + 1
+    found = FoldAssignment(table.ids, table.labels, table.persons, fold, k, None, 0, table.sha, **labels_of(table))
     return _with_record(path, found).with_codes_of(table)
 
 
@@ -386,11 +432,21 @@ def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64
             continue
         cells = read.columns[column]
         cells = cells if order is None else [cells[i] for i in order.tolist()]
+        if column == "label" and table.has_columns and not _equal(values, cells):
+            cells = _in_order_of(values.tolist(), cells)
         if not _equal(values, cells):
             rows = zip(table.ids.tolist(), cells, values.tolist(), strict=True)
             other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in rows if theirs != ours]
             raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
     return order
+
+
+def _in_order_of(ours: list[str], theirs: list[str]) -> list[str]:
+    """Return texts of several labels as this table has them, where they only differ in the order of the labels."""
+    return [
+        own if sorted(own.split(SEPARATOR)) == sorted(other.split(SEPARATOR)) else other
+        for own, other in zip(ours, theirs, strict=True)
+    ]
 
 
 def _equal(values: NDArray[np.str_], cells: list[str]) -> bool:
@@ -412,6 +468,9 @@ def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
     table_sha = found.table_sha or str(record.get("table_sha") or "")
     spread = tuple(map(str, stratify)) if isinstance(stratify, list) else ()
     repeat, changes = int(record.get("repeat") or 0), _repair(record.get("repair"))
+    task, classes = record.get("task"), record.get("classes")
+    if not found.has_columns and task in COLUMN_TASKS and isinstance(classes, list) and classes:
+        found = replace(found, task=str(task), label_names=tuple(map(str, classes)))
     within, left_out, names = (record.get(name) for name in ("group_within", "leave_out", "names"))
     texts = tuple(map(str, names)) if isinstance(names, list) and len(names) == k and left_out else ()
     return replace(

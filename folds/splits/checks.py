@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
+from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, label_matrix
+from folds.splits.column_counts import counted_cells, people_with
 from folds.utils.numeric import distinct_numbers, groups_in_several_folds
 
 
@@ -44,6 +46,10 @@ class Assigned(Protocol):
     @property
     def factorized_labels(self) -> tuple[list[str], NDArray[np.int64]]:
         """Return the labels that occur, and (n,) the index of each sample's label among them."""
+
+    @property
+    def task(self) -> str:
+        """Return what the labels are."""
 
     @property
     def held_out(self) -> bool:
@@ -85,14 +91,13 @@ def check_folds(
             "empty",
             hint="folds are counted from 0 without gaps; for fewer folds: ensemble folds --k",
         )
-    presence = _people(assignment, classes)
     found = []
-    for name, everywhere in zip(classes, presence):
+    for subject, everywhere in _presence(assignment, classes, class_attributes):
         people, total = everywhere[:k], int(everywhere.sum())
         missing = [f"validation of {_folds(empty)}" for empty in [np.flatnonzero(people == 0)] if len(empty)]
         missing += [f"training of {_folds(empty)}" for empty in [np.flatnonzero(people == total)] if len(empty)]
         if total == 0:
-            found.append(f"class {_described(name, class_attributes)}: no person has it")
+            found.append(f"{subject}: no person has it")
         elif missing:
             parts = 2 if assignment.held_out else k
             advice = "; another seed may spread it" if total >= parts else ""
@@ -100,10 +105,7 @@ def check_folds(
                 f"{total:,} {'person' if total == 1 else 'people'} for "
                 f"{'the held-out part' if assignment.held_out else f'{k} folds'}"
             )
-            found.append(
-                f"class {_described(name, class_attributes)}: {counted}: absent from {' and from '.join(missing)}"
-                f"{advice}"
-            )
+            found.append(f"{subject}: {counted}: absent from {' and from '.join(missing)}{advice}")
     return found
 
 
@@ -159,6 +161,28 @@ def _codes(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
     return np.array([code[name] for name in names], dtype=np.int64)[codes]
 
 
+def _presence(
+    assignment: Assigned, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield what every fold should have, as text, and (k + 1,) the people with it; the last is fold -1."""
+    if assignment.task not in COLUMN_TASKS:
+        for name, people in zip(classes, _people(assignment, classes), strict=True):
+            yield f"class {_described(name, class_attributes)}", people
+        return
+    values = label_matrix(assignment.labels, classes, assignment.task)
+    folds = assignment.k + 1
+    owners, fold = assignment.factorized_persons[1], assignment.fold % folds
+
+    def people_in_folds(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(distinct_numbers(_pair(owners[rows], fold[rows], folds)) % folds, minlength=folds)
+
+    what = "label" if assignment.task == MULTILABEL else "number"
+    for name, column in zip(classes, values.T, strict=True):
+        yield f"{what} {name}", people_in_folds(column == 1 if assignment.task == MULTILABEL else ~np.isnan(column))
+        if assignment.task == MULTILABEL and (without := people_in_folds(column == 0)).any():
+            yield f"images known to be without {name}", without
+
+
 def _people(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
     """Return (classes, k + 1): people with each class in each fold; the last column is fold -1 (training only)."""
     width, folds = len(classes), assignment.k + 1
@@ -170,7 +194,10 @@ def _people(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def people_per_class(assignment: Assigned, classes: Sequence[str]) -> list[int]:
-    """Return the number of people with at least one sample of each class."""
+    """Return the number of people with at least one sample of each class, label or known number."""
+    if assignment.task in COLUMN_TASKS:
+        values = label_matrix(assignment.labels, classes, assignment.task)
+        return people_with(counted_cells(values, assignment.task), assignment.factorized_persons[1])
     names, codes = assignment.factorized_labels
     unique = distinct_numbers(_pair(assignment.factorized_persons[1], codes, len(names)))
     people = dict(zip(names, np.bincount(unique % len(names), minlength=len(names)).tolist(), strict=True))
@@ -182,14 +209,19 @@ def fold_counts(assignment: Assigned, classes: Sequence[str]) -> tuple[NDArray[n
 
     Returns
     -------
-    images : (classes, k) images of each class in each fold.
+    images : (classes, k) images of each class in each fold; those with each label, or with a known number.
     people : (k,) people in each fold.
         With one held-out part, both have a second column: samples used only for training.
     """
     columns = 2 if assignment.held_out else assignment.k
     images = np.zeros((len(classes), columns), dtype=np.int64)
     fold = assignment.fold % columns  # fold -1 becomes the last column
-    np.add.at(images, (_codes(assignment, classes), fold), 1)
+    if assignment.task in COLUMN_TASKS:
+        counted = counted_cells(label_matrix(assignment.labels, classes, assignment.task), assignment.task)
+        for at, column in enumerate(counted.T):
+            images[at] = np.bincount(fold[column], minlength=columns)
+    else:
+        np.add.at(images, (_codes(assignment, classes), fold), 1)
     names, codes = assignment.factorized_persons
     fold_of = np.zeros(len(names), dtype=np.int64)
     fold_of[codes[::-1]] = fold[::-1]  # the fold of the first sample, if a person is in several folds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.predictions.columns import find_columns
-from folds.splits.assignment import FoldAssignment
+from folds.splits.assignment import FoldAssignment, labels_of
 from folds.splits.numbers import fold_numbers
 
 
@@ -31,7 +31,8 @@ def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
     fold = fold_numbers(
         table.attributes[column].tolist(), table.locations, table.source, f"values of column '{column}'"
     )
-    return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
+    k = int(fold.max()) + 1
+    return FoldAssignment(table.ids, table.labels, table.persons, fold, k, None, 0, table.sha, **labels_of(table))
 
 
 def unused_fold_note(table: SampleTable) -> list[str]:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
-from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
+from folds.splits.assignment import FoldAssignment, labels_of, load_folds, read_folds, save_folds
 from folds.splits.checks import check_folds, fold_counts, people_per_class
 from folds.splits.greedy import fill_empty, stratified_group_kfold
+from folds.splits.multilabel import folds_of_labels
 from folds.splits.repair import balance, repair
 from folds.splits.strata import GroupCounts, count_groups
 
@@ -38,12 +39,12 @@ def split_by_person(
     repaired: bool = True,
     shuffle: bool = True,
 ) -> FoldAssignment:
-    """Return an assignment of people (groups) to k folds with the classes spread evenly.
+    """Return an assignment of people (groups) to k folds with the classes, labels or numbers spread evenly.
 
     The assignment is that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``, with
     two differences: no fold is empty, and the assignment is improved if a fold lacks a class that it could have or if
     the balance is poor (rule: `folds.splits.repair.repair`). It depends on the names and samples of the people, not on
-    the order of the rows.
+    the order of the rows. Several labels are spread by iterative stratification (`folds.splits.multilabel`) instead.
 
     Parameters
     ----------
@@ -59,6 +60,9 @@ def split_by_person(
     EnsembleError : the table has no labels or persons, or fewer people than folds.
     """
     people = people_for_folds(table, k, seed, stratify)
+    if people.overlapping:
+        fold, changes = folds_of_labels(people, [1 / k] * k, seed if shuffle else 0, repaired)
+        return assigned(table, fold[people.groups], k, seed, repair=changes)
     first = stratified_group_kfold(people.counts, people.sizes, k, seed if shuffle else None)
     fold, changes = fill_empty(first, people.sizes, k), None
     if repaired:
@@ -70,6 +74,7 @@ def assigned(table: SampleTable, fold: NDArray[np.int64], k: int, seed: int, **m
     """Return the assignment of the rows of a labeled `table` to `fold` (n,)."""
     assert table.labels is not None  # noqa: S101 - checked by count_groups
     assert table.persons is not None  # noqa: S101
+    more = {**labels_of(table), **more}
     found = FoldAssignment(table.ids, table.labels, table.persons, fold, k, seed, table_sha=table.sha, **more)  # type: ignore[arg-type]
     return found.with_codes_of(table)
 
@@ -124,6 +129,9 @@ def hold_out(
         table, [stratify] if isinstance(stratify, np.ndarray) else stratify, max(2, min(round(1 / share), len(table)))
     )
     shares = (share, 1 - share)
+    if people.overlapping:
+        part, _ = folds_of_labels(people, shares, seed, repaired)
+        return assigned(table, -part[people.groups], 1, seed)
     part = fill_empty(stratified_group_kfold(people.counts, people.sizes, shares, seed), people.sizes, 2)
     if repaired:
         part = balance(people, part, shares, np.random.default_rng([seed, len(people)]))

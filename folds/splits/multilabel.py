@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from folds.errors import EnsembleError, UsageError
 from folds.splits.greedy import fill_empty
-from folds.splits.repair import balance
-from folds.splits.strata import GroupCounts
+from folds.splits.label_strata import label_strata, quantile_bins
+from folds.splits.repair import MEAN_WEIGHT, Repair, balance, changed
+from folds.splits.strata import GroupCounts, count_rows
 from folds.utils.numeric import factorize
 
-MOST_BINS = 10  # of a number
-# Weight of the mean deviation in the search: with that of one label, 0.5, the mean over many labels stays large.
-MEAN_WEIGHT = 3.0
+__all__ = ["count_labels", "folds_of_labels", "iterative_folds", "quantile_bins", "split_labels_by_person"]
 
 
 def split_labels_by_person(
@@ -42,11 +43,24 @@ def split_labels_by_person(
     people = count_labels(labels, persons)
     if k > len(people):
         raise EnsembleError(f"{k} folds need at least {k} people, found {len(people)}", hint=f"`k={len(people)}`")
-    fold = fill_empty(iterative_folds(people, k, seed), people.sizes, k)
-    if repaired:
-        random = np.random.default_rng([seed, len(people)])
-        fold = balance(people, fold, [1 / k] * k, random, mean_weight=MEAN_WEIGHT)
-    return fold[people.groups]
+    return folds_of_labels(people, [1 / k] * k, seed, repaired)[0][people.groups]
+
+
+def folds_of_labels(
+    people: GroupCounts, shares: Sequence[float], seed: int, repaired: bool = True
+) -> tuple[NDArray[np.int64], Repair | None]:
+    """Return (people,) folds for strata that overlap, and the changes by moves and swaps, or None if there are none.
+
+    Parameters
+    ----------
+    shares : target fraction of all samples for each fold.
+    """
+    first = fill_empty(iterative_folds(people, len(shares), seed, shares), people.sizes, len(shares))
+    if not repaired:
+        return first, None
+    random = np.random.default_rng([seed, len(people)])
+    fold = balance(people, first, shares, random, mean_weight=MEAN_WEIGHT)
+    return fold, changed(people, first, fold, shares)
 
 
 def count_labels(labels: ArrayLike, persons: NDArray) -> GroupCounts:
@@ -78,29 +92,23 @@ def count_labels(labels: ArrayLike, persons: NDArray) -> GroupCounts:
             hint="a column of classes becomes one column for each class: pandas.get_dummies",
         )
     groups = factorize(persons)[1]
-    with_label, without = (values == 1), known & (values == 0)
-    counted = [with_label[:, i] for i in range(values.shape[1])]
-    counted += [
-        without[:, i]
-        for i in range(values.shape[1])
-        if not known[:, i].all() or without[:, i].sum() < with_label[:, i].sum()
-    ]
-    used = [rows for rows in counted if rows.any()] or [np.ones(len(groups), bool)]
-    counts = np.stack([np.bincount(groups, rows) for rows in used], axis=1).astype(np.float64)
-    return GroupCounts(groups, np.bincount(groups), counts, counts.shape[1])
+    counts = count_rows(groups, label_strata(values))
+    return GroupCounts(groups, np.bincount(groups), counts, counts.shape[1], overlapping=True)
 
 
-def iterative_folds(people: GroupCounts, k: int, seed: int) -> NDArray[np.int64]:
+def iterative_folds(people: GroupCounts, k: int, seed: int, shares: Sequence[float] | None = None) -> NDArray[np.int64]:
     """Return (people,) folds by iterative stratification of whole people; a fold can be empty.
 
     Of the strata with people left, that with the fewest such people is next, and of these people the one with the most
     rows of it. The fold is the one that lacks the most rows of the stratum, then the most rows at all; equal ones by
-    the seed.
+    the seed. Folds are of equal size, or as the fractions `shares` say.
     """
     counts, sizes = people.counts, people.sizes.astype(np.float64)
     order = np.random.default_rng(seed).permutation(len(people))  # of equal people
     preferred = np.random.default_rng([seed, k]).permutation(k)  # of equal folds
     lacking, room = np.tile(counts.sum(axis=0) / k, (k, 1)), np.full(k, sizes.sum() / k)
+    if shares is not None and len(set(shares)) > 1:
+        lacking, room = np.outer(shares, counts.sum(axis=0)), np.array(shares) * sizes.sum()
     fold = np.full(len(people), -1, np.int64)
     left = (counts > 0).sum(axis=0)
 
@@ -121,14 +129,3 @@ def iterative_folds(people: GroupCounts, k: int, seed: int) -> NDArray[np.int64]
     for person in sorted(np.flatnonzero(fold < 0).tolist(), key=lambda one: (-sizes[one], order[one])):
         assign(person, None)
     return fold
-
-
-def quantile_bins(values: NDArray[np.floating], persons: NDArray, folds: int) -> NDArray[np.int64]:
-    """Return (n,) the bin of each number, as strata for a split: quantiles, 2 to 10 of them, fewer with few people.
-
-    Equal numbers are in one bin. Each bin has about one person a fold, or more.
-    """
-    people = len(factorize(persons)[0])
-    bins = int(np.clip(people // folds, 2, MOST_BINS))
-    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
-    return np.searchsorted(edges, values, side="right").astype(np.int64)

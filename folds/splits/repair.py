@@ -23,6 +23,9 @@ RESTARTS = 40
 PATIENCE = 12  # restarts in a row without improvement
 MAX_TARGETS = 20
 
+# Weight of the mean deviation with several labels: with that of one label, the mean over many labels stays large.
+MEAN_WEIGHT = 3.0
+
 Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -80,9 +83,13 @@ class Repair:
         return cls(record["moved"], record["swapped"], before, after)
 
     def __str__(self) -> str:
-        missing = f"classes absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
+        return self.text("class", "classes")
+
+    def text(self, one: str, many: str) -> str:
+        """Return the changes in a line; `one` and `many` are what is spread: ``class`` and ``classes``."""
+        missing = f"{many} absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
         deviation = (
-            f"largest deviation of a class share {share_text(self.before.max_deviation)} → "
+            f"largest deviation of a {one} share {share_text(self.before.max_deviation)} → "
             f"{share_text(self.after.max_deviation)}"
         )
         return (
@@ -148,6 +155,17 @@ def balance(
     With fewer `steps` the result is closer to `fold`. `mean_weight` is that of the mean deviation against the largest.
     """
     return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None, mean_weight).run(random, steps)
+
+
+def changed(
+    people: GroupCounts, before: NDArray[np.int64], after: NDArray[np.int64], shares: Sequence[float]
+) -> Repair | None:
+    """Return the changes from one assignment (people,) to another; None if they are equal."""
+    if (before == after).all():
+        return None
+    return Repair(
+        *_changes(before, after, len(shares)), quality(people, before, shares), quality(people, after, shares)
+    )
 
 
 def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tuple[int, int]:

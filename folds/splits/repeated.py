@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from folds.config.recipe import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.label_columns import MULTILABEL
 from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
-from folds.splits.repair import balance
+from folds.splits.repair import MEAN_WEIGHT, balance
 from folds.splits.sites import leave_out_sites, site_column
 from folds.splits.strata import GroupCounts, columns_named, count_groups
 from folds.utils.files import derive_seed
@@ -53,7 +54,8 @@ def make_splits(
         else [hold_out(table, settings.holdout, seed, columns, repaired)]
     )
     if made[0].repair is not None:
-        logger.info(f"folds: those of scikit-learn, with repair: {made[0].repair}")
+        start = "iterative stratification of persons" if made[0].task == MULTILABEL else "those of scikit-learn"
+        logger.info(f"folds: {start}, with repair: {made[0].repair_text}")
     if len(made) > 1:
         index = max_rand_index(made)
         logger.info(f"repeats: the adjusted Rand index of any two is at most {index:.2f} (0: independent, 1: equal)")
@@ -128,7 +130,7 @@ def _most_independent(
     found, index = folds[0], 1.0
     for restart in range(RESTARTS):
         random = np.random.default_rng(derive_seed(*seed, restart, "repeat"))
-        other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
+        other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS, _mean_weight(people))
         largest = max(float(adjusted_rand_score(other, earlier)) for earlier in folds)
         if largest < index:
             found, index = other, largest
@@ -165,9 +167,13 @@ def repeated_holdouts(
         out = max(1, min(int(np.abs(filled - share * filled[-1]).argmin()) + 1, len(people) - 1))
         part = np.ones(len(people), np.int64)
         part[order[:out]] = 0
-        part = balance(people, part, shares, random, STEPS)
+        part = balance(people, part, shares, random, STEPS, _mean_weight(people))
         found.append(assigned(table, -part[people.groups], 1, seed, repeat=repeat))
     return found
+
+
+def _mean_weight(people: GroupCounts) -> float:
+    return MEAN_WEIGHT if people.overlapping else 0.5
 
 
 def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from folds.data.table import MISSING, SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
-from folds.splits.assignment import FoldAssignment
+from folds.splits.assignment import FoldAssignment, labels_of
 from folds.utils.numeric import connected_components, factorize
 from folds.utils.text import counted, sort_classes
 
@@ -96,6 +96,7 @@ def leave_out_sites(table: SampleTable, column: str) -> FoldAssignment:
         table.sha,
         leave_out=column,
         names=texts,
+        **labels_of(table),
     )
     return found.with_codes_of(table)
 

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, unknown_name
+from folds.predictions.label_columns import MULTILABEL
+from folds.splits.label_strata import label_strata, number_bins
 from folds.utils.numeric import factorize
 
 Counts = NDArray[np.float64]
+MOST_JOINT = 200  # strata of a label and a value of another column
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +29,14 @@ class GroupCounts:
     counts : (people, strata) samples of each stratum, whole numbers.
     values : number of strata that are values of single columns, which every fold should have; they come first, and the
         others are joint values.
+    overlapping : whether a sample can be in several of the first strata, as of several labels.
     """
 
     groups: NDArray[np.int64]
     sizes: NDArray[np.int64]
     counts: Counts
     values: int
+    overlapping: bool = False
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -45,9 +50,12 @@ def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None 
     cannot be spread over five folds, and its single values would then be spread at random. With single values alone,
     all women of one fold could come from one hospital.
 
+    Several labels are strata that overlap, and the joint ones are each label with each value of the other columns.
+    Numbers are spread by their quantiles, each column by itself.
+
     Parameters
     ----------
-    columns : arrays (n,) of str; None for the labels.
+    columns : arrays (n,) of str; None for the labels. `SampleTable.labels` itself stands for all labels or numbers.
 
     Raises
     ------
@@ -63,7 +71,13 @@ def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None 
             f"'{names[0]}'",
             hint="is `person` the right column? `person_regex='(.+)'` makes every image its own person",
         )
-    strata = [factorize(column)[1] for column in ([table.labels] if columns is None else columns)]
+    spread = [table.labels] if columns is None else list(columns)
+    if table.has_columns and any(column is table.labels for column in spread):
+        others = [column for column in spread if column is not table.labels]
+        if table.task == MULTILABEL:
+            return _count_labels(table, groups, others, folds)
+        spread = [*number_bins(table.label_values(), table.persons, folds), *others]
+    strata = [factorize(column)[1] for column in spread]
     # If no value has as many samples as there are folds, values cannot be spread: only the number of samples is.
     strata = [codes if np.bincount(codes).max() >= folds else np.zeros_like(codes) for codes in strata]
     blocks = [count_strata(groups, codes) for codes in strata]
@@ -71,6 +85,32 @@ def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None 
     joint = _joint_counts(groups, strata, folds)
     counts = np.concatenate([*blocks, *joint], axis=1)
     return GroupCounts(groups, np.bincount(groups), counts, values)
+
+
+def _count_labels(
+    table: SampleTable, groups: NDArray[np.int64], others: Sequence[NDArray[np.str_]], folds: int
+) -> GroupCounts:
+    """Return the counts of several labels, of the values of other columns, and of each label with each value."""
+    labels = label_strata(table.label_values())
+    codes = [factorize(column)[1] for column in others]
+    values = [column == one for column in codes for one in range(int(column.max()) + 1)]
+    counts = count_rows(groups, [*labels, *values])
+    joint = count_rows(groups, [label & value for label in labels for value in values])
+    people = (joint > 0).sum(axis=0)
+    # The rarest that every fold can have: frequent ones are even anyhow, and each costs time.
+    kept = np.flatnonzero(people >= folds)
+    kept = np.sort(kept[np.argsort(people[kept], kind="stable")][:MOST_JOINT])
+    sizes = np.bincount(groups)
+    return GroupCounts(groups, sizes, np.concatenate([counts, joint[:, kept]], axis=1), counts.shape[1], True)
+
+
+def count_rows(groups: NDArray[np.int64], strata: Sequence[NDArray[np.bool_]]) -> Counts:
+    """Return (people, strata) samples, from the person (n,) of each sample and the rows (n,) of each stratum."""
+    people = int(groups.max()) + 1
+    counts = np.zeros((people, len(strata)))
+    for at, rows in enumerate(strata):
+        counts[:, at] = np.bincount(groups[rows], minlength=people)
+    return counts
 
 
 def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.str_]]:

@@ -22,6 +22,7 @@ from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture, is_convolutional
 from folds.models.head_spec import cosine_scale
 from folds.models.inference import BATCH, Change, ChangeAhead, PixelSource
+from folds.optim.column_losses import CellCounts
 from folds.optim.losses import Loss, LossForm
 from folds.optim.schedules import Schedule
 from folds.training.batches import count_batches, full_batches
@@ -42,9 +43,10 @@ class FoldContext:
 
     Attributes
     ----------
-    labels : (images,) indices of the predicted classes.
+    labels : (images,) indices of the predicted classes; (images, columns) float64 with several labels or numbers.
     training_labels : (rows, heads) class index of each head; rows are the images of the table, then test images if
-        they are learned (`folds.training.examples`).
+        they are learned (`folds.training.examples`). With several labels or numbers float32 (rows, columns), numbers in
+        the units of the head (`folds.models.number_head`).
     training, validation : images of the table in the two parts; a refit trains on all and has no validation part.
     epochs : sampler of the rows of each epoch.
     augmentations : the augmentations in use.
@@ -62,8 +64,8 @@ class FoldContext:
     architecture: Architecture
     pixels: PixelSource
     target: Target
-    labels: NDArray[np.int64]
-    training_labels: NDArray[np.int64]
+    labels: NDArray
+    training_labels: NDArray
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
     epochs: EpochSampler
@@ -260,9 +262,14 @@ class FoldContext:
             self.loss_form,
         )
 
-    def counts(self) -> list[Tensor]:
-        """Return for each head (values,) the images per epoch, all from the training part, on the device."""
+    def counts(self) -> Counts:
+        """Return for each head (values,) the images per epoch, all from the training part, on the device.
+
+        With several labels or numbers, return what is known of the images of an epoch.
+        """
         codes = self.training_labels[self.epochs.rows(0)]  # every epoch has the same number of images of each class
+        if self.target.has_columns:
+            return CellCounts.of(torch.from_numpy(codes).to(self.device))
         sizes = [len(head.values) for head in self.target.heads]
         return [
             torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)

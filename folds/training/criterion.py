@@ -10,6 +10,7 @@ from torch import Tensor
 
 from folds.data.targets import Target
 from folds.errors import unknown_name
+from folds.optim.column_losses import CellCounts, build_column_loss
 from folds.optim.losses import Loss, LossForm, build_loss
 
 
@@ -27,7 +28,8 @@ class SoftTargets:
     temperature: float
 
 
-Counts = Sequence[Tensor]  # for each head (values,) the training images per epoch
+# For each head (values,) the training images per epoch; or the cells of several labels or numbers.
+Counts = Sequence[Tensor] | CellCounts
 
 
 def check_head_losses(target: Target, head_loss: Mapping[str, str]) -> None:
@@ -55,6 +57,8 @@ def build_criterion(
     the same loss (so class weights hold for both), (1 − w)·ℓ(z, hard) + w·T²·ℓ(z / T, soft), where only the first is
     smoothed. For cross-entropy the second has the gradient of the KL divergence of Hinton et al., 2015.
 
+    With several labels or numbers the labels are those of `folds.optim.column_losses`.
+
     Parameters
     ----------
     loss : loss of the heads that `head_loss` does not name.
@@ -63,11 +67,14 @@ def build_criterion(
     soft : how soft labels enter the loss; None without them.
     form : how all losses are computed; None for the usual form.
     """
+    if isinstance(counts, CellCounts):
+        return build_column_loss(target.task, loss, label_smoothing, counts, epoch_fraction, form)
+    of_heads = counts
 
     def losses(smooth: bool) -> list[Loss]:
         return [
             build_loss(head_loss.get(head.name, loss), label_smoothing, own, epoch_fraction, smooth, form)
-            for head, own in zip(target.heads, counts, strict=True)
+            for head, own in zip(target.heads, of_heads, strict=True)
         ]
 
     hard = _sum_over_heads(target, losses(smooth=True))

@@ -16,6 +16,7 @@ from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.predictions.files import load_npy, read_array
+from folds.predictions.label_columns import COLUMN_TASKS, label_matrix
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import Job
 from folds.utils.csv_table import read_csv
@@ -30,7 +31,7 @@ class Examples:
     Attributes
     ----------
     rows : rows to learn from.
-    codes : (rows,) class index.
+    codes : (rows,) class index; (rows, columns) float64 with several labels or numbers, nan if not known.
     persons : (rows,) person.
     weights : (rows,) float32 weight in the loss, 1 on average over the labeled rows to learn from; None if all are 1.
     targets : float32 (rows, outputs) target of each row; None if all are one class.
@@ -39,7 +40,7 @@ class Examples:
     """
 
     rows: NDArray[np.int64]
-    codes: NDArray[np.int64]
+    codes: NDArray
     persons: NDArray[np.str_]
     weights: NDArray[np.float32] | None = None
     targets: NDArray[np.float32] | None = None
@@ -53,14 +54,14 @@ def examples_of(
     target: Target,
     assignment: FoldAssignment,
     training: NDArray[np.int64],
-    codes: NDArray[np.int64],
+    codes: NDArray,
 ) -> Examples:
     """Return what a fold learns from.
 
     Parameters
     ----------
     training : rows of the table to learn from.
-    codes : (n,) class index of each row of the table in training.
+    codes : (n,) class index of each row of the table in training, or (n, columns).
 
     Raises
     ------
@@ -153,13 +154,19 @@ def _array(file: str | None, shape: tuple[int, int]) -> NDArray[np.float32] | No
     return np.array(values, np.float32)
 
 
-def class_codes(job: Job, assignment: FoldAssignment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def class_codes(job: Job, assignment: FoldAssignment) -> tuple[NDArray, NDArray]:
     """Return (n,) the class that each image of the table is scored as, and the class that is learned.
+
+    With several labels or numbers both are (n, columns) float64, nan where a value is not known.
 
     Raises
     ------
     EnsembleError : the file of other training labels lacks an image or a class.
     """
+    task = job.recipe.get("task")
+    if task in COLUMN_TASKS:
+        values = label_matrix(assignment.labels, job.classes, task)
+        return values, values
     code = {name: i for i, name in enumerate(job.classes)}
     codes = np.array([code[name] for name in assignment.labels.tolist()])
     if job.training_labels is None:

@@ -17,7 +17,6 @@ from folds.augmentation.batch import apply_changes, compiled_work
 from folds.augmentation.changes import Changes
 from folds.augmentation.mixup import Mixing, apply_mixing
 from folds.errors import EnsembleError
-from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.metrics.custom import find_metric
 from folds.models.accelerators import free_cache
 from folds.models.memory import DeviceSharedError, is_out_of_memory
@@ -27,10 +26,10 @@ from folds.training.averaging import added, load_average
 from folds.training.context import FoldContext
 from folds.training.criterion import at_temperature, one_hot
 from folds.training.group import Group
+from folds.training.scores import validation_scores
 from folds.training.stages import at_final_size, epochs_below, reduce_batch
 from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.files import derive_seed
-from folds.utils.numeric import softmax
 
 Report = Callable[[dict[str, Any]], None]
 LossOf = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # images, labels, labels of the whole batch → scalar
@@ -199,6 +198,9 @@ class _Loop:
     def _inputs(self, batch: Tensor, index: Tensor, changes: Changes, mixing: Mixing | None) -> tuple[Tensor, Tensor]:
         """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
+        Of several labels or numbers they are (n, columns) values, with sample weights times these, and the weights as a
+        further column.
+
         With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels. With sample
         weights, they are multiplied by them.
 
@@ -222,6 +224,9 @@ class _Loop:
         labels = self.targets[index]
         if self.shares is not None:
             labels = self.shares[index]
+        elif context.target.has_columns:
+            if self.weights is not None:  # unlike a distribution, a row does not tell its weight by its sum
+                labels = torch.cat([labels, torch.ones_like(labels[:, :1])], dim=1)
         elif mixing is not None or self.soft_labels is not None or self.weights is not None:
             labels = one_hot(context.target, labels)
         if self.soft_labels is not None:
@@ -416,13 +421,5 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
 
 
 def _validate(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, float]:
-    """Return the scores of the validation part from its logits (n, classes)."""
-    labels, predicted = context.labels[context.validation], argmax_classes(logits)
-    probabilities = softmax(logits)
-    scores = {
-        "validation_macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
-        "validation_accuracy": accuracy(labels, predicted),
-        "validation_log_loss": log_loss(labels, probabilities),
-    }
-    name = f"validation_{context.recipe.metric}"
-    return scores if name in scores else scores | {name: find_metric(context.recipe.metric)(labels, probabilities)}
+    """Return the scores of the validation part from its outputs (n, classes)."""
+    return validation_scores(context, logits)

@@ -12,10 +12,13 @@ from folds.models.fusion import fused
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.memory import is_out_of_memory
 from folds.models.multi_head import MultiHeadModel
+from folds.models.number_head import units_of_model
+from folds.predictions.files import REGRESSION
+from folds.predictions.links import predictions_of
 from folds.training.measured_formats import FUSED, OFF
-from folds.utils.numeric import softmax
 
-_EQUAL = 1e-5  # largest difference of a probability that counts as the same in float32
+# Largest difference of a probability that counts as the same in float32; of a number in standard deviations.
+_EQUAL = 1e-5
 _COMPARED = 4  # images, with the trained weights; the measurement had random ones
 
 
@@ -55,8 +58,12 @@ class Predictor:
                 raise  # the other form has other last bits as well
             return self._predict(self.model, pixels, rows, OFF, channels_last)
         few = rows[:_COMPARED]
-        one, two = (softmax(self._predict(model, pixels, few, OFF, channels_last)) for model in (self.model, faster))
-        equal = bool(np.abs(one - two).max() <= _EQUAL)
+        one, two = (
+            predictions_of(self.target.task, self._predict(model, pixels, few, OFF, channels_last))
+            for model in (self.model, faster)
+        )
+        unit = units_of_model(self.model).scale if self.target.task == REGRESSION else 1.0
+        equal = bool((np.abs(one - two) / unit).max() <= _EQUAL)
         return self._predict(faster if equal else self.model, pixels, rows, OFF, channels_last)
 
     def _predict(

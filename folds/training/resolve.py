@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
 from folds.augmentation.presets import Augmentation, choose_presets, preset, without_colors
+from folds.config.column_tasks import check_column_task, with_task_defaults
 from folds.config.frozen import LOGISTIC
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
-from folds.models.head_spec import cosine_scale, head_of
+from folds.models.head_spec import GAUSSIAN, cosine_scale, head_of, number_head_for
 from folds.optim.loss_spec import ORDERED, LossSpec, parse_loss
-from folds.predictions.files import LABEL, ORDINAL
+from folds.predictions.files import LABEL, ORDINAL, REGRESSION
 from folds.training.criterion import check_head_losses
 from folds.training.label_changes import relabeled_labels
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
@@ -37,6 +38,8 @@ def validate_recipe(recipe: Recipe) -> None:
                 hint=f'{key} = {{"{wrong}" = "NAME"}}',
             )
     preset(recipe.augment or "none")
+    recipe = with_task_defaults(recipe)
+    check_column_task(recipe)
     _check_task(recipe)
     scale = cosine_scale(head_of(recipe.head, recipe.features, recipe.hidden))
     for loss in (recipe.loss, *recipe.head_loss.values()):
@@ -49,8 +52,13 @@ def validate_recipe(recipe: Recipe) -> None:
 
 
 def with_ordered_head(recipe: Recipe) -> Recipe:
-    """Return the recipe with the head that its loss needs, if it is one of grades and `head` is open."""
-    link = parse_loss(recipe.loss).ordered_head if recipe.head is None and not recipe.features else None
+    """Return the recipe with the head that its loss needs, if it is one of grades or numbers and `head` is open."""
+    if recipe.head is not None or recipe.features:
+        return recipe
+    spec = parse_loss(recipe.loss)
+    if recipe.task == REGRESSION:
+        return replace(recipe, head=number_head_for(spec))
+    link = spec.ordered_head
     return recipe if link is None else replace(recipe, head=link)
 
 
@@ -65,7 +73,14 @@ def _check_task(recipe: Recipe) -> None:
             hint="train each attribute by itself: `target=age`",
         )
     spec = parse_loss(recipe.loss)
+    if recipe.task is not None:  # else the table says it (`check_for_classes`)
+        spec.check_task(recipe.task)
     link = spec.ordered_head
+    if spec.has_spread and (recipe.features or recipe.head not in (None, GAUSSIAN)):
+        raise UsageError(
+            f"`loss={recipe.loss}` has a head of its own, for a model that is trained",
+            hint="leave out `head` and `features`, or `loss=huber`",
+        )
     for loss, where in ((recipe.loss, "loss"), *((one, "head_loss") for one in recipe.head_loss.values())):
         own = parse_loss(loss)
         if own.is_of_grades and not ordinal:
@@ -92,6 +107,8 @@ def _check_task(recipe: Recipe) -> None:
         )
     if recipe.head in ORDERED and link is None:
         raise UsageError(f"`head={recipe.head}` needs the loss {recipe.head}", hint=f"`loss={recipe.head}`")
+    if recipe.head == GAUSSIAN and not spec.has_spread:
+        raise UsageError(f"`head={recipe.head}` needs the loss {GAUSSIAN}", hint="leave out `head`")
 
 
 def task_hint(recipe: Recipe) -> str:
@@ -133,9 +150,18 @@ def recipe_warnings(recipe: Recipe) -> list[str]:
     return lines
 
 
+def target_of(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
+    """Return the target of the recipe for a table with these classes, or columns."""
+    return resolve_target(recipe.target, classes, attributes, recipe.class_order or (), recipe.task)
+
+
 def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
     """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
-    target = resolve_target(recipe.target, classes, attributes, recipe.class_order or ())
+    target = target_of(recipe, classes, attributes)
+    for loss in (recipe.loss, *recipe.head_loss.values()):
+        parse_loss(loss).check_task(target.task)
+    if target.has_columns:
+        return target
     scored = find_metric(recipe.metric)
     if scored.per_row is not None:  # it refuses a number of classes for which it says nothing
         scored.per_row(np.zeros(1, np.int64), np.full((1, len(target.classes)), 1 / len(target.classes)))
@@ -179,6 +205,8 @@ def epochs_of(
     training : rows of the table to train on.
     codes, persons : class index and person of each row of the table.
     """
+    if target.has_columns:  # no class is drawn more often than another
+        return SamplerConfig(1).over(training, np.zeros(len(codes), np.int64), persons, seed)
     sampled = target.encode_scored(codes) if _by_attribute(recipe, target) else codes
     return sampling_of(recipe, target, classes, attributes).over(training, sampled, persons, seed)
 
@@ -209,6 +237,17 @@ def augmentations(
     names, index = presets_of(recipe, classes, attributes)
     found = tuple(preset(name, recipe.erase, recipe.crop_scale, recipe.crop_ratio) for name in names)
     return found if colors else tuple(map(without_colors, found)), index
+
+
+def augmentation_index(class_index: NDArray[np.int64], codes: NDArray) -> NDArray[np.int64]:
+    """Return (n,) the index of the augmentation of each row; of columns, all rows have the first.
+
+    Parameters
+    ----------
+    class_index : (classes,) index of the augmentation of each class.
+    codes : (n,) classes, or (n, columns).
+    """
+    return class_index[codes] if codes.ndim == 1 else np.zeros(len(codes), np.int64)
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:

@@ -18,20 +18,20 @@ from torch import Tensor
 
 from folds.augmentation.pool import TransformPool, close_kept_pool, kept_pool
 from folds.config.recipe import Recipe
-from folds.data.targets import resolve_target
+from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.images.channel_sums import mean_std
-from folds.metrics.classification import accuracy, argmax_classes, macro_f1
-from folds.metrics.custom import find_metric
 from folds.models.accelerators import has_tunable_kernels, prefers_channels_last, scaler_of
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import DeviceSharedError, is_out_of_memory
+from folds.models.number_head import set_units, units_of, units_of_model
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
-from folds.predictions.files import LABEL
+from folds.predictions.files import LABEL, REGRESSION
+from folds.predictions.links import predictions_of
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
@@ -41,13 +41,13 @@ from folds.training.group import Group
 from folds.training.job import LOCK_SECONDS, REFIT_TEST, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.ranks import started_group
-from folds.training.resolve import augmentations, epochs_of
+from folds.training.resolve import augmentation_index, augmentations, epochs_of, target_of
+from folds.training.scores import fold_scores
 from folds.training.stages import trained_architecture
 from folds.training.state import Progress, StateReader, StateWriter, TrainingState
 from folds.training.versions import versions_of_training
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
-from folds.utils.numeric import softmax
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run share one model.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
@@ -169,7 +169,7 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
     codes, labeled = class_codes(job, assignment)
-    target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
+    target = target_of(recipe, job.classes, job.class_attributes)
     training, validation = _parts(job, assignment)
     more = Path(job.test_pixels) if job.pseudo is not None and job.test_pixels is not None else None
     pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction, more)
@@ -186,6 +186,9 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     colors = not (job.images.get("channels") or job.images.get("stack"))
     in_use, class_index = augmentations(recipe, job.classes, attributes, colors)
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
+    training_labels = target.encode_heads(examples.codes)
+    if target.task == REGRESSION:
+        training_labels = _in_units(model, job, target, examples.codes, training)
     context = FoldContext(
         job=job,
         recipe=recipe,
@@ -193,12 +196,12 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         pixels=pixels,
         target=target,
         labels=target.encode_scored(codes),
-        training_labels=target.encode_heads(examples.codes),
+        training_labels=training_labels,
         training=training,
         validation=validation,
         epochs=epochs,
         augmentations=in_use,
-        augmentation_index=class_index[examples.codes],
+        augmentation_index=augmentation_index(class_index, examples.codes),
         transform=transform,
         amp=decide_amp(job),
         channels_last=channels_last,
@@ -209,6 +212,21 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         group=group,
     )
     return _Fold(assignment, context, model, forward)
+
+
+def _in_units(
+    model: torch.nn.Module, job: Job, target: Target, values: NDArray[np.float64], training: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Set the units of the head of a model, and return numbers (n, columns) in these units.
+
+    They are those of the training part; a head with weights of another run keeps the units that these are for.
+    """
+    own = units_of(values[training], target.classes)
+    units = units_of_model(model)
+    if job.init is None or units.are_usual:
+        set_units(model, own)
+        units = own
+    return units.standardize(values)
 
 
 def _transform(job: Job) -> TransformPool | None:
@@ -254,11 +272,12 @@ def _predict(fold: _Fold, known: NDArray[np.float32] | None) -> NDArray[np.float
     if job.refit is None:
         if known is None:
             logits = context.logits(fold.model, context.pixels, context.validation, stored=True)
-        _save_array(context, "oof.npy", softmax(logits))
+        _save_array(context, "oof.npy", predictions_of(context.target.task, logits))
     if job.test_pixels is not None:
         test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
         name = "test.npy" if job.refit is None else REFIT_TEST
-        _save_array(context, name, softmax(context.logits(fold.model, test, np.arange(len(test)), stored=True)))
+        outputs = context.logits(fold.model, test, np.arange(len(test)), stored=True)
+        _save_array(context, name, predictions_of(context.target.task, outputs))
     return logits
 
 
@@ -311,7 +330,7 @@ def _record(
     is_student = job.soft_labels is not None and not job.annotated
     return {
         "run": job.run,
-        **(_scores(context, logits) if job.refit is None else {"refit": job.refit}),
+        **(fold_scores(context, logits) if job.refit is None else {"refit": job.refit}),
         "images": context.images_per_epoch,
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
@@ -324,19 +343,6 @@ def _record(
         "amp": context.amp,
         "micro_batch": progress.micro_batch_size or None,
         "checkpoint_sha": checkpoint_sha,
-    }
-
-
-def _scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """Return the fold and its scores on the validation part."""
-    labels, predicted = context.labels[context.validation], argmax_classes(logits)
-    chosen = context.recipe.metric
-    scores = {} if chosen in ("macro_f1", "accuracy") else {chosen: find_metric(chosen)(labels, softmax(logits))}
-    return {
-        "fold": context.job.fold,
-        "macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
-        "accuracy": accuracy(labels, predicted),
-        **({"scores": scores} if scores else {}),
     }
 
 

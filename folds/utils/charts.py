@@ -1,4 +1,4 @@
-"""Draw charts as inline SVG: lines, forest, scatter, bars, histogram, heat grid and reliability diagram.
+"""Draw charts as inline SVG: lines, forest, scatter, cloud, bars, histogram, heat grid and reliability diagrams.
 
 The drawings have CSS classes only (``charts.css`` beside this file): no inline style, no id and no script, so that they
 follow the colors of the page and its Content-Security-Policy. Every text is escaped here. Why not matplotlib: see
@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 from folds.errors import printable
 
 TONES = 8  # classes s0 … s7 of charts.css
+MARK_TONE = 4  # of the hollow mark of a row
 WIDTH = 720.0  # units of the view box; a text is 13 units high
 _FONT, _SMALL = 13.0, 12.0
 _STRONG = 1.12  # how much wider bold text is
@@ -27,6 +28,7 @@ _LINE = 18.0  # from one line of text to the next
 _PAD = 8.0
 _NAME = 260.0  # units of the name of a point, at most
 _DRAWN_POINTS = 400  # of a line: more cannot be seen
+_MOST_DOTS, _DOT, _LAYERS = 3000, 5.0, 24  # of a cloud, their side, and in how many layers they are drawn
 
 Anchor = Literal["start", "middle", "end"]
 
@@ -65,6 +67,7 @@ class Row:
     text : the value as text, shown at its right.
     tone : color 0 to 7.
     strong : whether it is emphasized.
+    mark : another value of the row that a forest shows, hollow, such as that by chance.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Row:
     text: str = ""
     tone: int = 0
     strong: bool = False
+    mark: float | None = None
 
 
 @dataclass(frozen=True)
@@ -504,10 +508,10 @@ def lines(
     return drawing.svg(bottom)
 
 
-def _thinned(count: int) -> Sequence[int]:
-    if count <= _DRAWN_POINTS:
+def _thinned(count: int, most: int = _DRAWN_POINTS) -> Sequence[int]:
+    if count <= most:
         return range(count)
-    return sorted({round(i * (count - 1) / (_DRAWN_POINTS - 1)) for i in range(_DRAWN_POINTS)})
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
 def _drawable(x: _Scale, y: _Scale, a: float, b: float) -> bool:
@@ -579,7 +583,7 @@ def forest(
     left, right : what lies on either side of the reference: "run0 is better".
     signed : whether the numbers of the axis have signs.
     """
-    ends = _known([value for row in rows for value in (row.value, row.low, row.high)])
+    ends = _known([value for row in rows for value in (row.value, row.low, row.high, row.mark)])
     if not ends:
         return _nothing(title, description)
     drawing = _Drawing(title, description)
@@ -601,6 +605,8 @@ def forest(
     for number, row in enumerate(rows):
         y = top + step * (number + 0.5) + 3
         _names(drawing, row, start, end, y)
+        if row.mark is not None and math.isfinite(row.mark):
+            drawing.marker(x(row.mark), y, MARK_TONE, f"{row.name}: {row.mark:.3f}")
         if math.isfinite(row.value):
             drawing.whisker(x, row.low, row.high, y, row.tone, vertical=False)
             drawing.marker(x(row.value), y, row.tone, f"{row.name}: {row.text}" if row.text else row.name)
@@ -908,3 +914,121 @@ def reliability_diagram(
             shown = f"confidence {one.confidence[i]:.2f}, right {one.accuracy[i]:.2f}, {one.count[i]:,} images"
             drawing.marker(a, b, one.tone, f"{one.name}: {shown}")
     return drawing.svg(after)
+
+
+def cloud(
+    x: Sequence[float],
+    y: Sequence[float],
+    title: str,
+    description: str,
+    x_label: str,
+    y_label: str,
+    *,
+    line: Series | None = None,
+    diagonal: bool = False,
+    reference: float | None = None,
+    above: str = "",
+    below: str = "",
+    dots: str = "an image",
+    height: float = 340,
+) -> str:
+    """Return many points without names, with a line and its band over them.
+
+    Parameters
+    ----------
+    line : with a band and the name of both; no legend without it.
+    diagonal : whether x and y have one scale, with the line where both are equal.
+    reference : a horizontal line.
+    above, below : what lies above and below the diagonal or the reference.
+    dots : what a point is, in the legend.
+    """
+    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    if not points:
+        return _nothing(title, description)
+    x_low, x_high = _limits([a for a, _ in points])
+    y_low, y_high = _limits([b for _, b in points] + ([] if reference is None else [reference]))
+    if diagonal:
+        x_low, x_high = y_low, y_high = min(x_low, y_low), max(x_high, y_high)
+    drawing = _Drawing(title, description)
+    top = (
+        0.0 if line is None else _legend(drawing, [(dots, 0, False), (line.name, line.tone or 1, True)], 0, [line.name])
+    )
+    drawing.text(_PAD, top + 16, y_label, "label", width=WIDTH - 2 * _PAD)
+    top += 28
+    texts = _left_texts(y_low, y_high, height)
+    left = _PAD + max([text_width(text, _SMALL) for _, text in texts], default=0) + 8
+    across, up = _Scale(x_low, x_high, left, WIDTH - 16), _Scale(y_low, y_high, top + height, top)
+    _left_axis(drawing, up, left, WIDTH - 16, texts)
+    bottom = _bottom_axis(drawing, across, top, top + height, x_label)
+    # A few paths, because thousands of markers would be long, and several, so that dense places are darker.
+    kept = [points[i] for i in _thinned(len(points), _MOST_DOTS)]
+    dot = f"h{_DOT:g}v{_DOT:g}h-{_DOT:g}z"
+    for layer in range(min(_LAYERS, len(kept))):
+        path = "".join(
+            f"M{_number(across(a) - _DOT / 2)} {_number(up(b) - _DOT / 2)}{dot}" for a, b in kept[layer::_LAYERS]
+        )
+        drawing.add("path", "cell s0 d4", d=path)
+    if diagonal:
+        drawing.add(
+            "path",
+            "reference",
+            d=f"M{_number(across(x_low))} {_number(up(x_low))}L{_number(across(x_high))} {_number(up(x_high))}",
+        )
+    if reference is not None:
+        drawing.add("path", "reference", d=f"M{_number(left)} {_number(up(reference))}H{_number(WIDTH - 16)}")
+    if line is not None:
+        _band(drawing, replace(line, tone=line.tone or 1), across, up)
+        _line(drawing, replace(line, tone=line.tone or 1), across, up)
+    for text, at, y_at, anchor in ((above, left + 8, top + 16, "start"), (below, WIDTH - 24, top + height - 10, "end")):
+        if text:
+            drawing.text(at, y_at, text, "tick halo", "end" if anchor == "end" else "start", size=_SMALL)
+    return drawing.svg(bottom)
+
+
+def reliability_panels(
+    curves: Sequence[Calibrated],
+    title: str,
+    description: str,
+    x_label: str,
+    y_label: str,
+    *,
+    across: int = 4,
+    side: float = 132,
+) -> str:
+    """Return a small reliability diagram for each curve, all with the axes 0 to 1 and the diagonal.
+
+    Parameters
+    ----------
+    across : diagrams in a row.
+    side : the height of each.
+    """
+    curves = [one for one in curves if _known(one.accuracy)]
+    if not curves:
+        return _nothing(title, description)
+    drawing = _Drawing(title, description)
+    drawing.text(_PAD, 14, y_label, "label", width=WIDTH - 2 * _PAD)
+    columns = min(across, max(2, len(curves)))
+    step, top, left = (WIDTH - 2 * _PAD) / columns, 24.0, 34.0
+    tall = side + 56
+    for number, one in enumerate(curves):
+        start, upper = _PAD + (number % columns) * step + left, top + (number // columns) * tall + 22
+        end = start + step - left - 8
+        x, y = _Scale(0, 1, start, end), _Scale(0, 1, upper + side, upper)
+        drawing.text(start, upper - 6, one.name, "strong", width=end - start)
+        _left_axis(drawing, y, start, end, [(value, f"{value:.1f}") for value in (0.0, 0.5, 1.0)])
+        for value, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+            drawing.add("path", "grid", d=f"M{_number(x(value))} {_number(upper)}V{_number(upper + side)}")
+            place: Anchor = "start" if anchor == "start" else "end" if anchor == "end" else "middle"
+            drawing.text(x(value), upper + side + 15, f"{value:.1f}", "tick", place)
+        drawing.add("path", "reference", d=f"M{_number(start)} {_number(y(0))}L{_number(end)} {_number(y(1))}")
+        known = [i for i in range(len(one.count)) if one.count[i] and math.isfinite(one.accuracy[i])]
+        for i in known:
+            drawing.whisker(y, one.low[i], one.high[i], x(one.confidence[i]), one.tone, vertical=True)
+        path = "L".join(f"{_number(x(one.confidence[i]))} {_number(y(one.accuracy[i]))}" for i in known)
+        drawing.add("path", f"line s{one.tone % TONES}", one.name, d=f"M{path}")
+        for i in known:
+            shown = f"probability {one.confidence[i]:.2f}, share {one.accuracy[i]:.2f}, {one.count[i]:,} images"
+            drawing.marker(x(one.confidence[i]), y(one.accuracy[i]), one.tone, f"{one.name}: {shown}", size=3.5)
+    bottom = top + math.ceil(len(curves) / columns) * tall
+    drawing.text(WIDTH / 2, bottom + 12, x_label, "label", "middle", width=WIDTH - 2 * _PAD)
+    return drawing.svg(bottom + 22)

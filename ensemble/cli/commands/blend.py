@@ -13,7 +13,7 @@ import typer
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
 from ensemble.blending.output import Answers, answers_of, blend_folder, check_answers_file, write_blend
-from ensemble.blending.request import ALL_METHODS, BlendConfig
+from ensemble.blending.request import ALL_METHODS, COLUMN_METHODS, BlendConfig
 from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
@@ -30,6 +30,7 @@ from ensemble.cli.terminal.options import (
 )
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
+from ensemble.pooling.spec import GRAMMAR
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
@@ -49,7 +50,9 @@ def blend(
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]", metavar="NAME", rich_help_panel=METHOD
+            help=f"{', '.join((*ALL_METHODS, *COLUMN_METHODS))} [soft; weighted with --weights]",
+            metavar="NAME",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     weights: Annotated[
@@ -145,13 +148,27 @@ def blend(
             rich_help_panel=MEMBERS,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="what the columns of files without a sidecar are: classes, multilabel or regression [classes]",
+            metavar="NAME",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
     id: Annotated[
         str | None,
         typer.Option("--id", help="column of the ids in tables and labels", metavar="COLUMN", rich_help_panel=COLUMNS),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", help="column of the true labels", metavar="COLUMN", rich_help_panel=COLUMNS),
+        typer.Option(
+            "--label",
+            help="column of the true labels; of several labels or numbers their columns: A,B,C",
+            metavar="COLUMN",
+            rich_help_panel=COLUMNS,
+        ),
     ] = None,
     person: Annotated[
         str | None,
@@ -199,14 +216,36 @@ def blend(
         ),
     ] = False,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function",
+            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function [macro_f1; of "
+            "several labels roc_auc, of numbers mae]",
             metavar="NAME|module:function",
             rich_help_panel=REPORT,
         ),
-    ] = "macro_f1",
+    ] = None,
     score_by: ScoreByOption = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            help="one prediction per person, learned and scored on people: how the images of a person are pooled; "
+            "log-odds, learned and auto are fitted",
+            metavar=GRAMMAR,
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            envvar="ENSEMBLE_WITH",
+            help="columns of the table that --method stacking uses beside the predictions (age, sex); a site tells "
+            "the class mix of known sites, which new ones do not have: compare with kfold --leave-out site",
+            metavar="A[,B:category]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     contributions: Annotated[
         bool | None,
         typer.Option(
@@ -266,6 +305,7 @@ def blend(
         "per_person": "--score-by person",
         "name": "-o",
         "fold": "--fold-column",
+        "extra": "--with",
     }
     per_person = scored_by_person(score_by)
     names = csv_columns(csv, form, columns, like)
@@ -296,6 +336,9 @@ def blend(
         ids=tuple(ids or ()),
         unfinished=unfinished,
         positive=positive,
+        task=task,
+        pool=pool,
+        extra=tuple(filter(None, _names(with_))),
     )
     if check:
         return _check(files, request)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ensemble.cli.terminal import console
+from folds.errors import UsageError
 from folds.utils.files import make_folder
 from folds.utils.text import duration
 
@@ -58,12 +59,27 @@ def demo(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="retrain from scratch")] = False,
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            "--people",
+            help="only draw people with several labels, a grade, an age and a site into this folder",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    missing: Annotated[
+        float, typer.Option("--missing", help="with --people: share of the labels that are not known", metavar="SHARE")
+    ] = 0.0,
 ) -> int:
     """Run the full pipeline on synthetic data: train Swin and ResNet18 on five folds, blend, add TTA, compare OOF with
     test.
 
     A few minutes on two CPU cores. The second time it only prints the table; interrupted, it continues where it was.
     """
+    if people is not None:
+        return _draw_labeled(people, missing, quick)
+    if missing:
+        raise UsageError("`missing` is for `people`, which is not given", hint="`people=FOLDER`")
     started = time.monotonic()
     folder = folder or Path("demo-quick" if quick else "demo")
     k, epochs = (QUICK_FOLDS, epochs or QUICK_EPOCHS) if quick else (FOLDS, epochs or EPOCHS)
@@ -87,6 +103,25 @@ def demo(
     console.note(f"\n{page} shows what these numbers mean, and the images behind them: open it in a browser")
     console.note(f"\n{duration(seconds)}")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
+    return 0
+
+
+def _draw_labeled(folder: Path, missing: float, quick: bool) -> int:
+    """Draw people with several labels, numbers and sites, and say how they are read."""
+    from folds.data.readers import read_data
+    from folds.data.synthetic.labeled_people import ACCESSORIES, make_people
+    from folds.data.table import DataSpec
+
+    counts: dict[str, Any] = {"people": QUICK_PEOPLE, "test_people": QUICK_TEST_PEOPLE} if quick else {}
+    made = make_people(folder, missing=missing, **counts)
+    label = ",".join(ACCESSORIES)
+    spec = DataSpec(made / "train.csv", label=label, task="multilabel", test=made / "test.csv")
+    read = read_data(spec, need_images=False)
+    shown = read.display_table()
+    text = f"{shown.text()}\nalso: the grade severity (0 to 4), the age in years, the site"
+    console.result(text, {"folder": str(made)} | read.to_dict())
+    words = ["--data", str(made / "train.csv"), "--test", str(made / "test.csv"), "--label", label]
+    console.next_step("ensemble kfold", [*words, "--group-within", "site"])
     return 0
 
 

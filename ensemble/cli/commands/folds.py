@@ -29,6 +29,7 @@ CHECK = "Only with check"
     "data",
     *COLUMNS,
     *READING,
+    "task",
     "fold_column",
     *("k", "seed", "stratify", "group_within", "leave_out", "repair", "repeats", "holdout", "window", "test"),
     help={
@@ -101,7 +102,7 @@ def folds(
     if alone:
         _check(file, None, images=False, **check_options)
         return
-    spec = spec_of(settings, find_data(settings.data))
+    spec = spec_of(settings, find_data(settings.data), recipe.task)
     if words:
         _check(file, spec, images=not no_images, **check_options)
         return
@@ -112,7 +113,8 @@ def folds(
         )
     check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     _split(spec, settings, recipe.seed, output, force, strict)
-    console.next_step("ensemble kfold", ["--folds", str(output), *console.again("data", *COLUMNS, *READING)])
+    again = console.again("data", *COLUMNS, *READING, "task")
+    console.next_step("ensemble kfold", ["--folds", str(output), *again])
 
 
 def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool, strict: bool) -> None:
@@ -219,11 +221,13 @@ def _check(
             what + (" under --strict" if strict else ""),
             hint=f"correct the table, then: {again}",
         )
-    options = console.again("data", *COLUMNS, *(name for name in READING if name not in ("test_images", "test_labels")))
+    options = console.again(
+        "data", "task", *COLUMNS, *(name for name in READING if name not in ("test_images", "test_labels"))
+    )
     if file is None:
         console.next_step("ensemble folds", options)
     else:  # kfold also takes what describes the test images, and how images are read
-        options = console.again("data", "test", *COLUMNS, *READING, "window")
+        options = console.again("data", "test", "task", *COLUMNS, *READING, "window")
         console.next_step("ensemble kfold", ["--folds", str(file), *options])
 
 

@@ -85,8 +85,13 @@ def predict(
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="metric of the score, if the table has labels", rich_help_panel=REPORT)
-    ] = "macro_f1",
+        str | None,
+        typer.Option(
+            help="metric of the score, if the table has labels [that of the task: macro_f1 of classes]",
+            metavar="NAME",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -241,7 +246,7 @@ def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, 
         persons = table.persons if wanted.per_person else None
         ids = table.ids.tolist() if persons is None else sorted(set(persons.tolist()))
         sets = decision is not None and decision.sets is not None
-        check_submission(ids, source.classes, wanted.form, wanted.columns, wanted.like, sets)
+        check_submission(ids, source.classes, wanted.form, wanted.columns, wanted.like, sets, source.task)
 
 
 def _wrapped(text: str) -> str:

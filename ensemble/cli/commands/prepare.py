@@ -117,7 +117,8 @@ def prepare(
         window=recipe.value_window(),
         max_pixels=settings.max_pixels,
     )
-    opened = open_data(settings)
+    opened = open_data(settings, task=recipe.task)
+    opened.data.train.require_classes("preparing images")
     check_output(output, opened)
     _describe(opened.data, wanted)
     try:

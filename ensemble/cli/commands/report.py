@@ -34,8 +34,13 @@ def report(
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="metric of the scores, or module:function", rich_help_panel=REPORT)
-    ] = "macro_f1",
+        str | None,
+        typer.Option(
+            help="metric of the scores, or module:function [macro_f1; several labels: roc_auc, numbers: mae]",
+            rich_help_panel=REPORT,
+            show_default=False,
+        ),
+    ] = None,
     score_by: ScoreByOption = None,
     section: Annotated[
         list[str] | None,

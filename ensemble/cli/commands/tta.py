@@ -39,7 +39,7 @@ def tta(
         str,
         typer.Option(
             help="how probabilities of views are combined: mean or geometric; weighted or classwise, with weights "
-            "fitted on out-of-fold predictions; auto, the best of these",
+            "fitted on out-of-fold predictions; auto, the best of these; of numbers median instead of geometric",
             metavar="HOW",
             rich_help_panel=VIEWS,
         ),

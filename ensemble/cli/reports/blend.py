@@ -14,6 +14,7 @@ from ensemble.blending.scores import RunScore
 from ensemble.cli.terminal import console
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
+from folds.predictions.label_columns import REGRESSION
 
 
 def blend_report(made: Blend) -> str:
@@ -44,7 +45,7 @@ def blend_table(made: Blend) -> str:
     }
     weighted = len(set(made.weights.values())) > 1
     metric = made.request.scored
-    with_accuracy = metric.name != "accuracy"
+    with_accuracy = metric.name != "accuracy" and next(iter(made.splits.values())).task != REGRESSION
     unit = "people" if made.request.per_person else "rows"
     header = ["run", *(["weight"] if weighted else [])]
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ensemble.cli.terminal import console
+from ensemble.decisions.label_columns import LabelThresholds
 from ensemble.decisions.report import (
     CURVE_HEADER,
     HEADER,
@@ -14,8 +15,12 @@ from ensemble.decisions.report import (
 )
 
 
-def decide_report(found: DecisionReport) -> str:
+def decide_report(found: DecisionReport | LabelThresholds) -> str:
     """Return the whole report."""
+    if isinstance(found, LabelThresholds):
+        title = f"{found.source.kind} {found.source.name}: thresholds per {found.unit}, fitted to "
+        title += f"{found.source.people:,} people ({found.source.images:,} images)"
+        return "\n\n".join([title, console.table(HEADER, found.rows()), "\n".join(_lines(found.lines()))])
     source = found.decision.source
     title = f"{source.kind} {source.name}: rules per {found.decision.unit}, fitted to {source.people:,} people"
     parts = [f"{title} ({source.images:,} images)", console.table(HEADER, score_rows(found.decision))]

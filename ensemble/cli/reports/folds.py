@@ -13,6 +13,8 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
     from folds.splits.checks import fold_counts, people_per_class
 
     images, people = fold_counts(assignment, classes)
+    if assignment.has_columns:
+        return _columns_text(assignment, classes, people)
     people_of_class = people_per_class(assignment, classes)
     rows: list[list[object]] = []
     for i, name in enumerate(classes):
@@ -26,6 +28,19 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
     else:
         left = 2
     return console.table(header, rows, left)
+
+
+def _columns_text(assignment: Any, names: Sequence[str], people: Any) -> str:
+    """Return the table of several labels (images and share in each fold), or of the means of numbers."""
+    from folds.splits.column_counts import ColumnFolds
+
+    counted = ColumnFolds(assignment, names)
+    rows: list[list[object]] = [
+        *counted.rows(),
+        ["images", *_counts(counted.samples), "", ""],
+        ["people", *_counts(people), "", ""],
+    ]
+    return console.table(counted.header(assignment.part_names), rows)
 
 
 def sites_text(assignment: Any, column: str, names: Sequence[str], counts: Any) -> str:

@@ -21,14 +21,16 @@ from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
 from folds.models.accelerators import measures_formats
 from folds.models.precision import resolve_amp
+from folds.predictions.label_columns import MULTILABEL
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import formats_line, recorded_amps
 from folds.runs.session import TrainingResult, train_runs
 from folds.utils.sparkline import blocks_for, scale_of, sparkline
-from folds.utils.text import counted, duration
+from folds.utils.text import counted, duration, score_text
 
 FEW_PEOPLE = 10
+_COLUMNS = 40  # labels or numbers in a table
 _CURVES = 60  # characters of the curves of a run
 
 
@@ -45,6 +47,8 @@ def describe(plan: Plan) -> None:
     )
     images, persons = counted(len(table), "image"), counted(people, "person", "people")
     classes = counted(len(table.classes), "class", "classes")
+    if table.has_columns:
+        classes = counted(len(table.classes), "label" if table.task == MULTILABEL else "number")
     console.note(f"{images} of {persons}, {classes}, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("folds of the first repeat\n" if repeats else "")
@@ -104,6 +108,7 @@ def show(trained: TrainingResult, curves: Sequence[LearningCurve] = ()) -> None:
     if not trained.summaries:
         return
     tables = [results_table(trained.summaries, trained.pooled)]
+    tables += list(filter(None, [columns_table(trained.summaries)]))
     tables += [compared_table(trained.comparisons)] if trained.comparisons else []
     tables += [curve_table(curve) for curve in curves]
     drawn = "" if console.quiet else curves_table(trained)
@@ -203,12 +208,13 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
     with_test = any(summary.test is not None for summary in summaries)
     metric = find_metric((summaries[0] if summaries else pooled[0]).oof.metric)
     title = f"{metric.title}{'' if metric.greater_is_better else ' (lower is better)'}"
+    of_columns = (summaries[0] if summaries else pooled[0]).is_of_columns
     header = [
         "run",
         "folds",
         f"OOF {title}",
         "95% CI (over people)",
-        "accuracy",
+        *([] if of_columns else ["accuracy"]),
         "mean of folds",
         "time",
         *([f"test {metric.title}", "95% CI"] if with_test else []),
@@ -220,27 +226,42 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
         row: list[object] = [
             name,
             f"{len(s.folds)}/{s.k}",
-            f"{s.oof.interval.value:.3f}",
+            score_text(s.oof.interval.value),
             s.oof.interval.ci_text(),
-            f"{s.oof.accuracy:.3f}",
+            *([] if of_columns else [f"{s.oof.accuracy:.3f}"]),
         ]
         row += [f"{middle:.3f} ± {deviation:.3f}", duration(s.seconds)]
         if with_test:
-            row += ["", ""] if s.test is None else [f"{s.test.interval.value:.3f}", s.test.interval.ci_text()]
+            row += ["", ""] if s.test is None else [score_text(s.test.interval.value), s.test.interval.ci_text()]
         rows.append(row)
     for p in pooled:
         row = [
             f"{p.name}, mean of {len(p.runs)}",
             f"{len(p.folds)}",
-            f"{p.oof.interval.value:.3f}",
+            score_text(p.oof.interval.value),
             p.oof.interval.ci_text(),
-            f"{p.oof.accuracy:.3f}",
+            *([] if of_columns else [f"{p.oof.accuracy:.3f}"]),
         ]
         row += [f"{mean(p.folds):.3f} ± {stdev(p.folds):.3f}", duration(p.seconds)]
         if with_test:
             row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", p.test.interval.ci_text()]
         rows.append(row)
     return console.table(header, rows, optional=["mean of folds", "accuracy", "time", len(header) - 1])
+
+
+def columns_table(summaries: Sequence[RunSummary]) -> str:
+    """Return one row per label or number with its out-of-fold score in each run; "" without several of them."""
+    named = [summary for summary in summaries if summary.columns]
+    if not named:
+        return ""
+    title = find_metric(named[0].oof.metric).title
+    header = [f"OOF {title} of", *(f"{one.run}, 95% CI" for one in named)]
+    names = list(named[0].columns)
+    rows: list[list[object]] = [
+        [name, *(one.columns[name].text() if name in one.columns else "" for one in named)] for name in names[:_COLUMNS]
+    ]
+    rows += [[f"… {len(names) - _COLUMNS} more", *([""] * len(named))]] if len(names) > _COLUMNS else []
+    return console.table(header, rows)
 
 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from ensemble.cli.terminal import console
 from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import TTAGain, ViewScores
+from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
+from folds.predictions.label_columns import COLUMN_TASKS
 
 
 def tta_report(made: MergedViews, scored: Sequence[ViewScores], gains: TTAGain | None) -> str:
@@ -20,11 +22,12 @@ def _table(scored: ViewScores, made: MergedViews, gains: TTAGain | None) -> str:
     """Return one row per view, one for the mean of all views (if the merge is another one), and one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
     oof = scored.split == "oof" and gains is not None
+    has_columns = made.task in COLUMN_TASKS
     header = [
         "view",
-        f"{title} macro F1",
+        f"{title} {made.metric.title}",
         "95% CI (over people)",
-        "accuracy",
+        *(() if has_columns else ("accuracy",)),
         "rows",
         *(["weight", "leave-one-out"] if oof else []),
     ]
@@ -35,7 +38,7 @@ def _table(scored: ViewScores, made: MergedViews, gains: TTAGain | None) -> str:
             name,
             f"{score.interval.value:.3f}",
             score.interval.ci_text(),
-            f"{score.accuracy:.3f}",
+            *(() if has_columns else (f"{score.accuracy:.3f}",)),
             f"{score.rows:,}",
         ]
         rows.append([*row, *(more or ("", "") if oof else ())])
@@ -84,12 +87,12 @@ def _lines(made: MergedViews, gains: TTAGain | None) -> list[str]:
         if gains.in_sample is not None:
             optimism = gains.in_sample - merged
             lines.append(
-                f"{merge_name(made)}: nested macro F1 {merged:.3f} (people not used for fitting); "
+                f"{merge_name(made)}: nested {made.metric.title} {merged:.3f} (people not used for fitting); "
                 f"in-sample {gains.in_sample:.3f}; optimism {optimism:+.3f}"
             )
-        lines.append(f"vs no TTA: {_difference(gains.against_plain)}")
+        lines.append(f"vs no TTA: {_difference(made.metric, gains.against_plain)}")
         if made.merge.how != "mean" or made.request.fitted(len(made.evidence.views) if made.evidence else 0):
-            lines.append(f"vs the mean of all views: {_difference(gains.against_mean)}")
+            lines.append(f"vs the mean of all views: {_difference(made.metric, gains.against_mean)}")
     if made.merge.threshold is not None:
         count = len(made.merge.views)
         within = (
@@ -104,12 +107,13 @@ def _lines(made: MergedViews, gains: TTAGain | None) -> list[str]:
     return lines
 
 
-def _difference(found: Difference) -> str:
+def _difference(metric: Metric, found: Difference) -> str:
     change = found.difference
     verdict = found.verdict()
-    words = f"significant {'gain' if change.value > 0 else 'loss'}" if verdict == "yes" else "not significant"
+    gain = (change.value > 0) == metric.greater_is_better
+    words = f"significant {'gain' if gain else 'loss'}" if verdict == "yes" else "not significant"
     why = verdict.partition(": ")[2]
-    return f"{change.signed_text()} macro F1 (paired 95% CI over people), {words}{f' ({why})' if why else ''}"
+    return f"{change.signed_text()} {metric.title} (paired 95% CI over people), {words}{f' ({why})' if why else ''}"
 
 
 def _passes(made: MergedViews) -> str:

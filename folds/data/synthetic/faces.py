@@ -24,6 +24,9 @@ GENDER_SPREAD = 0.45
 AGE_CENTERS = (0.0, 1.0, 2.4)
 AGE_SPREAD = 0.25
 
+# The age cue of a face by its years, between these: the centers of the classes are at 24, 45 and 66 years.
+_YEARS, _CUES = (18.0, 24.0, 45.0, 66.0, 80.0), (-0.3, *AGE_CENTERS, 3.3)
+
 Color = tuple[float, float, float]
 
 # No hair color is as light as gray hair, which shows age.
@@ -97,8 +100,17 @@ def random_face(gender: int, age_class: int, rng: np.random.Generator) -> Face:
     age_class : index into `AGE_CLASSES`.
     rng : random stream of the person; the same state gives the same face.
     """
+    return _random_face(gender, AGE_CENTERS[age_class], rng)
+
+
+def random_face_of_age(gender: int, years: float, rng: np.random.Generator) -> Face:
+    """Return a random face of an age in years, from 18 to 80: the older, the larger its noisy cue is."""
+    return _random_face(gender, float(np.interp(years, _YEARS, _CUES)), rng)
+
+
+def _random_face(gender: int, age_center: float, rng: np.random.Generator) -> Face:
     female = float(rng.normal(2.0 * gender - 1.0, GENDER_SPREAD))
-    old = float(rng.normal(AGE_CENTERS[age_class], AGE_SPREAD))
+    old = float(rng.normal(age_center, AGE_SPREAD))
 
     def around(middle: float, spread: float, low: float = 0.0, high: float = np.inf) -> float:
         return float(np.clip(rng.normal(middle, spread), low, high))

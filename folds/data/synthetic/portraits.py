@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from folds.data.synthetic.faces import Color, Face, hsv, mix, pick, shade
+from folds.data.synthetic.worn import Worn, draw_hat, draw_scarf, draw_spots
 
 MASK_STATES = ("wear", "incorrect", "normal")
 
@@ -66,7 +67,13 @@ def _ints(color: Color) -> tuple[int, int, int]:
     return (int(color[0]), int(color[1]), int(color[2]))
 
 
-def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[int, int] = (96, 128)) -> Image.Image:
+def draw_portrait(
+    face: Face,
+    state: str,
+    rng: np.random.Generator,
+    size: tuple[int, int] = (96, 128),
+    worn: Worn | None = None,
+) -> Image.Image:
     """Return an RGB image (of `size`) of a person.
 
     Parameters
@@ -75,6 +82,7 @@ def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[
     rng : random stream of the image, for pose, mask and light; the same stream with another `state` changes only the
         position of the mask.
     size : width and height in pixels.
+    worn : what else the image shows; None for nothing. It uses no random numbers.
     """
     pose, make, light = rng.spawn(3)
     pen = _Pen((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), face.backdrop)
@@ -84,13 +92,19 @@ def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[
     tilt = float(np.clip(pose.normal(0, 0.05), -0.12, 0.12))
     pen.pose(shift, scale, tilt * 0.3)  # shoulders tilt less than the head
     _body(pen, face)
+    if worn is not None and worn.scarf is not None:
+        draw_scarf(pen, face, worn.scarf, _CENTER)
     pen.pose(shift, scale, tilt)
     _head(pen, face)
+    if worn is not None:
+        draw_spots(pen, face, worn, _CENTER)
     _features(pen, face, pose)
     _front_hair(pen, face)
+    if worn is not None and worn.hat is not None:
+        draw_hat(pen, face, worn.hat, _CENTER)
     if state != "normal":
         _mask(pen, face, state == "wear", make)
-    return _lit(pen.picture.reduce(_OVERSAMPLING), light)
+    return _lit(pen.picture.reduce(_OVERSAMPLING), light, (1.0, 1.0, 1.0) if worn is None else worn.tint)
 
 
 def _backdrop(pen: _Pen, face: Face) -> None:
@@ -331,14 +345,16 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
         pen.line([(x - wide * 0.8, level), (x, level + 1), (x + wide * 0.8, level)], 0.7, shade(cloth, 0.84))
 
 
-def _lit(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Return the picture with random gain, tint, light gradient and grain."""
+def _lit(picture: Image.Image, rng: np.random.Generator, tint: Color) -> Image.Image:
+    """Return the picture with random gain, tint, light gradient and grain, and the `tint` of a site."""
     pixels = np.asarray(picture, np.float32)
     height, width = pixels.shape[:2]
     slope = rng.normal(0, 0.06, 2)
     light = 1.0 + slope[0] * np.linspace(-1, 1, width)[None, :] + slope[1] * np.linspace(-1, 1, height)[:, None]
     gain = rng.uniform(0.88, 1.1) * (1.0 + rng.normal(0, 0.015, 3))
     # The same grain in all channels, as in dim photographs; standard_normal is faster in float32.
+    if tint != (1.0, 1.0, 1.0):
+        gain = gain * np.array(tint)
     grain = rng.standard_normal((height, width), np.float32) * 3.0
     lit = pixels * (light[:, :, None] * gain).astype(np.float32) + grain[:, :, None]
     return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))

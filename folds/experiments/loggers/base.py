@@ -30,8 +30,15 @@ METRIC_NAMES = {
     "lr": "course/learning_rate",
     "seconds": "course/seconds_an_epoch",
 }
+# The same of several labels and of numbers, which have no accuracy.
+_OF_COLUMNS = {f"validation_{name}": f"score/{name}" for name in ("roc_auc", "mae", "rmse", "r2")}
 _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _ADDRESS = re.compile(r"(\w+://)(?:[^/?#\s]*@)?([^?#\s]*)[^\s]*")
+
+
+def _names_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return column of history.csv → name of the metric, for the columns of the task."""
+    return METRIC_NAMES if "validation_accuracy" in record else METRIC_NAMES | _OF_COLUMNS
 
 
 class Tracker:
@@ -108,7 +115,7 @@ class Tracker:
             self._write(
                 job,
                 int(record["epoch"]),
-                {name: float(record[column]) for column, name in METRIC_NAMES.items() if column in record},
+                {name: float(record[column]) for column, name in _names_of(record).items() if column in record},
             )
         self._last[key] = max(self._last[key], int(event["epoch"]))
         if event["done"] >= event["total"]:

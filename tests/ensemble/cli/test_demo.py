@@ -28,6 +28,20 @@ def test_a_file_in_the_place_of_the_demo_s_folder_is_said(
     ]
 
 
+def test_only_people_with_several_labels_are_drawn(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "QUICK_PEOPLE", 8)
+    monkeypatch.setattr(demo, "QUICK_TEST_PEOPLE", 2)
+    called = call("demo", "--quick", "--people", "drawn", "--missing", ".1")
+    assert called.code == 0, called.err
+    assert "48 samples of 8 people, 4 labels" in called.out
+    assert "test: 12 samples" in called.out
+    assert "--label hat,glasses,beard,scarf --group-within site" in called.err
+    assert call("demo", "--missing", ".1").err.startswith("error: --missing is for --people")
+
+
 def test_the_demo_runs_the_pipeline_once_and_then_only_prints_it(
     call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 import ensemble as en
+import folds
+from ensemble.prediction.result import PredictedImages
 from folds.execution import local as manager
 from folds.models.checkpoint import load_checkpoint
 from folds.predictions.files import read_sidecar
+from folds.predictions.label_columns import label_matrix
 from folds.predictions.predictions import read_predictions
+from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called
 from tests.folds.runs.test_execute import InProcess
 
@@ -76,24 +80,51 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(
     assert "to the 18 classes" in blended.out
 
 
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with people whose images have several labels, a grade and an age."""
+    return folds.make_people(
+        tmp_path_factory.mktemp("labeled") / "people",
+        people=20,
+        test_people=4,
+        images=3,
+        seed=1,
+        size=(24, 32),
+        missing=0.1,
+    )
+
+
+def _trained(call: Call, task: str, labeled: Path, table: str = "truth.csv") -> None:
+    """Train the recipe of a task in small, with test images."""
+    called = call(
+        *("kfold", "-q", "-c", ROOT / f"recipes/{task}.toml", "--data", labeled / table, *QUICK),
+        *("--test", labeled / "test.csv", "--k", 2, "--batch-size", 64),
+    )
+    assert called.code == 0, called.err
+
+
+def _predicted_as_trained(run: str, labeled: Path) -> PredictedImages:
+    """Return what the checkpoints of a run predict for the test images, which the training has published."""
+    new = en.predict(run, labeled / "test.csv", progress=False)
+    trained = np.mean([np.load(f"runs/{run}.fold{fold}.test.npy") for fold in range(2)], axis=0)
+    published = read_predictions(Path(f"runs/{run}.fold0.test.npy"))
+    rows = [new.ids.tolist().index(one) for one in published.ids.tolist()]
+    np.testing.assert_allclose(new.probabilities[rows], trained, rtol=1e-5, atol=1e-5)
+    return new
+
+
 def test_the_recipe_of_grades_goes_the_whole_road(
-    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names, grades = ["plain", "soft", "corn", "cumulative"], ("<30", "30-59", ">=60")
-    recipe = ROOT / "recipes/ordinal.toml"
-    called = call("kfold", "-q", "-c", recipe, "--data", drawn, *QUICK, "--k", 2, "--batch-size", 64)
-    assert called.code == 0, called.err
+    names, grades = ["plain", "soft", "corn", "cumulative"], ("0", "1", "2", "3", "4")
+    _trained(call, "ordinal", labeled)
     sidecars = {name: read_sidecar(Path(f"runs/{name}.oof.npy")) for name in names}
     assert {(one.task, one.classes) for one in sidecars.values() if one is not None} == {("ordinal", grades)}
     heads = {name: load_checkpoint(Path(f"checkpoints/{name}/fold0.pt")).architecture.head for name in names}
     assert heads == {"plain": "linear", "soft": "linear", "corn": "corn", "cumulative": "cumulative"}
-    new = en.predict("cumulative", drawn / "eval")  # what checkpoints predict is what the training has published
+    new = _predicted_as_trained("cumulative", labeled)
     assert (new.predictions.metadata.task, new.classes) == ("ordinal", grades)
-    trained = np.mean([np.load(f"runs/cumulative.fold{fold}.test.npy") for fold in range(2)], axis=0)
-    published = read_predictions(Path("runs/cumulative.fold0.test.npy"))
-    rows = [new.ids.tolist().index(one) for one in published.ids.tolist()]
-    np.testing.assert_allclose(new.probabilities[rows], trained, atol=1e-5)
     exported = en.load(en.export("corn", tmp_path / "model", threshold="rounder").path)
     assert exported.decision is not None
     assert exported.decision.labels is not None
@@ -104,6 +135,63 @@ def test_the_recipe_of_grades_goes_the_whole_road(
     assert "quadratic kappa of argmax" in en.decide("votes", threshold="rounder").scores
     again = call("kfold", "-q", "-c", "runs/corn/config.toml", "--resume")
     assert again.code == 0, again.err
+
+
+def test_the_recipe_of_a_decision_goes_the_whole_road(
+    call: Call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _trained(call, "binary", labeled)
+    new = _predicted_as_trained("focal", labeled)
+    assert (new.predictions.metadata.task, new.predictions.metadata.positive) == ("binary", "1")
+    blended = en.blend(["plain", "weighted", "focal"], method="greedy", metric="average_precision")
+    assert set(blended.total) == {"oof", "test"}
+    blended.save("votes")
+    exported = en.load(en.export("votes", tmp_path / "model").path)
+    assert exported.task == "binary"
+
+
+def test_the_recipe_of_several_labels_goes_the_whole_road(
+    call: Call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, labels = ["bce", "asymmetric", "focal"], ("hat", "glasses", "beard", "scarf")
+    _trained(call, "multilabel", labeled, "train.csv")
+    sidecar = read_sidecar(Path("runs/bce.oof.npy"))
+    assert sidecar is not None
+    assert (sidecar.task, sidecar.classes, sidecar.kind) == ("multilabel", labels, "probability")
+    truth = label_matrix(sidecar.rows.labels, labels, "multilabel")
+    table = read_csv(labeled / "train.csv")
+    row = {one: at for at, one in enumerate(table.column("id"))}
+    cells = np.array([[table.column(label)[row[one]] for label in labels] for one in sidecar.rows.ids.tolist()])
+    assert (np.isnan(truth) == (cells == "")).all()  # what the table does not know
+    assert (truth[cells != ""] == cells[cells != ""].astype(float)).all()
+    _predicted_as_trained("asymmetric", labeled)
+    blended = en.blend(names, method="per-class")
+    assert set(blended.total) == {"oof", "test"}
+    blended.save("votes")
+    new = en.predict("votes", labeled / "test.csv", progress=False)
+    exported = en.load(en.export("votes", tmp_path / "model").path)
+    images = [labeled / path for path in read_csv(labeled / "test.csv").column("path")[:3]]
+    np.testing.assert_allclose(exported.predict(images), new.probabilities[:3], atol=1e-5)
+    assert en.decide("bce", threshold="f1").scores
+
+
+def test_the_recipe_of_a_number_goes_the_whole_road(
+    call: Call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _trained(call, "regression", labeled)
+    sidecar = read_sidecar(Path("runs/gaussian.oof.npy"))
+    assert sidecar is not None
+    assert (sidecar.task, sidecar.classes, sidecar.kind) == ("regression", ("age",), "number")
+    new = _predicted_as_trained("gaussian", labeled)
+    assert 10 < new.probabilities.mean() < 90  # in years
+    blended = en.blend(["huber", "l1", "gaussian"], method="nnls")
+    assert set(blended.total) == {"oof", "test"}
+    blended.save("votes")
+    exported = en.load(en.export("votes", tmp_path / "model").path)
+    assert exported.task == "regression"
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,13 @@ def test_a_damaged_file_is_one_kind_of_error():
         Path("damaged.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"is damaged|not an archive"):
             load_archive(Path("damaged.pt"))
+
+
+def test_a_file_that_was_refused_is_refused_again():
+    import argparse
+
+    torch.save({"args": argparse.Namespace(lr=1.0)}, "args.pt")
+    assert load_archive(Path("args.pt"), plain=False)["args"].lr == 1.0
+    for _ in range(2):
+        with pytest.raises(ValueError, match="unsupported GLOBAL"):
+            load_archive(Path("args.pt"))

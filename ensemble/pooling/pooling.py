@@ -1,0 +1,131 @@
+"""Describe how the images of a person become one prediction, as plain numbers for a file; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.pooling.bags import Bags
+from ensemble.pooling.evidence import STATISTICS, damped_log_odds, learned_pool
+from ensemble.pooling.rules import pool_images
+from ensemble.pooling.spec import DEFAULT_K, FIXED, LEARNED, LOG_ODDS, MEAN, RULES, TOP_K, PoolSpec
+from folds.errors import EnsembleError
+from folds.utils.schema import BOOL, NUMBER, ONE_LINE, integer, list_of, one_of, optional, validate_fields
+
+_DIGITS, _MAX_NUMBER = 9, 1e6
+_HINT = "blend again to write the file anew"
+_FIELDS = {
+    "rule": one_of(*RULES),
+    "ordered": optional(BOOL),
+    "k": optional(integer(1, 2**31 - 1)),
+    "runs": optional(list_of(ONE_LINE)),
+    "damping": optional(list_of(NUMBER)),
+    "prior": optional(list_of(list_of(NUMBER))),
+    "coefficients": optional(list_of(list_of(list_of(NUMBER)))),
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A pooling rule with its fitted numbers. Each run's images are pooled first, then the runs are combined.
+
+    Attributes
+    ----------
+    rule : one of `ensemble.pooling.spec.RULES`.
+    ordered : whether the classes are grades in their order.
+    k : images of ``top-k``.
+    runs : the runs that the numbers of fitted rules are for; () for rules that fit nothing.
+    damping : (runs,), of ``log-odds``.
+    prior : (runs, classes), of ``log-odds``.
+    coefficients : (runs, classes, statistics + 1), of ``learned``.
+    """
+
+    rule: str = MEAN
+    ordered: bool = False
+    k: int = DEFAULT_K
+    runs: tuple[str, ...] = ()
+    damping: NDArray[np.float64] | None = None
+    prior: NDArray[np.float64] | None = None
+    coefficients: NDArray[np.float64] | None = None
+
+    @property
+    def text(self) -> str:
+        """Return the rule as in ``--pool``."""
+        return PoolSpec(self.rule, self.k).text
+
+    def apply(self, run: str, probabilities: NDArray[np.floating], bags: Bags) -> NDArray[np.float64]:
+        """Return (people, classes) the predictions of people by one run; 0 for people without an image.
+
+        Parameters
+        ----------
+        probabilities : (n, classes) of the images by one model of the run.
+
+        Raises
+        ------
+        EnsembleError : the rule is fitted, and not to this run.
+        """
+        if self.rule in FIXED:
+            return pool_images(probabilities, bags, self.rule, self.k, self.ordered)
+        if run not in self.runs:
+            raise EnsembleError(f"`pool={self.rule}` was not fitted to the run '{run}'", hint=_HINT)
+        at = self.runs.index(run)
+        if self.rule == LOG_ODDS:
+            assert self.damping is not None  # noqa: S101 - set for this rule
+            assert self.prior is not None  # noqa: S101 - set for this rule
+            return damped_log_odds(probabilities, bags, float(self.damping[at]), self.prior[at])
+        assert self.coefficients is not None  # noqa: S101 - set for this rule
+        return learned_pool(probabilities, bags, self.coefficients[at])
+
+    def as_record(self) -> dict[str, Any]:
+        """Return plain values for a file, without what is not set."""
+        record: dict[str, Any] = {"rule": self.rule}
+        record |= {"ordered": True} if self.ordered else {}
+        record |= {"k": self.k} if self.rule == TOP_K else {}
+        record |= {"runs": list(self.runs)} if self.runs else {}
+        for name in ("damping", "prior", "coefficients"):
+            values = getattr(self, name)
+            if values is not None:
+                record[name] = _plain(values)
+        return record
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any], classes: int, source: str) -> Pooling:
+        """Return the pooling of a record of `as_record`; `source` is the name of the file in errors.
+
+        Raises
+        ------
+        EnsembleError : a field is missing, has the wrong type or shape, or is out of range.
+        """
+        problems = validate_fields(record, _FIELDS)
+        if problems:
+            raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=_HINT, details=problems[1:6])
+        rule, runs = record["rule"], tuple(record.get("runs") or ())
+        shapes: dict[str, tuple[int, ...]] = {
+            LOG_ODDS: {"damping": (len(runs),), "prior": (len(runs), classes)},
+            LEARNED: {"coefficients": (len(runs), classes, len(STATISTICS) + 1)},
+        }.get(rule, {})
+        if bool(shapes) != bool(runs) or len(set(runs)) < len(runs):
+            raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=_HINT)
+        arrays = {name: _sized(record, source, name, shape) for name, shape in shapes.items()}
+        return Pooling(rule, bool(record.get("ordered")), int(record.get("k") or DEFAULT_K), runs, **arrays)
+
+
+def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    try:
+        values = np.asarray(record.get(name), dtype=np.float64)
+    except (ValueError, TypeError):  # rows of different lengths, or nothing
+        values = np.zeros(0)
+    if values.shape != shape or not (np.abs(values) <= _MAX_NUMBER).all():
+        expected = " × ".join(map(str, shape))
+        raise EnsembleError(f"{source}: pooling: '{name}' must be {expected} numbers", hint=_HINT)
+    return values
+
+
+def _plain(values: NDArray[np.float64]) -> Any:
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [float(f"{value:.{_DIGITS}g}") for value in values.tolist()]

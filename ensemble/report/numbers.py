@@ -1,0 +1,381 @@
+"""Show how far predicted numbers are from the true ones: by range, by column of the table, and the largest errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.analysis.mistakes import quantile_groups
+from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
+from ensemble.report.column_scores import Column, columns_of, decimals_for, groups_of, number_text
+from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.scoring import changed_note, ci_note, main_predictions
+from folds.metrics.intervals import Interval
+from folds.utils.charts import Series, cloud
+from folds.utils.text import counted
+
+RANGES = 5  # of the true numbers, with about equally many images
+CURVE = 12  # points of the line in a drawing
+MAX_DRAWN = 6  # numbers with drawings; the tables have all
+MAX_PEOPLE, MAX_PICTURES = 15, 48
+PER_PERSON = 2  # pictures of a person in a list of the largest errors
+_INNER = (0.05, 0.95)  # quantiles of the band
+_SPREAD = ("half within", "90% within", "largest", "95% of errors", "slope")
+
+Cells = list[str | int | float | None]
+
+
+def mistakes_section(evidence: Evidence) -> Section:
+    """Return the errors of the recommended member, out of fold if there are such predictions."""
+    lead = "How far predictions are from the true numbers, where they are too high or too low, and for whom."
+    found = main_predictions(evidence)
+    if found is None:
+        missing = Missing(
+            "the errors: predicted against true numbers, and the largest errors as pictures",
+            "`ensemble kfold` trains runs with out-of-fold predictions of images whose numbers are known",
+        )
+        return Section("mistakes", "Errors", lead, (missing,))
+    part, member = found
+    columns = [one for one in columns_of(evidence, part, member) if len(one.labels)]
+    blocks: list[Block] = [Text(_facts(evidence, part, member, columns))]
+    for number, one in enumerate(columns[:MAX_DRAWN], start=1):
+        blocks += _drawings(one, number, part, "a person" if evidence.per_person else "an image", len(columns) > 1)
+    if len(columns) > MAX_DRAWN:
+        blocks.append(Text((f"The first {MAX_DRAWN} of {len(columns)} numbers are drawn.",)))
+    blocks.append(_spread(columns, part))
+    blocks += _by_range(columns, part)
+    blocks += _by_group(evidence, part, columns)
+    if not evidence.per_person:
+        blocks += _people(columns, part)
+        blocks += _pictures(evidence, part, member, columns)
+    return Section("mistakes", "Errors", lead, tuple(blocks))
+
+
+def _facts(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> tuple[str, ...]:
+    where = "out of fold" if part.name == "oof" else "on test people"
+    note = f" They are {note}." if (note := changed_note(part, member)) else ""
+    unit = "" if part.persons_known else " People are unknown, so each image counts as one: intervals are too narrow."
+    lines = [f"Predictions of `{member.name}`, {where}.{note}{unit}"]
+    for one in columns[:MAX_DRAWN]:
+        size = np.abs(one.errors)
+        half, most = (float(np.quantile(size, share)) for share in (0.5, 0.9))
+        digits = decimals_for(most)
+        bias = one.mean(one.errors)
+        start = f"{one.name}: half" if len(columns) > 1 else "Half"
+        lines.append(
+            f"{start} of the images are predicted within {half:,.{digits}f} of the truth, nine of ten within "
+            f"{most:,.{digits}f}. {_bias_text(bias, digits)} {regression_text(one)}"
+        )
+    return tuple(lines)
+
+
+def _bias_text(bias: Interval, digits: int) -> str:
+    found = number_text(bias, digits, signed=True)
+    if math.isnan(bias.low) or bias.low <= 0 <= bias.high:
+        return f"On average they are neither too high nor too low (mean error {found})."
+    return f"On average they are too {'high' if bias.value > 0 else 'low'} (mean error {found})."
+
+
+def regression_text(column: Column) -> str:
+    """Return in one sentence whether predictions are pulled to the middle."""
+    slope = column.slope
+    if math.isnan(slope.value):
+        return "All true numbers are the same, so whether predictions follow them cannot be told."
+    found = f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]"
+    if slope.high < 1:
+        if slope.value <= 0:
+            return f"Predictions do not grow with the truth (by {found} for each 1)."
+        return (
+            f"Predictions are pulled to the middle: where the truth is 10 higher, they are {10 * slope.value:.1f} "
+            f"higher (slope {found}), so low numbers are predicted too high, and high ones too low."
+        )
+    if slope.low > 1:
+        return f"Predictions are stretched: where the truth is 1 higher, they are {found} higher."
+    return f"Predictions grow with the truth as they should (by {found} for each 1)."
+
+
+# Drawings
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Rows in bins of the true number: its mean, and of some values the mean with its CI and the inner 90%."""
+
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    inner: list[tuple[float, float]]
+
+
+def _curve(column: Column, values: NDArray[np.float64]) -> _Curve:
+    groups, ends = quantile_groups(column.labels, min(CURVE, max(2, len(values) // 15)))
+    found = _Curve([], [], [], [], [])
+    for number in range(len(ends)):
+        rows = groups == number
+        inside = column.take(rows)
+        mean = inside.mean(values[rows])
+        found.x.append(float(column.labels[rows].mean()))
+        found.mean.append(mean.value)
+        found.low.append(mean.low)
+        found.high.append(mean.high)
+        low, high = np.quantile(values[rows], _INNER)
+        found.inner.append((float(low), float(high)))
+    return found
+
+
+def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -> list[Block]:
+    end = f"-{number}" if named else ""
+    where = "out of fold" if part.name == "oof" else "on test people"
+    truth, error = _curve(column, column.values), _curve(column, column.errors)
+    title = f"Predicted against true {column.name}, {where}"
+    slope = column.slope
+    text = (
+        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the truth; the line is the "
+        f"mean prediction, and 90% of the predictions of images with such a truth lie in the band. {_ends(truth)}"
+    )
+    drawn = cloud(
+        column.labels.tolist(),
+        column.values.tolist(),
+        title,
+        text,
+        f"true {column.name}",
+        f"predicted {column.name}",
+        line=Series("mean, and the inner 90%", truth.x, truth.mean, *_sides(truth.inner), tone=1),
+        diagonal=True,
+        above="predicted too high",
+        below="predicted too low",
+        dots=unit,
+    )
+    second = f"Error of {column.name} against the truth, {where}"
+    residual = (
+        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a truth, with its 95% "
+        f"CI (over people). {_worst_end(error, slope)}"
+    )
+    other = cloud(
+        column.labels.tolist(),
+        column.errors.tolist(),
+        second,
+        residual,
+        f"true {column.name}",
+        "error: predicted minus true",
+        line=Series("mean error, and its 95% CI", error.x, error.mean, error.low, error.high, tone=1),
+        reference=0.0,
+        above="too high",
+        dots=unit,
+    )
+    return [
+        Figure(f"mistakes-truth{end}", drawn, title, text),
+        Figure(f"mistakes-residuals{end}", other, second, residual),
+    ]
+
+
+def _sides(inner: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [low for low, _ in inner], [high for _, high in inner]
+
+
+def _ends(curve: _Curve) -> str:
+    if len(curve.x) < 2:
+        return ""
+    digits = decimals_for(abs(curve.x[-1] - curve.x[0]))
+    first, last = ((curve.x[at], curve.mean[at]) for at in (0, -1))
+    return (
+        f"Images with a truth near {first[0]:,.{digits}f} get {first[1]:,.{digits}f} on average, those near "
+        f"{last[0]:,.{digits}f} get {last[1]:,.{digits}f}."
+    )
+
+
+def _worst_end(curve: _Curve, slope: Interval) -> str:
+    if not curve.x:
+        return ""
+    at = int(np.argmax(np.abs(curve.mean)))
+    digits = decimals_for(abs(curve.mean[at]))
+    more = " Errors fall with the truth: predictions are pulled to the middle." if slope.high < 1 else ""
+    return (
+        f"It is farthest from 0 near {curve.x[at]:,.{decimals_for(abs(curve.x[at]))}f}: "
+        f"{curve.mean[at]:+,.{digits}f}.{more}"
+    )
+
+
+# Tables
+
+
+def _spread(columns: Sequence[Column], part: Part) -> Table:
+    rows: list[Cells] = []
+    for one in columns:
+        size = np.abs(one.errors)
+        digits = decimals_for(float(size.mean()))
+        quantiles = (float(np.quantile(size, share)) for share in (0.5, 0.9, 1.0))
+        agreement = np.quantile(one.errors, (0.025, 0.975))
+        slope = one.slope
+        rows.append(
+            [
+                one.name,
+                len(one.labels),
+                one.people if part.persons_known else None,
+                number_text(one.size, digits),
+                number_text(one.mean(one.errors), digits, signed=True),
+                *(f"{value:,.{digits}f}" for value in quantiles),
+                f"{agreement[0]:+,.{digits}f} to {agreement[1]:+,.{digits}f}",
+                f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]" if math.isfinite(slope.value) else None,
+            ]
+        )
+    return Table(
+        "mistakes-errors",
+        "The size of the errors.",
+        [*("number", "images", "people", "mean size", "mean error"), *_SPREAD],
+        rows,
+        note=f"{ci_note(part)} Mean size: the mean absolute error (MAE). Mean error: predicted minus true; 0 if "
+        "predictions are neither too high nor too low on average. 95% of errors: their 2.5% and 97.5% quantiles "
+        "(limits of agreement). Slope: by how much the prediction grows where the truth is 1 higher; below 1, "
+        "predictions are pulled to the middle.",
+    )  # fmt: skip
+
+
+def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
+    rows: list[Cells] = []
+    for one in columns:
+        groups, ends = quantile_groups(one.labels, RANGES)
+        digits, shown = decimals_for(float(np.abs(one.errors).mean())), decimals_for(float(np.ptp(one.labels)))
+        for number, (low, high) in enumerate(ends):
+            inside = one.take(groups == number)
+            rows.append(
+                [
+                    one.name,
+                    f"{low:,.{shown}f} to {high:,.{shown}f}",
+                    len(inside.labels),
+                    inside.people if part.persons_known else None,
+                    number_text(inside.size, digits),
+                    number_text(inside.mean(inside.errors), digits, signed=True),
+                ]
+            )
+    if not rows:
+        return []
+    return [
+        Table(
+            "mistakes-ranges",
+            "Errors by the range of the truth.",
+            ["number", "true value", "images", "people", "mean size", "mean error"],
+            rows,
+            2,
+            f"Ranges with about equally many images. {ci_note(part)} A mean error above 0 is too high.",
+        )
+    ]
+
+
+def _by_group(evidence: Evidence, part: Part, columns: Sequence[Column]) -> list[Block]:
+    rows: list[Cells] = []
+    for name, (groups, values) in groups_of(evidence, part).items():
+        for one in columns:
+            digits = decimals_for(float(np.abs(one.errors).mean()))
+            for code, value in enumerate(values):
+                kept = groups[one.rows] == code
+                if not kept.any():
+                    continue
+                inside = one.take(kept)
+                size, bias = inside.size, inside.mean(inside.errors)
+                cells: Cells = [name, value, *([one.name] if len(columns) > 1 else [])]
+                cells += [len(kept.nonzero()[0]), inside.people if part.persons_known else None]
+                rows.append([*cells, number_text(size, digits), number_text(bias, digits, signed=True)])
+    if not rows:
+        return []
+    more = ["number"] if len(columns) > 1 else []
+    return [
+        Table(
+            "mistakes-columns",
+            "Errors by the columns of the table.",
+            ["column", "value", *more, "images", "people", "mean size", "mean error"],
+            rows,
+            2 + len(more),
+            f"{ci_note(part)} Groups with other true numbers have other errors: compare them with the table by range.",
+        )
+    ]
+
+
+def _people(columns: Sequence[Column], part: Part) -> list[Block]:
+    if not part.persons_known:
+        return [
+            Missing(
+                "errors by person",
+                "a column `person` in the table or `--labels FILE.csv` with id, label, person, says who is in an image",
+            )
+        ]
+    rows: list[Cells] = []
+    for one in columns:
+        names = part.persons[one.rows]
+        count = np.bincount(one.persons)
+        means = [np.bincount(one.persons, values) / count for values in (np.abs(one.errors), one.errors, one.labels)]
+        digits = decimals_for(float(means[0].mean()))
+        first = np.unique(one.persons, return_index=True)[1]
+        for at in np.argsort(-means[0], kind="stable")[: max(3, MAX_PEOPLE // len(columns))].tolist():
+            person = str(names[first[at]])
+            values = (f"{means[2][at]:,.{digits}f}", f"{means[0][at]:,.{digits}f}", f"{means[1][at]:+,.{digits}f}")
+            rows.append([person, *([one.name] if len(columns) > 1 else []), int(count[at]), *values])
+    more = ["number"] if len(columns) > 1 else []
+    return [
+        Table(
+            "mistakes-people",
+            "People with the largest errors.",
+            ["person", *more, "images", "mean truth", "mean size", "mean error"],
+            rows,
+            1 + len(more),
+            "Mean size: the mean absolute error over the person's images. Where it is the mean error as well, all "
+            "images are wrong in one direction: a wrong number in the table, or an unusual person.",
+        )
+    ]
+
+
+def _pictures(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> list[Block]:
+    """Return the largest errors as pictures, a few of each person; each number has its share of them."""
+    pictures, others = list[Picture](), [one for one in part.members if one.kind != "blend" and one is not member]
+    at_column = {name: at for at, name in enumerate(evidence.classes)}
+    for one in columns:
+        seen: dict[int, int] = {}
+        digits = decimals_for(float(np.abs(one.errors).mean()))
+        room = max(6, MAX_PICTURES // len(columns))
+        for row in np.argsort(-np.abs(one.errors), kind="stable").tolist():
+            person = int(one.persons[row])
+            seen[person] = seen.get(person, 0) + 1
+            if seen[person] > PER_PERSON or not one.errors[row]:
+                continue
+            at, room = int(one.rows[row]), room - 1
+            sample, who = str(part.ids[at]), str(part.persons[at])
+            start = f"{one.name}: " if len(columns) > 1 else ""
+            lines = [
+                f"{start}true {one.labels[row]:,.{digits}f}, predicted {one.values[row]:,.{digits}f}",
+                f"error {one.errors[row]:+,.{digits}f}",
+                *([] if who in sample or not part.persons_known else [f"person {who}"]),
+                *_said(others, at, at_column[one.name], digits),
+            ]
+            tags = {"direction": "too high" if one.errors[row] > 0 else "too low"}
+            tags |= {"number": one.name} if len(columns) > 1 else {}
+            tags |= {"person": who} if part.persons_known else {}
+            pictures.append(Picture(evidence.thumbnail(sample), sample, tuple(lines), tags))
+            if not room:
+                break
+    if not pictures:
+        return []
+    return [
+        Gallery(
+            "mistakes-worst",
+            "The largest errors.",
+            tuple(pictures),
+            f"At most {PER_PERSON} images of a person. A very large error may be a wrong number in the table: look "
+            "whether all models say the same.",
+        )
+    ]
+
+
+def _said(members: Sequence[Predicted], row: int, column: int, digits: int) -> list[str]:
+    """Return what other models predict for an image, one line each; [] with a single one."""
+    if len(members) < 2:
+        return []
+    found = []
+    for one in members[:5]:
+        value = float(one.probabilities[row, column])
+        found.append(f"{one.name}: {'no prediction' if math.isnan(value) else f'{value:,.{digits}f}'}")
+    return found

@@ -1,0 +1,363 @@
+"""Decide whether a table has several labels or numbers for each sample, and read them from its cells.
+
+Labels are columns of 0 and 1, or the names in one column, ``hat|glasses``; numbers are one column or several. What is
+decided is said with the reason. A sample's labels become one text (`folds.predictions.label_columns`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.predictions.label_columns import (
+    COLUMN_TASKS,
+    MULTILABEL,
+    REGRESSION,
+    UNKNOWN,
+    check_column_names,
+    label_matrix,
+    label_texts,
+)
+from folds.utils.csv_table import CsvTable
+from folds.utils.text import sort_classes
+
+SEPARATORS = ("|", ";", ",", " ")  # the first one that occurs is meant
+_ONES, _ZEROS = frozenset({"1", "1.0", "1.", "true", "yes"}), frozenset({"0", "0.0", "0.", "false", "no"})
+_UNCERTAIN = frozenset({"-1", "-1.0", "-1."})
+_MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
+# What a cell says if its sample has none of the labels.
+_NONE = frozenset({"-", "none", "no finding", "no findings", "nothing", "normal"})
+# A smaller share of rows that have not exactly one 1 is taken for mistakes in a table of exclusive classes.
+_SEVERAL_SHARE = 0.1
+_MANY_NUMBERS = 10  # more different fractions than classes have
+_MANY_WHOLE_NUMBERS = 30
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ColumnLabels:
+    """The labels or numbers of samples.
+
+    Attributes
+    ----------
+    task : `MULTILABEL` or `REGRESSION`.
+    names : name of each label or number.
+    texts : n texts of `label_texts`.
+    notes, warnings : lines for the user.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    texts: list[str]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_column_labels(
+    table: CsvTable,
+    columns: Sequence[str],
+    index: Sequence[int] | None,
+    task: str | None,
+    classes: Sequence[str] | None = None,
+) -> ColumnLabels | None:
+    """Return the labels or numbers in `columns`; None if the table has one class for each sample.
+
+    Parameters
+    ----------
+    columns : columns that hold labels; one column of names, or one or several of 0 and 1 or of numbers.
+    index : rows to read; None for all.
+    task : what the labels are; None to decide by the cells.
+    classes : known names of labels in one column; None for those that occur.
+
+    Raises
+    ------
+    EnsembleError : a cell is no label or number, or there is nothing to learn.
+    UsageError : what is meant cannot be known, or a name cannot be that of a label.
+    """
+    if task not in (None, *COLUMN_TASKS) or not columns:
+        return None
+    cells = _Cells(table, columns, index)
+    notes: list[str] = []
+    if task is None:
+        if len(columns) > 1:
+            task, reason = _task_of_columns(cells)
+        else:
+            task, reason = (REGRESSION, _fractions(cells.cells[0], columns[0])) if cells.cells[0] else (None, "")
+            task = task if reason else None
+        if task is None:
+            return None
+        if len(columns) == 1:
+            what = f"'{columns[0]}' is a number to predict (`task=regression`), because {reason}; `task=classes` reads "
+            what += "classes"
+        elif task == REGRESSION:
+            what = f"{', '.join(columns)} are numbers to predict (`task=regression`), because {reason}"
+        else:
+            what = f"{', '.join(columns)} are several labels of an image (`task=multilabel`), because {reason}; "
+            what += "`task=classes` reads one class of each image"
+        notes.append(f"{table.source}: {what}")
+    if task == REGRESSION:
+        return _numbers(cells, notes)
+    if len(columns) == 1 and not (_ONES | _ZEROS | _UNCERTAIN | _MISSING).issuperset(cells.folded(0)):
+        return _names(cells, notes, classes)
+    return _flags(cells, notes)
+
+
+def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
+    """Return a note if the classes in a column may be several labels or numbers, which has to be asked for."""
+    distinct = set(cells)
+    numbers = _finite(distinct)
+    if numbers is not None and len(distinct) > _MANY_WHOLE_NUMBERS:
+        return [
+            f"{source}: the {len(distinct):,} different numbers in '{column}' are read as classes; "
+            "`task=regression` predicts the number"
+        ]
+    if numbers is not None:
+        return []
+    for mark in ("|", ";"):
+        several = [cell for cell in distinct if mark in cell]
+        counts = Counter(part.strip() for cell in distinct for part in cell.split(mark))
+        if any(counts[part.strip()] > 1 for cell in several for part in cell.split(mark)):
+            return [
+                f"{source}: values of '{column}' such as '{min(several)[:40]}' are read as classes of their own; "
+                f"`task=multilabel` reads several labels, separated by '{mark}'"
+            ]
+    return []
+
+
+def are_many_fractions(labels: NDArray[np.str_]) -> bool:
+    """Return whether labels without a task would be read as numbers."""
+    return bool(_fractions(labels.tolist(), ""))
+
+
+class _Cells:
+    """The cells of some columns and rows of a table."""
+
+    def __init__(self, table: CsvTable, columns: Sequence[str], index: Sequence[int] | None) -> None:
+        self.source, self.names = table.source, tuple(columns)
+        every = [table.column(name, "`label`") for name in columns]
+        self.cells = every if index is None else [[column[i] for i in index] for column in every]
+        self.locations = table.location() if index is None else table.location().take(index)
+
+    def folded(self, column: int) -> set[str]:
+        """Return the distinct cells of a column in lower case."""
+        return {cell.strip().lower() for cell in set(self.cells[column])}
+
+    def values(self, numbers: dict[str, float | None], column: int, expected: str, hint: str) -> NDArray[np.float64]:
+        """Return (n,) the value of each cell by the distinct cells; raise EnsembleError for those without one."""
+        cells = self.cells[column]
+        if any(value is None for value in numbers.values()):
+            lines = [f"{self.locations[i]}: '{cell}'" for i, cell in enumerate(cells) if numbers[cell] is None]
+            raise combine_errors(
+                lines, f"cells of column '{self.names[column]}' of {self.source} are not {expected}", hint
+            )
+        return np.array([numbers[cell] for cell in cells], dtype=np.float64)
+
+
+def _flag(cell: str) -> float | None:
+    cell = cell.strip().lower()
+    return 1.0 if cell in _ONES else 0.0 if cell in _ZEROS else math.nan if cell in _MISSING else None
+
+
+def _number(cell: str) -> float | None:
+    """Return a finite number, nan for a missing one, and None for other text."""
+    cell = cell.strip()
+    if cell.lower() in _MISSING:
+        return math.nan
+    try:
+        value = float(cell) if cell.isascii() and "_" not in cell else math.inf
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _finite(distinct: set[str]) -> list[float] | None:
+    """Return the numbers that distinct cells hold, without missing ones; None if one is no number, or there is none."""
+    found = []
+    for cell in distinct:
+        value = _number(cell)
+        if value is None:
+            return None
+        if not math.isnan(value):
+            found.append(value)
+    return found or None
+
+
+def _fractions(cells: Sequence[str], column: str) -> str:
+    """Return why the cells of one column are numbers; "" if they may be classes."""
+    distinct = set(cells)
+    numbers = _finite(distinct)
+    if numbers is None or all(value.is_integer() for value in numbers):
+        return ""
+    if len(numbers) <= _MANY_NUMBERS and 2 * len(numbers) <= len(cells):
+        return ""
+    return f"it holds {len(numbers):,} different numbers with fractions"
+
+
+def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
+    """Return the task of several columns and the reason; None for one-hot classes, and for what is none of them."""
+    folded = [cells.folded(i) for i in range(len(cells.names))]
+    known = _ONES | _ZEROS | _MISSING
+    if all((known | _UNCERTAIN).issuperset(one) for one in folded):
+        _check_certain(cells)
+        # nan is counted as missing, and as no 1
+        flags = [{cell: _flag(cell) for cell in set(column)} for column in cells.cells]
+        values = np.array(
+            [[own[cell] for cell in column] for own, column in zip(flags, cells.cells, strict=True)], np.float64
+        )
+        missing, ones = np.isnan(values), np.nansum(values, axis=0)
+        wrong = (ones != 1) | missing.any(axis=0)
+        if wrong.sum() < _SEVERAL_SHARE * len(wrong) or not len(wrong):
+            return None, ""
+        several, empty = int((ones > 1).sum()), int(missing.sum())
+        none = int(((ones == 0) & ~missing.any(axis=0)).sum())
+        found = [f"{several:,} of {len(wrong):,} rows have two or more of them"] if several else []
+        found += [f"{none:,} of {len(wrong):,} rows have none of them"] if none else []
+        return MULTILABEL, ", ".join(found + ([f"{empty:,} cells are empty"] if empty else []))
+    if all(_finite(set(column)) is not None for column in cells.cells):
+        return REGRESSION, "they hold numbers other than 0 and 1"
+    return None, ""
+
+
+def _check_certain(cells: _Cells) -> None:
+    """Raise UsageError for cells of -1, which some data sets use for labels that are uncertain."""
+    if not any(_UNCERTAIN & cells.folded(i) for i in range(len(cells.names))):
+        return
+    count = sum(cell.strip() in _UNCERTAIN for column in cells.cells for cell in column)
+    raise UsageError(
+        f"{count:,} cells of the labels {', '.join(cells.names)} of {cells.source} are -1, and whether this is "
+        "uncertain, unknown or no cannot be known",
+        hint="replace -1 by an empty cell (unknown), 0 or 1; in Python: frame.replace({-1: None})",
+    )
+
+
+def _flags(cells: _Cells, notes: list[str]) -> ColumnLabels:
+    """Return several labels from columns of 0 and 1."""
+    _check_certain(cells)
+    columns = [
+        cells.values(
+            {cell: _flag(cell) for cell in set(column)},
+            i,
+            "0 or 1",
+            "a label is 1 (or true, yes), 0 (or false, no), or empty where it is not known",
+        )
+        for i, column in enumerate(cells.cells)
+    ]
+    return _labels(np.stack(columns, axis=1), cells, cells.names, notes)
+
+
+def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> ColumnLabels:
+    """Return several labels from one column of their names."""
+    column = cells.cells[0]
+    counts = Counter(column)
+    known = set(classes or ())
+    written = [cell for cell in counts if cell.strip().lower() not in _MISSING | _NONE]
+    mark = next((one for one in SEPARATORS if any(one in cell.strip() for cell in written if cell not in known)), None)
+    parts = {
+        cell: [cell.strip()] if mark is None or cell in known else [part.strip() for part in cell.split(mark)]
+        for cell in written
+    }
+    parts = {cell: [part for part in own if part] for cell, own in parts.items()}
+    names = (
+        tuple(classes) if classes else sort_classes([p.removeprefix(UNKNOWN) for own in parts.values() for p in own])
+    )
+    check_column_names(names, MULTILABEL)
+    place = {name: i for i, name in enumerate(names)}
+    strange = {cell for cell, own in parts.items() if not all(part.removeprefix(UNKNOWN) in place for part in own)}
+    if strange:
+        raise combine_errors(
+            [f"{cells.locations[i]}: '{cell}'" for i, cell in enumerate(column) if cell in strange],
+            f"labels of {cells.source} are not among the {len(names)} known ones",
+            f"known labels: {', '.join(names[:20])}",
+        )
+    none = [cell for cell in counts if cell.strip().lower() in _NONE]
+    rows = {cell: [0.0] * len(names) for cell in (*written, *none)} | {
+        cell: [math.nan] * len(names) for cell in counts if cell.strip().lower() in _MISSING
+    }
+    for cell, own in parts.items():
+        for part in own:
+            rows[cell][place[part.removeprefix(UNKNOWN)]] = math.nan if part.startswith(UNKNOWN) else 1.0
+    shown = {" ": "a blank", None: "nothing (each image has at most one label)"}
+    texts = f"{cells.source}: the labels in '{cells.names[0]}' are separated by {shown.get(mark, repr(mark))}"
+    texts += f"; {', '.join(map(repr, none))} ({sum(counts[cell] for cell in none):,} rows) is none of them" * bool(
+        none
+    )
+    notes.append(texts)
+    return _labels(np.array([rows[cell] for cell in column]).reshape(-1, len(names)), cells, names, notes)
+
+
+def _labels(values: NDArray[np.float64], cells: _Cells, names: Sequence[str], notes: list[str]) -> ColumnLabels:
+    unknown = int(np.isnan(values).sum())
+    if unknown:
+        notes.append(
+            f"{cells.source}: {unknown:,} of {values.size:,} labels are not known (empty cells): they count neither in "
+            "the training nor in scores"
+        )
+    warnings = []
+    for name, column in zip(names, values.T, strict=True):
+        found = set(column[~np.isnan(column)].tolist())
+        if len(found) < 2:
+            only = "is not known for any image" if not found else f"is {int(found.pop())} for all images it is known of"
+            warnings.append(f"{cells.source}: the label {name} {only}: it can be neither learned nor scored")
+    return ColumnLabels(
+        MULTILABEL,
+        tuple(names),
+        label_texts(values, names, MULTILABEL).tolist(),
+        tuple(notes),
+        tuple(warnings),
+    )
+
+
+def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
+    """Return one or several numbers from their columns."""
+    columns = [
+        cells.values(
+            {cell: _number(cell) for cell in set(column)},
+            i,
+            "numbers",
+            "expected numbers with a decimal point, such as 34.5, or an empty cell where it is not known",
+        )
+        for i, column in enumerate(cells.cells)
+    ]
+    values = np.stack(columns, axis=1)
+    unknown = int(np.isnan(values).sum())
+    if unknown and len(columns) > 1:
+        notes.append(
+            f"{cells.source}: {unknown:,} of {values.size:,} numbers are not known (empty cells): they count neither "
+            "in the training nor in scores"
+        )
+    return ColumnLabels(REGRESSION, cells.names, label_texts(values, cells.names, REGRESSION).tolist(), tuple(notes))
+
+
+def check_columns(
+    labels: Sequence[str] | None, names: Sequence[str], declared: Sequence[str], task: str, source: str
+) -> None:
+    """Raise EnsembleError if labels or numbers are not the declared ones, or cannot be learned.
+
+    Parameters
+    ----------
+    labels : texts of the labels of training samples; None for test samples, which may lack some and need not differ.
+    names, declared : names of the labels of these samples, and of the training.
+    """
+    other = sorted(set(names) - set(declared) if labels is None else set(names) ^ set(declared))
+    if other:
+        raise EnsembleError(
+            f"the labels of {source} are not the declared ones: {', '.join(other[:10])}",
+            hint=f"declared: {', '.join(declared)}",
+        )
+    if labels is None:
+        return
+    values = label_matrix(np.array(list(dict.fromkeys(labels)), dtype=str), declared, task)
+    for column in values.T:
+        known = column[~np.isnan(column)]
+        if len(known) and known.min() < known.max():
+            return
+    what = "a label that some images have and others not" if task == MULTILABEL else "numbers that differ"
+    raise EnsembleError(
+        f"expected {what} in {source}, found none in {', '.join(declared)}", hint="is `label` the right column?"
+    )

@@ -1,0 +1,232 @@
+"""Several labels and numbers: views, predictions, exported models and servers, of runs with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ensemble as en
+from ensemble.export.onnx_pools import CombinationModule
+from ensemble.prediction.arrays import numbered
+from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.source import load_source
+from ensemble.serving.load import open_model
+from ensemble.serving.model import split_answers
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.files import read_array, read_sidecar
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.predictions.predictions import mean_of_folds
+from folds.utils.numeric import sigmoid
+from tests.ensemble.column_runs import NAMES, write_run, write_table
+
+RUNS = {MULTILABEL: "labels", REGRESSION: "numbers"}
+TEST = "test.csv"
+PLACES: dict[str, Any] = {"data": "train.csv", "test": TEST, "device": "cpu", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def _columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("columns")
+    write_table(root)
+    for task, name in RUNS.items():
+        write_run(root, task, name)
+        write_run(root, task, f"{name}2", seed=1)
+    return root
+
+
+@pytest.fixture
+def columns(_columns: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(_columns)
+    return _columns
+
+
+def written(task: str) -> np.ndarray:
+    found = mean_of_folds(sorted(Path("runs").glob(f"{RUNS[task]}.fold*.test.npy")))
+    assert found is not None
+    return found.probabilities
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_new_images_get_the_mean_of_the_folds(columns: Path, task: str) -> None:
+    found = en.predict(RUNS[task], TEST, progress=False, verify=True)
+    np.testing.assert_allclose(found.probabilities, written(task), rtol=1e-6)
+    assert found.verification is not None
+    assert found.verification.holds
+    metadata = found.predictions.metadata
+    assert (metadata.task, metadata.kind) == (task, "number" if task == REGRESSION else "probability")
+    assert found.score is not None
+    assert found.score.metric == ("mae" if task == REGRESSION else "roc_auc")
+    text = found.display_table().text(100)
+    assert "accuracy" not in text
+    assert ("highest" if task == REGRESSION else "mean probability") in text
+    assert found.to_dict()["task"] == task
+
+
+def test_the_csv_has_labels_probabilities_or_numbers(columns: Path) -> None:
+    labels, numbers = (en.predict(name, TEST, progress=False) for name in RUNS.values())
+    first = labels.probabilities[0]
+    names = ";".join(name for name, value in zip(labels.classes, first, strict=True) if value >= 0.5) or "-"
+    assert labels.csv().decode().splitlines()[:2] == ["id,label", f"img/p8_0.png,{names}"]
+    assert labels.labels[0] == names
+    assert labels.csv("probabilities").decode().splitlines()[0] == "id,prob_hat,prob_glasses"
+    cells = numbers.csv().decode().splitlines()
+    assert cells[0] == "id,age,weight"
+    np.testing.assert_allclose([float(cell) for cell in cells[1].split(",")[1:]], numbers.probabilities[0], rtol=1e-6)
+    Path("like.csv").write_text("image,weight,age\np8_2,0,0\np8_0,0,0\n")
+    cells = numbers.csv(like="like.csv").decode().splitlines()
+    assert cells[0] == "image,weight,age"
+    np.testing.assert_allclose(
+        [float(cell) for cell in cells[2].split(",")[1:]], numbers.probabilities[0, ::-1], rtol=1e-6
+    )
+    with pytest.raises(UsageError, match="form=probabilities is not for the task regression"):
+        numbers.csv("probabilities")
+    with pytest.raises(EnsembleError, match=r"expected one for each number \(age, weight\) after 'image'"):
+        numbers.csv(like=_one_column())
+    assert labels.csv(like=_one_column()).decode().splitlines()[1] == f"p8_0,{names}"
+
+
+def _one_column() -> Path:
+    Path("one.csv").write_text("image,answer\np8_0,x\n")
+    return Path("one.csv")
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_people_get_the_mean_of_their_images(columns: Path, task: str) -> None:
+    found = en.predict(RUNS[task], TEST, per_person=True, progress=False).by_person()
+    np.testing.assert_allclose(found.probabilities[0], written(task).mean(axis=0), rtol=1e-6)
+    assert found.predictions.labels is not None
+    assert found.predictions.labels.tolist() == (["glasses"] if task == MULTILABEL else ["age=60.5;weight=69"])
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_an_exported_model_keeps_the_task(columns: Path, tmp_path: Path, task: str) -> None:
+    made = en.export(RUNS[task], tmp_path / "model")
+    assert made.record.task == task
+    assert made.record.score["metric"] == ("mae" if task == REGRESSION else "roc_auc")
+    loaded = en.load(tmp_path / "model")
+    if task == MULTILABEL:
+        np.testing.assert_allclose(loaded.predict_proba(TEST), written(task), atol=1e-6)
+        assert (loaded.predict(TEST, threshold={"hat": 0.1})[:, 0] == 1).all()
+        assert loaded.predict(TEST).tolist() == (written(task) >= 0.5).astype(int).tolist()
+    else:
+        np.testing.assert_allclose(loaded.predict(TEST), written(task), rtol=1e-5)
+        with pytest.raises(UsageError, match="no probabilities"):
+            loaded.predict_proba(TEST)
+    columns_of_frame = loaded.predict_frame(TEST).columns.tolist()
+    assert columns_of_frame == ["id", *(["prediction"] if task == MULTILABEL else []), *NAMES[task]]
+    card = (tmp_path / "model/README.md").read_text()
+    assert "accuracy" not in card
+    assert ("Predicts the numbers age, weight" if task == REGRESSION else "for each of 2 labels") in card
+    again = en.predict(tmp_path / "model", TEST, progress=False, verify=True)
+    assert again.predictions.metadata.task == task
+    text = (tmp_path / "model/model.toml").read_text()
+    assert f'task = "{task}"' in text
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_a_server_answers_with_labels_or_numbers(columns: Path, task: str) -> None:
+    model = open_model(RUNS[task], "cpu", Path())
+    file = Path("img/p8_0.png")
+    (one,) = split_answers(model.answer([model.decode(file.read_bytes(), 10_000)]), model.classes, 1)
+    record = json.loads(json.dumps(one.to_dict()))
+    assert model.describe()["task"] == task
+    assert set(record) == (
+        {"values", "uncertainty"} if task == REGRESSION else {"labels", "probabilities", "uncertainty"}
+    )
+    found = record["values" if task == REGRESSION else "probabilities"]
+    np.testing.assert_allclose([found[name] for name in NAMES[task]], written(task)[0], rtol=1e-5)
+    folds = [read_array(Path(f"runs/{RUNS[task]}.fold{i}.test.npy"))[0] for i in range(2)]
+    np.testing.assert_allclose(record["uncertainty"]["spread"], np.std(folds, axis=0).max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"cascade": "exact"}, "a cascade"),
+        ({"threshold": "hat=0.3"}, "a decision rule"),
+        ({"precision": "bf16"}, "precision=bf16"),
+        ({"metric": "quadratic_kappa"}, "metric=quadratic_kappa"),
+    ],
+)
+def test_what_is_for_classes_is_refused_by_name(columns: Path, task: str, given: dict[str, str], what: str) -> None:
+    with pytest.raises(UsageError, match=f"{what}.*{task}"):
+        en.predict(RUNS[task], TEST, progress=False, **given)  # type: ignore[arg-type]
+
+
+def test_costs_and_soups_are_refused_by_name(columns: Path) -> None:
+    for call in (lambda: en.costs("labels"), lambda: en.soup(["labels", "numbers"])):
+        with pytest.raises(UsageError, match="is for exclusive classes, and the task is multilabel"):
+            call()
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_views_are_merged_and_scored_by_the_metric_of_the_task(columns: Path, task: str) -> None:
+    made = en.tta(RUNS[task], views="hflip", merge="auto", **PLACES)
+    metric = "mae" if task == REGRESSION else "roc_auc"
+    frame = made.frame()
+    assert metric in frame.columns
+    assert "accuracy" not in frame.columns
+    assert made.gain is not None
+    assert "accuracy" not in made.display_table().text(100)
+    views = [read_array(Path(f"runs/tta/{RUNS[task]}/views/{name}.oof.npy")) for name in ("none", "hflip")]
+    plain = en.read_predictions(f"runs/{RUNS[task]}.oof.npy")
+    outputs = views[0] if task == REGRESSION else sigmoid(views[0])
+    np.testing.assert_allclose(outputs, plain.probabilities, rtol=1e-5)
+    made = en.tta(RUNS[task], views="hflip", **PLACES)
+    of_views = views if task == REGRESSION else [sigmoid(one) for one in views]
+    np.testing.assert_allclose(made.oof.probabilities, np.mean(of_views, axis=0), rtol=1e-5)
+    assert made.oof.metadata.task == task
+    assert read_sidecar(Path(f"runs/tta/{RUNS[task]}/views/hflip.oof.npy")).kind == (  # type: ignore[union-attr]
+        "number" if task == REGRESSION else "logit"
+    )
+    assert frame[frame.view == "none"][metric].iloc[0] == pytest.approx(plain.score().value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "found"),
+    [
+        (MULTILABEL, {"merge": "classwise"}, "merge=classwise is not for the task multilabel"),
+        (MULTILABEL, {"merge": "median"}, "merge=median is not for the task multilabel"),
+        (REGRESSION, {"merge": "geometric"}, "merge=geometric is not for the task regression"),
+        (REGRESSION, {"adaptive": True}, "adaptive.* is for exclusive classes, and the task is regression"),
+    ],
+)
+def test_merges_of_other_tasks_are_refused(columns: Path, task: str, given: dict[str, str], found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        en.tta(RUNS[task], progress=False, **given)  # type: ignore[arg-type]
+
+
+METHODS = [(MULTILABEL, name) for name in ("geometric", "hard", "stacking")]
+METHODS += [(REGRESSION, name) for name in ("median", "stacking")]
+
+
+@pytest.mark.parametrize(("task", "method"), METHODS)
+def test_a_blend_predicts_its_own_test_predictions_also_as_a_graph(
+    columns: Path, tmp_path: Path, task: str, method: str
+) -> None:
+    files = sorted(Path("runs").glob(f"{RUNS[task]}*.npy"))
+    made = en.blend([*files], method=method)
+    name = f"{task}-{method}"
+    made.save(name)
+    found = en.predict(name, TEST, progress=False)
+    assert made.test is not None
+    np.testing.assert_allclose(found.probabilities, made.test.probabilities, atol=1e-6, rtol=1e-6)
+    assert found.predictions.metadata.task == task
+    en.export(name, tmp_path / "model")
+    source = load_source(tmp_path / "model")
+    assert source.task == task
+    members = {}
+    for run in source.runs:
+        for model in run.models:
+            path = Path(f"runs/{run.name}.fold{model.checkpoint.fold}.test.npy")
+            members[member_key(run, model)] = np.array(read_array(path))
+    expected = combine_members(source, members, numbered(3))
+    graph = CombinationModule(source)([torch.from_numpy(one).double() for one in members.values()]).numpy()
+    np.testing.assert_allclose(graph, expected, rtol=1e-6)
+    np.testing.assert_allclose(expected, made.test.probabilities, atol=1e-6, rtol=1e-6)

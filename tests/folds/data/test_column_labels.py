@@ -1,0 +1,218 @@
+"""Tables of several labels or numbers a sample: what is decided, what is read, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folds.config.recipe import Recipe, Settings
+from folds.data.column_labels import are_many_fractions, class_notes
+from folds.data.face import data_settings, read_table
+from folds.data.readers import read_data, read_test
+from folds.data.sources import open_data
+from folds.data.table import Dataset, DataSpec
+from folds.data.tasks import recorded_task, resolve_task, task_of, with_task
+from folds.errors import EnsembleError, UsageError
+
+ROWS = [  # hat, glasses, beard: they co-occur, none has all three, one cell is empty
+    ("1", "0", "0"), ("1", "1", "0"), ("0", "0", "0"), ("0", "1", ""), ("1", "0", "1"), ("0", "0", "1"),
+    ("1", "1", "0"), ("0", "0", "0"),
+]  # fmt: skip
+NAMES = ("hat", "glasses", "beard")
+
+
+def write(path: Path, header: str, rows: Sequence[Sequence[object]]) -> Path:
+    lines = [f"i{i}.jpg,p{i // 2},{','.join(map(str, row))}" for i, row in enumerate(rows)]
+    path.write_text("\n".join([f"path,person,{header}", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def read(tmp_path: Path, header: str, rows: Sequence[Sequence[object]], **more: object) -> Dataset:
+    spec = replace(DataSpec(write(tmp_path / "t.csv", header, rows), label=header), **more)  # type: ignore[arg-type]
+    return read_data(spec, need_images=False)
+
+
+def refused(tmp_path: Path, header: str, rows: Sequence[Sequence[object]], **more: object) -> EnsembleError:
+    with pytest.raises(EnsembleError) as found:
+        read(tmp_path, header, rows, **more)
+    return found.value
+
+
+@pytest.mark.parametrize("word", [("0", "1"), ("0.0", "1.0"), ("false", "True"), ("no", "Yes")])
+def test_columns_that_co_occur_are_several_labels_and_the_reason_is_said(tmp_path: Path, word: tuple[str, str]) -> None:
+    rows = [[word[int(cell)] if cell else "nan" for cell in row] for row in ROWS]
+    data = read(tmp_path, "hat,glasses,beard", rows)
+    table = data.train
+    assert (table.task, table.classes, table.has_columns) == ("multilabel", NAMES, True)
+    assert table.labels is not None
+    assert table.labels.tolist()[:4] == ["hat", "hat;glasses", "-", "glasses;?beard"]
+    expected = np.array([[float(cell) if cell else np.nan for cell in row] for row in ROWS])
+    assert np.array_equal(table.label_values(), expected, equal_nan=True)
+    assert any("because 3 of 8 rows have two or more of them, 2 of 8 rows have none" in line for line in data.notes)
+    assert any("1 of 24 labels are not known" in line for line in data.notes)
+    assert table.class_attributes == {}
+
+
+def test_exclusive_columns_stay_classes_unless_asked(tmp_path: Path) -> None:
+    rows = [(int(i % 3 == 0), int(i % 3 == 1), int(i % 3 == 2)) for i in range(9)]
+    assert read(tmp_path, "hat,glasses,beard", rows).train.task == "classes"
+    asked = read(tmp_path, "hat,glasses,beard", rows, task="multilabel").train
+    assert asked.label_values().tolist() == [list(map(float, row)) for row in rows]
+    # A few wrong rows are mistakes in a table of classes, and are shown as before.
+    error = refused(tmp_path, "hat,glasses,beard", [*rows * 3, (1, 1, 0)])
+    assert error.details == ("t.csv row 29: 2 of 3 columns are 1",)
+    assert "task=multilabel" in (error.hint or "")
+    assert "exactly one 1" in refused(tmp_path, "hat,glasses,beard", ROWS[:3], task="classes").message
+
+
+def test_names_in_one_column_need_the_task_and_the_separator_is_said(tmp_path: Path) -> None:
+    cells = ["hat|eye glasses", "No Finding", "hat", "eye glasses", "beard|hat", "none"]
+    rows = [[cell] for cell in cells]
+    data = read(tmp_path, "tags", rows)
+    assert data.train.task == "classes"
+    assert any("`task=multilabel` reads several labels, separated by '|'" in line for line in data.notes)
+    data = read(tmp_path, "tags", rows, task="multilabel")
+    assert data.train.classes == ("beard", "eye glasses", "hat")
+    assert data.train.label_values().sum(axis=1).tolist() == [2, 0, 1, 1, 2, 0]
+    assert any("separated by '|'; 'No Finding', 'none' (2 rows) is none of them" in line for line in data.notes)
+    error = refused(tmp_path, "tags", [*rows, [""]], task="multilabel")
+    assert "1 of 7 rows" in error.message
+    assert "an empty cell means that a label is not known" in (error.hint or "")
+
+
+@pytest.mark.parametrize(("mark", "said"), [(";", "';'"), (" ", "a blank")])
+def test_other_separators(tmp_path: Path, mark: str, said: str) -> None:
+    rows = [[f"a{mark}b"], ["b"], ["-"], ["a"]]
+    data = read(tmp_path, "tags", rows, task="multilabel")
+    assert data.train.label_values().tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
+    assert any(f"separated by {said}" in line for line in data.notes)
+
+
+def test_uncertain_labels_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    error = refused(tmp_path, "hat,glasses,beard", [("-1", "0", "1"), *ROWS])
+    assert "1 cells of the labels hat, glasses, beard" in error.message
+    assert "replace -1 by an empty cell" in (error.hint or "")
+    assert refused(tmp_path, "hat", [["-1.0"], ["0"], ["1"]], task="multilabel").hint == error.hint
+
+
+def test_numbers_are_read_asked_for_or_guessed_by_their_fractions(tmp_path: Path) -> None:
+    ages = [[20.5 + i] for i in range(12)]
+    data = read(tmp_path, "age", ages)
+    assert (data.train.task, data.train.classes) == ("regression", ("age",))
+    assert data.train.label_values().tolist() == ages
+    assert any("because it holds 12 different numbers with fractions" in line for line in data.notes)
+    assert read(tmp_path, "age", ages, task="classes").train.task == "classes"
+    whole = [[20 + i] for i in range(12)]
+    assert read(tmp_path, "age", whole).train.task == "classes"
+    assert read(tmp_path, "age", whole, task="regression").train.label_values().tolist() == whole
+    assert "found none in age" in refused(tmp_path, "age", [[3], [3]], task="regression").message
+    assert refused(tmp_path, "age", [["3"], ["4,5".replace(",", ".5.")]], task="regression").details
+    assert are_many_fractions(np.array([".5", "1.5", "2.5"]))
+    assert not are_many_fractions(np.array([".5", "1"] * 4))
+    assert class_notes([str(i) for i in range(40)], "age", "t.csv")
+    assert not class_notes(["a", "b", "a|b"][:2], "x", "t.csv")
+
+
+def test_several_numbers_and_unknown_ones(tmp_path: Path) -> None:
+    rows = [(30 + i, 60.5 - i if i else "") for i in range(6)]
+    data = read(tmp_path, "age,weight", rows)
+    assert data.train.task == "regression"
+    assert np.isnan(data.train.label_values()[0, 1])
+    assert data.train.labels is not None
+    assert data.train.labels[0] == "age=30"
+    summary = data.train.to_dict()["columns"]
+    assert summary["weight"] == {
+        "known": 5, "unknown": 1, "people": 3, "mean": 57.5, "sd": pytest.approx(np.sqrt(2)), "min": 55.5, "max": 59.5,
+    }  # fmt: skip
+
+
+def test_the_summary_and_the_frame_have_each_label(tmp_path: Path) -> None:
+    table = read(tmp_path, "hat,glasses,beard", ROWS).train
+    assert table.to_dict()["columns"]["beard"] == {"with": 2, "without": 5, "unknown": 1, "people": 1}
+    shown = table.display_table()
+    assert shown.title.endswith("8 samples of 4 people, 3 labels")
+    assert list(shown.rows[0]) == ["hat", "4", "4", "0", "3"]
+    frame = table.frame()
+    assert frame["glasses"].tolist() == [0, 1, 0, 1, 0, 0, 1, 0]
+    assert table.take(np.array([1])).label_values().tolist() == [[1, 1, 0]]
+    with pytest.raises(UsageError, match=r"takes one class for each image, found .?task=multilabel"):
+        table.label_codes()
+
+
+def test_test_tables_have_the_labels_of_the_training(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.csv", "beard,glasses,hat", [("1", "0", "0"), ("0", "1", "")])
+    data = read(tmp_path, "hat,glasses,beard", ROWS, test=test)
+    assert data.test is not None
+    assert (data.test.task, data.test.classes) == ("multilabel", NAMES)
+    assert np.array_equal(data.test.label_values(), [[0, 0, 1], [np.nan, 1, 0]], equal_nan=True)
+    template = write(tmp_path / "sub.csv", "hat,glasses,beard", [(0.5, 0.5, 0.5)] * 3)
+    data = read(tmp_path, "hat,glasses,beard", ROWS, test=template)
+    assert data.test is not None
+    assert (data.test.labels, data.test.task) == (None, "multilabel")
+    with pytest.raises(EnsembleError, match="not 0 or 1"):
+        read(
+            tmp_path, "hat,glasses,beard", ROWS, test=write(tmp_path / "u.csv", ",".join(NAMES), [(2, 0, 1), (0, 1, 1)])
+        )
+    tags = write(tmp_path / "tags.csv", "tags", [["hat"], ["-"]])
+    found, _ = read_test(tags, DataSpec(tags, label="tags", task="multilabel"), classes=NAMES, need_images=False)
+    assert found.label_values().tolist() == [[1, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("label", "task"), [(["hat", "glasses", "beard"], None), ("tags", "multilabel"), (["age", "hat"], "regression")]
+)
+def test_a_data_frame_is_read_and_written_for_training_as_it_is(
+    tmp_path: Path, label: str | list[str], task: str | None
+) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(ROWS, columns=list(NAMES)).apply(pd.to_numeric)
+    frame["path"], frame["person"] = [f"i{i}.jpg" for i in range(8)], [f"p{i // 2}" for i in range(8)]
+    frame["tags"], frame["age"] = ["a;b", "-", "hat", "a", "b", "a", "b;hat", "none"], np.arange(8) + 0.25
+    data = read_table(frame, label=label, task=task, need_images=False)
+    spec = DataSpec(**data_settings(data, tmp_path))
+    again = read_data(spec, need_images=False).train
+    assert again.task == data.train.task == (task or "multilabel")
+    assert again.sha == data.train.sha
+    with pytest.raises(UsageError, match="have no comma"):
+        read_table(frame, label=["a,b", "c"], need_images=False)
+
+
+def test_the_settings_of_a_command_decide_how_its_table_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "tags", [["a|b"], ["b"], ["-"], ["a"]])
+    (tmp_path / "i0.jpg").touch()
+    for i in range(4):
+        (tmp_path / f"i{i}.jpg").touch()
+    opened = open_data(Settings(data=path, label="tags"), tmp_path, "multilabel")
+    assert (opened.spec.task, opened.data.train.task) == ("multilabel", "multilabel")
+    assert open_data(Settings(data=path, label="tags"), tmp_path).spec.task is None
+    folder = tmp_path / "folders"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.jpg").touch()
+    with pytest.raises(UsageError, match="reads the labels of a table, found a folder of class folders"):
+        read_data(DataSpec(folder, person_regex="(.+)", task="multilabel"))
+
+
+def test_the_task_of_the_recipe_agrees_with_the_table(tmp_path: Path) -> None:
+    data = read(tmp_path, "hat,glasses,beard", ROWS)
+    assert with_task(data, [Recipe(), Recipe(task="multilabel")]) is data
+    with pytest.raises(UsageError, match=r"the table was read with .?task=multilabel"):
+        with_task(data, [Recipe(task="regression")])
+    for recipe, name in [
+        (Recipe(positive="hat"), "positive=hat"), (Recipe(target="age"), "target=age"),
+        (Recipe(class_order=("a", "b")), "class_order=a,b"), (Recipe(rebin={"age": {}}), "rebin=age"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=f"{name}.? is about exclusive classes"):
+            with_task(data, [recipe])
+    assert resolve_task("regression", None, ("age",)).name == "regression"
+    with pytest.raises(UsageError, match="is for two classes"):
+        resolve_task("multilabel", "hat", NAMES)
+    assert recorded_task("multilabel", None, "label", ("no", "yes")) == "multilabel"
+    assert task_of([Recipe(), Recipe(task="binary")]) == "binary"
+    with pytest.raises(UsageError, match="must have one task, found none and multilabel"):
+        task_of([Recipe(), Recipe(task="multilabel")])
