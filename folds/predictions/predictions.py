@@ -37,6 +37,7 @@ from folds.predictions.files import (
 )
 from folds.predictions.label_columns import CLASSES as EXCLUSIVE
 from folds.predictions.label_columns import (
+    COLUMN_NAMES,
     COLUMN_TASKS,
     MULTILABEL,
     REGRESSION,
@@ -416,7 +417,7 @@ class Predictions(Displayed):
             for i in range(min(5, len(self)))
         ]
         notes = [f"… {len(self) - 5:,} more rows"] if len(self) > 5 else []
-        what = {MULTILABEL: "labels", REGRESSION: "numbers"}.get(self.task, "classes")
+        what = COLUMN_NAMES.get(self.task, "classes")
         notes += [f"… {len(self.classes) - 8} more {what}"] if len(self.classes) > 8 else []
         if self._has_labels():
             found = self.score()
