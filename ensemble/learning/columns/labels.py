@@ -79,7 +79,9 @@ def _each(fit: Fit, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     summary = f"fitted for each of {len(found)} labels"
     if skipped:
         summary += f"; nothing fitted for {', '.join(skipped[:5])}, which too few people have or lack"
-    return ColumnCombination(stack.names, summary=summary, task=columns.task, columns=columns.columns, each=tuple(found))
+    return ColumnCombination(
+        stack.names, summary=summary, task=columns.task, columns=columns.columns, each=tuple(found)
+    )
 
 
 def has_both(stack: Stack) -> bool:

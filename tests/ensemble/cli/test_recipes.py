@@ -173,7 +173,7 @@ def test_the_recipe_of_several_labels_goes_the_whole_road(
     new = en.predict("votes", labeled / "test.csv", progress=False)
     exported = en.load(en.export("votes", tmp_path / "model").path)
     images = [labeled / path for path in read_csv(labeled / "test.csv").column("path")[:3]]
-    np.testing.assert_allclose(exported.predict(images), new.probabilities[:3], atol=1e-5)
+    np.testing.assert_allclose(exported.predict_proba(images), new.probabilities[:3], atol=1e-5)
     assert en.decide("bce", threshold="f1").scores
 
 

@@ -6,7 +6,7 @@ import torch
 
 from folds.errors import EnsembleError
 from folds.models.factory import create_model, resolve
-from folds.models.number_head import NumberHead, Units, set_units, measured_units, units_of_model
+from folds.models.number_head import NumberHead, Units, measured_units, set_units, units_of_model
 
 VALUES = np.array([[1900.0, 1.0], [2000.0, np.nan], [np.nan, 1.0], [1950.0, 1.0]])
 
