@@ -233,11 +233,12 @@ def _folds(stored: StoredRun) -> list[tuple[int, dict[str, Any]]]:
 def _refit(entry: Mapping[str, Any]) -> str:
     """Return the line about the model of all people: whose score stands for it, and its own test score."""
     from folds.metrics.intervals import Interval
+    from folds.predictions.task_scores import main_score
 
     refit, procedure = entry["refit"], "the out-of-fold score is that of the procedure"
-    test = (refit.get("test") or {}).get("macro_f1")
+    title, test = main_score(refit.get("test") or {})
     own = (
-        f"its own test macro F1 {Interval.from_dict(test).text()}"
+        f"its own test {title} {Interval.from_dict(test).text()}"
         if test
         else "this model itself was never tested on unseen people"
     )
@@ -246,18 +247,19 @@ def _refit(entry: Mapping[str, Any]) -> str:
 
 def _about(title: str, entry: Mapping[str, Any], flags: Sequence[str]) -> str:
     from folds.metrics.intervals import Interval
+    from folds.predictions.task_scores import main_score
 
     if not entry:
         return f"{title}: predictions without a training of this program"
     state = f", {len(entry['folds'])} of {counted(entry['k'], 'fold')} trained" if entry["k"] else ""
     lines = [f"{title}: {entry['arch']}{state}{', ' + ', '.join(flags) if flags else ''}"]
     for split, shown in (("oof", "OOF"), ("test", "test")):
-        found = (entry.get(split) or {}).get("macro_f1")
+        metric, found = main_score(entry.get(split) or {})
         if found:
             scores = entry[split]
             accuracy = f", accuracy {scores['accuracy']['score']:.3f}" if "accuracy" in scores else ""
             lines.append(
-                f"{shown} macro F1 {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
+                f"{shown} {metric} {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
             )
     if entry.get("refit"):
         lines.append(_refit(entry))
