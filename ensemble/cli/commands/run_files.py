@@ -53,11 +53,23 @@ def show(run: RunArgument) -> int:
 
 
 def _folds_table(folds: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    if not folds:
+        return ""
+    scores = [_fold_scores(one) for _, one in folds]
     rows = [
-        [fold, f"{one['macro_f1']:.3f}", f"{one['accuracy']:.3f}", one["epochs"], duration(one["seconds"])]
-        for fold, one in folds
+        [fold, *(score_text(value) for value in own.values()), one["epochs"], duration(one["seconds"])]
+        for (fold, one), own in zip(folds, scores, strict=True)
     ]
-    return console.table(["fold", "macro F1", "accuracy", "epochs", "time"], rows) if rows else ""
+    return console.table(["fold", *scores[0], "epochs", "time"], rows)
+
+
+def _fold_scores(done: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return title → score of a fold."""
+    from folds.experiments.curves import curve_title
+
+    if "scores" in done:
+        return {curve_title(name): value for name, value in done["scores"].items()}
+    return {"macro F1": done["macro_f1"], "accuracy": done["accuracy"]}
 
 
 def _settings(entry: Mapping[str, Any], blend: bool) -> str:
@@ -220,13 +232,14 @@ def _folds(stored: StoredRun) -> list[tuple[int, dict[str, Any]]]:
     found = []
     for path in stored.folder.glob("fold*/done.json"):
         number, done = path.parent.name.removeprefix("fold"), read_json(path)
-        wanted = ("macro_f1", "accuracy", "epochs", "seconds")
-        if (
-            number.isdecimal()
-            and isinstance(done, dict)
-            and all(isinstance(done.get(key), int | float) for key in wanted)
-        ):
-            found.append((int(number), {key: done[key] for key in wanted} | {"device": done.get("device")}))
+        if not (number.isdecimal() and isinstance(done, dict)):
+            continue
+        # Several labels and numbers have the scores of their task.
+        by_task = isinstance(done.get("task"), str) and isinstance(done.get("scores"), dict)
+        wanted = ("epochs", "seconds") if by_task else ("macro_f1", "accuracy", "epochs", "seconds")
+        own = {"scores": done["scores"]} if by_task else {}
+        if all(isinstance(done.get(key), int | float) for key in wanted):
+            found.append((int(number), own | {key: done[key] for key in wanted} | {"device": done.get("device")}))
     return sorted(found, key=lambda pair: pair[0])
 
 
