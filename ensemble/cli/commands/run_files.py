@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from folds.utils.text import counted, duration, size_text, value_text
+from folds.utils.text import counted, duration, score_text, size_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
