@@ -172,7 +172,7 @@ def _show(
 
     ledger, listed = _read()
     run_files.warn_of_pending()
-    tasks = {one.entry["oof"].get("task") for one in listed if one.entry.get("oof")}
+    tasks = {one.entry["oof"].get("task") for one in listed if one.entry.get("oof") and not one.is_blend}
     if metric is None and len(tasks) == 1:
         (task,) = tasks
         metric = None if task is None else default_metric(task)  # all runs have several labels, or numbers
