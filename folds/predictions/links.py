@@ -103,4 +103,5 @@ def require_classes(task: str, what: str, hint: str = "") -> None:
     what : the option or the result that is for classes, as a message names it.
     """
     if task in COLUMN_TASKS:
-        raise UsageError(f"{what} does not support the task {task}", hint=hint or "it needs classes that exclude each other")
+        hint = hint or "it needs classes that exclude each other"
+        raise UsageError(f"{what} does not support the task {task}", hint=hint)
