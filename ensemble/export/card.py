@@ -9,6 +9,7 @@ from typing import Any
 
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
+from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
 from folds.predictions.label_columns import COLUMN_NAMES, MULTILABEL, REGRESSION
@@ -86,13 +87,15 @@ def _does(record: ModelRecord) -> str:
 
 def _front(record: ModelRecord) -> list[str]:
     """Return the front matter in YAML; every text is quoted as JSON, which YAML reads."""
-    lines = ["---", "library_name: ensemble-folds", "pipeline_tag: image-classification"]
-    lines += ["tags:", "- image-classification", "- ensemble", "- timm", "- pytorch"]
+    kind = "image-regression" if record.task == REGRESSION else "image-classification"
+    lines = ["---", "library_name: ensemble-folds"]
+    lines += [f"pipeline_tag: {kind}"] if record.task != REGRESSION else []  # the Hub knows no regression of images
+    lines += ["tags:", f"- {kind}", "- ensemble", "- timm", "- pytorch"]
     score = record.score
     if score:
         metric = json.dumps(score["metric"])
         lines += ["model-index:", f"- name: {json.dumps(record.name)}", "  results:", "  - task:"]
-        lines += ["      type: image-classification", "    dataset:", '      type: "private"']
+        lines += [f"      type: {kind}", "    dataset:", '      type: "private"']
         lines += [f"      name: {json.dumps(score['basis'])}", "    metrics:", f"    - type: {metric}"]
         lines += [f"      name: {metric}", f"      value: {score['score']:.6f}"]
     return [*lines, "---", ""]
@@ -220,6 +223,9 @@ def _model_table(record: ModelRecord) -> list[str]:
 
 def _steps(record: ModelRecord) -> str:
     made = record.combination
+    if isinstance(made, ColumnCombination):
+        own = " with a combination of its own for each label" if made.each else ""
+        return " with a linear model of the numbers of the runs" if made.linear is not None else own
     steps = [("calibration of each run", made.before), ("stacking", made.stacked)]
     steps += [("calibration of the result", made.after), ("class bias", made.bias)]
     named = [name for name, step in steps if step is not None]

@@ -72,7 +72,7 @@ def export(
     ] = False,
     metric: Annotated[
         str | None,
-        typer.Option(help="metric of the stated score [that of the blend, or macro_f1]", rich_help_panel=REPORT),
+        typer.Option(help="metric of the stated score [that of the blend, or of the task]", rich_help_panel=REPORT),
     ] = None,
     per: Annotated[
         str | None,

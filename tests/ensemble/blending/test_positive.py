@@ -141,3 +141,17 @@ def test_a_score_is_that_of_the_last_class_where_training_scored_it(tmp_path: Pa
     assert blended.interval.value == pytest.approx(last, abs=1e-6)
     assert found.interval.value == pytest.approx(last)
     assert told.interval.value != pytest.approx(last, abs=1e-3)
+
+
+def test_a_blend_keeps_that_its_classes_are_exclusive(tmp_path: Path) -> None:
+    path = written(tmp_path, ("cancer", "healthy"), "cancer")[0]
+    sidecar = read_sidecar(path)
+    assert sidecar is not None
+    path = write_prediction(tmp_path / "c.oof.npy", np.load(path), replace(sidecar, exclusive=True))
+    blended = make_blend([path], BlendConfig())
+    assert blended.oof is not None
+    assert blended.oof.metadata.exclusive
+    write_blend(blended, tmp_path / "blend")
+    stored = read_sidecar(tmp_path / "blend/oof.npy")
+    assert stored is not None
+    assert stored.exclusive
