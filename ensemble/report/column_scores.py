@@ -63,9 +63,15 @@ class Column:
 
     def score(self, metric: str | Metric) -> Interval | None:
         """Return a score of the label as a decision of its own; None unless both values occur."""
-        if not self.people_with(0) or not self.people_with(1):
-            return None
-        return self._interval(metric_of(metric))
+        name = metric if isinstance(metric, str) else metric.name
+        if name not in self._scores:
+            both = self.people_with(0) and self.people_with(1)
+            self._scores[name] = self._interval(metric_of(metric)) if both else None
+        return self._scores[name]
+
+    @cached_property
+    def _scores(self) -> dict[str, Interval | None]:
+        return {}
 
     def mean(self, values: NDArray[np.floating]) -> Interval:
         """Return the mean of (n,) values with its interval over people."""
@@ -144,7 +150,16 @@ _CALIBRATION_ERROR = Metric(
 
 
 def columns_of(evidence: Evidence, part: Part, member: Predicted) -> list[Column]:
-    """Return each column of the predictions, on the rows where it is known."""
+    """Return each column of the predictions, on the rows where it is known; the same ones to every section."""
+    key = "columns", part.name, member.name
+    kept = evidence.memory.get(key)
+    if kept is None or kept[0] is not part or kept[1] is not member:
+        kept = evidence.memory[key] = part, member, _columns_of(evidence, part, member)
+    columns: list[Column] = kept[2]
+    return columns
+
+
+def _columns_of(evidence: Evidence, part: Part, member: Predicted) -> list[Column]:
     found = scored_part(part, [member], evidence.per_person)
     if found is None:
         return []

@@ -60,6 +60,13 @@ def constants(evidence: Evidence, part: Part) -> tuple[Predicted, Predicted]:
     return found[0], found[1]
 
 
+def _whose(evidence: Evidence, part: Part) -> str:
+    """Return whose mean and median `constants` takes."""
+    if part.name == "test":
+        return "the training people" if evidence.oof is not None and evidence.oof.has_label.any() else "the test people"
+    return "all people" if part.fold is None or len(np.unique(part.fold)) < 2 else "the people of the other folds"
+
+
 def _of_known(labels: NDArray[np.float64], of: Callable[..., NDArray]) -> NDArray[np.float64]:
     known = np.isfinite(labels)
     return np.array(
@@ -90,7 +97,7 @@ def _against_constant(evidence: Evidence, part: Part, member: Predicted) -> tupl
     constant, change = found
     metric, score = metric_of(evidence.metric), _score_of(evidence, part, constant)
     title = metric.title
-    whose = "training people" if part.name == "test" else "other people"
+    whose = _whose(evidence, part)
     answered = constant.name.removeprefix("always ")
     text = f"Without looking at an image, answering {answered} of {whose} every time has a {title}"
     text += "" if score is None else f" of {score.text()}"
@@ -132,7 +139,7 @@ def _scores(evidence: Evidence, part: Part, member: Predicted) -> Table:
         1 + several,
         f"{ci_note(part)} MAE: the mean size of the errors. RMSE: the root of the mean squared error, in which large "
         "errors count more. R²: the share of the variation that is explained; 0 is no better than the mean. Always the "
-        f"mean, always the median: of {'training' if part.name == 'test' else 'people of the other folds'}.",
+        f"mean, always the median: that of {_whose(evidence, part)}.",
     )
 
 

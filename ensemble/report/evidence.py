@@ -209,6 +209,11 @@ class Evidence:
     task: str = CLASSES
     new_sites: Sequence[NewSites] = ()
 
+    @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """Return what sections keep for each other, so that it is computed once."""
+        return {}
+
     @property
     def has_columns(self) -> bool:
         """Return whether every column of the predictions has labels or numbers of its own."""

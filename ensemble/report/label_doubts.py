@@ -181,11 +181,11 @@ def labels_section(evidence: Evidence) -> Section:
         return Section("labels", title, lead, (Text((text,)),))
     member = evidence.main or part.members[0]
     columns = columns_of(evidence, part, member)
-    found, cells = find_doubts(columns), sum(len(one.labels) for one in columns)
+    found, cells = find_doubts(columns), sum(len(one.labels) for one in columns if is_recognized(one))
     unlisted = sum(one.given == 0 for one in found)
     lines = [
-        f"{counted(len(found), 'label')} of {cells:,} that are known {'is' if len(found) == 1 else 'are'} in doubt, by "
-        f"`{member.name}`: {unlisted:,} that may be missing (not given, predicted), {len(found) - unlisted:,} "
+        f"{counted(len(found), 'label')} of {cells:,} that are judged {'is' if len(found) == 1 else 'are'} in doubt "
+        f"by `{member.name}`: {unlisted:,} that may be missing (not given, predicted), {len(found) - unlisted:,} "
         "that may be wrong (given, not predicted). A doubt is a reason to look, not proof: where a label is weak, most "
         "doubts are mistakes of the model.",
     ]
