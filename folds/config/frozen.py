@@ -11,7 +11,8 @@ from folds.optim.loss_spec import ORDERED
 
 LINEAR, COSINE, LOGISTIC, MLP, ATTENTION = "linear", "cosine", "logistic", "mlp", "attention"
 ATTENTION_PERSON = "attention-person"  # one prediction per person, the same for each of its images
-FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION, ATTENTION_PERSON)
+RELATIVE = "relative"  # linear, on the features and on their z-scores within the person
+FROZEN_HEADS = (LOGISTIC, LINEAR, MLP, ATTENTION, ATTENTION_PERSON, RELATIVE)
 DEFAULT_HIDDEN = 256
 MAX_HIDDEN = 8192
 FEATURE_VIEWS = ("plain", "hflip", "vflip", "rot180")

@@ -361,8 +361,8 @@ class Recipe:
     head: str | None = setting(
         None,
         "classifier: linear, or cosine (normalized, logits 30·cosine; cosine:S for another scale), e.g. for ldam; "
-        "on frozen features: logistic, linear, mlp, attention over the images of a person, or "
-        "attention-person, with one prediction per person",
+        "on frozen features: logistic, linear, mlp, attention over the images of a person, "
+        "attention-person (one prediction per person), or relative (with z-scores within the person)",
         MODEL,
         shown="linear; logistic on frozen features",
         metavar="HEAD",

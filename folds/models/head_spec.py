@@ -2,8 +2,8 @@
 
 A trained model has a linear or a cosine head, or one for ordered classes (``corn``, ``cumulative``). On frozen features
 a linear head is fitted (``logistic``) or trained (``linear``); the others are ``mlp:HIDDEN``,
-``attention:DIM:HEADS`` and ``attention-person:DIM``. A trained model of numbers has the head ``number`` or
-``gaussian``.
+``attention:DIM:HEADS``, ``attention-person:DIM`` and ``relative``. A trained model of numbers has the head
+``number`` or ``gaussian``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from folds.config.frozen import (
     LINEAR,
     MAX_HIDDEN,
     MLP,
+    RELATIVE,
     check_head_setting,
 )
 from folds.errors import UsageError
@@ -54,12 +55,13 @@ def head_of(setting: str | None, features: bool | None, hidden: int | None = Non
         return LINEAR if scale is None else f"{COSINE}:{scale:g}"
     if setting == MLP:
         return f"{MLP}:{hidden or DEFAULT_HIDDEN}"
-    return {ATTENTION: _ATTENTION, ATTENTION_PERSON: _ATTENTION_PERSON}.get(setting or "", LINEAR)
+    named = {ATTENTION: _ATTENTION, ATTENTION_PERSON: _ATTENTION_PERSON, RELATIVE: RELATIVE}
+    return named.get(setting or "", LINEAR)
 
 
 def check_head(text: str) -> None:
     """Raise UsageError unless `text` names a head of an `Architecture`; a checkpoint may come from anywhere."""
-    if text == LINEAR or text in ORDERED or text in NUMBER_HEADS:
+    if text in (LINEAR, RELATIVE) or text in ORDERED or text in NUMBER_HEADS:
         return
     found = _OF_SIZES.fullmatch(text)
     if found is None:
@@ -101,12 +103,12 @@ def is_of_numbers(text: str) -> bool:
 
 def is_of_layers(text: str) -> bool:
     """Return whether a head has several layers, so that it takes the place of the classifier of the model."""
-    return text.startswith((MLP, ATTENTION))
+    return text.startswith((MLP, ATTENTION, RELATIVE))
 
 
 def is_of_person(text: str) -> bool:
     """Return whether a head predicts an image from all images of its person, so that one image is not enough."""
-    return text.startswith(ATTENTION)
+    return text.startswith((ATTENTION, RELATIVE))
 
 
 def _scale(text: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from folds.config.frozen import ATTENTION_PERSON
+from folds.config.frozen import ATTENTION_PERSON, RELATIVE
 from folds.errors import UsageError
 from folds.models.head_spec import LINEAR, cosine_scale, is_of_person
 
@@ -19,6 +19,8 @@ def build_head(text: str, features: int, outputs: int) -> nn.Module:
     if text == LINEAR:
         return nn.Linear(features, outputs)
     sizes = [int(size) for size in text.split(":")[1:]]
+    if text == RELATIVE:
+        return RelativeHead(features, outputs)
     if text.startswith(ATTENTION_PERSON):
         return GatedAttentionHead(features, sizes[0], outputs)
     if is_of_person(text):
@@ -106,6 +108,41 @@ class GatedAttentionHead(AttentionHead):
         weights = scores.masked_fill(~same, -torch.inf).softmax(-1)
         result: Tensor = self.output(self.drop(weights @ hidden))[place]
         return result
+
+
+class RelativeHead(AttentionHead):
+    """Predict each image from its features and from their z-scores within its person, by one linear layer.
+
+    A z-score says how far an image is from the other images of its person ("ugly duckling"). It is the same for
+    standardized features; those of a person with one image, and of a feature that does not vary, are 0.
+
+    Parameters
+    ----------
+    features, outputs : sizes of the input and of the output.
+    """
+
+    def __init__(self, features: int, outputs: int) -> None:
+        nn.Module.__init__(self)
+        self.inputs = nn.Linear(features, outputs)
+        self.output = nn.Linear(features, outputs, bias=False)
+
+    def forward(self, features: Tensor, persons: Tensor | None = None) -> Tensor:
+        """Return (n, outputs) for features (n, features) of the persons (n,) int64; None: all are of one person."""
+        own = torch.zeros(len(features), dtype=torch.int64) if persons is None else persons
+        result: Tensor = self.inputs(features) + self.output(z_scores(features, own))
+        return result
+
+
+def z_scores(features: Tensor, persons: Tensor) -> Tensor:
+    """Return (n, features) the z-scores of features (n, features) within the persons (n,); 0 without deviation."""
+    place = torch.unique(persons, return_inverse=True)[1]
+    counts = torch.bincount(place).to(features.dtype)[:, None]
+    zeros = torch.zeros(len(counts), features.shape[1], dtype=features.dtype)
+    mean = zeros.index_add(0, place, features) / counts
+    change = features - mean[place]
+    deviation = (zeros.index_add(0, place, change**2) / counts).sqrt()
+    varies = deviation > 1e-5 * mean.abs() + 1e-12  # copies differ in the last digits
+    return torch.where(varies[place], change / torch.where(varies, deviation, 1)[place], 0)
 
 
 class JoinedBackbones(nn.Module):

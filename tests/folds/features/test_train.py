@@ -181,6 +181,18 @@ def test_gated_attention_writes_one_prediction_per_person(plan: Callable[..., Pl
         load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
 
 
+def test_features_relative_to_the_person_are_learned_and_predicted(plan: Callable[..., Plan]) -> None:
+    run(plan(head="relative"))
+    sidecar = read_sidecar(Path("runs/head.oof.npy"))
+    assert sidecar is not None
+    assert Path("runs/head.fold0.test.npy").is_file()
+    weights = load_checkpoint(Path("checkpoints/head/fold0.pt")).weights
+    relative = next(value for name, value in weights.items() if name.endswith("output.weight"))
+    assert np.abs(np.asarray(relative)).max() > 0
+    with pytest.raises(EnsembleError, match="from all images of its person"):
+        load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
+
+
 def test_changed_weights_are_noticed(plan: Callable[..., Plan], weights: Path) -> None:
     made = plan(folds=[0])
     with lock_runs(made):
@@ -207,7 +219,7 @@ def test_doubtful_settings_are_said(plan: Callable[..., Plan]) -> None:
         ({"hidden": 5}, "is for head=mlp"),
         ({"features": None, "head": "mlp"}, "needs features"),
         ({"head": "cosine:16"}, "a cosine head belongs to a model that is trained"),
-        ({"head": "round"}, "expected logistic, linear, mlp, attention, attention-person"),
+        ({"head": "round"}, "expected logistic, linear, mlp, attention, attention-person, relative"),
         ({"weight_column": "w"}, "images have equal weights"),
         ({"pseudo": "run", "head": "linear"}, "only images of the table"),
         ({"average_last": 2}, "keeps its last weights"),

@@ -21,6 +21,7 @@ from folds.models.head_spec import check_head, cosine_scale, head_of, is_of_laye
         ("mlp", True, "mlp:32"),
         ("attention", True, "attention:64:4"),
         ("attention-person", True, "attention-person:64"),
+        ("relative", True, "relative"),
     ],
 )
 def test_the_values_of_the_setting_depend_on_frozen_features(
@@ -28,8 +29,8 @@ def test_the_values_of_the_setting_depend_on_frozen_features(
 ) -> None:
     assert head_of(setting, features, 32) == name
     check_head(name)
-    assert is_of_layers(name) == (setting in ("mlp", "attention", "attention-person"))
-    assert is_of_person(name) == (setting in ("attention", "attention-person"))
+    assert is_of_layers(name) == (setting in ("mlp", "attention", "attention-person", "relative"))
+    assert is_of_person(name) == (setting in ("attention", "attention-person", "relative"))
     assert (cosine_scale(name) is not None) == name.startswith("cosine")
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from folds.models.factory import create_model, resolve
-from folds.models.heads import GatedAttentionHead, build_head
+from folds.models.heads import GatedAttentionHead, build_head, z_scores
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
-@pytest.mark.parametrize("head", ["mlp:8", "attention:8:2", "attention-person:8"])
+@pytest.mark.parametrize("head", ["mlp:8", "attention:8:2", "attention-person:8", "relative"])
 def test_a_model_can_start_from_one_with_a_head_of_layers(name: str, head: str, tmp_path: Path) -> None:
     source = create_model(resolve(name, (32, 32), head=head), 5).state_dict()
     torch.save(source, tmp_path / "w.pt")
@@ -21,6 +21,20 @@ def test_a_model_can_start_from_one_with_a_head_of_layers(name: str, head: str, 
     body = source.keys() & linear.keys()
     assert all(torch.equal(found[one], source[one]) for one in body)
     assert len(linear.keys() - body) == 2  # weight and bias of the new classifier
+
+
+def test_z_scores_are_within_the_person() -> None:
+    torch.manual_seed(0)
+    features, persons = torch.randn(6, 4), torch.tensor([7, 1, 7, 3, 1, 7])
+    features[[1, 4], 2] = 0.3  # does not vary
+    found = z_scores(features, persons)
+    own = features[persons == 7]
+    expected = (own - own.mean(0)) / own.std(0, correction=0)
+    assert torch.allclose(found[persons == 7], expected, atol=1e-5)
+    assert not found[3].any()
+    assert not found[[1, 4], 2].any()
+    scaled = z_scores(features * 3 + 1, persons)
+    assert torch.allclose(scaled, found, atol=1e-4)
 
 
 def test_gated_attention_gives_each_person_one_prediction() -> None:
