@@ -51,7 +51,7 @@ def measured_units(values: NDArray[np.float64], names: tuple[str, ...]) -> Units
     EnsembleError : a column has no known value.
     """
     known = ~np.isnan(values)
-    absent = [name for name, some in zip(names, np.atleast_1d(known.any(0)).tolist(), strict=True) if not some]
+    absent = [name for name, some in zip(names, np.any(known, axis=0).tolist(), strict=True) if not some]
     if absent:
         raise EnsembleError(
             f"no image of the training part has a number of '{absent[0]}'",
