@@ -257,7 +257,6 @@ class BlendConfig:
             "max_members": self.max_members,
             "budget": self.budget,
             "contributions": self.contributions,
-            "breakdown": self.detail,
             "positive": self.positive,
         }
 
