@@ -21,6 +21,7 @@ from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.blending.best_single import BestSingle, against_best_single
+from ensemble.blending.column_details import ColumnDetails, column_details
 from ensemble.blending.confidence import confidence_notes
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
@@ -105,7 +106,7 @@ class Blend(BlendResult):
     combination: Combination | None = None
     fitted: FittedBlend | None = None
     contribution_report: ContributionReport | None = None
-    details: Mapping[str, Details] = field(default_factory=dict)
+    details: Mapping[str, Details | ColumnDetails] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
     stated_classes: tuple[str, ...] = ()
     warnings: Sequence[str] = ()
@@ -267,7 +268,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         combination=combined.combination,
         fitted=combined.fitted,
         contribution_report=contribution_report,
-        details=details_of(loaded.splits, combined.votes, loaded.truths, request.scored) if request.detail else {},
+        details=_details(loaded, combined, request) if request.detail else {},
         notes=notes,
         warnings=loaded.warnings,
         over_best_single=best,
@@ -454,6 +455,14 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
     settings |= {"task": first.task, "columns": first.classes} if first.has_columns else {"pooling": loaded.pooling}
     make = ColumnCombination if first.has_columns else Combination
     return _Combined(votes, weights, make(tuple(runs), request.name, share, **settings))
+
+
+def _details(
+    loaded: AlignedMembers, combined: _Combined, request: BlendConfig
+) -> Mapping[str, Details | ColumnDetails]:
+    has_columns = any(split.has_columns for split in loaded.splits.values())
+    make = column_details if has_columns else details_of
+    return make(loaded.splits, combined.votes, loaded.truths, request.scored)  # type: ignore[operator, no-any-return]
 
 
 def _weight_notes(loaded: AlignedMembers, request: BlendConfig) -> list[str]:

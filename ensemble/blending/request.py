@@ -317,7 +317,6 @@ class BlendConfig:
             "max_members": self.max_members,
             "budget": self.budget,
             "contributions": self.contributions,
-            "breakdown": self.detail,
             "positive": self.positive,
             "pool": self.pool,
             "extra": self.extra,

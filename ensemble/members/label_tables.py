@@ -31,7 +31,7 @@ from folds.utils.tables import read_table_file
 
 _ROLES = ("id", "path", "person", "fold", "split")
 _UNKNOWN = frozenset({"", "nan", "na", "n/a", "null", "none", "?"})
-_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 _SEPARATORS = re.compile(r"[;|,]")
 
 
@@ -198,37 +198,37 @@ def _true_columns(found: _Columns, label: str | None, task: str, known: Sequence
     )
 
 
+def _cleaned(cells: Sequence[str], task: str) -> list[str]:
+    """Return cells as numbers in text, "" where a cell is empty or says that it is not known."""
+    texts = [cell.strip() for cell in cells]
+    texts = ["" if text.lower() in _UNKNOWN else text for text in texts]
+    return [_WORDS.get(text.lower(), text) for text in texts] if task == MULTILABEL else texts
+
+
 def _can_be(cells: Sequence[str], task: str) -> bool:
-    values = numbers(["" if cell.lower() in _UNKNOWN else cell for cell in cells])
+    values = numbers(_cleaned(cells, task))
     return values is not None and (task == REGRESSION or bool((np.isnan(values) | np.isin(values, (0, 1))).all()))
 
 
 def _known_cells(table: CsvTable, name: str, task: str) -> NDArray[np.float64]:
     """Return (n,) the values of a column, nan where a cell is empty or says that it is not known."""
-    found = np.full(len(table), np.nan)
-    for row, cell in enumerate(table.columns[name]):
-        text = cell.strip().lower()
-        if text in _UNKNOWN:
-            continue
-        try:
-            value = (
-                _WORDS.get(text, float(text.replace(",", ".")))
-                if task == REGRESSION or text not in _WORDS
-                else (_WORDS[text])
-            )
-        except ValueError:
-            value = np.nan
-        if not np.isfinite(value) or (task == MULTILABEL and value not in (0, 1)):
-            expected = "0, 1 or an empty cell" if task == MULTILABEL else "a finite number or an empty cell"
-            raise EnsembleError(
-                f"{table.source} row {table.numbers[row]}: column {name} holds '{printable(cell)}', expected {expected}"
-            )
-        found[row] = value
-    return found
+    cells = _cleaned(table.columns[name], task)
+    values = numbers(cells)
+    if values is None:  # which cell it is
+        values = np.array([np.inf if numbers([cell]) is None else float(cell or "nan") for cell in cells])
+    wrong = np.isinf(values) | ((task == MULTILABEL) & ~np.isnan(values) & ~np.isin(values, (0, 1)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        expected = "0, 1 or an empty cell" if task == MULTILABEL else "a finite number or an empty cell"
+        raise EnsembleError(
+            f"{table.source} row {table.numbers[row]}: column {name} holds '{printable(table.columns[name][row])}', "
+            f"expected {expected}"
+        )
+    return values
 
 
 def _are_texts(cells: Sequence[str]) -> bool:
-    return numbers(["" if cell.lower() in _UNKNOWN else cell for cell in cells]) is None
+    return numbers(_cleaned(cells, MULTILABEL)) is None
 
 
 def _of_texts(table: CsvTable, column: str, known: Sequence[str]) -> tuple[NDArray[np.str_], tuple[str, ...]]:

@@ -431,7 +431,8 @@ def _advice(path: Path, scan: Scan) -> str:
     if scan.transposed:
         return "its columns sum to 1, so the array is probably transposed: save array.T"
     columns = "; name the columns with `probabilities=COLUMNS` if others were taken" if is_table(path) else ""
-    return f"add `logits=True` if these are logits; otherwise divide each row by its sum{columns}"
+    several = "; add `task=multilabel` if a sample can have several labels" if scan.lowest >= 0 else ""
+    return f"add `logits=True` if these are logits; otherwise divide each row by its sum{columns}{several}"
 
 
 def _row_text(ids: NDArray[np.str_] | None, row: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ensemble.analysis.contributions import Contributions
 from ensemble.analysis.pareto import Pareto
 from ensemble.blending.blend import Blend
+from ensemble.blending.column_details import ColumnDetails
 from ensemble.blending.details import Details
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.scores import RunScore
@@ -215,9 +216,31 @@ def _members(names: tuple[str, ...]) -> str:
 _WIDTH = 30  # characters of a bar for an accuracy of 1
 
 
-def detail_tables(one: Details) -> str:
+def column_table(one: ColumnDetails) -> str:
+    """Return one row per label or number: known rows, people, means, and scores."""
+    labels = one.task != REGRESSION
+    title = one.metric.title + ("" if one.metric.greater_is_better else " (lower is better)")
+    header = ["label" if labels else "number", "known rows", "people", *(["people with it", "share"] if labels else [])]
+    header += [*([] if labels else ["true mean"]), "mean p" if labels else "mean", title, "95% CI (over people)"]
+    header += list(one.columns[0].others)
+    rows: list[list[str]] = []
+    for column in one.columns:
+        row = [column.name, f"{column.rows:,}", f"{column.people:,}"]
+        if labels:
+            row += [f"{column.people_with:,}", "–" if column.share is None else f"{column.share:.3f}"]
+        else:
+            row.append(f"{column.true_mean:.4g}")
+        row += [f"{column.mean:.3f}" if labels else f"{column.mean:.4g}"]
+        row += [f"{column.score.value:.3f}", column.score.ci_text()]
+        rows.append([*row, *(f"{value:.3f}" for value in column.others.values())])
+    return console.table(header, rows)
+
+
+def detail_tables(one: Details | ColumnDetails) -> str:
     """Return the breakdown of a score: classes, attributes, calibration, and the CIs over people and over images."""
     split = "out of fold" if one.split == "oof" else one.split
+    if isinstance(one, ColumnDetails):
+        return f"{split}, by {'number' if one.task == REGRESSION else 'label'}\n{column_table(one)}"
     parts = [f"{split}, by class\n{_classes(one.classes)}"]
     for attribute in one.attributes:
         scores = f"macro F1 {attribute.macro_f1.text()}, accuracy {attribute.accuracy.value:.3f}"

@@ -15,8 +15,10 @@ import pytest
 import ensemble as en
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
+from ensemble.blending.column_details import ColumnDetails
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
+from ensemble.cli.reports.blend import blend_report
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.registry import methods_of
 from folds.errors import EnsembleError, UsageError
@@ -141,7 +143,6 @@ def test_members_of_different_tasks_are_refused_in_one_line(folder: Path) -> Non
         ("y*.npy", {"metric": "macro_f1"}, "metric=macro_f1 does not fit task=regression"),
         ("grades*.npy", {"metric": "mae"}, "metric=mae does not fit"),
         ("grades*.npy", {"method": "nnls"}, "method=nnls combines numbers"),
-        ("l*.npy", {"detail": True}, "breakdown does not support the task multilabel"),
         ("l*.npy", {"contributions": True}, "contributions does not support the task multilabel"),
         ("l*.npy", {"max_members": 2}, "max_members does not support the task multilabel"),
         ("l*.npy", {"by": "attribute"}, "by does not support the task multilabel"),
@@ -185,6 +186,23 @@ def test_the_score_of_people_takes_the_means_of_their_images(folder: Path) -> No
     assert made.nested is not None
     assert made.nested.value == pytest.approx(np.mean(means), rel=1e-5)
     assert blended(folder, "l*.npy", per_person=True, method="greedy").nested is not None
+
+
+def test_the_breakdown_has_a_row_for_each_label_and_number(folder: Path) -> None:
+    made = blended(folder, "l*.npy", detail=True, metric="macro_f1")
+    found = made.details["oof"]
+    assert isinstance(found, ColumnDetails)
+    assert made.nested is not None
+    assert np.mean([one.score.value for one in found.columns]) == pytest.approx(made.nested.value)
+    glasses = found.columns[1]
+    known = ~np.isnan(TRUTH[:, 1])
+    assert (glasses.name, glasses.rows, glasses.share) == ("glasses", known.sum(), TRUTH[known, 1].mean())
+    assert "out of fold, by label" in blend_report(made)
+    numbers = blended(folder, "y*.npy", detail=True)
+    (age,) = numbers.record()["details"]["oof"]["columns"]
+    assert age["score"]["value"] == pytest.approx(numbers.nested.value)  # type: ignore[union-attr]
+    assert age["mean"] - age["true_mean"] == pytest.approx((YEARS.mean(0) - AGES).mean(), abs=1e-5)
+    assert "by number" in blend_report(numbers)
 
 
 def test_the_answers_are_labels_and_numbers(folder: Path) -> None:
@@ -257,6 +275,7 @@ def test_arrays_in_python_have_labels_numbers_and_refusals() -> None:
     assert numbers.oof.metadata.kind == "number"
     assert numbers.display_table() is not None
     assert len(numbers.methods()) == 1
+    assert "<svg" in str(made.display_parts()[0])
     for wrong, message in (
         ({"y": TRUTH + 3}, "y must be 0, 1, or nan"),
         ({"task": "many"}, "unknown task 'many'"),
