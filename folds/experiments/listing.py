@@ -162,7 +162,9 @@ def _blend(name: str, runs: Path) -> dict[str, Any]:
                 key: value for key, value in score.items() if isinstance(value, dict) and None not in value.values()
             }
             entry[split] = {"rows": score["rows"], "people": score["people"], **known}
-            entry[split] |= {"accuracy": {"score": score["accuracy"]}} if "accuracy" not in known else {}
+            # Numbers have no accuracy.
+            own = "accuracy" in score and "accuracy" not in known
+            entry[split] |= {"accuracy": {"score": score["accuracy"]}} if own else {}
     except (EnsembleError, LookupError, TypeError, AttributeError):
         pass
     macro_f1 = METRICS["macro_f1"]

@@ -15,11 +15,11 @@ from folds.config.files import read_record
 from folds.errors import EnsembleError
 from folds.experiments.comparison import PairedRows, known_runs, pair_rows, settings_of
 from folds.metrics.classification import METRICS, Metric
-from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.sites import SiteScore, difference_over_sites, interval_over_sites, score_sites
+from folds.metrics.tasks import metric_for_task
 from folds.utils.display import Table
 from folds.utils.files import read_json
 from folds.utils.text import counted
@@ -152,7 +152,7 @@ def _left_out(run: str, runs: Path) -> _LeftOut | None:
 def find_new_sites(
     runs: Path = Path("runs"),
     names: Collection[str] | None = None,
-    metric: str | Metric = "macro_f1",
+    metric: str | Metric | None = None,
     per_person: bool = False,
 ) -> list[NewSites]:
     """Return what the runs that left sites out say of new sites, each beside its run by person if there is one.
@@ -162,7 +162,7 @@ def find_new_sites(
     Parameters
     ----------
     names : only results of which one of these runs is a part; None for all.
-    metric : its name, or the metric.
+    metric : its name, or the metric; None for that of the task.
     per_person : average the probabilities of each person's images before scoring.
     """
     known = known_runs(runs)
@@ -224,7 +224,7 @@ def new_sites(
     run: str,
     by_person: str | None = None,
     runs: Path = Path("runs"),
-    metric: str | Metric = "macro_f1",
+    metric: str | Metric | None = None,
     per_person: bool = False,
 ) -> NewSites:
     """Return what a run that left sites out says of new sites, beside a run with folds by person on the same rows.
@@ -247,7 +247,8 @@ def new_sites(
     notes: list[str] = []
     rows = pair_rows(run if by_person is None else by_person, run, runs, notes)
     folds = np.broadcast_to(np.asarray(rows.second.sidecar.fold), len(rows.second.sidecar.rows))[rows.at_second]
-    found, meaning = metric_of(metric), rows.first.sidecar
+    meaning = rows.first.sidecar
+    found = metric_for_task(metric, meaning.task)
     positive = meaning.scored or rows.second.sidecar.scored
     labels, values = in_order_of_metric(found, rows.labels, list(rows.values), meaning.classes, positive)
     people = rows.people

@@ -26,6 +26,7 @@ from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, CLASSES, LABEL, TASKS
+from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -407,8 +408,11 @@ def invalid_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -
     ]
     if len(joined) > _MAX_JOINED:
         wrong.append(f"joined: {len(joined):,} backbones, expected at most {_MAX_JOINED}")
-    if not wrong and len(set(record["classes"])) < max(2, len(record["classes"])):
-        wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
+    # One label or one number is enough.
+    least = 1 if not wrong and (record.get("recipe") or {}).get("task") in COLUMN_TASKS else 2
+    if not wrong and len(set(record["classes"])) < max(least, len(record["classes"])):
+        expected = "different names" if least == 1 else "two or more different names"
+        wrong.append(f"'classes' is {shown(record['classes'])}, expected {expected}")
     return wrong
 
 

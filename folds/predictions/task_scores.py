@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from folds.metrics.custom import find_metric
 from folds.predictions.label_columns import MULTILABEL, REGRESSION
 
 _OF_CLASSES = ("macro_f1", "accuracy", "log_loss")
@@ -16,3 +18,14 @@ _OF_COLUMNS: Mapping[str, tuple[str, ...]] = {
 def measured(task: str) -> tuple[str, ...]:
     """Return the metrics of every training of a task: of each epoch, of each fold and in the ledger."""
     return _OF_COLUMNS.get(task, _OF_CLASSES)
+
+
+def main_score(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the title of the first metric of a task, and its entry in scores of the ledger; None if it is undefined.
+
+    Parameters
+    ----------
+    scores : of a line of the ledger, whose ``task`` is that of several labels or numbers.
+    """
+    name = measured(scores.get("task", "classes"))[0]
+    return find_metric(name).title, scores.get(name)

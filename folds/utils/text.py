@@ -90,13 +90,13 @@ def size_text(size: int) -> str:
 
 
 def score_text(score: float | None) -> str:
-    """Return a score with three decimals, or three digits if it is small; ``undefined`` for None and nan.
+    """Return a score with three decimals, or three digits where these are 0; ``undefined`` for None and nan.
 
     Examples
     --------
-    >>> score_text(0.8125), score_text(12.5), score_text(0.00123), score_text(None)
-    ('0.812', '12.500', '0.00123', 'undefined')
+    >>> score_text(0.8125), score_text(12.5), score_text(0.000123), score_text(None)
+    ('0.812', '12.500', '0.000123', 'undefined')
     """
     if score is None or score != score:
         return "undefined"
-    return f"{score:.3f}" if abs(score) >= 0.01 or score == 0 else f"{score:.3g}"
+    return f"{score:.3f}" if abs(score) >= 0.0005 or score == 0 else f"{score:.3g}"

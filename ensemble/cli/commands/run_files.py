@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from folds.utils.text import counted, duration, size_text, value_text
+from folds.utils.text import counted, duration, score_text, size_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,11 +53,23 @@ def show(run: RunArgument) -> int:
 
 
 def _folds_table(folds: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    if not folds:
+        return ""
+    scores = [_fold_scores(one) for _, one in folds]
     rows = [
-        [fold, f"{one['macro_f1']:.3f}", f"{one['accuracy']:.3f}", one["epochs"], duration(one["seconds"])]
-        for fold, one in folds
+        [fold, *(score_text(value) for value in own.values()), one["epochs"], duration(one["seconds"])]
+        for (fold, one), own in zip(folds, scores, strict=True)
     ]
-    return console.table(["fold", "macro F1", "accuracy", "epochs", "time"], rows) if rows else ""
+    return console.table(["fold", *scores[0], "epochs", "time"], rows)
+
+
+def _fold_scores(done: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return title → score of a fold."""
+    from folds.experiments.curves import curve_title
+
+    if "scores" in done:
+        return {curve_title(name): value for name, value in done["scores"].items()}
+    return {"macro F1": done["macro_f1"], "accuracy": done["accuracy"]}
 
 
 def _settings(entry: Mapping[str, Any], blend: bool) -> str:
@@ -220,24 +232,26 @@ def _folds(stored: StoredRun) -> list[tuple[int, dict[str, Any]]]:
     found = []
     for path in stored.folder.glob("fold*/done.json"):
         number, done = path.parent.name.removeprefix("fold"), read_json(path)
-        wanted = ("macro_f1", "accuracy", "epochs", "seconds")
-        if (
-            number.isdecimal()
-            and isinstance(done, dict)
-            and all(isinstance(done.get(key), int | float) for key in wanted)
-        ):
-            found.append((int(number), {key: done[key] for key in wanted} | {"device": done.get("device")}))
+        if not (number.isdecimal() and isinstance(done, dict)):
+            continue
+        # Several labels and numbers have the scores of their task.
+        by_task = isinstance(done.get("task"), str) and isinstance(done.get("scores"), dict)
+        wanted = ("epochs", "seconds") if by_task else ("macro_f1", "accuracy", "epochs", "seconds")
+        own = {"scores": done["scores"]} if by_task else {}
+        if all(isinstance(done.get(key), int | float) for key in wanted):
+            found.append((int(number), own | {key: done[key] for key in wanted} | {"device": done.get("device")}))
     return sorted(found, key=lambda pair: pair[0])
 
 
 def _refit(entry: Mapping[str, Any]) -> str:
     """Return the line about the model of all people: whose score stands for it, and its own test score."""
     from folds.metrics.intervals import Interval
+    from folds.predictions.task_scores import main_score
 
     refit, procedure = entry["refit"], "the out-of-fold score is that of the procedure"
-    test = (refit.get("test") or {}).get("macro_f1")
+    title, test = main_score(refit.get("test") or {})
     own = (
-        f"its own test macro F1 {Interval.from_dict(test).text()}"
+        f"its own test {title} {Interval.from_dict(test).text()}"
         if test
         else "this model itself was never tested on unseen people"
     )
@@ -246,18 +260,19 @@ def _refit(entry: Mapping[str, Any]) -> str:
 
 def _about(title: str, entry: Mapping[str, Any], flags: Sequence[str]) -> str:
     from folds.metrics.intervals import Interval
+    from folds.predictions.task_scores import main_score
 
     if not entry:
         return f"{title}: predictions without a training of this program"
     state = f", {len(entry['folds'])} of {counted(entry['k'], 'fold')} trained" if entry["k"] else ""
     lines = [f"{title}: {entry['arch']}{state}{', ' + ', '.join(flags) if flags else ''}"]
     for split, shown in (("oof", "OOF"), ("test", "test")):
-        found = (entry.get(split) or {}).get("macro_f1")
+        metric, found = main_score(entry.get(split) or {})
         if found:
             scores = entry[split]
             accuracy = f", accuracy {scores['accuracy']['score']:.3f}" if "accuracy" in scores else ""
             lines.append(
-                f"{shown} macro F1 {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
+                f"{shown} {metric} {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
             )
     if entry.get("refit"):
         lines.append(_refit(entry))

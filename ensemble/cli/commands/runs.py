@@ -168,9 +168,14 @@ def _show(
     from folds.experiments.anonymize import anonymous_entry, without_paths
     from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, USUAL, column, filter_runs, sort_runs, with_metric
     from folds.experiments.sites import find_new_sites
+    from folds.metrics.tasks import default_metric
 
     ledger, listed = _read()
     run_files.warn_of_pending()
+    tasks = {one.entry["oof"].get("task") for one in listed if one.entry.get("oof") and not one.is_blend}
+    if metric is None and len(tasks) == 1:
+        (task,) = tasks
+        metric = None if task is None else default_metric(task)  # all runs have several labels, or numbers
     if metric is not None:
         listed = with_metric(listed, metric, RUNS)
     names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
@@ -190,7 +195,7 @@ def _show(
     if markdown:
         text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
     passed_over = {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}
-    sites = find_new_sites(RUNS, [one.run for one in kept], metric or "macro_f1")
+    sites = find_new_sites(RUNS, [one.run for one in kept], metric)
     of_sites = {"new_sites": [one.to_dict() for one in sites]} if sites else {}
     console.result(text, _by_kind(kept) | {"passed_over": passed_over} | of_sites)
     for text in () if anonymize else (line for one in sites for line in one.lines()):
@@ -241,7 +246,7 @@ def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
     left = [name for name in (first, second) if left_out_by(name, RUNS) is not None]
     sites = None
     if len(left) == 1:
-        sites = new_sites(left[0], second if left == [first] else first, RUNS, metric or "macro_f1", per_person)
+        sites = new_sites(left[0], second if left == [first] else first, RUNS, metric, per_person)
         record |= {"new_sites": sites.to_dict()}
         table = sites.table()
         text += f"\n\n{console.table(table.header, table.rows)}"

@@ -17,7 +17,13 @@ def soup(
         typer.Argument(help="two or more runs of one architecture with the same folds", metavar="RUN..."),
     ],
     name: Annotated[str | None, typer.Option(help="name of the new run [soup-RUN]", rich_help_panel=RUN)] = None,
-    metric: Annotated[str, typer.Option(help="metric of the choice of runs", rich_help_panel=RUN)] = "macro_f1",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="metric of the choice of runs [macro_f1; roc_auc for several labels, mae for numbers]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     batch_norm: Annotated[
         str,
         typer.Option(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import EnsembleError
-from folds.experiments.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.ledger import SCHEMA, append, ledger_file, now, read_ledger
 from tests.conftest import ROOT
 from tests.folds.ledger_lines import against, line
 
@@ -136,7 +136,7 @@ def test_a_line_that_is_none_is_passed_over_and_named(path: Path, damaged: bytes
 def test_a_line_of_a_later_version_is_told_from_a_damaged_one(path: Path) -> None:
     append(path, "run", line("a"))
     with open(path, "a") as file:
-        file.write('{"schema": 3, "kind": "run", "run": {"name": "b"}}\n')
+        file.write(f'{{"schema": {SCHEMA + 1}, "kind": "run", "run": {{"name": "b"}}}}\n')
     ledger = read_ledger(path)
     assert ([entry["run"] for entry in ledger.entries], ledger.newer) == (["a"], (2,))
     assert ledger.skipped_lines() == [f"{path}: line 2 is written by a later version and skipped"]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from folds.augmentation.mixup import mix_batch
 from folds.config.recipe import Recipe, Settings, check
+from folds.errors import UsageError
 from folds.experiments.comparison import compare_runs
 from folds.experiments.ledger import append, ledger_file, read_ledger
 from folds.experiments.record import entry_from_files
@@ -24,6 +25,8 @@ from folds.predictions.label_columns import label_matrix
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
+from folds.training.job import Job
+from folds.training.resolve import validate_recipe
 from folds.training.trainer import train_fold
 
 TINY: dict[str, Any] = {"img_size": "32", "pretrained": False, "augment": "none", "lr": 6e-3, "label_smoothing": None}
@@ -184,9 +187,12 @@ def test_a_mixed_cell_is_known_if_both_are() -> None:
     ],
 )
 def test_what_a_task_does_not_support_is_refused(recipe: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    def check_all() -> None:
         check(Settings(), Recipe(**recipe))
         validate_recipe(Recipe(**recipe))
+
+    with pytest.raises(UsageError, match=message):
+        check_all()
 
 
 @pytest.mark.parametrize(
