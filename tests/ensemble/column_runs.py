@@ -40,9 +40,9 @@ def write_table(root: Path) -> None:
     (root / "test.csv").write_text("\n".join([_HEADER, *lines[-IMAGES:], ""]))
 
 
-def write_run(root: Path, task: str, name: str, seed: int = 0) -> None:
+def write_run(root: Path, task: str, name: str, seed: int = 0, names: tuple[str, ...] = ()) -> None:
     """Write checkpoints, out-of-fold and test predictions of a run with random weights."""
-    names = NAMES[task]
+    names = names or NAMES[task]
     data = {"data": str(root / "train.csv"), "path": "path", "label": ",".join(names), "person": "person"}
     data |= {"id": None, "test": str(root / "test.csv"), "task": task}
     spec = DataSpec(root / "train.csv", test=root / "test.csv", label=",".join(names), person="person", task=task)
@@ -63,7 +63,8 @@ def write_run(root: Path, task: str, name: str, seed: int = 0) -> None:
         model = create_model(arch, len(names))
         torch.nn.init.normal_(model.get_classifier().weight, std=0.2)
         if task == REGRESSION:
-            set_units(model, Units(np.array([40, 65], np.float32), np.array([12, 3], np.float32)))
+            units = np.array([[40, 65], [12, 3]], np.float32)[:, : len(names)]
+            set_units(model, Units(*units))
         rows = np.flatnonzero(fold == i)
         checkpoint = Checkpoint(
             run=name,

@@ -41,6 +41,7 @@ def _columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task, name in RUNS.items():
         write_run(root, task, name)
         write_run(root, task, f"{name}2", seed=1)
+    write_run(root, REGRESSION, "age", names=("age",))
     return root
 
 
@@ -256,3 +257,14 @@ def test_a_record_of_another_task_than_its_models_is_refused(columns: Path, tmp_
     text = to_text(replace(made, task="regression"))
     with pytest.raises(EnsembleError, match="'task' is regression, and that of"):
         from_text(text.encode(), tmp_path / "model")
+
+
+def test_a_single_number_is_one_column(columns: Path, tmp_path: Path) -> None:
+    found = en.predict("age", TEST, progress=False)
+    assert found.csv().decode().splitlines()[0] == "id,age"
+    assert found.csv(like=_one_column()).decode().splitlines()[0] == "image,answer"
+    loaded = en.load(en.export("age", tmp_path / "model").path)
+    np.testing.assert_allclose(loaded.predict(TEST), found.probabilities[:, 0], rtol=1e-5)
+    model = open_model(tmp_path / "model", "cpu", Path())
+    (one,) = split_answers(model.answer([model.decode(Path("img/p8_0.png").read_bytes(), 10_000)]), ("age",), 1)
+    assert one.to_dict()["values"] == {"age": pytest.approx(float(found.probabilities[0, 0]), rel=1e-5)}
