@@ -10,7 +10,7 @@ from typing import Any
 
 from ensemble.report.evidence import RunRecord
 from folds.augmentation.presets import PRESETS, Augmentation
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import COLUMN_METRICS, METRICS
 
 MAX_NAMED = 4  # different values of a setting, or names, that a sentence lists
 _OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion"}
@@ -19,6 +19,11 @@ _LOSSES = {
     "wce": "class-weighted cross-entropy",
     "focal": "focal loss",
     "bce": "binary cross-entropy",
+    "asymmetric": "asymmetric loss",
+    "huber": "Huber loss",
+    "l1": "absolute error",
+    "mse": "squared error",
+    "gaussian": "Gaussian negative log-likelihood",
 }
 _FITS = {
     "squash": "resized without keeping their aspect ratio",
@@ -238,7 +243,8 @@ def selection(run: RunRecord) -> str | None:
     if keep not in ("last", "best") or type(patience) is not int:
         return None
     metric = text(run.config.get("metric")) or "score"
-    title = METRICS[metric].title if metric in METRICS else metric  # no code of a user's metric is loaded
+    known = METRICS | COLUMN_METRICS
+    title = known[metric].title if metric in known else metric  # no code of a user's metric is loaded
     stopped = f", with early stopping after {patience} epochs without a better one" if patience else ""
     if keep == "last":
         return f"the last epoch{stopped}, chosen on the scored people" if patience else "the last epoch"
