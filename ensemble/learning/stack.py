@@ -235,6 +235,12 @@ def _read_all(split: AlignedSplit, names: Sequence[str]) -> tuple[NDArray[np.flo
 def _images_of(people: AlignedSplit, images: AlignedSplit, names: Sequence[str]) -> StackImages:
     """Return the images of the people of a split, which are in the order of their names."""
     assert images.rows.persons is not None  # noqa: S101 - the split of people was made of them
+    if (size := 4 * len(names) * len(images) * len(images.classes)) > _MAX_BYTES:
+        raise EnsembleError(
+            f"pooling {len(names):,} runs × {len(images):,} images × {len(images.classes):,} classes by a fitted rule "
+            f"needs {size / 2**30:.0f} GiB of memory, the limit is {_MAX_BYTES / 2**30:.0f} GiB",
+            hint="use a rule that fits nothing, as `pool=mean`, or fewer runs with `runs`",
+        )
     place = np.searchsorted(people.rows.ids, images.rows.persons)
     place = np.minimum(place, len(people) - 1)
     kept = np.flatnonzero(people.rows.ids[place] == images.rows.persons)

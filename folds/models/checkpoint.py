@@ -78,6 +78,7 @@ _DATA = {
     **{"person_regex": optional(UNICODE), "test": optional(UNICODE), "classes": optional(list_of(UNICODE))},
     **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
+    "label_of": optional(one_of("person")),
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
     "task": optional(one_of(*TASKS)),
