@@ -64,8 +64,7 @@ class RunListing:
     @property
     def score(self) -> Mapping[str, float] | None:
         """Return its out-of-fold score by `metric`, with the keys of `Interval.from_dict`; None if it has none."""
-        found: Mapping[str, float] | None = (self.entry.get("oof") or {}).get(self.metric.name)
-        return found
+        return (self.entry.get("oof") or {}).get(self.metric.name)
 
     @property
     def task(self) -> str:
@@ -322,7 +321,6 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "macro_f1": ("OOF macro F1", lambda one: _interval(one.entry["oof"], "macro_f1", _score)),
     "interval": ("95% CI (over people)", lambda one: _interval(one.entry["oof"], one.metric.name, _ci)),
     "accuracy": ("accuracy", lambda one: _interval(one.entry["oof"], "accuracy", _score)),
-    "task": ("task", lambda one: (one.entry.get("oof") or {}).get("task", "")),
     "log_loss": ("log loss", lambda one: _interval(one.entry["oof"], "log_loss", _score)),
     "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
     "test_interval": ("test 95% CI", lambda one: _interval(one.entry.get("test"), "macro_f1", _ci)),

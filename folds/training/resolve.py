@@ -13,7 +13,7 @@ from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
 from folds.augmentation.presets import Augmentation, choose_presets, preset, without_colors
 from folds.config.column_tasks import check_column_task, with_task_defaults
-from folds.config.frozen import LOGISTIC
+from folds.config.frozen import LINEAR, LOGISTIC
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
@@ -53,11 +53,13 @@ def validate_recipe(recipe: Recipe) -> None:
 
 def with_ordered_head(recipe: Recipe) -> Recipe:
     """Return the recipe with the head that its loss needs, if it is one of grades or numbers and `head` is open."""
-    if recipe.head is not None or recipe.features:
+    if recipe.features:
         return recipe
     spec = parse_loss(recipe.loss)
-    if recipe.task == REGRESSION:
+    if recipe.task == REGRESSION and recipe.head in (None, LINEAR):  # it is a linear layer, with units
         return replace(recipe, head=number_head_for(spec))
+    if recipe.head is not None:
+        return recipe
     link = spec.ordered_head
     return recipe if link is None else replace(recipe, head=link)
 
@@ -76,7 +78,7 @@ def _check_task(recipe: Recipe) -> None:
     if recipe.task is not None:  # else the table says it (`check_for_classes`)
         spec.check_task(recipe.task)
     link = spec.ordered_head
-    if spec.has_spread and (recipe.features or recipe.head not in (None, GAUSSIAN)):
+    if spec.has_spread and (recipe.features or recipe.head not in (None, LINEAR, GAUSSIAN)):
         raise UsageError(
             f"`loss={recipe.loss}` has a head of its own, for a model that is trained",
             hint="leave out `head` and `features`, or `loss=huber`",

@@ -213,5 +213,5 @@ def test_open_settings_have_the_defaults_of_the_task(table: Path) -> None:
     recipe = plan_of(table, "hat,glasses").runs[0].recipe
     assert (recipe.task, recipe.loss, recipe.metric) == ("multilabel", "bce", "roc_auc")
     assert type(recipe.loss) is type(recipe.metric) is str  # a checkpoint holds plain values
-    given = plan_of(table, "age", task="regression", metric="r2", loss="l1+.5*mse").runs[0].recipe
+    given = plan_of(table, "age", task="regression", metric="r2", loss="l1+.5*mse", head="linear").runs[0].recipe
     assert (given.loss, given.metric, given.head) == ("l1+.5*mse", "r2", "number")
