@@ -255,7 +255,7 @@ def test_an_export_keeps_what_was_said_about_two_classes(
 def test_a_record_of_another_task_than_its_models_is_refused(columns: Path, tmp_path: Path) -> None:
     made = en.export("labels", tmp_path / "model").record
     text = to_text(replace(made, task="regression"))
-    with pytest.raises(EnsembleError, match="'task' is regression, and that of"):
+    with pytest.raises(EnsembleError, match="'task' is 'regression', and that of the models 'multilabel'"):
         from_text(text.encode(), tmp_path / "model")
 
 
