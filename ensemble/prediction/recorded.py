@@ -22,7 +22,7 @@ from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
 _COLUMNS = ("path", "id", "label", "person")
-_PERSONS = ("missing_persons", "merge_spellings", "label_of")  # how persons and labels are written
+_PERSONS = ("missing_persons", "merge_spellings")  # how persons and labels are written
 
 
 def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None = None) -> tuple[DataSpec, list[str]]:
@@ -75,7 +75,8 @@ def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns and the rule for persons in a checkpoint that differ from the defaults."""
     plain = DataSpec(Path())
     found = data.get(FOUND) or {}
-    values = {name: found.get(name) or data.get(name) for name in (*_COLUMNS, "person_regex", *_PERSONS, "task")}
+    names = (*_COLUMNS, "person_regex", *_PERSONS, "task", "label_of")
+    values = {name: found.get(name) or data.get(name) for name in names}
     return {name: value for name, value in values.items() if value and value not in (getattr(plain, name), AUTO_COPIES)}
 
 
@@ -87,6 +88,8 @@ def _table_of(path: Path, spec: DataSpec) -> CsvTable | None:
 def _with_recorded(
     spec: DataSpec, given: set[str], record: Mapping[str, Any], table: CsvTable | None, source: PredictionSource
 ) -> tuple[DataSpec, list[str]]:
+    if record.get("label_of") and "label_of" not in given:
+        spec = replace(spec, label_of=record["label_of"])
     taken: dict[str, Any] = {}
     lacking: list[str] = []
     where = spec.data if table is None else table.source

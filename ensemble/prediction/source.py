@@ -67,8 +67,8 @@ def check_images_only(source: PredictionSource) -> PredictionSource:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
     raise UsageError(
-        f"{source.name} needs {needs} of the images, which only `ensemble predict` knows",
-        hint="predict a table with `ensemble predict`, or blend without `pool` and `extra`",
+        f"{source.name} needs {needs} of the images, which only ensemble predict knows",
+        hint="predict a table with ensemble predict, or blend without `pool` and `extra`",
     )
 
 

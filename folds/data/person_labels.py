@@ -26,7 +26,8 @@ def label_by_person(columns: RawColumns, merge: bool, training: bool) -> None:
     if columns.labels is None:
         return
     if columns.persons is None:
-        if not training:
+        if not training:  # those of images are not known
+            columns.labels = None if not MISSING.isdisjoint(columns.labels) else columns.labels
             return
         raise UsageError(
             f"`label_of={PERSON}` needs the persons of {columns.source}, which are unknown",

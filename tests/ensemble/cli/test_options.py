@@ -64,6 +64,7 @@ def test_the_help_of_a_command_imports_little(command: str, unwanted: list[str])
 # Field of BlendConfig → its name on the command line, in Python.
 BLEND_NAMES = {"runs": ("run", "runs"), "per_person": ("score_by", "per_person"), "logits": ("from_", "logits")}
 BLEND_NAMES |= {"detail": ("breakdown", "breakdown"), "columns": ("probabilities", "columns")}
+BLEND_NAMES |= {"extra": ("with_", "extra")}
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(BlendConfig), ids=lambda field: field.name)
@@ -73,7 +74,7 @@ def test_blend_has_each_option_as_a_flag_and_in_python(field: dataclasses.Field[
     assert flag in command
     assert parameter in function
     # Texts and lists on the command line, where None is the default.
-    converted = {"score_by", "from_", "ids", "probabilities"}
+    converted = {"score_by", "from_", "ids", "probabilities", "with_"}
     assert flag in converted or command[flag].default == field.default
     # Python returns contributions and duplicates by what the input is, hence None.
     assert function[parameter].default in (field.default, None)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.models.checkpoint import (
+    _DATA,
     _FIELDS,
     FORMAT,
     Checkpoint,
@@ -360,3 +362,7 @@ def test_an_existing_checkpoint_stays_whole_when_writing_fails(
         save_checkpoint(Path("a.pt"), replace(checkpoint, fold=2))
     assert Path("a.pt").read_bytes() == before
     assert [path.name for path in Path().iterdir()] == ["a.pt"]
+
+
+def test_everything_that_says_how_a_table_is_read_is_known() -> None:
+    assert set(vars(DataSpec(Path()))) <= set(_DATA)
