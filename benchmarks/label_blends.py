@@ -1,4 +1,4 @@
-"""What nested scores of blends of several labels and of numbers claim, and what fresh people show, on drawn worlds.
+"""What nested scores of blends of several labels and of numbers state, and what fresh people show, on drawn worlds.
 
     python benchmarks/label_blends.py --worlds 200
 
@@ -52,18 +52,18 @@ def draw(people: int, task: str, random: np.random.Generator) -> ColumnStack:
         ])  # fmt: skip
         columns = ("age",)
     parts = outer_fold_ids(persons, truth, None)
-    return ColumnStack(names, values.astype(np.float32), None, truth, persons, parts, columns, task)
+    return ColumnStack(names, values.astype(np.float32), None, truth, persons, parts, columns=columns, task=task)
 
 
 def of_method(name: str, stack: ColumnStack, fresh: ColumnStack, metric: Metric) -> Row:
-    """Return the claims of a method (of its own fit, and nested), its score on fresh people, and whether the interval of
+    """Return the scores of a method (of its own fit, and nested), its score on fresh people, and whether the interval of
     the nested one holds that.
     """
     found = nested_cv(stack, COLUMN_FITTERS[stack.task][name], metric)
-    claimed = interval_over_people(metric, stack.labels, found.out_of_sample, stack.persons)
+    stated = interval_over_people(metric, stack.labels, found.out_of_sample, stack.persons)
     truth = metric(fresh.labels, combine(fresh, found.combination))
     own = metric(stack.labels, found.in_sample)
-    return name, own, claimed.value, truth, claimed.low <= truth <= claimed.high
+    return name, own, stated.value, truth, stated.low <= truth <= stated.high
 
 
 def of_thresholds(stack: ColumnStack, fresh: ColumnStack, metric: Metric) -> Row:
@@ -74,10 +74,10 @@ def of_thresholds(stack: ColumnStack, fresh: ColumnStack, metric: Metric) -> Row
         mean, stack.labels, stack.persons.astype(str), None, ids, NAMES, False, ("", "arrays")
     )
     found = fit_thresholds(rows, source, ["macro_f1"])
-    claimed = found.totals["macro F1"]
+    stated = found.totals["macro F1"]
     truth = metric(fresh.labels, found.apply(new).astype(float))
     own = metric(stack.labels, found.apply(mean).astype(float))
-    return "threshold of each label", own, claimed.value, truth, claimed.low <= truth <= claimed.high
+    return "threshold of each label", own, stated.value, truth, stated.low <= truth <= stated.high
 
 
 def rows_of(stack: ColumnStack, fresh: ColumnStack, metric: Metric, methods: Sequence[str]) -> list[Row]:
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", type=int, default=200)
     parser.add_argument("--people", type=int, default=60)
-    parser.add_argument("--rows", type=Path, help="a file that keeps the rows of worlds, to go on from")
+    parser.add_argument("--rows", type=Path, help="a file that keeps the rows of worlds, to continue from")
     options = parser.parse_args()
     lines = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
     found = {(title, people, seed): rows for title, people, seed, rows in map(json.loads, lines)}

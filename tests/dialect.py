@@ -57,7 +57,7 @@ OLD_NAMES = {
     "_weighed": "_effective_sample_size",
     "_as_people_may_be": "_clip_to_clopper_pearson",
     "_HELD": "_EMPIRICAL_COVERAGE",
-    "measured_units": "jackknife_groups",
+    "center_and_scale": "jackknife_groups",
     "redrawn": "bootstrap_scores",
     "RESAMPLES": "N_RESAMPLES",
     "ENOUGH": "a MIN_… name",

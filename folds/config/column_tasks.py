@@ -9,8 +9,7 @@ from typing import Any
 from folds.config.frozen import LINEAR, LOGISTIC
 from folds.config.setting import Usual
 from folds.errors import UsageError
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
-from folds.metrics.tasks import default_metric
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION, default_metric
 from folds.optim.loss_spec import COLUMN_LOSSES
 
 USUAL_LOSS, USUAL_METRIC = Usual("ce"), Usual("macro_f1")

@@ -29,7 +29,7 @@ from folds.features.store import open_features
 from folds.models.checkpoint import save_checkpoint
 from folds.models.heads import AttentionHead
 from folds.models.inference import PixelSource
-from folds.models.number_head import Units, measured_units
+from folds.models.number_head import Units, units_of_numbers
 from folds.models.precision import resolve_amp
 from folds.predictions.files import REGRESSION
 from folds.predictions.links import predictions_of
@@ -106,7 +106,7 @@ def _context(job: Job, backbone: Backbone) -> tuple[FoldContext, Units | None]:
     examples = examples_of(job, recipe, target, assignment, training, labeled)
     labels, units = target.encode_heads(labeled), None
     if target.task == REGRESSION:
-        units = measured_units(labeled[training], target.classes)
+        units = units_of_numbers(labeled[training], target.classes)
         labels = units.standardize(labeled)
     seed = (recipe.seed, job.run, job.fold)
     persons, attributes = assignment.persons, job.class_attributes

@@ -1,7 +1,39 @@
-"""Name the tasks: what the labels of a table are. It imports nothing."""
+"""Name the tasks: what the labels of a table are, and the metric of each. It imports the standard library only."""
+
+from folds.errors import unknown_name
 
 CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
 MULTILABEL, REGRESSION = "multilabel", "regression"
 # Tasks with a column of labels (0, 1 or not known) or numbers for each column of the predictions.
 COLUMN_TASKS = (MULTILABEL, REGRESSION)
 ALL_TASKS = (CLASSES, BINARY, ORDINAL, *COLUMN_TASKS)
+
+_DEFAULTS = {
+    CLASSES: "macro_f1",
+    BINARY: "macro_f1",
+    ORDINAL: "macro_f1",
+    MULTILABEL: "roc_auc",
+    REGRESSION: "mae",
+}
+
+
+def default_metric(task: str) -> str:
+    """Return the name of the metric of a task if none is given.
+
+    Raises
+    ------
+    UsageError : the task is unknown.
+
+    Examples
+    --------
+    >>> default_metric("multilabel"), default_metric("regression")
+    ('roc_auc', 'mae')
+    """
+    check_task(task)
+    return _DEFAULTS[task]
+
+
+def check_task(task: str) -> None:
+    """Raise UsageError unless the task is one of `ALL_TASKS`; similar names are suggested."""
+    if task not in ALL_TASKS:
+        raise unknown_name("`task`", task, list(ALL_TASKS))

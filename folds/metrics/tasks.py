@@ -1,38 +1,15 @@
-"""Tell which metrics fit a task, and which one is its default."""
+"""Tell which metrics fit a task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from folds.errors import UsageError, unknown_name
+from folds.errors import UsageError
 from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric, metric_form
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, MULTILABEL, ORDINAL, REGRESSION
-
-_DEFAULTS = {
-    CLASSES: "macro_f1",
-    BINARY: "macro_f1",
-    ORDINAL: "macro_f1",
-    MULTILABEL: "roc_auc",
-    REGRESSION: "mae",
-}
-
-
-def default_metric(task: str) -> str:
-    """Return the name of the metric of a task if none is given.
-
-    Raises
-    ------
-    UsageError : the task is unknown.
-
-    Examples
-    --------
-    >>> default_metric("multilabel"), default_metric("regression")
-    ('roc_auc', 'mae')
-    """
-    _check_task(task)
-    return _DEFAULTS[task]
+from folds.metrics.task_names import check_task
+from folds.metrics.task_names import default_metric as default_metric
 
 
 def metrics_of_task(task: str) -> list[str]:
@@ -42,7 +19,7 @@ def metrics_of_task(task: str) -> list[str]:
     ------
     UsageError : the task is unknown.
     """
-    _check_task(task)
+    check_task(task)
     return [name for name, metric in (METRICS | COLUMN_METRICS).items() if task in metric.tasks]
 
 
@@ -66,7 +43,7 @@ def metric_for_task(metric: str | Metric | Callable[..., Any] | None, task: str)
     >>> metric_for_task(None, "multilabel").name
     'roc_auc'
     """
-    _check_task(task)
+    check_task(task)
     found = metric_of(default_metric(task) if metric is None else metric)
     if task not in found.tasks:
         known = ", ".join(map(metric_form, metrics_of_task(task)))
@@ -75,8 +52,3 @@ def metric_for_task(metric: str | Metric | Callable[..., Any] | None, task: str)
             hint=f"those that fit: {known}, or your own module:function",
         )
     return found
-
-
-def _check_task(task: str) -> None:
-    if task not in ALL_TASKS:
-        raise unknown_name("`task`", task, list(ALL_TASKS))

@@ -41,7 +41,7 @@ class Units:
         return np.asarray(self.center + self.scale * np.asarray(outputs, np.float32), np.float32)
 
 
-def measured_units(values: NDArray[np.float64], names: tuple[str, ...]) -> Units:
+def units_of_numbers(values: NDArray[np.float64], names: tuple[str, ...]) -> Units:
     """Return mean and standard deviation of the known values (n, columns) of a training part.
 
     A number that does not vary has the scale 1.

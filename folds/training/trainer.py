@@ -26,7 +26,7 @@ from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_chec
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import DeviceSharedError, is_out_of_memory
-from folds.models.number_head import measured_units, set_units, units_of_model
+from folds.models.number_head import set_units, units_of_model, units_of_numbers
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
@@ -221,7 +221,7 @@ def _in_units(
 
     They are those of the training part; a head with weights of another run keeps the units that these are for.
     """
-    own = measured_units(values[training], target.classes)
+    own = units_of_numbers(values[training], target.classes)
     units = units_of_model(model)
     if job.init is None or units.are_usual:
         set_units(model, own)

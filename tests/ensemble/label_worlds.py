@@ -53,7 +53,7 @@ def label_stack(
     random = np.random.default_rng(seed + 2000)
     labels[random.random(labels.shape) < unknown] = np.nan
     names = tuple(f"r{i}" for i in range(len(skills)))
-    return ColumnStack(names, values, None, labels, persons, persons % 5, LABELS, "multilabel")
+    return ColumnStack(names, values, None, labels, persons, persons % 5, columns=LABELS, task="multilabel")
 
 
 def number_stack(
@@ -66,7 +66,8 @@ def number_stack(
     values = [truth + random.normal(i, error, truth.shape) for i, error in enumerate(errors)]
     names = tuple(f"r{i}" for i in range(len(errors)))
     numbers = tuple(f"n{i}" for i in range(columns))
-    return ColumnStack(names, np.array(values, np.float32), None, truth, persons, persons % 5, numbers, "regression")
+    made = np.array(values, np.float32)
+    return ColumnStack(names, made, None, truth, persons, persons % 5, columns=numbers, task="regression")
 
 
 def write_columns(

@@ -139,14 +139,14 @@ def test_columns_beside_the_runs_are_used_for_test_people(files: Path) -> None:
     assert without.nested is not None
     assert made.nested.value < without.nested.value
     assert made.combination is not None
-    assert made.combination.columns is not None
-    assert made.combination.columns.names == ("age", "site")
+    assert made.combination.extra is not None
+    assert made.combination.extra.names == ("age", "site")
     read = Combination.from_record(made.combination.as_record(), 2, "x")
     test = people(12, 1, "q")
     first = np.unique(test["codes"], return_index=True)[1]
     columns = {name: test["rows"].attributes[name][first] for name in ("age", "site")}
-    assert read.columns is not None
-    assert read.columns.logits(columns, 12).shape == (12, 2)
+    assert read.extra is not None
+    assert read.extra.logits(columns, 12).shape == (12, 2)
     assert any("age (number" in note and "site (category: 2)" in note for note in made.notes)
 
 

@@ -52,13 +52,13 @@ def test_columns_beside_the_runs_help_and_are_nested() -> None:
     stack, part = informed(), 3
     made = nested_cv(stack, FITTERS["stacking"], LOSS)
     assert LOSS(stack.labels, made.out_of_sample) < LOSS(
-        stack.labels, nested_cv(replace(stack, columns=()), FITTERS["stacking"], LOSS).out_of_sample
+        stack.labels, nested_cv(replace(stack, extra=()), FITTERS["stacking"], LOSS).out_of_sample
     )
     rest, inside = (np.flatnonzero(at) for at in (stack.outer_folds != part, stack.outer_folds == part))
     alone = FITTERS["stacking"].fit(stack.take(rest), LOSS, 0)
     assert (combine(stack.take(inside), alone) == made.out_of_sample[inside]).all()
     # What the columns of the part itself are must not change the mean and deviation of the others.
-    age = stack.columns[0].texts.astype("U9")
+    age = stack.extra[0].texts.astype("U9")
     age[inside] = "99999"
     other = replace(stack, extra=(Column("age", True, age), stack.extra[1]))
     assert FITTERS["stacking"].fit(other.take(rest), LOSS, 0).as_record() == alone.as_record()
@@ -88,7 +88,7 @@ def test_new_samples_without_the_column_are_refused() -> None:
     made = FITTERS["stacking"].fit(informed(), LOSS, 0)
     assert made.extra is not None
     with pytest.raises(EnsembleError, match="uses the column 'age' of the table, and the new samples have no such"):
-        made.columns.logits({"site": SITE}, 5)
+        made.extra.logits({"site": SITE}, 5)
 
 
 @pytest.mark.parametrize(

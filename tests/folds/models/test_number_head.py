@@ -6,20 +6,20 @@ import torch
 
 from folds.errors import EnsembleError
 from folds.models.factory import create_model, resolve
-from folds.models.number_head import NumberHead, Units, measured_units, set_units, units_of_model
+from folds.models.number_head import NumberHead, Units, set_units, units_of_model, units_of_numbers
 
 VALUES = np.array([[1900.0, 1.0], [2000.0, np.nan], [np.nan, 1.0], [1950.0, 1.0]])
 
 
 def test_units_are_of_the_known_cells():
-    units = measured_units(VALUES, ("year", "one"))
+    units = units_of_numbers(VALUES, ("year", "one"))
     assert units.center.tolist() == [1950, 1]
     assert units.scale.tolist() == pytest.approx([np.std([1900, 2000, 1950]), 1])  # a number that does not vary
     found = units.standardize(VALUES)
     assert np.array_equal(np.isnan(found), np.isnan(VALUES))
     assert np.allclose(units.restore(found), VALUES, equal_nan=True)
     with pytest.raises(EnsembleError, match="no image of the training part has a number of 'one'"):
-        measured_units(VALUES[[1]], ("year", "one"))
+        units_of_numbers(VALUES[[1]], ("year", "one"))
 
 
 @pytest.mark.parametrize(("head", "width"), [("number", 2), ("gaussian", 4)])
