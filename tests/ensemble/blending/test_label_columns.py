@@ -200,7 +200,9 @@ def test_the_breakdown_has_a_row_for_each_label_and_number(folder: Path) -> None
     assert "out of fold, by label" in blend_report(made)
     numbers = blended(folder, "y*.npy", detail=True)
     (age,) = numbers.record()["details"]["oof"]["columns"]
-    assert age["score"]["score"] == pytest.approx(numbers.nested.value)  # type: ignore[union-attr]
+    of_numbers = numbers.details["oof"]
+    assert isinstance(of_numbers, ColumnDetails)
+    assert of_numbers.columns[0].score == numbers.nested
     assert age["mean"] - age["true_mean"] == pytest.approx((YEARS.mean(0) - AGES).mean(), abs=1e-5)
     assert "by number" in blend_report(numbers)
 
