@@ -52,17 +52,19 @@ def measure(task: str, folder: Path, people: int, fresh: int, epochs: int, size:
             root=root, progress=False, **settings,
         )  # fmt: skip
         found = read_predictions(root / f"runs/{run['name']}.oof.npy")
-        stated = found.score(metric)
+        stated = found.score(metric.name)
         tests = [read_predictions(path) for path in fold_files(root / "runs", run["name"]).values()]
-        truth = encode_labels(tests[0].labels, tests[0].classes, task)
+        truth = encode_labels(np.asarray(tests[0].labels), tests[0].classes, task)
         each = [metric(truth, one.probabilities) for one in tests]
         mean = metric(truth, np.mean([one.probabilities for one in tests], axis=0))
         row = f"| {run['name']} | {stated.text()} | {np.mean(each):.3f} | {mean:.3f} |"
         print(f"{row}   ({time.perf_counter() - started:.0f} s)", flush=True)
     files = [path for name in names for path in sorted((root / "runs").glob(f"{name}.*.npy"))]
     blend = en.blend(files, method=METHODS[task], metric=metric, progress=False)
-    stated, new = (blend.total[split].score.interval for split in ("oof", "test"))
-    print(f"| blend, {METHODS[task]}, nested | {stated.text()} | | {new.value:.3f} |", flush=True)
+    nested, new = (blend.total[split].score for split in ("oof", "test"))
+    assert nested is not None, "every image has labels"
+    assert new is not None, "every image has labels"
+    print(f"| blend, {METHODS[task]}, nested | {nested.interval.text()} | | {new.interval.value:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
