@@ -29,3 +29,15 @@ def main_score(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None
     """
     name = measured(scores.get("task", "classes"))[0]
     return find_metric(name).title, scores.get(name)
+
+
+def shown_score(event: Mapping[str, Any]) -> str | None:
+    """Return the metric of the score that the line of an epoch shows: macro F1 of classes, and the first one of several
+    labels or numbers; None if the epoch was not validated.
+
+    Parameters
+    ----------
+    event : the scores of the epoch, as in history.csv.
+    """
+    names = [name.removeprefix("validation_") for name in event if name.startswith("validation_")]
+    return "macro_f1" if "accuracy" in names else next(iter(names), None)

@@ -148,8 +148,12 @@ def _title(job: Job) -> str:
 
 def _scores(event: Mapping[str, Any]) -> str:
     """Return the loss of an epoch and, unless all people train the model, its validation score."""
-    score = event.get("validation_macro_f1")
-    return f"loss {event['loss']:.3f}" + ("" if score is None else f", macro F1 {score:.3f}")
+    from folds.metrics.custom import find_metric
+    from folds.predictions.task_scores import shown_score
+
+    name = shown_score(event)
+    score = "" if name is None else f", {find_metric(name).title} {event[f'validation_{name}']:.3f}"
+    return f"loss {event['loss']:.3f}{score}"
 
 
 class StepsView:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ensemble.cli.reports.training import curves_table
-from ensemble.cli.terminal.progress import TerminalProgress
+from ensemble.cli.terminal.progress import TerminalProgress, _scores
 from folds.utils.sparkline import BLOCKS
 
 
@@ -92,3 +92,16 @@ def test_one_epoch_is_no_curve_and_many_folds_fit(tmp_path: Path) -> None:
     assert curves_table(trained(tmp_path / "a", [0.5], [0.4])) == ""
     wide = curves_table(trained(tmp_path / "b", *([[0.1 * at for at in range(30)]] * 10)))
     assert max(map(len, wide.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ({"validation_macro_f1": 0.6, "validation_accuracy": 0.7}, "loss 0.500, macro F1 0.600"),
+        ({"validation_roc_auc": 0.6, "validation_macro_f1": 0.7}, "loss 0.500, ROC-AUC 0.600"),
+        ({"validation_mae": 6.1, "validation_rmse": 8.0}, "loss 0.500, mean absolute error 6.100"),
+        ({}, "loss 0.500"),
+    ],
+)
+def test_an_epoch_shows_the_score_of_its_task(scores: dict[str, float], shown: str) -> None:
+    assert _scores({"loss": 0.5, **scores}) == shown
