@@ -261,7 +261,7 @@ def test_without_an_order_a_rule_of_any_image_warns(tmp_path: Path) -> None:
     paths = mixed(tmp_path, ("cat", "dog", "owl"))
     made = en.blend(paths, pool="max", progress=False)
     assert [one for one in made.warnings if "`pool=max` asks whether any image shows a class" in one]
-    assert not en.blend(paths, pool="mean", progress=False).warnings
+    assert not any("pool" in one for one in en.blend(paths, pool="mean", progress=False).warnings)
 
 
 def test_rows_that_are_people_are_not_taken_for_images(files: Path, tmp_path: Path) -> None:
