@@ -112,7 +112,7 @@ def _of_person(values: NDArray[np.str_], bags: Bags) -> NDArray[np.str_]:
         return common
     part = bags.take(known)
     means = part.mean(np.array(numbers, dtype=np.float64)[:, None])[:, 0]
-    # 15 digits: a mean of large numbers, such as times, keeps what distinguishes it.
+    # 15 digits: means of large numbers, such as times, stay different.
     return np.array([f"{mean:.15g}" if n else "" for mean, n in zip(means.tolist(), part.counts.tolist(), strict=True)])
 
 
