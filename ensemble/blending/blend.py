@@ -30,7 +30,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
-from ensemble.blending.people import check_people_task, people_notes, with_persons
+from ensemble.blending.people import check_people_task, people_notes, people_warnings, with_persons
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
@@ -49,6 +49,8 @@ from ensemble.members.reading import Member, read_members
 from ensemble.members.true_labels import TrueLabels, read_true_labels
 from ensemble.pooling.people import split_by_person
 from ensemble.pooling.pooling import Pooling
+from ensemble.pooling.spec import ANY_IMAGE
+from ensemble.pooling.spec import AUTO as ANY_POOL
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
@@ -385,7 +387,8 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
         pooling = fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
         splits = {name: split_by_person(split, pooling) for name, split in images.items()}
         truths = {name: truth for name in splits if (truth := labels_and_groups(splits[name], True)) is not None}
-        notes += people_notes(spec, images, splits, request.scored)
+        notes += people_notes(spec, images, splits, pooling)
+        warnings += people_warnings(spec, images, pooling)
     return AlignedMembers(
         members, identity, weights, splits, truths, costs, notes, alignment, warnings, images, pooling
     )
@@ -437,6 +440,9 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
     votes["oof"] = _out_of_sample(votes["oof"], loaded, fitted)
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
     final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
+    spec = request.pool_spec
+    if final.pooling is not None and spec is not None and spec.name == ANY_POOL and final.pooling.rule in ANY_IMAGE:
+        final = replace(final, pooling=replace(final.pooling, majority=True))
     columns = fitted.stack.extra
     used = [f"columns beside the runs: {columns_text(columns)}; new samples need them too"] if columns else []
     return _Combined(votes, weights, final, fitted, [*fitted.summary_lines(), *used])

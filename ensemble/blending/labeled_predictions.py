@@ -17,7 +17,7 @@ from ensemble.blending.blend import AlignedMembers, Blend, align_members, read_i
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -66,6 +66,7 @@ def read_labeled_predictions(
 
     Raises
     ------
+    UsageError : the rows are people.
     EnsembleError : files cannot be read or aligned, or no label is known.
     """
     request = BlendConfig(labels=labels)
@@ -84,6 +85,7 @@ def read_labeled_predictions(
         members = align_members(read_inputs(files, request, progress), request)
     loaded = main if main is not None else members
     assert loaded is not None  # noqa: S101 - one of them was read
+    _check_images(name or ", ".join(map(str, what)), [one.sidecar.unit for one in loaded.members if one.sidecar])
     split = next((one for one in ("oof", "test") if one in loaded.truths), None)
     if split is None:
         raise EnsembleError(
@@ -105,8 +107,10 @@ def labeled_blend(blend: Blend) -> LabeledPredictions:
 
     Raises
     ------
+    UsageError : the blend is for people.
     EnsembleError : no label is known.
     """
+    _check_images(blend.name, [blend.unit])
     for split in ("oof", "test"):
         own = blend.splits.get(split)
         truth = None if own is None else labels_and_groups(own, False)
@@ -114,6 +118,15 @@ def labeled_blend(blend: Blend) -> LabeledPredictions:
             judged = blend.votes[split].probabilities
             return _labeled(own, truth, judged, _voters(own, own), blend.name, split, [])
     raise EnsembleError("the blend has no labels, which say what is a mistake", hint="blend(..., y=labels)")
+
+
+def _check_images(name: str, units: Sequence[str | None]) -> None:
+    """Raise UsageError if the rows of predictions are people."""
+    if any(units):
+        raise UsageError(
+            f"{name} predicts people, each pooled from images, and mistakes and labels in doubt are of images",
+            hint="name the runs that it was made of",
+        )
 
 
 def _labeled(

@@ -141,6 +141,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
         task=blend.task_of(split),
         exclusive=blend.is_exclusive(split),
         label_of=blend.label_of,
+        unit=blend.unit,
     )
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 

@@ -7,9 +7,21 @@ from collections.abc import Mapping
 from ensemble.alignment.split import AlignedSplit
 from ensemble.blending.request import BlendConfig
 from ensemble.pooling.people import people_rows
-from ensemble.pooling.spec import AUTO, FIXED, LEARNED, LOG_ODDS, MAX, MEAN, MEDIAN, NOISY_OR, TOP_K, PoolSpec
+from ensemble.pooling.pooling import Pooling
+from ensemble.pooling.spec import (
+    ANY_IMAGE,
+    AUTO,
+    FIXED,
+    LEARNED,
+    LOG_ODDS,
+    MAX,
+    MEAN,
+    MEDIAN,
+    NOISY_OR,
+    TOP_K,
+    PoolSpec,
+)
 from folds.errors import UsageError
-from folds.metrics.classification import Metric
 from folds.predictions.files import ORDINAL
 from folds.predictions.label_columns import COLUMN_TASKS
 
@@ -48,12 +60,12 @@ def with_persons(splits: Mapping[str, AlignedSplit]) -> tuple[dict[str, AlignedS
 
 
 def people_notes(
-    spec: PoolSpec, images: Mapping[str, AlignedSplit], people: Mapping[str, AlignedSplit], metric: Metric
+    spec: PoolSpec, images: Mapping[str, AlignedSplit], people: Mapping[str, AlignedSplit], pooling: Pooling
 ) -> list[str]:
     """Return what a row of the blend is, and which people have several labels."""
     first = next(iter(people.values()))
     of = ""
-    if spec.name in (MAX, TOP_K, NOISY_OR):
+    if spec.name in ANY_IMAGE:
         if first.task == ORDINAL and len(first.classes) > 2:
             of = ", of at least each grade"
         elif len(first.classes) == 2:
@@ -67,7 +79,31 @@ def people_notes(
     if spec.name not in FIXED:
         notes.append("the scores of the runs alone are of the mean of a person's images")
     for name, split in images.items():
-        mixed = people_rows(split.rows, split.classes, name).mixed
-        if mixed:
+        mixed = people_rows(split.rows, split.classes, name, pooling).mixed
+        if not mixed:
+            continue
+        if pooling.takes_highest(len(split.classes)):
+            how = (
+                f"are {split.classes[1]} if any image is"
+                if len(split.classes) == 2
+                else "count with the highest grade of their images"
+            )
+            notes.append(f"{mixed:,} {name} people have several labels and {how}, as `pool={spec.name}` asks")
+        else:
             notes.append(f"{mixed:,} {name} people have several labels and count with their most frequent one")
     return notes
+
+
+def people_warnings(spec: PoolSpec, images: Mapping[str, AlignedSplit], pooling: Pooling) -> list[str]:
+    """Return a warning if a rule asks whether any image shows a class, and people have several labels in no order."""
+    found = []
+    for name, split in images.items():
+        if spec.name not in ANY_IMAGE or pooling.takes_highest(len(split.classes)):
+            continue
+        mixed = people_rows(split.rows, split.classes, name, pooling).mixed
+        if mixed:
+            found.append(
+                f"`pool={spec.name}` asks whether any image shows a class, but {mixed:,} {name} people have several "
+                "labels, which have no order: they are scored with their most frequent one (`pool=mean` fits it)"
+            )
+    return found

@@ -201,17 +201,22 @@ class BlendConfig:
                 f"`pool={self.pool}` is fitted, and cannot be combined with `max_members` or `budget`",
                 hint="`pool=mean`, `median`, `max`, `top-k` or `noisy-or`",
             )
-        if self.contributions and (self.extra or self.fits_pool):
-            raise UsageError(
-                "`contributions` are not available with `extra` and with a rule of `pool` that is fitted",
-                hint="leave out `contributions`",
-            )
+        if self.contributions:
+            self.check_contributions()
         if self.extra and self.name not in _WITH_COLUMNS:
             raise UsageError(
                 f"`method={self.name}` uses no columns of the samples, found `extra={','.join(self.extra)}`",
                 hint="`method=stacking`",
             )
         parse_columns(self.extra)
+
+    def check_contributions(self) -> None:
+        """Raise UsageError if contributions of the runs are not available with the options."""
+        if self.extra or self.fits_pool:
+            raise UsageError(
+                "`contributions` are not available with `extra` and with a rule of `pool` that is fitted",
+                hint="leave out `contributions`",
+            )
 
     def _check_fitting(self) -> None:
         if self.fits_pool and (self.weights is not None or self.power is not None or self.trim is not None):

@@ -144,6 +144,7 @@ class BlendResult(Displayed):
 
         Raises
         ------
+        UsageError : the blend uses columns of the samples, or a pooling rule that was fitted.
         EnsembleError : contributions are not available: unknown labels, a single run, or a vote by attribute.
         """
         import pandas as pd
@@ -181,6 +182,7 @@ class BlendResult(Displayed):
     def _report(self) -> ContributionReport:
         if self.contribution_report is not None:
             return self.contribution_report
+        self.request.check_contributions()
         first = next(iter(self.splits.values()))
         if first.has_columns:
             raise UsageError(f"contributions do not support the task {first.task}")
@@ -305,6 +307,12 @@ class BlendResult(Displayed):
         found = (one.sidecar.label_of for one in self.members if one.sidecar is not None)
         return None if self.request.pool is not None else next(filter(None, found), None)
 
+    @property
+    def unit(self) -> str | None:
+        """Return ``person`` if each row is a person; None if rows are images."""
+        stated = any(one.sidecar is not None and one.sidecar.unit for one in self.members)
+        return "person" if stated or self.request.pool is not None else None
+
     def task_of(self, split: str) -> str:
         """Return the task of the predictions: the one that members state; binary if the user named a positive class."""
         rows = self.splits[split]
@@ -335,6 +343,7 @@ class BlendResult(Displayed):
             task=self.task_of(split) if self.classes == rows.classes or rows.has_columns else CLASSES,
             exclusive=self.classes == rows.classes and self.is_exclusive(split),
             label_of=self.label_of,
+            unit=self.unit,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 

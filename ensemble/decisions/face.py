@@ -22,7 +22,7 @@ from ensemble.decisions.label_columns import (
     columns_of_predictions,
     fit_thresholds,
 )
-from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
+from ensemble.decisions.labels import MACRO_F1, OBSERVED, UNREACHABLE, missing_evidence, parse_aims
 from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
 from ensemble.decisions.record import STUDENT, DecisionSource
 from ensemble.decisions.report import DecisionReport, optimism_warning
@@ -38,7 +38,7 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.predictions.label_columns import MULTILABEL
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook
@@ -131,18 +131,22 @@ def decide(
     """
     log_in_notebook()
     check_arguments(locals(), _KINDS)
-    if threshold is None and cost_matrix is None and abstain is None and sets is None:
+    found = None if y is not None and np.ndim(y) == 2 else _named(predictions, Path(root))
+    several = found[0].metadata.has_columns if found is not None else y is not None and np.ndim(y) == 2
+    numbers = found is not None and found[0].metadata.task == REGRESSION  # refused below, whatever the rule
+    if threshold is None and cost_matrix is None and abstain is None and sets is None and not numbers:
+        if several:
+            raise UsageError("expected a rule for each label: `threshold`", hint=f"`threshold={MACRO_F1}`")
         raise UsageError(
             "expected a rule: `threshold`, `cost_matrix`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
         )
-    if y is not None and np.ndim(y) == 2:
-        labels: tuple[LabelColumns, DecisionSource] | None = _label_columns(
-            predictions, y, groups, fold, ids, classes, per_person
-        )
-    else:
-        found = _named(predictions, Path(root))
-        columns = found is not None and found[0].metadata.has_columns
-        labels = columns_of_predictions(*found, per_person) if found is not None and columns else None
+    per_person = per_person or (found is not None and found[0].metadata.unit == PERSON)  # each row is a person
+    labels: tuple[LabelColumns, DecisionSource] | None = None
+    if several and found is not None:
+        rows_of_labels, origin = columns_of_predictions(*found, per_person)
+        labels = rows_of_labels, _with_basis(origin, predictions, found, Path(root))
+    elif several:
+        labels = _label_columns(predictions, y, groups, fold, ids, classes, per_person)
     if labels is not None:
         for name, value in (("cost_matrix", cost_matrix), ("abstain", abstain), ("sets", sets)):
             if value is not None:
@@ -210,17 +214,24 @@ def _rows(
         if given is not None:
             raise UsageError(f"`{given}` is for arrays; predictions of a run or a blend have it", hint="leave it out")
         rows, source = rows_of_predictions(*named_source, per_person)
-        if isinstance(predictions, Predictions) or named_source[2] == "file":
-            return rows, source
-        runs = root / "runs"
-        sidecars = [one.sidecar for one in getattr(predictions, "members", ()) if one.sidecar is not None]
-        if any(sidecar.teacher for sidecar in sidecars):  # a blend in memory
-            source = replace(source, basis=STUDENT)
-        names = [sidecar.run for sidecar in sidecars if sidecar.run] or runs_of(*named_source[1:], runs)
-        return rows, with_selection(source, runs, names)
+        return rows, _with_basis(source, predictions, named_source, root)
     if y is None:
         raise UsageError("rules are fitted to probabilities with their true classes", hint="decide(proba, y=y)")
     return rows_of_arrays(predictions, y, groups, fold, ids, classes, per_person)
+
+
+def _with_basis(
+    source: DecisionSource, predictions: Any, named_source: tuple[Predictions, str, str], root: Path
+) -> DecisionSource:
+    """Return the source, marked if a run or a member of a blend is a student, or was selected on the people."""
+    if isinstance(predictions, Predictions) or named_source[2] == "file":
+        return source
+    runs = root / "runs"
+    sidecars = [one.sidecar for one in getattr(predictions, "members", ()) if one.sidecar is not None]
+    if any(sidecar.teacher for sidecar in sidecars):  # a blend in memory
+        source = replace(source, basis=STUDENT)
+    names = [sidecar.run for sidecar in sidecars if sidecar.run] or runs_of(*named_source[1:], runs)
+    return with_selection(source, runs, names)
 
 
 def fit_decision(

@@ -16,7 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.fit import RuleRequest, fit_rules, nested_decisions
 from ensemble.decisions.labels import F1, MACRO_F1, OBSERVED, UNREACHABLE, YOUDEN, Aim, missing_evidence, parse_aims
-from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, UNKNOWN, DecisionSource, MeasuredValue, RuleRecord
+from ensemble.decisions.oof import check_decidable
+from ensemble.decisions.record import (
+    CROSS_FITTED,
+    ONE_MODEL,
+    STUDENT,
+    UNKNOWN,
+    DecisionSource,
+    MeasuredValue,
+    RuleRecord,
+)
 from ensemble.decisions.report import HEADER, guarantee_lines, measured_row, optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import records_of
@@ -182,7 +191,7 @@ def columns_of_predictions(
 
     Raises
     ------
-    UsageError : numbers, or `per_person` without persons.
+    UsageError : numbers, `per_person` without persons, or only persons are labeled and `per_person` is not given.
     EnsembleError : there are no labels, or not of two people.
     """
     if found.metadata.task != MULTILABEL:
@@ -190,12 +199,14 @@ def columns_of_predictions(
             f"decision rules do not support the task {found.metadata.task}: numbers have no thresholds",
             hint="ensemble runs and ensemble blend score numbers: `metric=within:error=5` is the share within 5",
         )
+    check_decidable(found, name, per_person)
     if found.labels is None or not (found.labels != "").any():
         raise EnsembleError(f"the predictions of {name} have no labels, to which decision rules are fitted")
     labels = encode_labels(found.labels, found.classes, MULTILABEL)
-    return columns_of_arrays(
+    rows, source = columns_of_arrays(
         found.probabilities, labels, found.persons, found.fold, found.ids, found.classes, per_person, (name, kind)
     )
+    return rows, replace(source, basis=STUDENT if found.metadata.teacher else source.basis)
 
 
 def columns_of_arrays(

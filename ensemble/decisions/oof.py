@@ -95,24 +95,8 @@ def rows_of_predictions(
             f"{name} is of the task {found.metadata.task}, and these rules are for classes that exclude each other",
             hint="ensemble decide fits a threshold for each of several labels",
         )
-    if found.metadata.cascade is not None:
-        raise UsageError(
-            f"the predictions of {name} were made with a cascade: the probabilities of an image are those of the "
-            "models that were used for it, not of all models, so their confidences cannot be compared",
-            hint="predict again with `cascade=off`, and name that file",
-        )
-    if found.metadata.label_of is not None and not per_person:
-        raise UsageError(
-            f"only persons are labeled in the predictions of {name}, so decision rules are for people",
-            hint="add `per_person`",
-        )
+    check_decidable(found, name, per_person)
     labels = found.labels
-    if found.split != "oof":
-        logger.warning(
-            "%s: rules are fitted to predictions of the split '%s'; the model must not be trained on these images",
-            name,
-            found.split,
-        )
     known = np.flatnonzero(labels != "") if labels is not None else np.zeros(0, np.int64)
     folds = found.fold
     if fold is not None and folds is not None:
@@ -134,6 +118,30 @@ def rows_of_predictions(
     )
     rows = replace(rows, ordered=found.metadata.task == ORDINAL or _are_ascending(found.classes))
     return rows, replace(source, basis=STUDENT if found.metadata.teacher else source.basis)
+
+
+def check_decidable(found: Predictions, name: str, per_person: bool) -> None:
+    """Raise UsageError if rules cannot be fitted to predictions: of a cascade, or of images of labeled persons.
+
+    Predictions of another split than ``oof`` are a warning.
+    """
+    if found.metadata.cascade is not None:
+        raise UsageError(
+            f"the predictions of {name} were made with a cascade: the probabilities of an image are those of the "
+            "models that were used for it, not of all models, so their confidences cannot be compared",
+            hint="predict again with `cascade=off`, and name that file",
+        )
+    if found.metadata.label_of is not None and not per_person:
+        raise UsageError(
+            f"only persons are labeled in the predictions of {name}, so decision rules are for people",
+            hint="add `per_person`",
+        )
+    if found.split != "oof":
+        logger.warning(
+            "%s: rules are fitted to predictions of the split '%s'; the model must not be trained on these images",
+            name,
+            found.split,
+        )
 
 
 def _are_ascending(classes: Sequence[str]) -> bool:

@@ -52,7 +52,10 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
     counts_votes = combination.stacked is None and method.counts_votes
     n, classes = len(split), len(split.classes)
     out, ties = np.empty((n, classes), np.float32), 0
-    offset = None if combination.extra is None else combination.extra.logits(split.rows.attributes, n, split.name)
+    offset = None
+    if combination.extra is not None:
+        offset = combination.extra.logits(split.rows.attributes, n, split.name)
+        combination.extra.warn_of_unknown(split.rows.attributes, split.name)
     for part, inputs in vote_inputs(runs, n, classes, counts_votes, ranking_indices):
         out[part], tied = combination.apply(inputs if offset is None else replace(inputs, offset=offset[part]))
         ties += tied

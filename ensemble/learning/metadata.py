@@ -6,7 +6,8 @@ column of 0 and 1 for cells that are missing. All numbers that this needs are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.utils.cells import as_number, cleaned, number_text
 from folds.utils.schema import NUMBER, TEXT, list_of, optional, validate_fields
 
 NUMBER_KIND, CATEGORY = "number", "category"
 KINDS = (NUMBER_KIND, CATEGORY)
-MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null", "nat"})
 MAX_CATEGORIES = 50
 _DIGITS, _MAX_NUMBER = 9, 1e6
+_MAX_DEVIATIONS = 1e6  # of a cell from the mean: further ones count as this far, so that sums stay finite
 _HINT = "blend again to write the file anew"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,24 @@ class Encoding:
         """Return the number of columns that it becomes; the last one is for missing cells."""
         return len(self.categories) + 1 if self.mean is None else 2
 
+    def unknown(self, texts: NDArray[np.str_]) -> list[str]:
+        """Return the texts of cells that are not missing and not among the categories; [] for a column of numbers."""
+        if self.mean is not None:
+            return []
+        known, read = self._spellings()
+        return [text for text in map(cleaned, texts.tolist()) if text and read(text) not in known]
+
+    def _spellings(self) -> tuple[dict[str, int], Callable[[str], str]]:
+        """Return category → place, and how a text is read: of categories that are numbers, any spelling of a number."""
+        spelled = [_one_spelling(text) for text in self.categories]
+        if all(as_number(text) is not None for text in self.categories) and len(set(spelled)) == len(spelled):
+            return {text: i for i, text in enumerate(spelled)}, _one_spelling
+        return {text: i for i, text in enumerate(self.categories)}, str
+
     def encode(self, texts: NDArray[np.str_]) -> NDArray[np.float64]:
         """Return (n, width); texts that are not among the categories count as missing.
+
+        Categories that are numbers are compared as numbers: 10 is 10.0.
 
         Raises
         ------
@@ -66,8 +85,8 @@ class Encoding:
         """
         out = np.zeros((len(texts), self.width))
         if self.mean is None:
-            code = {text: i for i, text in enumerate(self.categories)}
-            out[np.arange(len(texts)), [code.get(text, len(code)) for text in texts.tolist()]] = 1
+            code, read = self._spellings()
+            out[np.arange(len(texts)), [code.get(read(text), len(code)) for text in texts.tolist()]] = 1
             return out
         values = numbers_of(texts)
         if values is None:
@@ -78,7 +97,9 @@ class Encoding:
             )
         missing = np.isnan(values)
         assert self.deviation is not None  # noqa: S101 - set with the mean
-        out[:, 0] = np.where(missing, 0, (values - self.mean) / self.deviation)
+        with np.errstate(over="ignore", divide="ignore"):
+            scaled = np.clip((values - self.mean) / self.deviation, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+        out[:, 0] = np.where(missing, 0, scaled)
         out[:, 1] = missing
         return out
 
@@ -109,13 +130,27 @@ class ColumnModel:
         check_columns(self.names, columns, samples)
         return encode(self.encodings, columns, n) @ self.coefficients
 
+    def warn_of_unknown(self, columns: Mapping[str, NDArray[np.str_]], samples: str) -> None:
+        """Log how many cells of each column are texts that the fit did not know, which count as missing."""
+        for one in self.encodings:
+            odd = one.unknown(columns[one.name])
+            if odd:
+                logger.warning(
+                    "column '%s': %s of %s %s cells are texts unknown to the fit and count as missing, e.g. '%s'",
+                    one.name,
+                    f"{len(odd):,}",
+                    f"{len(columns[one.name]):,}",
+                    samples,
+                    min(odd),
+                )
+
     def as_record(self) -> dict[str, Any]:
-        """Return plain values for a file."""
+        """Return plain values for a file; means and deviations without rounding, which large numbers need."""
         return {
             "names": list(self.names),
-            "means": [0.0 if one.mean is None else _rounded(one.mean) for one in self.encodings],
+            "means": [0.0 if one.mean is None else one.mean for one in self.encodings],
             # 0: a column of texts
-            "deviations": [0.0 if one.deviation is None else _rounded(one.deviation) for one in self.encodings],
+            "deviations": [0.0 if one.deviation is None else one.deviation for one in self.encodings],
             "categories": [list(one.categories) for one in self.encodings],
             "coefficients": [list(map(_rounded, row)) for row in self.coefficients.tolist()],
         }
@@ -209,7 +244,8 @@ def check_columns(
 def read_columns(
     wanted: Sequence[tuple[str, str]], attributes: Mapping[str, NDArray[np.str_]], rows: NDArray[np.int64]
 ) -> tuple[Column, ...]:
-    """Return the columns of the samples at `rows`; without a kind, a column of numbers alone is one of numbers.
+    """Return the columns of the samples at `rows`; without a kind, a column of numbers alone is one of
+    numbers, if it has more than two of them.
 
     Raises
     ------
@@ -221,9 +257,11 @@ def read_columns(
             raise unknown_name(
                 "column of `extra`", name, sorted(attributes), "columns of the table that the members were trained on"
             )
-        texts = np.array([_cleaned(text) for text in attributes[name][rows].tolist()], dtype=str)
+        texts = np.array([cleaned(text) for text in attributes[name][rows].tolist()], dtype=str)
+        values = numbers_of(texts)
+        if values is not None:  # 10 and 10.0 are one value
+            texts = np.array([_one_spelling(text) for text in texts.tolist()], dtype=str)
         distinct = sorted({*texts.tolist()} - {""})
-        values = numbers_of(texts) if kind != CATEGORY else None
         if kind == NUMBER_KIND and values is None:
             odd = next(text for text in distinct if numbers_of(np.array([text])) is None)
             raise UsageError(f"`extra={name}:number`: found '{odd}'", hint=f"`extra={name}:category`")
@@ -232,7 +270,7 @@ def read_columns(
                 f"`extra={name}`: the column has {'one value' if distinct else 'no value'} in all samples",
                 hint="leave it out",
             )
-        is_number = values is not None and len(distinct) > 2
+        is_number = kind == NUMBER_KIND or (kind != CATEGORY and values is not None and len(distinct) > 2)
         if not is_number and len(distinct) > MAX_CATEGORIES:
             raise UsageError(
                 f"`extra={name}`: {len(distinct):,} different texts, expected at most {MAX_CATEGORIES}",
@@ -242,23 +280,21 @@ def read_columns(
     return tuple(found)
 
 
-def _cleaned(text: str) -> str:
-    """Return the text without spaces around it; "" if it means that the value is missing."""
-    text = text.strip()
-    return "" if text.lower() in MISSING else text
+def _one_spelling(text: str) -> str:
+    """Return the one spelling of a number; another text as it is."""
+    value = as_number(text)
+    return text if value is None else number_text(value)
 
 
 def numbers_of(texts: NDArray[np.str_]) -> NDArray[np.float64] | None:
     """Return (n,) the numbers, nan where a cell is missing; None if a cell is another text."""
     out = np.full(len(texts), np.nan)
-    for i, text in enumerate(map(_cleaned, texts.tolist())):
+    for i, text in enumerate(map(cleaned, texts.tolist())):
         if text:
-            try:
-                out[i] = float(text)
-            except ValueError:
+            value = as_number(text)
+            if value is None:
                 return None
-            if not np.isfinite(out[i]):
-                return None
+            out[i] = value
     return out
 
 
@@ -281,7 +317,7 @@ def encode(encodings: Sequence[Encoding], columns: Mapping[str, NDArray[np.str_]
     """Return (n, width of all) the columns as numbers."""
     parts = []
     for one in encodings:
-        texts = np.array([_cleaned(text) for text in columns[one.name].tolist()], dtype=str)
+        texts = np.array([cleaned(text) for text in columns[one.name].tolist()], dtype=str)
         parts.append(one.encode(texts))
     return np.concatenate(parts, axis=1) if parts else np.zeros((n, 0))
 

@@ -14,6 +14,7 @@ from ensemble.pooling.bags import Bags, bags_of
 from ensemble.pooling.pooling import Pooling
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.rows import SampleRows
+from folds.utils.cells import as_number, cleaned
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,17 @@ class PeopleRows:
     mixed: int
 
 
-def people_rows(rows: SampleRows, classes: Sequence[str], name: str) -> PeopleRows:
+def people_rows(rows: SampleRows, classes: Sequence[str], name: str, pooling: Pooling | None = None) -> PeopleRows:
     """Return one row per person: the most frequent label of the images (the first class among equals), and of every
-    other column the mean of its numbers, or its most frequent text.
+    other column the mean of its numbers, or its most frequent text; marks of missing cells count as empty.
+
+    With a rule that asks whether any image shows something, the label is the positive class, or the highest grade, of
+    the images (`Pooling.takes_highest`).
 
     Parameters
     ----------
     name : of the samples, for errors.
+    pooling : how the predictions of the images are pooled; None for their mean.
 
     Raises
     ------
@@ -60,6 +65,8 @@ def people_rows(rows: SampleRows, classes: Sequence[str], name: str) -> PeopleRo
     if rows.labels is not None:
         order = [*classes, *sorted(set(rows.labels.tolist()) - {*classes, ""})]
         labels, mixed = _most_frequent(rows.labels, bags, order)
+        if pooling is not None and pooling.takes_highest(len(classes)):
+            labels = _highest(rows.labels, bags, classes, labels)
     attributes = {key: _of_person(values, bags) for key, values in rows.attributes.items()}
     return PeopleRows(SampleRows(names, labels, names, attributes), bags, mixed)
 
@@ -83,21 +90,30 @@ def _most_frequent(
     return out, int((np.bincount(owner, minlength=bags.people) > 1).sum())
 
 
+def _highest(
+    values: NDArray[np.str_], bags: Bags, classes: Sequence[str], others: NDArray[np.str_]
+) -> NDArray[np.str_]:
+    """Return (people,) the last class that an image of the person has; `others` (people,) for people without one."""
+    code = {text: i for i, text in enumerate(classes)}
+    highest = np.full(bags.people, -1, np.int64)
+    np.maximum.at(highest, bags.codes, np.array([code.get(text, -1) for text in values.tolist()], dtype=np.int64))
+    return np.where(highest >= 0, np.array(list(classes))[np.maximum(highest, 0)], others)
+
+
 def _of_person(values: NDArray[np.str_], bags: Bags) -> NDArray[np.str_]:
     """Return (people,) one value per person: the value itself where all agree, else the mean or the most frequent."""
+    values = np.array([cleaned(text) for text in values.tolist()], dtype=str)
     common, several = _most_frequent(values, bags)
     if not several:
         return common
     known = np.flatnonzero(values != "")
-    try:
-        numbers = values[known].astype(np.float64)
-    except ValueError:
-        return common
-    if not np.isfinite(numbers).all():
+    numbers = [as_number(text) for text in values[known].tolist()]
+    if None in numbers:
         return common
     part = bags.take(known)
-    means = part.mean(numbers[:, None])[:, 0]
-    return np.array([f"{mean:.10g}" if n else "" for mean, n in zip(means.tolist(), part.counts.tolist(), strict=True)])
+    means = part.mean(np.array(numbers, dtype=np.float64)[:, None])[:, 0]
+    # 15 digits: means of large numbers, such as times, stay different.
+    return np.array([f"{mean:.15g}" if n else "" for mean, n in zip(means.tolist(), part.counts.tolist(), strict=True)])
 
 
 def split_by_person(split: AlignedSplit, pooling: Pooling) -> AlignedSplit:
@@ -117,7 +133,7 @@ def split_by_person(split: AlignedSplit, pooling: Pooling) -> AlignedSplit:
                 f"`pool` needs probabilities of the label, {run.name} has {found}",
                 hint="exclude the run with `runs`, or leave out `pool`",
             )
-    people = people_rows(split.rows, split.classes, split.name)
+    people = people_rows(split.rows, split.classes, split.name, pooling)
     first = np.zeros(people.bags.people, np.int64)
     first[people.bags.codes[::-1]] = np.arange(len(split))[::-1]
     runs = tuple(_pooled_run(run, people.bags, pooling, first, len(split)) for run in split.runs)

@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from ensemble.pooling.bags import Bags
 from ensemble.pooling.evidence import STATISTICS, damped_log_odds, learned_pool
 from ensemble.pooling.rules import pool_images
-from ensemble.pooling.spec import DEFAULT_K, FIXED, LEARNED, LOG_ODDS, MEAN, RULES, TOP_K, PoolSpec
+from ensemble.pooling.spec import ANY_IMAGE, DEFAULT_K, FIXED, LEARNED, LOG_ODDS, MEAN, RULES, TOP_K, PoolSpec
 from folds.errors import EnsembleError
 from folds.utils.schema import BOOL, NUMBER, ONE_LINE, integer, list_of, one_of, optional, validate_fields
 
 _DIGITS, _MAX_NUMBER = 9, 1e6
+_TOLERANCE = 1e-3  # of the sum of probabilities of single precision, written with 9 digits
 _HINT = "blend again to write the file anew"
 _FIELDS = {
     "rule": one_of(*RULES),
     "ordered": optional(BOOL),
+    "majority": optional(BOOL),
     "k": optional(integer(1, 2**31 - 1)),
     "runs": optional(list_of(ONE_LINE)),
     "damping": optional(list_of(NUMBER)),
@@ -38,6 +40,8 @@ class Pooling:
     rule : one of `ensemble.pooling.spec.RULES`.
     ordered : whether the classes are grades in their order.
     k : images of ``top-k``.
+    majority : whether people have the most frequent label of their images, whatever the rule: it was chosen among rules
+        that were scored with the same labels.
     runs : the runs that the numbers of fitted rules are for; () for rules that fit nothing.
     damping : (runs,), of ``log-odds``.
     prior : (runs, classes), of ``log-odds``.
@@ -47,6 +51,7 @@ class Pooling:
     rule: str = MEAN
     ordered: bool = False
     k: int = DEFAULT_K
+    majority: bool = False
     runs: tuple[str, ...] = ()
     damping: NDArray[np.float64] | None = None
     prior: NDArray[np.float64] | None = None
@@ -56,6 +61,13 @@ class Pooling:
     def text(self) -> str:
         """Return the rule as in ``--pool``."""
         return PoolSpec(self.rule, self.k).text
+
+    def takes_highest(self, classes: int) -> bool:
+        """Return whether the label of a person is the last class (the positive one, the highest grade) of an image.
+
+        The rule then asks whether any image shows it, and the classes have an order.
+        """
+        return self.rule in ANY_IMAGE and not self.majority and (self.ordered or classes == 2)
 
     def apply(self, run: str, probabilities: NDArray[np.floating], bags: Bags) -> NDArray[np.float64]:
         """Return (people, classes) the predictions of people by one run; 0 for people without an image.
@@ -84,6 +96,7 @@ class Pooling:
         """Return plain values for a file, without what is not set."""
         record: dict[str, Any] = {"rule": self.rule}
         record |= {"ordered": True} if self.ordered else {}
+        record |= {"majority": True} if self.majority else {}
         record |= {"k": self.k} if self.rule == TOP_K else {}
         record |= {"runs": list(self.runs)} if self.runs else {}
         for name in ("damping", "prior", "coefficients"):
@@ -113,7 +126,14 @@ class Pooling:
         if bool(shapes) != bool(runs) or len(set(runs)) < len(runs):
             raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=_HINT)
         arrays: Any = {name: _sized(record, source, name, shape) for name, shape in shapes.items()}
-        return Pooling(rule, bool(record.get("ordered")), int(record.get("k") or DEFAULT_K), runs, **arrays)
+        if rule == LOG_ODDS:
+            damping, prior = arrays["damping"], arrays["prior"]
+            if not ((damping >= 0) & (damping <= 1)).all():
+                raise EnsembleError(f"{source}: pooling: 'damping' must be from 0 to 1", hint=_HINT)
+            if (prior < 0).any() or not (np.abs(prior.sum(axis=1) - 1) <= _TOLERANCE).all():
+                raise EnsembleError(f"{source}: pooling: 'prior' must be ≥ 0, with the sum 1 for each run", hint=_HINT)
+        ordered, majority = bool(record.get("ordered")), bool(record.get("majority"))
+        return Pooling(rule, ordered, int(record.get("k") or DEFAULT_K), majority, runs, **arrays)
 
 
 def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ LOG_ODDS, LEARNED, AUTO = "log-odds", "learned", "auto"
 FIXED = (MEAN, MEDIAN, MAX, TOP_K, NOISY_OR)
 FITTED = (LOG_ODDS, LEARNED)
 RULES = (*FIXED, *FITTED)
+ANY_IMAGE = (MAX, TOP_K, NOISY_OR)  # whether any image shows it
 NAMES = (*RULES, AUTO)
 DEFAULT_K = 3
 GRAMMAR = "mean|median|max|top-k[:k=3]|noisy-or|log-odds[:damping=D]|learned|auto"

@@ -240,7 +240,9 @@ def _described(
     """Return predictions with their rows, provenance, decisions and score."""
     kept = table if len(found.kept) == len(table) else table.take(found.kept)
     for_people = source.combination.pooling is not None
-    rows = people_rows(kept.rows(), source.classes, "new").rows if for_people else kept.rows()
+    rows = (
+        people_rows(kept.rows(), source.classes, "new", source.combination.pooling).rows if for_people else kept.rows()
+    )
     metadata = PredictionMetadata(
         kind=kind_of(source.task),
         split="test",
@@ -256,6 +258,7 @@ def _described(
         task=source.task,
         exclusive=source.exclusive,
         label_of=None if for_people else label_of(source),
+        unit=PERSON if for_people else None,
     )
     predictions = Predictions(found.probabilities, metadata)
     seen = count_trained_on(source, kept.ids.tolist())

@@ -74,6 +74,7 @@ _FIELDS = {
     "run": optional(ONE_LINE),
     "teacher": optional(ONE_LINE),
     "label_of": optional(one_of("person")),
+    "unit": optional(one_of("person")),
     "task": optional(ONE_LINE),
     "positive": optional(_NAME),
     "arch": optional(ONE_LINE),
@@ -130,6 +131,8 @@ class PredictionMetadata:
     teacher: str | None = None
     # ``person`` if images have the labels of their persons, and none of their own: then scores are by person.
     label_of: str | None = None
+    # ``person`` if each row is a person, pooled from images; None if rows are images.
+    unit: str | None = None
 
     @property
     def positive(self) -> str | None:
@@ -249,6 +252,8 @@ def _to_json(
         record["teacher"] = sidecar.teacher
     if sidecar.label_of is not None:
         record["label_of"] = sidecar.label_of
+    if sidecar.unit is not None:
+        record["unit"] = sidecar.unit
     if sidecar.formats is not None:
         record["formats"] = dict(sidecar.formats)
     if sidecar.cascade is not None:
@@ -317,6 +322,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         decision=record.get("decision"),
         teacher=record.get("teacher"),
         label_of=record.get("label_of"),
+        unit=record.get("unit"),
         task=record.get("task") or CLASSES,
         exclusive=record.get("task") == CLASSES,
     )

@@ -214,3 +214,68 @@ def test_runs_without_test_persons_are_blended_out_of_fold(files: Path, tmp_path
     made = blended(tmp_path, pool="max")
     assert list(made.splits) == ["oof"]
     assert any("persons of the test samples are unknown" in note for note in made.notes)
+
+
+def test_contributions_are_refused_by_the_property_as_by_the_option(files: Path) -> None:
+    for options in ({"method": "stacking", "extra": ["age"]}, {"pool": "learned"}):
+        with pytest.raises(UsageError, match="not available with extra and with a rule of pool that is fitted"):
+            blended(files, **options).contributions()
+        with pytest.raises(UsageError, match="not available with extra and with a rule of pool that is fitted"):
+            blended(files, contributions=True, **options)
+
+
+def mixed(folder: Path, classes: tuple[str, ...]) -> list[str]:
+    """Write out-of-fold predictions of 30 people with three images each, one of which shows the last class in 10."""
+    random = np.random.default_rng(0)
+    labels = np.zeros(90, np.int64)
+    labels[:30:3] = len(classes) - 1
+    codes = np.repeat(np.arange(30), 3)
+    rows = SampleRows(
+        np.array([f"i{i:02d}" for i in range(90)]), np.array(classes)[labels], np.array([f"p{i:02d}" for i in codes])
+    )
+    names = []
+    for run in range(2):
+        values = random.dirichlet(np.ones(len(classes)), 90) + 2 * np.eye(len(classes))[labels]
+        meaning = PredictionMetadata("probability", "oof", classes, rows, fold=codes % 5, run=f"m{run}")
+        values = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
+        names.append(str(write_prediction(folder / f"m{run}.oof.npy", values, meaning, rows)))
+    return names
+
+
+def test_rules_of_any_image_are_scored_on_people_with_any_positive_image(tmp_path: Path) -> None:
+    paths = mixed(tmp_path, CLASSES)
+    for pool, positive in (("max", 10), ("noisy-or", 10), ("mean", 0), ("auto", 0)):
+        made = en.blend(paths, pool=pool, metric="accuracy", progress=False)
+        assert made.oof is not None
+        assert made.oof.labels is not None
+        assert (made.oof.labels == "yes").sum() == positive
+        said = "are yes if any image is, as `pool" if positive else "count with their most frequent one"
+        assert any(f"10 oof people have several labels and {said}" in note for note in made.notes)
+        assert made.combination is not None
+        assert made.combination.pooling is not None
+        rule = made.combination.pooling
+        assert rule.takes_highest(2) == bool(positive)  # new people are scored with the same labels
+
+
+def test_without_an_order_a_rule_of_any_image_warns(tmp_path: Path) -> None:
+    paths = mixed(tmp_path, ("cat", "dog", "owl"))
+    made = en.blend(paths, pool="max", progress=False)
+    assert [one for one in made.warnings if "`pool=max` asks whether any image shows a class" in one]
+    assert not any("pool" in one for one in en.blend(paths, pool="mean", progress=False).warnings)
+
+
+def test_rows_that_are_people_are_not_taken_for_images(files: Path, tmp_path: Path) -> None:
+    made = blended(files, pool="max")
+    folder = made.save("persons", root=tmp_path)
+    found = en.read_predictions(folder / "oof.npy")
+    assert found.metadata.unit == "person"
+    assert made.oof is not None
+    assert made.oof.metadata.unit == "person"
+    for what in (made, str(folder / "oof.npy")):
+        for look in (en.mistakes, en.labels):
+            with pytest.raises(UsageError, match="predicts people, each pooled from images"):
+                look(what, progress=False)
+        report = en.decide(found if what is made else what, threshold="yes=.5")
+        assert report.decision.unit == "person"  # type: ignore[union-attr]
+    plain = blended(files, per_person=True).save("images", root=tmp_path)
+    assert "unit" not in (plain / "oof.json").read_text()

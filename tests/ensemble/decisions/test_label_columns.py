@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from ensemble.decisions.label_columns import LabelThresholds, columns_of_arrays,
 from ensemble.decisions.labels import F1, fit_labels, parse_aims
 from folds.errors import UsageError
 from folds.metrics.tasks import metric_for_task
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.predictions.label_columns import label_texts
 from tests.ensemble.label_worlds import LABELS, labels_of, probabilities_of
 
 TRUTH, PERSONS = labels_of(8, 150)
@@ -112,3 +116,40 @@ def test_a_label_that_nobody_has_keeps_its_threshold() -> None:
     assert any("beard" in text for text in found.warnings)
     assert found.source.people == 150
     assert found.unit == "person"
+
+
+def written(folder: Path, **fields: Any) -> Path:
+    """Write out-of-fold predictions of several labels as the run `swin`."""
+    rows = SampleRows(
+        np.arange(len(PERSONS)).astype(str), label_texts(UNKNOWN, LABELS, "multilabel"), PERSONS.astype(str)
+    )
+    meaning = PredictionMetadata(
+        "probability", "oof", LABELS, rows, fold=PERSONS % 5, run="swin", task="multilabel", **fields
+    )
+    return write_prediction(folder / "runs" / "swin.oof.npy", PULLED.astype(np.float32), meaning, rows)
+
+
+def test_labels_of_persons_and_optimistic_predictions_are_judged_as_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, label_of="person")
+    with pytest.raises(UsageError, match="only persons are labeled in the predictions of swin"):
+        en.decide("swin", threshold="hat=.3", root=tmp_path)
+    found = en.decide("swin", threshold="hat=.3", per_person=True, root=tmp_path)
+    assert isinstance(found, LabelThresholds)
+    assert (found.unit, found.source.basis) == ("person", "cross-fitted")
+    monkeypatch.setattr("ensemble.decisions.oof.selected_runs", lambda runs, names: ["swin"])
+    found = en.decide("swin", threshold="hat=.3", per_person=True, root=tmp_path)
+    assert found.source.basis == "selected"  # type: ignore[union-attr]
+    assert any("selected" in text for text in found.warnings)
+    written(tmp_path, teacher="big")
+    found = en.decide("swin", threshold="hat=.3", root=tmp_path)
+    assert found.source.basis == "student"  # type: ignore[union-attr]
+
+
+def test_the_hint_without_a_rule_is_one_of_the_task(tmp_path: Path) -> None:
+    written(tmp_path)
+    for options in ({"predictions": "swin"}, {"predictions": PULLED, "y": UNKNOWN, "classes": LABELS}):
+        with pytest.raises(UsageError, match="expected a rule") as error:
+            en.decide(**options, root=tmp_path)  # type: ignore[arg-type]
+        assert error.value.hint == "`threshold=macro_f1`"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ensemble.learning.combination import Combination, combine
-from ensemble.learning.metadata import Column, ColumnModel, encode, fit_encodings, parse_columns, read_columns
+from ensemble.learning.metadata import Column, ColumnModel, Encoding, encode, fit_encodings, parse_columns, read_columns
 from ensemble.learning.nested import nested_cv
 from ensemble.learning.registry import FITTERS
 from ensemble.learning.stack import Stack
@@ -107,3 +108,47 @@ def test_names_are_given_once() -> None:
     assert parse_columns(["age", "site:category", "a:b"]) == (("age", ""), ("site", "category"), ("a:b", ""))
     with pytest.raises(UsageError, match="different names"):
         parse_columns(["age", "age:number"])
+
+
+def test_numbers_are_compared_as_numbers_in_any_spelling(caplog: pytest.LogCaptureFixture) -> None:
+    columns = read_columns([("dose", "")], {"dose": np.array(["0.", "10.", "0.", "NA"])}, np.arange(4))
+    assert not columns[0].is_number
+    encodings = fit_encodings(columns)
+    assert encodings[0].categories == ("0", "10")
+    new = {"dose": np.array(["0", "10.0", "1e1", "7", "", "x"])}
+    assert encode(encodings, new, 6).argmax(axis=1).tolist() == [0, 1, 1, 2, 2, 2]
+    older = Encoding("dose", categories=("0.", "10."))  # as an earlier version wrote them
+    assert older.encode(np.array(["0", "10"])).argmax(axis=1).tolist() == [0, 1]
+    texts = Encoding("code", categories=("01", "1", "A"))  # codes, not numbers
+    assert texts.encode(np.array(["1", "01", "1.0"])).argmax(axis=1).tolist() == [1, 0, 3]
+    model = ColumnModel(encodings, np.zeros((3, 2)))
+    with caplog.at_level(logging.WARNING):
+        model.warn_of_unknown(new, "test")
+    assert "column 'dose': 2 of 6 test cells are texts unknown to the fit" in caplog.text
+
+
+def test_a_kind_that_was_asked_for_is_used() -> None:
+    column = read_columns([("dose", "number")], {"dose": np.array(["0", "10", "0"])}, np.arange(3))[0]
+    assert column.is_number
+    assert fit_encodings([column])[0].encode(np.array(["5"]))[0, 0] == pytest.approx((5 - 10 / 3) / np.std([0, 10, 0]))
+    many = read_columns([("site", "category")], {"site": np.array(["3.0", "10", "3", "7"])}, np.arange(4))[0]
+    assert many.texts.tolist() == ["3", "10", "3", "7"]
+
+
+def test_what_is_written_of_large_numbers_is_what_is_applied() -> None:
+    stack, random = informed(), np.random.default_rng(1)
+    times = (1_700_000_000 + stack.labels + random.normal(size=len(stack))).astype(str)
+    made = FITTERS["stacking"].fit(replace(stack, extra=(Column("time", True, times),)), LOSS, 0)
+    assert made.extra is not None
+    read = Combination.from_record(made.as_record(), 2, "blend.toml").extra
+    assert read is not None
+    assert read.encodings == made.extra.encodings
+    assert read.logits({"time": times}, len(times)) == pytest.approx(
+        made.extra.logits({"time": times}, len(times)), rel=1e-6, abs=1e-8
+    )
+
+
+def test_logits_stay_finite_for_any_deviation() -> None:
+    record = {"names": ["age"], "means": [0.0], "deviations": [1e-308], "categories": [[]]}
+    model = ColumnModel.from_record(record | {"coefficients": [[1e6, -1e6], [0.0, 0.0]]}, 2, "blend.toml")
+    assert model.logits({"age": np.array(["50", "-1e300", ""])}, 3).tolist() == [[1e12, -1e12], [-1e12, 1e12], [0, 0]]

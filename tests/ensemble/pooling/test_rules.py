@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from ensemble.pooling.bags import Bags
 from ensemble.pooling.evidence import damped_log_odds, learned_pool, statistics
+from ensemble.pooling.people import PeopleRows, people_rows
 from ensemble.pooling.pooling import Pooling
 from ensemble.pooling.rules import pool_images
 from ensemble.pooling.spec import FIXED, parse_pool
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.rows import SampleRows
 
 CODES = np.array([2, 0, 2, 1, 2, 0, 2, 4], np.int64)  # person 3 has no image
 
@@ -110,6 +112,7 @@ def test_a_record_gives_the_same_pooling() -> None:
     random = np.random.default_rng(0)
     given = [
         Pooling("top-k", True, 2),
+        Pooling("max", majority=True),
         Pooling("log-odds", runs=("a",), damping=np.array([0.5]), prior=np.array([[0.2, 0.8]])),
         Pooling("learned", runs=("a", "b"), coefficients=random.normal(size=(2, 2, 7)).round(6)),
     ]
@@ -118,7 +121,50 @@ def test_a_record_gives_the_same_pooling() -> None:
         read = Pooling.from_record(one.as_record(), 2, "blend.toml")
         assert read.as_record() == one.as_record()
         assert (read.apply("a", values, Bags(CODES, 5)) == one.apply("a", values, Bags(CODES, 5))).all()
-    record = given[2].as_record()
+    record = given[3].as_record()
     for wrong in ({"runs": ["a"]}, {"coefficients": [[[1e9] * 7] * 2] * 2}, {"rule": "best"}, {"runs": []}):
         with pytest.raises(EnsembleError, match=r"blend\.toml: pooling"):
             Pooling.from_record(record | wrong, 2, "blend.toml")
+    record = given[2].as_record()
+    for wrong in ({"damping": [-1e6]}, {"damping": [1.5]}, {"prior": [[-0.2, 1.2]]}, {"prior": [[0.5, 0.2]]}):
+        with pytest.raises(EnsembleError, match=r"blend\.toml: pooling: '(damping|prior)' must be"):
+            Pooling.from_record(record | wrong, 2, "blend.toml")
+
+
+PERSONS = np.array(["a", "a", "a", "b", "b", "c"])
+
+
+def people_of(labels: list[str], classes: tuple[str, ...], pooling: Pooling | None = None) -> PeopleRows:
+    attributes = {
+        "age": np.array(["NA", "na", "34", " 30 ", "null", "n/a"]),
+        "time": np.array(["1700000000", "1700000000.5", "1700000001", "NaN", "1700000003", "1700000004"]),
+        "site": np.array(["NA", "NA", "x", "y", "y", "null"]),
+    }
+    rows = SampleRows(np.arange(6).astype(str), np.array(labels), PERSONS, attributes)
+    return people_rows(rows, classes, "oof", pooling)
+
+
+def test_missing_marks_are_no_values_of_a_person() -> None:
+    found = people_of(["no"] * 6, ("no", "yes")).rows.attributes
+    assert found["age"].tolist() == ["34", "30", ""]
+    assert found["site"].tolist() == ["x", "y", ""]
+    assert found["time"].tolist() == ["1700000000.5", "1700000003", "1700000004"]  # no digit is lost
+
+
+@pytest.mark.parametrize("rule", ["max", "top-k", "noisy-or"])
+def test_a_person_is_positive_if_an_image_is_for_rules_of_any_image(rule: str) -> None:
+    two, grades = ["no", "no", "yes", "no", "no", ""], ["0", "0", "2", "1", "0", "0"]
+    made = people_of(two, ("no", "yes"), Pooling(rule))
+    assert made.mixed == 1
+    assert made.rows.labels is not None
+    assert made.rows.labels.tolist() == ["yes", "no", ""]
+    for pooling, expected in (
+        (Pooling(rule, ordered=True), ["2", "1", "0"]),
+        (Pooling(rule), ["0", "0", "0"]),  # no order: the most frequent label
+        (Pooling("mean", ordered=True), ["0", "0", "0"]),
+        (Pooling(rule, ordered=True, majority=True), ["0", "0", "0"]),
+        (None, ["0", "0", "0"]),
+    ):
+        labels = people_of(grades, ("0", "1", "2"), pooling).rows.labels
+        assert labels is not None
+        assert labels.tolist() == expected
