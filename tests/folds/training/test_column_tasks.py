@@ -20,6 +20,8 @@ from folds.experiments.ledger import append, ledger_file, read_ledger
 from folds.experiments.record import entry_from_files
 from folds.experiments.summary import summarize_run
 from folds.models.checkpoint import load_checkpoint
+from folds.models.factory import Architecture
+from folds.models.number_head import units_of_model
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.label_columns import label_matrix
 from folds.runs.open import prepare_jobs
@@ -27,7 +29,7 @@ from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
 from folds.training.job import Job
 from folds.training.resolve import validate_recipe
-from folds.training.trainer import train_fold
+from folds.training.trainer import _model, train_fold
 
 TINY: dict[str, Any] = {"img_size": "32", "pretrained": False, "augment": "none", "lr": 6e-3, "label_smoothing": None}
 PEOPLE = 16
@@ -116,6 +118,26 @@ def test_numbers_are_in_the_unit_of_the_table(numbers_run: tuple[Path, list[dict
     # The variance is learned, and no part of the predictions.
     assert checkpoint.build()(torch.zeros(1, 3, 32, 32)).shape == (1, 1)
     assert checkpoint.weights["fc.weight"].shape[0] == 2
+
+
+@pytest.mark.parametrize(("classes", "same"), [(("age",), True), (("height",), False)])
+def test_units_of_another_run_are_kept_for_the_same_numbers_only(
+    numbers_run: tuple[Path, Any], table: Path, tmp_path: Path, classes: tuple[str, ...], same: bool
+) -> None:
+    init = numbers_run[0] / "checkpoints" / "run" / "fold0.pt"
+    weights = load_checkpoint(init).weights
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        job = prepare_jobs(plan_of(table, "age", task="regression", loss="gaussian", epochs=1))[0]
+    model, _, _ = _model(
+        replace(job, init=str(init), classes=classes), Recipe(**job.recipe), Architecture(**job.architecture), 1
+    )
+    found = model.state_dict()
+    assert torch.equal(found["conv1.weight" if "conv1.weight" in found else next(iter(found))].float(), next(
+        value for name, value in weights.items() if name == ("conv1.weight" if "conv1.weight" in found else next(iter(found)))
+    ).float())
+    assert torch.equal(found["fc.center"], weights["fc.center"].float()) == same
+    assert units_of_model(model).are_usual != same
 
 
 def test_the_ledger_and_comparisons_have_the_scores_of_the_task(numbers_run: tuple[Path, Any]) -> None:
