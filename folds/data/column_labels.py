@@ -35,8 +35,8 @@ _MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
 _NONE = frozenset({"-", "none", "no finding", "no findings", "nothing", "normal"})
 # A smaller share of rows that have not exactly one 1 is taken for mistakes in a table of exclusive classes.
 _SEVERAL_SHARE = 0.1
-# Numbers are taken for classes, such as codes of diseases (401.9), unless more of them are different than this, and than
-# this share of the people: an age in years differs from person to person, a code is that of many.
+# Numbers are taken for classes, such as codes of diseases (401.9), unless more of them differ than this, and than this
+# share of the people: an age in years differs from person to person, a code is that of many.
 _MANY_NUMBERS, _OF_PEOPLE = 30, 1 / 3
 _LARGEST = 1e38  # near the end of float32, in which numbers are predicted
 _EXAMPLES = 3
@@ -331,8 +331,8 @@ def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
             {cell: _number(cell) for cell in set(column)},
             i,
             "numbers",
-            f"expected numbers with a decimal point, such as 34.5, up to {_LARGEST:g}, or an empty cell where it is not "
-            "known",
+            f"expected numbers with a decimal point, such as 34.5, up to {_LARGEST:g}, or an empty cell where it is "
+            "not known",
         )
         for i, column in enumerate(cells.cells)
     ]

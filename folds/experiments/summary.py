@@ -81,7 +81,7 @@ def spread_text(scores: Sequence[float]) -> str:
 
 
 def _spread_record(scores: Sequence[float], what: str) -> dict[str, Any]:
-    """Return the spread of the scores of folds or runs for JSON, which has no nan, and how many scores are undefined."""
+    """Return the spread of the scores of folds or runs for JSON, which has no nan, and how many are undefined."""
     undefined = sum(map(math.isnan, scores))
     middle, deviation = (None if math.isnan(value) else value for value in spread_of(scores))
     record: dict[str, Any] = {f"mean_of_{what}": middle, f"sd_of_{what}": deviation}

@@ -37,7 +37,8 @@ def test_freeze_all_is_another_name_of_features(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "task", "known"), [("bce", "multilabel", "ce or wce"), ("mse", "regression", "ce or wce"), ("ce", "classes", "mse")]
+    ("loss", "task", "known"),
+    [("bce", "multilabel", "ce or wce"), ("mse", "regression", "ce or wce"), ("ce", "classes", "mse")],
 )
 def test_the_loss_of_a_fitted_head_is_checked_when_the_task_is_known(loss: str, task: str, known: str) -> None:
     recipe = Recipe(features=True, loss=loss)
