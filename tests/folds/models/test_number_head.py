@@ -36,6 +36,11 @@ def test_a_model_trains_in_units_and_predicts_numbers(head, width):
     assert units_of_model(model).scale.tolist() == [10, 2]
 
 
+def test_a_model_without_units_is_an_error():
+    with pytest.raises(EnsembleError, match="a head with their unit, found one without"):
+        units_of_model(torch.nn.Linear(2, 1))
+
+
 def test_variances_begin_as_one():
     head = NumberHead(8, 3, spread=True)
     assert not head(torch.rand(5, 8))[:, 3:].any()

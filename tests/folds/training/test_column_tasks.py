@@ -188,7 +188,8 @@ def test_a_run_of_classes_that_are_numbers_is_resumed_as_it_was_started(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert plan_of(table, "code", epochs=1).table.task == "regression"
+    guessed = plan_of(table, "code", epochs=1, head="linear")
+    assert (guessed.table.task, guessed.runs[0].recipe.head) == ("regression", "number")
     started = plan_of(table, "code", epochs=1, task="classes")
     jobs = prepare_jobs(started)
     config = Path("runs/run/config.toml")
