@@ -199,7 +199,7 @@ def test_a_run_of_classes_that_are_numbers_is_resumed_as_it_was_started(
         again = plan_of(table, "code", epochs=1, **({"task": given} if given else {}))
         assert (again.table.task, again.spec.task, len(again.table.classes)) == ("classes", "classes", 33)
         assert again.runs[0].recipe.task == recorded
-        assert [job.fold for job in prepare_jobs(again, resume=True)] == [0, 1]
+        assert sorted(job.fold for job in prepare_jobs(again, resume=True)) == [0, 1]
     with pytest.raises(EnsembleError, match="different settings") as error:
         prepare_jobs(plan_of(table, "code", epochs=1, task="regression"), resume=True)
     assert any(line.startswith("task: not set") for line in error.value.details)
