@@ -85,7 +85,7 @@ def _spec_of(config: Mapping[str, Any], data: Path, root: Path | None, task: str
         listed = [value] if isinstance(value, str) else value
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             fields[name] = tuple(listed)
-    if task in COLUMN_TASKS:
+    if task is not None:  # classes may be numbers
         fields["task"] = task
     if type(config.get("max_pixels")) is int:
         fields["max_pixels"] = config["max_pixels"]

@@ -115,19 +115,29 @@ def check_features(recipe: Any) -> None:
             hint="leave them out; compare `epochs` with `sweep`",
         )
     if head == LOGISTIC:
-        _check_logistic(recipe)
+        check_fitted_losses(recipe, recipe.task)
+        for name in ("soft_labels", "soft_columns"):
+            if getattr(recipe, name):
+                raise UsageError(f"`head=logistic` takes no `{name}`", hint="`head=linear` does")
 
 
-def _check_logistic(recipe: Any) -> None:
-    fitting = FITTED_LOSSES.get(recipe.task, FITTED_LOSSES["classes"])
+def check_fitted_losses(recipe: Any, task: str | None) -> None:
+    """Raise UsageError if a head is fitted, and not with the losses of a recipe.
+
+    Parameters
+    ----------
+    task : None if it is not known before the table is read; then the losses of all tasks fit.
+    """
+    if not recipe.features or recipe.head not in (None, LOGISTIC):
+        return
+    own = FITTED_LOSSES.get(task or "", FITTED_LOSSES["classes"])
+    fitting = own if task is not None else tuple(loss for every in FITTED_LOSSES.values() for loss in every)
+    known = " or ".join(own) + ("" if task is not None else " (several labels with bce, numbers with mse)")
     for loss in (recipe.loss, *recipe.head_loss.values()):
         if isinstance(loss, Usual):  # that of the task, which fits
             continue
         if not isinstance(loss, str) or loss.partition(":")[0] not in fitting or "+" in loss:
             raise UsageError(
-                f"`head=logistic` is fitted with {' or '.join(fitting)}, found the loss {loss}",
+                f"`head=logistic` is fitted with {known}, found the loss {loss}",
                 hint="`head=linear` takes every loss",
             )
-    for name in ("soft_labels", "soft_columns"):
-        if getattr(recipe, name):
-            raise UsageError(f"`head=logistic` takes no `{name}`", hint="`head=linear` does")

@@ -35,8 +35,10 @@ _MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
 _NONE = frozenset({"-", "none", "no finding", "no findings", "nothing", "normal"})
 # A smaller share of rows that have not exactly one 1 is taken for mistakes in a table of exclusive classes.
 _SEVERAL_SHARE = 0.1
-_MANY_NUMBERS = 10  # more different fractions than classes have
-_MANY_WHOLE_NUMBERS = 30
+# Numbers are taken for classes, such as codes of diseases (401.9), unless more of them differ than this, and than this
+# share of the people: an age in years differs from person to person, a code is that of many.
+_MANY_NUMBERS, _OF_PEOPLE = 30, 1 / 3
+_LARGEST = 1e38  # near the end of float32, in which numbers are predicted
 _EXAMPLES = 3
 
 
@@ -65,6 +67,7 @@ def read_column_labels(
     index: Sequence[int] | None,
     task: str | None,
     classes: Sequence[str] | None = None,
+    people: int | None = None,
 ) -> ColumnLabels | None:
     """Return the labels or numbers in `columns`; None if the table has one class for each sample.
 
@@ -74,6 +77,7 @@ def read_column_labels(
     index : rows to read; None for all.
     task : what the labels are; None to decide by the cells.
     classes : known names of labels in one column; None for those that occur.
+    people : number of people in these rows; None if each row may be one.
 
     Raises
     ------
@@ -88,8 +92,8 @@ def read_column_labels(
         if len(columns) > 1:
             task, reason = _task_of_columns(cells)
         else:
-            task, reason = (REGRESSION, _fractions(cells.cells[0], columns[0])) if cells.cells[0] else (None, "")
-            task = task if reason else None
+            reason = _fractions(cells.cells[0], people)
+            task = REGRESSION if reason else None
         if task is None:
             return None
         if len(columns) == 1:
@@ -112,7 +116,7 @@ def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
     """Return a note if the classes in a column may be several labels or numbers, which has to be asked for."""
     distinct = set(cells)
     numbers = _finite(distinct)
-    if numbers is not None and len(distinct) > _MANY_WHOLE_NUMBERS:
+    if numbers is not None and (len(distinct) > _MANY_NUMBERS or _have_fractions(numbers)):
         return [
             f"{source}: the {len(distinct):,} different numbers in '{column}' are read as classes; "
             "`task=regression` predicts the number"
@@ -131,8 +135,8 @@ def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
 
 
 def are_many_fractions(labels: NDArray[np.str_]) -> bool:
-    """Return whether labels without a task would be read as numbers."""
-    return bool(_fractions(labels.tolist(), ""))
+    """Return whether labels without a task could be read as numbers, if there were few people."""
+    return bool(_fractions(labels.tolist(), 1))
 
 
 class _Cells:
@@ -165,7 +169,7 @@ def _flag(cell: str) -> float | None:
 
 
 def _number(cell: str) -> float | None:
-    """Return a finite number, nan for a missing one, and None for other text."""
+    """Return a number of at most `_LARGEST`, nan for a missing one, and None for other text."""
     cell = cell.strip()
     if cell.lower() in _MISSING:
         return math.nan
@@ -173,7 +177,7 @@ def _number(cell: str) -> float | None:
         value = float(cell) if cell.isascii() and "_" not in cell else math.inf
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= _LARGEST else None
 
 
 def _finite(distinct: set[str]) -> list[float] | None:
@@ -188,13 +192,20 @@ def _finite(distinct: set[str]) -> list[float] | None:
     return found or None
 
 
-def _fractions(cells: Sequence[str], column: str) -> str:
-    """Return why the cells of one column are numbers; "" if they may be classes."""
-    distinct = set(cells)
-    numbers = _finite(distinct)
-    if numbers is None or all(value.is_integer() for value in numbers):
-        return ""
-    if len(numbers) <= _MANY_NUMBERS and 2 * len(numbers) <= len(cells):
+def _have_fractions(numbers: Sequence[float]) -> bool:
+    return not all(value.is_integer() for value in numbers)
+
+
+def _fractions(cells: Sequence[str], people: int | None) -> str:
+    """Return why the cells of one column are numbers; "" if they may be classes.
+
+    Parameters
+    ----------
+    people : None if each cell may be of another one.
+    """
+    numbers = _finite(set(cells))
+    many = max(_MANY_NUMBERS, _OF_PEOPLE * (len(cells) if people is None else people))
+    if numbers is None or len(numbers) <= many or not _have_fractions(numbers):
         return ""
     return f"it holds {len(numbers):,} different numbers with fractions"
 
@@ -320,7 +331,8 @@ def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
             {cell: _number(cell) for cell in set(column)},
             i,
             "numbers",
-            "expected numbers with a decimal point, such as 34.5, or an empty cell where it is not known",
+            f"expected numbers with a decimal point, such as 34.5, up to {_LARGEST:g}, or an empty cell where it is "
+            "not known",
         )
         for i, column in enumerate(cells.cells)
     ]

@@ -256,7 +256,8 @@ def read_samples(
     # Tables made on Windows have backslashes; `/` works on every system.
     paths = None if written is None else [name.replace("\\", "/") for name in written]
     ids = select(table.columns[found.id]) if found.id is not None and found.id != path else paths
-    several = _several_labels(table, found, index, spec, training)
+    named = None if found.person is None or spec.person_regex else select(table.columns[found.person])
+    several = _several_labels(table, found, index, spec, training, named)
     warnings: list[str] = []
     notes: list[str] = []
     if several is not None:
@@ -341,13 +342,19 @@ def _add_stacks(
 
 
 def _several_labels(
-    table: CsvTable, found: SampleColumns, index: Sequence[int] | None, spec: DataSpec, training: bool
+    table: CsvTable,
+    found: SampleColumns,
+    index: Sequence[int] | None,
+    spec: DataSpec,
+    training: bool,
+    persons: list[str] | None = None,
 ) -> ColumnLabels | None:
     """Return the labels or numbers of each row; None for one class, and for columns of test images without labels."""
     if not training and spec.task not in COLUMN_TASKS:
         return None
     try:
-        return read_column_labels(table, found.label, index, spec.task, spec.classes)
+        people = None if persons is None else len(set(persons))
+        return read_column_labels(table, found.label, index, spec.task, spec.classes, people)
     except EnsembleError:
         cells = (table.columns[name] for name in found.label if name in table.columns)
         if training or any(len({column[i] for i in index or range(len(column))}) > 1 for column in cells):

@@ -75,7 +75,7 @@ def open_data(settings: Settings, root: Path = Path(), task: str | None = None) 
     spec = spec_of(settings, found, task)
     data = read_data(spec)
     log_notes(data)
-    spec = replace(spec, task=_decided_task(data, task))
+    spec = replace(spec, task=_decided_task(data))
     return LoadedData(replace(spec, data=BUILT_IN) if built_in else spec, data, built_in)
 
 
@@ -92,12 +92,12 @@ def log_warnings(data: Dataset) -> None:
         logger.warning(line)
 
 
-def _decided_task(data: Dataset, task: str | None) -> str | None:
+def _decided_task(data: Dataset) -> str | None:
     """Return the task that reads these data again; None where the columns say it."""
     if data.train.has_columns:
         return data.train.task
     labels = data.train.labels
-    return CLASSES if task is not None and labels is not None and are_many_fractions(labels) else None
+    return CLASSES if labels is not None and are_many_fractions(labels) else None
 
 
 def spec_of(settings: Settings, data: Path, task: str | None = None) -> DataSpec:
@@ -176,6 +176,8 @@ def load_checkpoint_data(
     fields["stack"] = tuple(fields.get("stack") or ()) or None
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
+    # Several labels and numbers are recorded; classes are not, nor by versions that read numbers as classes only.
+    fields["task"] = fields.get("task") or CLASSES
     if fields["data"] == BUILT_IN:
         draw_built_in(root)  # their seed is fixed, so they can be generated again
         fields["data"] = root / BUILT_IN

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from folds.metrics.intervals import Interval
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.metrics.tasks import default_metric
-from folds.predictions.files import PredictionMetadata
+from folds.predictions.files import CLASSES, PredictionMetadata
 from folds.predictions.reading import (
     labels_and_groups,
     mean_test_predictions,
@@ -52,6 +53,41 @@ class RunLike(Protocol):
         """Return the number of parameters of its model."""
 
 
+def spread_of(scores: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard deviation of scores; those that are undefined (nan) are left out.
+
+    A fold without a positive person has no ROC-AUC. The standard deviation of one score is 0; without any, both are
+    nan.
+    """
+    known = [score for score in scores if not math.isnan(score)]
+    if not known:
+        return math.nan, math.nan
+    return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else 0.0
+
+
+def spread_text(scores: Sequence[float]) -> str:
+    """Return mean and standard deviation of the scores of folds, and how many have one if some are undefined.
+
+    Examples
+    --------
+    >>> spread_text([0.5, 0.75]), spread_text([0.5, float("nan")]), spread_text([float("nan")])
+    ('0.625 ± 0.177', '0.500 ± 0.000 (1 of 2 folds)', 'undefined')
+    """
+    middle, deviation = spread_of(scores)
+    if math.isnan(middle):
+        return "undefined"
+    known = sum(not math.isnan(score) for score in scores)
+    return f"{middle:.3f} ± {deviation:.3f}" + (f" ({known} of {len(scores)} folds)" if known < len(scores) else "")
+
+
+def _spread_record(scores: Sequence[float], what: str) -> dict[str, Any]:
+    """Return the spread of the scores of folds or runs for JSON, which has no nan, and how many are undefined."""
+    undefined = sum(map(math.isnan, scores))
+    middle, deviation = (None if math.isnan(value) else value for value in spread_of(scores))
+    record: dict[str, Any] = {f"mean_of_{what}": middle, f"sd_of_{what}": deviation}
+    return record | ({f"undefined_{what}": undefined} if undefined else {})
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """The scores of a run.
@@ -64,7 +100,9 @@ class RunSummary:
     seconds : training time, summed over the folds.
     fold_scores : score of each fold by the metric and on the people of `oof`, if that is not macro F1 of all people.
     refit : the model of all people; None if there is none.
-    columns : label or number → its out-of-fold score by the metric, if there are several labels or numbers.
+    columns : label or number → its out-of-fold score by the metric, if there are several labels or numbers; by the
+        default metric of the task if that of the run is a function of the user.
+    column_metric : the metric of `columns`; "" without them.
     """
 
     run: str
@@ -76,6 +114,7 @@ class RunSummary:
     fold_scores: tuple[float, ...] = ()
     refit: RefitSummary | None = None
     columns: Mapping[str, Interval] = field(default_factory=dict)
+    column_metric: str = ""
 
     @property
     def is_of_columns(self) -> bool:
@@ -93,9 +132,12 @@ class RunSummary:
         return any(done.get("optimistic") for done in self.folds.values())
 
     def spread(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the score over the folds (standard deviation 0 for one fold)."""
-        values = self.scores
-        return mean(values), stdev(values) if len(values) > 1 else 0.0
+        """Return mean and standard deviation of the score over the folds (`spread_of`)."""
+        return spread_of(self.scores)
+
+    def spread_text(self) -> str:
+        """Return ``0.676 ± 0.031``; of fewer folds than there are, their number follows."""
+        return spread_text(self.scores)
 
     def refit_lines(self) -> list[str]:
         """Return what is known about the score of the model of all people; [] if there is none."""
@@ -106,7 +148,6 @@ class RunSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
-        middle, deviation = self.spread()
         record: dict[str, Any] = {
             "run": self.run,
             "k": self.k,
@@ -114,8 +155,7 @@ class RunSummary:
         }
         record |= {
             "oof": self.oof.to_dict(),
-            "mean_of_folds": middle,
-            "sd_of_folds": deviation,
+            **_spread_record(self.scores, "folds"),
             "seconds": self.seconds,
             "optimistic": self.selected_on_validation,
         }
@@ -127,7 +167,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PooledRuns:
-    """The scores of runs that differ only in repeat or seed, and of the mean of their probabilities.
+    """The scores of runs that differ only in repeat or seed, and of the mean of their predictions.
 
     Attributes
     ----------
@@ -146,21 +186,16 @@ class PooledRuns:
     seconds: float
 
     is_of_columns: bool = False
+    task: str = CLASSES
 
     def spread(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the scores of the runs."""
-        return mean(self.scores), stdev(self.scores)
+        """Return mean and standard deviation of the scores of the runs (`spread_of`)."""
+        return spread_of(self.scores)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
-        middle, deviation = self.spread()
-        record: dict[str, Any] = {
-            "of": self.name,
-            "runs": list(self.runs),
-            "mean_of_runs": middle,
-            "sd_of_runs": deviation,
-        }
-        record |= {"mean_of_folds": mean(self.folds), "sd_of_folds": stdev(self.folds), "oof": self.oof.to_dict()}
+        record: dict[str, Any] = {"of": self.name, "runs": list(self.runs), **_spread_record(self.scores, "runs")}
+        record |= _spread_record(self.folds, "folds") | {"oof": self.oof.to_dict()}
         return record | {"test": None if self.test is None else self.test.to_dict(), "seconds": self.seconds}
 
 
@@ -198,6 +233,7 @@ def pool_runs(
         else None,
         sum(summary.seconds for summary in summaries),
         summaries[0].is_of_columns,
+        first.task,
     )
 
 
@@ -220,6 +256,8 @@ def summarize_run(
     oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
     metric = metric or default_metric(oof[1].task)
     scored = score_oof(runs, [run], *oof, metric, per_person)
+    several = oof[1].has_columns and len(oof[1].classes) > 1
+    of_one = _metric_of_column(metric, oof[1].task) if several else ""
     return RunSummary(
         run,
         folds,
@@ -231,8 +269,17 @@ def summarize_run(
         if metric == "macro_f1" and not scored.left_out and not oof[1].has_columns
         else _fold_scores(runs, run, *oof, metric),
         summarize_refit(run, _checkpoints(folds), runs, per_person, metric),
-        _column_scores(runs, run, *oof, metric, per_person) if oof[1].has_columns and len(oof[1].classes) > 1 else {},
+        _column_scores(runs, run, *oof, of_one, per_person) if several else {},
+        of_one,
     )
+
+
+def _metric_of_column(metric: str, task: str) -> str:
+    """Return the metric of one of several labels or numbers.
+
+    A function of the user was written for all columns together, so the score of one is that of the task.
+    """
+    return metric if find_metric(metric).function is None else default_metric(task)
 
 
 def _column_scores(

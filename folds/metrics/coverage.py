@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import people_with_class, people_with_label
 from folds.metrics.scored_rows import ScoredRows
@@ -22,6 +24,16 @@ _EMPIRICAL_COVERAGE_OF_TWO: dict[str, dict[int, int]] = {
     "mcc": {1: 80, 2: 65},
     "column_log_loss": {1: 20, 2: 45},
     "f_beta": {},
+}
+# Lower ones of one label, where they were found (docs/benchmarks.md).
+_EMPIRICAL_COVERAGE_OF_ONE_LABEL: dict[str, dict[int, int]] = {
+    "roc_auc": {1: 60},
+    "roc_auc_micro": {1: 60},
+    "average_precision": {1: 60},
+    "balanced_accuracy": {2: 87, 3: 80},
+    "youden": {2: 87, 3: 80},
+    "kappa": {2: 84},
+    "pauc": {2: 64} | dict.fromkeys(range(3, 13), 70),
 }
 # The same of means over labels, by the number of people of the rarest label.
 _EMPIRICAL_COVERAGE_OF_LABELS: dict[str, dict[int, int]] = {
@@ -71,18 +83,47 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool, of_differ
         return _warning_of_columns(metric, rows, of_difference)
     if metric.at_quantile is not None and rows.classes == 2:
         deciding, share = metric.at_quantile
-        beyond = share * float(people_with_class(rows.labels, rows.persons, 2)[deciding])
-        if 0 < beyond < _MIN_BEYOND:
-            return (
-                f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
-                f"true value in only about {87 if beyond >= 0.4 else 70}% of simulations"
-            )
+        few = _of_few_beyond(metric, share * float(people_with_class(rows.labels, rows.persons, 2)[deciding]))
+        if few:
+            return few
     rarest = rows.fewest_people
     known = _EMPIRICAL_COVERAGE.get(metric.family, {})
     if rows.classes == 2:
         known = _EMPIRICAL_COVERAGE_OF_TWO.get(metric.family, known)
     percent = known.get(rarest)
     return "" if percent is None else _of_rarest("class", rarest, metric, percent)
+
+
+def _of_few_beyond(metric: Metric, beyond: float) -> str:
+    """Return the warning for a threshold of two classes that few people lie beyond; "" if these are enough."""
+    if not 0 < beyond < _MIN_BEYOND:
+        return ""
+    return (
+        f"about {beyond:.1f} people decide where the threshold lies: 95% CIs of {metric.title} covered the "
+        f"true value in only about {87 if beyond >= 0.4 else 70}% of simulations"
+    )
+
+
+def _warning_of_one_label(metric: Metric, rows: ScoredRows, of_difference: bool) -> str:
+    """Return the warning for one label, a decision of two classes: nothing averages out, as it does over labels."""
+    if metric.at_quantile is not None:
+        deciding, share = metric.at_quantile
+        few = _of_few_beyond(metric, share * float(people_with_label(rows.labels, rows.persons, deciding)[0]))
+        if few:
+            return few
+    family = metric.family
+    of_two = next(
+        (
+            known[family]
+            for known in (_EMPIRICAL_COVERAGE_OF_TWO, _EMPIRICAL_COVERAGE, _EMPIRICAL_COVERAGE_OF_LABELS)
+            if family in known
+        ),
+        {},
+    )
+    found = [of_two, _EMPIRICAL_COVERAGE_OF_ONE_LABEL.get(family, {})]
+    found += [_EMPIRICAL_COVERAGE_OF_DIFFERENCES.get(family, {})] if of_difference else []
+    percents = [known[rows.fewest_people] for known in found if rows.fewest_people in known]
+    return _of_rarest("label", rows.fewest_people, metric, min(percents)) if percents else ""
 
 
 def _warning_of_columns(metric: Metric, rows: ScoredRows, of_difference: bool) -> str:
@@ -97,6 +138,13 @@ def _warning_of_columns(metric: Metric, rows: ScoredRows, of_difference: bool) -
             f"{rows.people:,} people: where a few have much larger errors than others, 95% CIs of {metric.title} "
             f"covered the true value in only about {percent}% of simulations"
         )
+    if rows.classes == 1:
+        return _warning_of_one_label(metric, rows, of_difference)
+    if metric.name == "roc_auc_micro":  # one ranking of all cells, whatever their labels are
+        some = np.where((rows.labels == 1).any(axis=1), 1.0, 0.0)[:, None]
+        people = int(people_with_label(some, rows.persons)[0])
+        percent = _EMPIRICAL_COVERAGE_OF_ONE_LABEL[metric.name].get(people)
+        return "" if percent is None else _of_rarest("label", people, metric, percent)
     if metric.at_quantile is not None:
         deciding, share = metric.at_quantile
         beyond = share * float(people_with_label(rows.labels, rows.persons, deciding).min())
@@ -113,6 +161,7 @@ def _warning_of_columns(metric: Metric, rows: ScoredRows, of_difference: bool) -
 
 
 def _of_rarest(what: str, people: int, metric: Metric, percent: int) -> str:
-    found = ("no sample", "only one person", "only two people")[people]
+    words = ("no sample", "only one person", "only two people", "only three people")
+    found = words[people] if people < len(words) else f"only {people} people"
     held = f"95% CIs of {metric.title} covered the true value in only about {percent}% of simulations"
     return f"a {what} has {found}: {held}"

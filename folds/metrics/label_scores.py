@@ -107,5 +107,7 @@ BRIER = ColumnScore(MULTILABEL, cell_sums=_squared_sums, of_sums=mean_of_sums, i
 PROBABILISTIC_F1 = ColumnScore(
     MULTILABEL, cell_sums=_probable_sums, of_sums=_f1_of_sums, is_share=True, weights=POSITIVES
 )
-MICRO_F1 = ColumnScore(MULTILABEL, row_sums=_micro_sums, of_sums=_f1_of_sums, is_share=True, of_decisions=True)
+MICRO_F1 = ColumnScore(
+    MULTILABEL, row_sums=_micro_sums, of_sums=_f1_of_sums, is_share=True, of_decisions=True, weights=POSITIVES
+)
 SUBSET_ACCURACY = ColumnScore(MULTILABEL, row_sums=_subset_sums, of_sums=mean_of_sums, is_share=True, of_decisions=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.architecture import Architecture as Architecture
 from folds.models.archive import load_archive
-from folds.models.head_spec import COSINE, LINEAR, cosine_scale, is_of_layers, is_of_numbers, ordinal_link
+from folds.models.head_spec import COSINE, LINEAR, UNITS, cosine_scale, is_of_layers, is_of_numbers, ordinal_link
 from folds.models.hub import without_waiting
 from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
@@ -471,6 +471,9 @@ def _body_and_head(
     for head in heads:
         if f"{head}.weight" not in weights:
             others |= {name: value for name, value in weights.items() if name.startswith(f"{head}.")}
+        # A head of numbers has their units beside its weights.
+        units = (f"{head}.{name}" for name in UNITS) if f"{head}.weight" in weights else ()
+        others |= {name: weights[name] for name in units if name in weights}
     weights = {name: value for name, value in weights.items() if name not in others}
     names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in names if name in weights), 0)

@@ -28,6 +28,7 @@ from folds.utils.schema import shown
 
 NUMBER = "number"
 NUMBER_HEADS = (NUMBER, GAUSSIAN)  # they come with `task=regression`
+UNITS = ("center", "scale")  # what these have beside their weights
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
 _ATTENTION = f"{ATTENTION}:64:4"
 _ATTENTION_PERSON = f"{ATTENTION_PERSON}:64"

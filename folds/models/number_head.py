@@ -121,8 +121,19 @@ def with_number_head(model: torch.nn.Module, head: str, timm_name: str) -> torch
 
 
 def number_head_of(model: torch.nn.Module) -> NumberHead:
-    """Return the head of a model that `with_number_head` made."""
-    return next(module for module in model.modules() if isinstance(module, NumberHead))
+    """Return the head of a model that `with_number_head` made.
+
+    Raises
+    ------
+    EnsembleError : the model has another head.
+    """
+    found = next((module for module in model.modules() if isinstance(module, NumberHead)), None)
+    if found is None:
+        raise EnsembleError(
+            "a model of numbers has a head with their unit, found one without",
+            hint="leave out `head`; a checkpoint without it was not trained with `task=regression`",
+        )
+    return found
 
 
 def set_units(model: torch.nn.Module, units: Units) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from folds.metrics.custom import find_metric
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.predictions.label_columns import CLASSES, MULTILABEL, REGRESSION
 
 _OF_CLASSES = ("macro_f1", "accuracy", "log_loss")
 _OF_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -31,13 +31,14 @@ def main_score(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None
     return find_metric(name).title, scores.get(name)
 
 
-def shown_score(event: Mapping[str, Any]) -> str | None:
+def shown_score(event: Mapping[str, Any], task: str | None) -> str | None:
     """Return the metric of the score that the line of an epoch shows: macro F1 of classes, and the first one of several
     labels or numbers; None if the epoch was not validated.
 
     Parameters
     ----------
     event : the scores of the epoch, as in history.csv.
+    task : that of the recipe; None for classes.
     """
-    names = [name.removeprefix("validation_") for name in event if name.startswith("validation_")]
-    return "macro_f1" if "accuracy" in names else next(iter(names), None)
+    name = measured(task or CLASSES)[0]
+    return name if f"validation_{name}" in event else None

@@ -12,6 +12,7 @@ from folds.augmentation.custom import load_transform
 from folds.config.defaults import Model
 from folds.config.recipe import Recipe, Settings
 from folds.config.stages import check_below
+from folds.config.sweep import RequestedRecipe
 from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
@@ -99,7 +100,7 @@ def make_runs(
         architecture, recipe = _for_channels(architecture, recipe, settings.stack or ())
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
+        base = _unused(file_safe(_name(settings, arch, variant, variant.target.name)), [run.base for run in runs])
         variant_settings = SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {}
         complete, why = recipe.completed(variant_settings, models.of(architecture, recipe))
         leads = (group, 0, recipe.seed) not in firsts
@@ -180,9 +181,18 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
     ]
 
 
-def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
+def names_of(settings: Settings, variants: Sequence[RequestedRecipe]) -> list[str]:
+    """Return the names of the runs of a command without repeats and seeds, before its table is read."""
+    return [
+        file_safe(_name(settings, arch, variant, variant.recipe.target))
+        for variant in variants
+        for arch in (settings.arch if variant.arch is None else (variant.arch,))
+    ]
+
+
+def _name(settings: Settings, arch: str, variant: RunVariant | RequestedRecipe, target: str) -> str:
     """Return the name of a run without repeat and seed; it may not be unique."""
-    own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
+    own = arch if target == LABEL else f"{arch}-{target}"
     own = f"{own}-frozen" if variant.recipe.features else own  # it can lie beside a fine-tuned run
     own = own if settings.leave_out is None else f"{own}-leave-out-{settings.leave_out}"  # beside folds by person
     if variant.arch is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from folds.config.column_tasks import with_task_defaults
 from folds.config.files import to_toml
-from folds.config.frozen import LOGISTIC
+from folds.config.frozen import LOGISTIC, check_fitted_losses
 from folds.config.presets import one_seed_note, preset_note
 from folds.config.recipe import Recipe, Settings, features_notes
 from folds.config.sweep import RequestedRecipe
@@ -30,8 +30,8 @@ from folds.optim.ema import ema_note
 from folds.predictions.files import CLASSES, LABEL, ORDINAL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
-from folds.runs.matrix import RunVariant, compared_with, make_runs
-from folds.runs.run import RecordedResources, Run, recorded_start
+from folds.runs.matrix import RunVariant, compared_with, make_runs, names_of
+from folds.runs.run import RecordedResources, Run, recorded_reading, recorded_start
 from folds.runs.size_note import size_note
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
@@ -169,7 +169,8 @@ def build_plan(
     warnings = _check_recipes([one.recipe for one in requested], first)
     seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     asked = [one.recipe for one in requested]
-    source = _in_order(open_data(settings, root, task_of(asked)), asked)
+    task = task_of(asked) or (None if force else recorded_reading(root / "runs", names_of(settings, requested)))
+    source = _in_order(open_data(settings, root, task), asked)
     data, built_in = with_task(source.data, asked), source.built_in
     table = data.train  # folds do not depend on the order of the classes
     _check_backend([one.recipe for one in requested], execution)
@@ -396,6 +397,7 @@ def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Reci
     if table.has_columns:
         recipe = with_task_defaults(replace(recipe, task=table.task))
         validate_recipe(recipe)  # its losses are known to fit only now, if the table says the task
+    check_fitted_losses(recipe, recipe.task or CLASSES)
     metric = metric_for_task(recipe.metric, recipe.task or CLASSES)
     if metric.function is None:
         recipe = replace(recipe, metric=metric.name)  # the one spelling of its settings

@@ -16,7 +16,7 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings, margin_of
 from folds.models.factory import Architecture
-from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
+from folds.predictions.files import ALL, CLASSES, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import COURSE
 from folds.utils.files import read_json, remove
@@ -238,6 +238,10 @@ class Run:
             former = former_defaults(given.has_weights, given.opt, own)
             kept |= {key: value for key, value in former.items() if record.get(key, default_of(key)) == value}
         kept = {key: value for key, value in kept.items() if getattr(given, key) is None}
+        # Both mean classes, unless two of them are a binary decision by their names.
+        tasks = (given.task, record.get("task"))
+        if all(task in (None, CLASSES) for task in tasks) and len(self.target.classes) > 2:
+            kept["task"] = record.get("task")
         if kept.get("lr") not in (None, self.recipe.lr):
             return replace(self, recipe=replace(self.recipe, **kept), rate_reason="as this run was started")
         return replace(self, recipe=replace(self.recipe, **kept))
@@ -407,6 +411,15 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     return RecordedResources(
         next(iter(threads), None), min(jobs, default=None), next(iter(gpus), None), tuple(sorted(measured))
     )
+
+
+def recorded_reading(runs: Path, names: Sequence[str]) -> str | None:
+    """Return `CLASSES` if one of these runs exists and was started with a table of classes; None if there is none.
+
+    Several labels and numbers are recorded, so a run that records no task has classes, also if they are numbers.
+    """
+    paths = [path for name in names if (path := runs / name / "config.toml").is_file()]
+    return CLASSES if any(read_record(path).get("task") in (None, CLASSES) for path in paths) else None
 
 
 def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _log_outcome(outcome: Outcome) -> None:
             scores = "".join(f"{curve_title(name)} {score_text(one)}, " for name, one in done["scores"].items())
         else:
             of_fold = "fold" in done  # a model of all people has no score
-            others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
+            others = "".join(f"{name} {score_text(score)}, " for name, score in (done.get("scores") or {}).items())
             own = f"macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, " if of_fold else ""
             scores = f"{others}{own}" if of_fold else ""
         logger.info(

@@ -22,7 +22,7 @@ from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.images.channel_sums import mean_std
 from folds.models.accelerators import has_tunable_kernels, prefers_channels_last, scaler_of
-from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import DeviceSharedError, is_out_of_memory
@@ -219,7 +219,8 @@ def _in_units(
 ) -> NDArray[np.float32]:
     """Set the units of the head of a model, and return numbers (n, columns) in these units.
 
-    They are those of the training part; a head with weights of another run keeps the units that these are for.
+    They are those of the training part; a head with weights of another run of these numbers keeps the units that these
+    are for.
     """
     own = units_of_numbers(values[training], target.classes)
     units = units_of_model(model)
@@ -227,6 +228,13 @@ def _in_units(
         set_units(model, own)
         units = own
     return units.standardize(values)
+
+
+def _is_of_same_numbers(job: Job, recipe: Recipe) -> bool:
+    """Return whether the head of the initial weights of a job may be loaded: that of other numbers has other units."""
+    if recipe.task != REGRESSION or job.init is None:
+        return True
+    return tuple(load_checkpoint(Path(job.init)).classes) == tuple(job.classes)
 
 
 def _transform(job: Job) -> TransformPool | None:
@@ -361,7 +369,7 @@ def _model(
         outputs,
         pretrained=bool(recipe.pretrained) and init is None and job.pretrained is None,
         init=init,
-        load_head=job.init is not None,
+        load_head=job.init is not None and _is_of_same_numbers(job, recipe),
     )
     if job.pretrained is not None and init is None:
         PretrainedWeights(Path(job.pretrained), job.pretrained_sha).load_into(model)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
-from statistics import mean, stdev
 from typing import Any
 
 from ensemble.cli.reports.compare import compared_remarks, compared_table
@@ -15,13 +15,13 @@ from folds.config.stages import parse_stages
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.curves import curve_title, fold_curves
 from folds.experiments.sites import NewSites
-from folds.experiments.summary import PooledRuns, RunSummary
+from folds.experiments.summary import PooledRuns, RunSummary, spread_text
 from folds.features.learning_curve import TRAINING, LearningCurve
 from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
 from folds.models.accelerators import measures_formats
 from folds.models.precision import resolve_amp
-from folds.predictions.label_columns import MULTILABEL
+from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import formats_line, recorded_amps
@@ -221,7 +221,6 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
     ]
     rows: list[list[object]] = []
     for s in summaries:
-        middle, deviation = s.spread()
         name = f"{s.run} (optimistic)" if s.selected_on_validation else s.run
         row: list[object] = [
             name,
@@ -230,7 +229,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
             s.oof.interval.ci_text(),
             *([] if of_columns else [f"{s.oof.accuracy:.3f}"]),
         ]
-        row += [f"{middle:.3f} ± {deviation:.3f}", duration(s.seconds)]
+        row += [s.spread_text(), duration(s.seconds)]
         if with_test:
             row += ["", ""] if s.test is None else [score_text(s.test.interval.value), s.test.interval.ci_text()]
         rows.append(row)
@@ -242,7 +241,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
             p.oof.interval.ci_text(),
             *([] if of_columns else [f"{p.oof.accuracy:.3f}"]),
         ]
-        row += [f"{mean(p.folds):.3f} ± {stdev(p.folds):.3f}", duration(p.seconds)]
+        row += [spread_text(p.folds), duration(p.seconds)]
         if with_test:
             row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", p.test.interval.ci_text()]
         rows.append(row)
@@ -254,7 +253,7 @@ def columns_table(summaries: Sequence[RunSummary]) -> str:
     named = [summary for summary in summaries if summary.columns]
     if not named:
         return ""
-    title = find_metric(named[0].oof.metric).title
+    title = find_metric(named[0].column_metric).title
     header = [f"OOF {title} of", *(f"{one.run}, 95% CI" for one in named)]
     names = list(named[0].columns)
     rows: list[list[object]] = [
@@ -279,11 +278,12 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
         console.note("scores of different people are not comparable: ensemble runs diff A B compares two runs")
     for p in pooled:
         middle, deviation = p.spread()
-        each = (
-            f"{len(p.runs)} runs, OOF {find_metric(p.oof.metric).title} {middle:.3f} ± {deviation:.3f} "
-            f"({min(p.scores):.3f} to {max(p.scores):.3f})"
+        scores = [score for score in p.scores if not math.isnan(score)]
+        each = f"{len(p.runs)} runs, OOF {find_metric(p.oof.metric).title} " + (
+            f"{middle:.3f} ± {deviation:.3f} ({min(scores):.3f} to {max(scores):.3f})" if scores else "undefined"
         )
-        console.note(f"{p.name}: {each}; the mean of their probabilities is an ensemble of all of them")
+        what = "predictions" if p.task == REGRESSION else "probabilities"
+        console.note(f"{p.name}: {each}; the mean of their {what} is an ensemble of all of them")
     if any(s.selected_on_validation for s in summaries):
         console.note(
             "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights "

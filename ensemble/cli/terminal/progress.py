@@ -110,7 +110,7 @@ class TrainingView:
             if run == job.run and (run, fold) in self.tasks:
                 curve = self.curves.text(run, fold, self.blocks)
                 scores = curve if curve.startswith("loss ") else f"loss {last['loss']:.3f}, {curve}"
-                text = f"epoch {last['epoch']}, {scores if curve else _scores(last)}"
+                text = f"epoch {last['epoch']}, {scores if curve else _scores(last, _task(job))}"
                 self.bars.update(self.tasks[run, fold], text=text)
 
     def seconds_left(self) -> float | None:
@@ -139,19 +139,23 @@ class TrainingView:
 def _epoch_line(job: Job, event: Mapping[str, Any], left: float | None) -> str:
     of = job.recipe.get("epochs", "?") if isinstance(job.recipe, Mapping) else "?"
     rest = "" if not left else f"; about {duration(left)} left in all"
-    return f"{_title(job)}: epoch {event['epoch']} of {of}, {_scores(event)}{rest}"
+    return f"{_title(job)}: epoch {event['epoch']} of {of}, {_scores(event, _task(job))}{rest}"
+
+
+def _task(job: Job) -> str | None:
+    return job.recipe.get("task") if isinstance(job.recipe, Mapping) else None
 
 
 def _title(job: Job) -> str:
     return getattr(job, "title", f"{job.run} fold {job.fold}")
 
 
-def _scores(event: Mapping[str, Any]) -> str:
+def _scores(event: Mapping[str, Any], task: str | None) -> str:
     """Return the loss of an epoch and, unless all people train the model, its validation score."""
     from folds.metrics.custom import find_metric
     from folds.predictions.task_scores import shown_score
 
-    name = shown_score(event)
+    name = shown_score(event, task)
     score = "" if name is None else f", {find_metric(name).title} {event[f'validation_{name}']:.3f}"
     return f"loss {event['loss']:.3f}{score}"
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from folds.errors import EnsembleError
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.training.job import Job
 
 logger = logging.getLogger(__name__)
@@ -30,15 +31,15 @@ METRIC_NAMES = {
     "lr": "course/learning_rate",
     "seconds": "course/seconds_an_epoch",
 }
-# The same of several labels and of numbers, which have no accuracy.
+# Beside these, of several labels and of numbers.
 _OF_COLUMNS = {f"validation_{name}": f"score/{name}" for name in ("roc_auc", "mae", "rmse", "r2")}
 _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _ADDRESS = re.compile(r"(\w+://)(?:[^/?#\s]*@)?([^?#\s]*)[^\s]*")
 
 
-def _names_of(record: Mapping[str, Any]) -> dict[str, str]:
+def _names_of(job: Job) -> dict[str, str]:
     """Return column of history.csv → name of the metric, for the columns of the task."""
-    return METRIC_NAMES if "validation_accuracy" in record else METRIC_NAMES | _OF_COLUMNS
+    return METRIC_NAMES | _OF_COLUMNS if job.recipe.get("task") in COLUMN_TASKS else METRIC_NAMES
 
 
 class Tracker:
@@ -115,7 +116,7 @@ class Tracker:
             self._write(
                 job,
                 int(record["epoch"]),
-                {name: float(record[column]) for column, name in _names_of(record).items() if column in record},
+                {name: float(record[column]) for column, name in _names_of(job).items() if column in record},
             )
         self._last[key] = max(self._last[key], int(event["epoch"]))
         if event["done"] >= event["total"]:

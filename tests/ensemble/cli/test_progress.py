@@ -95,13 +95,18 @@ def test_one_epoch_is_no_curve_and_many_folds_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "shown"),
+    ("task", "scores", "shown"),
     [
-        ({"validation_macro_f1": 0.6, "validation_accuracy": 0.7}, "loss 0.500, macro F1 0.600"),
-        ({"validation_roc_auc": 0.6, "validation_macro_f1": 0.7}, "loss 0.500, ROC-AUC 0.600"),
-        ({"validation_mae": 6.1, "validation_rmse": 8.0}, "loss 0.500, mean absolute error 6.100"),
-        ({}, "loss 0.500"),
+        (None, {"validation_macro_f1": 0.6, "validation_accuracy": 0.7}, "loss 0.500, macro F1 0.600"),
+        ("multilabel", {"validation_roc_auc": 0.6, "validation_macro_f1": 0.7}, "loss 0.500, ROC-AUC 0.600"),
+        (
+            "multilabel",
+            {"validation_roc_auc": 0.6, "validation_macro_f1": 0.7, "validation_accuracy": 0.8},
+            "loss 0.500, ROC-AUC 0.600",
+        ),
+        ("regression", {"validation_mae": 6.1, "validation_rmse": 8.0}, "loss 0.500, mean absolute error 6.100"),
+        (None, {}, "loss 0.500"),
     ],
 )
-def test_an_epoch_shows_the_score_of_its_task(scores: dict[str, float], shown: str) -> None:
-    assert _scores({"loss": 0.5, **scores}) == shown
+def test_an_epoch_shows_the_score_of_its_task(task: str | None, scores: dict[str, float], shown: str) -> None:
+    assert _scores({"loss": 0.5, **scores}, task) == shown

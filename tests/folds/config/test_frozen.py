@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from folds.config.files import load_settings
-from folds.config.frozen import joined_arch, with_heads
+from folds.config.frozen import check_features, check_fitted_losses, joined_arch, with_heads
+from folds.config.recipe import Recipe
 from folds.errors import UsageError
 
 
@@ -33,3 +34,17 @@ def test_freeze_all_is_another_name_of_features(name: str) -> None:
         load_settings({name: "some"}, implicit=False)
     with pytest.raises(UsageError, match="contradict"):
         load_settings({name: "all", "features": False}, implicit=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "task", "known"),
+    [("bce", "multilabel", "ce or wce"), ("mse", "regression", "ce or wce"), ("ce", "classes", "mse")],
+)
+def test_the_loss_of_a_fitted_head_is_checked_when_the_task_is_known(loss: str, task: str, known: str) -> None:
+    recipe = Recipe(features=True, loss=loss)
+    check_features(recipe)
+    check_fitted_losses(recipe, task)
+    with pytest.raises(UsageError, match=f"fitted with {known}, found the loss {loss}"):
+        check_fitted_losses(recipe, "regression" if task == "classes" else "classes")
+    with pytest.raises(UsageError, match="several labels with bce"):
+        check_features(Recipe(features=True, loss="focal"))

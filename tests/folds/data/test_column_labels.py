@@ -100,21 +100,37 @@ def test_uncertain_labels_are_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_numbers_are_read_asked_for_or_guessed_by_their_fractions(tmp_path: Path) -> None:
-    ages = [[20.5 + i] for i in range(12)]
+    ages = [[20.5 + i] for i in range(32)]
     data = read(tmp_path, "age", ages)
     assert (data.train.task, data.train.classes) == ("regression", ("age",))
     assert data.train.label_values().tolist() == ages
-    assert any("because it holds 12 different numbers with fractions" in line for line in data.notes)
+    assert any("because it holds 32 different numbers with fractions" in line for line in data.notes)
     assert read(tmp_path, "age", ages, task="classes").train.task == "classes"
     whole = [[20 + i] for i in range(12)]
     assert read(tmp_path, "age", whole).train.task == "classes"
     assert read(tmp_path, "age", whole, task="regression").train.label_values().tolist() == whole
     assert "found none in age" in refused(tmp_path, "age", [[3], [3]], task="regression").message
     assert refused(tmp_path, "age", [["3"], ["4,5".replace(",", ".5.")]], task="regression").details
-    assert are_many_fractions(np.array([".5", "1.5", "2.5"]))
-    assert not are_many_fractions(np.array([".5", "1"] * 4))
+    assert are_many_fractions(np.array([f"{i}.5" for i in range(31)]))
+    assert not are_many_fractions(np.array([f"{i}.5" for i in range(30)]))
     assert class_notes([str(i) for i in range(40)], "age", "t.csv")
     assert not class_notes(["a", "b", "a|b"][:2], "x", "t.csv")
+
+
+@pytest.mark.parametrize(("codes", "rows"), [(12, 24), (30, 60), (32, 200)])
+def test_codes_that_are_numbers_stay_classes_and_it_is_said(tmp_path: Path, codes: int, rows: int) -> None:
+    data = read(tmp_path, "code", [[250.01 + i % codes] for i in range(rows)])  # 2 rows a person, so 100 people of 32
+    assert (data.train.task, len(data.train.classes)) == ("classes", codes)
+    assert any(f"the {codes} different numbers in 'code' are read as classes" in line for line in data.notes)
+    assert any("`task=regression` predicts the number" in line for line in data.notes)
+
+
+@pytest.mark.parametrize("number", ["1e39", "-2e38", "1e400"])
+def test_numbers_that_no_model_can_predict_are_refused_with_the_cell(tmp_path: Path, number: str) -> None:
+    error = refused(tmp_path, "v", [["1.5"], [number], ["3"]], task="regression")
+    assert error.details == (f"t.csv row 3: '{number}'",)
+    assert "up to 1e+38" in (error.hint or "")
+    assert read(tmp_path, "v", [["1.5"], ["1e38"]], task="regression").train.label_values().max() == 1e38
 
 
 def test_several_numbers_and_unknown_ones(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from ensemble.cli.reports.training import columns_table, results_table
 from folds.experiments.summary import RunSummary, pool_runs, summarize_run
 from folds.metrics.report import score_predictions
 from folds.predictions.changed_labels import write_changed_labels
@@ -133,6 +134,63 @@ def test_if_all_labels_are_changed_all_people_are_scored_and_it_is_said() -> Non
     found = published("swin", 0, IDS).oof
     assert (found.interval.people, found.changed_people, found.left_out) == (15, 15, False)
     assert found.changed_line().startswith("scored on all people, although training labels of 15 people were changed")
+
+
+def columns_run(name: str, labels: list[str], values: np.ndarray, classes: tuple[str, ...], **more: str) -> dict:
+    """Write out-of-fold predictions in three folds, two images a person, and return what the folds recorded."""
+    count = len(labels)
+    persons = np.array([f"p{i // 2}" for i in range(count)])
+    rows = SampleRows(np.array([f"i{i}" for i in range(count)]), np.array(labels), persons)
+    sidecar = PredictionMetadata(
+        classes=classes, run=name, kind="probability", split="oof", rows=rows, fold=np.arange(count) // 2 % 3, **more
+    )  # type: ignore[arg-type]
+    write_prediction(Path(f"runs/{name}.oof.npy"), values.astype(np.float32), sidecar)
+    task = {"task": more["task"]} if more.get("task") == "multilabel" else {}
+    return {fold: {"macro_f1": 0.5, "seconds": 1.0, **task} for fold in range(3)}
+
+
+@pytest.mark.parametrize("task", ["multilabel", "binary"])
+def test_folds_without_a_score_are_left_out_of_the_mean_and_it_is_said(task: str) -> None:
+    """Only people of folds 0 and 1 have the label."""
+    random = np.random.default_rng(0)
+    hat = [i % 4 == 0 and i // 2 % 3 < 2 for i in range(36)]
+    p = random.random(36)
+    if task == "multilabel":
+        done = columns_run("a", ["hat" if one else "-" for one in hat], p[:, None], ("hat",), task=task)
+        done_b = columns_run("b", ["hat" if one else "-" for one in hat], p[::-1, None], ("hat",), task=task)
+    else:
+        both = np.stack([1 - p, p], axis=1)
+        labels = ["yes" if one else "no" for one in hat]
+        done = columns_run("a", labels, both, ("no", "yes"), task=task)
+        done_b = columns_run("b", labels, both[::-1], ("no", "yes"), task=task)
+    found = summarize_run("a", done, 3, metric="roc_auc")
+    assert np.isnan(found.scores).tolist() == [False, False, True]
+    first, second = found.scores[:2]
+    assert found.spread() == pytest.approx(((first + second) / 2, abs(first - second) / np.sqrt(2)))
+    assert found.spread_text().endswith("(2 of 3 folds)")
+    record = found.to_dict()
+    assert record["mean_of_folds"] == pytest.approx((first + second) / 2)
+    assert record["undefined_folds"] == 1
+    pooled = pool_runs("a", [found, summarize_run("b", done_b, 3, metric="roc_auc")], metric="roc_auc")
+    assert pooled is not None
+    assert pooled.to_dict()["undefined_folds"] == 2
+    assert "(4 of 6 folds)" in results_table([found], [pooled])
+
+
+def wrong_by_columns(labels: np.ndarray, values: np.ndarray) -> float:
+    assert labels.shape[1] == 2, "written for both labels"
+    return float(np.nanmean(np.abs(labels - values)))
+
+
+def test_one_label_has_the_usual_score_beside_a_function_of_the_user() -> None:
+    random = np.random.default_rng(1)
+    labels = [";".join(name for name, one in zip(("a", "b"), random.random(2) < 0.5) if one) or "-" for _ in range(36)]
+    done = columns_run("a", labels, random.random((36, 2)), ("a", "b"), task="multilabel")
+    metric = f"{__name__}:wrong_by_columns"
+    found, usual = summarize_run("a", done, 3, metric=metric), summarize_run("a", done, 3)
+    assert (found.oof.metric, found.column_metric) == (metric, "roc_auc")
+    assert found.columns == usual.columns
+    assert "OOF ROC-AUC of" in columns_table([found])
 
 
 def test_an_undefined_score_is_null_and_its_interval_warns() -> None:

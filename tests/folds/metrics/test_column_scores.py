@@ -274,6 +274,39 @@ def test_intervals_that_cover_less_say_so(name: str, people: int, said: str) -> 
     assert found.warning.startswith(said) if said else found.warning == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "people", "said"),
+    [
+        ("roc_auc", 1, "a label has only one person: 95% CIs of ROC-AUC covered the true value in only about 60%"),
+        ("average_precision", 1, "a label has only one person"),
+        ("balanced_accuracy", 3, "a label has only three people"),
+        ("balanced_accuracy", 4, ""),
+        ("pauc", 8, "a label has only 8 people"),
+        ("specificity_at:sensitivity=0.8", 4, "about 0.8 people decide where the threshold lies"),
+        ("accuracy", 1, ""),
+    ],
+)
+def test_one_label_is_warned_of_as_two_classes_are(name: str, people: int, said: str) -> None:
+    labels, values, _ = several_labels(9, 120, unknown=0)
+    labels[:, 3] = np.arange(120) < people
+    metric = metric_for_task(name, MULTILABEL)
+    found = interval_over_people(metric, labels[:, [3]], values[:, [3]], np.arange(120))
+    assert found.warning.startswith(said) if said else found.warning == ""
+    alone = score_predictions(labels[:, [3]], values[:, [3]], np.arange(120), name).interval
+    assert alone.warning == found.warning
+
+
+def test_scores_of_all_cells_know_how_few_people_have_any_label() -> None:
+    labels, values, persons = np.zeros((40, 4)), np.random.default_rng(0).random((40, 4)), np.arange(40)
+    labels[0] = 1
+    micro = interval_over_people(metric_for_task("roc_auc_micro", MULTILABEL), labels, values, persons)
+    assert micro.warning.startswith("a label has only one person")
+    # The effective number of people is that of those with a label: one of one person says next to nothing.
+    f1 = interval_over_people(metric_for_task("micro_f1", MULTILABEL), labels[:, :1], values[:, :1], persons)
+    macro = interval_over_people(metric_for_task("macro_f1", MULTILABEL), labels[:, :1], values[:, :1], persons)
+    assert (f1.low, f1.high) == (macro.low, macro.high)
+
+
 def test_few_people_may_hide_large_errors() -> None:
     labels, values, _ = several_numbers(9, 90)
     assert (

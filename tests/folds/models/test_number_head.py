@@ -36,6 +36,31 @@ def test_a_model_trains_in_units_and_predicts_numbers(head, width):
     assert units_of_model(model).scale.tolist() == [10, 2]
 
 
+def test_a_model_without_units_is_an_error():
+    with pytest.raises(EnsembleError, match="a head with their unit, found one without"):
+        units_of_model(torch.nn.Linear(2, 1))
+
+
 def test_variances_begin_as_one():
     head = NumberHead(8, 3, spread=True)
     assert not head(torch.rand(5, 8))[:, 3:].any()
+
+
+@pytest.mark.parametrize("head", ["number", "gaussian"])
+def test_weights_of_numbers_are_loaded_whole_or_without_their_head(head, tmp_path):
+    architecture = resolve("test_resnet", (32, 32), head=head)
+    source = create_model(architecture, 2)
+    set_units(source, Units(np.array([40, 7], np.float32), np.array([10, 2], np.float32)))
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    trained = source.state_dict()
+    again = create_model(architecture, 2, init=tmp_path / "w.pt", load_head=True).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in trained.items())
+    other = {"number": "gaussian", "gaussian": "number"}[head]
+    for kind, numbers, load_head in ((head, 2, False), (head, 3, True), (other, 2, True), ("linear", 2, True)):
+        made = create_model(
+            resolve("test_resnet", (32, 32), head=kind), numbers, init=tmp_path / "w.pt", load_head=load_head
+        )
+        found = made.state_dict()
+        assert all(torch.equal(value, found[name]) for name, value in trained.items() if not name.startswith("fc."))
+        assert not torch.equal(found["fc.weight"][:2], trained["fc.weight"][:2])
+        assert kind == "linear" or units_of_model(made).are_usual

@@ -14,12 +14,15 @@ from PIL import Image
 
 from folds.augmentation.mixup import mix_batch
 from folds.config.recipe import Recipe, Settings, check
-from folds.errors import UsageError
+from folds.data.sources import load_checkpoint_data
+from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs
 from folds.experiments.ledger import append, ledger_file, read_ledger
 from folds.experiments.record import entry_from_files
 from folds.experiments.summary import summarize_run
 from folds.models.checkpoint import load_checkpoint
+from folds.models.factory import Architecture
+from folds.models.number_head import units_of_model
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.label_columns import label_matrix
 from folds.runs.open import prepare_jobs
@@ -27,7 +30,7 @@ from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
 from folds.training.job import Job
 from folds.training.resolve import validate_recipe
-from folds.training.trainer import train_fold
+from folds.training.trainer import _model, train_fold
 
 TINY: dict[str, Any] = {"img_size": "32", "pretrained": False, "augment": "none", "lr": 6e-3, "label_smoothing": None}
 PEOPLE = 16
@@ -37,7 +40,7 @@ PEOPLE = 16
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of 16 people with three images: a red upper half is a hat, blue lower half are glasses; some unknown."""
     folder = tmp_path_factory.mktemp("columns")
-    rng, lines = np.random.default_rng(0), ["path,person,hat,glasses,age"]
+    rng, lines = np.random.default_rng(0), ["path,person,hat,glasses,age,code"]
     for person in range(PEOPLE):
         hat, glasses = person % 2, person // 2 % 2
         for i in range(3):
@@ -46,7 +49,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[16:, :, 2] += 180 * glasses
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{person}-{i}.png")
             known = "" if (person + i) % 7 == 0 else glasses
-            lines.append(f"{person}-{i}.png,p{person},{hat},{known},{20.5 + 30 * hat + 5 * glasses}")
+            lines.append(
+                f"{person}-{i}.png,p{person},{hat},{known},{20.5 + 30 * hat + 5 * glasses},{400.1 + len(lines) % 33:.1f}"
+            )
     (folder / "t.csv").write_text("\n".join(lines) + "\n")
     return folder / "t.csv"
 
@@ -118,6 +123,24 @@ def test_numbers_are_in_the_unit_of_the_table(numbers_run: tuple[Path, list[dict
     assert checkpoint.weights["fc.weight"].shape[0] == 2
 
 
+@pytest.mark.parametrize(("classes", "same"), [(("age",), True), (("height",), False)])
+def test_units_of_another_run_are_kept_for_the_same_numbers_only(
+    numbers_run: tuple[Path, Any], table: Path, tmp_path: Path, classes: tuple[str, ...], same: bool
+) -> None:
+    init = numbers_run[0] / "checkpoints" / "run" / "fold0.pt"
+    weights = load_checkpoint(init).weights
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        job = prepare_jobs(plan_of(table, "age", task="regression", loss="gaussian", epochs=1))[0]
+    model, _, _ = _model(
+        replace(job, init=str(init), classes=classes), Recipe(**job.recipe), Architecture(**job.architecture), 1
+    )
+    found = model.state_dict()
+    assert torch.equal(found["conv1.0.weight"], weights["conv1.0.weight"].float())  # the body is loaded
+    assert torch.equal(found["fc.center"], weights["fc.center"].float()) == same
+    assert units_of_model(model).are_usual != same
+
+
 def test_the_ledger_and_comparisons_have_the_scores_of_the_task(numbers_run: tuple[Path, Any]) -> None:
     runs = numbers_run[0] / "runs"
     entry = entry_from_files("run", runs)
@@ -159,6 +182,31 @@ def test_a_resumed_training_gives_the_same_bytes(table: Path, tmp_path: Path, mo
     first_array, second = (read_array(one.fold_dir / "oof.npy") for one in (whole, stopped))
     assert np.isfinite(first_array).all()
     assert first_array.tobytes() == second.tobytes()
+
+
+def test_a_run_of_classes_that_are_numbers_is_resumed_as_it_was_started(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    guessed = plan_of(table, "code", epochs=1, head="linear")
+    assert (guessed.table.task, guessed.runs[0].recipe.head) == ("regression", "number")
+    started = plan_of(table, "code", epochs=1, task="classes")
+    jobs = prepare_jobs(started)
+    config = Path("runs/run/config.toml")
+    text = config.read_text()
+    for given, recorded in ((None, "classes"), ("classes", None), (None, None)):
+        config.write_text(text if recorded else text.replace('task = "classes"\n', ""))  # as before there were tasks
+        again = plan_of(table, "code", epochs=1, **({"task": given} if given else {}))
+        assert (again.table.task, again.spec.task, len(again.table.classes)) == ("classes", "classes", 33)
+        assert again.runs[0].recipe.task == recorded
+        assert sorted(job.fold for job in prepare_jobs(again, resume=True)) == [0, 1]
+    with pytest.raises(EnsembleError, match="different settings") as error:
+        prepare_jobs(plan_of(table, "code", epochs=1, task="regression"), resume=True)
+    assert any(line.startswith("task: not set") for line in error.value.details)
+    assert plan_of(table, "code", name="new", epochs=1).table.task == "regression"
+    # A checkpoint without a task is one of classes as well.
+    record = {name: value for name, value in jobs[0].data.items() if name != "task"}
+    assert load_checkpoint_data(record).train.task == "classes"
 
 
 def test_a_mixed_cell_is_known_if_both_are() -> None:

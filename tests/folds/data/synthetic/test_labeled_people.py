@@ -43,7 +43,7 @@ def test_the_tables_name_images_that_are_there_and_read_as_several_labels(drawn:
     assert data.test.persons is not None
     assert not set(data.train.persons) & set(data.test.persons)
     assert set(data.train.attributes) == {"site", "sex", "age", "severity"}
-    number = read_data(DataSpec(drawn / "train.csv", label="age"), need_images=False)
+    number = read_data(DataSpec(drawn / "train.csv", label="age", task="regression"), need_images=False)
     assert number.train.task == "regression"
 
 

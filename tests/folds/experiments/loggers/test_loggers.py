@@ -244,6 +244,24 @@ def test_the_real_mlflow_keeps_it_in_a_folder(job: Job, monkeypatch: pytest.Monk
     assert (run.data.params["loss"], run.data.metrics["oof/macro_f1"], run.info.status) == ("ce", 0.5, "FINISHED")
 
 
+@pytest.mark.parametrize(("task", "shown"), [("multilabel", {"roc_auc", "macro_f1", "accuracy"}), (None, {"macro_f1"})])
+def test_the_task_decides_which_scores_are_logged(job: Job, task: str | None, shown: set[str]) -> None:
+    """Of several labels the accuracy may be the metric of the run, beside those of the task."""
+    written: dict[str, float] = {}
+
+    class Kept(Tracker):
+        def _write(self, job: Job, epoch: int, values: Mapping[str, float]) -> None:
+            written.update(values)
+
+    recipe = {} if task is None else {"task": task}
+    scores = {"validation_roc_auc": 0.6, "validation_macro_f1": 0.5} | (
+        {} if task is None else {"validation_accuracy": 0.9}
+    )
+    one = {"event": "epoch", "done": 1, "total": 9, "epoch": 1, "loss": 1.0, **scores}
+    Kept().event(replace(job, recipe=recipe, run="new", folder="runs/new"), one)
+    assert {name.removeprefix("score/") for name in written if name.startswith("score/")} == shown
+
+
 def test_without_a_name_nothing_is_tracked(job: Job) -> None:
     with open_tracker(None) as tracker:
         tracker.event(job, event(3))
