@@ -131,7 +131,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
     def score(values: NDArray[np.float64]) -> float:
         return (
-            score_predictions(labels, values, persons, metric.name, per_person).interval.value
+            score_predictions(labels, values, persons, metric.name, per_person, task=evidence.task).interval.value
             if per_person
             else metric(labels, values)
         )
@@ -151,7 +151,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     }
     return TTAGain(
         fitted,
-        score_predictions(labels, mean, persons, metric.name, per_person),
+        score_predictions(labels, mean, persons, metric.name, per_person, task=evidence.task),
         against(plain),
         against(mean),
         full,
