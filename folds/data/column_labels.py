@@ -259,8 +259,8 @@ def _flags(cells: _Cells, notes: list[str], training: bool) -> ColumnLabels:
     empty = int(np.isnan(values).sum())
     if training and empty and not (values == 0).any():
         raise EnsembleError(
-            f"{cells.source}: no cell of {', '.join(cells.names)} is 0, and {empty:,} of {values.size:,} cells are empty, "
-            "which says that a label is not known",
+            f"{cells.source}: no cell of {', '.join(cells.names)} is 0, and {empty:,} of {values.size:,} cells are "
+            "empty, which says that a label is not known",
             hint="write 0 where an image does not have a label; in Python: frame.fillna(0)",
         )
     return _labels(values, cells, cells.names, notes)
@@ -338,7 +338,8 @@ def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Ce
     if wrong:
         raise combine_errors(
             [f"{cells.locations[i]}: '{cell}'" for i, cell in enumerate(cells.cells[0]) if cell in wrong],
-            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or that they are unknown",
+            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or that "
+            "they are unknown",
             "write the labels, or only the text for none of them",
         )
 

@@ -113,10 +113,8 @@ def _cells_of_people(columns: RawColumns, persons: Sequence[str], merge: bool) -
         rows = np.flatnonzero((codes == person) & known[:, column])
         first = values[rows[0], column]
         at = next(row for row in rows.tolist() if values[row, column] != first)
-        lines.append(
-            f"{columns.locations[at]}: {names[column]} is {values[at, column]:.15g}, and {first:.15g} in another row of "
-            f"person '{people[person]}'"
-        )
+        other = f"and {first:.15g} in another row of person '{people[person]}'"
+        lines.append(f"{columns.locations[at]}: {names[column]} is {values[at, column]:.15g}, {other}")
     merged = np.where(high >= low, high, np.nan)
     before, after = cell_lines(values, names, task, source), cell_lines(merged[codes], names, task, source)
     columns.notes[:] = [line for line in columns.notes if line not in before[0]] + after[0]
