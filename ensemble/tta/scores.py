@@ -117,6 +117,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
         return None
+    per_person = per_person or evidence.by_person
     labels, persons = evidence.labels, evidence.persons
     plain, mean, metric = evidence.plain, merge_views(evidence.logits, task=evidence.task), evidence.metric
 

@@ -338,8 +338,8 @@ def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Ce
     if wrong:
         raise combine_errors(
             [f"{cells.locations[i]}: '{cell}'" for i, cell in enumerate(cells.cells[0]) if cell in wrong],
-            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or that "
-            "they are unknown",
+            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or "
+            "that they are unknown",
             "write the labels, or only the text for none of them",
         )
 
