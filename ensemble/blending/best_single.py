@@ -101,6 +101,8 @@ def against_run(
         first, second, truth = first[labelled], second[labelled], truth.take(labelled)
     labels, persons = truth.labels, truth.persons
     if request.per_person:
-        both = [average_by_person(labels, values, persons, len(split.classes)) for values in (first, second)]
+        both = [
+            average_by_person(labels, values, persons, len(split.classes), split.task) for values in (first, second)
+        ]
         (labels, first, persons, _), second = both[0], both[1][1]
     return difference_over_people(metric, labels, first, second, persons)

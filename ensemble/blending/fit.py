@@ -193,8 +193,12 @@ def fit_split(
     if name == AUTO:
         results[AUTO] = choice.nested
     final, by_person = results[name], request.per_person
-    lines = {one: _line(stack, metric, one, found, references[SOFT], by_person) for one, found in results.items()}
-    over_best = None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person)
+    lines = {
+        one: _line(stack, metric, one, found, references[SOFT], by_person, split.task) for one, found in results.items()
+    }
+    over_best = (
+        None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person, split.task)
+    )
     named = {fitter.name: fitter for fitter in plain}
     by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.outer_folds))
     return FittedBlend(
@@ -226,14 +230,16 @@ def _compared_with(
 
 
 def _line(
-    stack: Stack, metric: Metric, name: str, one: NestedResult, soft: NestedResult, by_person: bool
+    stack: Stack, metric: Metric, name: str, one: NestedResult, soft: NestedResult, by_person: bool, task: str
 ) -> MethodScore:
     labels, persons = stack.labels, stack.persons
     outside: NDArray[np.floating[Any]] = one.out_of_sample
     inside: NDArray[np.floating[Any]] = one.in_sample
     if by_person:
-        labels, inside, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes)
-        labels, outside, persons, _ = average_by_person(stack.labels, one.out_of_sample, stack.persons, stack.classes)
+        labels, inside, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes, task)
+        labels, outside, persons, _ = average_by_person(
+            stack.labels, one.out_of_sample, stack.persons, stack.classes, task
+        )
     score, in_sample = interval_over_people(metric, labels, outside, persons), metric(labels, inside)
     optimism = in_sample - score.value if metric.greater_is_better else score.value - in_sample
     return MethodScore(
@@ -242,15 +248,15 @@ def _line(
         score,
         in_sample,
         optimism,
-        None if one is soft else _gain(stack, metric, soft, one, by_person),
+        None if one is soft else _gain(stack, metric, soft, one, by_person, task),
     )
 
 
-def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by_person: bool) -> Difference:
+def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by_person: bool, task: str) -> Difference:
     if not by_person:
         return gain(stack, metric, over, of)
-    labels, first, persons, _ = average_by_person(stack.labels, over.out_of_sample, stack.persons, stack.classes)
-    second = average_by_person(stack.labels, of.out_of_sample, stack.persons, stack.classes)[1]
+    labels, first, persons, _ = average_by_person(stack.labels, over.out_of_sample, stack.persons, stack.classes, task)
+    second = average_by_person(stack.labels, of.out_of_sample, stack.persons, stack.classes, task)[1]
     return difference_over_people(metric, labels, first, second, persons)
 
 

@@ -108,7 +108,11 @@ def entry_of(
     """Return the score of a vote of all runs of a split; `rows` are its labeled rows, shared by several votes."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    score = None if truth is None else score_vote(result, truth, request.chosen_metric, request.per_person, rows)
+    score = (
+        None
+        if truth is None
+        else score_vote(result, truth, request.chosen_metric, request.per_person, rows, split.task)
+    )
     return RunScore(folds, len(split), score)
 
 
@@ -139,6 +143,7 @@ def score_vote(
     metric: str | Metric = "macro_f1",
     per_person: bool = False,
     rows: ScoredRows | None = None,
+    task: str | None = None,
 ) -> ScoreReport | None:
     """Return the score of a vote; None without labeled rows. `rows` are its labeled rows, shared by several votes.
 
@@ -152,4 +157,4 @@ def score_vote(
         labels, persons, probabilities = labels[known], persons[known], probabilities[known]
     if not len(labels):
         return None
-    return score_predictions(labels, probabilities, persons, metric, per_person, rows)
+    return score_predictions(labels, probabilities, persons, metric, per_person, rows, task)

@@ -18,6 +18,7 @@ from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.arrays import as_probabilities, check_same_index, class_codes, column_classes, fold_numbers, names_of
 from folds.metrics.grouping import average_by_person
+from folds.metrics.task_names import CLASSES
 from folds.predictions.files import ORDINAL, oof_file
 from folds.predictions.optimism import selected_runs
 from folds.predictions.predictions import Predictions, read_predictions
@@ -230,7 +231,7 @@ def prepare_rows(
     distinct = 0 if folds is None else len(np.unique(folds))
     basis = UNKNOWN if folds is None else ONE_MODEL if distinct == 1 else CROSS_FITTED
     if per_person and persons is not None:
-        codes, values, names, mixed = average_by_person(codes, values, persons, len(classes))
+        codes, values, names, mixed = average_by_person(codes, values, persons, len(classes), CLASSES)
         if mixed:
             logger.info("%d people have several labels and count with their most frequent one", mixed)
         first = np.unique(people, return_index=True)[1]

@@ -124,7 +124,7 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     labels, people = labels_and_groups(metadata)
     probabilities: NDArray[np.floating] = found.probabilities
     if per_person:
-        labels, probabilities, _, _ = average_by_person(labels, probabilities, people, len(classes))
+        labels, probabilities, _, _ = average_by_person(labels, probabilities, people, len(classes), metadata.task)
     counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))
     true, support, predicted = (counts[i].astype(float) for i in range(3))
     recall = np.divide(true, support, out=np.zeros_like(true), where=support > 0)

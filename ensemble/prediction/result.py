@@ -203,7 +203,7 @@ class PredictedImages(Displayed):
             raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
         classes = len(self.classes)
         nothing = np.zeros(len(self), np.int64)
-        _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes)
+        _, values, names, _ = average_by_person(nothing, self.probabilities, persons, classes, task)
         labels = None
         if rows.labels is not None and task in COLUMN_TASKS:
             matrix: NDArray[Any] = encode_labels(rows.labels, self.classes, task)
@@ -213,7 +213,7 @@ class PredictedImages(Displayed):
             code = {name: i for i, name in enumerate(self.classes)}
             known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
             if (known >= 0).all():
-                codes = average_by_person(known, self.probabilities, persons, classes)[0]
+                codes = average_by_person(known, self.probabilities, persons, classes, task)[0]
                 labels = np.array(self.classes)[codes]
         people = np.array(names, dtype=str)
         metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)

@@ -33,7 +33,7 @@ def calibration_section(evidence: Evidence) -> Section:
     """Return how far confidences can be relied on, of the recommended member and of the simple choice."""
     blocks: list[Block] = []
     part, member = main_predictions(evidence) or (None, None)
-    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
     if part is None or member is None or found is None:
         blocks.append(
             Missing(
@@ -80,7 +80,7 @@ class _Curve:
 
 
 def _curve_of(evidence: Evidence, part: Part, member: Predicted) -> _Curve | None:
-    found = scored_part(part, [member], evidence.per_person)
+    found = scored_part(part, [member], evidence.per_person, evidence.task)
     return None if found is None else _Curve(member.name, found.values[0], found.labels, found.persons, 0)
 
 

@@ -82,7 +82,7 @@ def choose(evidence: Evidence, preferred: Sequence[str] = ()) -> tuple[str | Non
 
     def best(names: Sequence[str]) -> str:
         ranked = _complete_ones(part, [one for one in part.members if one.name in names])
-        found = scored_part(part, ranked, evidence.per_person)
+        found = scored_part(part, ranked, evidence.per_person, evidence.task)
         if found is None or len(ranked) == 1:
             return ranked[0].name
         scores = [metric(found.labels, values) * (1 if metric.greater_is_better else -1) for values in found.values]

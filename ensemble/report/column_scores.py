@@ -160,7 +160,7 @@ def columns_of(evidence: Evidence, part: Part, member: Predicted) -> list[Column
 
 
 def _columns_of(evidence: Evidence, part: Part, member: Predicted) -> list[Column]:
-    found = scored_part(part, [member], evidence.per_person)
+    found = scored_part(part, [member], evidence.per_person, evidence.task)
     if found is None:
         return []
     values, rows = np.asarray(found.values[0], np.float64), found.rows

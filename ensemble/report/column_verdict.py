@@ -108,7 +108,7 @@ def _against_constant(evidence: Evidence, part: Part, member: Predicted) -> tupl
 
 
 def _score_of(evidence: Evidence, part: Part, member: Predicted, metric: str = "") -> Interval | None:
-    found = scored_part(part, [member], evidence.per_person)
+    found = scored_part(part, [member], evidence.per_person, evidence.task)
     if found is None:
         return None
     return interval_over_people(metric_of(metric or evidence.metric), found.labels, found.values[0], found.persons)
@@ -118,7 +118,7 @@ def _scores(evidence: Evidence, part: Part, member: Predicted) -> Table:
     rows: list[list[str | int | float | None]] = []
     several = len(evidence.classes) > 1
     for one in (member, *constants(evidence, part)):
-        found = scored_part(part, [one], evidence.per_person)
+        found = scored_part(part, [one], evidence.per_person, evidence.task)
         for at, name in enumerate(evidence.classes):
             known = np.zeros(0, bool) if found is None else np.isfinite(found.labels[:, at])
             cells: list[str | int | float | None] = [one.name, *([name] if several else [])]

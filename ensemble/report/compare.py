@@ -106,7 +106,7 @@ def _score_member(evidence: Evidence, name: str, oof: Part | None, test: Part | 
         images, of_images = int((inside.present & oof.has_label).sum()), int(oof.has_label.sum())
         if inside.in_sample is not None:
             fit = Predicted(name, inside.kind, inside.in_sample, changed=inside.changed)
-            found = scored_part(oof, [fit], evidence.per_person)
+            found = scored_part(oof, [fit], evidence.per_person, evidence.task)
             in_sample = None if found is None else metric_of(evidence.metric)(found.labels, found.values[0])
     return _Member(
         name,
@@ -184,7 +184,13 @@ def _optimism(one: _Member, metric: Metric) -> str | None:
 def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | None, test: Part | None) -> str:
     notes = []
     for part in (oof, test):
-        rows = None if part is None else scored_part(part, [], evidence.per_person) if part.members else None
+        rows = (
+            None
+            if part is None
+            else scored_part(part, [], evidence.per_person, evidence.task)
+            if part.members
+            else None
+        )
         if part is not None and rows is not None:
             notes.append(f"{'OOF' if part.name == 'oof' else 'Test'}: {size_of(rows, part, evidence.per_person)}.")
     notes.append(ci_note(next(part for part in (oof, test) if part is not None)))
@@ -293,7 +299,7 @@ def _difference_text(
     worse = [name for name in significant if name not in better]
     both = [one for one in part.members if one.name in (simple, evidence.recommended)]
     kept = part.without_changed_labels(both)
-    rows = None if kept is None else scored_part(kept, both, evidence.per_person)
+    rows = None if kept is None else scored_part(kept, both, evidence.per_person, evidence.task)
     where = "" if rows is None else f" on {size_of(rows, part, evidence.per_person)}"
     lines = []
     main = known.get(evidence.recommended or "")

@@ -48,7 +48,7 @@ def learning_section(evidence: Evidence) -> Section:
     """Return how wide the interval would be with other numbers of people, and how the score changed where measured."""
     blocks: list[Block] = []
     part, member = main_predictions(evidence) or (None, None)
-    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
     if part is None or member is None or found is None:
         blocks.append(
             Missing(

@@ -52,7 +52,9 @@ class ScoredPart:
         return ScoredRows(self.labels, self.persons, self.values[0].shape[1])
 
 
-def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = False) -> ScoredPart | None:
+def scored_part(
+    part: Part, members: Sequence[Predicted], per_person: bool = False, task: str | None = None
+) -> ScoredPart | None:
     """Return the rows with a label that all of these members predict; None if there are none.
 
     People of whom any of them changed a training label are left out, unless fewer than two others are left.
@@ -60,6 +62,7 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
     Parameters
     ----------
     per_person : whether each person's images are averaged, so that a row is a person.
+    task : as in `average_by_person`.
     """
     kept = (part.without_changed_labels(members) or part).has_label
     for one in members:
@@ -74,7 +77,7 @@ def scored_part(part: Part, members: Sequence[Predicted], per_person: bool = Fal
         return ScoredPart(rows, labels, values, persons, fold)
     classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
     columns = values or (np.zeros((len(rows), classes)),)  # without members only labels are averaged
-    averaged = [average_by_person(labels, one, persons, one.shape[1]) for one in columns]
+    averaged = [average_by_person(labels, one, persons, one.shape[1], task) for one in columns]
     first = np.unique(persons, return_index=True)[1]
     means = tuple(one[1] for one in averaged[: len(values)])
     return ScoredPart(rows[:0], averaged[0][0], means, averaged[0][2], None if fold is None else fold[first])
@@ -100,7 +103,7 @@ def score_of(
     ----------
     metric : that of the report by default.
     """
-    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
     if found is None:
         return None
     used = metric_of(evidence.metric) if metric is None else metric
@@ -117,7 +120,7 @@ def difference_of(
     if part is None or first is None or second is None:
         return None
     kept = part.without_changed_labels((first, second))
-    found = None if kept is None else scored_part(kept, [first, second], evidence.per_person)
+    found = None if kept is None else scored_part(kept, [first, second], evidence.per_person, evidence.task)
     if found is None:
         return None
     values = found.values

@@ -494,7 +494,7 @@ _GAP_METRIC = Metric(
 def _overconfidence(evidence: Evidence) -> Check | None:
     title, part = "Probabilities mean what they say, on average", main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
-    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
     if rows is None:
         return None
     labels, (values,), persons = rows.labels, rows.values, rows.persons
@@ -582,7 +582,7 @@ def is_beyond_chance(score: Interval, test: Interval, metric: Metric) -> bool:
 def _weak_classes(evidence: Evidence) -> Check | None:
     part = main_part(evidence)
     member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
-    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person)
+    rows = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
     if rows is None:
         return None
     titles = [evidence.class_title(name) for name in evidence.classes]

@@ -25,7 +25,7 @@ from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.predictions.links import kind_of, predictions_of
-from folds.predictions.reading import labels_and_groups
+from folds.predictions.reading import is_by_person, labels_and_groups
 from folds.utils.files import remove
 from folds.utils.locks import exclusive_lock
 from folds.utils.progress import SILENT, Progress
@@ -249,7 +249,7 @@ def _decide(
             run, request, merge, None, merge.merged(logits, sidecar.task), None, len(names), sidecar.task
         )
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
-    evidence = OOFViews(tuple(names), logits, labels, persons, fold, sidecar.task)
+    evidence = OOFViews(tuple(names), logits, labels, persons, fold, sidecar.task, is_by_person(sidecar))
     merge = fit(evidence, request)
     merged, views = nested_view_scores(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
     full = nested_view_scores(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None

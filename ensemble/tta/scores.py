@@ -117,6 +117,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
         return None
+    per_person = per_person or evidence.by_person
     labels, persons = evidence.labels, evidence.persons
     plain, mean, metric = evidence.plain, merge_views(evidence.logits, task=evidence.task), evidence.metric
 
@@ -131,7 +132,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
     def score(values: NDArray[np.float64]) -> float:
         return (
-            score_predictions(labels, values, persons, metric.name, per_person).interval.value
+            score_predictions(labels, values, persons, metric.name, per_person, task=evidence.task).interval.value
             if per_person
             else metric(labels, values)
         )
@@ -151,7 +152,7 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     }
     return TTAGain(
         fitted,
-        score_predictions(labels, mean, persons, metric.name, per_person),
+        score_predictions(labels, mean, persons, metric.name, per_person, task=evidence.task),
         against(plain),
         against(mean),
         full,

@@ -38,6 +38,7 @@ class OOFViews:
     labels, persons, folds : (n,) class indices, person codes and folds; labels of `COLUMN_TASKS` are (n, columns), nan
         where they are not known.
     task : what the columns are.
+    by_person : whether people are scored, because only persons are labeled.
     """
 
     views: tuple[str, ...]
@@ -46,6 +47,7 @@ class OOFViews:
     persons: NDArray[np.int64]
     folds: NDArray[np.int64]
     task: str = CLASSES
+    by_person: bool = False
 
     @property
     def metric(self) -> Metric:

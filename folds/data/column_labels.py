@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.predictions.label_columns import (
+    COLUMN_NAMES,
     COLUMN_TASKS,
     MULTILABEL,
     REGRESSION,
@@ -25,6 +26,7 @@ from folds.predictions.label_columns import (
     label_texts,
 )
 from folds.utils.csv_table import CsvTable
+from folds.utils.spelling import merged_note, merged_spellings, spelling_key, spelling_warning
 from folds.utils.text import sort_classes
 
 SEPARATORS = ("|", ";", ",", " ")  # the first one that occurs is meant
@@ -68,6 +70,9 @@ def read_column_labels(
     task: str | None,
     classes: Sequence[str] | None = None,
     people: int | None = None,
+    *,
+    merge: bool = False,
+    training: bool = True,
 ) -> ColumnLabels | None:
     """Return the labels or numbers in `columns`; None if the table has one class for each sample.
 
@@ -78,6 +83,8 @@ def read_column_labels(
     task : what the labels are; None to decide by the cells.
     classes : known names of labels in one column; None for those that occur.
     people : number of people in these rows; None if each row may be one.
+    merge : whether spellings of one name in one column are the same label.
+    training : whether labels must say which images do not have them.
 
     Raises
     ------
@@ -108,8 +115,8 @@ def read_column_labels(
     if task == REGRESSION:
         return _numbers(cells, notes)
     if len(columns) == 1 and not (_ONES | _ZEROS | _UNCERTAIN | _MISSING).issuperset(cells.folded(0)):
-        return _names(cells, notes, classes)
-    return _flags(cells, notes)
+        return _names(cells, notes, classes, merge)
+    return _flags(cells, notes, training)
 
 
 def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
@@ -247,7 +254,7 @@ def _check_certain(cells: _Cells) -> None:
     )
 
 
-def _flags(cells: _Cells, notes: list[str]) -> ColumnLabels:
+def _flags(cells: _Cells, notes: list[str], training: bool) -> ColumnLabels:
     """Return several labels from columns of 0 and 1."""
     _check_certain(cells)
     columns = [
@@ -259,14 +266,25 @@ def _flags(cells: _Cells, notes: list[str]) -> ColumnLabels:
         )
         for i, column in enumerate(cells.cells)
     ]
-    return _labels(np.stack(columns, axis=1), cells, cells.names, notes)
+    values = np.stack(columns, axis=1)
+    empty = int(np.isnan(values).sum())
+    if training and empty and not (values == 0).any():
+        raise EnsembleError(
+            f"{cells.source}: no cell of {', '.join(cells.names)} is 0, and {empty:,} of {values.size:,} cells are "
+            "empty, which says that a label is not known",
+            hint="write 0 where an image does not have a label; in Python: frame.fillna(0)",
+        )
+    return _labels(values, cells, cells.names, notes)
 
 
-def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> ColumnLabels:
+def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None, merge: bool) -> ColumnLabels:
     """Return several labels from one column of their names."""
     column = cells.cells[0]
     counts = Counter(column)
     known = set(classes or ())
+    if merge:
+        keys = {spelling_key(name) for name in known}
+        known |= {cell for cell in counts if spelling_key(cell) in keys}
     written = [cell for cell in counts if cell.strip().lower() not in _MISSING | _NONE]
     mark = next((one for one in SEPARATORS if any(one in cell.strip() for cell in written if cell not in known)), None)
     parts = {
@@ -274,6 +292,17 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> Co
         for cell in written
     }
     parts = {cell: [part for part in own if part] for cell, own in parts.items()}
+    _check_alone(parts, known, cells)
+    warnings = []
+    spelled = Counter(name for cell, own in parts.items() for name in _bare(own) for _ in range(counts[cell]))
+    if merge:
+        target = merged_spellings(spelled, classes)
+        if target:
+            notes.append(merged_note(target, cells.source, "label", "labels"))
+        parts = {cell: [_spelled(part, target) for part in own] for cell, own in parts.items()}
+    elif not classes:
+        effect = "each spelling is a label of its own"
+        warnings = spelling_warning(spelled, cells.source, "label is", "labels are", effect)
     names = (
         tuple(classes) if classes else sort_classes([p.removeprefix(UNKNOWN) for own in parts.values() for p in own])
     )
@@ -299,29 +328,72 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None) -> Co
         none
     )
     notes.append(texts)
-    return _labels(np.array([rows[cell] for cell in column]).reshape(-1, len(names)), cells, names, notes)
+    read = _labels(np.array([rows[cell] for cell in column]).reshape(-1, len(names)), cells, names, notes)
+    return replace(read, warnings=(*warnings, *read.warnings))
+
+
+def _bare(parts: Sequence[str]) -> list[str]:
+    """Return the different names of labels in a cell, in order, without the mark of unknown ones."""
+    return list(dict.fromkeys(part.removeprefix(UNKNOWN) for part in parts))
+
+
+def _spelled(part: str, target: Mapping[str, str]) -> str:
+    name = part.removeprefix(UNKNOWN)
+    return part.removesuffix(name) + target.get(name, name)
+
+
+def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Cells) -> None:
+    """Raise EnsembleError for cells that name labels, and also say that there are none or that they are not known."""
+    alone = (_NONE | _MISSING) - {name.lower() for name in known}
+    wrong = {cell for cell, own in parts.items() if len(own) > 1 and any(part.lower() in alone for part in own)}
+    if wrong:
+        raise combine_errors(
+            [f"{cells.locations[i]}: '{cell}'" for i, cell in enumerate(cells.cells[0]) if cell in wrong],
+            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or "
+            "that they are unknown",
+            "write the labels, or only the text for none of them",
+        )
 
 
 def _labels(values: NDArray[np.float64], cells: _Cells, names: Sequence[str], notes: list[str]) -> ColumnLabels:
+    said, warnings = cell_lines(values, names, MULTILABEL, cells.source)
+    texts = label_texts(values, names, MULTILABEL).tolist()
+    return ColumnLabels(MULTILABEL, tuple(names), texts, (*notes, *said), tuple(warnings))
+
+
+def cell_lines(
+    values: NDArray[np.float64], names: Sequence[str], task: str, source: str
+) -> tuple[list[str], list[str]]:
+    """Return notes and warnings about cells (n, columns) that are not known, and labels that are all alike."""
     unknown = int(np.isnan(values).sum())
-    if unknown:
+    notes, warnings = [], []
+    if unknown and (task == MULTILABEL or len(names) > 1):
         notes.append(
-            f"{cells.source}: {unknown:,} of {values.size:,} labels are not known (empty cells): they count neither in "
-            "the training nor in scores"
+            f"{source}: {unknown:,} of {values.size:,} {COLUMN_NAMES[task]} are not known (empty cells): they count "
+            "neither in the training nor in scores"
         )
-    warnings = []
-    for name, column in zip(names, values.T, strict=True):
+    for name, column in zip(names, values.T, strict=True) if task == MULTILABEL else ():
         found = set(column[~np.isnan(column)].tolist())
         if len(found) < 2:
             only = "is not known for any image" if not found else f"is {int(found.pop())} for all images it is known of"
-            warnings.append(f"{cells.source}: the label {name} {only}: it can be neither learned nor scored")
-    return ColumnLabels(
-        MULTILABEL,
-        tuple(names),
-        label_texts(values, names, MULTILABEL).tolist(),
-        tuple(notes),
-        tuple(warnings),
-    )
+            more = ", and an empty cell is not known; write 0 where an image does not have it"
+            more = more if only.startswith("is 1") and np.isnan(column).any() else ""
+            warnings.append(f"{source}: the label {name} {only}: it can be neither learned nor scored{more}")
+    return notes, warnings
+
+
+def with_all_columns(read: ColumnLabels, declared: Sequence[str], source: str) -> ColumnLabels:
+    """Return the labels or numbers of test samples with those of the training that their table lacks: not known."""
+    lacking = [name for name in declared if name not in read.names]
+    if not lacking or not set(read.names) < set(declared):
+        return read
+    values = np.full((len(read.texts), len(declared)), math.nan)
+    own = [list(declared).index(name) for name in read.names]
+    values[:, own] = label_matrix(np.array(read.texts, dtype=str), read.names, read.task)
+    what = f"columns {', '.join(lacking)}" if len(lacking) > 1 else f"column '{lacking[0]}'"
+    note = f"{source} has no {what}: not known, and not scored"
+    texts = label_texts(values, declared, read.task).tolist()
+    return replace(read, names=tuple(declared), texts=texts, notes=(*read.notes, note))
 
 
 def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
@@ -337,12 +409,7 @@ def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
         for i, column in enumerate(cells.cells)
     ]
     values = np.stack(columns, axis=1)
-    unknown = int(np.isnan(values).sum())
-    if unknown and len(columns) > 1:
-        notes.append(
-            f"{cells.source}: {unknown:,} of {values.size:,} numbers are not known (empty cells): they count neither "
-            "in the training nor in scores"
-        )
+    notes += cell_lines(values, cells.names, REGRESSION, cells.source)[0]
     return ColumnLabels(REGRESSION, cells.names, label_texts(values, cells.names, REGRESSION).tolist(), tuple(notes))
 
 

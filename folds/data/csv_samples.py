@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from folds.data.column_labels import ColumnLabels, class_notes, read_column_labels
+from folds.data.column_labels import ColumnLabels, class_notes, read_column_labels, with_all_columns
 from folds.data.image_files import locate_images
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
@@ -154,10 +154,10 @@ def _label(
     if "label" not in names and len(listed) > 1:
         if training:
             return listed, []
+        if spec.task in COLUMN_TASKS:  # the others are not known
+            return tuple(name for name in listed if name in table.columns), []
         if not set(listed) <= table.columns.keys():
             return (), []
-        if spec.task in COLUMN_TASKS:
-            return listed, []
         if set(listed) <= set(binary_columns(table, ())) and set(count_ones(table, listed)) == {1}:
             return listed, []
         return (), [f"the columns {spec.label} of {table.source} are not one-hot labels: read without labels"]
@@ -353,14 +353,28 @@ def _several_labels(
     if not training and spec.task not in COLUMN_TASKS:
         return None
     try:
-        people = None if persons is None else len(set(persons))
-        return read_column_labels(table, found.label, index, spec.task, spec.classes, people)
+        read = read_column_labels(
+            table,
+            found.label,
+            index,
+            spec.task,
+            spec.classes,
+            None if persons is None else len(set(persons)),
+            merge=bool(spec.merge_spellings),
+            training=training,
+        )
+        return read if training or read is None else with_all_columns(read, spec.classes or (), table.source)
     except EnsembleError:
         cells = (table.columns[name] for name in found.label if name in table.columns)
-        if training or any(len({column[i] for i in index or range(len(column))}) > 1 for column in cells):
+        values = [{column[i] for i in index or range(len(column))} for column in cells]
+        if training or any(len(one) > 1 for one in values):
             raise
+    shown = ", ".join(f"'{one}'" for one in sorted({cell for one in values for cell in one}))
+    warning = f"all cells of {', '.join(found.label)} of {table.source} are {shown}, as in a sample submission: read "
+    warning += "without labels"
     # All equal, and no labels: the template of a submission, such as .5 in all cells.
-    return ColumnLabels(spec.task or "", tuple(spec.classes or ()), [""] * len(index or range(len(table))))
+    texts = [""] * len(index or range(len(table)))
+    return ColumnLabels(spec.task or "", tuple(spec.classes or ()), texts, warnings=(warning,))
 
 
 def _labels(table: CsvTable, found: SampleColumns, spec: DataSpec, training: bool) -> list[str] | None:

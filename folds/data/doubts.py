@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from folds.data.table import MISSING, RawColumns, SampleTable
 from folds.errors import combine_errors
 from folds.utils.numeric import factorize
-from folds.utils.spelling import is_placeholder, spelling_key, spelling_text, spellings
+from folds.utils.spelling import (
+    is_placeholder,
+    merged_note,
+    merged_spellings,
+    some_texts,
+    spelling_key,
+    spelling_text,
+    spelling_warning,
+)
 
 # Texts that programs write for a missing label. Others, such as "unknown" or "-1", are names of classes, too.
 _NO_LABEL = frozenset({"#n/a", "#na", "<na>", "nat"})
 # A person with more than this share of the images, and this many times the mean of all people, is reported.
 _LARGE_SHARE, _LARGE_RATIO = 0.2, 4
-_SHOWN = 3
+
+
+def prepare_persons(columns: RawColumns, missing_persons: str | None, merge: bool) -> None:
+    """Resolve missing persons and, with `merge`, spellings of one person, in place; what is done is added to the notes.
+
+    Raises
+    ------
+    EnsembleError : persons are missing.
+    """
+    if columns.persons is None:
+        return
+    columns.persons = _with_persons(columns.persons, columns, missing_persons)
+    if merge:
+        columns.persons = _merge(columns.persons, "person", "people", columns)
 
 
 def prepare_names(
@@ -46,7 +67,7 @@ def prepare_names(
 
 
 def _check_labels(labels: list[str], columns: RawColumns) -> None:
-    found = {name for name in set(labels) if _is_no_label(name)}
+    found = {name for name in set(labels) if is_no_label(name)}
     if found:
         rows = [i for i, name in enumerate(labels) if name in found]
         counts = ", ".join(f"'{name}' ({labels.count(name):,})" for name in sorted(found))
@@ -57,7 +78,8 @@ def _check_labels(labels: list[str], columns: RawColumns) -> None:
         )
 
 
-def _is_no_label(name: str) -> bool:
+def is_no_label(name: str) -> bool:
+    """Return whether a program wrote this text for a missing label."""
     key = spelling_key(name)
     return key in _NO_LABEL or (key in MISSING and not name.isascii())  # "nan" with an invisible character
 
@@ -98,24 +120,11 @@ def _merge(
     names: list[str], one: str, many: str, columns: RawColumns, declared: Sequence[str] | None = None
 ) -> list[str]:
     """Return the names with each spelling replaced by the most frequent one (or by the one that is declared)."""
-    counts = Counter(names)
-    target = {name: max(group, key=lambda each: (counts[each], each)) for group in spellings(counts) for name in group}
-    known = {spelling_key(name): name for name in declared or ()}
-    target |= {name: known[spelling_key(name)] for name in counts if spelling_key(name) in known}
-    target = {name: other for name, other in target.items() if name != other}
+    target = merged_spellings(Counter(names), declared)
     if not target:
         return names
-    kept = len(set(target.values()))
-    columns.notes.append(
-        f"{columns.source}: spellings of {kept:,} {one if kept == 1 else many} were merged: "
-        + _some(f"{spelling_text([name])} into {spelling_text([other])}" for name, other in sorted(target.items()))
-    )
+    columns.notes.append(merged_note(target, columns.source, one, many))
     return [target.get(name, name) for name in names]
-
-
-def _some(texts: Iterable[str]) -> str:
-    listed = list(texts)
-    return ", ".join(listed[:_SHOWN]) + (f", … and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else "")
 
 
 def name_warnings(table: SampleTable) -> list[str]:
@@ -124,7 +133,7 @@ def name_warnings(table: SampleTable) -> list[str]:
     if table.persons is not None:
         names, codes = table.factorized_persons
         counts = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
-        found += _spelling_warning(
+        found += spelling_warning(
             counts,
             table.source,
             "person is",
@@ -134,7 +143,7 @@ def name_warnings(table: SampleTable) -> list[str]:
         found += _large_person(counts, table.source)
     if table.labels is not None and not table.has_columns:
         labels, of_row = factorize(table.labels)
-        found += _spelling_warning(
+        found += spelling_warning(
             dict(zip(labels, np.bincount(of_row, minlength=len(labels)).tolist(), strict=True)),
             table.source,
             "class is",
@@ -142,19 +151,6 @@ def name_warnings(table: SampleTable) -> list[str]:
             "each spelling is a class of its own",
         )
     return found
-
-
-def _spelling_warning(counts: Mapping[str, int], source: str, one: str, many: str, effect: str) -> list[str]:
-    groups = spellings(counts)
-    if not groups:
-        return []
-    listed = _some(
-        f"{spelling_text(group)} ({' and '.join(f'{counts[name]:,}' for name in group)} images)" for group in groups
-    )
-    return [
-        f"{len(groups):,} {one if len(groups) == 1 else many} written in more than one way in {source}: {listed}: "
-        f"{effect}; `merge_spellings=True` treats them as one"
-    ]
 
 
 def _large_person(counts: Mapping[str, int], source: str) -> list[str]:
@@ -179,5 +175,5 @@ def spelled_leaks(train: Sequence[str], test: Sequence[str]) -> list[str]:
         return []
     return [
         f"{len(pairs):,} people may appear in both training and test, in different spellings: "
-        f"{_some(map(spelling_text, pairs))}: test scores would be optimistic"
+        f"{some_texts(map(spelling_text, pairs))}: test scores would be optimistic"
     ]

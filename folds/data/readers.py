@@ -17,7 +17,7 @@ from folds.data.csv_samples import (
     unused_split_note,
     without_placeholder_labels,
 )
-from folds.data.doubts import name_warnings, prepare_names, spelled_leaks
+from folds.data.doubts import name_warnings, prepare_names, prepare_persons, spelled_leaks
 from folds.data.image_folder import (
     find_images as read_folder,
 )
@@ -298,8 +298,10 @@ def _test_samples(
         found = find_sample_columns(table, spec, training=False)
         messages = Messages(list(found.notes), list(found.warnings))
         if not found.label and not found.warnings:
-            several = "," in spec.label and spec.label not in table.columns
-            what = f"columns {spec.label.replace(',', ', ')}" if several else f"column '{spec.label}'"
+            missing = [spec.label]
+            if "," in spec.label and spec.label not in table.columns:
+                missing = [one for part in spec.label.split(",") if (one := part.strip()) not in table.columns]
+            what = f"columns {', '.join(missing)}" if len(missing) > 1 else f"column '{missing[0]}'"
             messages.notes.append(f"{table.source} has no {what}: read without labels")
         columns = read_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
@@ -466,6 +468,7 @@ def _built(
     if not training and spec.task in COLUMN_TASKS:
         columns.task, columns.names = str(spec.task), tuple(classes or spec.classes or columns.names)
     if spec.label_of == PERSON:
+        prepare_persons(columns, spec.missing_persons, bool(spec.merge_spellings))
         label_by_person(columns, bool(spec.merge_spellings), training)
     prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
     skip = bool(spec.skip_unusable) and columns.paths is not None

@@ -26,6 +26,7 @@ from folds.predictions.label_columns import CLASSES, encode_labels
 from folds.predictions.links import kind_of
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs
+from folds.predictions.reading import is_by_person
 from folds.predictions.task_scores import measured
 from folds.utils.numeric import factorize
 from folds.utils.text import value_text
@@ -74,6 +75,7 @@ class Comparison:
     rows, people : numbers of rows and people among these samples; a row is a person if each person's images are
         averaged.
     notes : limitations of the comparison.
+    by_person : whether a row is a person.
     """
 
     first: str
@@ -84,6 +86,7 @@ class Comparison:
     rows: int
     people: int
     notes: tuple[str, ...] = ()
+    by_person: bool = False
 
     @property
     def metric(self) -> str:
@@ -146,9 +149,9 @@ def compare_runs(
     paired = pair_rows(first, second, runs, notes)
     a, b = paired.first, paired.second
     labels, people, values, rows = paired.labels, paired.people, list(paired.values), len(paired.labels)
-    per_person = per_person or a.sidecar.label_of is not None
+    per_person = is_by_person(a.sidecar, per_person) or is_by_person(b.sidecar)
     if per_person:
-        averaged = [average_by_person(labels, some, people, len(a.sidecar.classes)) for some in values]
+        averaged = [average_by_person(labels, some, people, len(a.sidecar.classes), a.sidecar.task) for some in values]
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
     _note_splits(a, b, notes)
     changed, unchanged = settings_between(a.settings, b.settings)
@@ -180,6 +183,7 @@ def compare_runs(
         len(labels) if per_person else rows,
         next(iter(differences.values())).difference.people,
         tuple(notes),
+        per_person,
     )
 
 

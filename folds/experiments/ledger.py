@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import ALL_TASKS, COLUMN_TASKS
 from folds.utils.files import cannot_write, make_folder
 from folds.utils.locks import try_lock
 from folds.utils.schema import (
@@ -54,6 +54,8 @@ _INTERVAL = _record({"score": NUMBER, "low": optional(NUMBER), "high": optional(
 _COUNTED = {"rows": integer(1), "people": integer(1)}
 # People of whom the run has changed training labels, and whether they are left out.
 _COUNTED |= {"changed_people": optional(integer(1)), "left_out": optional(BOOL)}
+# Whether a row is a person, because only persons are labeled.
+_COUNTED |= {"by_person": optional(BOOL)}
 _CLASS_SCORES = _record(_COUNTED | {"macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL})
 
 
@@ -65,7 +67,13 @@ def _hold_columns(value: Any) -> bool:
     return not validate_fields(dict(value), _COUNTED) and all(map(_INTERVAL.holds, others.values()))
 
 
-_SCORES = FieldType("an object", lambda value: _CLASS_SCORES.holds(value) or _hold_columns(value))
+def _hold_scores(value: Any) -> bool:
+    task = value.get("task") if isinstance(value, Mapping) else None
+    return _CLASS_SCORES.holds(value) if task in (None, *_CLASS_TASKS) else _hold_columns(value)
+
+
+_CLASS_TASKS = tuple(task for task in ALL_TASKS if task not in COLUMN_TASKS)
+_SCORES = FieldType("an object", _hold_scores)
 _DIFFERENCE = _record(
     {
         "first": NUMBER,

@@ -28,7 +28,7 @@ from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import has_changed_labels
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
-from folds.predictions.reading import labels_and_groups, scored_index
+from folds.predictions.reading import is_by_person, scored_index, units_of
 from folds.utils.files import read_json, sha256_file
 from folds.utils.text import counted, duration, value_text
 
@@ -38,6 +38,7 @@ NOT_IN_LEDGER, REMOVED = "not in the ledger", "files deleted"
 CHANGED, BASELINE_CHANGED = "retrained since", "baseline retrained since"
 REFIT_CHANGED = "model of all people not in the ledger"
 UNFINISHED = "unfinished"
+BY_PERSON = "scored by person"
 BLEND = "blend"  # in the column arch
 
 
@@ -120,7 +121,9 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -
         elif others:
             listed.append(RunListing(name, _unfinished(name, runs), tuple(ledger.notes_of(name)), (UNFINISHED,)))
     for name in blend_names(runs) if others else ():
-        listed.append(RunListing(name, _blend(name, runs), tuple(ledger.notes_of(name.rpartition("/")[2]))))
+        entry = _blend(name, runs)
+        flags = [BY_PERSON] if entry["oof"].get("by_person") else []
+        listed.append(RunListing(name, entry, tuple(ledger.notes_of(name.rpartition("/")[2])), tuple(flags)))
     listed = [replace(one, metric=metric_for_task(None, one.task)) for one in listed]
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
@@ -186,6 +189,8 @@ def _blend(name: str, runs: Path) -> dict[str, Any]:
             return entry
         if sidecar is not None and sidecar.has_columns:
             entry["oof"] = entry["oof"] | {"task": sidecar.task}
+        if sidecar is not None and is_by_person(sidecar):
+            entry["oof"] = entry["oof"] | {"by_person": True}
         metric = metric_for_task(None, _task_of(entry))
         if metric.name not in entry["oof"]:
             measured = _measured(oof_of(name, runs), metric)
@@ -241,7 +246,7 @@ def _measured(path: Path, metric: Metric, run: str | None = None) -> dict[str, f
         kept = None if run is None else scored_index(path.parent, [run], sidecar)[0]
         if kept is not None:
             values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
-        labels, persons = labels_and_groups(sidecar)
+        labels, values, persons = units_of(values, sidecar)
         labels, (values,) = in_order_of_metric(metric, labels, [values], sidecar.classes, sidecar.scored)
         found = interval_over_people(metric, labels, values, persons)
     except (EnsembleError, ValueError, LookupError):
@@ -256,6 +261,7 @@ def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
     if scores.get("changed_people"):
         people = counted(scores["changed_people"], "person", "people")
         flags.append(f"scored {'without' if scores.get('left_out') else 'with'} {people} of changed labels")
+    flags += [BY_PERSON] if scores.get("by_person") else []
     baseline = entry.get("baseline")
     try:
         if (
@@ -287,6 +293,15 @@ def _score(value: Mapping[str, float]) -> str:
 def _own_score(one: RunListing) -> str:
     """Return the score of a run with the name of its metric, for a list with several metrics."""
     return "" if one.score is None else f"{one.metric.title} {_score(one.score)}"
+
+
+def _test_metric(one: RunListing) -> Metric:
+    """Return the metric of the task, which every line has of test images."""
+    return metric_for_task(None, one.task)
+
+
+def _test_score(one: RunListing) -> str:
+    return _interval(one.entry.get("test"), _test_metric(one).name, _score)
 
 
 def _ci(value: Mapping[str, float]) -> str:
@@ -322,8 +337,8 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "interval": ("95% CI (over people)", lambda one: _interval(one.entry["oof"], one.metric.name, _ci)),
     "accuracy": ("accuracy", lambda one: _interval(one.entry["oof"], "accuracy", _score)),
     "log_loss": ("log loss", lambda one: _interval(one.entry["oof"], "log_loss", _score)),
-    "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
-    "test_interval": ("test 95% CI", lambda one: _interval(one.entry.get("test"), "macro_f1", _ci)),
+    "test": ("test score", lambda one: _test_score(one)),
+    "test_interval": ("test 95% CI", lambda one: _interval(one.entry.get("test"), _test_metric(one).name, _ci)),
     "baseline": ("baseline", lambda one: one.baseline),
     "varied": ("changed", lambda one: changes_text((one.entry.get("baseline") or {}).get("varied", {}))),
     "difference": ("difference", lambda one: _against(one, lambda found: f"{found['difference']:+.3f}")),
@@ -400,6 +415,12 @@ def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunL
     if key == metric.name or key == SCORE:
         lower = "" if metric.greater_is_better else " (lower is better)"
         return f"OOF {metric.title}{lower}", lambda one: "" if one.score is None else _score(one.score)
+    if key == "test":
+        usual = {one.task: _test_metric(one) for one in listed} or {CLASSES: METRICS["macro_f1"]}
+        if len({found.name for found in usual.values()}) > 1:
+            return "test score", lambda one: (score := _test_score(one)) and f"{_test_metric(one).title} {score}"
+        found = next(iter(usual.values()))
+        return f"test {found.title}{'' if found.greater_is_better else ' (lower is better)'}", _test_score
     if key in COLUMNS:
         return COLUMNS[key]
     settings = {setting for one in listed for setting in one.entry["settings"]}

@@ -29,7 +29,7 @@ from folds.experiments.summary import RunLike
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata
-from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions, scored_index
+from folds.predictions.reading import is_by_person, mean_test_predictions, oof_predictions, scored_index, units_of
 from folds.predictions.task_scores import measured
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
@@ -261,10 +261,13 @@ def _measured_oof(run: str, runs: Path, values: NDArray[np.floating], sidecar: P
 
 
 def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:
-    """Return the scores of predictions (n, classes) with their 95% CIs over people."""
-    labels, persons = labels_and_groups(sidecar)
+    """Return the scores of predictions (n, classes) with their 95% CIs over people; by person if only persons are
+    labeled.
+    """
+    labels, values, persons = units_of(values, sidecar)
     record: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
     record |= {"task": sidecar.task} if sidecar.has_columns else {}
+    record |= {"by_person": True} if is_by_person(sidecar) else {}
     for name in measured(sidecar.task):
         found = interval_over_people(find_metric(name), labels, values, persons).to_dict()
         if not sidecar.has_columns or (found["score"] is not None and not math.isnan(found["score"])):

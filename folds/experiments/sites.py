@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from folds.config.files import read_record
 from folds.errors import EnsembleError
 from folds.experiments.comparison import PairedRows, known_runs, pair_rows, settings_of
-from folds.metrics.classification import METRICS, Metric
+from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.sites import SiteScore, difference_over_sites, interval_over_sites, score_sites
 from folds.metrics.tasks import metric_for_task
+from folds.predictions.reading import is_by_person
 from folds.utils.display import Table
 from folds.utils.files import read_json
 from folds.utils.text import counted
@@ -252,9 +253,9 @@ def new_sites(
     positive = meaning.scored or rows.second.sidecar.scored
     labels, values = in_order_of_metric(found, rows.labels, list(rows.values), meaning.classes, positive)
     people = rows.people
-    if per_person:
-        classes = len(rows.first.sidecar.classes)
-        averaged = [average_by_person(labels, some, people, classes) for some in values]
+    if is_by_person(meaning, per_person) or is_by_person(rows.second.sidecar):
+        classes = len(meaning.classes)
+        averaged = [average_by_person(labels, some, people, classes, meaning.task) for some in values]
         of_person = np.zeros(int(people.max()) + 1, np.int64)
         of_person[people] = folds  # a person is in one fold
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
@@ -305,5 +306,5 @@ def _site_names(left: _LeftOut, folds: NDArray[np.integer]) -> NDArray[np.str_]:
 
 
 def _title(metric: Metric) -> str:
-    lower = metric.name in METRICS and not metric.greater_is_better
+    lower = metric.name in METRICS | COLUMN_METRICS and not metric.greater_is_better
     return f"{metric.title} (lower is better)" if lower else metric.title

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.experiments.refit import RefitSummary, summarize_refit
+from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
 from folds.metrics.positive import in_order_of_metric
@@ -20,12 +21,14 @@ from folds.metrics.report import ScoreReport, score_predictions
 from folds.metrics.tasks import default_metric
 from folds.predictions.files import CLASSES, PredictionMetadata
 from folds.predictions.reading import (
+    is_by_person,
     labels_and_groups,
     mean_test_predictions,
     oof_predictions,
     score_oof,
     score_rows,
     scored_index,
+    units_of,
 )
 
 
@@ -255,6 +258,7 @@ def summarize_run(
     """
     oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
     metric = metric or default_metric(oof[1].task)
+    per_person = is_by_person(oof[1], per_person)  # one unit for all scores
     scored = score_oof(runs, [run], *oof, metric, per_person)
     several = oof[1].has_columns and len(oof[1].classes) > 1
     of_one = _metric_of_column(metric, oof[1].task) if several else ""
@@ -266,8 +270,8 @@ def summarize_run(
         None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
         ()
-        if metric == "macro_f1" and not scored.left_out and not oof[1].has_columns
-        else _fold_scores(runs, run, *oof, metric),
+        if metric == "macro_f1" and not scored.left_out and not oof[1].has_columns and not is_by_person(oof[1])
+        else _fold_scores(runs, run, *oof, metric, per_person and (oof[1].has_columns or is_by_person(oof[1]))),
         summarize_refit(run, _checkpoints(folds), runs, per_person, metric),
         _column_scores(runs, run, *oof, of_one, per_person) if several else {},
         of_one,
@@ -291,7 +295,9 @@ def _column_scores(
         values, sidecar = values[kept], replace(sidecar, rows=sidecar.rows.take(kept))
     labels, persons = labels_and_groups(sidecar)
     return {
-        name: score_predictions(labels[:, [i]], values[:, [i]], persons, metric, per_person).interval
+        name: score_predictions(
+            labels[:, [i]], values[:, [i]], persons, metric, is_by_person(sidecar, per_person), task=sidecar.task
+        ).interval
         for i, name in enumerate(sidecar.classes)
     }
 
@@ -302,13 +308,28 @@ def _checkpoints(folds: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _fold_scores(
-    runs: Path, run: str, values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str
+    runs: Path, run: str, values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str, by_person: bool
 ) -> tuple[float, ...]:
-    """Return the score of each fold of an out-of-fold file, per image."""
-    found, labels = find_metric(metric), labels_and_groups(sidecar)[0]
-    labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.scored)
-    fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
+    """Return the score of each fold of an out-of-fold file, per image or by person."""
+    found = find_metric(metric)
+    fold = np.broadcast_to(np.asarray(sidecar.fold), len(values))
     kept = scored_index(runs, [run], sidecar)[0]
+    if by_person:
+        rows = np.arange(len(values)) if kept is None else kept
+        return tuple(
+            _score_of_people(found, values[own], replace(sidecar, rows=sidecar.rows.take(own)))
+            for one in np.unique(fold[rows])
+            for own in [rows[fold[rows] == one]]
+        )
+    labels = labels_and_groups(sidecar)[0]
+    labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.scored)
     if kept is not None:
         labels, values, fold = labels[kept], values[kept], fold[kept]
     return tuple(float(found(labels[fold == one], values[fold == one])) for one in np.unique(fold))
+
+
+def _score_of_people(metric: Metric, values: NDArray[np.floating], sidecar: PredictionMetadata) -> float:
+    """Return the score of the people of some rows."""
+    labels, values, _ = units_of(values, sidecar, True)
+    labels, (values,) = in_order_of_metric(metric, labels, [values], sidecar.classes, sidecar.scored)
+    return float(metric(labels, values))

@@ -88,7 +88,11 @@ class LearningCurve:
 
 
 def learning_curve(
-    job: Job, shares: Sequence[float] = SHARES, draws: int = DRAWS, advance: Callable[[int, int], None] | None = None
+    job: Job,
+    shares: Sequence[float] = SHARES,
+    draws: int = DRAWS,
+    advance: Callable[[int, int], None] | None = None,
+    by_person: bool = False,
 ) -> LearningCurve:
     """Return the learning curve of a run over people, with its features and folds, by logistic heads.
 
@@ -99,6 +103,7 @@ def learning_curve(
     ----------
     job : any fold of the run, with its features.
     draws : draws of the people for each share below 1.
+    by_person : whether people are scored, with the mean of their images.
 
     Raises
     ------
@@ -111,7 +116,7 @@ def learning_curve(
     target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
     if target.joined:
         raise UsageError("a learning curve is of one target", hint="`target=label`, or one attribute")
-    data = _Data(job, recipe, target)
+    data = _Data(job, recipe, target, by_person)
     tasks = [(share, draw) for share in shares for draw in range(1 if share == 1 else draws)]
     work = [(share, draw, fold) for share, draw in tasks for fold in data.folds]
     done = 0
@@ -134,9 +139,9 @@ def learning_curve(
 class _Data:
     """The features, labels and people of a run; `labels` are scored, and `learned` are those of the training."""
 
-    def __init__(self, job: Job, recipe: Recipe, target: Target) -> None:
+    def __init__(self, job: Job, recipe: Recipe, target: Target, by_person: bool = False) -> None:
         assert job.features is not None  # noqa: S101 - checked by the caller
-        self.job, self.recipe, self.target = job, recipe, target
+        self.job, self.recipe, self.target, self.by_person = job, recipe, target, by_person
         self.assignment: FoldAssignment = read_folds(Path(job.folder) / "folds.csv")
         # Labels may be changed, and images left out, for the training only.
         self.labels, self.learned = map(target.encode_scored, class_codes(job, self.assignment))
@@ -181,7 +186,9 @@ def _point(data: _Data, share: float, parts: Sequence[Sequence[tuple[NDArray[np.
     """Return a point from the predictions of all folds, for each draw."""
     labels, persons = data.labels[data.scored], data.assignment.persons[data.scored]
     reports = [
-        score_predictions(labels, np.concatenate([one[0] for one in draw]), persons, data.recipe.metric).interval
+        score_predictions(
+            labels, np.concatenate([one[0] for one in draw]), persons, data.recipe.metric, data.by_person
+        ).interval
         for draw in parts
     ]
     scores = [one.value for one in reports]

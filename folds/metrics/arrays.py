@@ -118,7 +118,7 @@ def score(
     resolved = metric_for_task(metric, task)
     labels, (values,) = _with_positive_last(resolved, labels, [values], found, positive)
     if per_person:
-        labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1])
+        labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1], task)
         _log_several_labels(mixed)
     return interval_over_people(resolved, labels, values, persons, level=level)
 
@@ -180,8 +180,8 @@ def compare(
     persons, resolved = persons_of(groups, len(labels)), metric_for_task(metric, task)
     labels, (a, b) = _with_positive_last(resolved, labels, [a, b], found, positive)
     if per_person:
-        b = average_by_person(labels, b, persons, b.shape[1])[1]
-        labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1])
+        b = average_by_person(labels, b, persons, b.shape[1], task)[1]
+        labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1], task)
         _log_several_labels(mixed)
     return difference_over_people(resolved, labels, a, b, persons, level=level)
 

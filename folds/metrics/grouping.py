@@ -48,7 +48,7 @@ def people_with_label(labels: NDArray[np.floating], persons: NDArray, value: flo
 
 
 def average_by_person(
-    labels: NDArray, probabilities: Probabilities, persons: NDArray, classes: int, task: str | None = None
+    labels: NDArray, probabilities: Probabilities, persons: NDArray, classes: int, task: str | None
 ) -> tuple[NDArray, NDArray[np.float64], NDArray, int]:
     """Return one row per person: the mean of its rows' probabilities, and its most frequent label (lowest index among
     equals).
@@ -59,7 +59,8 @@ def average_by_person(
     Parameters
     ----------
     labels : (n,) class indices, or (n, columns) with nan where one is not known.
-    task : of labels (n, columns), multilabel or regression; None for multilabel if every known one is 0 or 1.
+    task : of labels (n, columns), multilabel or regression; None, only where nobody knows it, for multilabel if every
+        known one is 0 or 1: numbers of 0 and 1 have a mean, too.
 
     Returns
     -------

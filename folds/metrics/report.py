@@ -81,6 +81,7 @@ def score_predictions(
     metric: str | Metric = "macro_f1",
     per_person: bool = False,
     rows: ScoredRows | None = None,
+    task: str | None = None,
 ) -> ScoreReport:
     """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first.
 
@@ -88,18 +89,20 @@ def score_predictions(
     ----------
     labels, probabilities : of several labels or numbers, both are (n, columns); labels are nan where one is not known.
     rows : the same labels and persons, if other predictions of them are scored as well.
+    task : of labels (n, columns); None for that of the metric, or of the labels if the metric fits every task.
     """
     mixed, resolved = 0, metric_of(metric)
     of_columns = np.ndim(labels) == 2
+    if of_columns and task is None:
+        task = resolved.columns.task if resolved.columns is not None else labels_task(labels)
     if per_person:
         rows = None
-        task = resolved.columns.task if resolved.columns is not None and of_columns else None
         labels, probabilities, persons, mixed = average_by_person(
             labels, probabilities, persons, np.shape(probabilities)[1], task
         )
     if of_columns:
         interval = interval_over_people(resolved, labels, probabilities, persons, rows=rows)
-        right = METRICS["accuracy"](labels, probabilities) if labels_task(labels) == MULTILABEL else math.nan
+        right = METRICS["accuracy"](labels, probabilities) if task == MULTILABEL else math.nan
     else:
         predicted = argmax_classes(probabilities)
         interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted, rows=rows)

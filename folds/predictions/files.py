@@ -17,8 +17,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError
-from folds.predictions.label_columns import BINARY, CLASSES, COLUMN_TASKS, MULTILABEL, ORDINAL, REGRESSION
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.label_columns import (
+    BINARY,
+    CLASSES,
+    COLUMN_TASKS,
+    MULTILABEL,
+    ORDINAL,
+    REGRESSION,
+    check_column_names,
+)
 from folds.predictions.long_lists import json_with_folds, read_with_folds
 from folds.predictions.rows import SampleRows, read_samples_file, text_array, write_samples
 from folds.utils.bounded import check_regular
@@ -336,6 +344,11 @@ def _check_task(beside: Path, record: Mapping[str, Any]) -> None:
     if (task == REGRESSION) != (record["kind"] == NUMBERS):
         expected = f"'{NUMBERS}'" if task == REGRESSION else "'probability' or 'logit'"
         raise EnsembleError(f"{beside}: task {task!r} has the kind {shown(record['kind'])}, expected {expected}")
+    if task in COLUMN_TASKS:
+        try:
+            check_column_names(list(map(str, record["classes"])), task)
+        except UsageError as error:
+            raise EnsembleError(f"{beside}: {error.message}", hint="the file is damaged: write it again") from None
     if task != BINARY:
         return
     classes, positive = list(map(str, record["classes"])), record.get("positive")

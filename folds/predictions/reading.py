@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.metrics.grouping import average_by_person
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.metrics.tasks import metric_for_task
@@ -43,6 +44,33 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.
     return np.array([code[label] for label in labels.tolist()]), groups
 
 
+def units_of(
+    probabilities: NDArray[Any], sidecar: PredictionMetadata, per_person: bool = False
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return labels, predictions and persons of what is scored: of images, or of people with the mean of their images.
+
+    Parameters
+    ----------
+    per_person : whether people are scored; they always are if only persons are labeled.
+
+    Raises
+    ------
+    ValueError : the rows have no labels.
+    """
+    labels, persons = labels_and_groups(sidecar)
+    if not is_by_person(sidecar, per_person):
+        return labels, probabilities, persons
+    labels, probabilities, persons, _ = average_by_person(
+        labels, probabilities, persons, len(sidecar.classes), sidecar.task
+    )
+    return labels, probabilities, persons
+
+
+def is_by_person(sidecar: PredictionMetadata, per_person: bool = False) -> bool:
+    """Return whether people are scored and not images: as asked, and always if only persons are labeled."""
+    return per_person or sidecar.label_of is not None
+
+
 def score_rows(
     probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str | None = None, per_person: bool = False
 ) -> ScoreReport:
@@ -62,7 +90,8 @@ def score_rows(
     found = metric_for_task(metric, sidecar.task)
     labels, (probabilities,) = in_order_of_metric(found, labels, [probabilities], sidecar.classes, sidecar.scored)
     chosen = found if metric is None else metric
-    return score_predictions(labels, probabilities, persons, chosen, per_person or sidecar.label_of is not None)
+    by_person = is_by_person(sidecar, per_person)
+    return score_predictions(labels, probabilities, persons, chosen, by_person, task=sidecar.task)
 
 
 def scored_index(

@@ -61,6 +61,7 @@ def write_learning_curves(plan: Plan, progress: Progress = SILENT) -> dict[str, 
     check_learning_curve(plan)
     curves: dict[str, tuple[LearningCurve, Path]] = {}
     seen = set()
+    by_person = plan.spec.label_of is not None
     with lock_runs(plan):
         prepared = prepare(plan, resume=True)
         plan = replace(plan, placement=prepared.placement)
@@ -69,7 +70,7 @@ def write_learning_curves(plan: Plan, progress: Progress = SILENT) -> dict[str, 
             if run.name != run.base:
                 continue
             if not run.recipe.features:
-                curve = trained_curve(run, template, partial(_train, plan, progress))
+                curve = trained_curve(run, template, partial(_train, plan, progress), by_person=by_person)
                 curves[run.name] = curve, write_curve(run.folder, curve)
                 continue
             (job,) = with_features(plan, [template], progress)
@@ -79,7 +80,7 @@ def write_learning_curves(plan: Plan, progress: Progress = SILENT) -> dict[str, 
                 continue
             seen.add(key)
             with progress.step("learning curve") as advance:
-                curve = learning_curve(job, advance=advance)
+                curve = learning_curve(job, advance=advance, by_person=by_person)
             curves[run.name] = curve, write_curve(run.folder, curve)
     return curves
 

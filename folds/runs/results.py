@@ -404,6 +404,7 @@ def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
 # The columns of `list_runs`, also of an empty folder.
 _LISTED = (
     *("run", "arch", "time", "folds", "k"),
+    *("task", "metric", "score", "low", "high"),
     *(
         f"{prefix}{name}"
         for prefix in ("", "test_")
@@ -418,6 +419,9 @@ def _listed(one: RunListing) -> dict[str, Any]:
     entry = one.entry
     row: dict[str, Any] = {"run": one.run, "arch": entry["arch"], "time": entry["time"]}
     row |= {"folds": len(entry["folds"]), "k": entry["k"]}
+    own = one.score or {}
+    row |= {"task": one.task, "metric": one.metric.name}
+    row |= {"score": own.get("score"), "low": own.get("low"), "high": own.get("high")}
     for part, prefix in (("oof", ""), ("test", "test_")):
         scores = entry.get(part) or {}
         for metric in ("macro_f1", "accuracy", "log_loss"):

@@ -26,7 +26,6 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import is_file_safe
 from folds.utils.locks import exclusive_lock
-from folds.utils.numeric import factorize
 from folds.utils.progress import Progress
 from folds.utils.schema import ANYTHING, either, list_of, named, one_of, optional
 
@@ -198,9 +197,10 @@ def _check_names(runs: Sequence[str]) -> None:
 def _result(models: SoupModels, chosen: Mapping[int, tuple[str, ...]], best: Mapping[int, str]) -> Soup:
     """Return the scores of the soup and of its runs."""
     rows = np.concatenate([models.rows[fold] for fold in models.folds])
-    labels, persons = models.labels[rows], factorize(models.persons[rows])[1]
+    labels = models.labels[rows]
     together = [models.together(dict.fromkeys(models.folds, (run,))) for run in models.runs]
     together += [models.together(chosen), models.together({fold: (run,) for fold, run in best.items()})]
+    labels, together, persons = models.units(labels, together, models.persons[rows])
     labels, (*of_runs, whole, single) = models.in_order(labels, *together)
     singles = {
         run: interval_over_people(models.metric, labels, values, persons)

@@ -16,6 +16,7 @@ from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
+from folds.metrics.grouping import average_by_person
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
@@ -168,8 +169,20 @@ class SoupModels:
         """Return the out-of-fold score of an average on some folds; greater is better."""
         found = np.concatenate([self.out_of_fold(fold, some) for fold in folds])
         labels = np.concatenate([self.labels[self.rows[fold]] for fold in folds])
+        persons = np.concatenate([self.persons[self.rows[fold]] for fold in folds])
+        labels, (found,), _ = self.units(labels, [found], persons)
         labels, (values,) = self.in_order(labels, found)
         return self.metric(labels, values) * (1 if self.metric.greater_is_better else -1)
+
+    def units(
+        self, labels: NDArray, values: Sequence[NDArray], persons: NDArray
+    ) -> tuple[NDArray, list[NDArray], NDArray[np.int64]]:
+        """Return labels, predictions and persons of the images; of people, with means, if only persons are labeled."""
+        if self.first.data.get("label_of") is None:
+            return labels, list(values), factorize(persons)[1]
+        classes, task = len(self.first.classes), self.first.task
+        found = [average_by_person(labels, some, persons, classes, task) for some in values]
+        return found[0][0], [one[1] for one in found], factorize(found[0][2])[1]
 
     def in_order(self, labels: NDArray, *values: NDArray) -> tuple[NDArray, list[NDArray]]:
         """Return labels and probabilities with the class last whose score the metric is, as scores of the runs have

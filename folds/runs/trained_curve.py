@@ -17,8 +17,10 @@ from folds.errors import EnsembleError, FoldsFailed, UsageError
 from folds.features.learning_curve import TRAINING, CurvePoint, LearningCurve, extrapolation_weights
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
+from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out
+from folds.metrics.task_names import CLASSES
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.reading import scored_index
 from folds.runs.initial_weights import known_people
@@ -134,7 +136,11 @@ def _write_folder(run: Run, folder: Path, fold: int, dropped: Path, text: str) -
 
 
 def trained_curve(
-    run: Run, template: Job, train: Callable[[Sequence[Job]], list[Outcome]], shares: Sequence[float] = SHARES
+    run: Run,
+    template: Job,
+    train: Callable[[Sequence[Job]], list[Outcome]],
+    shares: Sequence[float] = SHARES,
+    by_person: bool = False,
 ) -> LearningCurve:
     """Train what is missing, and return the learning curve of a run; its checkpoints are removed.
 
@@ -142,6 +148,7 @@ def trained_curve(
     ----------
     template : the job of any fold of the run.
     train : trains jobs; an interruption passes through it, and the next call continues.
+    by_person : whether people are scored, with the mean of their images.
 
     Raises
     ------
@@ -172,7 +179,7 @@ def trained_curve(
     parts = {share: [job.fold_dir / "oof.npy" for job in each] for share, each in of_share.items()}
     parts[1.0] = [run.fold_folder(fold) / "oof.npy" for fold in range(run.assignment.k)]
     learned = {share: [_learned(job, run) for job in each] for share, each in of_share.items()}
-    return _curve(run, template, parts, learned)
+    return _curve(run, template, parts, learned, by_person)
 
 
 def _learned(job: Job, run: Run) -> NDArray[np.int64]:
@@ -180,7 +187,11 @@ def _learned(job: Job, run: Run) -> NDArray[np.int64]:
 
 
 def _curve(
-    run: Run, template: Job, parts: Mapping[float, Sequence[Path]], learned: Mapping[float, Sequence[NDArray[np.int64]]]
+    run: Run,
+    template: Job,
+    parts: Mapping[float, Sequence[Path]],
+    learned: Mapping[float, Sequence[NDArray[np.int64]]],
+    by_person: bool,
 ) -> LearningCurve:
     """Return the curve from the out-of-fold predictions of all folds, for each share."""
     assignment, metric = run.assignment, find_metric(run.recipe.metric)
@@ -188,18 +199,22 @@ def _curve(
     labels, people = run.target.encode_scored(class_codes(template, assignment)[0]), assignment.persons
     kept = np.flatnonzero(_unchanged(run, scored))
     rows = scored[kept]
-    codes, units, _ = jackknife_groups(factorize(people[rows])[1])
+    persons = factorize(people[rows])[1]
+    codes, units, _ = jackknife_groups(np.unique(persons) if by_person else persons)
     points, left_out = [], []
     whole = [learned_rows(template, assignment, assignment.training_index(fold)) for fold in range(assignment.k)]
     for share, files in sorted(parts.items()):
         values = np.concatenate([read_array(path) for path in files])[kept]
-        found = interval_over_people(metric, labels[rows], values, factorize(people[rows])[1])
+        truth, of = labels[rows], persons
+        if by_person:
+            truth, values, of, _ = average_by_person(truth, values, persons, values.shape[1], CLASSES)
+        found = interval_over_people(metric, truth, values, of)
         each = learned.get(share, whole)
         of_people = float(np.mean([len(set(people[one].tolist())) for one in each]))
         images = float(np.mean([len(one) for one in each]))
         points.append(CurvePoint(share, of_people, images, found.value, found.low, found.high, (found.value,)))
         if metric.function is None:
-            left_out.append(leave_one_group_out(metric, labels[rows], values, codes, units))
+            left_out.append(leave_one_group_out(metric, truth, values, codes, units))
     doubled, interval = _doubled(points, np.array(left_out), metric)
     return LearningCurve(run.name, run.recipe.metric, tuple(points), doubled, TRAINING, interval)
 

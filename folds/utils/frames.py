@@ -72,6 +72,7 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
     if rest:
         others = pandas.concat([series[at].reset_index(drop=True) for at in rest], axis=1)
         others.columns = pandas.Index([f"c{at}" for at in rest])
+        others["row"] = 1  # a row of empty cells would be a blank line, which is no row of a CSV
         columns = parse_csv(source, others.to_csv(index=False, lineterminator="\n")).columns
         for at in rest:
             cells[at] = columns[f"c{at}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 # Texts by which programs and people mark a missing value, in lower case.
 PLACEHOLDERS = frozenset(
@@ -29,6 +29,7 @@ PLACEHOLDERS = frozenset(
     }
 )
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_SHOWN = 3
 _NUMBER_STARTS = frozenset("+-.0123456789")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)\Z", re.ASCII)
 
@@ -71,6 +72,21 @@ def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in groups if len(group) > 1)
 
 
+def merged_spellings(counts: Mapping[str, int], declared: Sequence[str] | None = None) -> dict[str, str]:
+    """Return name → the spelling that replaces it, for names that are replaced: the declared one, or else the most
+    frequent one.
+
+    Examples
+    --------
+    >>> merged_spellings({"Cat": 3, "cat": 1, "dog": 2})
+    {'cat': 'Cat'}
+    """
+    target = {name: max(group, key=lambda each: (counts[each], each)) for group in spellings(counts) for name in group}
+    known = {spelling_key(name): name for name in declared or ()}
+    target |= {name: known[spelling_key(name)] for name in counts if spelling_key(name) in known}
+    return {name: other for name, other in target.items() if name != other}
+
+
 def spelling_text(names: Iterable[str]) -> str:
     """Return spellings of one name as text that shows their difference: ``'Bär' (NFC)``, ``'cat\\u200b'``."""
     names = list(names)
@@ -83,3 +99,35 @@ def spelling_text(names: Iterable[str]) -> str:
         )
         shown.append(f"'{visible}'" + (f" ({form})" if alike and form else ""))
     return " and ".join(shown)
+
+
+def some_texts(texts: Iterable[str]) -> str:
+    """Return the first texts of many in one line, and how many more there are."""
+    listed = list(texts)
+    return ", ".join(listed[:_SHOWN]) + (f", … and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else "")
+
+
+def merged_note(target: Mapping[str, str], source: str, one: str, many: str) -> str:
+    """Return a line about the spellings that were merged, of `merged_spellings`."""
+    kept = len(set(target.values()))
+    listed = (f"{spelling_text([name])} into {spelling_text([other])}" for name, other in sorted(target.items()))
+    return f"{source}: spellings of {kept:,} {one if kept == 1 else many} were merged: {some_texts(listed)}"
+
+
+def spelling_warning(counts: Mapping[str, int], source: str, one: str, many: str, effect: str) -> list[str]:
+    """Return a warning that names of `counts` are written in more than one way, and the effect; [] if none is.
+
+    Parameters
+    ----------
+    counts : name → its number of images.
+    """
+    groups = spellings(counts)
+    if not groups:
+        return []
+    listed = some_texts(
+        f"{spelling_text(group)} ({' and '.join(f'{counts[name]:,}' for name in group)} images)" for group in groups
+    )
+    return [
+        f"{len(groups):,} {one if len(groups) == 1 else many} written in more than one way in {source}: {listed}: "
+        f"{effect}; `merge_spellings=True` treats them as one"
+    ]

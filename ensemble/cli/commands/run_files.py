@@ -271,9 +271,9 @@ def _about(title: str, entry: Mapping[str, Any], flags: Sequence[str]) -> str:
         if found:
             scores = entry[split]
             accuracy = f", accuracy {scores['accuracy']['score']:.3f}" if "accuracy" in scores else ""
-            lines.append(
-                f"{shown} {metric} {Interval.from_dict(found).text()}{accuracy}, on {counted(scores['rows'], 'image')}"
-            )
+            unit = ("person", "people") if scores.get("by_person") else ("image",)
+            on = counted(scores["rows"], *unit)
+            lines.append(f"{shown} {metric} {Interval.from_dict(found).text()}{accuracy}, on {on}")
     if entry.get("refit"):
         lines.append(_refit(entry))
     if entry.get("hypothesis"):

@@ -243,7 +243,7 @@ def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
     found = compare_runs(first, second, RUNS, per_person, metric)
     verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
     record = {"first": first, "second": second} | comparison_record(found) | verdict
-    text = diff_tables(found, "people" if per_person else "images")
+    text = diff_tables(found, "people" if found.by_person else "images")
     left = [name for name in (first, second) if left_out_by(name, RUNS) is not None]
     sites = None
     if len(left) == 1:
@@ -337,9 +337,10 @@ def _section(one: RunListing) -> str:
     if one.score is None or "low" not in one.score:
         return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in [*lines, *_last_lines(one)])])
     oof, difference = Interval.from_dict(one.score), one.difference
-    people = f"{counted(entry['oof']['rows'], 'image')} of {counted(entry['oof']['people'], 'person', 'people')}" + (
-        "" if one.is_blend else f", {len(entry['folds'])} of {counted(entry['k'], 'fold')}"
-    )
+    scored = counted(entry["oof"]["people"], "person", "people")
+    if not entry["oof"].get("by_person"):
+        scored = f"{counted(entry['oof']['rows'], 'image')} of {scored}"
+    people = scored + ("" if one.is_blend else f", {len(entry['folds'])} of {counted(entry['k'], 'fold')}")
     lines.append(f"measured: OOF {one.metric.title} {oof.text()} on {people}")
     if difference is not None:
         change = Difference.from_dict(difference).difference

@@ -236,3 +236,59 @@ def test_the_task_of_the_recipe_agrees_with_the_table(tmp_path: Path) -> None:
     assert task_of([Recipe(), Recipe(task="binary")]) == "binary"
     with pytest.raises(UsageError, match="must have one task, found none and multilabel"):
         task_of([Recipe(), Recipe(task="multilabel")])
+
+
+def test_spellings_of_one_name_are_merged_when_asked_and_warned_of_otherwise(tmp_path: Path) -> None:
+    rows = [("Hat|Scarf",), ("hat",), ("Hat",), ("scarf",), ("Scarf",), ("-",)]
+    plain = read(tmp_path, "label", rows, task="multilabel")
+    assert len(plain.train.classes) == 4
+    assert any("2 labels are written in more than one way" in line for line in plain.warnings)
+    merged = read(tmp_path, "label", rows, task="multilabel", merge_spellings=True)
+    assert merged.train.labels is not None
+    assert merged.train.labels.tolist() == ["Hat;Scarf", "Hat", "Hat", "Scarf", "Scarf", "-"]
+    assert any("spellings of 2 labels were merged" in line for line in merged.notes)
+    assert not any("more than one way" in line for line in merged.warnings)
+    declared = read(tmp_path, "label", rows, task="multilabel", merge_spellings=True, classes=("hat", "SCARF"))
+    assert declared.train.labels is not None
+    assert declared.train.labels.tolist()[0] == "hat;SCARF"
+
+
+@pytest.mark.parametrize("cell", ["No Finding|Mass", "Mass|-", "nan|Mass"])
+def test_none_beside_another_label_is_an_error_that_names_the_row(tmp_path: Path, cell: str) -> None:
+    error = refused(tmp_path, "label", [("Mass|Nodule",), (cell,), ("No Finding",)], task="multilabel")
+    assert "also say that there are none" in error.message
+    assert cell in str(error.details)
+
+
+@pytest.mark.parametrize("task", [None, "multilabel"])
+def test_blanks_do_not_stand_for_zero(tmp_path: Path, task: str | None) -> None:
+    error = refused(tmp_path, "hat,beard", [("1", ""), ("", "1"), ("1", "1"), ("", "1")], task=task)
+    assert "no cell of hat, beard is 0, and 3 of 8 cells are empty" in error.message
+    assert "write 0" in str(error.hint)
+
+
+def test_a_test_table_with_some_of_the_labels_keeps_them(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.csv", "beard", [("1",), ("0",), ("",)][:2])
+    data = read(tmp_path, "hat,glasses,beard", ROWS, test=test)
+    assert data.test is not None
+    nan = np.nan
+    np.testing.assert_array_equal(data.test.label_values(), [[nan, nan, 1], [nan, nan, 0]])
+    assert any("has no columns hat, glasses: not known" in line for line in data.notes)
+    one = read_data(
+        replace(
+            DataSpec(write(tmp_path / "n.csv", "age,weight", [(1.5, 60), (20, 70), (30, 80)]), label="age,weight"),
+            test=write(tmp_path / "age.csv", "age", [(5.5,), (6,)]),
+        ),
+        need_images=False,
+    )
+    assert one.test is not None
+    assert one.test.labels is not None
+    assert one.test.labels.tolist() == ["age=5.5", "age=6"]
+
+
+def test_a_template_of_a_test_table_is_said(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.csv", "hat,glasses,beard", [(0.5, 0.5, 0.5)] * 3)
+    data = read(tmp_path, "hat,glasses,beard", ROWS, test=test)
+    assert data.test is not None
+    assert data.test.labels is None
+    assert any("are '0.5', as in a sample submission: read without labels" in line for line in data.warnings)

@@ -90,3 +90,45 @@ def test_predictions_for_labels_of_persons_are_scored_by_person(tmp_path: Path) 
     import ensemble as en
 
     assert en.blend([str(path)], metric="log_loss", progress=False).nested == pytest.approx(found.interval)
+
+
+def test_persons_are_merged_before_their_labels_are_compared() -> None:
+    people = {"person": ["12", "12.0", "13", "13.0", "14", "14"]}
+    with pytest.raises(EnsembleError, match="another label than other rows"):
+        read(table(**people, label=["x", "y", "y", "", "x", ""]), merge_spellings=True)
+    found = read(table(**people, label=["x", "", "", "y", "x", ""]), merge_spellings=True)
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == list("xxyyxx")
+    assert found.train.persons is not None
+    assert len(set(found.train.persons.tolist())) == 3
+
+
+def test_texts_that_mark_a_missing_label_are_filled_in() -> None:
+    found = read(table(label=["<NA>", "x", "", "y", "#N/A", "x"]))
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == list("xxyyyx")
+
+
+def cells(*rows: tuple[Any, Any]) -> pd.DataFrame:
+    frame = table().drop(columns="label")
+    return frame.assign(hat=[row[0] for row in rows], glasses=[row[1] for row in rows])
+
+
+def test_several_labels_and_numbers_are_filled_in_cell_by_cell() -> None:
+    rows = ((1, None), (None, 0), (None, 1), (0, None), (0, 1), (None, 0))
+    found = read(cells(*rows), label=["hat", "glasses"], task="multilabel")
+    nan = np.nan
+    expected = [[1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [nan, 0]]
+    np.testing.assert_array_equal(found.train.label_values(), expected)
+    assert any("1 of 12 labels are not known" in line for line in found.notes)
+    assert not any("5 of 12" in line for line in found.notes)
+    numbers = ((34.5, None), (None, 170), (20.5, 171), (20.5, None), (None, None), (7.25, 120))
+    found = read(cells(*numbers), label=["hat", "glasses"])
+    np.testing.assert_array_equal(found.train.label_values()[[0, 1, 4]], [[34.5, 170], [34.5, 170], [20.5, 171]])
+
+
+def test_known_cells_that_differ_are_named() -> None:
+    rows = ((1, 0), (0, None), (1, 1), (1, 1), (1, 1), (0, 0))
+    with pytest.raises(EnsembleError, match="another label than other rows") as error:
+        read(cells(*rows), label=["hat", "glasses"], task="multilabel")
+    assert "hat is 0, and 1 in another row of person 'a'" in str(error.value.details)

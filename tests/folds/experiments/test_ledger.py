@@ -227,3 +227,15 @@ def test_a_folder_in_the_place_of_the_ledger_is_one_clear_error(path: Path) -> N
         read_ledger(path)
     with pytest.raises(EnsembleError, match=r"cannot write .*ledger\.jsonl: is a directory"):
         append(path, "run", line("a"))
+
+
+@pytest.mark.parametrize("task", ["foo", ["x"], 3, {}])
+def test_a_line_with_an_unknown_task_is_damaged(path: Path, task: object) -> None:
+    append(path, "run", line("a"))
+    wrong = line("b")
+    wrong["oof"] = wrong["oof"] | {"task": task}
+    with path.open("ab") as file:
+        file.write(json.dumps({"schema": 1, "kind": "run", **wrong}).encode() + b"\n")
+    ledger = read_ledger(path)
+    assert (runs_of(path), ledger.damaged) == (["a"], (2,))
+    assert "damaged and skipped" in ledger.skipped_lines()[0]

@@ -228,13 +228,13 @@ def test_a_person_has_the_labels_of_any_image_and_the_mean_number() -> None:
     nan = np.nan
     persons, values = np.array(["b", "a", "b", "a"]), np.arange(8.0).reshape(4, 2) / 10
     labels = np.array([[0, nan], [1, nan], [nan, 1], [0, nan]])
-    found, means, names, several = average_by_person(labels, values, persons, 2)
+    found, means, names, several = average_by_person(labels, values, persons, 2, None)
     np.testing.assert_array_equal(found, [[1, nan], [0, 1]])
     assert means == pytest.approx(np.array([[0.4, 0.5], [0.2, 0.3]]))
     assert (names.tolist(), several) == (["a", "b"], 1)
     assert average_by_person(labels, values, persons, 2, REGRESSION)[0][0, 0] == 0.5
     numbers = np.array([[0.1, 5], [3, nan], [0.1, 7], [nan, nan]])
-    found, _, _, several = average_by_person(numbers, values, persons, 2)
+    found, _, _, several = average_by_person(numbers, values, persons, 2, None)
     np.testing.assert_array_equal(found, [[3, nan], [0.1, 6]])
     assert several == 1
     assert people_with_label(labels, persons).tolist() == [1, 1]

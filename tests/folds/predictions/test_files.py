@@ -531,3 +531,16 @@ def test_rows_are_taken_with_all_their_columns() -> None:
     assert [taken.labels.tolist(), taken.persons.tolist()] == [["1", "0"], ["person2", "person0"]]
     assert taken.attributes["mask"].tolist() == ["worn", "worn"]
     assert SampleRows(table().ids).take(np.array([1])).labels is None
+
+
+def test_columns_of_the_same_name_are_one_clear_error(tmp_path: Path) -> None:
+    rows = SampleRows(np.array(["1", "2"]), np.array(["a", "-"]), np.array(["p", "q"]))
+    path = tmp_path / "r.oof.npy"
+    made = PredictionMetadata("probability", "oof", ("a", "b"), rows, run="r", task="multilabel")
+    write_prediction(path, np.full((2, 2), 0.5, np.float32), made)
+    for wrong in (["a", "a"], ["a;b", "c"]):
+        beside = path.with_suffix(".json")
+        record = json.loads(beside.read_text(encoding="utf-8")) | {"classes": wrong}
+        beside.write_text(json.dumps(record), encoding="utf-8")
+        with pytest.raises(EnsembleError, match=r"r\.oof\.json"):
+            read_sidecar(path)
