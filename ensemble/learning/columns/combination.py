@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,29 @@ class ColumnCombination(Combination):
         total = size.sum(axis=0)
         shares = np.where(total > 0, size / np.where(total > 0, total, 1), 1 / len(self.runs)).mean(axis=1)
         return shares / shares.sum()
+
+    def in_order(self, names: Sequence[str]) -> ColumnCombination:
+        """Return the combination with its columns in the order of `names`.
+
+        Raises
+        ------
+        EnsembleError : `names` are other columns.
+        """
+        if tuple(names) == self.columns:
+            return self
+        if sorted(names) != sorted(self.columns):
+            raise EnsembleError(
+                f"a combination of {', '.join(self.columns[:10])} cannot be applied to {', '.join(names[:10])}",
+                hint="give predictions of the same columns",
+            )
+        at = [self.columns.index(name) for name in names]
+        return replace(
+            self,
+            columns=tuple(names),
+            each=tuple(self.each[column] for column in at) if self.each else (),
+            linear=None if self.linear is None else self.linear[:, at],
+            intercept=None if self.intercept is None else self.intercept[at],
+        )
 
     @property
     def counts_votes(self) -> bool:
