@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.blend import AlignedMembers, align_ingredients, align_members, read_inputs
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
@@ -396,7 +396,7 @@ def _ingredients(folder: Path, request: BlendConfig) -> AlignedMembers | None:
     if not files or None in files:
         return None
     try:
-        return align_members(read_inputs([str(file) for file in files], request), request)
+        return align_ingredients(read_inputs([str(file) for file in files], request), request)
     except (EnsembleError, UsageError) as error:
         logger.info("the runs of the blend %s are not shown: %s", folder.name, error.message)
         return None

@@ -196,6 +196,8 @@ def _contradictions(record: Mapping[str, Any], columns: tuple[str, ...]) -> list
         found.append(f"'pool' of {task} must be one of {', '.join(VOTES[task])}, found {record['pool']}")
     if record.get("each") is not None and (task != MULTILABEL or len(record["each"]) != len(columns)):
         found.append(f"'each' must have one combination for each of {len(columns)} labels")
+    for name, one in zip(columns, record.get("each") or (), strict=False):
+        found += _wrong_for_a_label(name, one)
     if task != REGRESSION and record.get("linear") is not None:
         found.append(f"'linear' is for {REGRESSION}")
     if record.get("intercept") is not None and record.get("linear") is None:
@@ -206,6 +208,15 @@ def _contradictions(record: Mapping[str, Any], columns: tuple[str, ...]) -> list
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
         found.append("'trim' must be from 0 to below .5")
     return found
+
+
+def _wrong_for_a_label(name: str, one: Mapping[str, Any]) -> list[str]:
+    """Return one line for each field of the combination of a label that would not be applied."""
+    pools = [pool for pool in VOTES[MULTILABEL] if not method_of(pool).counts_votes]
+    wrong = [f"label '{name}': '{field}' is for classes" for field in ("pooling", "extra") if one.get(field) is not None]
+    if one.get("pool") not in pools:
+        wrong.append(f"label '{name}': 'pool' must be one of {', '.join(pools)}, found {one.get('pool')}")
+    return wrong
 
 
 def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
