@@ -190,7 +190,12 @@ def _matrices(columns: Sequence[Column], rows: int) -> tuple[NDArray, NDArray, N
     """Return (rows, labels) whether each label is there, is predicted, and is known."""
     true, predicted, known = (np.zeros((rows, len(columns)), bool) for _ in range(3))
     for at, one in enumerate(columns):
-        true[one.rows, at], predicted[one.rows, at], known[one.rows, at] = one.labels > 0, is_predicted(one.values), True
+        true[one.rows, at], known[one.rows, at] = one.labels > 0, True
+        predicted[one.rows, at] = is_predicted(one.values)
+            one.labels > 0,
+            is_predicted(one.values),
+            True,
+        )
     return true, predicted, known
 
 

@@ -213,7 +213,10 @@ def _contradictions(record: Mapping[str, Any], columns: tuple[str, ...]) -> list
 def _wrong_for_a_label(name: str, one: Mapping[str, Any]) -> list[str]:
     """Return one line for each field of the combination of a label that would not be applied."""
     pools = [pool for pool in VOTES[MULTILABEL] if not method_of(pool).counts_votes]
-    wrong = [f"label '{name}': '{field}' is for classes" for field in ("pooling", "extra") if one.get(field) is not None]
+    unused = [field for field in ("pooling", "extra") if one.get(field) is not None]
+    wrong = [f"label '{name}': '{field}' is for classes" for field in unused]
+        f"label '{name}': '{field}' is for classes" for field in ("pooling", "extra") if one.get(field) is not None
+    ]
     if one.get("pool") not in pools:
         wrong.append(f"label '{name}': 'pool' must be one of {', '.join(pools)}, found {one.get('pool')}")
     return wrong

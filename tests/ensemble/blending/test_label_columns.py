@@ -366,7 +366,9 @@ def test_a_half_is_no_in_scores_and_in_answers(tmp_path: Path) -> None:
     assert [line.split(",")[1] for line in made.csv().decode().split()[1:]] == ["glasses", "beard"]
     assert answers_of("multilabel", values, LABELS).tolist() == ["glasses", "beard"]
     assert metric_for_task("accuracy", "multilabel")(np.array([[0, 1, 0], [0, 0, 1]]), values) == 1
-    for row, there in zip(split_answers(Answers(values, task="multilabel"), LABELS, 2), ("glasses", "beard"), strict=True):
+    for row, there in zip(
+        split_answers(Answers(values, task="multilabel"), LABELS, 2), ("glasses", "beard"), strict=True
+    ):
         assert row.to_dict()["labels"] == [there]
 
 
@@ -409,9 +411,7 @@ def test_a_fit_is_applied_by_the_names_of_the_columns(tmp_path: Path, task: str,
     combination = read_recipe(home / "blend.toml").combination
     # Also when a split, or what is given in memory, has another order than the combination.
     split = replace(turned.splits["test"], classes=tuple(turned.classes[i] for i in order))
-    runs = [
-        replace(run, parts=tuple(replace(part, columns=None) for part in run.parts)) for run in split.runs
-    ]
+    runs = [replace(run, parts=tuple(replace(part, columns=None) for part in run.parts)) for run in split.runs]
     again = apply_combination(replace(split, runs=tuple(runs)), combination).probabilities
     np.testing.assert_allclose(again, same.test.probabilities[:, order], rtol=1e-5, atol=1e-5)
     with pytest.raises(EnsembleError, match="cannot be applied to"):
