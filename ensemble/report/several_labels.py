@@ -192,10 +192,6 @@ def _matrices(columns: Sequence[Column], rows: int) -> tuple[NDArray, NDArray, N
     for at, one in enumerate(columns):
         true[one.rows, at], known[one.rows, at] = one.labels > 0, True
         predicted[one.rows, at] = is_predicted(one.values)
-            one.labels > 0,
-            is_predicted(one.values),
-            True,
-        )
     return true, predicted, known
 
 

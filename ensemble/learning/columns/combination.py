@@ -215,8 +215,6 @@ def _wrong_for_a_label(name: str, one: Mapping[str, Any]) -> list[str]:
     pools = [pool for pool in VOTES[MULTILABEL] if not method_of(pool).counts_votes]
     unused = [field for field in ("pooling", "extra") if one.get(field) is not None]
     wrong = [f"label '{name}': '{field}' is for classes" for field in unused]
-        f"label '{name}': '{field}' is for classes" for field in ("pooling", "extra") if one.get(field) is not None
-    ]
     if one.get("pool") not in pools:
         wrong.append(f"label '{name}': 'pool' must be one of {', '.join(pools)}, found {one.get('pool')}")
     return wrong
