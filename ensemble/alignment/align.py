@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.attributes import JointRun, join_attributes, label_classes
-from ensemble.alignment.classes import class_order
+from ensemble.alignment.classes import class_order, grades_of
 from ensemble.alignment.completeness import absent_folds_notes, absent_rows_notes
 from ensemble.alignment.coverage import Table, tables_of
 from ensemble.alignment.label_columns import check_same_columns, name_label_columns
@@ -22,7 +22,7 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, printable
 from folds.metrics.classification import Metric
-from folds.predictions.files import SampleRows
+from folds.predictions.files import LABEL, ORDINAL, SampleRows
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,10 @@ def align(
     orders: Sequence[RowOrder] = (),
     positive: str | None = None,
     metric: Metric | None = None,
+    order: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Alignment:
-    """Return the members aligned by id and by class.
+    """Return the members aligned by id and by class; all splits have the same order of columns.
 
     Parameters
     ----------
@@ -65,6 +67,9 @@ def align(
     orders : ids in files that the user named for the row order of arrays without ids.
     positive : the positive one of two classes, which is the last column; by default the one that the members state.
     metric : the metric of the scores; if it is of a positive class, that class is guessed where nothing states it.
+    order : the classes in the order that the columns of the splits get, of results that are there already; it counts if
+        the members have these classes.
+    task : the task of these results; by default the one that the members state.
 
     Raises
     ------
@@ -84,12 +89,32 @@ def align(
     if chosen is not None and metric is not None and metric.of_positive:
         notes.append(f"{metric.title} is that of class {chosen.name}: {chosen.reason}")
     last = None if chosen is None else chosen.name
+    known = order or _shared_order(list(placed.members.values()), has_columns)
+    task = ORDINAL if task is None and order is None and known and not has_columns else task
     splits = {}
     for split, split_members in placed.members.items():
-        splits[split], more_notes = _align_split(split, tables[split], split_members, labels, classes, last)
+        splits[split], more_notes = _align_split(
+            split, tables[split], split_members, labels, classes, last, known, task
+        )
         notes += more_notes
     notes += [*absent_rows_notes(splits), *absent_folds_notes(splits)]
     return Alignment(splits, tuple(notes), members, placed.order, placed.splits, named.assumed)
+
+
+def _shared_order(splits: Sequence[Sequence[Member]], has_columns: bool) -> tuple[str, ...] | None:
+    """Return the order of the columns of all splits, where the names of the classes do not tell it.
+
+    It is that of the first member with a column for each label or number, or the one of grades. What is fitted to the
+    columns of one split is applied to those of another, whatever the order in their files.
+
+    Raises
+    ------
+    EnsembleError : members have other labels, numbers or orders of grades.
+    """
+    everyone = [one for members in splits for one in members]
+    if has_columns:
+        return check_same_columns(everyone)
+    return grades_of([one for one in everyone if one.target == LABEL])
 
 
 def _check_labels_fit(labels: TrueLabels, tables: Mapping[str, Table]) -> None:
@@ -114,18 +139,22 @@ def _align_split(
     labels: TrueLabels | None,
     stated: Sequence[str] | None = None,
     positive: str | None = None,
+    order: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> tuple[AlignedSplit, list[str]]:
-    """Return the split, and notes on it."""
+    """Return the split, and notes on it; see `align`."""
     targets = list(dict.fromkeys(member.target for member in members))
     target = targets[0] if len(targets) == 1 else "label"
+    if target != LABEL:  # the known order is that of the classes of the label
+        order = task = None
     class_attributes = _class_attributes_of(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own_members = groups.pop(target, [])
     if own_members and own_members[0].has_columns:
-        classes = check_same_columns(own_members)
+        classes = check_same_columns(own_members, order)
     else:
         classes = (
-            class_order(own_members, labels, stated, positive)
+            class_order(own_members, labels, stated, positive, order)
             if own_members
             else label_classes(targets, class_attributes)
         )
@@ -154,7 +183,7 @@ def _align_split(
         folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
         numbered=table.numbered,
-        task=task_of([member for member in members if member.target == target]),
+        task=task or task_of([member for member in members if member.target == target]),
     )
     covered = np.zeros(len(table), bool)
     for has in present:

@@ -20,6 +20,7 @@ def class_order(
     labels: TrueLabels | None,
     classes: Sequence[str] | None = None,
     positive: str | None = None,
+    order: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Return the classes of members whose columns are named, in order: sorted, the positive one of two last.
 
@@ -27,6 +28,7 @@ def class_order(
     ----------
     classes : the classes that the user named; otherwise they follow from the members.
     positive : the positive one of two classes, if there is one.
+    order : a known order; it counts if it has the classes of the members, or more than those that they answer.
 
     Raises
     ------
@@ -38,14 +40,15 @@ def class_order(
         stated = first.classes
     else:
         stated = tuple(classes) if classes is not None else _answered_classes(members, labels)
-    ordered = _grades(members) or sort_by_number(stated)
+    fits = order is not None and (set(order) == set(stated) or (first is None and set(order) > set(stated)))
+    ordered = tuple(order) if order is not None and fits else grades_of(members) or sort_by_number(stated)
     ordered = positive_last(ordered, positive) if positive in ordered else ordered
     for member in members:
         _check_answers(member, ordered)
     return ordered
 
 
-def _grades(members: Sequence[Member]) -> tuple[str, ...] | None:
+def grades_of(members: Sequence[Member]) -> tuple[str, ...] | None:
     """Return the classes in the order of their grades; None if no member says that they are grades.
 
     Raises

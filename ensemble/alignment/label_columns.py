@@ -133,8 +133,17 @@ def _things(task: str) -> str:
     return "numbers" if task == REGRESSION else "labels"
 
 
-def check_same_columns(members: Sequence[Member]) -> tuple[str, ...]:
-    """Return the names of the columns of members in the order of the first; raise EnsembleError if they differ."""
+def check_same_columns(members: Sequence[Member], order: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the names of the columns of members, in a known order or that of the first.
+
+    Parameters
+    ----------
+    order : the names in order; it counts if it has those of the members.
+
+    Raises
+    ------
+    EnsembleError : members have different columns.
+    """
     first = members[0]
     for member in members[1:]:
         if set(member.classes) != set(first.classes):
@@ -149,7 +158,7 @@ def check_same_columns(members: Sequence[Member]) -> tuple[str, ...]:
                 hint="select runs with the same columns with `runs`, or name them: `probabilities=COLUMNS` (tables), "
                 "`classes` (arrays)",
             )
-    return first.classes
+    return tuple(order) if order is not None and set(order) == set(first.classes) else first.classes
 
 
 def _with_texts(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members.reading import Member
+from folds.metrics.label_scores import is_predicted
 from folds.predictions.files import CLASSES, SampleRows
 from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.links import predictions_of
@@ -161,7 +162,7 @@ class RunPredictions:
         """
         if self.parts[0].member.has_columns:
             yes = sum(
-                ((part.probabilities(start, stop) > 0.5).astype(np.float64) for part in self.parts),
+                (is_predicted(part.probabilities(start, stop)).astype(np.float64) for part in self.parts),
                 np.zeros((stop - start, self.classes)),
             )
             return yes / np.maximum(self.models(start, stop), 1)[:, None]

@@ -394,6 +394,17 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     )
 
 
+def align_ingredients(members: Sequence[Member], request: BlendConfig) -> AlignedMembers:
+    """Return `align_members` of the files that a blend was made of: numbers are handed over to grades as in the blend.
+
+    Raises
+    ------
+    UsageError, EnsembleError : the errors of `prepare_members` and `align_members`.
+    """
+    prepared = prepare_members(members, request)
+    return align_members(prepared.members, prepared.request if prepared.hand_overs else request)
+
+
 def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels | None:
     """Return the true labels of the table that the user named, in the form of the members' task."""
     if request.labels is None:

@@ -151,7 +151,12 @@ def _check_values(values: NDArray[np.float64], name: str, task: str) -> None:
 def _true_texts(y: Any, n: int, order: tuple[str, ...], task: str) -> NDArray[np.str_]:
     values = _as_columns(y, "`y`", len(order))
     named = column_classes(y, None) if np.ndim(y) == 2 else None
-    if named is not None and set(named) == set(order):
+    if named is not None and len(order) > 1:  # a single column may have any name
+        if set(named) != set(order):
+            raise UsageError(
+                f"`y` has the columns {', '.join(named[:20])}, the predictions {', '.join(order[:20])}",
+                hint="name the columns of `y` as those of the predictions, or give it as an array in their order",
+            )
         values = values[:, [named.index(name) for name in order]]
     if len(values) != n:
         raise UsageError(f"`y` has {len(values):,} rows, the predictions have {n:,}", hint="use the same rows")

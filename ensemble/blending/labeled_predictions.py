@@ -13,7 +13,7 @@ from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
-from ensemble.blending.blend import AlignedMembers, Blend, align_members, read_inputs
+from ensemble.blending.blend import AlignedMembers, Blend, align_ingredients, align_members, read_inputs
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
@@ -161,7 +161,7 @@ def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers |
     if not files or not all(path.is_file() for path in files):
         return None
     try:
-        return align_members(read_inputs(files, request), request)
+        return align_ingredients(read_inputs(files, request), request)
     except EnsembleError:
         return None
 

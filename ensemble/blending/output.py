@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ensemble.alignment.split import AlignedSplit
 from ensemble.blending.coefficients import write_coefficients
 from ensemble.blending.recipe import BlendRecipe, read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
@@ -29,7 +25,8 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
-from folds.predictions.label_columns import MULTILABEL, label_texts
+from folds.predictions.label_columns import REGRESSION
+from folds.predictions.links import answers_of as predicted_answers
 from folds.predictions.links import kind_of
 from folds.predictions.submission import submission_columns
 from folds.utils.csv_table import csv_bytes
@@ -228,7 +225,7 @@ def answers_of(
 ) -> Answers:
     """Return the CSV for the test samples, or for the out-of-fold samples if there is no test split.
 
-    Without options, it has the decisions, with the header ``ImageID,ans``.
+    Without options, it has the decisions, with the header ``ImageID,ans``; of numbers, a column for each.
 
     Parameters
     ----------
@@ -246,40 +243,18 @@ def answers_of(
         if like is not None:
             raise UsageError(f"{message}, which cannot be found in {like}", hint=way)
         logger.warning("%s; %s", message, way)
-    if (form, columns, like) != (None, None, None):
-        _check_form(blend.splits[split], form)
+    rows = blend.splits[split]
+    if (form, columns, like) != (None, None, None) or rows.task == REGRESSION:
         predictions = blend.test if split == "test" else blend.oof
         assert predictions is not None  # noqa: S101 - the split has votes
         table = submission_columns(predictions, form, columns, like)
         return Answers(split, len(next(iter(table.values()))), bytes(csv_bytes(table)))
-    names = _decided(blend.splits[split], blend.votes[split])
+    names = predicted_answers(rows.task, blend.votes[split].probabilities, rows.classes)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["ImageID", "ans"])
-    writer.writerows(zip(blend.splits[split].rows.ids.tolist(), names.tolist(), strict=True))
+    writer.writerows(zip(rows.rows.ids.tolist(), names.tolist(), strict=True))
     return Answers(split, len(names), text.getvalue().encode())
-
-
-def _check_form(split: AlignedSplit, form: str | None) -> None:
-    """Raise UsageError for labels or numbers, unless `form=probabilities` asks for a column for each."""
-    if split.has_columns and form != "probabilities":
-        raise UsageError(
-            f"`columns` and `like` of the task {split.task} need `form=probabilities`: a column for each of "
-            f"{', '.join(split.classes[:10])}",
-            hint="add `form=probabilities`; without all three the CSV has the answers: ImageID,ans",
-        )
-
-
-def _decided(split: AlignedSplit, vote: Vote) -> NDArray[np.str_]:
-    """Return (n,) the most probable class of each row; the labels with a probability above a half; or the numbers."""
-    values = vote.probabilities
-    if not split.has_columns:
-        return np.array(split.classes)[values.argmax(axis=1)]
-    if split.task == MULTILABEL:
-        return label_texts((values > 0.5).astype(np.float64), split.classes, split.task)
-    # Numbers as they are in float32, without the digits that float64 adds.
-    shortest = np.array([[float(str(value)) for value in row] for row in values])
-    return label_texts(shortest, split.classes, split.task)
 
 
 def check_answers_file(answers: Answers, path: Path, force: bool = False) -> None:

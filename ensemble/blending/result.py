@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,10 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
-from folds.predictions.files import BINARY, CLASSES, LABEL, PredictionMetadata
+from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL, PredictionMetadata
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
+from folds.predictions.rows import SampleRows
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT
@@ -237,11 +239,7 @@ class BlendResult(Displayed):
                 f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
             )
         given = {name: predictions[name] for name in predictions if name in needed}
-        given |= {
-            name: fit.probabilities(_one_number(name, given[name]))
-            for name, fit in self.hand_overs.items()
-            if name in given
-        }
+        given |= {name: self._handed_over(name, given[name]) for name in self.hand_overs if name in given}
         own = next((value.classes for value in given.values() if isinstance(value, Predictions)), self.classes)
         if set(own) != set(self.classes):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
@@ -250,13 +248,12 @@ class BlendResult(Displayed):
             made = members_of_columns(given, "test", first.task, classes=self.classes)
         else:
             made = members_of_arrays(given, "test", classes=self.classes, groups=groups, extra=extra)
-        own_order = next(iter(self.splits.values())).classes
-        split = align(
-            made.members, positive=own_order[1] if len(own_order) == 2 and not first.has_columns else None
-        ).splits["test"]
-        if set(split.classes) != set(self.classes):
+        # Arrays say nothing about grades: the blend knows the order that its combination is fitted to, and its task.
+        positive = first.classes[1] if len(first.classes) == 2 and not first.has_columns else None
+        split = align(made.members, positive=positive, order=first.classes, task=first.task).splits["test"]
+        if split.classes != first.classes:
             raise UsageError(
-                f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
+                f"expected the classes of the blend, {', '.join(first.classes)}, found {', '.join(split.classes)}"
             )
         ranking = ranking_of(self.runs, self.request.scored.greater_is_better)
         if self.combination is None:
@@ -266,6 +263,24 @@ class BlendResult(Displayed):
                 split = split_by_person(split, self.combination.pooling)
             found = apply_combination(split, self.combination, ranking)
         return _reorder(found.probabilities, split.classes, self.classes)
+
+    def _handed_over(self, name: str, values: Any) -> Any:
+        """Return the grades of a run's number: `Predictions` of the same rows, or (n, classes) as `classes`."""
+        grades = next(iter(self.splits.values())).classes
+        found = self.hand_overs[name].probabilities(_one_number(name, values)).astype(np.float32)
+        if not isinstance(values, Predictions):
+            return _reorder(found, grades, self.classes)
+        rows = values.metadata.rows
+        meaning = replace(
+            values.metadata,
+            kind="probability",
+            classes=grades,
+            rows=SampleRows(rows.ids, None, rows.persons),  # the labels of these rows are numbers
+            task=ORDINAL,
+            class_attributes={},
+            samples_sha=None,
+        )
+        return Predictions(found, meaning)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain values that ``ensemble blend --json`` prints."""

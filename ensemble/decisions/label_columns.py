@@ -34,6 +34,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.arrays import as_array
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.label_scores import is_predicted
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.label_columns import MULTILABEL, encode_labels
 from folds.predictions.predictions import Predictions
@@ -130,7 +131,7 @@ class LabelThresholds(Displayed):
             )
         limits = np.array([self.thresholds[name] for name in self.labels])
         fitted = np.array([name in self.decisions for name in self.labels])
-        return np.where(fitted, values >= limits, values > limits)
+        return np.where(fitted, values >= limits, is_predicted(values))
 
     def frame(self) -> pd.DataFrame:
         """Return one row per label: its threshold, and nested F1, sensitivity, specificity and precision."""

@@ -25,9 +25,9 @@ from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.intervals import Interval
+from folds.metrics.label_scores import is_predicted
 from folds.models.inference import BATCH
 from folds.predictions.label_columns import COLUMN_NAMES, COLUMN_TASKS, MULTILABEL, REGRESSION, label_texts
-from folds.predictions.links import THRESHOLD
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described, whole
 from folds.utils.display import Displayed, Table
@@ -143,7 +143,7 @@ class Predictor(Displayed):
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
             place of the decision rules of the model. Of several labels, the probability from which on each of them, or
-            the named one, is there; .5 without it.
+            the named one, is there; others are there above .5.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Predictor(Displayed):
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
-            return (values >= limits).astype(np.int64)
+            return _there(values, limits).astype(np.int64)
         if self.task == REGRESSION:
             return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
@@ -175,7 +175,7 @@ class Predictor(Displayed):
         values, ids, drawn = self._predicted(images, drawn=False)
         frame = pd.DataFrame({"id": list(ids)})
         if self.task == MULTILABEL:
-            frame["prediction"] = label_texts((values >= limits).astype(np.float64), self.classes_, MULTILABEL)
+            frame["prediction"] = label_texts(_there(values, limits).astype(np.float64), self.classes_, MULTILABEL)
         elif self.task != REGRESSION:
             frame["prediction"] = self._labels(values, drawn, limits)
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
@@ -281,8 +281,8 @@ class Predictor(Displayed):
         return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:
-        """Return (classes,) the threshold of each class; nan for none, `THRESHOLD` of several labels."""
-        limits = np.full(len(self.classes_), THRESHOLD if self.task == MULTILABEL else np.nan)
+        """Return (classes,) the threshold of each class; nan for none."""
+        limits = np.full(len(self.classes_), np.nan)
         if threshold is not None and self.task == REGRESSION:
             raise UsageError("`threshold` is for probabilities, and the task is regression", hint="leave it out")
         if threshold is None:
@@ -304,6 +304,11 @@ class Predictor(Displayed):
                 raise unknown_name("class", str(name), list(self.classes_))
             limits[self.classes_.index(name)] = _probability(value)
         return limits
+
+
+def _there(values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return (n, labels) whether a label is there: from its threshold on, or above a half without one (nan)."""
+    return np.where(np.isnan(limits), is_predicted(values), values >= limits)
 
 
 def _probability(value: Any) -> float:

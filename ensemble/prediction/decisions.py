@@ -64,7 +64,7 @@ def decision_for(
     if options.are_given:
         rules = "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)"
         require_classes(
-            source.task, rules, "labels with a probability of at least .5 are there; ensemble decide fits thresholds"
+            source.task, rules, "labels with a probability above .5 are there; ensemble decide fits thresholds"
         )
     request = request_of(classes, **{name: getattr(options, name) for name in _RULES})  # checks the options
     if not options.are_given:

@@ -26,10 +26,11 @@ from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.verification import Verification
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
+from folds.metrics.label_scores import is_predicted
 from folds.metrics.report import ScoreReport
 from folds.predictions.files import write_prediction
 from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION, encode_labels, label_texts
-from folds.predictions.links import THRESHOLD, answers_of
+from folds.predictions.links import answers_of
 from folds.predictions.optimism import student_text
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
@@ -141,7 +142,7 @@ class PredictedImages(Displayed):
     def labels(self) -> np.ndarray:
         """Return (n,) the predicted classes: by the decision rules, else the most probable ones.
 
-        Several labels are those with a probability of at least .5, joined by ``;`` (``-`` for none); numbers are texts.
+        Several labels are those with a probability above .5, joined by ``;`` (``-`` for none); numbers are texts.
         """
         decided = self.decided
         return answers_of(self.task, self.probabilities, self.classes) if decided is None else decided.labels
@@ -294,7 +295,7 @@ class PredictedImages(Displayed):
             if self.task == REGRESSION:
                 rows.append([name, *(f"{one:.4g}" for one in (values.mean(), values.min(), values.max()))])
             else:
-                rows.append([name, f"{(values >= THRESHOLD).sum():,}", f"{values.mean():.3f}"])
+                rows.append([name, f"{is_predicted(values).sum():,}", f"{values.mean():.3f}"])
         if self.task == REGRESSION:
             return ["number", "mean", "lowest", "highest"], rows
         return ["label", "images", "mean probability"], rows

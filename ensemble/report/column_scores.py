@@ -19,7 +19,6 @@ from folds.utils.numeric import factorize
 
 BINS = 10  # of the probabilities of a label, of equal width
 MIN_PEOPLE = 5  # with a label, and without it, one for each of five folds
-THRESHOLD = 0.5  # a label is predicted if its probability is above
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from ensemble.analysis.diversity import Diversity, diversity_of
 from ensemble.blending.forest import difference_forest, difference_tone
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
-from ensemble.report.column_scores import THRESHOLD
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.number_errors import error_correlation
 from ensemble.report.scoring import (
@@ -32,6 +31,7 @@ from folds.experiments.sites import NewSites
 from folds.metrics.classification import Metric, argmax_classes, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
+from folds.metrics.label_scores import is_predicted
 from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.utils.charts import Point, Row, forest, heat, scatter
 from folds.utils.text import counted
@@ -430,7 +430,7 @@ def _diversity_of_labels(part: Part, compared: Sequence[Predicted]) -> Diversity
     rows, columns = np.nonzero(np.isfinite(part.labels))
     values = np.stack([one.probabilities[rows, columns] for one in compared])
     present = np.isfinite(values)
-    decided = (np.where(present, values, 0) > THRESHOLD).astype(np.int64)
+    decided = is_predicted(np.where(present, values, 0)).astype(np.int64)
     truth = part.labels[rows, columns].astype(np.int64)
     return diversity_of(tuple(one.name for one in compared), decided, present, truth, 2)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.blend import AlignedMembers, align_ingredients, align_members, read_inputs
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
@@ -106,8 +106,8 @@ def load_evidence(
         advance(1, 1)
     split = None if base is None else next(iter(base.splits.values()))
     task = _task(split, next(iter(leaking.values()), None), dataset)
-    parts = {name: _completed(part, dataset, task) for name, part in parts.items()}
     classes = _classes(split, next(iter(leaking.values()), None), dataset)
+    parts = {name: _completed(part, dataset, classes, task) for name, part in parts.items()}
     paths = {} if dataset is None else image_paths(dataset)
     if dataset is None:
         table, findings = table_of_parts(parts.values(), classes, task), tuple[dict[str, Any], ...]()
@@ -396,7 +396,7 @@ def _ingredients(folder: Path, request: BlendConfig) -> AlignedMembers | None:
     if not files or None in files:
         return None
     try:
-        return align_members(read_inputs([str(file) for file in files], request), request)
+        return align_ingredients(read_inputs([str(file) for file in files], request), request)
     except (EnsembleError, UsageError) as error:
         logger.info("the runs of the blend %s are not shown: %s", folder.name, error.message)
         return None
@@ -589,7 +589,7 @@ def _title(run: RunPredictions) -> str:
     return f"{run.name} ({', '.join(views) if len(views) <= 3 else f'{len(run.views)} views'})"
 
 
-def _completed(part: Part, dataset: Dataset | None, task: str) -> Part:
+def _completed(part: Part, dataset: Dataset | None, predicted: Sequence[str], task: str) -> Part:
     """Return a part with the labels and the people of the table, where the predictions do not have them."""
     table = None if dataset is None else dataset.train if part.name == "oof" else dataset.test
     if table is None or table.labels is None or (part.has_label.any() and part.persons_known):
@@ -601,6 +601,10 @@ def _completed(part: Part, dataset: Dataset | None, task: str) -> Part:
     labels = part.labels
     if not part.has_label.any() and part.members:
         classes = dataset.train.classes if dataset is not None else ()
+        if set(classes) == set(predicted):  # the columns are in the order of the predictions
+            classes = tuple(predicted)
+        elif task in COLUMN_TASKS:
+            classes = ()
         if len(classes) == part.members[0].probabilities.shape[1]:
             labels = label_codes(table.labels[place], len(place), classes, task)
     if part.persons_known or table.persons is None:

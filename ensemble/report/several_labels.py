@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.column_scores import MIN_PEOPLE, THRESHOLD, Column, columns_of, groups_of
+from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.scoring import ScoredPart, changed_note, ci_note, direction, main_predictions, scored_part
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.label_scores import THRESHOLD, is_predicted
 from folds.utils.charts import MARK_TONE, Row, forest, heat
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
@@ -189,7 +190,8 @@ def _matrices(columns: Sequence[Column], rows: int) -> tuple[NDArray, NDArray, N
     """Return (rows, labels) whether each label is there, is predicted, and is known."""
     true, predicted, known = (np.zeros((rows, len(columns)), bool) for _ in range(3))
     for at, one in enumerate(columns):
-        true[one.rows, at], predicted[one.rows, at], known[one.rows, at] = one.labels > 0, one.values > THRESHOLD, True
+        true[one.rows, at], known[one.rows, at] = one.labels > 0, True
+        predicted[one.rows, at] = is_predicted(one.values)
     return true, predicted, known
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ensemble.serving.errors import ServingError
 from ensemble.serving.uncertainty import disagreement, entropy, margin
+from folds.metrics.label_scores import is_predicted
 from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
-from folds.predictions.links import THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,15 @@ class Answer:
         """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.
 
         The label is that of the decision rules, None if they give no answer; without rules it is the most probable
-        class. Of several labels `labels` are those with a probability of at least .5; numbers are `values`.
+        class. Of several labels `labels` are those with a probability above .5; numbers are `values`.
         """
         values = [float(str(value)) for value in self.probabilities]
         named = dict(zip(self.classes, values, strict=True))
         if self.task == REGRESSION:
             return {"values": named, "uncertainty": dict(self.uncertainty)}
         if self.task == MULTILABEL:
-            there = [name for name, value in zip(self.classes, self.probabilities, strict=True) if value >= THRESHOLD]
+            predicted = is_predicted(self.probabilities).tolist()
+            there = [name for name, yes in zip(self.classes, predicted, strict=True) if yes]
             return {"labels": there, "probabilities": named, "uncertainty": dict(self.uncertainty)}
         best = int(self.probabilities.argmax())
         record: dict[str, Any] = {

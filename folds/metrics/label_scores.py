@@ -15,9 +15,17 @@ from folds.metrics.task_names import MULTILABEL
 THRESHOLD = 0.5  # a label is predicted above it
 
 
+def is_predicted(probabilities: NDArray) -> NDArray[np.bool_]:
+    """Return whether a label is predicted, without decision rules of its own: above `THRESHOLD`, not at it.
+
+    Scores, answers, CSVs, servers and reports all ask this function, so that they agree.
+    """
+    return np.asarray(np.asarray(probabilities) > THRESHOLD)
+
+
 def _decision_sums(truth: NDArray, values: NDArray) -> Floats:
     """Return (k, 4): 1, the label, the decision, and both."""
-    label, decided = np.asarray(truth, np.float64), (np.asarray(values) > THRESHOLD).astype(np.float64)
+    label, decided = np.asarray(truth, np.float64), is_predicted(values).astype(np.float64)
     return np.stack([np.ones(len(label)), label, decided, label * decided], axis=1)
 
 
@@ -91,13 +99,13 @@ def _f1_of_sums(sums: Floats) -> Floats:
 
 def _micro_sums(labels: Floats, values: NDArray) -> Floats:
     known = ~np.isnan(labels)
-    truth, yes = labels == 1, (np.asarray(values) > THRESHOLD) & known
+    truth, yes = labels == 1, is_predicted(values) & known
     return np.stack([known.sum(1), truth.sum(1), yes.sum(1), (truth & yes).sum(1)], axis=1).astype(np.float64)
 
 
 def _subset_sums(labels: Floats, values: NDArray) -> Floats:
     known = ~np.isnan(labels)
-    right = ((labels == 1) == (np.asarray(values) > THRESHOLD)) | ~known
+    right = ((labels == 1) == is_predicted(values)) | ~known
     counted = known.any(axis=1)
     return np.stack([counted, counted & right.all(axis=1)], axis=1).astype(np.float64)
 

@@ -22,7 +22,7 @@ from folds.metrics.classification import (
 )
 from folds.metrics.grouping import people_with_class, people_with_label
 from folds.metrics.intervals import Interval, interval_over_people, jackknife_standard_error, t_interval
-from folds.metrics.label_scores import THRESHOLD
+from folds.metrics.label_scores import is_predicted
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out_counts
 
 
@@ -121,7 +121,7 @@ def label_scores(
     people = people_with_label(labels, persons)
     f1 = column_intervals(METRICS["macro_f1"], labels, probabilities, persons, level=level)
     areas = column_intervals(METRICS["roc_auc"], labels, probabilities, persons, level=level)
-    has, says = labels == 1, (np.asarray(probabilities) > THRESHOLD) & ~np.isnan(labels)
+    has, says = labels == 1, is_predicted(probabilities) & ~np.isnan(labels)
     counts = np.stack([(has & says).sum(axis=0), has.sum(axis=0), says.sum(axis=0)])
     precision, recall = precision_of(counts), recall_of(counts)
     return tuple(

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
+from folds.metrics.label_scores import is_predicted
 from folds.predictions.files import NUMBERS
 from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION, SEPARATOR, label_texts
 from folds.utils.numeric import sigmoid, softmax
-
-THRESHOLD = 0.5  # probability from which on a label is there, without decision rules
 
 
 def predictions_of(task: str, outputs: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -38,18 +37,18 @@ def kind_of(task: str) -> str:
 def answers_of(task: str, values: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.str_]:
     """Return (n,) the answer that predictions (n, columns) give.
 
-    It is the most probable class; of several labels those with a probability of at least `THRESHOLD`, joined as in
-    `folds.predictions.label_columns`; of numbers the numbers, with nine digits.
+    It is the most probable class; of several labels those with a probability above 0.5 (`is_predicted`), joined as
+    in `folds.predictions.label_columns`; of numbers the numbers, with nine digits.
 
     Examples
     --------
     >>> answers_of("multilabel", np.array([[0.9, 0.5], [0.2, 0.1]]), ["hat", "glasses"]).tolist()
-    ['hat;glasses', '-']
+    ['hat', '-']
     >>> answers_of("regression", np.array([[34.5]], np.float32), ["age"]).tolist()
     ['34.5']
     """
     if task == MULTILABEL:
-        return label_texts((np.asarray(values) >= THRESHOLD).astype(np.float64), names, task)
+        return label_texts(is_predicted(values).astype(np.float64), names, task)
     if task == REGRESSION:
         numbers = [[f"{value:.9g}" for value in row] for row in np.asarray(values).tolist()]
         if len(names) == 1:
@@ -68,7 +67,7 @@ def same_answers(task: str, one: NDArray[np.floating], other: NDArray[np.floatin
     cell, equal within `tolerance` (`largest_difference`).
     """
     if task == MULTILABEL:
-        return float(((one >= THRESHOLD) == (other >= THRESHOLD)).mean())
+        return float((is_predicted(one) == is_predicted(other)).mean())
     if task == REGRESSION:
         return float((_differences(task, one, other) <= tolerance).mean())
     return float((one.argmax(1) == other.argmax(1)).mean())

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.label_scores import THRESHOLD
 from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
-from folds.predictions.links import THRESHOLD, answers_of
+from folds.predictions.links import answers_of
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
 from folds.utils.tables import read_table_file
@@ -60,7 +61,7 @@ def submission_columns(
         without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
         are left out, with a note.
     labels : (n,) label of each prediction, by decision rules; None for the most probable class, or for the labels with
-        a probability of at least .5.
+        a probability above .5.
     sets : (n,) text of each prediction set, for ``sets``.
 
     Raises
@@ -141,7 +142,7 @@ def _planned(
         columns, ids, rows, form, order, notes = read(known, classes, like, form)
     form = form or forms[0]
     if task == MULTILABEL and form == LABEL_FORM:
-        notes.append(f"a label is there from a probability of {THRESHOLD:g} on (`form=probabilities` has them)")
+        notes.append(f"a label is there above a probability of {THRESHOLD:g} (`form=probabilities` has them)")
     has_two = like is None and columns is not None and len(columns) == 2 and len(classes) == 2
     if has_two and columns is not None and form == "probabilities" and task not in COLUMN_TASKS:
         order = [1]

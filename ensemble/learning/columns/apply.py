@@ -24,7 +24,12 @@ def apply_columns(split: AlignedSplit, combination: ColumnCombination, ranking: 
     Parameters
     ----------
     ranking : run names, best first, for ties of hard votes.
+
+    Raises
+    ------
+    EnsembleError : the split has other columns than the combination; another order of them does not matter.
     """
+    combination = combination.in_order(split.classes)
     runs_by_name = {run.name: run for run in split.runs}
     runs = [runs_by_name.get(name) for name in combination.runs]
     order = rank_order(combination.runs, ranking or (), combination.runs)

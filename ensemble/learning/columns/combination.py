@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,29 @@ class ColumnCombination(Combination):
         total = size.sum(axis=0)
         shares = np.where(total > 0, size / np.where(total > 0, total, 1), 1 / len(self.runs)).mean(axis=1)
         return shares / shares.sum()
+
+    def in_order(self, names: Sequence[str]) -> ColumnCombination:
+        """Return the combination with its columns in the order of `names`.
+
+        Raises
+        ------
+        EnsembleError : `names` are other columns.
+        """
+        if tuple(names) == self.columns:
+            return self
+        if sorted(names) != sorted(self.columns):
+            raise EnsembleError(
+                f"a combination of {', '.join(self.columns[:10])} cannot be applied to {', '.join(names[:10])}",
+                hint="give predictions of the same columns",
+            )
+        at = [self.columns.index(name) for name in names]
+        return replace(
+            self,
+            columns=tuple(names),
+            each=tuple(self.each[column] for column in at) if self.each else (),
+            linear=None if self.linear is None else self.linear[:, at],
+            intercept=None if self.intercept is None else self.intercept[at],
+        )
 
     @property
     def counts_votes(self) -> bool:
@@ -173,6 +196,8 @@ def _contradictions(record: Mapping[str, Any], columns: tuple[str, ...]) -> list
         found.append(f"'pool' of {task} must be one of {', '.join(VOTES[task])}, found {record['pool']}")
     if record.get("each") is not None and (task != MULTILABEL or len(record["each"]) != len(columns)):
         found.append(f"'each' must have one combination for each of {len(columns)} labels")
+    for name, one in zip(columns, record.get("each") or (), strict=False):
+        found += _wrong_for_a_label(name, one)
     if task != REGRESSION and record.get("linear") is not None:
         found.append(f"'linear' is for {REGRESSION}")
     if record.get("intercept") is not None and record.get("linear") is None:
@@ -183,6 +208,16 @@ def _contradictions(record: Mapping[str, Any], columns: tuple[str, ...]) -> list
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
         found.append("'trim' must be from 0 to below .5")
     return found
+
+
+def _wrong_for_a_label(name: str, one: Mapping[str, Any]) -> list[str]:
+    """Return one line for each field of the combination of a label that would not be applied."""
+    pools = [pool for pool in VOTES[MULTILABEL] if not method_of(pool).counts_votes]
+    unused = [field for field in ("pooling", "extra") if one.get(field) is not None]
+    wrong = [f"label '{name}': '{field}' is for classes" for field in unused]
+    if one.get("pool") not in pools:
+        wrong.append(f"label '{name}': 'pool' must be one of {', '.join(pools)}, found {one.get('pool')}")
+    return wrong
 
 
 def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:

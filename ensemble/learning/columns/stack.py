@@ -14,6 +14,7 @@ from ensemble.learning.stack import Stack, check_stack_size, read_runs
 from ensemble.voting.base import VoteInput
 from ensemble.voting.blocks import row_blocks
 from folds.errors import EnsembleError
+from folds.metrics.label_scores import is_predicted
 
 _BINS = 5  # of the first number, by which people are assigned to outer folds
 
@@ -76,7 +77,7 @@ class ColumnStack(Stack):
         for part in row_blocks(len(self), self.runs * self.classes, min_rows=least):
             values = self.probabilities[:, part].astype(np.float64)
             presence = np.ones(values.shape[:2]) if self.present is None else self.present[:, part].astype(float)
-            votes = (values > 0.5) * presence[:, :, None] if counts_votes else None
+            votes = is_predicted(values) * presence[:, :, None] if counts_votes else None
             yield part, VoteInput(values, votes, presence, hard, ranking)
 
 

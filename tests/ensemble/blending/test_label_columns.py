@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ import ensemble as en
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
 from ensemble.blending.column_details import ColumnDetails
+from ensemble.blending.labeled_predictions import read_labeled_predictions
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.cli.reports.blend import blend_report
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.registry import methods_of
+from ensemble.serving.model import Answers, split_answers
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
+from folds.predictions.links import answers_of
+from folds.predictions.predictions import read_predictions
 from tests.ensemble.label_worlds import LABELS, labels_of, probabilities_of, write_columns
 
 TRUTH, PERSONS = labels_of(3, 60)
@@ -214,12 +219,29 @@ def test_the_answers_are_labels_and_numbers(folder: Path) -> None:
     assert rows[0] == ["ImageID", "ans"]
     assert rows[1] == ["test0", expected]
     number = list(csv.reader(io.StringIO(blended(folder, "y*.npy").csv().decode())))
+    assert number[0] == ["id", "age"]
     assert float(number[1][1]) == pytest.approx(YEARS[:, 0, 0].mean(), rel=1e-6)
     wide = list(csv.reader(io.StringIO(blended(folder, "l*.npy").csv(form="probabilities").decode())))
     assert wide[0] == ["id", "prob_hat", "prob_glasses", "prob_beard"]
     assert [float(cell) for cell in wide[1][1:]] == pytest.approx(p.tolist(), rel=1e-5)
-    with pytest.raises(UsageError, match="need form=probabilities"):
-        blended(folder, "l*.npy").csv(columns=["id", "x"])
+    named = list(csv.reader(io.StringIO(blended(folder, "l*.npy").csv(columns=["id", "x"]).decode())))
+    assert named == [["id", "x"], *rows[1:]]
+    with pytest.raises(UsageError, match="form=probabilities is not for the task regression"):
+        blended(folder, "y*.npy").csv(form="probabilities")
+
+
+def test_a_sample_submission_gets_numbers_and_answers(folder: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    sample.write_text("name,years\ntest3,0\ntest1,0\n")
+    rows = list(csv.reader(io.StringIO(blended(folder, "y*.npy").csv(like=sample).decode())))
+    assert [row[0] for row in rows] == ["name", "test3", "test1"]
+    expected = YEARS[:, [3, 1], 0].mean(axis=0)
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx(expected.tolist(), rel=1e-6)
+    sample.write_text("name,labels\ntest3,-\ntest1,-\n")
+    made = blended(folder, "l*.npy")
+    answers = dict(csv.reader(io.StringIO(made.csv().decode())))
+    rows = list(csv.reader(io.StringIO(made.csv(like=sample).decode())))
+    assert rows == [["name", "labels"], ["test3", answers["test3"]], ["test1", answers["test1"]]]
 
 
 def test_tables_and_arrays_of_others_join(
@@ -336,3 +358,104 @@ def test_a_number_without_grades_to_fit_is_refused(folder: Path, tmp_path: Path)
     two = write_columns(tmp_path / "two.oof.npy", np.hstack([AGES, AGES]), "regression", ("age", "size"))
     with pytest.raises(UsageError, match="has 2 numbers"):
         make_blend([folder / "grades.oof.npy", two], BlendConfig())
+
+
+def test_a_half_is_no_in_scores_and_in_answers(tmp_path: Path) -> None:
+    values = np.array([[0.5, 0.9, 0.1], [0.5, 0.5, np.nextafter(np.float32(0.5), np.float32(1))]], np.float32)
+    made = make_blend([write_columns(tmp_path / "a.test.npy", values, "multilabel", LABELS)], BlendConfig())
+    assert [line.split(",")[1] for line in made.csv().decode().split()[1:]] == ["glasses", "beard"]
+    assert answers_of("multilabel", values, LABELS).tolist() == ["glasses", "beard"]
+    assert metric_for_task("accuracy", "multilabel")(np.array([[0, 1, 0], [0, 0, 1]]), values) == 1
+    for row, there in zip(
+        split_answers(Answers(values, task="multilabel"), LABELS, 2), ("glasses", "beard"), strict=True
+    ):
+        assert row.to_dict()["labels"] == [there]
+
+
+PAIRS = np.concatenate([YEARS, RANDOM.normal(170, 6, (2, 120, 1)) + 3 * RANDOM.normal(size=(2, 120, 1))], axis=2)
+PAIR, TWO = np.concatenate([AGES, PAIRS[0, :, 1:] + RANDOM.normal(0, 2, (120, 1))], axis=1), ("age", "height")
+
+
+def write_split(home: Path, split: str, task: str, turned: list[int]) -> None:
+    """Write the files of one split with the columns in another order."""
+    values, names, truth = (VALUES, LABELS, TRUTH) if task == "multilabel" else (PAIRS, TWO, PAIR)
+    names = tuple(names[i] for i in turned)
+    for i, one in enumerate(values):
+        path = home / f"m{i}.{split}.npy"
+        if split == "oof":
+            write_columns(path, one[:, turned], task, names, truth[:, turned], PERSONS)
+        else:
+            write_columns(path, one[:20][:, turned], task, names)
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [("regression", "nnls"), ("regression", "stacking"), ("multilabel", "bias"), ("multilabel", "stacking")],
+)
+def test_a_fit_is_applied_by_the_names_of_the_columns(tmp_path: Path, task: str, method: str) -> None:
+    order = [1, 0] if task == "regression" else [2, 0, 1]
+    straight = list(range(len(order)))
+    made = {}
+    for name, turned in (("same", straight), ("turned", order)):
+        home = tmp_path / name
+        home.mkdir()
+        write_split(home, "oof", task, straight)
+        write_split(home, "test", task, turned)
+        made[name] = make_blend([home / "*.npy"], BlendConfig(method))
+    same, turned = made["same"], made["turned"]
+    assert same.test is not None
+    assert turned.test is not None
+    assert turned.test.classes == same.test.classes
+    np.testing.assert_array_equal(turned.test.probabilities, same.test.probabilities)
+    home = turned.save("turned", root=tmp_path)
+    combination = read_recipe(home / "blend.toml").combination
+    # Also when a split, or what is given in memory, has another order than the combination.
+    split = replace(turned.splits["test"], classes=tuple(turned.classes[i] for i in order))
+    runs = [replace(run, parts=tuple(replace(part, columns=None) for part in run.parts)) for run in split.runs]
+    again = apply_combination(replace(split, runs=tuple(runs)), combination).probabilities
+    np.testing.assert_allclose(again, same.test.probabilities[:, order], rtol=1e-5, atol=1e-5)
+    with pytest.raises(EnsembleError, match="cannot be applied to"):
+        apply_combination(replace(split, classes=tuple(f"x{i}" for i in order)), combination)
+    values, names = (VALUES, LABELS) if task == "multilabel" else (PAIRS, TWO)
+    frames = {
+        f"m{i}": pd.DataFrame(one[:20][:, order], columns=[names[j] for j in order]) for i, one in enumerate(values)
+    }
+    np.testing.assert_allclose(made["same"].predict_proba(frames), same.test.probabilities, rtol=1e-5, atol=1e-5)
+    given: dict[str, Any] = {name: read_predictions(tmp_path / "turned" / f"{name}.test.npy") for name in frames}
+    np.testing.assert_allclose(made["same"].predict_proba(given), same.test.probabilities, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["hard", "stacking", "soft"])
+def test_arrays_of_grades_are_combined_in_the_order_of_the_grades(folder: Path, method: str) -> None:
+    """Alphabetically, `GRADES` are middle, old, young."""
+    made = make_blend([folder / "grades.*.npy", folder / "y0.*.npy"], BlendConfig(method, metric="quadratic_kappa"))
+    assert made.test is not None
+    assert made.classes == GRADES
+    fresh = made.predict_proba({"grades": np.load(folder / "grades.test.npy"), "y0": YEARS[0][:20, 0]})
+    np.testing.assert_allclose(fresh, made.test.probabilities, atol=1e-5)
+    named = {name: read_predictions(folder / f"{name}.test.npy") for name in ("grades", "y0")}
+    np.testing.assert_allclose(made.predict_proba(named), made.test.probabilities, atol=1e-5)
+
+
+def test_stated_classes_turn_the_grades_of_a_number_too(folder: Path) -> None:
+    oof = {name: read_predictions(folder / f"{name}.oof.npy") for name in ("grades", "y0")}
+    made = en.blend(oof, method="simplex", metric="quadratic_kappa", classes=GRADES[::-1])
+    straight = en.blend(oof, method="simplex", metric="quadratic_kappa")
+    grades, number = np.load(folder / "grades.test.npy"), YEARS[0][:20, 0]
+    turned = made.predict_proba({"grades": grades[:, ::-1], "y0": number})
+    assert made.classes == GRADES[::-1]
+    np.testing.assert_allclose(turned[:, ::-1], straight.predict_proba({"grades": grades, "y0": number}), atol=1e-6)
+
+
+def test_true_values_with_names_of_their_own_are_refused() -> None:
+    frames = {"a": pd.DataFrame(VALUES[0], columns=LABELS)}
+    with pytest.raises(UsageError, match="y has the columns cap, glasses, beard, the predictions hat"):
+        en.blend(frames, y=pd.DataFrame(TRUTH, columns=["cap", "glasses", "beard"]), task="multilabel")
+
+
+def test_the_members_of_a_blend_with_a_number_are_read_again(folder: Path, tmp_path: Path) -> None:
+    made = make_blend([folder / "grades.*.npy", folder / "y0.*.npy"], BlendConfig(metric="quadratic_kappa"))
+    made.save("both", root=tmp_path)
+    found = read_labeled_predictions(["both"], runs=tmp_path / "runs")
+    assert set(found.rows.members) == {"grades", "y0"}
+    assert not [note for note in found.notes if "not there any more" in note]

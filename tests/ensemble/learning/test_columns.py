@@ -200,6 +200,8 @@ def test_methods_are_those_of_the_task() -> None:
         ({"linear": [[1.0]]}, "'linear' is for regression"),
         ({"each": [{}]}, "'each' must have one combination for each of 3 labels"),
         ({"each": [{"pool": "soft"}, {"pool": "soft"}, {"pool": "nothing"}]}, "label 'beard'"),
+        ({"each": [{"pool": "hard"}] * 3}, "label 'hat': 'pool' must be one of soft"),
+        ({"each": [{"pool": "soft", "extra": {}}] * 3}, "label 'hat': 'extra' is for classes"),
         ({"intercept": [0.0, 0.0, 0.0]}, "'intercept' needs 'linear'"),
         ({"weights": [float("nan"), 1.0, 1.0]}, "weights"),
     ],
