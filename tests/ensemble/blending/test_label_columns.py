@@ -379,13 +379,13 @@ PAIR, TWO = np.concatenate([AGES, PAIRS[0, :, 1:] + RANDOM.normal(0, 2, (120, 1)
 def write_split(home: Path, split: str, task: str, turned: list[int]) -> None:
     """Write the files of one split with the columns in another order."""
     values, names, truth = (VALUES, LABELS, TRUTH) if task == "multilabel" else (PAIRS, TWO, PAIR)
-    names = tuple(names[i] for i in turned)
+    columns = tuple(names[i] for i in turned)
     for i, one in enumerate(values):
         path = home / f"m{i}.{split}.npy"
         if split == "oof":
-            write_columns(path, one[:, turned], task, names, truth[:, turned], PERSONS)
+            write_columns(path, one[:, turned], task, columns, truth[:, turned], PERSONS)
         else:
-            write_columns(path, one[:20][:, turned], task, names)
+            write_columns(path, one[:20][:, turned], task, columns)
 
 
 @pytest.mark.parametrize(
@@ -396,11 +396,11 @@ def test_a_fit_is_applied_by_the_names_of_the_columns(tmp_path: Path, task: str,
     order = [1, 0] if task == "regression" else [2, 0, 1]
     straight = list(range(len(order)))
     made = {}
-    for name, turned in (("same", straight), ("turned", order)):
+    for name, columns in (("same", straight), ("turned", order)):
         home = tmp_path / name
         home.mkdir()
         write_split(home, "oof", task, straight)
-        write_split(home, "test", task, turned)
+        write_split(home, "test", task, columns)
         made[name] = make_blend([home / "*.npy"], BlendConfig(method))
     same, turned = made["same"], made["turned"]
     assert same.test is not None
