@@ -356,9 +356,9 @@ def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Ce
 
 
 def _labels(values: NDArray[np.float64], cells: _Cells, names: Sequence[str], notes: list[str]) -> ColumnLabels:
-    said, warnings = cell_lines(values, names, MULTILABEL, cells.source)
+    lines, warnings = cell_lines(values, names, MULTILABEL, cells.source)
     texts = label_texts(values, names, MULTILABEL).tolist()
-    return ColumnLabels(MULTILABEL, tuple(names), texts, (*notes, *said), tuple(warnings))
+    return ColumnLabels(MULTILABEL, tuple(names), texts, (*notes, *lines), tuple(warnings))
 
 
 def cell_lines(
