@@ -59,7 +59,7 @@ def average_by_person(
     Parameters
     ----------
     labels : (n,) class indices, or (n, columns) with nan where one is not known.
-    task : of labels (n, columns), multilabel or regression; None, only where no caller knows it, for multilabel if every
+    task : of labels (n, columns), multilabel or regression; None, where no caller knows it, for multilabel if every
         known one is 0 or 1: numbers of 0 and 1 have a mean, too.
 
     Returns
