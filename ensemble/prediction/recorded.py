@@ -158,7 +158,7 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource, of_pe
 def _columns_problem(table: CsvTable, columns: Sequence[str], task: str | None, source: PredictionSource) -> str:
     """Return why columns do not hold several labels or numbers of the training; "" if they do."""
     try:
-        labels = read_column_labels(table, columns, None, task, source.classes)
+        labels = read_column_labels(table, columns, None, task, source.classes, training=False)
     except EnsembleError as error:
         return f"its columns {', '.join(columns)} are not read as labels: {error.message}"
     known = [text != "" for text in labels.texts] if labels is not None else []
