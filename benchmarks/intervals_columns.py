@@ -3,6 +3,7 @@
     python benchmarks/intervals_columns.py                500 simulated data sets of each world: tables in Markdown
     python benchmarks/intervals_columns.py --seeds 50     a quick look
     python benchmarks/intervals_columns.py --world 0      one of the worlds only
+    python benchmarks/intervals_columns.py --one-label --seeds 300     one label that few of 40 people have
 
 In each world people have 1 to 7 images, and a fifth of the cells is not known. Errors are shared in part by the images
 of a person and by two members. The true value is the score of the same member on 25,000 other people.
@@ -50,6 +51,21 @@ def labels_of(shares: Sequence[float], of_person: float) -> Callable[[np.random.
             place = skill * (severity - cut) + hard + 0.6 * random.normal(size=(n, columns))
             members.append(1 / (1 + np.exp(-1.6 * place)))
         return np.where(random.random((n, columns)) < UNKNOWN, np.nan, labels), persons, members
+
+    return draw
+
+
+def one_label(share: float) -> Callable[[np.random.Generator, int], Drawn]:
+    """Return what draws one label that exactly a share of the people have, who have three images each."""
+
+    def draw(random: np.random.Generator, people: int) -> Drawn:
+        persons = np.repeat(np.arange(people), 3)
+        labels = (random.permutation(people) < round(share * people))[persons].astype(float)[:, None]
+        hard = random.normal(size=people)[persons, None]
+        members = [
+            1 / (1 + np.exp(1.5 - skill * labels - hard - random.normal(size=labels.shape))) for skill in (2.0, 2.5)
+        ]
+        return labels, persons, members
 
     return draw
 
@@ -107,6 +123,10 @@ WORLDS = {
     "a number with large errors, 100 people": World(REGRESSION, 100, numbers_of(1, 0.8, 4)),
     "3 numbers, 30 people": World(REGRESSION, 30, numbers_of(3, 0.5, 30)),
 }
+# One label that a number of 40 people have, on all of their three images.
+ONE_LABEL = {
+    f"{positive} of 40 people": World(MULTILABEL, 40, one_label(positive / 40)) for positive in (1, 2, 3, 4, 8, 12)
+}
 SETTINGS = {
     MULTILABEL: ("pauc:tpr=0.5", "sensitivity_at:specificity=0.8", "specificity_at:sensitivity=0.8", "f_beta:beta=2"),
     REGRESSION: ("within:error=10",),
@@ -121,7 +141,9 @@ def names_of(task: str) -> list[str]:
 
 def study(number: int, world: World, seeds: int, names: Sequence[str] = ()) -> dict[str, list[Found]]:
     """Return metric, or metric and "difference" → what was found in each data set."""
-    metrics = {name: metric_for_task(name, world.task) for name in names or names_of(world.task)}
+    known = metrics_of_task(world.task)
+    chosen = [name for name in names if name.partition(":")[0] in known] if names else names_of(world.task)
+    metrics = {name: metric_for_task(name, world.task) for name in chosen}
     labels, _, members = world.draw(np.random.default_rng(10**6), MANY)
     truths = {name: [metric(labels, one) for one in members] for name, metric in metrics.items()}
     found: dict[str, list[Found]] = {}
@@ -143,20 +165,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--world", type=int, action="append", choices=range(len(WORLDS)), help="only these")
     parser.add_argument("--metric", action="append", default=[], help="only these")
+    parser.add_argument("--one-label", action="store_true", help="worlds of one label that few people have")
     chosen = parser.parse_args()
+    worlds = ONE_LABEL if chosen.one_label else WORLDS
     began = time.process_time()
     for task in (MULTILABEL, REGRESSION):
-        places = [i for i, world in enumerate(WORLDS.values()) if world.task == task]
+        places = [i for i, world in enumerate(worlds.values()) if world.task == task]
         places = [i for i in places if chosen.world is None or i in chosen.world]
         if not places:
             continue
         pooled: dict[str, list[Found]] = {}
         table: dict[str, list[str]] = {}
         for column, place in enumerate(places):
-            for what, every in study(place, list(WORLDS.values())[place], chosen.seeds, chosen.metric).items():
+            for what, every in study(place, list(worlds.values())[place], chosen.seeds, chosen.metric).items():
                 pooled.setdefault(what, []).extend(every)
                 table.setdefault(what, ["–"] * len(places))[column] = _share(every)
-        header = ["coverage (%), mean width", *(list(WORLDS)[i] for i in places)]
+        header = ["coverage (%), mean width", *(list(worlds)[i] for i in places)]
         print(_markdown(header, [[what, *cells] for what, cells in table.items()]), flush=True)
         if task == MULTILABEL:
             print("\nby the people of the rarest label, all worlds (% of how many)\n")

@@ -22,7 +22,8 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, printable
 from folds.metrics.classification import Metric
-from folds.predictions.files import LABEL, ORDINAL, SampleRows
+from folds.metrics.task_names import ORDINAL
+from folds.predictions.files import LABEL, SampleRows
 
 
 @dataclass(frozen=True)

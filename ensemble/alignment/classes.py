@@ -11,7 +11,7 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.positive import positive_last
-from folds.predictions.files import ORDINAL
+from folds.metrics.task_names import ORDINAL
 from folds.utils.text import sort_by_number
 
 

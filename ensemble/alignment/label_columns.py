@@ -13,17 +13,9 @@ from ensemble.members.columns import listed
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.predictions.files import CLASSES, SampleRows
-from folds.predictions.label_columns import (
-    BINARY,
-    COLUMN_TASKS,
-    ORDINAL,
-    REGRESSION,
-    check_column_names,
-    encode_labels,
-    label_texts,
-)
-from folds.predictions.links import require_classes
+from folds.metrics.task_names import BINARY, CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
+from folds.predictions.files import SampleRows
+from folds.predictions.label_columns import COLUMN_NAMES, check_column_names, encode_labels, label_texts
 
 
 def members_task(members: Sequence[Member], given: str | None = None) -> str:
@@ -121,16 +113,12 @@ def _named(member: Member, known: tuple[str, ...], classes: Sequence[str] | None
     names = tuple(classes) if classes is not None else known or tuple(map(str, range(count)))
     if len(names) != count:
         raise EnsembleError(
-            f"{member.path} has {count} columns, expected one for each of {len(names)} {_things(task)}: "
+            f"{member.path} has {count} columns, expected one for each of {len(names)} {COLUMN_NAMES[task]}: "
             f"{', '.join(names[:20])}",
             hint="name its columns in order: `classes=A,B,C`",
         )
     note = "" if classes is not None else f"{member.source}: columns without names are taken for {listed(names)}"
     return replace(member, classes=names), note
-
-
-def _things(task: str) -> str:
-    return "numbers" if task == REGRESSION else "labels"
 
 
 def check_same_columns(members: Sequence[Member], order: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -154,7 +142,7 @@ def check_same_columns(members: Sequence[Member], order: Sequence[str] | None = 
                 if names
             )
             raise EnsembleError(
-                f"{first.path} and {member.path} have different {_things(first.task)}: {text}",
+                f"{first.path} and {member.path} have different {COLUMN_NAMES[first.task]}: {text}",
                 hint="select runs with the same columns with `runs`, or name them: `probabilities=COLUMNS` (tables), "
                 "`classes` (arrays)",
             )
@@ -183,8 +171,3 @@ def _in_order(source: str, texts: NDArray[np.str_], names: tuple[str, ...], task
         raise EnsembleError(
             f"{source}: {error.message}", hint="members and labels must have the same columns; name them with `label`"
         ) from None
-
-
-def check_exclusive(task: str, what: str) -> None:
-    """Raise UsageError, with what does not support it, if each column is a label or a number of its own."""
-    require_classes(task, what)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.metrics.positive import Positive, positive_of
-from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
+from folds.metrics.task_names import BINARY, CLASSES, ORDINAL
+from folds.predictions.files import LABEL
 from folds.utils.text import sort_by_number
 
 

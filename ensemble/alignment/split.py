@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.members.reading import Member
 from folds.metrics.label_scores import is_predicted
-from folds.predictions.files import CLASSES, SampleRows
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
+from folds.predictions.files import SampleRows
 from folds.predictions.links import predictions_of
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import softmax

@@ -30,7 +30,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import answers_of, blend_folder, write_blend
-from ensemble.blending.people import check_people_task, people_notes, people_warnings, with_persons
+from ensemble.blending.people import people_notes, people_warnings, with_persons
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
@@ -54,8 +54,7 @@ from ensemble.pooling.spec import AUTO as ANY_POOL
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
-from folds.predictions.files import ORDINAL
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import COLUMN_TASKS, ORDINAL
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
@@ -378,7 +377,6 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
         )
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
-    check_people_task(request, next(iter(splits.values())).task)
     images: Mapping[str, AlignedSplit] = {}
     spec, pooling = request.pool_spec, None
     if spec is not None:

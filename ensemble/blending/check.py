@@ -14,7 +14,8 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.columns import listed
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, without_marks
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.label_columns import COLUMN_NAMES
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _plan(aligned: AlignedMembers, request: BlendConfig) -> str:
         labeled = "scored" if name in aligned.truths else "not scored (no labels)"
         parts.append(
             f"{name}: {request.name} of {listed(runs)} over {len(split):,} rows and {len(split.classes)} "
-            f"{_things(split.task)} ({listed(split.classes)}), {labeled}"
+            f"{COLUMN_NAMES.get(split.task, 'classes')} ({listed(split.classes)}), {labeled}"
         )
     return "; ".join(parts)
 
@@ -149,7 +150,3 @@ def _values_of(member: Member) -> str:
     if member.answers is not None:
         return "answers"
     return "numbers" if member.task == REGRESSION else "probabilities"
-
-
-def _things(task: str) -> str:
-    return "labels" if task == MULTILABEL else "numbers" if task == REGRESSION else "classes"

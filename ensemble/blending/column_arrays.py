@@ -15,8 +15,9 @@ from ensemble.members.leakage import LeakCheck
 from ensemble.members.reading import Member
 from folds.errors import UsageError
 from folds.metrics.arrays import as_array, check_same_index, column_classes, fold_numbers, names_of
+from folds.metrics.task_names import MULTILABEL
 from folds.predictions.files import PredictionMetadata
-from folds.predictions.label_columns import MULTILABEL, check_column_names, label_texts
+from folds.predictions.label_columns import check_column_names, label_texts
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows

@@ -14,8 +14,8 @@ from ensemble.alignment.truth import GroundTruth
 from ensemble.voting.base import Vote
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.metrics.tasks import metric_for_task
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
 
 # What is shown of each column beside the metric of the blend.
 _BESIDE = {MULTILABEL: ("roc_auc", "average_precision", "macro_f1", "brier"), REGRESSION: ("mae", "rmse", "r2")}

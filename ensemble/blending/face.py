@@ -22,8 +22,8 @@ from folds.errors import EnsembleError, UsageError, respelled, unknown_name
 from folds.metrics.arrays import column_classes
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.predictions.files import CLASSES as CLASSES_TASK
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import CLASSES as CLASSES_TASK
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import (
     CLASSES,

@@ -23,7 +23,7 @@ from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels, read_true_labels
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import ORDINAL, REGRESSION
+from folds.metrics.task_names import ORDINAL, REGRESSION
 from folds.predictions.rows import SampleRows
 from folds.utils.files import sha256_bytes
 
@@ -93,7 +93,7 @@ class _HandOver:
         """Return the files of a run of numbers as files of grades."""
         for file in files:
             _check(file)
-        numbers = self._out_of_fold(name, files)
+        numbers = self._out_of_fold(files)
         known = self.truth.known & ~np.isnan(numbers)
         folds = np.unique(self.parts[known])
         if len(folds) < 2 or len(np.unique(self.truth.labels[known])) < 2:
@@ -113,7 +113,7 @@ class _HandOver:
         )
         return [self._as_grades(file, by_part, whole) for file in files]
 
-    def _out_of_fold(self, name: str, files: Sequence[Member]) -> NDArray[np.float64]:
+    def _out_of_fold(self, files: Sequence[Member]) -> NDArray[np.float64]:
         """Return (n,) the number of each sample of the grades, nan where there is none."""
         total, count = np.zeros(len(self.position)), np.zeros(len(self.position))
         for file in files:

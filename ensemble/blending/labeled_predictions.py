@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.mistakes import LabeledRows
@@ -18,6 +17,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import require_classes
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -138,7 +138,7 @@ def _labeled(
     split: str,
     notes: Sequence[str],
 ) -> LabeledPredictions:
-    check_exclusive(own.task, "a list of mistakes and of labels in doubt")
+    require_classes(own.task, "a list of mistakes and of labels in doubt")
     kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
     rows = LabeledRows(

@@ -18,6 +18,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import REGRESSION
 from folds.predictions.files import (
     PredictionMetadata,
     SampleRows,
@@ -25,7 +26,6 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
-from folds.predictions.label_columns import REGRESSION
 from folds.predictions.links import answers_of as predicted_answers
 from folds.predictions.links import kind_of
 from folds.predictions.submission import submission_columns

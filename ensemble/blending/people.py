@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.blending.request import BlendConfig
 from ensemble.pooling.people import people_rows
 from ensemble.pooling.pooling import Pooling
 from ensemble.pooling.spec import (
@@ -21,9 +20,7 @@ from ensemble.pooling.spec import (
     TOP_K,
     PoolSpec,
 )
-from folds.errors import UsageError
-from folds.predictions.files import ORDINAL
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import ORDINAL
 
 _RULES = {
     MEAN: "the mean of the images",
@@ -35,16 +32,6 @@ _RULES = {
     LEARNED: "a regression on statistics of the images' log-odds",
     AUTO: "the rule that is best on other people",
 }
-
-
-def check_people_task(request: BlendConfig, task: str) -> None:
-    """Raise UsageError if the task has no blend for people, or no columns beside the runs, yet."""
-    option = "pool" if request.pool is not None else "extra" if request.extra else ""
-    if option and task in COLUMN_TASKS:
-        raise UsageError(
-            f"`{option}` is not available for the task {task}, only for classes, binary and ordinal",
-            hint=f"leave out `{option}`",
-        )
 
 
 def with_persons(splits: Mapping[str, AlignedSplit]) -> tuple[dict[str, AlignedSplit], list[str]]:

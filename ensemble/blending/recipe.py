@@ -17,11 +17,12 @@ from ensemble.blending.coefficients import FILE, read_coefficients
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
 from folds.utils.schema import (
     NUMBER,
     ONE_LINE,
+    SHA256,
     FieldType,
     integer,
     list_of,
@@ -42,9 +43,6 @@ _FOLD = FieldType(
     "the number of a fold",
     lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None,
 )
-_SHA = FieldType(
-    "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-)
 _TOP = {
     "identity": ONE_LINE,
     "classes": list_of(ONE_LINE),
@@ -59,7 +57,7 @@ _RUN = {
     "arch": optional(ONE_LINE),
     "folds": list_of(integer(0, 2**31 - 1)),
     "views": list_of(ONE_LINE),
-    "checkpoints": mapping_of(_SHA, _FOLD),
+    "checkpoints": mapping_of(SHA256, _FOLD),
     "classes": optional(list_of(ONE_LINE)),
     "joined": optional(list_of(ONE_LINE)),
     "hand_over": optional(list_of(NUMBER)),
@@ -188,7 +186,7 @@ def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
     known = {
         fold: sha
         for fold, sha in sorted(checkpoints.items())
-        if _names_files(run.name) and _FOLD.holds(fold) and _SHA.holds(sha)
+        if _names_files(run.name) and _FOLD.holds(fold) and SHA256.holds(sha)
     }
     target, arch = (sidecars[0].target, sidecars[0].arch) if sidecars else (split.target, "")
     return RunRecipe(run.name, target, arch, run.folds, run.views, known)

@@ -28,8 +28,8 @@ from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.metrics.tasks import default_metric, metric_for_task
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
@@ -71,7 +71,7 @@ class BlendConfig:
     ids : files with the ids of the rows of arrays without ids.
     unfinished : whether runs that are not trained on all folds take part beside finished ones.
     positive : the positive one of two classes; by default the one that the members state.
-    task : what the columns of files without a sidecar are, one of `folds.predictions.files.TASKS`; None for classes.
+    task : what the columns of files without a sidecar are, one of `folds.metrics.task_names`; None for classes.
     pool : text for `ensemble.pooling.spec.parse_pool`: the images of a person become one row, for which everything is
         fitted and scored.
     extra : texts for `ensemble.learning.metadata.parse_columns`: columns of the samples for ``stacking``.
@@ -286,7 +286,7 @@ class BlendConfig:
         return Options(**given, by=self.by)
 
     def for_task(self, task: str) -> BlendConfig:
-        """Return the options for members of a task (`folds.predictions.files.TASKS`), with its metric if none is given.
+        """Return the options for members of a task (`folds.metrics.task_names`), with its metric if none is given.
 
         Raises
         ------

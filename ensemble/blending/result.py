@@ -31,7 +31,8 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
-from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL, PredictionMetadata
+from folds.metrics.task_names import BINARY, CLASSES, ORDINAL
+from folds.predictions.files import LABEL, PredictionMetadata
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import align
-from ensemble.alignment.label_columns import check_exclusive
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.cost import costs_of
@@ -27,6 +26,7 @@ from ensemble.members.true_labels import read_true_labels
 from ensemble.tta.files import load_common_rows
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric, recorded_metric
+from folds.metrics.task_names import require_classes
 from folds.predictions.files import fold_files, oof_file
 from folds.utils.files import read_json
 from folds.utils.numeric import softmax
@@ -160,7 +160,7 @@ def load_evidence(
     labels = None if files.request.labels is None else read_true_labels(files.request.labels, files.request.columns)
     splits = align(members, labels, positive=classes[1] if len(classes) == 2 else None).splits
     for split in splits.values():
-        check_exclusive(split.task, "a cascade")
+        require_classes(split.task, "a cascade")
     oof = splits.get("oof")
     truth = None if oof is None else labels_and_groups(oof)
     if oof is None or truth is None:

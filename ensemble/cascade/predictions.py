@@ -12,7 +12,7 @@ from ensemble.cascade.combine import Combined, Combiner, Floats, votes_of
 from ensemble.cascade.record import Cascade, Step
 from ensemble.cascade.run import CascadeResult, RowIndex, RunModel, run_cascade
 from ensemble.tta.merge import Merge
-from folds.predictions.label_columns import CLASSES
+from folds.metrics.task_names import CLASSES
 from folds.utils.numeric import softmax
 
 

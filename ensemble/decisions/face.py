@@ -38,7 +38,7 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook

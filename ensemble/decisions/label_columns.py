@@ -34,9 +34,10 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.arrays import as_array
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.metrics.label_scores import is_predicted
+from folds.metrics.label_scores import THRESHOLD, is_predicted
+from folds.metrics.task_names import MULTILABEL
 from folds.metrics.tasks import metric_for_task
-from folds.predictions.label_columns import MULTILABEL, encode_labels
+from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions
 from folds.utils.display import Displayed, Table
 from folds.utils.files import sha256_bytes
@@ -45,7 +46,7 @@ from folds.utils.numeric import factorize
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAIN = 0.5  # the threshold of a label without an aim
+PLAIN = THRESHOLD  # of a label without an aim
 MIN_PEOPLE = 2  # with and without a label; with fewer, its threshold stays
 _WHOLE = (MACRO_F1, F1, YOUDEN)  # aims that may be those of all labels
 
@@ -292,7 +293,7 @@ def fit_thresholds(
     confidence : with which a guaranteed aim holds; 0 fits to observed values.
     """
     aims = parse_label_aims(texts, rows.names)
-    decided = (rows.probabilities > PLAIN).astype(np.float64)
+    decided = is_predicted(rows.probabilities).astype(np.float64)
     plain = decided.copy()
     decisions: dict[str, Decision] = {}
     warnings: list[str] = []
@@ -335,7 +336,7 @@ def _record(one: LabeledRows, name: str, record: RuleRecord, decided: NDArray[np
 
 
 def _plain(one: LabeledRows) -> NDArray[np.int64]:
-    return (one.probabilities[:, 1] > PLAIN).astype(np.int64)
+    return is_predicted(one.probabilities[:, 1]).astype(np.int64)
 
 
 def _totals(rows: LabelColumns, decided: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, Interval]:

@@ -18,8 +18,8 @@ from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.arrays import as_probabilities, check_same_index, class_codes, column_classes, fold_numbers, names_of
 from folds.metrics.grouping import average_by_person
-from folds.metrics.task_names import CLASSES
-from folds.predictions.files import ORDINAL, oof_file
+from folds.metrics.task_names import CLASSES, ORDINAL
+from folds.predictions.files import oof_file
 from folds.predictions.optimism import selected_runs
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.utils.files import is_file_safe, read_json, sha256_bytes

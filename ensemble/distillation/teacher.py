@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ensemble.alignment.label_columns import check_exclusive
 from ensemble.blending.recipe import read_recipe
 from folds.config.files import read_record
 from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.metrics.task_names import require_classes
 from folds.predictions.files import LABEL, oof_file, read_sidecar
 from folds.utils.files import is_file_safe, read_json
 
@@ -153,5 +153,5 @@ def _checked(oof: Path) -> Path:
 def _target(oof: Path) -> str:
     sidecar = read_sidecar(oof)
     if sidecar is not None:
-        check_exclusive(sidecar.task, "distillation")
+        require_classes(sidecar.task, "distillation")
     return LABEL if sidecar is None else sidecar.target

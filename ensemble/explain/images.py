@@ -16,11 +16,10 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
+from folds.metrics.task_names import COLUMN_TASKS, REGRESSION, require_classes
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint
 from folds.predictions.files import LABEL
-from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
-from folds.predictions.links import require_classes
 from folds.utils.parallel import cpu_count, map_threads
 from folds.utils.progress import SILENT, Progress
 

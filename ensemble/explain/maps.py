@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ensemble.explain.target_layer import TargetLayer, find_target_layer, inner_model
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.predictions.links import predictions_of
 
 # (models, classes) probabilities of one image → index of the class to explain.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.explain.assignment import OUT_OF_FOLD
 from ensemble.explain.overlay import encode, overlay, side_by_side
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, REGRESSION
 from folds.utils.display import Displayed, Table
 from folds.utils.drawing import shown_colors
 from folds.utils.files import check_not_existing, make_folder, write_atomic

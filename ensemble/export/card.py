@@ -12,7 +12,8 @@ from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
-from folds.predictions.label_columns import COLUMN_NAMES, MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
+from folds.predictions.label_columns import COLUMN_NAMES
 
 _MOST_CLASSES = 200
 _KNOWS = {

@@ -27,7 +27,7 @@ from ensemble.tta.views import view_named
 from folds.errors import EnsembleError, UsageError
 from folds.images.decode import fit_colors
 from folds.images.settings import ImageSettings
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.links import largest_difference
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from ensemble.learning.combination import Calibration, Combination
 from ensemble.prediction.source import PredictionSource, RunModels
 from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, REGRESSION
 
 _ROUNDING = 1e-9
 
 
-class Pooling(torch.nn.Module):
+class RunPoolModule(torch.nn.Module):
     """A combination of runs of classes that are all present: weights are scaled to sum to 1."""
 
     weights: Tensor
@@ -119,7 +119,7 @@ class Pooling(torch.nn.Module):
         return (inside * ordered).sum(dim=0) / (1 - 2 * trim)
 
 
-class CombinationModule(Pooling):
+class CombinationModule(RunPoolModule):
     """The combination of a source: probabilities of all fold models, in the order of the source → (n, classes).
 
     Every run is present for every image. Labels are pooled one by one, as two classes; numbers by column.
@@ -144,7 +144,7 @@ class CombinationModule(Pooling):
         of_columns = made if isinstance(made, ColumnCombination) else None
         self._store("linear", None if of_columns is None else of_columns.linear)
         self._store("intercept", None if of_columns is None else of_columns.intercept)
-        self.each = torch.nn.ModuleList(map(Pooling, () if of_columns is None else of_columns.each))
+        self.each = torch.nn.ModuleList(map(RunPoolModule, () if of_columns is None else of_columns.each))
 
     def _factors(self, run: RunModels, source: PredictionSource) -> list[tuple[list[str], list[int]]]:
         """Return for each attribute its runs, and the column of each class of the result in their predictions."""
@@ -183,7 +183,7 @@ class CombinationModule(Pooling):
             yes, voted = values[:, :, column], votes[:, :, column]
             two, two_votes = torch.stack([1 - yes, yes], dim=2), torch.stack([1 - voted, voted], dim=2)
             pooling = self.each[column] if len(self.each) else self
-            assert isinstance(pooling, Pooling)  # noqa: S101 - a ModuleList holds any module
+            assert isinstance(pooling, RunPoolModule)  # noqa: S101 - a ModuleList holds any module
             found.append(pooling.pooled(two, two_votes)[:, 1])
         return torch.stack(found, dim=1)
 

@@ -26,8 +26,9 @@ from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import is_predicted
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.models.inference import BATCH
-from folds.predictions.label_columns import COLUMN_NAMES, COLUMN_TASKS, MULTILABEL, REGRESSION, label_texts
+from folds.predictions.label_columns import COLUMN_NAMES, label_texts
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described, whole
 from folds.utils.display import Displayed, Table
@@ -102,7 +103,7 @@ class Predictor(Displayed):
 
     @property
     def task(self) -> str:
-        """Return what the columns are, one of `folds.predictions.files.TASKS`."""
+        """Return what the columns are, one of `folds.metrics.task_names.ALL_TASKS`."""
         return self._source.task
 
     @property

@@ -28,9 +28,8 @@ from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds import __version__
 from folds.errors import EnsembleError
 from folds.images.decode import fit_colors
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint
-from folds.predictions.files import CLASSES
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.links import largest_difference
 from folds.utils.files import cannot_write, make_folder, remove, sha256_bytes
 

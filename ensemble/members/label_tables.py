@@ -5,7 +5,6 @@ Used where `task` is ``multilabel`` or ``regression``; tables of classes are rea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,23 +15,25 @@ from ensemble.members.columns import ColumnNames, check_ids, listed, numbers, pe
 from ensemble.members.tables import PREFIXES, PredictionTable
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import CONTROL, EnsembleError, UsageError, no_column, printable
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.predictions.label_columns import (
-    MULTILABEL,
     NOTHING,
-    REGRESSION,
+    NOTHING_CELLS,
     SEPARATOR,
+    UNKNOWN,
+    UNKNOWN_CELLS,
     check_column_names,
     encode_labels,
     label_texts,
+    separator_of,
 )
 from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
 _ROLES = ("id", "path", "person", "fold", "split")
-_UNKNOWN = frozenset({"", "nan", "na", "n/a", "null", "none", "?"})
+_UNKNOWN = UNKNOWN_CELLS | {"none", "?"}  # of a cell that holds one value
 _WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
-_SEPARATORS = re.compile(r"[;|,]")
 
 
 class _Columns:
@@ -234,18 +235,18 @@ def _are_texts(cells: Sequence[str]) -> bool:
 def _of_texts(table: CsvTable, column: str, known: Sequence[str]) -> tuple[NDArray[np.str_], tuple[str, ...]]:
     """Return (n,) the labels of a column of texts such as ``hat;glasses``, and the names of all labels."""
     cells = [cell.strip() for cell in table.columns[column]]
-    joined = next((mark for cell in cells for mark in _SEPARATORS.findall(cell)), SEPARATOR)
-    parts = [
-        [part.strip() for part in cell.split(joined) if part.strip()] if cell not in ("", NOTHING) else []
-        for cell in cells
-    ]
-    names = tuple(known) or tuple(sorted({part.removeprefix("?") for row in parts for part in row}))
+    named = [cell for cell in cells if cell.lower() not in UNKNOWN_CELLS | NOTHING_CELLS]
+    mark = separator_of(named, known)
+    parts = {cell: [cell] if mark is None or cell in known else cell.split(mark) for cell in named}
+    parts = {cell: [part.strip() for part in own if part.strip()] for cell, own in parts.items()}
+    names = tuple(known) or tuple(sorted({part.removeprefix(UNKNOWN) for own in parts.values() for part in own}))
     for row, cell in enumerate(cells):
         if CONTROL.search(cell):
             raise EnsembleError(
                 f"{table.source} row {table.numbers[row]}: the label '{printable(cell)}' has control characters"
             )
     check_column_names(names, MULTILABEL)
-    whole = [cell if cell in ("", NOTHING) else SEPARATOR.join(part) for cell, part in zip(cells, parts, strict=True)]
+    none = dict.fromkeys(NOTHING_CELLS, NOTHING) | dict.fromkeys(UNKNOWN_CELLS, "")
+    whole = [SEPARATOR.join(parts[cell]) if cell in parts else none[cell.lower()] for cell in cells]
     texts = np.array(whole, dtype=str)
     return label_texts(encode_labels(texts, names, MULTILABEL), names, MULTILABEL), names

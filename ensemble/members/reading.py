@@ -21,8 +21,8 @@ from ensemble.members.naming import run_and_split, word_splits
 from ensemble.members.scan import NEGATIVE, Scan, first_outside, scan_arrays
 from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.numeric import are_distinct
 from folds.utils.progress import SILENT, Progress
@@ -61,7 +61,7 @@ class Member:
     part : the name of the array in an archive.
     summary : which columns of a table were read, for the reader.
     warnings : doubts about the file.
-    task : what the columns are (`folds.predictions.files.TASKS`), from the sidecar or as the user says.
+    task : what the columns are (`folds.metrics.task_names.ALL_TASKS`), from the sidecar or as the user says.
     """
 
     path: Path

@@ -18,14 +18,14 @@ from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_par
 from ensemble.model_files.expected import MAX_IMAGES
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, printable
-from folds.predictions.files import TASKS
-from folds.predictions.label_columns import BINARY, COLUMN_TASKS
+from folds.metrics.task_names import ALL_TASKS, BINARY, COLUMN_TASKS
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import (
     BOOL,
     FILE_SAFE,
     NUMBER,
     ONE_LINE,
+    SHA256,
     FieldType,
     integer,
     list_of,
@@ -40,9 +40,6 @@ from folds.utils.toml import parse_toml, toml_value
 SCHEMA = 1
 MAX_PASSES = 4096  # forward passes per image
 PRECISIONS = ("fp32", "fp16")
-_SHA = FieldType(
-    "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-)
 _PART = FieldType("the name of a part of a model", lambda value: isinstance(value, str) and is_part(value))
 _WEIGHTS = FieldType(
     f"{WEIGHTS}/NAME.safetensors", lambda value: _PART.holds(value) and str(value).startswith(f"{WEIGHTS}/")
@@ -64,7 +61,7 @@ _TOP = {
     "precision": one_of(*PRECISIONS),
     "half_difference": optional(NUMBER),
     "refit": optional(BOOL),
-    "task": optional(one_of(*TASKS)),
+    "task": optional(one_of(*ALL_TASKS)),
     **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
 }
@@ -115,7 +112,7 @@ _MODEL = {
     "validation_images": integer(),
     "selected_on_validation": optional(BOOL),
 }
-_FILE = {"sha256": _SHA, "bytes": integer()}
+_FILE = {"sha256": SHA256, "bytes": integer()}
 
 # Optional tables of a model, e.g. [decision]: name → function (table, classes) that raises EnsembleError if the table
 # is not valid. `PredictionSource.extras` holds them; they are written and read by name.

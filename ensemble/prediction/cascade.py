@@ -20,8 +20,8 @@ from ensemble.cascade.run import RunModel, run_cascade
 from ensemble.prediction.source import FoldModel, PredictionSource, root_of_source
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import Interval
+from folds.metrics.task_names import require_classes
 from folds.models.checkpoint import Checkpoint
-from folds.predictions.links import require_classes
 
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]

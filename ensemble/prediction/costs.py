@@ -25,8 +25,8 @@ from ensemble.prediction.source import PredictionSource, load_source, root_of_so
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import SampleTable
 from folds.errors import UsageError
+from folds.metrics.task_names import require_classes
 from folds.predictions.files import LABEL
-from folds.predictions.links import require_classes
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress

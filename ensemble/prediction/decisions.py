@@ -21,8 +21,8 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import require_classes
 from folds.predictions.files import oof_file
-from folds.predictions.links import require_classes
 from folds.predictions.predictions import Predictions, read_predictions
 
 logger = logging.getLogger(__name__)

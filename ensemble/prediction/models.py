@@ -13,9 +13,9 @@ from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError
+from folds.metrics.task_names import BINARY, CLASSES, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint
-from folds.predictions.files import BINARY, CLASSES, LABEL
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.files import LABEL
 from folds.utils.files import sha256_bytes
 
 PLAIN = Merge("mean", {"none": (1.0,)})
@@ -97,7 +97,7 @@ class PredictionSource:
 
     @property
     def task(self) -> str:
-        """Return what the columns are, one of `folds.predictions.files.TASKS`: that of the models, or ``binary`` if a
+        """Return what the columns are, one of `folds.metrics.task_names`: that of the models, or ``binary`` if a
         positive class was named for the blend.
         """
         trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
 from ensemble.prediction.source import FoldModel
 from folds.errors import unknown_name
+from folds.metrics.task_names import CLASSES, require_classes
 from folds.models.fusion import fused
 from folds.models.inference import BATCH, PixelSource, predict_logits
 from folds.models.timing import fastest_seconds
-from folds.predictions.files import CLASSES
-from folds.predictions.links import largest_difference, predictions_of, require_classes, same_answers
+from folds.predictions.links import largest_difference, predictions_of, same_answers
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from folds.data.mask_competition import is_evaluation
 from folds.data.sources import FOUND
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec
 from folds.errors import EnsembleError
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.columns import find_columns
 from folds.predictions.files import LABEL
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
@@ -141,8 +141,6 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource, of_pe
     """
     if column not in table.columns or source.target != LABEL:
         return ""
-    if source.task in COLUMN_TASKS:
-        return ""  # empty cells are labels that are not known, and what cannot be read is an error
     every = set(table.columns[column])
     cells = every - MISSING
     strange = sorted(cells - set(source.classes))

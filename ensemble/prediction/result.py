@@ -28,8 +28,9 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.report import ScoreReport
+from folds.metrics.task_names import COLUMN_TASKS, REGRESSION
 from folds.predictions.files import write_prediction
-from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION, encode_labels, label_texts
+from folds.predictions.label_columns import encode_labels, label_texts
 from folds.predictions.links import answers_of
 from folds.predictions.optimism import student_text
 from folds.predictions.predictions import Predictions
@@ -105,7 +106,7 @@ class PredictedImages(Displayed):
 
     @property
     def task(self) -> str:
-        """Return what the columns are, one of `folds.predictions.files.TASKS`."""
+        """Return what the columns are, one of `folds.metrics.task_names.ALL_TASKS`."""
         return self.predictions.metadata.task
 
     @property

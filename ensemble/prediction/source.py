@@ -22,10 +22,10 @@ from ensemble.prediction.models import check_one_task
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import recorded_metric
+from folds.metrics.task_names import BINARY, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, BINARY, oof_file, read_sidecar
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.files import ALL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_file
 
 

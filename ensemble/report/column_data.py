@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.data import EXAMPLES, PER_CLASS, common_blocks, labels_text, part_lines
 from ensemble.report.evidence import Evidence, TableRecord
-from folds.predictions.label_columns import REGRESSION, label_matrix
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.label_columns import label_matrix
 from folds.utils.charts import histogram
 from folds.utils.text import counted
 

@@ -11,7 +11,8 @@ from ensemble.report.column_scores import groups_of
 from ensemble.report.evidence import Evidence
 from ensemble.report.method_runs import listed, to_state
 from ensemble.report.scoring import main_part
-from folds.predictions.label_columns import REGRESSION, label_matrix
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.label_columns import label_matrix
 from folds.utils.text import counted
 
 MAX_NAMED = 8  # labels or numbers of a sentence; the table of the parts has more

@@ -13,11 +13,11 @@ from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, decima
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.label_doubts import CHANCE, GAP, off_labels
 from ensemble.report.numbers import regression_text
-from ensemble.report.scoring import ci_note, difference_of, main_part, scored_part
+from ensemble.report.scoring import ci_note, difference_of, main_part, score_of, scored_part
 from ensemble.report.several_labels import answer, judged
 from folds.metrics.custom import metric_of
-from folds.metrics.intervals import Difference, Interval, interval_over_people
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.intervals import Difference, interval_over_people
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.text import counted
 
 PULLED = 0.5  # a slope below is worth a warning
@@ -95,7 +95,7 @@ def _against_constant(evidence: Evidence, part: Part, member: Predicted) -> tupl
     if found is None:
         return ()
     constant, change = found
-    metric, score = metric_of(evidence.metric), _score_of(evidence, part, constant)
+    metric, score = metric_of(evidence.metric), score_of(evidence, part, constant)
     title = metric.title
     whose = _whose(evidence, part)
     answered = constant.name.removeprefix("always ")
@@ -105,13 +105,6 @@ def _against_constant(evidence: Evidence, part: Part, member: Predicted) -> tupl
     sure = "significant" if change.is_significant else "not significant"
     size, paired = f"{abs(change.difference.value):.3f}", change.difference.signed_text()
     return (f"{text}: `{member.name}` is {size} {word} (difference {paired}, paired 95% CI, {sure}).",)
-
-
-def _score_of(evidence: Evidence, part: Part, member: Predicted, metric: str = "") -> Interval | None:
-    found = scored_part(part, [member], evidence.per_person, evidence.task)
-    if found is None:
-        return None
-    return interval_over_people(metric_of(metric or evidence.metric), found.labels, found.values[0], found.persons)
 
 
 def _scores(evidence: Evidence, part: Part, member: Predicted) -> Table:
@@ -276,7 +269,7 @@ def _middle(evidence: Evidence) -> Check | None:
             f"{finding}; this check passes with a slope of {PULLED} or more",
             "usual for weak models, which answer near the mean: do not read single predictions at the ends as they are",
         )
-    return Check("pass", "Predictions follow the true numbers", finding)
+    return Check("pass", "Predictions grow with the true numbers", finding)
 
 
 CHECKS: Mapping[str, Mapping[str, Callable[[Evidence], Check | None]]] = {

@@ -32,7 +32,7 @@ from folds.metrics.classification import Metric, argmax_classes, recorded_metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
 from folds.metrics.label_scores import is_predicted
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.charts import Point, Row, forest, heat, scatter
 from folds.utils.text import counted
 

@@ -16,7 +16,8 @@ from ensemble.report.findings import COMPARED
 from ensemble.report.image_table import people_per_class
 from ensemble.report.scoring import score_of
 from folds.metrics.custom import metric_of
-from folds.predictions.label_columns import NOTHING, REGRESSION, SEPARATOR, UNKNOWN
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.label_columns import NOTHING, SEPARATOR, UNKNOWN
 from folds.utils.numeric import factorize
 from folds.utils.text import counted, natural_order, sort_classes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from ensemble.report.scoring import labeled
 
 SURE = 0.9  # confidence from which a doubt counts as strong
 MAX_CHANGES = 3  # of a person that are written out
-_FOUND: list[tuple[weakref.ref[Evidence], LabelDoubts]] = []  # of the last evidence: two sections of a page ask for it
 
 
 def doubts_of(evidence: Evidence) -> LabelDoubts | None:
@@ -29,10 +27,11 @@ def doubts_of(evidence: Evidence) -> LabelDoubts | None:
     part = labeled(evidence.oof)
     if part is None:
         return None
-    if not _FOUND or _FOUND[0][0]() is not evidence:
+    found: LabelDoubts | None = evidence.memory.get("doubts")  # two sections of a page ask for them
+    if found is None:
         rows = labeled_rows(evidence, part, evidence.main or part.members[0])
-        _FOUND[:] = [(weakref.ref(evidence), find_doubts(rows, evidence.class_attributes))]
-    return _FOUND[0][1]
+        found = evidence.memory["doubts"] = find_doubts(rows, evidence.class_attributes)
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 
 Kind = Literal["run", "tta", "blend"]
 SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere

@@ -21,7 +21,7 @@ from folds import __version__
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
 from folds.metrics.custom import metric_of
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic

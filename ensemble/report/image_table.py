@@ -22,7 +22,8 @@ from folds.images.content_index import UnreadableImageError, open_regular
 from folds.images.decode import identify_image
 from folds.images.stacks import stack_parts
 from folds.metrics.grouping import crosstab
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_texts
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
+from folds.predictions.label_columns import label_texts
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import factorize
 from folds.utils.parallel import map_threads

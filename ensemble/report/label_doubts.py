@@ -11,7 +11,7 @@ from ensemble.decisions.rows import share_interval
 from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.scoring import ci_note, labeled, main_predictions
+from ensemble.report.scoring import ci_note, labeled, main_predictions, unit_note
 from folds.utils.charts import Calibrated, reliability_panels
 from folds.utils.text import counted
 
@@ -36,6 +36,7 @@ def calibration_section(evidence: Evidence) -> Section:
         )
         return Section("calibration", "Calibration", lead, (missing,))
     part, member = found
+    lead += unit_note(evidence, part)
     blocks: list[Block] = [Text(_sentences(columns, member.name)), *_panels(columns, part), _table(columns, part)]
     return Section("calibration", "Calibration", lead, tuple(blocks))
 

@@ -35,10 +35,11 @@ from folds.images.settings import parse_channels, parse_frame
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
-from folds.predictions.files import TASKS, PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, label_matrix
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
+from folds.predictions.label_columns import label_matrix
 from folds.predictions.links import predictions_of
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
@@ -243,7 +244,7 @@ def _stated_task(inputs: ReportInputs) -> str:
             with suppress(EnsembleError):
                 record = read_json(beside)
                 task = record.get("task") if isinstance(record, dict) else None
-                return task if task in TASKS else CLASSES
+                return task if task in ALL_TASKS else CLASSES
     return CLASSES
 
 

@@ -18,7 +18,7 @@ from ensemble.report.method_runs import COLUMNS, listed, to_state
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
 from ensemble.report.scoring import changed_note, labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of
-from folds.predictions.label_columns import REGRESSION
+from folds.metrics.task_names import REGRESSION
 from folds.utils.text import counted
 
 GAP = re.compile(r"\[to state: [^\]]*\]")

@@ -21,7 +21,7 @@ from ensemble.report.scoring import changed_note, direction, labeled
 from ensemble.voting.vote import METHODS
 from folds.metrics.custom import metric_of
 from folds.metrics.resampling import N_RESAMPLES
-from folds.predictions.label_columns import COLUMN_TASKS, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, REGRESSION
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 

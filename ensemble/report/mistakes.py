@@ -36,7 +36,7 @@ from ensemble.report.scoring import changed_note, main_predictions
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
-from folds.predictions.files import ORDINAL
+from folds.metrics.task_names import ORDINAL
 from folds.utils.text import counted, natural_order
 
 MAX_CLASSES = 30  # of the confusion matrix

@@ -13,7 +13,7 @@ from ensemble.analysis.mistakes import quantile_groups
 from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.column_scores import Column, columns_of, decimals_for, groups_of, number_text
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.scoring import changed_note, ci_note, main_predictions
+from ensemble.report.scoring import changed_note, ci_note, main_predictions, unit_note
 from folds.metrics.intervals import Interval
 from folds.utils.charts import Series, cloud
 from folds.utils.text import counted
@@ -40,6 +40,7 @@ def mistakes_section(evidence: Evidence) -> Section:
         )
         return Section("mistakes", "Errors", lead, (missing,))
     part, member = found
+    lead += unit_note(evidence, part)
     columns = [one for one in columns_of(evidence, part, member) if len(one.labels)]
     blocks: list[Block] = [Text(_facts(evidence, part, member, columns))]
     for number, one in enumerate(columns[:MAX_DRAWN], start=1):

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part
-from ensemble.report.scoring import ScoredPart, changed_note, ci_note, direction, main_predictions, scored_part
+from ensemble.report.scoring import (
+    ScoredPart,
+    changed_note,
+    ci_note,
+    direction,
+    main_predictions,
+    scored_part,
+    unit_note,
+)
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
@@ -37,6 +45,7 @@ def mistakes_section(evidence: Evidence) -> Section:
         )
         return Section("mistakes", "Each label", lead, (missing,))
     part, member = found
+    lead += unit_note(evidence, part)
     columns = columns_of(evidence, part, member)
     where = "out of fold" if part.name == "oof" else "on test people"
     start = f"Scores of `{member.name}`, {where}. Each label is a decision of its own: an image has it or not."

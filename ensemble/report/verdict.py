@@ -24,7 +24,7 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import people_with_class
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.per_class import class_scores
-from folds.predictions.label_columns import REGRESSION
+from folds.metrics.task_names import REGRESSION
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.text import counted
 
@@ -419,7 +419,7 @@ def _folds_differ(evidence: Evidence) -> Check | None:
     untold, part, member = "The folds were not compared", evidence.oof, evidence.main
     if part is None or member is None:
         return None
-    rows = scored_part(part, [member])
+    rows = scored_part(part, [member], evidence.per_person, evidence.task)
     if rows is None:
         return None
     if rows.fold is None:

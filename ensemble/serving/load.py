@@ -23,7 +23,7 @@ from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.utils.files import sha256_bytes
 
 # A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ensemble.serving.errors import ServingError
 from ensemble.serving.uncertainty import disagreement, entropy, margin
 from folds.metrics.label_scores import is_predicted
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Answers:
     members : (members, n, classes) probabilities of the single models; None if they are not known.
     decisions : for each image what the decision rules of the model say: ``label`` (None for no answer), ``confidence``
         (the probability that was compared), ``set`` if there are prediction sets; None if the model has no rules.
-    task : what the columns are, one of `folds.predictions.files.TASKS`.
+    task : what the columns are, one of `folds.metrics.task_names.ALL_TASKS`.
     """
 
     probabilities: NDArray[np.float32]

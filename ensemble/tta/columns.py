@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.predictions.label_columns import REGRESSION
+from folds.metrics.task_names import REGRESSION
 
 _EPS = float(np.finfo(np.float64).eps)
 

@@ -16,8 +16,8 @@ from ensemble.tta.scores import TTAGain, ViewScores, gain_of, tta_record
 from ensemble.tta.views import parse_views
 from folds.data.table import folder_names
 from folds.metrics.intervals import Difference
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.files import fold_files, oof_file
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, list_of, whole, wrong_argument
 from folds.utils.bars import log_in_notebook, progress_of

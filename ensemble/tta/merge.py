@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
-from folds.predictions.links import predictions_of, require_classes
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION, require_classes
+from folds.predictions.links import predictions_of
 from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, validate_fields
 
@@ -103,7 +103,7 @@ class MergeConfig:
     def check(self) -> None:
         """Raise UsageError if an option is invalid."""
         if self.how not in (*MERGES, MEDIAN):
-            raise unknown_name("`merge`", self.how, MERGES)
+            raise unknown_name("`merge`", self.how, (*MERGES, MEDIAN))
         if self.budget is not None and self.budget < 1:
             raise UsageError(
                 f"`budget={self.budget}`: expected 1 or more views per image",

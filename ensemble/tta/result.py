@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ensemble.tta.merge import Merge, MergeConfig
 from ensemble.tta.weights import OOFViews, metric_of_task
 from folds.metrics.classification import Metric
-from folds.predictions.label_columns import CLASSES
+from folds.metrics.task_names import CLASSES
 
 
 @dataclass(frozen=True)

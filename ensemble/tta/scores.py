@@ -20,8 +20,8 @@ from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.predictions.links import predictions_of
 from folds.predictions.reading import score_rows
 

@@ -13,8 +13,8 @@ from ensemble.tta.columns import column_weights
 from ensemble.tta.merge import Merge, MergeConfig, margins, merges_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, Metric, argmax_classes, confusion_counts
-from folds.metrics.tasks import default_metric, metric_for_task
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
+from folds.metrics.tasks import metric_for_task
 from folds.predictions.links import predictions_of
 from folds.utils.numeric import softmax
 
@@ -89,8 +89,8 @@ class OOFViews:
 
 
 def metric_of_task(task: str) -> Metric:
-    """Return the metric of the views of a task: macro F1 for classes, else the default one of the task."""
-    return METRIC if task not in COLUMN_TASKS else metric_for_task(default_metric(task), task)
+    """Return the metric of the views of a task: its default."""
+    return metric_for_task(None, task)
 
 
 def fit(evidence: OOFViews, request: MergeConfig) -> Merge:

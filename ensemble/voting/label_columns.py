@@ -16,7 +16,7 @@ from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput
 from ensemble.voting.blocks import rank_order, row_blocks
 from ensemble.voting.pooling import weighted_mean, weighted_median, weighted_trimmed
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.memmap import allocate_result
 
 # Methods of voting, without fitting, for each task with a column for each label or number.

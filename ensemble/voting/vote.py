@@ -17,7 +17,7 @@ from ensemble.voting.by_attribute import join_marginals, marginal_splits
 from ensemble.voting.label_columns import vote_columns
 from ensemble.voting.pooling import geometric, grades, hard, maximum, median, power_mean, rank_mean, soft, trimmed
 from folds.errors import UsageError, unknown_name
-from folds.predictions.files import ORDINAL
+from folds.metrics.task_names import ORDINAL
 from folds.utils.memmap import allocate_result, blocks, release_pages
 from folds.utils.parallel import cpu_count
 

@@ -13,7 +13,7 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import without_marks
 from folds.images.cache import DecodedImages
 from folds.images.duplicates import Pair, identical, near_duplicates, thumbnails
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
 from folds.splits.column_counts import counted_cells, people_with

@@ -72,15 +72,3 @@ def check_column_task(recipe: Any) -> None:
             f"`head={recipe.head}` does not work with `task={recipe.task}`",
             hint=f"`head={LINEAR}`, which is the default, or a head on frozen features",
         )
-
-
-def require_classes(task: str, what: str, reason: str = "") -> None:
-    """Raise UsageError if a task has several labels or numbers, because `what` does not support them.
-
-    Parameters
-    ----------
-    what : a setting or a command.
-    """
-    if task in COLUMN_TASKS:
-        why = f": {reason}" if reason else ""
-        raise UsageError(f"{what} does not work with `task={task}`{why}", hint="leave it out")

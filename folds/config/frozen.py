@@ -7,6 +7,7 @@ from typing import Any
 
 from folds.config.setting import Usual
 from folds.errors import UsageError, unknown_name
+from folds.metrics.task_names import CLASSES, MULTILABEL, REGRESSION
 from folds.optim.loss_spec import ORDERED
 
 LINEAR, COSINE, LOGISTIC, MLP, ATTENTION = "linear", "cosine", "logistic", "mlp", "attention"
@@ -17,7 +18,7 @@ DEFAULT_HIDDEN = 256
 MAX_HIDDEN = 8192
 FEATURE_VIEWS = ("plain", "hflip", "vflip", "rot180")
 # The losses that a fitted head has.
-FITTED_LOSSES = {"classes": ("ce", "wce"), "multilabel": ("bce",), "regression": ("mse",)}
+FITTED_LOSSES = {CLASSES: ("ce", "wce"), MULTILABEL: ("bce",), REGRESSION: ("mse",)}
 # Settings of the head on frozen features; a run without `features` does not record them.
 OF_FEATURES = ("features", "l2", "inner_folds", "hidden", "feature_views")
 _NEVER = {
@@ -130,7 +131,7 @@ def check_fitted_losses(recipe: Any, task: str | None) -> None:
     """
     if not recipe.features or recipe.head not in (None, LOGISTIC):
         return
-    own = FITTED_LOSSES.get(task or "", FITTED_LOSSES["classes"])
+    own = FITTED_LOSSES.get(task or "", FITTED_LOSSES[CLASSES])
     fitting = own if task is not None else tuple(loss for every in FITTED_LOSSES.values() for loss in every)
     known = " or ".join(own) + ("" if task is not None else " (several labels with bce, numbers with mse)")
     for loss in (recipe.loss, *recipe.head_loss.values()):

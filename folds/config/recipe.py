@@ -50,6 +50,7 @@ from folds.images.settings import (
     parse_size,
     parse_window,
 )
+from folds.metrics.task_names import ALL_TASKS
 from folds.optim.loss_spec import default_smoothing
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 from folds.optim.weight_decay import default_weight_decay
@@ -457,7 +458,7 @@ class Recipe:
         "multilabel (several labels of an image) or regression (numbers)",
         MODEL,
         shown="by the columns of labels and the names of two classes, else classes",
-        choices=("classes", "binary", "ordinal", "multilabel", "regression"),
+        choices=ALL_TASKS,
     )
     positive: str | None = setting(
         None, "the positive class of a binary decision", MODEL, shown="by the names of the classes", metavar="CLASS"

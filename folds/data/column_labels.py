@@ -15,26 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.label_columns import (
     COLUMN_NAMES,
-    COLUMN_TASKS,
-    MULTILABEL,
-    REGRESSION,
+    NOTHING_CELLS,
     UNKNOWN,
+    UNKNOWN_CELLS,
     check_column_names,
     label_matrix,
     label_texts,
+    separator_of,
 )
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import merged_note, merged_spellings, spelling_key, spelling_warning
 from folds.utils.text import sort_classes
 
-SEPARATORS = ("|", ";", ",", " ")  # the first one that occurs is meant
 _ONES, _ZEROS = frozenset({"1", "1.0", "1.", "true", "yes"}), frozenset({"0", "0.0", "0.", "false", "no"})
 _UNCERTAIN = frozenset({"-1", "-1.0", "-1."})
-_MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
-# What a cell says if its sample has none of the labels.
-_NONE = frozenset({"-", "none", "no finding", "no findings", "nothing", "normal"})
 # A smaller share of rows that have not exactly one 1 is taken for mistakes in a table of exclusive classes.
 _SEVERAL_SHARE = 0.1
 # Numbers are taken for classes, such as codes of diseases (401.9), unless more of them differ than this, and than this
@@ -114,7 +111,7 @@ def read_column_labels(
         notes.append(f"{table.source}: {what}")
     if task == REGRESSION:
         return _numbers(cells, notes)
-    if len(columns) == 1 and not (_ONES | _ZEROS | _UNCERTAIN | _MISSING).issuperset(cells.folded(0)):
+    if len(columns) == 1 and not (_ONES | _ZEROS | _UNCERTAIN | UNKNOWN_CELLS).issuperset(cells.folded(0)):
         return _names(cells, notes, classes, merge)
     return _flags(cells, notes, training)
 
@@ -172,13 +169,13 @@ class _Cells:
 
 def _flag(cell: str) -> float | None:
     cell = cell.strip().lower()
-    return 1.0 if cell in _ONES else 0.0 if cell in _ZEROS else math.nan if cell in _MISSING else None
+    return 1.0 if cell in _ONES else 0.0 if cell in _ZEROS else math.nan if cell in UNKNOWN_CELLS else None
 
 
 def _number(cell: str) -> float | None:
     """Return a number of at most `_LARGEST`, nan for a missing one, and None for other text."""
     cell = cell.strip()
-    if cell.lower() in _MISSING:
+    if cell.lower() in UNKNOWN_CELLS:
         return math.nan
     try:
         value = float(cell) if cell.isascii() and "_" not in cell else math.inf
@@ -220,7 +217,7 @@ def _fractions(cells: Sequence[str], people: int | None) -> str:
 def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
     """Return the task of several columns and the reason; None for one-hot classes, and for what is none of them."""
     folded = [cells.folded(i) for i in range(len(cells.names))]
-    known = _ONES | _ZEROS | _MISSING
+    known = _ONES | _ZEROS | UNKNOWN_CELLS
     if all((known | _UNCERTAIN).issuperset(one) for one in folded):
         _check_certain(cells)
         # nan is counted as missing, and as no 1
@@ -285,8 +282,8 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None, merge
     if merge:
         keys = {spelling_key(name) for name in known}
         known |= {cell for cell in counts if spelling_key(cell) in keys}
-    written = [cell for cell in counts if cell.strip().lower() not in _MISSING | _NONE]
-    mark = next((one for one in SEPARATORS if any(one in cell.strip() for cell in written if cell not in known)), None)
+    written = [cell for cell in counts if cell.strip().lower() not in UNKNOWN_CELLS | NOTHING_CELLS]
+    mark = separator_of(written, known)
     parts = {
         cell: [cell.strip()] if mark is None or cell in known else [part.strip() for part in cell.split(mark)]
         for cell in written
@@ -315,9 +312,9 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None, merge
             f"labels of {cells.source} are not among the {len(names)} known ones",
             f"known labels: {', '.join(names[:20])}",
         )
-    none = [cell for cell in counts if cell.strip().lower() in _NONE]
+    none = [cell for cell in counts if cell.strip().lower() in NOTHING_CELLS]
     rows = {cell: [0.0] * len(names) for cell in (*written, *none)} | {
-        cell: [math.nan] * len(names) for cell in counts if cell.strip().lower() in _MISSING
+        cell: [math.nan] * len(names) for cell in counts if cell.strip().lower() in UNKNOWN_CELLS
     }
     for cell, own in parts.items():
         for part in own:
@@ -344,7 +341,7 @@ def _spelled(part: str, target: Mapping[str, str]) -> str:
 
 def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Cells) -> None:
     """Raise EnsembleError for cells that name labels, and also say that there are none or that they are not known."""
-    alone = (_NONE | _MISSING) - {name.lower() for name in known}
+    alone = (NOTHING_CELLS | UNKNOWN_CELLS) - {name.lower() for name in known}
     wrong = {cell for cell, own in parts.items() if len(own) > 1 and any(part.lower() in alone for part in own)}
     if wrong:
         raise combine_errors(

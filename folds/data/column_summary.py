@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.predictions.label_columns import MULTILABEL
+from folds.metrics.task_names import MULTILABEL
 from folds.utils.numeric import distinct_numbers
 
 

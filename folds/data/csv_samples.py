@@ -17,8 +17,8 @@ from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_path
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.columns import ColumnRoles, find_columns
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
 from folds.utils.tables import table_header, table_suffix

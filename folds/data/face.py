@@ -14,7 +14,8 @@ from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
 from folds.errors import UsageError
 from folds.images.settings import check_channels
 from folds.images.stacks import may_be_stacks
-from folds.predictions.label_columns import REGRESSION, label_texts
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.label_columns import label_texts
 from folds.utils.arguments import CLASSES, FLAG, NAME, NAMES, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
 from folds.utils.files import write_atomic

@@ -11,7 +11,8 @@ from folds.data.column_labels import cell_lines
 from folds.data.doubts import is_no_label
 from folds.data.table import MISSING, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
-from folds.predictions.label_columns import COLUMN_TASKS, label_matrix, label_texts
+from folds.metrics.task_names import COLUMN_TASKS
+from folds.predictions.label_columns import label_matrix, label_texts
 from folds.utils.numeric import factorize
 from folds.utils.spelling import spelling_key
 from folds.utils.text import counted

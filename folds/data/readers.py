@@ -34,7 +34,7 @@ from folds.data.person_labels import PERSON, label_by_person
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.images.stacks import shown_path
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file

@@ -15,7 +15,7 @@ from folds.data.column_labels import are_many_fractions
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import CLASSES
+from folds.metrics.task_names import CLASSES
 from folds.utils.bounded import check_regular
 from folds.utils.files import relocated
 from folds.utils.schema import shown

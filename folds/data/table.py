@@ -23,8 +23,9 @@ from folds.data.image_files import locate_images
 from folds.data.image_paths import ImagePaths, normal_path, path_texts
 from folds.errors import EnsembleError, UsageError, combine_errors, without_marks
 from folds.images.stacks import stack_path
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
 from folds.predictions.files import SampleRows
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, encode_labels
+from folds.predictions.label_columns import encode_labels
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
 from folds.utils.numeric import factorize

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown_name
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.predictions.files import LABEL
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS
 
 ClassAttributes = Mapping[str, Mapping[str, str]]  # class → {attribute: value}
 
@@ -101,7 +101,7 @@ def resolve_target(
     text : ``label``; an attribute (``age``); or attributes joined by ``+`` (``mask+gender+age``), with one head each.
     classes, class_attributes : classes of the label and their attributes, from the table.
     order : values of a single attribute in the order of their grades; () for the order of the classes.
-    task : one of `folds.predictions.files.TASKS`; None for classes.
+    task : one of `folds.metrics.task_names.ALL_TASKS`; None for classes.
 
     Raises
     ------

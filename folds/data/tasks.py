@@ -12,12 +12,10 @@ from folds.data.table import Dataset
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
 from folds.metrics.positive import guess_positive, positive_last, positive_of
-from folds.predictions.files import BINARY, CLASSES, LABEL, ORDINAL
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, COLUMN_TASKS, ORDINAL
+from folds.predictions.files import LABEL
 
 logger = logging.getLogger(__name__)
-
-TASKS = (CLASSES, BINARY, ORDINAL, MULTILABEL, REGRESSION)
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Task:
 
     Attributes
     ----------
-    name : one of `TASKS`.
+    name : one of `ALL_TASKS`.
     positive : the positive class of a binary decision, the last one; None for another task.
     reason : how it was decided, for the reader; "" if there is nothing to say.
     """
@@ -46,7 +44,7 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
 
     Parameters
     ----------
-    task : one of `TASKS`; None to decide by the classes.
+    task : one of `ALL_TASKS`; None to decide by the classes.
     positive : the positive class, which implies a binary decision; None to decide by the names.
     wants_positive : whether a score is that of the positive class.
 
@@ -54,8 +52,8 @@ def resolve_task(task: str | None, positive: str | None, classes: Sequence[str],
     ------
     UsageError : an unknown task or class, not two classes, or names that do not say which one is positive.
     """
-    if task is not None and task not in TASKS:
-        raise unknown_name("`task`", task, list(TASKS))
+    if task is not None and task not in ALL_TASKS:
+        raise unknown_name("`task`", task, list(ALL_TASKS))
     if task in COLUMN_TASKS:
         if positive is not None:
             raise UsageError(f"`positive={positive}` is for two classes, found `task={task}`", hint="leave it out")

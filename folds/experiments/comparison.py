@@ -19,10 +19,11 @@ from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.task_names import CLASSES
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import changed_ids, has_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
-from folds.predictions.label_columns import CLASSES, encode_labels
+from folds.predictions.label_columns import encode_labels
 from folds.predictions.links import kind_of
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs

@@ -18,8 +18,9 @@ from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import default_metric
-from folds.predictions.files import CLASSES, PredictionMetadata
+from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import (
     is_by_person,
     labels_and_groups,
@@ -188,8 +189,12 @@ class PooledRuns:
     test: ScoreReport | None
     seconds: float
 
-    is_of_columns: bool = False
     task: str = CLASSES
+
+    @property
+    def is_of_columns(self) -> bool:
+        """Return whether every label or number has a column of its own."""
+        return self.task in COLUMN_TASKS
 
     def spread(self) -> tuple[float, float]:
         """Return mean and standard deviation of the scores of the runs (`spread_of`)."""
@@ -235,7 +240,6 @@ def pool_runs(
         if len(tests) == len(summaries)
         else None,
         sum(summary.seconds for summary in summaries),
-        summaries[0].is_of_columns,
         first.task,
     )
 

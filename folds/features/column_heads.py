@@ -14,11 +14,11 @@ from folds.features.data import sampling_weights
 from folds.features.logistic import Fit, Floats, Rotation, fit_path, rotate
 from folds.features.ridge import ridge_path, select_ridge
 from folds.features.selection import Selection, inner_folds, select_strength
+from folds.metrics.task_names import MULTILABEL
 from folds.models.heads import output_layer
 from folds.models.number_head import Units
 from folds.optim.column_losses import CellCounts, label_weights
 from folds.optim.loss_spec import parse_loss
-from folds.predictions.label_columns import MULTILABEL
 from folds.training.context import FoldContext
 from folds.training.loop import Report
 from folds.utils.files import derive_seed

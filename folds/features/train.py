@@ -26,12 +26,12 @@ from folds.features.logistic_head import train_logistic
 from folds.features.persons import read_test_persons
 from folds.features.predict import class_logits
 from folds.features.store import open_features
+from folds.metrics.task_names import REGRESSION
 from folds.models.checkpoint import save_checkpoint
 from folds.models.heads import AttentionHead
 from folds.models.inference import PixelSource
 from folds.models.number_head import Units, units_of_numbers
 from folds.models.precision import resolve_amp
-from folds.predictions.files import REGRESSION
 from folds.predictions.links import predictions_of
 from folds.splits.assignment import read_folds
 from folds.training.context import FoldContext

@@ -1,6 +1,6 @@
 """Name the tasks: what the labels of a table are, and the metric of each. It imports the standard library only."""
 
-from folds.errors import unknown_name
+from folds.errors import UsageError, unknown_name
 
 CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
 MULTILABEL, REGRESSION = "multilabel", "regression"
@@ -37,3 +37,15 @@ def check_task(task: str) -> None:
     """Raise UsageError unless the task is one of `ALL_TASKS`; similar names are suggested."""
     if task not in ALL_TASKS:
         raise unknown_name("`task`", task, list(ALL_TASKS))
+
+
+def require_classes(task: str, what: str, hint: str = "") -> None:
+    """Raise UsageError, with what does not support it, if each column is a label or a number of its own.
+
+    Parameters
+    ----------
+    what : the setting, the command or the result that is for classes, as a message names it.
+    """
+    if task in COLUMN_TASKS:
+        hint = hint or "it needs classes that exclude each other"
+        raise UsageError(f"{what} does not support the task {task}", hint=hint)

@@ -18,6 +18,7 @@ from folds.data.targets import Target, resolve_target
 from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
+from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
 from folds.models.accelerators import prefers_channels_last
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
@@ -25,8 +26,7 @@ from folds.models.head_spec import LINEAR, check_head, is_of_person
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
-from folds.predictions.files import ALL, CLASSES, LABEL, TASKS
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
@@ -81,7 +81,7 @@ _DATA = {
     "label_of": optional(one_of("person")),
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
-    "task": optional(one_of(*TASKS)),
+    "task": optional(one_of(*ALL_TASKS)),
     "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
@@ -178,7 +178,7 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """Return what the classes are, one of `folds.predictions.files.TASKS`; if ``binary``, the positive is last."""
+        """Return what the classes are, one of `folds.metrics.task_names`; if ``binary``, the positive is last."""
         return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
 
     @property

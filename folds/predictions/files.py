@@ -18,15 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import (
-    BINARY,
-    CLASSES,
-    COLUMN_TASKS,
-    MULTILABEL,
-    ORDINAL,
-    REGRESSION,
-    check_column_names,
-)
+from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, COLUMN_TASKS, REGRESSION
+from folds.predictions.label_columns import check_column_names
 from folds.predictions.long_lists import json_with_folds, read_with_folds
 from folds.predictions.rows import SampleRows, read_samples_file, text_array, write_samples
 from folds.utils.bounded import check_regular
@@ -50,8 +43,6 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
-# Classes without an order; two, the last of which is the positive one; grades; several labels; numbers.
-TASKS = (CLASSES, BINARY, ORDINAL, MULTILABEL, REGRESSION)
 ALL = "all"  # the part of a run that is trained on all people, in the place of ``fold<i>``
 SCHEMA = 1
 NUMBERS = "number"  # what files of a regression have; those of several labels have a probability for each
@@ -130,8 +121,8 @@ class PredictionMetadata:
     created: str | None = None
     samples_sha: str | None = None
     decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
-    # What the classes are, one of `TASKS`. Of several labels and of numbers, `classes` are the names of the columns,
-    # and the labels of the rows are texts of `folds.predictions.label_columns`.
+    # What the classes are, one of `ALL_TASKS`. Of several labels and of numbers, `classes` are the names of the
+    # columns, and the labels of the rows are texts of `folds.predictions.label_columns`.
     task: str = CLASSES
     # Whether `task=classes` was asked for: then no name of a class is taken for that of a positive one.
     exclusive: bool = False
@@ -339,8 +330,8 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
 def _check_task(beside: Path, record: Mapping[str, Any]) -> None:
     """Raise EnsembleError unless the task is known and fits the kind of the values and the classes."""
     task = record.get("task") or CLASSES
-    if task not in TASKS:
-        raise EnsembleError(f"{beside}: unknown task {shown(task)}", hint=f"this version reads {', '.join(TASKS)}")
+    if task not in ALL_TASKS:
+        raise EnsembleError(f"{beside}: unknown task {shown(task)}", hint=f"this version reads {', '.join(ALL_TASKS)}")
     if (task == REGRESSION) != (record["kind"] == NUMBERS):
         expected = f"'{NUMBERS}'" if task == REGRESSION else "'probability' or 'logit'"
         raise EnsembleError(f"{beside}: task {task!r} has the kind {shown(record['kind'])}, expected {expected}")

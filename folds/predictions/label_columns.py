@@ -13,22 +13,34 @@ whatever the order of their columns is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import BINARY as BINARY
-from folds.metrics.task_names import CLASSES as CLASSES
-from folds.metrics.task_names import COLUMN_TASKS as COLUMN_TASKS
-from folds.metrics.task_names import MULTILABEL as MULTILABEL
-from folds.metrics.task_names import ORDINAL as ORDINAL
-from folds.metrics.task_names import REGRESSION as REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.utils.numeric import factorize
 
 SEPARATOR, NOTHING, UNKNOWN = ";", "-", "?"
+# Between the names of labels in one cell of a table; the first one that occurs is meant.
+SEPARATORS = ("|", SEPARATOR, ",", " ")
+# What a cell says, in lower case, if its labels or its number are not known, or if the sample has none of the labels.
+UNKNOWN_CELLS = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
+NOTHING_CELLS = frozenset({NOTHING, "none", "no finding", "no findings", "nothing", "normal"})
 COLUMN_NAMES = {MULTILABEL: "labels", REGRESSION: "numbers"}  # what the columns are, in a sentence; else classes
+
+
+def separator_of(cells: Iterable[str], known: Collection[str] = ()) -> str | None:
+    """Return what separates the names of labels in the cells of a table; None if each cell has one name at most.
+
+    Parameters
+    ----------
+    cells : those that name labels.
+    known : names of labels, in which a mark separates nothing.
+    """
+    written = [cell.strip() for cell in cells if cell not in known]
+    return next((mark for mark in SEPARATORS if any(mark in cell for cell in written)), None)
 
 
 def check_column_names(names: Sequence[str], task: str) -> None:

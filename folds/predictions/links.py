@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import UsageError
 from folds.metrics.label_scores import is_predicted
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import NUMBERS
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION, SEPARATOR, label_texts
+from folds.predictions.label_columns import SEPARATOR, label_texts
 from folds.utils.numeric import sigmoid, softmax
 
 
@@ -22,7 +22,7 @@ def predictions_of(task: str, outputs: NDArray[np.floating]) -> NDArray[np.float
 
     Parameters
     ----------
-    task : one of `folds.predictions.files.TASKS`.
+    task : one of `folds.metrics.task_names.ALL_TASKS`.
     """
     if task == REGRESSION:
         return np.asarray(outputs, dtype=np.float64)
@@ -92,15 +92,3 @@ def _differences(task: str, one: NDArray[np.floating], other: NDArray[np.floatin
 def outputs_kind_of(task: str) -> str:
     """Return the `kind` of files with the outputs of a model: ``logit``, or ``number``."""
     return NUMBERS if task == REGRESSION else "logit"
-
-
-def require_classes(task: str, what: str, hint: str = "") -> None:
-    """Raise UsageError, with what does not support it, if each column is a label or a number of its own.
-
-    Parameters
-    ----------
-    what : the option or the result that is for classes, as a message names it.
-    """
-    if task in COLUMN_TASKS:
-        hint = hint or "it needs classes that exclude each other"
-        raise UsageError(f"{what} does not support the task {task}", hint=hint)

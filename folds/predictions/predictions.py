@@ -25,6 +25,8 @@ from folds.metrics.column_arrays import as_columns, as_label_columns, column_nam
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.task_names import CLASSES as EXCLUSIVE
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.files import (
     LABEL,
@@ -35,17 +37,7 @@ from folds.predictions.files import (
     sidecar_path,
     write_prediction,
 )
-from folds.predictions.label_columns import CLASSES as EXCLUSIVE
-from folds.predictions.label_columns import (
-    COLUMN_NAMES,
-    COLUMN_TASKS,
-    MULTILABEL,
-    REGRESSION,
-    check_column_names,
-    encode_labels,
-    label_matrix,
-    label_texts,
-)
+from folds.predictions.label_columns import COLUMN_NAMES, check_column_names, encode_labels, label_matrix, label_texts
 from folds.predictions.links import kind_of, predictions_of
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import CLASSES, FLAG, NAME, NAMES, PATH, check_arguments, wrong_argument

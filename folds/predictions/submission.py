@@ -12,7 +12,7 @@ import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.label_scores import THRESHOLD
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.links import answers_of
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from folds.metrics.custom import find_metric
-from folds.predictions.label_columns import CLASSES, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, MULTILABEL, REGRESSION
 
 _OF_CLASSES = ("macro_f1", "accuracy", "log_loss")
 _OF_COLUMNS: Mapping[str, tuple[str, ...]] = {

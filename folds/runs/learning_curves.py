@@ -8,11 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from folds.config.column_tasks import require_classes
 from folds.errors import UsageError
 from folds.features.curve_files import write_curve
 from folds.features.learning_curve import LearningCurve, learning_curve
-from folds.predictions.files import CLASSES
+from folds.metrics.task_names import CLASSES, require_classes
 from folds.runs.execute import lock_runs, train_unpublished, with_features
 from folds.runs.open import prepare
 from folds.runs.plan import Plan

@@ -22,12 +22,13 @@ from folds.data.tasks import task_of, with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE, channel_count
+from folds.metrics.task_names import CLASSES, ORDINAL
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
-from folds.predictions.files import CLASSES, LABEL, ORDINAL
+from folds.predictions.files import LABEL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs, names_of

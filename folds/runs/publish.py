@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from folds.data.tasks import recorded_task
-from folds.predictions.files import CLASSES, PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
+from folds.metrics.task_names import CLASSES
+from folds.predictions.files import PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
 from folds.predictions.links import kind_of
 from folds.runs.plan import Plan
 from folds.runs.run import Run

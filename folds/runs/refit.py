@@ -18,15 +18,8 @@ from typing import Any
 from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
-from folds.predictions.files import (
-    ALL,
-    CLASSES,
-    PredictionMetadata,
-    read_array,
-    refit_file,
-    sidecar_path,
-    write_prediction,
-)
+from folds.metrics.task_names import CLASSES
+from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
 from folds.predictions.links import kind_of
 from folds.runs.plan import Plan
 from folds.runs.run import Run

@@ -15,8 +15,9 @@ from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings, margin_of
+from folds.metrics.task_names import CLASSES
 from folds.models.factory import Architecture
-from folds.predictions.files import ALL, CLASSES, fold_files, oof_file, sidecar_path
+from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import COURSE
 from folds.utils.files import read_json, remove

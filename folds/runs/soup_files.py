@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.models.checkpoint import save_checkpoint
 from folds.predictions.files import PredictionMetadata, oof_file, read_sidecar, write_prediction
-from folds.predictions.label_columns import COLUMN_TASKS
 from folds.runs.soup_models import SoupModels
 from folds.training.scores import column_scores
 from folds.utils.files import read_json, remove, write_atomic, write_json

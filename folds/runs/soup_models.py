@@ -18,13 +18,13 @@ from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
-from folds.predictions.files import CLASSES, LABEL
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.predictions.files import LABEL
 from folds.predictions.links import predictions_of
 from folds.utils.numeric import factorize
 from folds.utils.progress import Advance

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.columns import find_columns
-from folds.predictions.label_columns import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION, SEPARATOR
+from folds.predictions.label_columns import SEPARATOR
 from folds.splits.checks import check_folds, fold_counts, people_per_class
 from folds.splits.column_counts import ColumnFolds
 from folds.splits.numbers import fold_numbers

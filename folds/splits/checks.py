@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, label_matrix
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
+from folds.predictions.label_columns import label_matrix
 from folds.splits.column_counts import counted_cells, people_with
 from folds.utils.numeric import distinct_numbers, groups_in_several_folds
 

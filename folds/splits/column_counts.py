@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.predictions.label_columns import MULTILABEL, label_matrix
+from folds.metrics.task_names import MULTILABEL
+from folds.predictions.label_columns import label_matrix
 from folds.utils.numeric import distinct_numbers
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from folds.config.recipe import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import MULTILABEL
+from folds.metrics.task_names import MULTILABEL
 from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person

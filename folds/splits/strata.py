@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, unknown_name
-from folds.predictions.label_columns import MULTILABEL
+from folds.metrics.task_names import MULTILABEL
 from folds.splits.label_strata import label_strata, number_bins
 from folds.utils.numeric import factorize
 

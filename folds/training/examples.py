@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.files import load_npy, read_array
-from folds.predictions.label_columns import COLUMN_TASKS, label_matrix
+from folds.predictions.label_columns import label_matrix
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import Job
 from folds.utils.csv_table import read_csv

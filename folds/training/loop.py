@@ -156,7 +156,7 @@ class _Loop:
         logits = None
         if len(context.validation):
             logits = context.logits(state.eval_model, context.pixels, context.validation, stored=last)
-        validation = {} if logits is None else _validate(context, logits)
+        validation = {} if logits is None else validation_scores(context, logits)
         self.final = logits if last else None
         # The time includes the validation, and what was saved since, so it is the full cost of an epoch.
         now = time.perf_counter()
@@ -418,8 +418,3 @@ def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor,
         state.scaler.scale(loss if parts == 1 else loss * (len(images) / n)).backward()
         loss_sum += loss.detach() * len(images)
     return loss_sum
-
-
-def _validate(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, float]:
-    """Return the scores of the validation part from its outputs (n, classes)."""
-    return validation_scores(context, logits)

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from folds.data.targets import Target
+from folds.metrics.task_names import REGRESSION
 from folds.models.factory import Architecture
 from folds.models.fusion import fused
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.memory import is_out_of_memory
 from folds.models.multi_head import MultiHeadModel
 from folds.models.number_head import units_of_model
-from folds.predictions.files import REGRESSION
 from folds.predictions.links import predictions_of
 from folds.training.measured_formats import FUSED, OFF
 

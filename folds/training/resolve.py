@@ -19,9 +19,10 @@ from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
 from folds.metrics.custom import find_metric
+from folds.metrics.task_names import ORDINAL, REGRESSION
 from folds.models.head_spec import GAUSSIAN, cosine_scale, head_of, number_head_for
 from folds.optim.loss_spec import ORDERED, LossSpec, parse_loss
-from folds.predictions.files import LABEL, ORDINAL, REGRESSION
+from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
 from folds.training.label_changes import relabeled_labels
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling

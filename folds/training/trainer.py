@@ -21,6 +21,7 @@ from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError
 from folds.images.channel_sums import mean_std
+from folds.metrics.task_names import REGRESSION
 from folds.models.accelerators import has_tunable_kernels, prefers_channels_last, scaler_of
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
@@ -30,7 +31,7 @@ from folds.models.number_head import set_units, units_of_model, units_of_numbers
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
-from folds.predictions.files import LABEL, REGRESSION
+from folds.predictions.files import LABEL
 from folds.predictions.links import predictions_of
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.amp import decide_amp

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from folds.auditing.run import audit_decoded, log_findings
-from folds.config.column_tasks import require_classes
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import file_manifest, mark_folders
-from folds.predictions.files import CLASSES
+from folds.metrics.task_names import CLASSES, require_classes
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
 from folds.runs.plan import Plan, build_plan
@@ -223,7 +222,7 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
         k_given=study.k_given,
     )
     for run in plan.runs:
-        require_classes(run.recipe.task or CLASSES, "a study of trials", "their scores are those of classes")
+        require_classes(run.recipe.task or CLASSES, "a study of trials", "the scores of trials are those of classes")
     pairs, folder = list(zip(by_model, plan.runs, strict=True)), study.folder
     runs = [
         replace(run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder) for one, run in pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,9 @@ ONE_LINE = FieldType(
 # A whole number in TOML or JSON may be too large for a float.
 NUMBER = FieldType("a number", lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max)
 # This text becomes part of paths that are written.
+SHA256 = FieldType(
+    "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+)
 FILE_SAFE = FieldType(
     "a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value)
 )

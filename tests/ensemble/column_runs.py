@@ -11,13 +11,13 @@ from PIL import Image
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.images.decode import decode_image
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.models.architecture import Architecture
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import create_model
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.number_head import Units, set_units
 from folds.predictions.files import PredictionMetadata, write_prediction
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.predictions.links import kind_of, predictions_of
 
 NAMES = {MULTILABEL: ("hat", "glasses"), REGRESSION: ("age", "weight")}

@@ -15,7 +15,7 @@ from ensemble.blending.scores import RunScore
 from ensemble.cli.terminal import console
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
-from folds.predictions.label_columns import REGRESSION
+from folds.metrics.task_names import REGRESSION
 
 
 def blend_report(made: Blend) -> str:

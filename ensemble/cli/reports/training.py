@@ -19,9 +19,9 @@ from folds.experiments.summary import PooledRuns, RunSummary, spread_text
 from folds.features.learning_curve import TRAINING, LearningCurve
 from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.models.accelerators import measures_formats
 from folds.models.precision import resolve_amp
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.run_formats import formats_line, recorded_amps

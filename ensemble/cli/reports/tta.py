@@ -10,7 +10,7 @@ from ensemble.tta.scores import TTAGain, ViewScores
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
-from folds.predictions.label_columns import COLUMN_TASKS
+from folds.metrics.task_names import COLUMN_TASKS
 
 
 def tta_report(made: MergedViews, scored: Sequence[ViewScores], gains: TTAGain | None) -> str:

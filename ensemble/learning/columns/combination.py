@@ -15,7 +15,7 @@ from ensemble.voting.base import VoteInput
 from ensemble.voting.label_columns import VOTES, one_label, pool_columns
 from ensemble.voting.vote import method_of
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.utils.schema import ANYTHING, NUMBER, ONE_LINE, TEXT, list_of, mapping_of, one_of, optional, validate_fields
 
 _MAX_NUMBER = 1e9

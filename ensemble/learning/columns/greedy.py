@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +20,8 @@ STEPS = 50
 PATIENCE = 10  # steps without a better score, after which the selection ends
 
 
-def greedy_columns() -> Callable[[Stack, Metric, int], Combination]:
-    """Return a fit of one weight for each run by greedy selection (Caruana et al., ICML 2004) for a metric."""
-    return partial(_greedy)
-
-
-def _greedy(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+def greedy_columns(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    """Return one weight for each run, by greedy selection (Caruana et al., ICML 2004) for a metric."""
     assert isinstance(stack, ColumnStack)  # noqa: S101 - the methods of columns are fitted to columns
     counts = select_columns(stack, metric)
     weights = counts / counts.sum()

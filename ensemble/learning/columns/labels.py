@@ -28,11 +28,6 @@ OWN_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _OF_ONE = {"macro_f1": "f_beta", "micro_f1": "f_beta", "subset_accuracy": "accuracy", "column_log_loss": "log_loss"}
 
 
-def shared_fit(fit: Fit) -> Fit:
-    """Return a fit of weights (runs,) to all known cells of all labels, each a sample of two classes."""
-    return partial(_shared, fit)
-
-
 def _shared(fit: Fit, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     columns = _columns(stack)
     return _with_weights(columns, fit(columns.of_cells(), metric, seed))

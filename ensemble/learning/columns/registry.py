@@ -21,7 +21,7 @@ from ensemble.voting.label_columns import VOTES
 from ensemble.voting.vote import METHODS
 from folds.errors import UsageError
 from folds.metrics.classification import Metric
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 
 AUTO = "auto"
 # Votes that a calibration of each label is fitted with.
@@ -40,7 +40,7 @@ def _equal_weights(method: str, stack: Stack, metric: Metric, seed: int = 0) -> 
 
 
 _BEST = Fitter("best", "the best single run", on_scores(best_single))
-_GREEDY = Fitter("greedy", "greedy selection of runs", memoize_fit(greedy_columns()))
+_GREEDY = Fitter("greedy", "greedy selection of runs", memoize_fit(greedy_columns))
 _OF_LABELS = (
     _BEST,
     _GREEDY,

@@ -16,12 +16,13 @@ import numpy as np
 from PIL import Image
 
 from folds.data.synthetic.faces import GENDERS, Face, hsv, mix, random_face_of_age, shade
+from folds.data.synthetic.folder import is_complete
 from folds.data.synthetic.portraits import draw_portrait
 from folds.data.synthetic.worn import Worn
-from folds.errors import EnsembleError, UsageError
+from folds.errors import UsageError
 from folds.utils.arguments import NUMBER, PATH, check_arguments, whole
 from folds.utils.csv_table import csv_text
-from folds.utils.files import cannot_write, derive_seed, read_json, write_atomic, write_json
+from folds.utils.files import cannot_write, derive_seed, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
 
 VERSION = 1  # increased when the images change
@@ -118,11 +119,11 @@ def make_people(
     if min(spec.size) < 16:
         raise UsageError(f"`size` must be at least 16 × 16 pixels, found {spec.size[0]} × {spec.size[1]}")
     folder = Path(folder)
-    if _is_complete(folder, spec):
+    if is_complete(folder, MARKER, _marker(spec, complete=True), "synthetic people"):
         return folder
     try:
         with exclusive_lock(folder / ".people.lock", f"the generation of people in {folder}"):
-            if not _is_complete(folder, spec):
+            if not is_complete(folder, MARKER, _marker(spec, complete=True), "synthetic people"):
                 _write(folder, spec)
     except OSError as error:
         raise cannot_write(Path(error.filename or folder), error) from error
@@ -190,43 +191,6 @@ def _places(face: Face, rng: np.random.Generator) -> list[tuple[float, float, fl
             x, y = rng.uniform(-0.6, 0.6) * face.half_width, rng.uniform(-0.42, -0.3) * face.half_height
         found.append((float(x), float(y), float(rng.uniform(0.8, 1.2))))
     return found
-
-
-def _is_complete(folder: Path, spec: LabeledSpec) -> bool:
-    """Return whether the folder holds these people; False for a new, empty or incomplete one.
-
-    Raises
-    ------
-    EnsembleError : the folder holds other files, or people with other settings.
-    """
-    marker = folder / MARKER
-    if not marker.exists():
-        if folder.exists() and not folder.is_dir():
-            raise EnsembleError(
-                f"expected a folder for synthetic people, found the file {folder}", hint="give another name"
-            )
-        others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
-        if others:
-            raise EnsembleError(
-                f"expected a new or empty folder for synthetic people, found {others[0]} in {folder}",
-                hint="give another folder",
-            )
-        return False
-    found = read_json(marker)
-    expected = _marker(spec, complete=True)
-    known = found if isinstance(found, dict) else {}
-    different = [
-        f"{name}: expected {value}, found {known.get(name)}"
-        for name, value in expected.items()
-        if name != "complete" and known.get(name) != value
-    ]
-    if different:
-        raise EnsembleError(
-            f"{folder} holds synthetic people with other settings",
-            hint="give another folder, or remove this one",
-            details=different,
-        )
-    return known.get("complete") is True
 
 
 def _marker(spec: LabeledSpec, complete: bool) -> dict[str, object]:

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from folds.data.synthetic.faces import AGE_CLASSES, GENDERS, random_face
+from folds.data.synthetic.folder import is_complete
 from folds.data.synthetic.portraits import MASK_STATES, draw_portrait
-from folds.errors import EnsembleError, UsageError
+from folds.errors import UsageError
 from folds.utils.files import cannot_write, derive_seed, read_json, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
 
@@ -204,42 +205,8 @@ def _check(spec: SyntheticSpec) -> None:
 
 
 def _is_complete(folder: Path, spec: SyntheticSpec) -> bool:
-    """Return whether the folder already holds the people; False for a new, empty or incomplete folder.
-
-    Raises
-    ------
-    EnsembleError : the folder holds other files, or people with other settings.
-    """
-    marker = folder / MARKER
-    if not marker.exists():
-        if folder.exists() and not folder.is_dir():
-            raise EnsembleError(
-                f"expected a folder for synthetic faces, found the file {folder}", hint="give another name"
-            )
-        # A process killed before it wrote the marker leaves the lock and a temporary file (".people.*").
-        others = (
-            sorted(path.name for path in folder.iterdir() if not path.name.startswith(".people."))
-            if folder.exists()
-            else []
-        )
-        if others:
-            raise EnsembleError(
-                f"expected a new or empty folder for synthetic faces, found {others[0]} in {folder}",
-                hint="give another folder",
-            )
-        return False
-    found = read_json(marker)
-    found = {"wrong_labels": 0, **(found if isinstance(found, dict) else {})}
     expected = _marker(spec, complete=True) | {"wrong_labels": spec.wrong_labels}
-    different = [
-        f"{name}: expected {value}, found {found.get(name)}"
-        for name, value in expected.items()
-        if name != "complete" and found.get(name) != value
-    ]
-    if different:
-        hint = "give another folder, or remove this one to generate the faces again"
-        raise EnsembleError(f"{folder} holds synthetic faces with other settings", hint=hint, details=different)
-    return found.get("complete") is True
+    return is_complete(folder, MARKER, expected, "synthetic faces", {"wrong_labels": 0})
 
 
 def _marker(spec: SyntheticSpec, complete: bool) -> dict[str, object]:

@@ -195,13 +195,12 @@ def test_options_that_do_not_fit_are_refused(files: Path, options: dict[str, Any
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_other_tasks_are_refused_by_name(task: str) -> None:
-    from ensemble.blending.people import check_people_task
     from ensemble.blending.request import BlendConfig
 
     for config in (BlendConfig(pool="max"), BlendConfig(method="stacking", extra=("age",))):
-        with pytest.raises(UsageError, match=f"not available for the task {task}"):
-            check_people_task(config, task)
-    check_people_task(BlendConfig(), task)
+        with pytest.raises(UsageError, match=f"does not support the task {task}"):
+            config.for_task(task)
+    BlendConfig().for_task(task)
 
 
 def test_runs_without_test_persons_are_blended_out_of_fold(files: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from ensemble.prediction.source import PredictionSource, RunModels, load_source
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import read_array, read_sidecar
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
 from folds.predictions.predictions import mean_of_folds
 from folds.utils.numeric import sigmoid
 from tests.ensemble.column_runs import NAMES, write_run, write_table
@@ -76,7 +76,7 @@ def test_new_images_get_the_mean_of_the_folds(columns: Path, task: str) -> None:
 def test_the_csv_has_labels_probabilities_or_numbers(columns: Path) -> None:
     labels, numbers = (en.predict(name, TEST, progress=False) for name in RUNS.values())
     first = labels.probabilities[0]
-    names = ";".join(name for name, value in zip(labels.classes, first, strict=True) if value >= 0.5) or "-"
+    names = ";".join(name for name, value in zip(labels.classes, first, strict=True) if value > 0.5) or "-"
     assert labels.csv().decode().splitlines()[:2] == ["id,label", f"img/p8_0.png,{names}"]
     assert labels.labels[0] == names
     assert labels.csv("probabilities").decode().splitlines()[0] == "id,prob_hat,prob_glasses"
@@ -118,7 +118,7 @@ def test_an_exported_model_keeps_the_task(columns: Path, tmp_path: Path, task: s
     if task == MULTILABEL:
         np.testing.assert_allclose(loaded.predict_proba(TEST), written(task), atol=1e-6)
         assert (loaded.predict(TEST, threshold={"hat": 0.1})[:, 0] == 1).all()
-        assert loaded.predict(TEST).tolist() == (written(task) >= 0.5).astype(int).tolist()
+        assert loaded.predict(TEST).tolist() == (written(task) > 0.5).astype(int).tolist()
     else:
         np.testing.assert_allclose(loaded.predict(TEST), written(task), rtol=1e-5)
         with pytest.raises(UsageError, match="no probabilities"):

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
-from folds.predictions.label_columns import MULTILABEL, REGRESSION, label_texts
+from folds.predictions.label_columns import label_texts
 from folds.predictions.links import kind_of
 
 LABELS = ("hat", "glasses", "beard", "scar", "crown", "mole")

@@ -9,7 +9,7 @@ from ensemble.tta.columns import column_weights
 from ensemble.tta.merge import Merge, MergeConfig, merge_views
 from ensemble.tta.weights import OOFViews, apply, fit, nested_view_scores
 from folds.errors import EnsembleError
-from folds.predictions.label_columns import MULTILABEL, REGRESSION
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.numeric import sigmoid
 
 OUTPUTS = np.random.default_rng(0).normal(size=(3, 7, 2))

@@ -9,8 +9,8 @@ import folds
 from folds.config.recipe import Recipe, all_settings
 from folds.data.grades import grade_order, grades_of_attribute, in_order
 from folds.data.targets import resolve_target
-from folds.data.tasks import TASKS
 from folds.errors import UsageError
+from folds.metrics.task_names import ALL_TASKS
 from folds.training.resolve import task_hint
 
 
@@ -76,7 +76,7 @@ def test_an_attribute_has_its_values_in_the_order_that_is_given() -> None:
 
 
 def test_the_setting_has_the_tasks_of_a_table() -> None:
-    assert all_settings()["task"].choices == TASKS
+    assert all_settings()["task"].choices == ALL_TASKS
 
 
 def test_the_task_is_suggested_by_a_metric_of_grades_and_never_taken() -> None:

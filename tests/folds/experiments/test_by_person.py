@@ -18,8 +18,9 @@ from folds.experiments.sites import new_sites
 from folds.experiments.summary import summarize_run
 from folds.metrics.custom import find_metric, metric_of
 from folds.metrics.report import score_predictions
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, write_prediction
-from folds.predictions.label_columns import MULTILABEL, REGRESSION, label_texts
+from folds.predictions.label_columns import label_texts
 from folds.runs.results import list_runs as frame_of_runs
 from folds.utils.files import write_atomic, write_json
 

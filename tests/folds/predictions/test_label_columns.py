@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import (
-    MULTILABEL,
-    REGRESSION,
-    encode_labels,
-    label_matrix,
-    label_texts,
-)
+from folds.metrics.task_names import MULTILABEL, REGRESSION
+from folds.predictions.label_columns import encode_labels, label_matrix, label_texts
 from folds.predictions.links import kind_of, predictions_of
 
 
