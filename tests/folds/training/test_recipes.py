@@ -122,8 +122,10 @@ def test_the_mean_of_the_data_is_that_of_the_training_part_alone(job: Callable[.
 
 def test_a_fold_without_hope_is_stopped_and_marked(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
-    judge = fitting._validate
-    monkeypatch.setattr(fitting, "_validate", lambda *given: judge(*given) | {"validation_macro_f1": next(scores)})
+    judge = fitting.validation_scores
+    monkeypatch.setattr(
+        fitting, "validation_scores", lambda *given: judge(*given) | {"validation_macro_f1": next(scores)}
+    )
     done = train_fold(job(epochs=8, patience=2))
     assert (done["epochs"], done["optimistic"]) == (4, True)
 

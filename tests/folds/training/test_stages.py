@@ -204,8 +204,10 @@ def test_stages_leave_epochs_at_the_final_size(recipe: dict[str, Any], said: str
 def test_only_epochs_at_the_final_size_decide(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     """The best epoch and early stopping do not look at the first ones, whose scores are higher here."""
     scores = iter([0.9, 0.8, 0.1, 0.3, 0.2])
-    judge = fitting._validate
-    monkeypatch.setattr(fitting, "_validate", lambda *every: judge(*every) | {"validation_macro_f1": next(scores)})
+    judge = fitting.validation_scores
+    monkeypatch.setattr(
+        fitting, "validation_scores", lambda *every: judge(*every) | {"validation_macro_f1": next(scores)}
+    )
     one = job(epochs=6, keep="best", patience=1)
     kept: list[Any] = []
     close = fitting._Loop.close_epoch

@@ -80,8 +80,10 @@ def test_last_validation_has_the_predictions_of_the_final_model(
     known: bool,
 ) -> None:
     """They are written without predicting again; if the final weights are those of an earlier epoch, they are not."""
-    given, judge, fit = iter(scores), fitting._validate, training._fit
-    monkeypatch.setattr(fitting, "_validate", lambda *every: judge(*every) | {"validation_macro_f1": next(given)})
+    given, judge, fit = iter(scores), fitting.validation_scores, training._fit
+    monkeypatch.setattr(
+        fitting, "validation_scores", lambda *every: judge(*every) | {"validation_macro_f1": next(given)}
+    )
     compared: list[bool] = []
 
     def fit_and_predict(fold: Any, report: Any) -> Any:
