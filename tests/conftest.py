@@ -8,6 +8,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import copy
 import fcntl
 import json
 import logging
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,6 +28,8 @@ import pytest
 from tests.processes import Called, Forked
 
 ROOT = Path(__file__).parent.parent
+# No power fails in a test, and waiting for the disk takes a twentieth of the time.
+os.fsync = lambda handle: None
 # The same examples in every run, and no limit of time: the cores may be busy.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("suite")
@@ -57,6 +61,28 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("ENSEMBLE_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _checkpoints_are_read_once() -> Iterator[None]:
+    """The fold models of a grid are opened by hundreds of tests: a file that did not change is copied from memory."""
+    from folds.models import checkpoint
+
+    read = checkpoint.load_archive
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def remembered(path: Path) -> Any:
+        status = path.stat()
+        key = (path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns)
+        if key not in known:
+            known[key] = read(path)
+            if len(known) > 40:
+                known.pop(next(iter(known)))
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "load_archive", remembered)
+        yield
 
 
 class Logged(logging.Handler):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,36 @@ class BuildLimit(TorchDispatchMode):
             if self.elements < 0:
                 raise TooLargeError("it is too large")
         return func(*args, **kwargs)
+
+
+# What was built in this process → the numbers and operations that it needed.
+_needed: dict[Hashable, tuple[int, int]] = {}
+
+
+@contextmanager
+def limited(limit: BuildLimit, what: Hashable) -> Iterator[None]:
+    """Limit the construction of `what`, as a context; what was built before needs as much again, so nothing is watched.
+
+    Watching every operation costs half as much time again as the construction, and the models of all folds of a run
+    are built alike.
+
+    Parameters
+    ----------
+    what : name and arguments of the model, all that its size depends on.
+
+    Raises
+    ------
+    TooLargeError : it needs more than the limit.
+    """
+    elements, calls = _needed.get(what, (limit.elements + 1, limit.calls + 1))
+    if elements <= limit.elements and calls <= limit.calls:
+        limit.elements, limit.calls = limit.elements - elements, limit.calls - calls
+        yield
+        return
+    before = limit.elements, limit.calls
+    with limit:
+        yield
+    _needed[what] = (before[0] - limit.elements, before[1] - limit.calls)
 
 
 def _parts(func: Any, args: Any) -> int:

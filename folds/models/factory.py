@@ -270,7 +270,7 @@ def create_model(
             f"timm has no model {shown(architecture.timm_name)}",
             hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
         )
-    from folds.models.build_limit import BuildLimit, TooLargeError
+    from folds.models.build_limit import BuildLimit, TooLargeError, limited
 
     arguments: dict[str, Any] = dict(architecture.arguments)
     if architecture.channels != 3:
@@ -280,10 +280,10 @@ def create_model(
     if pretrained and init is None:
         without_waiting()
     try:
-        with limit or BuildLimit(_room()):
-            model = timm.create_model(
-                architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
-            )
+        from_hub = pretrained and init is None
+        what = (architecture.timm_name, from_hub, classes, repr(sorted(arguments.items())))
+        with limited(limit or BuildLimit(_room()), what):
+            model = timm.create_model(architecture.timm_name, pretrained=from_hub, num_classes=classes, **arguments)
         if scale is not None:
             from folds.models.cosine_head import with_cosine_head
 

@@ -45,7 +45,8 @@ def problem(seed: int = 0, people: int = 40) -> dict[str, Any]:
 def blended(method: str) -> tuple[dict[str, Any], Blend]:
     """A problem and its blend, made once for the tests that do not change it; `auto` takes seconds."""
     case = problem(2)
-    return case, blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method=method)
+    about = {"y": case["y"], "groups": case["person"], "fold": case["fold"], "classes": NAMES}
+    return case, blend(case["arrays"], method=method, **about)
 
 
 def as_files(case: dict[str, Any], folder: Path) -> list[Path]:
@@ -60,18 +61,8 @@ def as_files(case: dict[str, Any], folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("method", [name for name in ALL_METHODS if name not in ("weighted", "grades")])
 def test_arrays_and_files_give_the_same_blend(method: str, tmp_path: Path) -> None:
-    case = problem()
-    files = as_files(case, tmp_path)
-    ours = blend(
-        case["arrays"],
-        y=case["y"],
-        groups=case["person"],
-        fold=case["fold"],
-        classes=NAMES,
-        method=method,
-        contributions=False,
-    )
-    theirs = blend(files, method=method, contributions=False)
+    case, ours = blended(method)
+    theirs = blend(as_files(case, tmp_path), method=method, contributions=False)
     assert ours.oof is not None
     assert theirs.oof is not None
     assert ours.classes == tuple(NAMES)

@@ -57,3 +57,15 @@ def test_a_checkpoint_builds_no_more_than_its_weights():
     )
     with pytest.raises(EnsembleError, match="is damaged"):
         checkpoint.build()
+
+
+def test_a_model_that_was_built_before_counts_as_much_again():
+    architecture = resolve("test_vit", (32, 32))
+    left = []
+    for _ in range(2):
+        limit = BuildLimit(10**7)
+        create_model(architecture, 3, limit=limit)
+        left.append((limit.elements, limit.calls))
+    assert left[0] == left[1] != (10**7, 50_000)
+    with pytest.raises(UsageError, match="cannot be built with"):
+        create_model(architecture, 3, limit=BuildLimit(10**7 - left[0][0] - 1))
