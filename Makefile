@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 # Threads that wait for each other cost more than they bring on shared cores.
 export OMP_NUM_THREADS ?= 1
+# Compiled modules are kept: every process that compiles the program anew would need a second more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test install lint docs package clean
 

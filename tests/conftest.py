@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import copy
 import fcntl
+import importlib
 import json
 import logging
 import shutil
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,18 @@ def _file(path: Path) -> str:
     return path.relative_to(ROOT / "tests").as_posix() if path.is_relative_to(ROOT / "tests") else ""
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Every second process imports the files of tests from the last to the first: what one of them has compiled (with
+    its assertions rewritten, which takes half of the time), the other one reads.
+    """
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    if int(number) % 2 and not sys.dont_write_bytecode and session.config.args == session.config.getini("testpaths"):
+        files = sorted((ROOT / "tests").rglob("test_*.py"), reverse=True)
+        for path in files[: len(files) // 2]:
+            with suppress(Exception, pytest.skip.Exception):  # reported when it is collected
+                importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         order = {name: place for place, name in enumerate(LONGEST)}
@@ -264,6 +277,19 @@ def grid(_grid: tuple[Path, Called], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def grid_output(_grid: tuple[Path, Called]) -> Called:
     """What the command that trained the grid printed."""
     return _grid[1]
+
+
+@pytest.fixture(scope="session")
+def _decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decoded")
+
+
+@pytest.fixture
+def elsewhere(_decoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, made the current one; images that another of them has decoded are not decoded again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".ensemble").symlink_to(_decoded)
+    return tmp_path
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,17 +91,22 @@ def imports(path: Path, known: set[str]) -> Iterator[str]:
 
 MODULES = {top: modules(top) for top in RANKS}
 KNOWN = {name for found in MODULES.values() for name in found}
-EDGES = [
-    (name, target)
-    for found in MODULES.values()
-    for name, path in found.items()
-    for target in imports(path, KNOWN)
-    if "." in name and "." in target  # the two faces import from everywhere, lazily
-]
+
+
+@cache
+def edges() -> list[tuple[str, str]]:
+    """(module, module that it imports), found by the first test that asks: every process of tests reads this file."""
+    return [
+        (name, target)
+        for found in MODULES.values()
+        for name, path in found.items()
+        for target in imports(path, KNOWN)
+        if "." in name and "." in target  # the two faces import from everywhere, lazily
+    ]
 
 
 def test_folds_never_imports_ensemble() -> None:
-    assert not [edge for edge in EDGES if edge[0].startswith("folds.") and edge[1].startswith("ensemble.")]
+    assert not [edge for edge in edges() if edge[0].startswith("folds.") and edge[1].startswith("ensemble.")]
     assert not list(filter(lambda name: name.startswith("ensemble"), imports(ROOT / "folds/__init__.py", KNOWN)))
 
 
@@ -114,7 +120,7 @@ def test_every_package_has_a_rank(top: str) -> None:
 def test_a_package_imports_only_lower_ones(top: str) -> None:
     rank = {package: i for i, packages in enumerate(RANKS[top]) for package in packages}
     wrong = []
-    for name, target in EDGES:
+    for name, target in edges():
         (own_top, own), (target_top, other) = package_of(name), package_of(target)
         if own_top == target_top == top and own != other and "_lazy" not in (own, other) and rank[other] >= rank[own]:
             wrong.append(f"{name} imports {target}")
@@ -123,7 +129,7 @@ def test_a_package_imports_only_lower_ones(top: str) -> None:
 
 def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
     wrong = []
-    for name, target in EDGES:
+    for name, target in edges():
         (top, own), (target_top, other) = package_of(name), package_of(target)
         if top == "ensemble" and target_top == "folds" and own.split(".")[0] != "cli":
             uses = (
@@ -139,7 +145,7 @@ def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
 def test_no_circles() -> None:
     """Among modules; `prepare` raises CycleError, which names the circle."""
     graph: dict[str, set[str]] = {}
-    for name, target in EDGES:
+    for name, target in edges():
         if name != target and target in KNOWN:
             graph.setdefault(name, set()).add(target)
     graphlib.TopologicalSorter(graph).prepare()

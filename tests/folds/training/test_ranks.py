@@ -27,8 +27,7 @@ from folds.training.trainer import _build, train_fold
 
 
 @pytest.fixture
-def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    monkeypatch.chdir(tmp_path)
+def job(drawn: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
 
     def make(name: str, **recipe: Any) -> Job:

@@ -21,9 +21,8 @@ from folds.training.trainer import train_fold
 
 
 @pytest.fixture
-def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+def job(drawn: Path, elsewhere: Path) -> Callable[..., Job]:
     """Makes fold 0 of a tiny run in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
 
     def make(**recipe: Any) -> Job:
         values = {"epochs": 1, "img_size": "32", "pretrained": False} | recipe

@@ -45,9 +45,8 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+def job(drawn: Path, elsewhere: Path) -> Callable[..., Job]:
     """Makes fold 0 of a tiny run in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
 
     def make(name: str = "run", arch: str = "test_resnet", **recipe: Any) -> Job:
         settings = Settings(data=drawn, arch=(arch,), k=3, name=name)
