@@ -26,6 +26,8 @@ from ensemble.decisions.labels import (
     UNREACHABLE,
     YOUDEN,
     Aim,
+    LabelRule,
+    fit_labels,
     missing_evidence,
     parse_aims,
 )
@@ -229,24 +231,21 @@ def fit_thresholds(
     plain = decided.copy()
     decisions: dict[str, Decision] = {}
     warnings: list[str] = []
+    unit = PERSON if per_person else IMAGE
     for column, name in enumerate(rows.names):
         if name not in aims:
             continue
         one = rows.of_label(column)
-        if any(len(np.unique(one.persons[one.labels == value])) < MIN_PEOPLE for value in (0, 1)):
+        few = any(len(np.unique(one.persons[one.labels == value])) < MIN_PEOPLE for value in (0, 1))
+        if few and aims[name].kind != GIVEN:
             warnings.append(f"fewer than {MIN_PEOPLE} people have or lack {name}: its threshold stays {PLAIN:g}")
             continue
-        request = RuleRequest((aims[name],), confidence=confidence)
-        unseen, _ = nested_decisions(one, request)
-        rules = fit_rules(one, request)
-        inside = np.flatnonzero(~np.isnan(rows.labels[:, column]))
-        decided[inside, column] = unseen.decided
-        records = {"labels": _record(one, name, records_of(one, request, rules, unseen)["labels"], unseen.decided)}
+        rule, record, unseen, doubts = (_given_rule if few else _fitted_rule)(one, name, aims[name], confidence)
+        decided[~np.isnan(rows.labels[:, column]), column] = unseen
         decisions[name] = Decision(
-            one.classes, PERSON if per_person else IMAGE, rules.labels, confidence=confidence, source=source,
-            records=records,
-        )  # fmt: skip
-        warnings += _doubts(one, aims[name], rules.statuses[0], request.error)
+            one.classes, unit, rule, confidence=confidence, source=source, records={"labels": record}
+        )
+        warnings += doubts
     if not source.persons_known:
         warnings.append("persons are unknown: every image counts as its own person, and the 95% CIs may be too narrow")
     if decisions:
@@ -256,10 +255,29 @@ def fit_thresholds(
         decisions,
         _totals(rows, decided, plain),
         source,
-        PERSON if per_person else IMAGE,
+        unit,
         tuple(warnings),
         confidence,
     )
+
+
+_Rule = tuple[LabelRule | None, RuleRecord, NDArray[np.int64], list[str]]
+
+
+def _fitted_rule(one: LabeledRows, name: str, aim: Aim, confidence: float) -> _Rule:
+    """Return the threshold of a label, what it is worth, the decisions for unseen people (n,), and what limits it."""
+    request = RuleRequest((aim,), confidence=confidence)
+    unseen, _ = nested_decisions(one, request)
+    rules = fit_rules(one, request)
+    record = _record(one, name, records_of(one, request, rules, unseen)["labels"], unseen.decided)
+    return rules.labels, record, unseen.decided, _doubts(one, aim, rules.statuses[0], request.error)
+
+
+def _given_rule(one: LabeledRows, name: str, aim: Aim, confidence: float) -> _Rule:
+    """Return a given threshold, as `_fitted_rule` does; too few people have or lack the label to score it."""
+    rule = fit_labels(one, (aim,), 0)[0]
+    doubt = f"fewer than {MIN_PEOPLE} people have or lack {name}: its threshold has no score"
+    return rule, RuleRecord((str(aim),), (NO_PROMISE,)), rule.decide(one.probabilities), [doubt]
 
 
 def given_thresholds(names: Sequence[str], texts: Sequence[str], per_person: bool = False) -> LabelDecision | None:

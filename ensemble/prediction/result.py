@@ -26,6 +26,7 @@ from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.verification import Verification
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.classification import recorded_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.report import ScoreReport
@@ -325,8 +326,7 @@ class PredictedImages(Displayed):
             notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {worth}")
         if self.score is not None:
             score = self.score
-            plain = "labels above 0.5: " if self.task in COLUMN_TASKS else "most probable class: "
-            whose = "" if self.decision is None else plain
+            whose = "" if self.decision is None else self._plain_answers(score.metric)
             accuracy = "" if self.task in COLUMN_TASKS else f", accuracy {score.accuracy:.3f}"
             notes.append(f"{whose}{score.metric} {score.interval}{accuracy} ({score.rows:,} labeled)")
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
@@ -337,6 +337,13 @@ class PredictedImages(Displayed):
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         notes += [] if self.verification is None else [self.verification.text()]
         return notes
+
+    def _plain_answers(self, metric: str) -> str:
+        """Return the answers that a score is of, where there are decision rules: it is not of those of the rules."""
+        if self.task not in COLUMN_TASKS:
+            return "most probable class: "
+        found = recorded_metric(metric)
+        return "labels above 0.5: " if found is not None and found.columns and found.columns.of_decisions else ""
 
     def _decision_notes(self) -> list[str]:
         if self.decision is None:

@@ -119,6 +119,12 @@ def test_a_label_that_nobody_has_keeps_its_threshold() -> None:
     assert any("beard" in text for text in found.warnings)
     assert found.source.people == 150
     assert found.unit == "person"
+    given = en.decide(PULLED, y=truth, groups=PERSONS, classes=LABELS, threshold=["hat=.3", "beard=.2"])
+    assert isinstance(given, LabelThresholds)
+    assert given.thresholds == {"hat": 0.3, "glasses": 0.5, "beard": 0.2}
+    assert given.apply([[0.29, 0.5, 0.2], [0.3, 0.6, 0.19]]).tolist() == [[False, False, True], [True, True, False]]
+    assert any("beard: its threshold has no score" in text for text in given.warnings)
+    assert not given.decision.records["beard"].scores
 
 
 def written(folder: Path, **fields: Any) -> Path:
