@@ -18,10 +18,11 @@ from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
 from ensemble.decisions.label_columns import (
     LabelColumns,
-    LabelThresholds,
+    check_column_rules,
     columns_of_predictions,
     fit_thresholds,
 )
+from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import MACRO_F1, OBSERVED, UNREACHABLE, missing_evidence, parse_aims
 from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
 from ensemble.decisions.record import STUDENT, DecisionSource
@@ -38,7 +39,8 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.task_names import MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES as CLASSES_TASK
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook
@@ -132,27 +134,25 @@ def decide(
     log_in_notebook()
     check_arguments(locals(), _KINDS)
     found = None if y is not None and np.ndim(y) == 2 else _named(predictions, Path(root))
-    several = found[0].metadata.has_columns if found is not None else y is not None and np.ndim(y) == 2
-    numbers = found is not None and found[0].metadata.task == REGRESSION  # refused below, whatever the rule
-    if threshold is None and cost_matrix is None and abstain is None and sets is None and not numbers:
-        if several:
+    two_dimensional = found is None and y is not None and np.ndim(y) == 2
+    task = found[0].metadata.task if found is not None else MULTILABEL if two_dimensional else CLASSES_TASK
+    per_person = per_person or (found is not None and found[0].metadata.unit == PERSON)  # each row is a person
+    if task in COLUMN_TASKS:
+        rules = {"cost_matrix": cost_matrix, "abstain": abstain, "sets": sets, "sets_for": sets_for}
+        check_column_rules(task, confidence, **rules, set_score=set_score, abstain_label=abstain_label)
+        if threshold is None:
             raise UsageError("expected a rule for each label: `threshold`", hint=f"`threshold={MACRO_F1}`")
+        texts = [threshold] if isinstance(threshold, str) else list(threshold)
+        if found is None:
+            labels = _label_columns(predictions, y, groups, fold, ids, classes, per_person)
+        else:
+            rows_of_labels, origin = columns_of_predictions(*found, per_person)
+            labels = rows_of_labels, _with_basis(origin, predictions, found, Path(root))
+        return fit_thresholds(*labels, texts, confidence, per_person)
+    if threshold is None and cost_matrix is None and abstain is None and sets is None:
         raise UsageError(
             "expected a rule: `threshold`, `cost_matrix`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
         )
-    per_person = per_person or (found is not None and found[0].metadata.unit == PERSON)  # each row is a person
-    labels: tuple[LabelColumns, DecisionSource] | None = None
-    if several and found is not None:
-        rows_of_labels, origin = columns_of_predictions(*found, per_person)
-        labels = rows_of_labels, _with_basis(origin, predictions, found, Path(root))
-    elif several:
-        labels = _label_columns(predictions, y, groups, fold, ids, classes, per_person)
-    if labels is not None:
-        for name, value in (("cost_matrix", cost_matrix), ("abstain", abstain), ("sets", sets)):
-            if value is not None:
-                raise UsageError(f"`{name}` does not support the task multilabel", hint="`threshold=macro_f1`")
-        texts = [threshold] if isinstance(threshold, str) else list(threshold or ())
-        return fit_thresholds(*labels, texts, confidence, per_person)
     rows, source = _rows(predictions, y, groups, fold, ids, classes, per_person, Path(root))
     return fit_decision(
         rows,
@@ -317,7 +317,7 @@ def _warnings(
     rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision, parts: Sequence[FittedRules]
 ) -> list[str]:
     """Return what limits the rules, in words; logged as warnings by the commands that do not print the report."""
-    found = [optimism_warning(decision)]
+    found = [optimism_warning(decision.source.basis)]
     if not decision.source.persons_known:
         found.append(
             "persons are unknown: every image counts as its own person; if people have several images, nothing is "

@@ -6,16 +6,31 @@ and nested scores are those of two classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ensemble.decisions.decision import Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import RuleRequest, fit_rules, nested_decisions
-from ensemble.decisions.labels import F1, MACRO_F1, OBSERVED, UNREACHABLE, YOUDEN, Aim, missing_evidence, parse_aims
+from ensemble.decisions.label_decision import LabelDecision
+from ensemble.decisions.label_report import LabelThresholds
+from ensemble.decisions.labels import (
+    F1,
+    GIVEN,
+    MACRO_F1,
+    NO_PROMISE,
+    OBSERVED,
+    UNREACHABLE,
+    YOUDEN,
+    Aim,
+    LabelRule,
+    fit_labels,
+    missing_evidence,
+    parse_aims,
+)
 from ensemble.decisions.oof import check_decidable
 from ensemble.decisions.record import (
     CROSS_FITTED,
@@ -26,29 +41,26 @@ from ensemble.decisions.record import (
     MeasuredValue,
     RuleRecord,
 )
-from ensemble.decisions.report import HEADER, guarantee_lines, measured_row, optimism_warning
+from ensemble.decisions.report import optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import records_of
+from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.arrays import as_array
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
-from folds.metrics.task_names import MULTILABEL
+from folds.metrics.task_names import MULTILABEL, REGRESSION, require_classes
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions
-from folds.utils.display import Displayed, Table
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import factorize
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PLAIN = THRESHOLD  # of a label without an aim
 MIN_PEOPLE = 2  # with and without a label; with fewer, its threshold stays
 _WHOLE = (MACRO_F1, F1, YOUDEN)  # aims that may be those of all labels
+_UNSET = {"sets_for": ANY_IMAGE, "set_score": LAC, "abstain_label": ABSTAIN_LABEL}  # else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,125 +97,26 @@ class LabelColumns:
         )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LabelThresholds(Displayed):
-    """A threshold for each of several labels, and what these are worth.
-
-    Attributes
-    ----------
-    labels : the labels, in the order of the columns.
-    decisions : label → its rule, with its nested scores; without labels that keep a threshold of 0.5.
-    totals : measure → nested value over all labels, and that of thresholds of 0.5.
-    warnings : what limits the rules.
-    """
-
-    labels: tuple[str, ...]
-    decisions: Mapping[str, Decision]
-    totals: Mapping[str, Interval]
-    source: DecisionSource
-    unit: str = IMAGE
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Return label → the probability above which (from which on, if it was fitted) the label is given."""
-        return {name: _threshold(self.decisions[name]) if name in self.decisions else PLAIN for name in self.labels}
-
-    @property
-    def scores(self) -> dict[str, MeasuredValue]:
-        """Return measure → its nested value with the interval over people."""
-        found = {name: MeasuredValue(name, interval) for name, interval in self.totals.items()}
-        for decision in self.decisions.values():
-            for record in decision.records.values():
-                found |= {score.measure: score for score in record.scores}
-        return found
-
-    def apply(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
-        """Return (n, labels) whether each label is given, for probabilities (n, labels).
-
-        Raises
-        ------
-        UsageError : another number of columns.
-        """
-        values = np.asarray(as_array(probabilities, "probabilities"), np.float64)
-        if values.ndim != 2 or values.shape[1] != len(self.labels):
-            raise UsageError(
-                f"`probabilities` must be (samples, {len(self.labels)}), a column for each label, found {values.shape}"
-            )
-        limits = np.array([self.thresholds[name] for name in self.labels])
-        fitted = np.array([name in self.decisions for name in self.labels])
-        return np.where(fitted, values >= limits, is_predicted(values))
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row per label: its threshold, and nested F1, sensitivity, specificity and precision."""
-        import pandas as pd
-
-        rows = []
-        for name, threshold in self.thresholds.items():
-            row: dict[str, Any] = {"label": name, "threshold": threshold}
-            for record in self.decisions[name].records.values() if name in self.decisions else ():
-                for score in record.scores:
-                    if score.measure.endswith(f" of {name}"):
-                        row[score.measure[: -len(f" of {name}")]] = score.interval.value
-            rows.append(row)
-        return pd.DataFrame(rows).set_index("label")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as ``ensemble decide --json`` prints them."""
-        return {
-            "task": MULTILABEL,
-            "thresholds": self.thresholds,
-            "totals": {name: interval.to_dict() for name, interval in self.totals.items()},
-            "labels": {name: decision.to_dict() for name, decision in self.decisions.items()},
-            "warnings": list(self.warnings),
-        }
-
-    def display_table(self) -> Table:
-        """Return the table to display: one row per nested score, and the thresholds below."""
-        title = f"Thresholds of {self.source.kind} {self.source.name}".rstrip()
-        title += f", fitted to {self.source.people:,} people ({self.source.images:,} images)"
-        notes = [*self.lines(), *(f"warning: {text}" for text in self.warnings)]
-        return Table(title, HEADER, self.rows(), tuple(notes), left=1)
-
-    def rows(self) -> list[list[object]]:
-        """Return the rows of the table of nested scores, under `HEADER`: all labels together, then each."""
-        found = [MeasuredValue(name, interval) for name, interval in self.totals.items()]
-        for decision in self.decisions.values():
-            found += [score for record in decision.records.values() for score in record.scores]
-        return [measured_row(score) for score in found]
-
-    def lines(self) -> list[str]:
-        """Return the thresholds in words, and what is guaranteed."""
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in self.thresholds.items())
-        lines = [f"a label is given from a probability on: {listed}"]
-        for decision in self.decisions.values():
-            lines += [line for line in guarantee_lines(decision) if any(name in line for name in self.labels)]
-        return lines
-
-
-def _threshold(decision: Decision) -> float:
-    assert decision.labels is not None  # noqa: S101 - every decision of a label has a threshold
-    return float(decision.labels.thresholds[1])
-
-
 def columns_of_predictions(
-    found: Predictions, name: str, kind: str, per_person: bool
+    found: Predictions, name: str, kind: str, per_person: bool, fold: int | None = None
 ) -> tuple[LabelColumns, DecisionSource]:
     """Return the rows with a known label, and their source.
 
+    Parameters
+    ----------
+    fold : only the rows of this fold, which one model has predicted; None for all.
+
     Raises
     ------
-    UsageError : numbers, `per_person` without persons, or only persons are labeled and `per_person` is not given.
+    UsageError : `per_person` without persons, or only persons are labeled and `per_person` is not given.
     EnsembleError : there are no labels, or not of two people.
     """
-    if found.metadata.task != MULTILABEL:
-        raise UsageError(
-            f"decision rules do not support the task {found.metadata.task}: numbers have no thresholds",
-            hint="ensemble runs and ensemble blend score numbers: `metric=within:error=5` is the share within 5",
-        )
     check_decidable(found, name, per_person)
     if found.labels is None or not (found.labels != "").any():
         raise EnsembleError(f"the predictions of {name} have no labels, to which decision rules are fitted")
+    if fold is not None and found.fold is not None:
+        found = found.take(np.flatnonzero(found.fold == fold))
+    assert found.labels is not None  # noqa: S101 - checked above
     labels = encode_labels(found.labels, found.classes, MULTILABEL)
     rows, source = columns_of_arrays(
         found.probabilities, labels, found.persons, found.fold, found.ids, found.classes, per_person, (name, kind)
@@ -247,6 +160,27 @@ def columns_of_arrays(
     rows = LabelColumns(values, labels, people, parts, ids, names)
     count = int(people.max()) + 1
     return rows, DecisionSource(*name_and_kind, sha, count, images, basis, persons is not None)
+
+
+def check_column_rules(task: str, confidence: float = 0.9, **of_classes: Any) -> None:
+    """Raise UsageError if decision rules do not support a task of labels or numbers, or a value is out of range.
+
+    Parameters
+    ----------
+    task : one of `COLUMN_TASKS`.
+    of_classes : the parameters of `ensemble.decide` that are for classes.
+    """
+    if task == REGRESSION:
+        require_classes(
+            task,
+            "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)",
+            "numbers have no thresholds; `metric=within:error=5` is the share of predictions that are at most 5 away",
+        )
+    for name, value in of_classes.items():
+        if value != _UNSET.get(name):
+            require_classes(task, f"`{name}`", f"`threshold={MACRO_F1}` fits a threshold for each label")
+    if not 0 <= confidence < 1:
+        raise UsageError(f"`confidence` must be from 0 to below 1, found {confidence!r}", hint="`confidence=0.9`")
 
 
 def parse_label_aims(texts: Sequence[str], names: Sequence[str]) -> dict[str, Aim]:
@@ -297,42 +231,128 @@ def fit_thresholds(
     plain = decided.copy()
     decisions: dict[str, Decision] = {}
     warnings: list[str] = []
+    unit = PERSON if per_person else IMAGE
     for column, name in enumerate(rows.names):
         if name not in aims:
             continue
         one = rows.of_label(column)
-        if any(len(np.unique(one.persons[one.labels == value])) < MIN_PEOPLE for value in (0, 1)):
+        few = any(len(np.unique(one.persons[one.labels == value])) < MIN_PEOPLE for value in (0, 1))
+        if few and aims[name].kind != GIVEN:
             warnings.append(f"fewer than {MIN_PEOPLE} people have or lack {name}: its threshold stays {PLAIN:g}")
             continue
-        request = RuleRequest((aims[name],), confidence=confidence)
-        unseen, _ = nested_decisions(one, request)
-        rules = fit_rules(one, request)
-        inside = np.flatnonzero(~np.isnan(rows.labels[:, column]))
-        decided[inside, column] = unseen.decided
-        records = {"labels": _record(one, name, records_of(one, request, rules, unseen)["labels"], unseen.decided)}
+        rule, record, unseen, doubts = (_given_rule if few else _fitted_rule)(one, name, aims[name], confidence)
+        decided[~np.isnan(rows.labels[:, column]), column] = unseen
         decisions[name] = Decision(
-            one.classes, PERSON if per_person else IMAGE, rules.labels, confidence=confidence, source=source,
-            records=records,
-        )  # fmt: skip
-        warnings += _doubts(one, aims[name], rules.statuses[0], request.error)
+            one.classes, unit, rule, confidence=confidence, source=source, records={"labels": record}
+        )
+        warnings += doubts
     if not source.persons_known:
         warnings.append("persons are unknown: every image counts as its own person, and the 95% CIs may be too narrow")
-    first = next(iter(decisions.values()), None)
-    if first is not None:
-        warnings += [text for text in (optimism_warning(first),) if text]
-    unit = PERSON if per_person else IMAGE
-    return LabelThresholds(rows.names, decisions, _totals(rows, decided, plain), source, unit, tuple(warnings))
+    if decisions:
+        warnings += [text for text in (optimism_warning(source.basis),) if text]
+    return LabelThresholds(
+        rows.names,
+        decisions,
+        _totals(rows, decided, plain),
+        source,
+        unit,
+        tuple(warnings),
+        confidence,
+    )
+
+
+_Rule = tuple[LabelRule | None, RuleRecord, NDArray[np.int64], list[str]]
+
+
+def _fitted_rule(one: LabeledRows, name: str, aim: Aim, confidence: float) -> _Rule:
+    """Return the threshold of a label, what it is worth, the decisions for unseen people (n,), and what limits it."""
+    request = RuleRequest((aim,), confidence=confidence)
+    unseen, _ = nested_decisions(one, request)
+    rules = fit_rules(one, request)
+    record = _record(one, name, records_of(one, request, rules, unseen)["labels"], unseen.decided)
+    return rules.labels, record, unseen.decided, _doubts(one, aim, rules.statuses[0], request.error)
+
+
+def _given_rule(one: LabeledRows, name: str, aim: Aim, confidence: float) -> _Rule:
+    """Return a given threshold, as `_fitted_rule` does; too few people have or lack the label to score it."""
+    rule = fit_labels(one, (aim,), 0)[0]
+    doubt = f"fewer than {MIN_PEOPLE} people have or lack {name}: its threshold has no score"
+    return rule, RuleRecord((str(aim),), (NO_PROMISE,)), rule.decide(one.probabilities), [doubt]
+
+
+def given_thresholds(names: Sequence[str], texts: Sequence[str], per_person: bool = False) -> LabelDecision | None:
+    """Return thresholds that are given as numbers, of which no score is known; None if one would have to be fitted.
+
+    Parameters
+    ----------
+    texts : see `parse_label_aims`.
+
+    Raises
+    ------
+    UsageError : see `parse_label_aims`.
+    """
+    aims = parse_label_aims(texts, names)
+    if any(aim.kind != GIVEN for aim in aims.values()):
+        return None
+    return LabelDecision(
+        tuple(names),
+        tuple(aims[name].value if name in aims else PLAIN for name in names),
+        PERSON if per_person else IMAGE,
+        confidence=0.0,
+        records={name: RuleRecord((str(aim),), (NO_PROMISE,)) for name, aim in aims.items()},
+    )
+
+
+def measured_labels(
+    given: NDArray[np.bool_],
+    probabilities: NDArray[np.floating],
+    labels: NDArray[np.float64],
+    persons: NDArray[np.str_],
+    names: Sequence[str],
+) -> list[MeasuredValue]:
+    """Return F1 over all labels, and of each, of decisions for rows that the thresholds were not fitted to.
+
+    Parameters
+    ----------
+    given : (n, labels) whether each label is given.
+    probabilities : (n, labels), for the scores of thresholds of 0.5.
+    labels : (n, labels) 0, 1, or nan if unknown; rows of which none is known do not count.
+    persons : (n,) the person of each row.
+    names : the labels.
+
+    Returns
+    -------
+    Measured values with intervals over people; [] if no label is known. A label that is nowhere known has none.
+    """
+    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    if not len(known):
+        return []
+    codes = factorize(persons[known])[1]
+    values, ids = np.asarray(probabilities, np.float64)[known], np.arange(len(known)).astype(str)
+    rows = LabelColumns(values, labels[known], codes, codes, ids, tuple(names))
+    decided = given[known].astype(np.float64)
+    totals = _totals(rows, decided, is_predicted(values).astype(np.float64))
+    found = [MeasuredValue(name, interval) for name, interval in totals.items()]
+    for column, name in enumerate(names):
+        inside = np.flatnonzero(~np.isnan(rows.labels[:, column]))
+        if len(inside):
+            interval = _f1(rows.of_label(column), decided[inside, column].astype(np.int64))
+            found.append(MeasuredValue(f"F1 of {name}", interval))
+    return found
 
 
 def _record(one: LabeledRows, name: str, record: RuleRecord, decided: NDArray[np.int64]) -> RuleRecord:
     """Return the record of a label with its F1 in the place of scores over both classes."""
     scores = [score for score in record.scores if score.measure.endswith(f" of {name}")]
     for measure, values in ((f"F1 of {name}", decided), (f"F1 at 0.5 of {name}", _plain(one))):
-        interval = interval_over_people(
-            metric_for_task("f_beta", "binary"), one.labels, np.eye(2)[values], one.persons, predicted=values
-        )
-        scores.append(MeasuredValue(measure, interval))
+        scores.append(MeasuredValue(measure, _f1(one, values)))
     return replace(record, scores=tuple(scores))
+
+
+def _f1(one: LabeledRows, decided: NDArray[np.int64]) -> Interval:
+    return interval_over_people(
+        metric_for_task("f_beta", "binary"), one.labels, np.eye(2)[decided], one.persons, predicted=decided
+    )
 
 
 def _plain(one: LabeledRows) -> NDArray[np.int64]:

@@ -36,7 +36,7 @@ SCHEMA = 1
 MAX_CLASSES = 100_000
 _MAX_TEXT = 2_000
 _MAX_VALUES = 2_000_000
-_HINT = "fit the rules again with ensemble decide"
+FIT_AGAIN = "fit the rules again with ensemble decide"
 KINDS = ("thresholds", "ratio", "costs", "rounder")
 
 
@@ -126,46 +126,48 @@ class DecisionSource:
     persons_known: bool = True
 
 
-def _number(low: float, high: float, open_low: bool = False) -> FieldType:
+def number_in(low: float, high: float, open_low: bool = False) -> FieldType:
+    """Return the type of finite numbers from `low`, or above it, to `high`."""
+
     def holds(value: Any) -> bool:
         return NUMBER.holds(value) and (low < value if open_low else low <= value) and value <= high
 
     return FieldType(f"a number {'above' if open_low else 'from'} {low:g} to {high:g}", holds)
 
 
-_TEXT = FieldType("a line of text", lambda value: ONE_LINE.holds(value) and len(value) <= _MAX_TEXT)
-_SHARE = _number(0, 1)
-_RULE = {
-    "aims": list_of(_TEXT),
+TEXT_LINE = FieldType("a line of text", lambda value: ONE_LINE.holds(value) and len(value) <= _MAX_TEXT)
+SHARE = number_in(0, 1)
+RULE = {
+    "aims": list_of(TEXT_LINE),
     "status": list_of(one_of(*STATUSES)),
-    "guarantee": _TEXT,
+    "guarantee": TEXT_LINE,
     "scores": list_of(mapping_of(ANYTHING)),
 }
-_LABELS = _RULE | {
+_LABELS = RULE | {
     "kind": one_of(*KINDS),
-    "thresholds": optional(mapping_of(_number(0, 1, open_low=True), _TEXT)),
-    "costs": optional(mapping_of(mapping_of(_number(0, MAX_COST), _TEXT), _TEXT)),
-    "cuts": optional(list_of(_number(0, MAX_CLASSES))),
+    "thresholds": optional(mapping_of(number_in(0, 1, open_low=True), TEXT_LINE)),
+    "costs": optional(mapping_of(mapping_of(number_in(0, MAX_COST), TEXT_LINE), TEXT_LINE)),
+    "cuts": optional(list_of(number_in(0, MAX_CLASSES))),
 }
-_ABSTENTION = _RULE | {"error": _number(0, 1, open_low=True), "threshold": optional(_SHARE)}
-_SETS = _RULE | {
-    "level": _number(0, 1, open_low=True),
+_ABSTENTION = RULE | {"error": number_in(0, 1, open_low=True), "threshold": optional(SHARE)}
+_SETS = RULE | {
+    "level": number_in(0, 1, open_low=True),
     "target": one_of(*TARGETS),
     "score": one_of(*SCORES),
-    "limits": list_of(_number(0, EVERYTHING)),
+    "limits": list_of(number_in(0, EVERYTHING)),
 }
 _SCORE = {
-    "measure": _TEXT,
+    "measure": TEXT_LINE,
     "people": integer(0),
     **dict.fromkeys(("value", "low", "high", "target"), optional(NUMBER)),
     "at_least": optional(BOOL),
-    "verdict": optional(_TEXT),
-    "warning": optional(_TEXT),
+    "verdict": optional(TEXT_LINE),
+    "warning": optional(TEXT_LINE),
 }
 _SOURCE = {
-    "name": _TEXT,
-    "kind": _TEXT,
-    "sha": _TEXT,
+    "name": TEXT_LINE,
+    "kind": TEXT_LINE,
+    "sha": TEXT_LINE,
     "people": integer(0),
     "images": integer(0),
     "basis": one_of(*BASES),
@@ -173,10 +175,10 @@ _SOURCE = {
 }
 _FIELDS = {
     "schema": integer(1, 10**6),
-    "classes": named(list_of(_TEXT), "a list of class names"),
+    "classes": named(list_of(TEXT_LINE), "a list of class names"),
     "unit": one_of(IMAGE, PERSON),
-    "abstain_label": _TEXT,
-    "confidence": _SHARE,
+    "abstain_label": TEXT_LINE,
+    "confidence": SHARE,
     "source": mapping_of(ANYTHING),
     "labels": optional(mapping_of(ANYTHING)),
     "abstention": optional(mapping_of(ANYTHING)),
@@ -220,7 +222,11 @@ def _label_record(rule: LabelRule) -> dict[str, Any]:
 
 
 def _rule_record(decision: Any, name: str) -> dict[str, Any]:
-    record = decision.records.get(name, RuleRecord())
+    return rule_fields(decision.records.get(name, RuleRecord()))
+
+
+def rule_fields(record: RuleRecord) -> dict[str, Any]:
+    """Return the fields `RULE` of how a rule was fitted and what it is worth; `read_rule` reads them."""
     return {
         "aims": list(record.aims),
         "status": list(record.status),
@@ -231,30 +237,21 @@ def _rule_record(decision: Any, name: str) -> dict[str, Any]:
 
 def read_record(record: Any, classes: Sequence[str] | None, source: str) -> dict[str, Any]:
     """Return the fields of the `Decision` of a record; see `ensemble.decisions.decision.Decision.from_json`."""
-    try:
-        check_bounded(record, values=_MAX_VALUES)
-    except ValueError as error:
-        raise EnsembleError(f"{source}: {error}", hint=_HINT) from None
-    if isinstance(record, Mapping) and type(record.get("schema")) is int and record["schema"] > SCHEMA:
-        raise EnsembleError(
-            f"{source} has schema {record['schema']}, this version reads {SCHEMA}", hint="install a newer version"
-        )
-    _check(record, _FIELDS, source)
+    check_record(record, _FIELDS, source)
     names = tuple(record["classes"])
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or not all(names):
-        raise EnsembleError(f"{source}: 'classes' must be two or more different names", hint=_HINT)
+        raise EnsembleError(f"{source}: 'classes' must be two or more different names", hint=FIT_AGAIN)
     if classes is not None and tuple(classes) != names:
         raise EnsembleError(
             f"{source}: the rules are for the classes {', '.join(names[:10])}, the model has "
             f"{', '.join(list(classes)[:10])}",
-            hint=_HINT,
+            hint=FIT_AGAIN,
         )
-    _check(record["source"], _SOURCE, f"{source}: 'source'")
     if record["abstain_label"] in names or not record["abstain_label"].strip():
-        raise EnsembleError(f"{source}: 'abstain_label' must not be a class or empty", hint=_HINT)
+        raise EnsembleError(f"{source}: 'abstain_label' must not be a class or empty", hint=FIT_AGAIN)
     parts = {name: record[name] for name in ("labels", "abstention", "sets") if record.get(name) is not None}
     tables = {"labels": _LABELS, "abstention": _ABSTENTION, "sets": _SETS}
-    records = {name: _rule_of(part, tables[name], f"{source}: '{name}'") for name, part in parts.items()}
+    records = {name: read_rule(part, tables[name], f"{source}: '{name}'") for name, part in parts.items()}
     abstention = parts.get("abstention")
     threshold = limit = None
     if abstention is not None:
@@ -267,23 +264,45 @@ def read_record(record: Any, classes: Sequence[str] | None, source: str) -> dict
         "error": limit,
         "sets": _sets_of(parts["sets"], names, f"{source}: 'sets'") if "sets" in parts else None,
         "confidence": float(record["confidence"]),
-        "source": DecisionSource(**record["source"]),
+        "source": read_source(record["source"], source),
         "records": records,
         "abstain_label": record["abstain_label"],
     }
 
 
-def _check(record: Any, table: Mapping[str, FieldType], source: str) -> None:
+def check_record(record: Any, table: Mapping[str, FieldType], source: str) -> None:
+    """Raise EnsembleError unless a record is of bounded size, of a schema known here, and has exactly these fields."""
+    try:
+        check_bounded(record, values=_MAX_VALUES)
+    except ValueError as error:
+        raise EnsembleError(f"{source}: {error}", hint=FIT_AGAIN) from None
+    if isinstance(record, Mapping) and type(record.get("schema")) is int and record["schema"] > SCHEMA:
+        raise EnsembleError(
+            f"{source} has schema {record['schema']}, this version reads {SCHEMA}", hint="install a newer version"
+        )
+    check_fields(record, table, source)
+
+
+def check_fields(record: Any, table: Mapping[str, FieldType], source: str) -> None:
+    """Raise EnsembleError unless a record has exactly these fields, each of its type."""
     problems = validate_fields(record, table, others=False)
     if problems:
-        raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
+        raise EnsembleError(f"{source}: {problems[0]}", hint=FIT_AGAIN, details=problems[1:6])
 
 
-def _rule_of(record: Any, table: Mapping[str, FieldType], source: str) -> RuleRecord:
-    _check(record, table, source)
+def read_rule(record: Any, table: Mapping[str, FieldType], source: str) -> RuleRecord:
+    """Return how a rule was fitted and what it is worth; the fields of `table` are those of `RULE`, and others."""
+    check_fields(record, table, source)
+    return RuleRecord(
+        tuple(record["aims"]), tuple(record["status"]), record["guarantee"], read_scores(record["scores"], source)
+    )
+
+
+def read_scores(records: Sequence[Any], source: str) -> tuple[MeasuredValue, ...]:
+    """Return measured values from their plain values."""
     scores = []
-    for one in record["scores"]:
-        _check(one, _SCORE, f"{source}: 'scores'")
+    for one in records:
+        check_fields(one, _SCORE, f"{source}: 'scores'")
         value, low, high = (_or_default(one.get(name), math.nan) for name in ("value", "low", "high"))
         interval = Interval(value, low, high, people=one["people"], warning=one.get("warning") or "")
         target = one.get("target")
@@ -292,7 +311,13 @@ def _rule_of(record: Any, table: Mapping[str, FieldType], source: str) -> RuleRe
                 one["measure"], interval, None if target is None else float(target), one.get("at_least") is not False
             )
         )
-    return RuleRecord(tuple(record["aims"]), tuple(record["status"]), record["guarantee"], tuple(scores))
+    return tuple(scores)
+
+
+def read_source(record: Any, source: str) -> DecisionSource:
+    """Return what rules were fitted to from its plain values."""
+    check_fields(record, _SOURCE, f"{source}: 'source'")
+    return DecisionSource(**record)
 
 
 def _or_default(value: float | None, default: float) -> float:
@@ -302,22 +327,22 @@ def _or_default(value: float | None, default: float) -> float:
 def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str) -> LabelRule:
     thresholds, costs, kind = record.get("thresholds"), record.get("costs"), record["kind"]
     if (kind == "rounder") != (record.get("cuts") is not None):
-        raise EnsembleError(f"{source}: expected 'cuts' for the kind rounder, and for no other", hint=_HINT)
+        raise EnsembleError(f"{source}: expected 'cuts' for the kind rounder, and for no other", hint=FIT_AGAIN)
     if kind == "rounder":
         cuts = np.array(record["cuts"], np.float64)
         if (thresholds, costs) != (None, None) or len(cuts) != len(classes) - 1 or (np.diff(cuts) < 0).any():
             raise EnsembleError(
-                f"{source}: 'cuts' must be {len(classes) - 1} ascending numbers, and stand alone", hint=_HINT
+                f"{source}: 'cuts' must be {len(classes) - 1} ascending numbers, and stand alone", hint=FIT_AGAIN
             )
         return LabelRule(kind, classes, np.full(len(classes), np.nan), cuts=cuts)
     if (costs is None) == (thresholds is None) or (kind == "costs") != (costs is not None):
-        raise EnsembleError(f"{source}: expected 'costs' for the kind costs, else 'thresholds'", hint=_HINT)
+        raise EnsembleError(f"{source}: expected 'costs' for the kind costs, else 'thresholds'", hint=FIT_AGAIN)
     values = np.full(len(classes), np.nan)
     if thresholds is not None:
         position = {name: column for column, name in enumerate(classes)}
         unknown = [name for name in thresholds if name not in position]
         if unknown or not thresholds or (kind == "ratio" and len(thresholds) < len(classes)):
-            raise EnsembleError(f"{source}: 'thresholds' must be classes, and for the kind ratio all", hint=_HINT)
+            raise EnsembleError(f"{source}: 'thresholds' must be classes, and for the kind ratio all", hint=FIT_AGAIN)
         for name, value in thresholds.items():
             values[position[name]] = value
         return LabelRule(kind, classes, values)
@@ -325,9 +350,9 @@ def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str)
     first = list(next(iter(costs.values()), ()))
     decisions = [*classes, ABSTAIN][: len(first)]
     if set(costs) != set(classes) or any(set(row) != set(decisions) for row in costs.values()):
-        raise EnsembleError(f"{source}: 'costs' must have a cost of every decision for every class", hint=_HINT)
+        raise EnsembleError(f"{source}: 'costs' must have a cost of every decision for every class", hint=FIT_AGAIN)
     if len(decisions) < len(classes):
-        raise EnsembleError(f"{source}: 'costs' must have a cost of every decision for every class", hint=_HINT)
+        raise EnsembleError(f"{source}: 'costs' must have a cost of every decision for every class", hint=FIT_AGAIN)
     matrix = np.array([[float(costs[true][decided]) for decided in decisions] for true in classes])
     return LabelRule(kind, classes, values, matrix)
 
@@ -336,5 +361,5 @@ def _sets_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str) -
     limits, level = tuple(map(float, record["limits"])), float(record["level"])
     expected = len(classes) if record["target"] == EACH_CLASS else 1
     if len(limits) != expected or level >= 1:
-        raise EnsembleError(f"{source}: expected {expected} limits, and a level below 1", hint=_HINT)
+        raise EnsembleError(f"{source}: expected {expected} limits, and a level below 1", hint=FIT_AGAIN)
     return SetRule(level, record["target"], record["score"], limits)

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 from ensemble.decisions.abstention import CurvePoint
 from ensemble.decisions.costs import ABSTAIN
 from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import (
+    AnyDecision,
+    LabelDecision,
+    label_guarantees,
+    label_lines,
+    label_scores,
+)
 from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, STUDENT, UNKNOWN, MeasuredValue
 from ensemble.decisions.sets import EVERYTHING
 from folds.utils.display import Displayed, Table
@@ -141,8 +148,17 @@ def curve_rows(points: tuple[CurvePoint, ...]) -> list[list[object]]:
     ]
 
 
-def rule_lines(decision: Decision) -> list[str]:
+def shown_scores(decision: AnyDecision) -> list[MeasuredValue]:
+    """Return the nested scores that are shown beside predictions and in the card of a model."""
+    if isinstance(decision, LabelDecision):
+        return label_scores(decision)
+    return [score for record in decision.records.values() for score in record.scores]
+
+
+def rule_lines(decision: AnyDecision) -> list[str]:
     """Return the fitted rules in words, one line each."""
+    if isinstance(decision, LabelDecision):
+        return label_lines(decision)
     lines = _label_lines(decision)
     if decision.answers_nothing:
         lines.append(f"'{decision.abstain_label}' for every image: no confidence keeps the stated error")
@@ -182,16 +198,24 @@ def _label_lines(decision: Decision) -> list[str]:
     return [f"label: '{_clipped(name)}' from a probability of {value:.4g} on" for name, value in pairs]
 
 
-def guarantee_lines(decision: Decision) -> list[str]:
+def guarantee_lines(decision: AnyDecision) -> list[str]:
     """Return what is guaranteed and what is only measured, one line per rule."""
-    lines = [record.guarantee for record in decision.records.values() if record.guarantee]
+    lines = (
+        label_guarantees(decision)
+        if isinstance(decision, LabelDecision)
+        else [record.guarantee for record in decision.records.values() if record.guarantee]
+    )
     basis = decision.source.basis
     return [*lines, _BASIS[basis]] if lines or basis in (SELECTED, STUDENT) else []
 
 
-def optimism_warning(decision: Decision) -> str:
-    """Return that the rules are fitted to optimistic predictions, and why; "" if they are not."""
-    basis = decision.source.basis
+def optimism_warning(basis: str) -> str:
+    """Return that rules are fitted to optimistic predictions, and why; "" if they are not.
+
+    Parameters
+    ----------
+    basis : of their `DecisionSource`.
+    """
     if basis not in (SELECTED, STUDENT):
         return ""
     return f"the rules and their scores are made of out-of-fold predictions that are optimistic: {_BASIS[basis]}"

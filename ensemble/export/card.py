@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ensemble.decisions.decision import Decision
-from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
+from ensemble.decisions.label_decision import read_decision
+from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines, shown_scores
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
@@ -157,8 +157,8 @@ def _decision_lines(record: ModelRecord) -> list[str]:
     """Return the section about decision rules: what they are, what they aim at, and their nested scores."""
     if DECISION not in record.extras:
         return []
-    decision = Decision.from_json(record.extras[DECISION], record.classes, f"[{DECISION}]")
-    scores = [score for rule in decision.records.values() for score in rule.scores]
+    decision = read_decision(record.extras[DECISION], record.classes, f"[{DECISION}]")
+    scores = shown_scores(decision)
     lines = ["## Decision rules", "", *(f"- {_text(line)}" for line in rule_lines(decision))]
     lines += [f"- {_text(line)}" for line in guarantee_lines(decision)]
     lines += ["", f"The rules are for one row per {decision.unit}. "]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble.blending.output import write_blend
 from ensemble.cascade.record import Cascade
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL
 from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.label_decision import read_decision
 from ensemble.decisions.report import rule_lines
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.export.scores import Knowledge, collect
@@ -125,7 +126,7 @@ class ExportedModel(Displayed):
             if cascade.get("steps"):
                 yield loss_line(Cascade((), metric=cascade["metric"], score=cascade.get("score")))
         if DECISION in self.record.extras:
-            decision = Decision.from_json(self.record.extras[DECISION], self.record.classes)
+            decision = read_decision(self.record.extras[DECISION], self.record.classes)
             yield from rule_lines(decision)
 
 
@@ -164,7 +165,8 @@ def export(
     onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
     metric : metric of the stated score; default: that of the blend, or of the task (macro_f1 of classes).
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
-        that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does.
+        that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does. Of several labels
+        only `threshold`, `confidence` and `per_person`.
     cascade, cost : the model skips what an image does not need; see `ensemble.predict`. Not together with decision
         rules, which are fitted to the probabilities of all models.
     force : whether to replace an existing model.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
 from ensemble.decisions.labels import THRESHOLDS, LabelRule
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
@@ -107,12 +108,14 @@ class Predictor(Displayed):
         return self._source.task
 
     @property
-    def decision(self) -> Decision | None:
+    def decision(self) -> AnyDecision | None:
         """Return the decision rules that were exported with the model; None if there are none."""
         return self._source.decision
 
-    def decide(self, images: Any, persons: ArrayLike | None = None) -> Decided:
+    def decide(self, images: Any, persons: ArrayLike | None = None) -> AnyDecided:
         """Return what the decision rules of the model say: labels or no answer, confidences, sets of classes.
+
+        Of several labels, which of them are given.
 
         Parameters
         ----------
@@ -144,7 +147,7 @@ class Predictor(Displayed):
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
             place of the decision rules of the model. Of several labels, the probability from which on each of them, or
-            the named one, is there; others are there above .5.
+            the named one, is there; others are there above .5. None for the rules of the model, else above .5.
 
         Raises
         ------
@@ -154,7 +157,7 @@ class Predictor(Displayed):
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
-            return _there(values, limits).astype(np.int64)
+            return self._given(values, limits).astype(np.int64)
         if self.task == REGRESSION:
             return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
@@ -176,7 +179,7 @@ class Predictor(Displayed):
         values, ids, drawn = self._predicted(images, drawn=False)
         frame = pd.DataFrame({"id": list(ids)})
         if self.task == MULTILABEL:
-            frame["prediction"] = label_texts(_there(values, limits).astype(np.float64), self.classes_, MULTILABEL)
+            frame["prediction"] = label_texts(self._given(values, limits).astype(np.float64), self.classes_, MULTILABEL)
         elif self.task != REGRESSION:
             frame["prediction"] = self._labels(values, drawn, limits)
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
@@ -227,10 +230,16 @@ class Predictor(Displayed):
         return Table(f"model {record.name}", ["run", "architecture", "folds", "views", "weight"], rows, tuple(notes), 2)
 
     def _labels(self, values: NDArray[np.float32], ids: Sequence[str], limits: NDArray[np.float64]) -> NDArray[np.str_]:
-        if self.decision is not None and np.isnan(limits).all():
+        if isinstance(self.decision, Decision) and np.isnan(limits).all():
             return self.decision.apply(values, ids=ids).labels
         rule = LabelRule(THRESHOLDS, self.classes_, limits)
         return np.array(self.classes_)[rule.decide(np.asarray(values, np.float64))]
+
+    def _given(self, values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return (n, labels) whether a label is there: from its limit on, by the rules, or above a half without one."""
+        if isinstance(self.decision, LabelDecision) and np.isnan(limits).all():
+            return self.decision.apply(values).given
+        return np.where(np.isnan(limits), is_predicted(values), values >= limits)
 
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""
@@ -256,7 +265,8 @@ class Predictor(Displayed):
         if isinstance(given, SampleTable):
             given = images_of_table(given)
         check_source(self._source, len(given))
-        values, sets = self._of_list(given), None if self.decision is None else self.decision.sets
+        values = self._of_list(given)
+        sets = self.decision.sets if isinstance(self.decision, Decision) else None
         contents = drawn and sets is not None and sets.is_random
         return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
 
@@ -305,11 +315,6 @@ class Predictor(Displayed):
                 raise unknown_name("class", str(name), list(self.classes_))
             limits[self.classes_.index(name)] = _probability(value)
         return limits
-
-
-def _there(values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return (n, labels) whether a label is there: from its threshold on, or above a half without one (nan)."""
-    return np.where(np.isnan(limits), is_predicted(values), values >= limits)
 
 
 def _probability(value: Any) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import read_decision
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
@@ -119,7 +119,7 @@ _FILE = {"sha256": SHA256, "bytes": integer()}
 ExtraCheck = Callable[[Mapping[str, Any], tuple[str, ...]], object]
 DECISION, CASCADE = "decision", "cascade"
 EXTRAS: dict[str, ExtraCheck] = {
-    DECISION: lambda table, classes: Decision.from_json(table, classes, f"[{DECISION}]"),
+    DECISION: lambda table, classes: read_decision(table, classes, f"[{DECISION}]"),
     # Checked with the runs, views and models of the record (`ensemble.prediction.source.source_of`).
     CASCADE: lambda table, classes: None,
 }
@@ -393,14 +393,18 @@ def _wrong_task(record: ModelRecord) -> list[str]:
         return [f"'task' is {record.task}, and that of [combination] {record.combination.task}"]
     if record.task == BINARY and len(record.classes) != 2:
         return [f"'task' is binary, with {len(record.classes)} classes"]
+    rules = record.extras.get(DECISION)
+    if rules is not None and rules.get("task") != (record.task if record.has_columns else None):
+        is_for = rules.get("task") or "exclusive classes"
+        return [f"[{DECISION}] is for {is_for}, and the task is {record.task or 'classes'}"]
     if record.has_columns:
         for run in record.runs:
             try:
                 run.merge.check_task(record.task)
             except EnsembleError as error:
                 return [f"run {shown(run.name)}: {error.message}"]
-        if record.extras:
-            return [f"[{next(iter(record.extras))}] is for exclusive classes, and the task is {record.task}"]
+        if CASCADE in record.extras:
+            return [f"[{CASCADE}] is for exclusive classes, and the task is {record.task}"]
     return []
 
 

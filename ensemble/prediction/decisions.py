@@ -9,20 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import fit_decision, request_of
+from ensemble.decisions.label_columns import (
+    check_column_rules,
+    columns_of_predictions,
+    fit_thresholds,
+    given_thresholds,
+    measured_labels,
+    parse_label_aims,
+)
+from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels, LabelDecision
 from ensemble.decisions.labels import GIVEN, LabelRule, fit_labels
 from ensemble.decisions.oof import rows_of_predictions
-from ensemble.decisions.record import STUDENT, MeasuredValue
-from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
+from ensemble.decisions.record import STUDENT, DecisionSource, MeasuredValue
+from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines, shown_scores
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import require_classes
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.predictions.files import oof_file
+from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions, read_predictions
 
 logger = logging.getLogger(__name__)
@@ -49,47 +59,48 @@ class DecisionOptions:
 
 def decision_for(
     source: PredictionSource, root: Path, options: DecisionOptions, per_person: bool = False
-) -> Decision | None:
+) -> AnyDecision | None:
     """Return the decision rules for the predictions of a source; None if there are none.
 
     Rules that are asked for are fitted to the out-of-fold predictions; otherwise those of an exported model apply.
 
     Raises
     ------
-    UsageError : options contradict each other, or are out of range.
+    UsageError : options contradict each other, are out of range, or are not for the task.
     EnsembleError : there are no out-of-fold predictions, they are not those of these models, or no confidence keeps the
         stated error.
     """
-    classes = source.classes
-    if options.are_given:
-        rules = "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)"
-        require_classes(
-            source.task, rules, "labels with a probability above .5 are there; ensemble decide fits thresholds"
-        )
-    request = request_of(classes, **{name: getattr(options, name) for name in _RULES})  # checks the options
+    _check_options(source, options)
     if not options.are_given:
         decision = source.decision
-        if decision is None or options.abstain_label == ABSTAIN_LABEL:
+        if not isinstance(decision, Decision) or options.abstain_label == ABSTAIN_LABEL:
             return decision
         return decision.with_label(options.abstain_label)
     oof = _oof_of(source, root)
-    if oof is not None and source.refit:
-        logger.warning("the rules are fitted to the predictions of the folds, not to those of the models of all people")
     if oof is None:
-        fits = [aim for aim in request.aims if aim.kind != GIVEN]
-        if fits or request.abstain is not None or request.sets is not None:
-            raise EnsembleError(
-                f"{source.kind} {source.name} has no out-of-fold predictions here, to which these rules are fitted",
-                hint="fit them where it was trained, and export it with them; `threshold=CLASS=VALUE` needs no fit",
-            )
-        logger.warning("the rules cannot be scored: %s %s has no out-of-fold predictions", source.kind, source.name)
-        return _unscored(classes, options, per_person)
-    fold = source.runs[0].models[0].checkpoint.fold if source.kind == "checkpoint" else None
-    rows, origin = rows_of_predictions(oof, source.name, source.kind, per_person, fold)
-    if origin.basis != STUDENT and (found := optimism_basis(source, root)):
-        origin = replace(origin, basis=found)
+        return _unscored(source, options, per_person)
+    if source.refit:
+        logger.warning("the rules are fitted to the predictions of the folds, not to those of the models of all people")
+    return (_fitted_labels if source.task == MULTILABEL else _fitted)(source, root, options, per_person, oof)
+
+
+def _check_options(source: PredictionSource, options: DecisionOptions) -> None:
+    """Raise UsageError if options contradict each other, are out of range, or are not for the task of a source."""
+    if source.task not in COLUMN_TASKS:
+        request_of(source.classes, **{name: getattr(options, name) for name in _RULES})
+        return
+    if options != DecisionOptions():
+        check_column_rules(source.task, **{name: value for name, value in vars(options).items() if name != "threshold"})
+        parse_label_aims(_texts(options), source.classes)
+
+
+def _fitted(
+    source: PredictionSource, root: Path, options: DecisionOptions, per_person: bool, oof: Predictions
+) -> Decision:
+    """Return the rules of classes, fitted to out-of-fold predictions; what limits them is logged as warnings."""
+    rows, origin = rows_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source))
     values = {name: getattr(options, name) for name in (*_RULES, "abstain_label")}
-    report = fit_decision(rows, origin, per_person=per_person, **values)
+    report = fit_decision(rows, _with_basis(origin, source, root), per_person=per_person, **values)
     for text in report.warnings:
         logger.warning(text)
     if report.decision.answers_nothing:
@@ -100,7 +111,38 @@ def decision_for(
     return report.decision
 
 
-def check_unit(decision: Decision | None, per_person: bool, name: str) -> None:
+def _fitted_labels(
+    source: PredictionSource, root: Path, options: DecisionOptions, per_person: bool, oof: Predictions
+) -> LabelDecision:
+    """Return the thresholds of several labels, as `_fitted` does."""
+    per_person = per_person or oof.metadata.unit == PERSON
+    rows, origin = columns_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source))
+    found = fit_thresholds(
+        rows, _with_basis(origin, source, root), _texts(options), options.confidence, per_person=per_person
+    )
+    for text in found.warnings:
+        logger.warning(text)
+    return found.decision
+
+
+def _fold_of(source: PredictionSource) -> int | None:
+    """Return the fold whose people one checkpoint has not seen; None for all out-of-fold predictions."""
+    return source.runs[0].models[0].checkpoint.fold if source.kind == "checkpoint" else None
+
+
+def _with_basis(origin: DecisionSource, source: PredictionSource, root: Path) -> DecisionSource:
+    """Return what the rules are fitted to, marked if the predictions are optimistic."""
+    if origin.basis != STUDENT and (found := optimism_basis(source, root)):
+        return replace(origin, basis=found)
+    return origin
+
+
+def _texts(options: DecisionOptions) -> list[str]:
+    texts = options.threshold
+    return [texts] if isinstance(texts, str) else list(texts or ())
+
+
+def check_unit(decision: AnyDecision | None, per_person: bool, name: str) -> None:
     """Raise UsageError if rules for people would meet rows of images, or the other way round.
 
     Parameters
@@ -123,9 +165,33 @@ def check_unit(decision: Decision | None, per_person: bool, name: str) -> None:
 _RULES = ("threshold", "cost_matrix", "abstain", "sets", "sets_for", "set_score", "confidence")
 
 
-def _unscored(classes: tuple[str, ...], options: DecisionOptions, per_person: bool) -> Decision:
-    """Return given thresholds or costs, of which no score is known."""
+def _unscored(source: PredictionSource, options: DecisionOptions, per_person: bool) -> AnyDecision:
+    """Return given thresholds or costs, of which no score is known.
+
+    Raises
+    ------
+    EnsembleError : a rule would have to be fitted.
+    """
+    found = (
+        given_thresholds(source.classes, _texts(options), per_person)
+        if source.task == MULTILABEL
+        else _given_rules(source.classes, options, per_person)
+    )
+    if found is None:
+        raise EnsembleError(
+            f"{source.kind} {source.name} has no out-of-fold predictions here, to which these rules are fitted",
+            hint="fit them where it was trained, and export it with them; "
+            f"`threshold={'LABEL' if source.task == MULTILABEL else 'CLASS'}=VALUE` needs no fit",
+        )
+    logger.warning("the rules cannot be scored: %s %s has no out-of-fold predictions", source.kind, source.name)
+    return found
+
+
+def _given_rules(classes: tuple[str, ...], options: DecisionOptions, per_person: bool) -> Decision | None:
+    """Return given thresholds or costs of classes; None if a rule would have to be fitted."""
     request = request_of(classes, options.threshold, options.cost_matrix)
+    if any(aim.kind != GIVEN for aim in request.aims) or options.abstain is not None or options.sets is not None:
+        return None
     nothing = np.zeros(0, np.int64)
     empty = LabeledRows(np.zeros((0, len(classes))), nothing, nothing, nothing, np.zeros(0, str), classes)
     rule = (
@@ -171,18 +237,25 @@ def _check_checkpoints(found: Predictions, source: PredictionSource, path: Path)
             )
 
 
-def scores_here(decided: Decided, predictions: Predictions) -> list[MeasuredValue]:
-    """Return what decisions achieve on the predicted images, over people; [] if not all labels are known."""
+def scores_here(decided: AnyDecided, predictions: Predictions) -> list[MeasuredValue]:
+    """Return what decisions achieve on the predicted images, over people; [] if not all labels are known.
+
+    Of several labels, those that are known count.
+    """
     labels = predictions.labels
-    require_classes(predictions.metadata.task, "a decision rule")
-    if labels is None or not set(labels.tolist()) <= set(predictions.classes):
+    persons = predictions.ids if predictions.persons is None else predictions.persons
+    if labels is None:
+        return []
+    if isinstance(decided, DecidedLabels):
+        matrix = encode_labels(labels, predictions.classes, MULTILABEL)
+        return measured_labels(decided.given, predictions.probabilities, matrix, persons, predictions.classes)
+    if not set(labels.tolist()) <= set(predictions.classes):
         return []
     code = {name: i for i, name in enumerate(predictions.classes)}
-    persons = predictions.ids if predictions.persons is None else predictions.persons
     return measured_on(decided, np.array([code[name] for name in labels.tolist()]), persons)
 
 
-def decision_notes(decision: Decision, here: list[MeasuredValue] | None) -> list[str]:
+def decision_notes(decision: AnyDecision, here: list[MeasuredValue] | None) -> list[str]:
     """Return the rules, what they are worth on unseen people, and what is guaranteed, as lines below a table.
 
     Parameters
@@ -190,8 +263,9 @@ def decision_notes(decision: Decision, here: list[MeasuredValue] | None) -> list
     here : what the decisions achieve on the predicted images; None if the rules do not apply to these rows.
     """
     if here is None:
-        return [f"the decision rules are for one row per {decision.unit}; here the most probable class is counted"]
-    found = score_lines([score for record in decision.records.values() for score in record.scores])
+        plain = "labels above 0.5 are" if isinstance(decision, LabelDecision) else "the most probable class is"
+        return [f"the decision rules are for one row per {decision.unit}; here {plain} counted"]
+    found = score_lines(shown_scores(decision))
     notes = rule_lines(decision)
     if found:
         notes += ["on people who were not used to fit the rules (nested, 95% CI over people):", *found]

@@ -10,8 +10,9 @@ from numbers import Integral
 from pathlib import Path
 
 from ensemble.cascade.fit import FittedCascade
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.decision import ABSTAIN_LABEL
 from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.label_decision import AnyDecision
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.pooling.people import people_rows
@@ -104,7 +105,8 @@ def predict(
         exported model computes its expected probabilities again. Both in the number format of the predictions; the
         result is `PredictedImages.verification`.
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are
-        fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
+        fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people. Of
+        several labels only `threshold` and `confidence`.
     cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
         the loss of the nested score that is allowed (see ``docs/cascade.md``); ``off`` to use all models of an exported
         model that has a cascade; None for the cascade of the model, if it has one. Not together with decision rules or
@@ -153,7 +155,7 @@ def predict_images(
     root: str | Path = ".",
     progress: bool | Progress = True,
     keep_work: bool = False,
-    check: Callable[[SampleTable, PredictionSource, Decision | None], None] | None = None,
+    check: Callable[[SampleTable, PredictionSource, AnyDecision | None], None] | None = None,
 ) -> PredictedImages:
     """Predict as `predict` does, for callers that write the result.
 
@@ -230,7 +232,7 @@ def _check_verify(source: PredictionSource, cascade: str | float | None, verify:
 def _described(
     source: PredictionSource,
     table: SampleTable,
-    decision: Decision | None,
+    decision: AnyDecision | None,
     cascade: FittedCascade | None,
     root: Path,
     metric: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.cascade.record import Cascade
-from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import AnyDecision
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.tta.merge import Merge
@@ -85,7 +85,7 @@ class PredictionSource:
     ranking: tuple[str, ...] = ()
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
-    decision: Decision | None = None
+    decision: AnyDecision | None = None
     cascade: Cascade | None = None
     refit: bool = False
     positive: str | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels
 from ensemble.decisions.record import MeasuredValue
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.prediction.cascade import cascade_notes, cascade_record, check_cascade_alone
@@ -25,6 +26,7 @@ from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.verification import Verification
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.classification import recorded_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.report import ScoreReport
@@ -61,7 +63,8 @@ class PredictedImages(Displayed):
     score : score against the labels of the table; None if it has none.
     verification : comparison with the test predictions that the training wrote, or of an exported model with its
         expected probabilities; None if it was not asked for.
-    decision : rules for labels, abstention and sets; None for the most probable class.
+    decision : rules for labels, abstention and sets, or thresholds of several labels; None for the most probable class,
+        or the labels with a probability above .5.
     unit : ``image``, or ``person`` if each row is the mean of a person's images.
     cascade : the nested score of the cascade, if one was fitted.
     procedure : of models of all people, the out-of-fold score of the procedure that they are a result of.
@@ -77,7 +80,7 @@ class PredictedImages(Displayed):
     passes: float
     score: ScoreReport | None
     verification: Verification | None = None
-    decision: Decision | None = None
+    decision: AnyDecision | None = None
     unit: str = IMAGE
     cascade: FittedCascade | None = None
     procedure: ScoreReport | None = None
@@ -120,8 +123,8 @@ class PredictedImages(Displayed):
         return self.predictions.classes
 
     @cached_property
-    def decided(self) -> Decided | None:
-        """Return the labels and sets by the decision rules; None without rules.
+    def decided(self) -> AnyDecided | None:
+        """Return the labels and sets by the decision rules, or which of several labels are given; None without rules.
 
         Raises
         ------
@@ -134,6 +137,8 @@ class PredictedImages(Displayed):
                 f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
                 hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
             )
+        if not isinstance(self.decision, Decision):
+            return self.decision.apply(self.probabilities)
         rule, ids = self.decision.sets, self.ids.tolist()
         if rule is not None and rule.is_random and self.unit == IMAGE and self.paths:
             ids = content_ids(self.paths)
@@ -143,7 +148,8 @@ class PredictedImages(Displayed):
     def labels(self) -> np.ndarray:
         """Return (n,) the predicted classes: by the decision rules, else the most probable ones.
 
-        Several labels are those with a probability above .5, joined by ``;`` (``-`` for none); numbers are texts.
+        Several labels are joined by ``;`` (``-`` for none): those of the rules, else those with a probability above .5.
+        Numbers are texts.
         """
         decided = self.decided
         return answers_of(self.task, self.probabilities, self.classes) if decided is None else decided.labels
@@ -167,12 +173,14 @@ class PredictedImages(Displayed):
     def frame(self) -> pd.DataFrame:
         """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
 
-        With decision rules also ``decision`` (the class, or no answer) and, with prediction sets, ``set``.
+        With decision rules also ``decision`` (the class, or no answer; several labels in one text) and, with prediction
+        sets, ``set``.
         """
         frame, decided = self.predictions.frame(), self.decided
         if decided is None:
             return frame
-        columns = {"decision": decided.labels} | ({} if decided.sets is None else {"set": decided.set_texts()})
+        sets = _set_texts(decided)
+        columns = {"decision": decided.labels} | ({} if sets is None else {"set": sets})
         clash = next((name for name in columns if name in frame.columns), None)
         if clash is not None:
             raise UsageError(
@@ -186,7 +194,7 @@ class PredictedImages(Displayed):
         """Return a CSV; see `folds.predictions.submission.submission`."""
         decided = self.decided
         labels = None if decided is None else decided.labels.tolist()
-        sets = None if decided is None or decided.sets is None or form != SET_FORM else decided.set_texts()
+        sets = None if form != SET_FORM else _set_texts(decided)
         return submission(self.predictions, form, columns, None if like is None else Path(like), labels, sets)
 
     def by_person(self) -> PredictedImages:
@@ -261,10 +269,16 @@ class PredictedImages(Displayed):
             return {}
         record: dict[str, Any] = {"decision": self.decision.to_dict()}
         if self._has_decisions:
-            names, counts = np.unique(self.labels, return_counts=True)
-            record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+            record["decided"] = self._decided_counts()
             record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
         return record
+
+    def _decided_counts(self) -> dict[str, int]:
+        """Return answer → images that have it; of several labels, label → images."""
+        if isinstance(self.decided, DecidedLabels):
+            return dict(zip(self.classes, self.decided.given.sum(axis=0).tolist(), strict=True))
+        names, counts = np.unique(self.labels, return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known.
@@ -274,6 +288,7 @@ class PredictedImages(Displayed):
         if self.task in COLUMN_TASKS:
             return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)
         decided = self.decided if self._has_decisions else None
+        assert not isinstance(decided, DecidedLabels)  # noqa: S101 - of several labels, whose table is another
         codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
         confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
         names = list(enumerate(self.classes))
@@ -292,11 +307,13 @@ class PredictedImages(Displayed):
     def _columns_table(self) -> tuple[list[str], list[list[object]]]:
         """Return the header and one row per label or number."""
         rows: list[list[object]] = []
-        for name, values in zip(self.classes, self.probabilities.T, strict=True):
+        decided = self.decided if self._has_decisions else None
+        given = decided.given if isinstance(decided, DecidedLabels) else is_predicted(self.probabilities)
+        for name, values, has in zip(self.classes, self.probabilities.T, given.T, strict=True):
             if self.task == REGRESSION:
                 rows.append([name, *(f"{one:.4g}" for one in (values.mean(), values.min(), values.max()))])
             else:
-                rows.append([name, f"{is_predicted(values).sum():,}", f"{values.mean():.3f}"])
+                rows.append([name, f"{has.sum():,}", f"{values.mean():.3f}"])
         if self.task == REGRESSION:
             return ["number", "mean", "lowest", "highest"], rows
         return ["label", "images", "mean probability"], rows
@@ -309,7 +326,7 @@ class PredictedImages(Displayed):
             notes.append(f"{self.trained_on:,} of the images were trained on (by their ids): {worth}")
         if self.score is not None:
             score = self.score
-            whose = "" if self.decision is None else "most probable class: "
+            whose = "" if self.decision is None else self._plain_answers(score.metric)
             accuracy = "" if self.task in COLUMN_TASKS else f", accuracy {score.accuracy:.3f}"
             notes.append(f"{whose}{score.metric} {score.interval}{accuracy} ({score.rows:,} labeled)")
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
@@ -321,10 +338,22 @@ class PredictedImages(Displayed):
         notes += [] if self.verification is None else [self.verification.text()]
         return notes
 
+    def _plain_answers(self, metric: str) -> str:
+        """Return the answers that a score is of, where there are decision rules: it is not of those of the rules."""
+        if self.task not in COLUMN_TASKS:
+            return "most probable class: "
+        found = recorded_metric(metric)
+        return "labels above 0.5: " if found is not None and found.columns and found.columns.of_decisions else ""
+
     def _decision_notes(self) -> list[str]:
         if self.decision is None:
             return []
         return decision_notes(self.decision, self.decision_scores() if self._has_decisions else None)
+
+
+def _set_texts(decided: AnyDecided | None) -> list[str] | None:
+    """Return the texts of the prediction sets; None if there are none."""
+    return decided.set_texts() if isinstance(decided, Decided) and decided.sets is not None else None
 
 
 def save(found: PredictedImages, path: Path, force: bool = False) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
-from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import AnyDecision, read_decision
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -170,9 +170,9 @@ def source_of(model: StoredModel) -> PredictionSource:
     return check_one_task(source)
 
 
-def _decision_of(record: ModelRecord) -> Decision | None:
+def _decision_of(record: ModelRecord) -> AnyDecision | None:
     table = record.extras.get(DECISION)
-    return None if table is None else Decision.from_json(table, record.classes, f"[{DECISION}]")
+    return None if table is None else read_decision(table, record.classes, f"[{DECISION}]")
 
 
 def _cascade_of(record: ModelRecord, path: Path, runs: Sequence[RunModels]) -> Cascade | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.decisions.label_decision import DecidedLabels
 from ensemble.decisions.rows import IMAGE
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
@@ -45,7 +46,7 @@ class SourceModel:
     ----------
     score : what the training stated, as ``model.toml`` has it; None if it is not known.
     decision : rules for labels, abstention and sets, with the method ``apply`` of `ensemble.decisions`; None for the
-        most probable class.
+        most probable class, or the labels above .5.
     """
 
     def __init__(
@@ -94,10 +95,15 @@ class SourceModel:
         }
 
     def _decided(self, values: NDArray[np.float32], ids: Sequence[str]) -> list[dict[str, Any]] | None:
-        """Return label, confidence and set of each image by the decision rules; None without rules."""
+        """Return label, confidence and set of each image by the decision rules, or its labels; None without rules."""
         if self.decision is None:
             return None
         decided = self.decision.apply(values, ids=list(ids))
+        if isinstance(decided, DecidedLabels):
+            return [
+                {"labels": [name for name, has in zip(self.classes, row, strict=True) if has]}
+                for row in decided.given.tolist()
+            ]
         found = []
         for at, code in enumerate(decided.codes):
             label = self.classes[code] if code >= 0 else None

@@ -24,7 +24,8 @@ class Answers:
     probabilities : (n, classes) float32.
     members : (members, n, classes) probabilities of the single models; None if they are not known.
     decisions : for each image what the decision rules of the model say: ``label`` (None for no answer), ``confidence``
-        (the probability that was compared), ``set`` if there are prediction sets; None if the model has no rules.
+        (the probability that was compared), ``set`` if there are prediction sets; of several labels ``labels``; None if
+        the model has no rules.
     task : what the columns are, one of `folds.metrics.task_names.ALL_TASKS`.
     """
 
@@ -77,7 +78,8 @@ class Answer:
         """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.
 
         The label is that of the decision rules, None if they give no answer; without rules it is the most probable
-        class. Of several labels `labels` are those with a probability above .5; numbers are `values`.
+        class. Of several labels `labels` are those of the rules, else those with a probability above .5; numbers are
+        `values`.
         """
         values = [float(str(value)) for value in self.probabilities]
         named = dict(zip(self.classes, values, strict=True))
@@ -86,6 +88,7 @@ class Answer:
         if self.task == MULTILABEL:
             predicted = is_predicted(self.probabilities).tolist()
             there = [name for name, yes in zip(self.classes, predicted, strict=True) if yes]
+            there = there if self.decision is None else list(self.decision["labels"])
             return {"labels": there, "probabilities": named, "uncertainty": dict(self.uncertainty)}
         best = int(self.probabilities.argmax())
         record: dict[str, Any] = {
@@ -153,7 +156,7 @@ def _answers_of_columns(answers: Answers, values: NDArray[np.float32], classes: 
             classes,
             values[at],
             {name: round(float(column[at]), 6) for name, column in measured.items()},
-            None,
+            None if answers.decisions is None else answers.decisions[at],
             answers.task,
         )
         for at in range(len(values))

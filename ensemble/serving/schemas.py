@@ -56,7 +56,9 @@ class ImageAnswer(BaseModel):
     )
     confidence: float | None = Field(default=None, description="the probability of the class")
     labels: list[str] | None = Field(
-        default=None, description="the labels with a probability above .5; of a model of several labels only"
+        default=None,
+        description="the labels by the decision rules, without rules those with a probability above .5; of a model of "
+        "several labels only",
     )
     probabilities: dict[str, float] | None = Field(
         default=None, description="class → probability; of a model of several labels, label → probability"

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.label_scores import THRESHOLD
+from folds.metrics.label_scores import THRESHOLD, is_predicted
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.label_columns import label_matrix
 from folds.predictions.links import answers_of
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
@@ -21,9 +22,10 @@ from folds.utils.tables import read_table_file
 logger = logging.getLogger(__name__)
 
 LABEL_FORM, SET_FORM = "label", "sets"
+DECISION_FORM = "decisions"  # of several labels
 FORMS = (LABEL_FORM, "probabilities", SET_FORM)
 # Of several labels and of numbers.
-_FORMS_OF = {MULTILABEL: (LABEL_FORM, "probabilities"), REGRESSION: ("numbers",)}
+_FORMS_OF = {MULTILABEL: (LABEL_FORM, "probabilities", DECISION_FORM), REGRESSION: ("numbers",)}
 PREFIX = "prob_"
 
 
@@ -53,8 +55,8 @@ def submission_columns(
     ----------
     form : ``label``: one column with the predicted class; ``probabilities``: one column per class; ``sets``: one column
         with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``. Several
-        labels are joined by ``;`` in one column, or have a column of probabilities each; numbers have a column each,
-        ``numbers``.
+        labels are joined by ``;`` in one column, or have a column of probabilities each, or of 0 and 1, ``decisions``;
+        numbers have a column each, ``numbers``.
     columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``. Two names with
         ``probabilities`` of two classes: the second column gets the probability of the second class, the positive one.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
@@ -69,17 +71,24 @@ def submission_columns(
     UsageError : an unknown form, or names that do not fit the number of columns.
     EnsembleError : the sample submission has other ids or columns.
     """
-    has_sets = sets is not None
+    has_sets, has_rules = sets is not None, labels is not None
     task = predictions.metadata.task
     columns, ids, rows, form, order = _planned(
-        predictions.ids.tolist(), predictions.classes, form, columns, like, has_sets, task
+        predictions.ids.tolist(), predictions.classes, form, columns, like, has_sets, task, has_rules=has_rules
     )
     values = predictions.probabilities[rows]
+    if form == DECISION_FORM:
+        given = is_predicted(values)
+        if labels is not None:
+            texts = np.array([labels[row] for row in rows.tolist()], dtype=str)
+            given = label_matrix(texts, predictions.classes, MULTILABEL) == 1
+        marks = [given[:, column].astype(np.int64).astype(str).tolist() for column in order]
+        return dict(zip(columns, [ids, *marks], strict=True))
     if form == LABEL_FORM:
         names = answers_of(task, values, predictions.classes).tolist()
         if labels is not None:
             names = [labels[row] for row in rows.tolist()]
-            unanswered = [name for name in names if name not in predictions.classes]
+            unanswered = [] if task == MULTILABEL else [name for name in names if name not in predictions.classes]
             if like is not None and unanswered:
                 logger.warning(
                     "%d rows have the label '%s', which %s may not allow", len(unanswered), unanswered[0], like
@@ -120,6 +129,7 @@ def _planned(
     has_sets: bool,
     task: str,
     is_said: bool = True,
+    has_rules: bool = False,
 ) -> tuple[Sequence[str], list[str], np.ndarray, str, list[int]]:
     """Return names of the columns, ids, rows of the predictions, form, and order of the classes of a CSV.
 
@@ -127,10 +137,11 @@ def _planned(
     ----------
     known : ids of the predictions.
     is_said : whether to say what was guessed.
+    has_rules : whether decision rules give the labels.
     """
     forms = _FORMS_OF.get(task, FORMS)
     if form is not None and form not in forms:
-        if form in FORMS and task in COLUMN_TASKS:
+        if form in (*FORMS, DECISION_FORM) and (task in COLUMN_TASKS or form == DECISION_FORM):
             raise UsageError(f"`form={form}` is not for the task {task}", hint=f"expected {' or '.join(forms)}")
         raise unknown_name("`form`", form, forms)
     notes: list[str] = []
@@ -141,8 +152,10 @@ def _planned(
         read = _as_sample if task not in COLUMN_TASKS else partial(_columns_as_sample, task)
         columns, ids, rows, form, order, notes = read(known, classes, like, form)
     form = form or forms[0]
-    if task == MULTILABEL and form == LABEL_FORM:
+    if task == MULTILABEL and form == LABEL_FORM and not has_rules:
         notes.append(f"a label is there above a probability of {THRESHOLD:g} (`form=probabilities` has them)")
+    if task == MULTILABEL and form == "probabilities" and has_rules:
+        notes.append("probabilities are the same with decision rules (`form=decisions`: 0 or 1 by the rules)")
     has_two = like is None and columns is not None and len(columns) == 2 and len(classes) == 2
     if has_two and columns is not None and form == "probabilities" and task not in COLUMN_TASKS:
         order = [1]
@@ -151,7 +164,7 @@ def _planned(
     if columns is None and form == SET_FORM:
         columns = ["id", "set"]
     if columns is None:
-        prefix = "" if task == REGRESSION else PREFIX
+        prefix = PREFIX if form == "probabilities" else ""
         columns = ["id", "label"] if form == LABEL_FORM else ["id", *(f"{prefix}{name}" for name in classes)]
     if len(columns) != expected:
         raise UsageError(
@@ -221,11 +234,15 @@ def _columns_as_sample(
     """
     table = read_table_file(like)
     first, *rest = table.columns
-    whole = _FORMS_OF[task][-1]
+    whole = "numbers" if task == REGRESSION else "probabilities"
     found = _class_columns(rest, classes) if rest else None
-    if len(rest) == 1 == len(classes) and (task == REGRESSION or _has_decimals(table.columns[rest[0]])):
+    if len(rest) == 1 == len(classes) and (
+        task == REGRESSION or form == DECISION_FORM or _has_decimals(table.columns[rest[0]])
+    ):
         found = [0]
-    if found is not None and form != LABEL_FORM:
+    if found is not None and form == DECISION_FORM:
+        notes = [f"{like}: its columns get 1 where a label is there, else 0"]
+    elif found is not None and form != LABEL_FORM:
         what = "numbers" if task == REGRESSION else "probabilities of the labels"
         form, notes = whole, [f"{like}: its columns get the {what}, by their names"] if len(classes) > 1 else []
     elif len(rest) == 1 and task == MULTILABEL and form in (None, LABEL_FORM):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +30,9 @@ def decide(
     the most confident images are answered. ensemble predict takes the same options and applies the rules to new images.
     """
     from ensemble.cli.reports.decide import decide_report
+    from ensemble.decisions.decision import Decision
     from ensemble.decisions.face import decide as fit
+    from ensemble.decisions.rows import PERSON
 
     found = fit(
         what,
@@ -38,4 +42,17 @@ def decide(
     console.result(decide_report(found), found.to_dict())
     for text in found.warnings:
         console.warn(text)
+    decision = found.decision
+    if _predicts(what, decision.source.kind) and not (isinstance(decision, Decision) and decision.answers_nothing):
+        options = [*console.again_without("score_by"), *(["--per", "person"] if decision.unit == PERSON else [])]
+        console.next_step(f"ensemble predict {shlex.quote(what)} IMAGES", [*options, "--csv", "answers.csv"])
     return 0
+
+
+def _predicts(what: str, kind: str) -> bool:
+    """Return whether `ensemble predict` takes this name: a run with checkpoints, or a blend with its description."""
+    path = Path(what)
+    if kind == "blend":
+        folder = path.parent if path.suffix == ".toml" else path
+        return any((one / "blend.toml").is_file() for one in (folder, Path("runs/blends") / what))
+    return kind == "run" and (Path("checkpoints") / what).is_dir()

@@ -30,7 +30,7 @@ from ensemble.cli.terminal.options import (
 )
 
 if TYPE_CHECKING:
-    from ensemble.decisions.decision import Decision
+    from ensemble.decisions.label_decision import AnyDecision
     from ensemble.prediction.decisions import DecisionOptions
     from ensemble.prediction.result import PredictedImages
     from ensemble.prediction.source import PredictionSource
@@ -238,14 +238,15 @@ def _show(found: PredictedImages, rows: PredictedImages, path: Path, wanted: _Wa
         )
 
 
-def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, decision: Decision | None) -> None:
+def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, decision: AnyDecision | None) -> None:
     """Raise what would keep the result from being written, before the images are predicted."""
+    from ensemble.decisions.decision import Decision
     from folds.predictions.submission import check_submission
 
     if wanted.csv is not None:
         persons = table.persons if wanted.per_person else None
         ids = table.ids.tolist() if persons is None else sorted(set(persons.tolist()))
-        sets = decision is not None and decision.sets is not None
+        sets = isinstance(decision, Decision) and decision.sets is not None
         check_submission(ids, source.classes, wanted.form, wanted.columns, wanted.like, sets, source.task)
 
 

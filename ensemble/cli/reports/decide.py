@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ensemble.cli.terminal import console
-from ensemble.decisions.label_columns import LabelThresholds
+from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.report import (
     CURVE_HEADER,
     HEADER,

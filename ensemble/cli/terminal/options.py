@@ -165,8 +165,8 @@ _RULES = {
 FormOption = Annotated[
     str | None,
     typer.Option(
-        help="columns of the CSV: label, probabilities (one per class or label), numbers (of a regression), or sets "
-        "(predict) [label, or as --like]",
+        help="columns of the CSV: label, probabilities (one per class or label), decisions (0 or 1 for each of several "
+        "labels), numbers (of a regression), or sets (predict) [label, or as --like]",
         metavar="FORM",
         rich_help_panel=WRITTEN,
     ),

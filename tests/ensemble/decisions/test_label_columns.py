@@ -9,7 +9,8 @@ import pytest
 
 import ensemble as en
 from ensemble.cli.reports.decide import decide_report
-from ensemble.decisions.label_columns import LabelThresholds, columns_of_arrays, fit_thresholds, parse_label_aims
+from ensemble.decisions.label_columns import columns_of_arrays, fit_thresholds, parse_label_aims
+from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import F1, fit_labels, parse_aims
 from folds.errors import UsageError
 from folds.metrics.tasks import metric_for_task
@@ -94,6 +95,8 @@ def test_rules_of_exclusive_classes_are_refused_by_name() -> None:
     for options, message in (
         ({"sets": 0.9}, "sets does not support the task multilabel"),
         ({"abstain": 0.1}, "abstain does not support the task multilabel"),
+        ({"threshold": "f1", "set_score": "aps"}, "set_score does not support the task multilabel"),
+        ({"threshold": "f1", "confidence": 1.0}, "confidence must be from 0 to below 1"),
     ):
         with pytest.raises(UsageError, match=message):
             en.decide(PULLED, y=UNKNOWN, classes=LABELS, **options)  # type: ignore[arg-type]
@@ -103,7 +106,7 @@ def test_rules_of_exclusive_classes_are_refused_by_name() -> None:
         parse_label_aims(["youden", "hat=.3"], LABELS)
     ages = TRUTH[:, :1] * 10 + 5
     made = en.blend({"a": ages[:, 0]}, y=ages[:, 0], groups=PERSONS, task="regression")
-    with pytest.raises(UsageError, match="decision rules do not support the task regression"):
+    with pytest.raises(UsageError, match="does not support the task regression"):
         en.decide(made, threshold="macro_f1")
 
 
@@ -116,6 +119,12 @@ def test_a_label_that_nobody_has_keeps_its_threshold() -> None:
     assert any("beard" in text for text in found.warnings)
     assert found.source.people == 150
     assert found.unit == "person"
+    given = en.decide(PULLED, y=truth, groups=PERSONS, classes=LABELS, threshold=["hat=.3", "beard=.2"])
+    assert isinstance(given, LabelThresholds)
+    assert given.thresholds == {"hat": 0.3, "glasses": 0.5, "beard": 0.2}
+    assert given.apply([[0.29, 0.5, 0.2], [0.3, 0.6, 0.19]]).tolist() == [[False, False, True], [True, True, False]]
+    assert any("beard: its threshold has no score" in text for text in given.warnings)
+    assert not given.decision.records["beard"].scores
 
 
 def written(folder: Path, **fields: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 import ensemble as en
+from ensemble.decisions.decision import Decision
+from ensemble.decisions.label_decision import LabelDecision, read_decision
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
@@ -19,6 +22,7 @@ from ensemble.learning.combination import Combination
 from ensemble.model_files.record import from_text, to_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.source import PredictionSource, RunModels, load_source
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
@@ -27,6 +31,7 @@ from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.predictions import mean_of_folds
 from folds.utils.numeric import sigmoid
+from tests.conftest import Called
 from tests.ensemble.column_runs import NAMES, write_run, write_table
 
 RUNS = {MULTILABEL: "labels", REGRESSION: "numbers"}
@@ -155,7 +160,7 @@ def test_a_server_answers_with_labels_or_numbers(columns: Path, task: str) -> No
     ("given", "what"),
     [
         ({"cascade": "exact"}, "a cascade"),
-        ({"threshold": "hat=0.3"}, "a decision rule"),
+        ({"abstain": 0.1}, "abstain"),
         ({"precision": "bf16"}, "precision=bf16"),
         ({"metric": "quadratic_kappa"}, "metric=quadratic_kappa"),
     ],
@@ -163,6 +168,128 @@ def test_a_server_answers_with_labels_or_numbers(columns: Path, task: str) -> No
 def test_what_is_for_classes_is_refused_by_name(columns: Path, task: str, given: dict[str, str], what: str) -> None:
     with pytest.raises(UsageError, match=f"{what}.*{task}"):
         en.predict(RUNS[task], TEST, progress=False, **given)  # type: ignore[arg-type]
+
+
+def between(column: int) -> float:
+    """Return a threshold that the lowest of the test predictions of a label does not reach."""
+    low, high = np.sort(written(MULTILABEL)[:, column])[:2]
+    return round(float(low + high) / 2, 6)
+
+
+def texts_of(given: np.ndarray) -> list[str]:
+    return [";".join(np.array(NAMES[MULTILABEL])[row]) or "-" for row in given]
+
+
+def test_thresholds_are_those_of_the_out_of_fold_predictions(columns: Path) -> None:
+    found = en.predict("labels", TEST, threshold="macro_f1", progress=False)
+    expected = en.decide("labels", threshold="macro_f1").decision
+    assert isinstance(expected, LabelDecision)
+    assert found.decision is not None
+    assert found.decision.to_dict() == expected.to_dict()
+    assert expected.source.basis == "cross-fitted"
+    limits = np.array(expected.thresholds)
+    assert (limits != 0.5).all()
+    assert found.labels.tolist() == texts_of(found.probabilities >= limits)
+    assert read_decision(found.predictions.metadata.decision).to_dict() == expected.to_dict()
+    text = found.display_table().text(100)
+    assert "a label is given from a probability on: hat" in text
+    assert "macro F1 at 0.5" in text
+    assert "on the labels of these images" in text
+    of_fold = decision_for(load_source("checkpoints/labels/fold1.pt"), Path(), DecisionOptions(threshold="youden"))
+    assert isinstance(of_fold, LabelDecision)
+    oof = en.read_predictions("runs/labels.oof.npy")
+    assert oof.fold is not None
+    alone = en.decide(oof.take(oof.fold == 1), threshold="youden").decision
+    assert isinstance(alone, LabelDecision)
+    assert (of_fold.source.basis, of_fold.source.images) == ("one model", int((oof.fold == 1).sum()))
+    assert of_fold.thresholds == alone.thresholds
+
+
+def test_a_csv_has_the_labels_by_the_thresholds(columns: Path) -> None:
+    found = en.predict("labels", TEST, threshold=[f"hat={between(0)}", f"glasses={between(1)}"], progress=False)
+    given = found.probabilities >= [between(0), between(1)]
+    assert given.sum(axis=0).tolist() == [2, 2]
+    lines = [line.split(",") for line in found.csv("decisions").decode().splitlines()]
+    assert lines[0] == ["id", "hat", "glasses"]
+    assert lines[1:] == [[name, *map(str, row)] for name, row in zip(found.ids.tolist(), given * 1, strict=True)]
+    texts = [line.split(",")[1] for line in found.csv().decode().splitlines()[1:]]
+    assert texts == texts_of(given)
+    Path("two.csv").write_text("image,Glasses,Hat\np8_2,0,0\np8_0,0,0\n")
+    cells = found.csv("decisions", like="two.csv").decode().splitlines()
+    assert cells == ["image,Glasses,Hat", *(f"p8_{at},{given[at, 1]:d},{given[at, 0]:d}" for at in (2, 0))]
+    plain = found.csv(like="two.csv").decode().splitlines()[1].split(",")
+    np.testing.assert_allclose([float(cell) for cell in plain[1:]], found.probabilities[2, ::-1], rtol=1e-6)
+    assert found.to_dict()["decided"] == {"hat": 2, "glasses": 2}
+    assert found.frame()["decision"].tolist() == texts
+    with pytest.raises(UsageError, match="form=decisions is not for the task regression"):
+        en.predict("age", TEST, progress=False).csv("decisions")
+
+
+def test_an_exported_model_answers_by_its_thresholds(columns: Path, tmp_path: Path) -> None:
+    limit = between(0)
+    made = en.export("labels", tmp_path / "model", threshold=f"hat={limit}")
+    given = np.stack([written(MULTILABEL)[:, 0] >= limit, written(MULTILABEL)[:, 1] > 0.5], axis=1)
+    assert given[:, 0].tolist() != (written(MULTILABEL)[:, 0] > 0.5).tolist()
+    loaded = en.load(tmp_path / "model")
+    assert isinstance(loaded.decision, LabelDecision)
+    assert loaded.predict(TEST).tolist() == (given * 1).tolist()
+    assert loaded.decide(TEST).frame()["hat"].tolist() == (given[:, 0] * 1).tolist()
+    assert loaded.predict_frame(TEST)["prediction"].tolist() == texts_of(given)
+    assert loaded.predict(TEST, threshold=0.999).sum() == 0
+    assert en.predict(tmp_path / "model", TEST, progress=False).labels.tolist() == texts_of(given)
+    card = (tmp_path / "model/README.md").read_text()
+    assert f"from a probability on: hat {limit:.4g}; above 0.5: glasses" in card
+    assert "F1 of hat" in card
+    model = open_model(tmp_path / "model", "cpu", Path())
+    images = [model.decode(Path(f"img/p8_{at}.png").read_bytes(), 10_000) for at in range(3)]
+    answers = split_answers(model.answer(images), model.classes, 3)
+    assert [";".join(one.to_dict()["labels"]) or "-" for one in answers] == texts_of(given)
+    with pytest.raises(EnsembleError, match="is missing"):  # a version that knows only rules of classes
+        Decision.from_json(made.record.extras["decision"], made.record.classes)
+    of_classes = Decision(made.record.classes, threshold=0.1, error=0.1).to_dict()
+    wrong = to_text(replace(made.record, extras={"decision": of_classes}))
+    with pytest.raises(EnsembleError, match="is for exclusive classes, and the task is multilabel"):
+        from_text(wrong.encode(), tmp_path / "model")
+
+
+def test_thresholds_for_people_need_their_persons(columns: Path, tmp_path: Path) -> None:
+    en.export("labels", tmp_path / "model", threshold=f"hat={between(0)}", per_person=True)
+    loaded = en.load(tmp_path / "model")
+    with pytest.raises(UsageError, match="rules of labels are for people"):
+        loaded.predict(TEST)
+    decided = loaded.decide(TEST, persons=["p8"] * 3)
+    assert decided.persons is not None
+    assert decided.persons.tolist() == ["p8"]
+    expected = written(MULTILABEL).astype(float).mean(axis=0) >= [between(0), 0.5]
+    assert decided.labels.tolist() == texts_of(expected[None])
+    with pytest.raises(UsageError, match="are for people"):
+        en.predict(tmp_path / "model", TEST, progress=False)
+    with pytest.raises(EnsembleError, match="are for people, and a server"):
+        open_model(tmp_path / "model", "cpu", Path())
+    by_person = en.predict(tmp_path / "model", TEST, per_person=True, progress=False).by_person()
+    assert by_person.labels.tolist() == decided.labels.tolist()
+
+
+def test_without_out_of_fold_predictions_only_given_thresholds_apply(columns: Path, tmp_path: Path) -> None:
+    source = replace(load_source("labels"), kind="model")
+    with pytest.raises(EnsembleError, match="no out-of-fold predictions") as error:
+        decision_for(source, Path(), DecisionOptions(threshold="macro_f1"))
+    assert "threshold=LABEL=VALUE" in str(error.value.hint)
+    found = decision_for(source, Path(), DecisionOptions(threshold="hat=0.3"), per_person=True)
+    assert isinstance(found, LabelDecision)
+    assert (found.thresholds, found.unit, found.totals) == ((0.3, 0.5), "person", ())
+    with pytest.raises(UsageError, match="with one of the classes hat, glasses"):
+        decision_for(source, Path(), DecisionOptions(threshold="scarf=0.3"))
+
+
+def test_decide_names_the_command_that_applies_the_thresholds(columns: Path, call: Callable[..., Called]) -> None:
+    done = call("decide", "labels", "--threshold", "hat:sensitivity>=.9", "--confidence", "0", "--score-by", "person")
+    assert done.code == 0, done.err
+    line = done.err.rstrip().splitlines()[-1]
+    rules = "--threshold 'hat:sensitivity>=.9' --confidence 0 --per person"
+    assert line == f"next: ensemble predict labels IMAGES {rules} --csv answers.csv"
+    done = call("decide", "runs/labels.oof.npy", "--threshold", "f1")
+    assert (done.code, "next:" in done.err) == (0, False)
 
 
 def test_a_comparison_of_costs_is_refused_by_name(columns: Path) -> None:

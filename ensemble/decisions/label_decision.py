@@ -1,0 +1,191 @@
+"""Hold the thresholds of several labels with what they are worth on unseen people, and apply them; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.label_record import read_label_record, to_label_record
+from ensemble.decisions.labels import GUARANTEED
+from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
+from ensemble.decisions.rows import IMAGE, PERSON
+from folds.errors import UsageError
+from folds.metrics.arrays import as_array, names_of
+from folds.metrics.label_scores import THRESHOLD, is_predicted
+from folds.metrics.task_names import MULTILABEL
+from folds.predictions.label_columns import label_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class LabelDecision:
+    """A threshold for each of several labels, from which on the label is given.
+
+    Attributes
+    ----------
+    classes : the label of each column of the probabilities.
+    thresholds : one for each label, above 0 and at most 1.
+    unit : ``image``, or ``person`` if they were fitted to the mean probabilities of each person's images.
+    confidence : with which guaranteed aims hold; 0 if aims were fitted to observed values.
+    source : what the thresholds were fitted to.
+    records : label → how its threshold was found and what it is worth. A label without one keeps a threshold of 0.5,
+        and is given above it, as without decision rules.
+    totals : nested scores over all labels, and those of thresholds of 0.5.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    unit: str = IMAGE
+    confidence: float = 0.9
+    source: DecisionSource = field(default_factory=DecisionSource)
+    records: Mapping[str, RuleRecord] = field(default_factory=dict)
+    totals: tuple[MeasuredValue, ...] = ()
+
+    def apply(
+        self, probabilities: ArrayLike, persons: ArrayLike | None = None, ids: ArrayLike | None = None
+    ) -> DecidedLabels:
+        """Return the labels for probabilities.
+
+        Parameters
+        ----------
+        probabilities : (n, labels), from 0 to 1; rows need not sum to 1.
+        persons : (n,) the person of each row, if known. If the thresholds are for people, the rows of a person are
+            averaged, and the result has one row per person, in the order of the names.
+        ids : not used, because thresholds of labels have no random part; `Decision.apply` takes them.
+
+        Raises
+        ------
+        UsageError : the probabilities have other columns, or lengths differ.
+        """
+        values = np.asarray(as_array(probabilities, "probabilities"), np.float64)
+        if values.ndim != 2 or values.shape[1] != len(self.classes):
+            raise UsageError(
+                f"`probabilities` must be (samples, {len(self.classes)}), a column for each label, found {values.shape}"
+            )
+        names = None if persons is None else names_of(persons, "persons", len(values))
+        if self.unit == PERSON and names is not None:
+            names, codes = np.unique(names, return_inverse=True)
+            sums = np.zeros((len(names), values.shape[1]))
+            np.add.at(sums, codes, values)
+            values = sums / np.bincount(codes)[:, None]
+        fitted = np.array([name in self.records for name in self.classes])
+        given = np.where(fitted, values >= np.array(self.thresholds), is_predicted(values))
+        return DecidedLabels(self, given, names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values without None, for TOML and JSON; `from_json` reads them."""
+        return to_label_record(self)
+
+    @classmethod
+    def from_json(
+        cls, record: Any, classes: Sequence[str] | None = None, source: str = "the decision"
+    ) -> LabelDecision:
+        """Return the thresholds of a record from `to_dict`, which may come from a stranger.
+
+        Parameters
+        ----------
+        classes : the labels of the model, which must be those of the record, in this order; None if unknown.
+        source : the name of the file in errors.
+
+        Raises
+        ------
+        EnsembleError : a field is missing, unknown, of the wrong type or out of range, or fields contradict each other.
+        """
+        return cls(**read_label_record(record, classes, source))
+
+
+@dataclass(frozen=True, eq=False)
+class DecidedLabels:
+    """The labels of n rows.
+
+    Attributes
+    ----------
+    decision : the thresholds.
+    given : (n, labels) bool, whether a row has each label.
+    persons : (n,) of str, if known.
+    """
+
+    decision: LabelDecision
+    given: NDArray[np.bool_]
+    persons: NDArray[np.str_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the labels."""
+        return self.decision.classes
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """Return (n,) the labels of each row in one text: ``hat;scarf``, ``-`` for none."""
+        return label_texts(self.given.astype(np.float64), self.classes, MULTILABEL)
+
+    def frame(self, ids: ArrayLike | None = None) -> pd.DataFrame:
+        """Return a DataFrame with ``id`` if given, and a column of 0 and 1 for each label."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.given.astype(np.int64), columns=list(self.classes))
+        if ids is not None:
+            frame.insert(0, "id", names_of(ids, "ids", len(self)))
+        return frame
+
+
+AnyDecision = Decision | LabelDecision
+AnyDecided = Decided | DecidedLabels
+
+
+def read_decision(record: Any, classes: Sequence[str] | None = None, source: str = "the decision") -> AnyDecision:
+    """Return the rules of a record that `Decision.to_dict` or `LabelDecision.to_dict` made.
+
+    Raises
+    ------
+    EnsembleError : see `Decision.from_json`.
+    """
+    if isinstance(record, Mapping) and "task" in record:
+        return LabelDecision.from_json(record, classes, source)
+    return Decision.from_json(record, classes, source)
+
+
+def label_lines(decision: LabelDecision) -> list[str]:
+    """Return the thresholds in words."""
+    fitted = [name for name in decision.classes if name in decision.records]
+    limits = dict(zip(decision.classes, decision.thresholds, strict=True))
+    parts = []
+    if fitted:
+        parts.append(f"from a probability on: {', '.join(f'{name} {limits[name]:.4g}' for name in fitted)}")
+    kept = [name for name in decision.classes if name not in decision.records]
+    if kept:
+        parts.append(f"above {THRESHOLD:g}: {', '.join(kept)}")
+    return [f"a label is given {'; '.join(parts)}"]
+
+
+def label_guarantees(decision: LabelDecision) -> list[str]:
+    """Return what is guaranteed and what is only measured: each text once, with the labels that it is for."""
+    labels_of: dict[str, list[str]] = {}
+    for name, record in decision.records.items():
+        if record.guarantee:
+            labels_of.setdefault(record.guarantee, []).append(name)
+    lines = [
+        text if len(labels_of) == 1 or text.startswith(f"{names[0]}:") else f"{', '.join(names)}: {text}"
+        for text, names in labels_of.items()
+    ]
+    if sum(GUARANTEED in record.status for record in decision.records.values()) > 1:
+        lines.append("each of these aims holds with this confidence by itself, not all of them at once")
+    return lines
+
+
+def label_scores(decision: LabelDecision) -> list[MeasuredValue]:
+    """Return the nested scores to show: over all labels, then of each label its F1 and its aim."""
+    found = list(decision.totals)
+    for name, record in decision.records.items():
+        found += [one for one in record.scores if one.target is not None or one.measure == f"F1 of {name}"]
+    return found
