@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.analysis.columns import MIN_PEOPLE, Column, decimals_for, number_text, unit_of_columns
+from ensemble.label_check.column_doubts import CHANCE
 from ensemble.report.blocks import Block, Check, Table
-from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, decimals_for, number_text
+from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.label_doubts import CHANCE, GAP, off_labels
+from ensemble.report.label_calibration import GAP, off_labels
 from ensemble.report.numbers import regression_text
 from ensemble.report.scoring import ci_note, difference_of, main_part, score_of, scored_part
 from ensemble.report.several_labels import answer, judged
@@ -193,11 +195,13 @@ def _probabilities(evidence: Evidence) -> Check | None:
     if found is None:
         return None
     high, low = off_labels(found[2])
+    unit = unit_of_columns(found[2])
     if not high and not low:
         return Check(
             "pass",
             "Probabilities mean what they say, on average",
-            f"no label has a mean probability that differs from the share of images by more than {GAP:g} beyond chance",
+            f"no label has a mean probability that differs from the share of {unit.many} by more than {GAP:g} beyond "
+            "chance",
         )
     texts = [
         f"too {word}: " + ", ".join(f"{one.name} {one.gap.signed_text()}" for one in labels[:4])
@@ -207,7 +211,7 @@ def _probabilities(evidence: Evidence) -> Check | None:
     return Check(
         "warn",
         f"Probabilities of {counted(len(high) + len(low), 'label')} are off",
-        f"mean probability minus share of images: {'; '.join(texts)} (95% CI over people)",
+        f"mean probability minus share of {unit.many}: {'; '.join(texts)} (95% CI over people)",
         "see the section Calibration; decisions at 0.5 depend on this, ROC-AUC does not",
     )
 

@@ -51,7 +51,7 @@ _OWN = {
         "data": "ensemble.report.column_data",
         "mistakes": "ensemble.report.several_labels",
         "heatmaps": "",
-        "calibration": "ensemble.report.label_doubts",
+        "calibration": "ensemble.report.label_calibration",
         "labels": "ensemble.report.label_doubts",
     },
     REGRESSION: {

@@ -567,7 +567,10 @@ def _optimism(evidence: Evidence) -> Check | None:
             "unknown", "The score may be optimistic", "; ".join([why, *found]), "" if leak is None else leak.action
         )
     title = f"The score of `{member.name}` is {'slightly' if among > 1 else 'not'} optimistic"
-    return Check("pass", title, "; ".join(["each image is scored by a model that has not seen its person", *found]))
+    unseen = "each image is scored by a model that has not seen its person"
+    if evidence.unit_of(part).is_person:
+        unseen = "each person is scored by models that have not seen the person"
+    return Check("pass", title, "; ".join([unseen, *found]))
 
 
 def is_beyond_chance(score: Interval, test: Interval, metric: Metric) -> bool:

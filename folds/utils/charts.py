@@ -102,7 +102,7 @@ class Calibrated:
     ----------
     confidence, accuracy : means of the bin, from 0 to 1; nan for an empty bin.
     low, high : interval of the accuracy; nan if unknown.
-    count : images of the bin.
+    count : images of the bin, or people, as `unit` says in plural.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Calibrated:
     high: Sequence[float]
     count: Sequence[int]
     tone: int = 0
+    unit: str = "images"
 
 
 # Texts and ticks
@@ -911,7 +912,7 @@ def reliability_diagram(
         if path:
             drawing.add("path", f"line s{one.tone % TONES}", one.name, d=f"M{path}")
         for i, (a, b) in zip(known, places, strict=True):
-            shown = f"confidence {one.confidence[i]:.2f}, right {one.accuracy[i]:.2f}, {one.count[i]:,} images"
+            shown = f"confidence {one.confidence[i]:.2f}, right {one.accuracy[i]:.2f}, {one.count[i]:,} {one.unit}"
             drawing.marker(a, b, one.tone, f"{one.name}: {shown}")
     return drawing.svg(after)
 
@@ -1027,7 +1028,7 @@ def reliability_panels(
         path = "L".join(f"{_number(x(one.confidence[i]))} {_number(y(one.accuracy[i]))}" for i in known)
         drawing.add("path", f"line s{one.tone % TONES}", one.name, d=f"M{path}")
         for i in known:
-            shown = f"probability {one.confidence[i]:.2f}, share {one.accuracy[i]:.2f}, {one.count[i]:,} images"
+            shown = f"probability {one.confidence[i]:.2f}, share {one.accuracy[i]:.2f}, {one.count[i]:,} {one.unit}"
             drawing.marker(x(one.confidence[i]), y(one.accuracy[i]), one.tone, f"{one.name}: {shown}", size=3.5)
     bottom = top + math.ceil(len(curves) / columns) * tall
     drawing.text(WIDTH / 2, bottom + 12, x_label, "label", "middle", width=WIDTH - 2 * _PAD)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import ensemble as en
+from ensemble.label_check.column_doubts import find_doubts
 from ensemble.report.blocks import Checks, Gallery, Section, Table, Text
 from ensemble.report.column_scores import columns_of
 from ensemble.report.column_verdict import constants
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.face import html_of, modules_of, sections_of, summary_of
-from ensemble.report.label_doubts import find_doubts
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table
 from tests.ensemble.report.report_worlds import write_record
