@@ -23,7 +23,8 @@ from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.utils.charts import Series, lines, reliability_diagram
+from folds.utils.charts.curves import lines, reliability_diagram
+from folds.utils.charts.series import Series
 
 DRAWN_BINS = 10  # of the diagram, with equally many images in each
 _SIMULATED = 200  # draws for the calibration error of a calibrated model

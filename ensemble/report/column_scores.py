@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ensemble.analysis.columns import Column
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.mistakes_data import column_values, places_in_table
-from ensemble.report.scoring import scored_part
+from ensemble.report.scoring import main_part, scored_part
 from folds.utils.numeric import factorize
 
 
@@ -44,3 +44,12 @@ def groups_of(evidence: Evidence, part: Part) -> dict[str, tuple[NDArray[np.int6
     at = places_in_table(evidence.table, part.ids)
     found = column_values(evidence.table, at, evidence.class_attributes)
     return {name: one for name, one in found.items() if name not in evidence.classes}
+
+
+def suggested_columns(evidence: Evidence) -> tuple[Part, Predicted, list[Column]] | None:
+    """Return the labeled part, the suggested predictions, and their columns; None without them."""
+    part = main_part(evidence)
+    member = None if part is None or evidence.recommended is None else part.member(evidence.recommended)
+    if part is None or member is None:
+        return None
+    return part, member, columns_of(evidence, part, member)

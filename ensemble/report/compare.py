@@ -34,7 +34,10 @@ from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.task_names import MULTILABEL, REGRESSION
-from folds.utils.charts import Point, Row, forest, heat, scatter
+from folds.utils.charts.grids import heat
+from folds.utils.charts.points import scatter
+from folds.utils.charts.rows import forest
+from folds.utils.charts.series import Point, Row
 from folds.utils.text import counted
 
 MOST_ROWS = 30  # of a drawing; the tables have all members

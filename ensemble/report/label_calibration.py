@@ -10,7 +10,8 @@ from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.scoring import ci_note, main_predictions
 from ensemble.report.share_bins import calibrated, share_bins
-from folds.utils.charts import Calibrated, reliability_panels
+from folds.utils.charts.curves import reliability_panels
+from folds.utils.charts.series import Calibrated
 
 PANELS = 12  # labels of the drawing; the table has all
 PANEL_BINS = 6

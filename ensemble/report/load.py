@@ -60,6 +60,8 @@ def load_evidence(
     metric: str | None = None,
     per_person: bool = False,
     data: Path | None = None,
+    label: str | None = None,
+    task: str | None = None,
     progress: Progress = SILENT,
 ) -> Evidence:
     """Return the evidence of a report about runs, blends, prediction files or a table.
@@ -73,18 +75,26 @@ def load_evidence(
     metric : by default that of the task.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     data : the table, if it is not where the runs found it.
+    label, task : the columns of labels or numbers of a table without predictions, and what they are.
 
     Raises
     ------
     EnsembleError : nothing has a name, there are no runs, or files cannot be read or aligned.
-    UsageError : an unknown metric, or one that does not fit the task.
+    UsageError : an unknown metric, or one that does not fit the task; columns of a table beside predictions.
     """
     if metric is not None:
         metric_of(metric)
-    inputs = find_inputs(what, root)
+    inputs = find_inputs(what, root, label is not None)
     stated = _stated_task(inputs)
-    metric = default_metric(stated) if metric is None else metric
-    metric_for_task(metric, stated)
+    predicted = bool(inputs.runs or inputs.views or inputs.blends)
+    if predicted and (label is not None or task is not None):
+        given = "label" if label is not None else "task"
+        raise UsageError(
+            f"`{given}` is for a table without predictions: their files state it", hint=f"leave `{given}` out"
+        )
+    given_metric, metric = metric, default_metric(stated) if metric is None else metric
+    if predicted:
+        metric_for_task(metric, stated)
     request = BlendConfig(metric=metric)
     request.check()
     warnings: list[str] = []
@@ -102,11 +112,15 @@ def load_evidence(
     records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
     with progress.step("reading the table") as advance:
         advance(0, 1)
-        task = stated if inputs.runs or inputs.views or inputs.blends else None
-        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings, task)
+        task = stated if predicted else task
+        configs = [one.config for one in records.values()]
+        dataset = read_image_table(data or inputs.data, configs, root, warnings, task, label)
         advance(1, 1)
     split = None if base is None else next(iter(base.splits.values()))
     task = _task(split, next(iter(leaking.values()), None), dataset)
+    if not predicted:  # the table says what it is
+        metric = default_metric(task) if given_metric is None else metric
+        metric_for_task(metric, task)
     classes = _classes(split, next(iter(leaking.values()), None), dataset)
     parts = {name: _completed(part, dataset, classes, task) for name, part in parts.items()}
     paths = {} if dataset is None else image_paths(dataset)

@@ -19,7 +19,8 @@ from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import changed_note, ci_note, main_predictions
 from folds.metrics.intervals import Interval
-from folds.utils.charts import Series, cloud
+from folds.utils.charts.points import cloud
+from folds.utils.charts.series import Series
 
 RANGES = 5  # of the true numbers, with about equally many images
 CURVE = 12  # points of the line in a drawing

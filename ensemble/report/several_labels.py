@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from ensemble.analysis.columns import MIN_PEOPLE, Column, unit_of_columns
 from ensemble.analysis.units import Unit
-from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
+from ensemble.label_check.column_doubts import wrong_answers
+from ensemble.report.blocks import Block, Figure, Gallery, Missing, Section, Table, Text
+from ensemble.report.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
 from ensemble.report.column_scores import columns_of, groups_of
-from ensemble.report.evidence import Evidence, Part
+from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import (
     ScoredPart,
     changed_note,
@@ -24,13 +26,17 @@ from ensemble.report.scoring import (
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
-from folds.utils.charts import MARK_TONE, Row, forest, heat
+from folds.utils.charts.drawing import MARK_TONE
+from folds.utils.charts.grids import heat
+from folds.utils.charts.rows import forest
+from folds.utils.charts.series import Row
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
 
 MAX_DRAWN = 40  # labels of a drawing; the tables have all
 MAX_TOGETHER = 20  # labels of the grid of those that occur together
 MAX_PAIRS = 20
+MAX_PICTURES = 40
 
 Cells = list[str | int | float | None]
 
@@ -56,6 +62,8 @@ def mistakes_section(evidence: Evidence) -> Section:
     blocks += _together(columns, evidence, part)
     blocks += _by_group(evidence, part)
     blocks += _unknown(columns, evidence)
+    if not unit.is_person:
+        blocks += _worst(evidence, part, member, columns)
     return Section("mistakes", "Each label", lead, tuple(blocks))
 
 
@@ -261,6 +269,20 @@ def _pairs(columns: Sequence[Column], true: NDArray, predicted: NDArray, known: 
             f"{unit.many}.{more}",
         )
     ]  # fmt: skip
+
+
+# The worst mistakes
+
+
+def _worst(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> list[Block]:
+    """Return the labels with the least probable answer as pictures, a few of each person and label."""
+    found = few_of_each(wrong_answers(columns), part.persons)[:MAX_PICTURES]
+    if not found:
+        return []
+    rows = judged_columns(evidence, part, member)
+    pictures = answer_pictures(found, rows, evidence.thumbnail, part.persons_known)
+    note = f"The least probable answers first, at most {PER_PERSON} images of a person and label."
+    return [Gallery("mistakes-worst", f"The worst mistakes, at a probability of {THRESHOLD:g}.", pictures, note)]
 
 
 # Groups and unknown labels

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ensemble.analysis.units import Unit
 from ensemble.decisions.rows import share_interval
 from folds.metrics.intervals import Interval
-from folds.utils.charts import Calibrated
+from folds.utils.charts.series import Calibrated
 
 
 @dataclass(frozen=True)
