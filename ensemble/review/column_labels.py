@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from ensemble.label_check.column_doubts import (
     Answer,
@@ -26,8 +26,6 @@ class DoubtfulColumns(ColumnList):
 
     Labels with the least probable answer come first, and numbers that are farthest from the usual differences.
     """
-
-    caption: ClassVar[str] = "Labels that predictions contradict most."
 
     @cached_property
     def answers(self) -> Sequence[Answer]:
@@ -52,6 +50,10 @@ class DoubtfulColumns(ColumnList):
             f"{self.name}: {len(self):,} of {counted(known, noun)} of {counted(self.images, 'image')} of "
             f"{counted(len(self.rows.people[0]), 'person', 'people')} in doubt ({self.judged.kind})"
         )
+
+    def caption(self) -> str:
+        """Return what the pictures show, in one line."""
+        return f"{'Numbers' if self._of_numbers else 'Labels'} that predictions contradict most."
 
     def _notes(self) -> tuple[str, ...]:
         notes = ["a doubt is a reason to look at an image, no proof that its label is wrong"]

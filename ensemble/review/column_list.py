@@ -43,7 +43,6 @@ class ColumnList(Displayed):
     root: Path = Path()
 
     what: ClassVar[str] = "the table"  # in errors, if a file exists
-    caption: ClassVar[str] = ""  # of the pictures
 
     @property
     def name(self) -> str:
@@ -184,6 +183,10 @@ class ColumnList(Displayed):
         ]
         return Table(self.title(), header, cells, self._notes(), 3)
 
+    def caption(self) -> str:
+        """Return what the pictures show, in one line."""
+        raise NotImplementedError
+
     def _notes(self) -> tuple[str, ...]:
         return self.notes
 
@@ -211,7 +214,7 @@ class ColumnList(Displayed):
             made = error_pictures(self.errors[:PICTURES], self.rows, columns, thumbnail, known)
         else:
             made = answer_pictures(self.answers[:PICTURES], self.rows, thumbnail, known)
-        return (markup(Gallery("column-list", self.caption, made), live=False),)
+        return (markup(Gallery("column-list", self.caption(), made), live=False),)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the first rows as plain values."""

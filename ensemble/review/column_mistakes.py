@@ -32,7 +32,6 @@ class ColumnMistakes(ColumnList):
 
     people: int = 10
     what: ClassVar[str] = "the file"
-    caption: ClassVar[str] = "The worst mistakes."
 
     @cached_property
     def answers(self) -> Sequence[Answer]:
@@ -53,6 +52,10 @@ class ColumnMistakes(ColumnList):
             return f"{self.name}: {len(self.answers):,} of {counted(known, 'label')} of {whose} are predicted wrong"
         sizes = [f"{one.name} {number_text(one.size, digits_of(one))}" for one in self._known()]
         return f"{self.name}: mean absolute error {', '.join(sizes[:6])}; {whose}"
+
+    def caption(self) -> str:
+        """Return what the pictures show, in one line."""
+        return "The largest errors." if self._of_numbers else "The worst mistakes."
 
     def _known(self) -> list[Any]:
         return [one for one in self.rows.columns if len(one.labels)]
@@ -98,6 +101,15 @@ class ColumnMistakes(ColumnList):
         if self._of_numbers:
             return [(names[at], float(size[at]), int(known[at])) for at in order]
         return [(names[at], int(size[at]), int(known[at])) for at in order]
+
+    def people_table(self) -> Table:
+        """Return one row per person with the most wrong labels, or the largest errors; none if people are unknown."""
+        found = self.worst_people() if self.judged.persons_known else []
+        if self._of_numbers:
+            cells: list[list[object]] = [[name, f"{size:.1f}", known] for name, size, known in found]
+            return Table("people with the largest errors", ["person", "times the mean error", "known numbers"], cells)
+        cells = [[name, wrong, known] for name, wrong, known in found]
+        return Table("people with the most wrong labels", ["person", "wrong labels", "known labels"], cells)
 
     def _notes(self) -> tuple[str, ...]:
         found = self.worst_people()[:3] if self.judged.persons_known else []

@@ -9,6 +9,7 @@ from ensemble.review.column_list import ColumnList
 from ensemble.review.column_mistakes import ColumnMistakes
 from ensemble.review.labels import DoubtfulLabels
 from ensemble.review.mistakes import Mistakes
+from folds.utils.display import Table
 from folds.utils.text import counted
 
 _LONGEST = 40  # characters of an id in a table
@@ -17,7 +18,7 @@ _LONGEST = 40  # characters of an id in a table
 def mistakes_report(found: Mistakes | ColumnMistakes) -> str:
     """Return the worst mistakes, and the people with the most wrong images."""
     if isinstance(found, ColumnMistakes):
-        return _column_list(found)
+        return _column_list(found, found.people_table())
     rows, of_people = found.judged.rows, found.worst_people()
     order = rows.worst()[: found.most].tolist()
     parts = [found.title()]
@@ -110,7 +111,7 @@ def labels_report(labels: DoubtfulLabels | DoubtfulColumns) -> str:
     return "\n\n".join(parts)
 
 
-def _column_list(found: ColumnList) -> str:
+def _column_list(found: ColumnList, people: Table | None = None) -> str:
     """Return the labels or numbers that predictions contradict, a table of each label or number, and how to read it."""
     shown, each = found.display_table(), found.column_table()
     parts = [shown.title]
@@ -118,7 +119,10 @@ def _column_list(found: ColumnList) -> str:
         cells = [[_short(row[0]), *row[1:-1], _short(row[-1])] for row in shown.rows]
         parts.append(console.table(shown.header, cells, shown.left, ["person", "agreeing", "usual"]))
     parts.append("\n".join([each.title, console.table(each.header, each.rows)]))
-    own = [line for line in shown.notes if line not in found.notes]
+    if people is not None and people.rows:
+        cells = [[_short(row[0]), *row[1:]] for row in people.rows]
+        parts.append("\n".join([people.title, console.table(people.header, cells)]))
+    own = [line for line in shown.notes if line not in found.notes and not line.startswith("people with")]
     return "\n\n".join([*parts, "\n".join(own)])
 
 

@@ -70,6 +70,7 @@ def test_mistakes_of_labels_are_counted_label_by_label(labels: ColumnPredictions
     assert (first["id"], first["label"]) == (rows.ids[row], LABELS[column])
     assert first["probability"] == pytest.approx(rows.values[row, column])
     assert first["members"]["run1"] == pytest.approx(rows.members["run1"][row, column])
+    assert found.people_table().rows[0] == list(found.worst_people()[0])
     person, count, of = found.worst_people()[0]
     own = rows.persons == person
     assert (count, of) == (wrong[own].sum(), known[own].sum())
