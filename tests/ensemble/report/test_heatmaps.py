@@ -18,8 +18,9 @@ from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.heatmaps import heatmaps_section
 from ensemble.report.load import load_evidence
 from folds.predictions.files import read_sidecar
-from tests.ensemble.column_runs import write_run, write_table
+from tests.ensemble.column_runs import NAMES, write_run, write_table
 from tests.ensemble.report.evidence_worlds import draw_evidence
+from tests.ensemble.report.report_worlds import write_record
 
 
 def evidence_of(root: Path, heat_maps: int, run: str = "test_resnet") -> Evidence:
@@ -129,6 +130,9 @@ def test_each_label_or_number_has_its_own_heat(task: str, run: str, tmp_path: Pa
     pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
     write_table(tmp_path)
     write_run(tmp_path, task, run)
+    write_record(tmp_path / "runs" / run)
+    config = tmp_path / "runs" / run / "config.toml"
+    config.write_text(f'{config.read_text()}label = "{",".join(NAMES[task])}"\ntask = "{task}"\n')
     evidence = replace(load_evidence([run], tmp_path, data=tmp_path / "train.csv"), heat_maps=4)
     section = heatmaps_section(evidence)
     part = evidence.oof
