@@ -313,7 +313,7 @@ def test_arrays_in_python_have_labels_numbers_and_refusals() -> None:
         made.pareto()
 
 
-@pytest.mark.parametrize("method", ["soft", "greedy", "stacking"])
+@pytest.mark.parametrize("method", ["soft", "greedy"])
 def test_what_a_run_contributes_is_the_score_with_it_minus_without(folder: Path, method: str) -> None:
     for pattern, sign in (("l*.oof.npy", 1), ("y*.oof.npy", -1)):
         made = make_blend([folder / pattern], BlendConfig(method, contributions=True))

@@ -249,7 +249,7 @@ def test_a_table_alone_has_the_columns_that_are_named(tmp_path: Path) -> None:
 
 def test_a_page_by_person_counts_people() -> None:
     evidence = replace(draw_labels(people=20), per_person=True)
-    sections = by_name(evidence)
+    sections = {one.name: one for one in sections_of(evidence, ["mistakes", "calibration"])}
     assert evidence.oof is not None
     has = evidence.oof.labels == 1
     table = table_of(sections["mistakes"], "mistakes-labels")
@@ -258,7 +258,7 @@ def test_a_page_by_person_counts_people() -> None:
     assert [row[1] for row in table.rows] == expected
     assert list(table_of(sections["mistakes"], "mistakes-pairs").header[2:3]) == ["true people"]
     assert "share of people" in list(table_of(sections["calibration"], "calibration-summary").header)
-    numbers = by_name(replace(draw_numbers(people=20), per_person=True))["mistakes"]
+    (numbers,) = sections_of(replace(draw_numbers(people=20), per_person=True), ["mistakes"])
     assert table_of(numbers, "mistakes-errors").rows[0][:2] == ["age", 20]
     assert table_of(numbers, "mistakes-errors").header[1] == "people"
     assert not [text for text in (texts_of(numbers), numbers.lead) if "image" in text]
