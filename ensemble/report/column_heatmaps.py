@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,10 +112,23 @@ def explain_columns(models: Mapping[int, Checkpoint], images: Sequence[Assigned]
     places: NDArray[np.int64] = np.array(order, np.int64)
     back = np.argsort(places).tolist()
 
-    def joined(field: str) -> tuple[object, ...]:
+    def texts(field: str) -> tuple[Any, ...]:
         values = [one for part in parts for one in getattr(part, field)]
         return tuple(values[at] for at in back)
 
-    arrays = ("maps", "disagreement", "probabilities", "explained", "predicted", "true", "pixels")
-    made = {name: join([getattr(part, name) for part in parts], places) for name in arrays}
-    return replace(parts[0], **made, **{name: joined(name) for name in ("ids", "folds", "parts")})
+    def arrays(field: str) -> NDArray[Any]:
+        return join([getattr(part, field) for part in parts], places)
+
+    return replace(
+        parts[0],
+        ids=texts("ids"),
+        folds=texts("folds"),
+        parts=texts("parts"),
+        maps=arrays("maps"),
+        disagreement=arrays("disagreement"),
+        probabilities=arrays("probabilities"),
+        explained=arrays("explained"),
+        predicted=arrays("predicted"),
+        true=arrays("true"),
+        pixels=arrays("pixels"),
+    )

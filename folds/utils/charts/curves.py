@@ -11,7 +11,7 @@ from folds.utils.charts.drawing import (
     TONES,
     WIDTH,
     Anchor,
-    Drawing,
+    Canvas,
     bottom_axis,
     draw_legend,
     empty_chart,
@@ -68,7 +68,7 @@ def lines(
     ys += [value for value, _ in references if not y_log or value > 0]
     x_low, x_high = x_range or ((min(xs), max(xs)) if min(xs) < max(xs) else axis_limits(xs, x_log))
     y_low, y_high = y_range or axis_limits(ys, y_log)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     named = [(one.name, one.tone or 0, True) for one in series if not one.faint and one.name]
     unmarked = [one.name for one in series if not one.markers]
     top = draw_legend(drawing, named, 0, unmarked) if len(named) > 1 else 4
@@ -99,7 +99,7 @@ def _drawable(x: Scale, y: Scale, a: float, b: float) -> bool:
     return math.isfinite(a) and math.isfinite(b) and (a > 0 or not x.log) and (b > 0 or not y.log)
 
 
-def draw_band(drawing: Drawing, one: Series, x: Scale, y: Scale) -> None:
+def draw_band(drawing: Canvas, one: Series, x: Scale, y: Scale) -> None:
     if one.low is None or one.high is None:
         return
     run: list[int] = []
@@ -114,7 +114,7 @@ def draw_band(drawing: Drawing, one: Series, x: Scale, y: Scale) -> None:
         run = []
 
 
-def draw_line(drawing: Drawing, one: Series, x: Scale, y: Scale) -> None:
+def draw_line(drawing: Canvas, one: Series, x: Scale, y: Scale) -> None:
     tone, pen_down = (one.tone or 0) % TONES, False
     path: list[str] = []
     alone: list[tuple[float, float, int]] = []  # points without a neighbor, which a line does not show
@@ -150,7 +150,7 @@ def reliability_diagram(
     """Return the accuracy in bins of confidence with intervals, the diagonal, and the counts of each bin below."""
     if not any(known_values(one.accuracy) for one in curves):
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     top = draw_legend(drawing, [(one.name, one.tone, True) for one in curves], 0) if len(curves) > 1 else 4
     drawing.text(PAD, top + 14, y_label, "label", width=WIDTH - 2 * PAD)
     top += 28
@@ -197,7 +197,7 @@ def reliability_panels(
     curves = [one for one in curves if known_values(one.accuracy)]
     if not curves:
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     drawing.text(PAD, 14, y_label, "label", width=WIDTH - 2 * PAD)
     columns = min(across, max(2, len(curves)))
     step, top, left = (WIDTH - 2 * PAD) / columns, 24.0, 34.0

@@ -40,7 +40,7 @@ def _clean(text: str) -> str:
 
 
 @dataclass
-class Drawing:
+class Canvas:
     """Collect the elements of a drawing."""
 
     title: str
@@ -133,13 +133,13 @@ class Drawing:
 
 
 def empty_chart(title: str, description: str) -> str:
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     drawing.text(WIDTH / 2, 28, "nothing to draw", "quiet", "middle")
     return drawing.svg(44)
 
 
 def draw_legend(
-    drawing: Drawing, names: Sequence[tuple[str, int | None, bool]], top: float, unmarked: Sequence[str] = ()
+    drawing: Canvas, names: Sequence[tuple[str, int | None, bool]], top: float, unmarked: Sequence[str] = ()
 ) -> float:
     """Draw names with their lines or markers in as many rows as needed; return the lower end.
 
@@ -168,7 +168,7 @@ def draw_legend(
 
 
 def bottom_axis(
-    drawing: Drawing,
+    drawing: Canvas,
     scale: Scale,
     top: float,
     bottom: float,
@@ -197,7 +197,7 @@ def bottom_axis(
     return bottom + (48 if label else 26)
 
 
-def left_axis(drawing: Drawing, scale: Scale, left: float, right: float, texts: Sequence[tuple[float, str]]) -> None:
+def left_axis(drawing: Canvas, scale: Scale, left: float, right: float, texts: Sequence[tuple[float, str]]) -> None:
     for value, text in texts:
         at = scale(value)
         drawing.add("path", "grid", d=f"M{num(left)} {num(at)}H{num(right)}")

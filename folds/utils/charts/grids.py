@@ -9,7 +9,7 @@ from folds.utils.charts.drawing import (
     PAD,
     TONES,
     WIDTH,
-    Drawing,
+    Canvas,
     bottom_axis,
     draw_legend,
     empty_chart,
@@ -41,7 +41,7 @@ def histogram(
     totals = [sum(column) for column in zip(*counts, strict=True)]
     if not totals or not any(totals) or edges[0] >= edges[-1]:
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     top = draw_legend(drawing, [(name, i, False) for i, name in enumerate(names)], 0) if len(names) > 1 else 4
     drawing.text(PAD, top + 14, y_label, "label", width=WIDTH - 2 * PAD)
     top += 26
@@ -83,7 +83,7 @@ def heat(
     n = len(names)
     if not n:
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     longest = max(text_width(f"{i + 1}  {name}") for i, name in enumerate(names))
     left = PAD + min(longest, WIDTH * 0.3) + 10
     cell = min(64.0, (WIDTH - left - PAD) / n)

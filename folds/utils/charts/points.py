@@ -13,7 +13,7 @@ from folds.utils.charts.drawing import (
     PAD,
     WIDTH,
     Anchor,
-    Drawing,
+    Canvas,
     bottom_axis,
     draw_legend,
     empty_chart,
@@ -58,7 +58,7 @@ def scatter(
     if not x_log and min(one.x for one in points) >= 0:
         x_low = max(x_low, 0.0)
     y_low, y_high = axis_limits(ys)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     listed: list[tuple[str, int | None, bool]] = [(name, tone, False) for name, tone in legend]
     top = draw_legend(drawing, [*listed, *([(frontier_name, None, True)] if frontier and frontier_name else [])], 0)
     drawing.text(PAD, top + 16, y_label, "label", width=WIDTH - 2 * PAD)
@@ -103,7 +103,7 @@ _Box = tuple[float, float, float, float]
 
 
 def _place_name(
-    drawing: Drawing, one: Point, x: float, y: float, taken: list[_Box], whiskers: list[_Box], inside: _Box
+    drawing: Canvas, one: Point, x: float, y: float, taken: list[_Box], whiskers: list[_Box], inside: _Box
 ) -> None:
     """Write the name of a point where it overlaps nothing, else where it covers a part of a whisker; where there is no
     room, leave it out.
@@ -162,7 +162,7 @@ def cloud(
     y_low, y_high = axis_limits([b for _, b in points] + ([] if reference is None else [reference]))
     if diagonal:
         x_low, x_high = y_low, y_high = min(x_low, y_low), max(x_high, y_high)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     top = (
         0.0
         if line is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from folds.utils.charts.drawing import MARK_TONE, PAD, TONES, WIDTH, Drawing, bottom_axis, draw_legend, empty_chart
+from folds.utils.charts.drawing import MARK_TONE, PAD, TONES, WIDTH, Canvas, bottom_axis, draw_legend, empty_chart
 from folds.utils.charts.scales import SMALL, STRONG, Scale, axis_limits, known_values, num, text_width
 from folds.utils.charts.series import Row
 
@@ -33,7 +33,7 @@ def forest(
     ends = known_values([value for row in rows for value in (row.value, row.low, row.high, row.mark)])
     if not ends:
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     start, end = _columns(drawing, rows)
     low, high = axis_limits([*ends, *([] if reference is None else [reference])])
     x, step = Scale(low, high, start, end), 26.0
@@ -60,7 +60,7 @@ def forest(
     return drawing.svg(after)
 
 
-def _columns(drawing: Drawing, rows: Sequence[Row]) -> tuple[float, float]:
+def _columns(drawing: Canvas, rows: Sequence[Row]) -> tuple[float, float]:
     """Return where the plot starts and ends between the names and the texts of the rows."""
     names = max([text_width(row.name) * (STRONG if row.strong else 1) for row in rows], default=0)
     texts = max([text_width(row.text, SMALL) * (STRONG if row.strong else 1) for row in rows], default=0)
@@ -69,7 +69,7 @@ def _columns(drawing: Drawing, rows: Sequence[Row]) -> tuple[float, float]:
     return start, end
 
 
-def _names(drawing: Drawing, row: Row, start: float, end: float, y: float) -> None:
+def _names(drawing: Canvas, row: Row, start: float, end: float, y: float) -> None:
     css, factor = ("strong", STRONG) if row.strong else ("", 1.0)
     drawing.text(start - 10, y + 4.5, row.name, css, "end", width=(start - 10 - PAD) / factor)
     if row.text:
@@ -96,7 +96,7 @@ def bars(
     ends = known_values([value for row in rows for value in (row.value, row.low, row.high)])
     if not ends:
         return empty_chart(title, description)
-    drawing = Drawing(title, description)
+    drawing = Canvas(title, description)
     start, end = _columns(drawing, rows)
     low, high = x_range or (min(0.0, *ends, 0.0), max(0.0, *ends, 0.0))
     low, high = min(low, 0.0), max(high, 0.0)
