@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.face import html_of, modules_of, sections_of, summary_of
 from ensemble.report.number_verdict import constants
+from tests.conftest import Called
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table
 from tests.ensemble.report.report_worlds import write_record
@@ -199,7 +202,9 @@ def test_names_of_labels_are_text_only() -> None:
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
 
 
-def test_a_report_of_files_has_the_metric_of_their_task(tmp_path: Path) -> None:
+def test_a_report_of_files_has_the_metric_of_their_task(
+    tmp_path: Path, call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
     evidence = draw_numbers(people=12, names=("age", "weight"))
     write_runs(tmp_path / "runs", evidence)
     write_table(tmp_path, evidence)
@@ -232,7 +237,13 @@ def test_a_report_of_files_has_the_metric_of_their_task(tmp_path: Path) -> None:
     assert (record["id"], record["number"]) == (evidence.oof.ids[worst[0]], ("age", "weight")[worst[1]])
     assert record["difference"] == pytest.approx(errors[worst], rel=1e-5)
     assert found._repr_html_().count("data:image/") == 12
-    assert len(en.labels("run0", root=tmp_path, progress=False)) < len(found)
+    doubts = en.labels("run0", root=tmp_path, progress=False)
+    assert len(doubts) < len(found)
+    monkeypatch.chdir(tmp_path)
+    printed = json.loads(call("mistakes", "run0", "--json").out)
+    assert printed == found.to_dict() | {"csv": None}
+    assert call("labels", "run0", "-o", "doubts.csv").code == 0
+    assert len(Path("doubts.csv").read_text().splitlines()) == len(doubts) + 1
 
 
 def test_a_table_alone_has_the_columns_that_are_named(tmp_path: Path) -> None:
