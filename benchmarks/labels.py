@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import folds
-from ensemble.blending.labeled_predictions import read_labeled_predictions
+from ensemble.blending.labeled_predictions import LabeledPredictions, read_labeled_predictions
 from ensemble.label_check.doubts import LabelDoubts, find_doubts
 from ensemble.report.doubtful_people import doubtful_people
 from folds.data.sources import BUILT_IN
@@ -79,6 +79,7 @@ def measure(root: Path, seed: int, archs: Sequence[str], people: int, epochs: in
     )
     for files in [*([one] for one in archs), *([list(archs)] if len(archs) > 1 else [])]:
         judged = read_labeled_predictions([str(root / "runs" / f"{one}.oof.npy") for one in files])
+        assert isinstance(judged, LabeledPredictions)  # of classes
         found = find_doubts(judged.rows, judged.class_attributes)
         right = float((~judged.rows.wrong).mean())
         print(f"  {' + '.join(files)}: accuracy {right:.3f}, {len(found.people)} people in doubt", flush=True)

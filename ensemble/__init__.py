@@ -13,9 +13,11 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "ColumnMistakes": "ensemble.review.column_mistakes",
     "CostTable": "ensemble.prediction.costs_table",
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
+    "DoubtfulColumns": "ensemble.review.column_labels",
     "DoubtfulLabels": "ensemble.review.labels",
     "ExportedModel": "ensemble.export.face",
     "HeatMaps": "ensemble.explain.result",
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from ensemble.prediction.face import predict as predict
     from ensemble.prediction.result import PredictedImages as PredictedImages
     from ensemble.report.face import report as report
+    from ensemble.review.column_labels import DoubtfulColumns as DoubtfulColumns
+    from ensemble.review.column_mistakes import ColumnMistakes as ColumnMistakes
     from ensemble.review.labels import DoubtfulLabels as DoubtfulLabels
     from ensemble.review.labels import labels as labels
     from ensemble.review.mistakes import Mistakes as Mistakes

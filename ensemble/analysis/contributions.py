@@ -124,7 +124,7 @@ def estimate_contributions(
     members = tuple(
         RunContribution(
             name,
-            _alone(stack, run, metric),
+            alone(stack, run, metric),
             float(weights[run]),
             without[run],
             None if shares is None else shares.runs[run],
@@ -161,12 +161,17 @@ def leave_one_out(
     return found
 
 
-def _alone(stack: Stack, run: int, metric: Metric) -> Interval:
+def alone(stack: Stack, run: int, metric: Metric) -> Interval:
+    """Return the score of a run alone, on the rows that it predicts."""
     rows = slice(None) if stack.present is None else np.flatnonzero(stack.present[run])
     return interval_over_people(metric, stack.labels[rows], stack.probabilities[run, rows], stack.persons[rows])
 
 
-def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
+def _guess(labels: NDArray[Any], classes: int) -> Floats:
+    """Return (classes,) the frequencies of the classes; the means of the known labels or numbers, 0 without any."""
+    if labels.ndim == 2:
+        known = ~np.isnan(labels)
+        return np.where(known, labels, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.bincount(labels, minlength=classes) / max(len(labels), 1)
 
 

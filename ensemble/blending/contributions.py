@@ -12,11 +12,13 @@ import numpy as np
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.advice import advice
+from ensemble.analysis.column_contributions import estimate_column_contributions
 from ensemble.analysis.contributions import Contributions, estimate_contributions
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
+from ensemble.learning.columns.stack import ColumnStack, column_stack_of
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
@@ -26,15 +28,18 @@ from folds.utils.progress import Progress
 
 @dataclass(frozen=True)
 class ContributionReport:
-    """Contributions of the runs, the best subsets for each cost, and a summary of both in sentences."""
+    """Contributions of the runs, the best subsets for each cost (None for labels and numbers), and a summary of both in
+    sentences.
+    """
 
     contributions: Contributions
-    pareto: Pareto
+    pareto: Pareto | None
     summary_lines: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
-        return self.contributions.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
+        front = None if self.pareto is None else self.pareto.to_dict()
+        return self.contributions.to_dict() | {"pareto": front, "sentences": list(self.summary_lines)}
 
 
 def analyze_contributions(
@@ -59,10 +64,13 @@ def analyze_contributions(
     if reason or combination is None:
         return None, [reason]
     split, truth, metric = splits["oof"], truths["oof"], request.scored
+    outer_folds = outer_fold_ids(truth.persons, truth.labels, split.fold)
     if fitted is not None:
         stack = fitted.stack
+    elif split.has_columns:
+        stack = column_stack_of(split, truth, outer_folds)
     else:
-        stack = stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
+        stack = stack_of(split, truth, outer_folds)
     reason = _unavailable_for(stack)
     if reason:
         return None, [reason]
@@ -72,12 +80,15 @@ def analyze_contributions(
         own = _select_runs(combination, stack.names)
         plain = Fitter(request.name, request.name, partial(_fit_plain, own), is_fitted=False)
         nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
+    by_image = request.per_person and request.pool is None
+    notes = ["contributions are computed per image, not per person"] if by_image else []
+    if isinstance(stack, ColumnStack):
+        of_columns = estimate_column_contributions(stack, nested, metric)
+        return ContributionReport(of_columns, None, tuple(advice(of_columns))), notes
     with progress.step("contributions of the runs") as advance:
         contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=advance)
     with progress.step("score against cost") as advance:
         front = pareto(stack, metric, costs, fitters[0], seed, progress=advance, by_part=fitters)
-    by_image = request.per_person and request.pool is None
-    notes = ["contributions are computed per image, not per person"] if by_image else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
 
 

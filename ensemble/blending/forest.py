@@ -13,7 +13,8 @@ from ensemble.blending.scores import RunScore, ranking_of
 from ensemble.voting.base import Vote
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference
-from folds.utils.charts import Row, forest
+from folds.utils.charts.rows import forest
+from folds.utils.charts.series import Row
 from folds.utils.html import figure
 from folds.utils.text import counted
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
+from ensemble.analysis.labeled_columns import LabeledColumns
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.blending.blend import AlignedMembers, Blend, align_ingredients, align_members, read_inputs
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import require_classes
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -45,7 +45,30 @@ class LabeledPredictions:
     @property
     def kind(self) -> str:
         """Return ``out-of-fold predictions`` or ``test predictions``."""
-        return "out-of-fold predictions" if self.split == "oof" else "test predictions"
+        return _kind(self.split)
+
+
+@dataclass(frozen=True)
+class ColumnPredictions:
+    """Predictions of several labels or of numbers, as `LabeledPredictions` of classes; its attributes are the same."""
+
+    rows: LabeledColumns
+    name: str
+    split: str
+    persons_known: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Return ``out-of-fold predictions`` or ``test predictions``."""
+        return _kind(self.split)
+
+
+Judged = LabeledPredictions | ColumnPredictions
+
+
+def _kind(split: str) -> str:
+    return "out-of-fold predictions" if split == "oof" else "test predictions"
 
 
 def read_labeled_predictions(
@@ -54,7 +77,7 @@ def read_labeled_predictions(
     labels: Path | None = None,
     runs: Path = Path("runs"),
     progress: Progress = SILENT,
-) -> LabeledPredictions:
+) -> Judged:
     """Return the out-of-fold predictions (test predictions, if there are no others) of a run, a blend or of files.
 
     Several runs or files are judged by their soft vote; the members of a blend are the runs that it was made of.
@@ -102,7 +125,7 @@ def read_labeled_predictions(
     return _labeled(own, loaded.truths[split], judged, voters, name, split, notes)
 
 
-def labeled_blend(blend: Blend) -> LabeledPredictions:
+def labeled_blend(blend: Blend) -> Judged:
     """Return the out-of-fold predictions (test predictions, if there are no others) of a blend, and of its runs.
 
     Raises
@@ -137,10 +160,21 @@ def _labeled(
     name: str,
     split: str,
     notes: Sequence[str],
-) -> LabeledPredictions:
-    require_classes(own.task, "a list of mistakes and of labels in doubt")
-    kept = np.flatnonzero((truth.labels >= 0) & ~np.isnan(judged).any(axis=1))
+) -> Judged:
+    kept = np.flatnonzero(truth.known & ~np.isnan(judged).any(axis=1))
     persons = own.rows.ids if own.rows.persons is None else own.rows.persons
+    known = own.rows.persons is not None
+    if own.has_columns:
+        columns = LabeledColumns(
+            own.rows.ids[kept],
+            persons[kept],
+            truth.labels[kept],
+            own.classes,
+            own.task,
+            np.asarray(judged)[kept],
+            {one: values[kept] for one, values in voters.items()},
+        )
+        return ColumnPredictions(columns, name, split, known, tuple(notes))
     rows = LabeledRows(
         own.rows.ids[kept],
         persons[kept],
@@ -149,7 +183,7 @@ def _labeled(
         np.asarray(judged)[kept],
         {one: values[kept] for one, values in voters.items()},
     )
-    return LabeledPredictions(rows, name, split, own.rows.persons is not None, own.class_attributes, tuple(notes))
+    return LabeledPredictions(rows, name, split, known, own.class_attributes, tuple(notes))
 
 
 def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers | None:

@@ -313,7 +313,8 @@ class BlendConfig:
                 raise UsageError("`calibrate` does not support the task regression: numbers have no temperature")
             calibrated_labels(self.name, self.calibrate)
         given = isinstance(self.metric, str) and chosen.function is not None  # its record keeps its name
-        return replace(self, metric=self.metric if given else chosen, contributions=False)
+        asked = bool(self.contributions)  # `auto` reports them of classes without being asked
+        return replace(self, metric=self.metric if given else chosen, contributions=asked)
 
     def _of_classes(self) -> dict[str, Any]:
         """Return the options that work with exclusive classes only, with what was given."""
@@ -321,7 +322,6 @@ class BlendConfig:
             "by": None if self.by == "class" else self.by,
             "max_members": self.max_members,
             "budget": self.budget,
-            "contributions": self.contributions,
             "positive": self.positive,
             "pool": self.pool,
             "extra": self.extra,

@@ -173,11 +173,15 @@ class BlendResult(Displayed):
 
         Raises
         ------
+        UsageError : the blend is of several labels or of numbers.
         EnsembleError : contributions are not available (see `contributions`).
         """
         import pandas as pd
 
         found = self._report.pareto
+        if found is None:
+            task = next(iter(self.splits.values())).task
+            raise UsageError(f"the best subsets of the runs for each cost do not support the task {task}")
         rows = [*found.rows, *([] if found.everyone in found.rows else [found.everyone])]
         return pd.DataFrame([_subset(row) for row in rows])
 
@@ -186,9 +190,6 @@ class BlendResult(Displayed):
         if self.contribution_report is not None:
             return self.contribution_report
         self.request.check_contributions()
-        first = next(iter(self.splits.values()))
-        if first.has_columns:
-            raise UsageError(f"contributions do not support the task {first.task}")
         truths = {
             name: truth
             for name, split in self.splits.items()

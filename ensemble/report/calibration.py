@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.analysis.units import Unit
 from ensemble.decisions.abstention import area_interval, curve
-from ensemble.decisions.rows import share_interval
 from ensemble.learning.calibration import temperature
 from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.nested import outer_fold_ids
@@ -18,11 +18,13 @@ from ensemble.learning.stack import Stack
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import ScoredPart, ci_note, main_predictions, scored_part, size_of
+from ensemble.report.share_bins import ShareBin, calibrated, share_bins
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.utils.charts import Calibrated, Series, lines, reliability_diagram
+from folds.utils.charts.curves import lines, reliability_diagram
+from folds.utils.charts.series import Series
 
 DRAWN_BINS = 10  # of the diagram, with equally many images in each
 _SIMULATED = 200  # draws for the calibration error of a calibrated model
@@ -48,7 +50,7 @@ def calibration_section(evidence: Evidence) -> Section:
         coverage = [_curve_of(evidence, part, member)]
         if simple is not None and simple.name != member.name:
             coverage.append(_curve_of(evidence, part, simple))
-        blocks += _risk_coverage([one for one in coverage if one is not None], part)
+        blocks += _risk_coverage([one for one in coverage if one is not None], part, evidence.unit_of(part))
     return Section(
         "calibration",
         "Calibration",
@@ -144,59 +146,24 @@ def _with_temperature(found: ScoredPart) -> NDArray[np.float64] | None:
 
 
 def _reliability(evidence: Evidence, part: Part, found: ScoredPart, curves: Sequence[_Curve]) -> list[Block]:
-    drawn = [(one, _bins(one)) for one in curves]
+    drawn, unit = [(one, _bins(one)) for one in curves], evidence.unit_of(part)
     title = "Confidence and share of right predictions, with 95% CIs (over people)"
     description = f"{size_of(found, part, evidence.per_person)}. " + " ".join(map(_overconfidence_text, curves))
     diagram = reliability_diagram(
-        [_calibrated(one, bins) for one, bins in drawn],
+        [calibrated(one.name, bins, unit, one.tone) for one, bins in drawn],
         title,
         description,
         "confidence: probability of the predicted class",
         "share of right predictions, 95% CI (over people)",
     )
     figure = Figure("calibration-reliability", diagram, title, description)
-    return [Text(_sentences(evidence, curves)), figure, _summary(curves, part), _bin_table(drawn)]
+    sentences = Text(_sentences(evidence, curves, unit))
+    return [sentences, figure, _summary(curves, part, unit), _bin_table(drawn, unit)]
 
 
-def _calibrated(one: _Curve, bins: Sequence[_Bin]) -> Calibrated:
-    """Return the curve for a reliability diagram."""
-    return Calibrated(
-        one.name,
-        [each.confidence for each in bins],
-        [each.share.value for each in bins],
-        [each.share.low for each in bins],
-        [each.share.high for each in bins],
-        [each.count for each in bins],
-        one.tone,
-    )
-
-
-@dataclass(frozen=True)
-class _Bin:
-    """Rows of similar confidence: their mean confidence, and the share of right ones with its CI over people."""
-
-    low: float
-    high: float
-    confidence: float
-    share: Interval
-    count: int
-
-
-def _bins(one: _Curve) -> list[_Bin]:
-    """Return bins with about equally many images; rows of equal confidence stay together."""
-    confidence, right, people = one.confidence, one.right, int(one.persons.max()) + 1
-    bins = min(DRAWN_BINS, max(1, len(confidence) // 10))
-    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, bins + 1)))
-    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, max(len(edges) - 2, 0))
-    found = []
-    for number in np.unique(index):
-        rows = index == number
-        whole = np.bincount(one.persons[rows], minlength=people).astype(np.float64)
-        hits = np.bincount(one.persons[rows], right[rows].astype(np.float64), people).astype(np.float64)
-        inside = confidence[rows]
-        share = share_interval(hits, whole)
-        found.append(_Bin(float(inside.min()), float(inside.max()), float(inside.mean()), share, int(rows.sum())))
-    return found
+def _bins(one: _Curve) -> list[ShareBin]:
+    """Return bins with about equally many rows; rows of equal confidence stay together."""
+    return share_bins(one.confidence, one.right, one.persons, min(DRAWN_BINS, max(1, len(one.confidence) // 10)))
 
 
 def overconfidence(labels: NDArray[np.int64], values: NDArray[np.floating], persons: NDArray[np.int64]) -> Interval:
@@ -250,17 +217,17 @@ def _at_the_top(one: _Curve) -> str:
     """Return where the most confident predictions are overconfident, bin by bin of the diagram from the top; "" if the
     mean confidence of the top bin is within its interval.
     """
-    found: _Bin | None = None
+    found: ShareBin | None = None
     top = ""
     for each in reversed(_bins(one)):
-        if not each.confidence > each.share.high:
+        if not each.mean > each.share.high:
             break
         found = each
-        top = top or f"confidence {each.confidence:.3f}, right {each.share.text()}"
+        top = top or f"confidence {each.mean:.3f}, right {each.share.text()}"
     return "" if found is None else f"; overconfident above {math.floor(found.low * 100) / 100:.2f} (top bin: {top})"
 
 
-def _sentences(evidence: Evidence, curves: Sequence[_Curve]) -> tuple[str, ...]:
+def _sentences(evidence: Evidence, curves: Sequence[_Curve], unit: Unit) -> tuple[str, ...]:
     own = next(one for one in curves if one.name not in (_AFTER, _BEFORE))
     accuracy, gap = float(own.right.mean()), overconfidence(own.labels, own.values, own.persons)
     lines = [
@@ -281,7 +248,7 @@ def _sentences(evidence: Evidence, curves: Sequence[_Curve]) -> tuple[str, ...]:
         advice = "`ensemble blend RUNS… --calibrate after:temperature` does this" if helps else "it is not needed"
         left = _verdict(overconfidence(other.labels, other.values, other.persons)) + _at_the_top(other)
         lines.append(
-            f"With a temperature fitted without the fold of each image, the ECE would be {after:.3f}, and the "
+            f"With a temperature fitted without the fold of each {unit.one}, the ECE would be {after:.3f}, and the "
             f"predictions would be {left}: {advice}."
         )
     if combination is not None and combination.bias is not None and evidence.recommended == own.name:
@@ -289,7 +256,7 @@ def _sentences(evidence: Evidence, curves: Sequence[_Curve]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _summary(curves: Sequence[_Curve], part: Part) -> Table:
+def _summary(curves: Sequence[_Curve], part: Part, unit: Unit) -> Table:
     log_loss = METRICS["log_loss"]
     rows: list[list[str | int | float | None]] = []
     for one in curves:
@@ -311,30 +278,30 @@ def _summary(curves: Sequence[_Curve], part: Part) -> Table:
         rows,
         note=f"{ci_note(part)} Overconfidence: mean confidence minus accuracy; 0 is calibrated. ECE: mean distance of "
         f"confidence and accuracy in {BINS} bins of confidence (Guo et al., 2017). ECE by chance: that of a calibrated "
-        "model with these confidences and independent images. Log loss: lower is better.",
+        f"model with these confidences and independent {unit.many}. Log loss: lower is better.",
     )
 
 
-def _bin_table(drawn: Sequence[tuple[_Curve, Sequence[_Bin]]]) -> Table:
+def _bin_table(drawn: Sequence[tuple[_Curve, Sequence[ShareBin]]], unit: Unit) -> Table:
     rows: list[list[str | int | float | None]] = [
-        [one.name, f"{each.low:.3f} to {each.high:.3f}", each.count, f"{each.confidence:.3f}", each.share.text()]
+        [one.name, f"{each.low:.3f} to {each.high:.3f}", each.count, f"{each.mean:.3f}", each.share.text()]
         for one, bins in drawn
         for each in bins
     ]
     return Table(
         "calibration-bins",
         "The bins of the diagram: confidence, and the share of right predictions with its 95% CI (over people).",
-        ["predictions", "confidence", "images", "mean confidence", "right"],
+        ["predictions", "confidence", unit.many, "mean confidence", "right"],
         rows,
         left=2,
-        note="Each bin has about equally many images.",
+        note=f"Each bin has about equally many {unit.many}.",
     )
 
 
 # Risk and coverage
 
 
-def _risk_coverage(curves: Sequence[_Curve], part: Part) -> list[Block]:
+def _risk_coverage(curves: Sequence[_Curve], part: Part, unit: Unit) -> list[Block]:
     if not curves:
         return []
     series, rows, areas = [], list[list[str | int | float | None]](), []
@@ -359,23 +326,23 @@ def _risk_coverage(curves: Sequence[_Curve], part: Part) -> list[Block]:
         )
     first = curves[0]
     half = next((row for row in rows if row[0] == first.name and float(str(row[1])) <= 0.8), rows[0])
-    answered = f"the most confident {float(str(half[1])):.0%} of the images are answered by {first.name}"
+    answered = f"the most confident {float(str(half[1])):.0%} of the {unit.many} are answered by {first.name}"
     text = (
         f"Area under the risk–coverage curve (lower is better): {'; '.join(areas)}. If only {answered}, the share of "
         f"wrong answers is {half[4]}."
     )
-    title = "Share of wrong answers against the share of images that are answered"
+    title = f"Share of wrong answers against the share of {unit.many} that are answered"
     drawn = lines(
         series,
         title,
         text,
-        "coverage: share of images that are answered, the most confident first",
+        f"coverage: share of {unit.many} that are answered, the most confident first",
         "risk: share of wrong answers, 95% CI (over people)",
     )
     table = Table(
         "calibration-risk-coverage",
-        "Wrong answers if only images with a confidence of at least the threshold are answered.",
-        ["model", "coverage", "confidence from", "images", "risk"],
+        f"Wrong answers if only {unit.many} with a confidence of at least the threshold are answered.",
+        ["model", "coverage", "confidence from", unit.many, "risk"],
         rows,
         note=f"{ci_note(part)} People count equally. The area is the mean risk over all coverages (Geifman et al., "
         "2019). ensemble decide fits such a threshold with a guarantee.",

@@ -12,7 +12,7 @@ from ensemble.report.data import EXAMPLES, PER_CLASS, common_blocks, labels_text
 from ensemble.report.evidence import Evidence, TableRecord
 from folds.metrics.task_names import REGRESSION
 from folds.predictions.label_columns import label_matrix
-from folds.utils.charts import histogram
+from folds.utils.charts.grids import histogram
 from folds.utils.text import counted
 
 MAX_COLUMNS = 200  # of the tables

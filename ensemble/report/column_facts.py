@@ -99,14 +99,13 @@ def column_items(evidence: Evidence, predicted: bool) -> Mapping[str, str]:
         "classes": f"Section {section}: scores with CIs." + ("" if numbers else " Section Calibration: reliability."),
         "failures": f"Section {section}: largest errors, people and images. {to_state('their interpretation')}"
         if numbers
-        else f"Section Labels in doubt: labels that predictions contradict. {to_state('their interpretation')}",
+        else f"Section {section}: the worst mistakes. {to_state('their interpretation')}",
         "robustness": f"{by_group} Section Verdict: whether folds differ. {to_state('further analyses')}".strip(),
         "clusters": f"{by_group} {to_state('centers and other clusters')}".strip(),
         "fairness": f"{by_group} {to_state('approaches to fairness')}".strip(),
-        "explainability": to_state("methods, if any"),
         "output": f"{noun_of(evidence.task, len(evidence.classes))[:1].upper()}"
         f"{noun_of(evidence.task, len(evidence.classes))[1:]} for each image, in the unit of the table.",
-        "doubts": to_state("agreement of annotators, or error of the measurement"),
+        "doubts": f"Section Numbers in doubt: numbers that models contradict. {to_state('error of the measurement')}",
     }
     if not numbers:
         named = noun_of(evidence.task, len(evidence.classes))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.analysis.diversity import Diversity, diversity_of
+from ensemble.analysis.units import Unit
 from ensemble.blending.forest import difference_forest, difference_tone
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
@@ -33,7 +34,10 @@ from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.task_names import MULTILABEL, REGRESSION
-from folds.utils.charts import Point, Row, forest, heat, scatter
+from folds.utils.charts.grids import heat
+from folds.utils.charts.points import scatter
+from folds.utils.charts.rows import forest
+from folds.utils.charts.series import Point, Row
 from folds.utils.text import counted
 
 MOST_ROWS = 30  # of a drawing; the tables have all members
@@ -280,7 +284,8 @@ def _differences(evidence: Evidence, members: Sequence[_Member], oof: Part | Non
         }
     known = {name: one for name, one in found.items() if one is not None}
     if not known:
-        return [Missing("paired differences", f"{simple.name} and the other models have no labeled image in common")]
+        unit = evidence.unit_of(part).one
+        return [Missing("paired differences", f"{simple.name} and the other models have no labeled {unit} in common")]
     among = len(known)
     text = _difference_text(evidence, part, simple.name, known, among, metric)
     table = _difference_table(evidence, simple.name, others, found, tested, among, metric, part)
@@ -350,13 +355,13 @@ def _difference_table(
     among_test = sum(one is not None for one in tested.values())
     header = ["model", "difference", "p-value", "verdict", *(["test difference", "test verdict"] if with_test else [])]
     rows: list[list[str | int | float | None]] = []
-    changed = changed_people(part, part.members)
+    changed, unit = changed_people(part, part.members), evidence.unit_of(part)
     for member in others:
         one, other = found.get(member.name), tested.get(member.name)
-        row: list[str | int | float | None] = [member.name, *_difference_cells(one, among, p_value=True)]
+        row: list[str | int | float | None] = [member.name, *_difference_cells(one, among, unit, p_value=True)]
         if one is None and (member.name in changed or simple in changed):
             row[-1] = "too few people without changed labels"
-        rows.append(row + (_difference_cells(other, among_test, p_value=False) if with_test else []))
+        rows.append(row + (_difference_cells(other, among_test, unit, p_value=False) if with_test else []))
     notes = [
         ci_note(part),
         "Paired: the same person is left out of both scores, so people who are easy for both models do not matter.",
@@ -392,9 +397,9 @@ def _difference_table(
     )
 
 
-def _difference_cells(one: Difference | None, among: int, p_value: bool) -> list[str | int | float | None]:
+def _difference_cells(one: Difference | None, among: int, unit: Unit, p_value: bool) -> list[str | int | float | None]:
     if one is None:
-        return [None, *([None] if p_value else []), "no image in common"]
+        return [None, *([None] if p_value else []), f"no {unit.one} in common"]
     significant = "significant" if one.is_significant_among(among) else "not significant"
     chance = "<0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
     return [one.difference.signed_text(), *([chance] if p_value else []), significant]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.analysis.units import IMAGE, PERSON, Unit
 from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
@@ -213,6 +214,10 @@ class Evidence:
     def memory(self) -> dict[Any, Any]:
         """Return what sections keep for each other, so that it is computed once."""
         return {}
+
+    def unit_of(self, part: Part) -> Unit:
+        """Return what a row is whose predictions are scored: a person, if scores are by person and people are known."""
+        return PERSON if self.per_person and part.persons_known else IMAGE
 
     @property
     def has_columns(self) -> bool:

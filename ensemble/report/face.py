@@ -26,7 +26,7 @@ from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, 
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import SILENT, Progress
-from folds.utils.schema import optional
+from folds.utils.schema import ONE_LINE, optional
 from folds.utils.text import counted
 
 logger = logging.getLogger(__name__)
@@ -50,22 +50,18 @@ _OWN = {
     MULTILABEL: {
         "data": "ensemble.report.column_data",
         "mistakes": "ensemble.report.several_labels",
-        "heatmaps": "",
-        "calibration": "ensemble.report.label_doubts",
+        "calibration": "ensemble.report.label_calibration",
         "labels": "ensemble.report.label_doubts",
     },
     REGRESSION: {
         "data": "ensemble.report.column_data",
         "mistakes": "ensemble.report.numbers",
-        "heatmaps": "",
         "calibration": "",
-        "labels": "",
+        "labels": "ensemble.report.number_doubts",
     },
 }
 _WHY_NOT = {
-    "heatmaps": "Heat maps (made for classes only)",
     "calibration": "Calibration (numbers have no probabilities)",
-    "labels": "Labels in doubt (a wrong number looks like a large error: see Errors)",
 }
 
 _KINDS = {
@@ -73,6 +69,7 @@ _KINDS = {
     "data": optional(PATH),
     **dict.fromkeys(("section", "log_to"), optional(NAMES)),
     "tables": optional(PATH),
+    **dict.fromkeys(("label", "task"), optional(ONE_LINE)),
     "root": PATH,
     "progress": PROGRESS,
     "heat_maps": whole(0),
@@ -88,6 +85,8 @@ def report(
     data: str | Path | None = None,
     metric: str | None = None,
     per_person: bool = False,
+    label: str | None = None,
+    task: str | None = None,
     section: str | Sequence[str] | None = None,
     heat_maps: int = 0,
     tables: str | Path | None = None,
@@ -112,6 +111,8 @@ def report(
     metric : of the scores, by the names that `score` takes; by default macro F1, for several labels ROC-AUC, for
         numbers the mean absolute error.
     per_person : whether to average the probabilities of each person's images before scoring.
+    label, task : of a table that is shown without predictions: its columns of labels or numbers, as in `read_table`,
+        and what they are (``classes``, ``multilabel``, ``regression``); found by name and from the cells by default.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
     tables : a folder, into which each table of the page is also written as ``NAME.csv``, ``NAME.md`` and ``NAME.tex``
@@ -169,6 +170,8 @@ def report(
         metric=metric,
         per_person=per_person,
         data=None if data is None else Path(data),
+        label=label,
+        task=task,
         progress=shown,
     )
     stores = report_stores(trackers, {name: run.folder for name, run in evidence.runs.items()})

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Text
+from ensemble.report.column_heatmaps import Choice, column_choices, explain_columns
 from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
 from ensemble.report.mistakes_data import change_text, class_values
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, recorded_metric
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
@@ -24,12 +26,24 @@ if TYPE_CHECKING:
 _SEED = 0
 _FOR_ONE = 8  # heat maps that the hints suggest
 _WHAT = "What the models looked at: heat maps of the worst mistakes and of typical right predictions."
-_HOW_TO_READ = (
-    "The heat shows where the model found evidence for the class that it predicted, relative to the hottest place of "
-    "the same image: it can be compared within an image, not between images.",
+_NOUN = {MULTILABEL: "label", REGRESSION: "number"}
+_WORST = {MULTILABEL: "the least probable answer", REGRESSION: "the largest error"}
+_FOR = {MULTILABEL: "the label of the caption", REGRESSION: "what makes the number larger"}
+_EVIDENCE = {MULTILABEL: "for the label of the caption", REGRESSION: "that makes the number larger"}
+_WHERE = (
     "It says where, not why, and a place without heat may still matter. Heat beside the subject (a border, a mark, the "
     "background) in several images is a reason to test: cover that place, or crop it away, and score again.",
 )
+
+
+def how_to_read(task: str) -> tuple[str, str]:
+    """Return what the heat shows and what it does not show."""
+    what = _EVIDENCE.get(task, "for the class that it predicted")
+    return (
+        f"The heat shows where the model found evidence {what}, relative to the hottest place of the same image: it "
+        "can be compared within an image, not between images.",
+        *_WHERE,
+    )
 
 
 def heatmaps_section(evidence: Evidence) -> Section:
@@ -49,7 +63,7 @@ def _blocks(evidence: Evidence) -> tuple[Block, ...]:
     if importlib.util.find_spec("pytorch_grad_cam") is None:
         return (Missing(_WHAT, "Install the library: `pip install 'ensemble-folds[explain]'`"),)
     part = evidence.oof
-    if part is None or not (part.labels >= 0).any():
+    if part is None or not part.has_label.any():
         return (Missing(_WHAT, "They are chosen by out-of-fold predictions and labels: `ensemble kfold` writes both."),)
     member = _explained_run(evidence, part)
     if member is None:
@@ -57,11 +71,12 @@ def _blocks(evidence: Evidence) -> tuple[Block, ...]:
             f"Keep checkpoints/RUN of a run, or train one: ensemble kfold (looked in {evidence.root / 'checkpoints'})."
         )
         return (Missing(_WHAT, hint),)
-    chosen = _chosen(part, member, evidence)
-    if not chosen:
+    columns = column_choices(evidence, part, member, _SEED) if evidence.has_columns else []
+    chosen = {} if evidence.has_columns else _chosen(part, member, evidence)
+    if not chosen and not columns:
         return (Missing(_WHAT, "The images cannot be read where the table names them: give their folder."),)
     try:
-        return _galleries(evidence, part, member, chosen)
+        return _galleries(evidence, part, member, chosen, columns)
     except EnsembleError as error:
         return (Missing(_WHAT, f"{error.message}" + (f": {error.hint}" if error.hint else "")),)
 
@@ -83,7 +98,7 @@ def _explained_run(evidence: Evidence, part: Part) -> Predicted | None:
     sign = 1.0 if metric.greater_is_better else -1.0
 
     def score(member: Predicted) -> float:
-        rows = member.present & (part.labels >= 0)
+        rows = member.present & part.has_label
         if not rows.any():
             return -np.inf
         return sign * float(metric(part.labels[rows], member.probabilities[rows]))
@@ -120,47 +135,57 @@ def _chosen(part: Part, member: Predicted, evidence: Evidence) -> dict[int, str]
     return found
 
 
-def _galleries(evidence: Evidence, part: Part, member: Predicted, chosen: dict[int, str]) -> tuple[Block, ...]:
+def _galleries(
+    evidence: Evidence, part: Part, member: Predicted, chosen: dict[int, str], columns: Sequence[Choice]
+) -> tuple[Block, ...]:
+    """Return the galleries: of classes the chosen rows with their kind, of labels and numbers the chosen columns."""
     from ensemble.explain.assignment import Image, assign, load_models
     from ensemble.explain.images import explain_images
     from ensemble.explain.overlay import scale_svg
 
     models = load_models(str(evidence.root / "checkpoints" / member.name), None, evidence.root)
 
-    def explained(of: Part, rows: Sequence[int]) -> HeatMaps:
+    def explained(of: Part, rows: Sequence[int], names: Sequence[str] = ()) -> HeatMaps:
+        if evidence.has_columns:
+            images = [Image(str(of.ids[row]), evidence.paths[str(of.ids[row])]) for row in rows]
+            return explain_columns(models, assign(images, models, forced=False), names)
         codes = [int(of.labels[row]) for row in rows]
         ids = [str(of.ids[row]) for row in rows]
         labels = [None if code < 0 else evidence.classes[code] for code in codes]
         images = [Image(name, evidence.paths[name], label) for name, label in zip(ids, labels, strict=True)]
         return explain_images(models, assign(images, models, forced=False))
 
-    rows = list(chosen)
-    found = explained(part, rows)
+    rows = [one.row for one in columns] or list(chosen)
+    kinds = [one.kind for one in columns] or list(chosen.values())
+    found = explained(part, rows, [one.name for one in columns])
     aspects = _aspects(evidence.table)
-    mistakes = sum(kind == "mistake" for kind in chosen.values())
+    mistakes = sum(kind == "mistake" for kind in kinds)
     right = len(rows) - mistakes
     about = (
         f"Run {member.name}, {found.method} on {found.place}: {found.cells[0]} × {found.cells[1]} cells per image. "
-        f"{counted(mistakes, 'worst mistake')} (one per person, the most certain first) and "
-        f"{counted(right, 'right prediction')} (drawn with seed {_SEED}, class after class)."
+        f"{counted(mistakes, 'worst mistake')} (one per person, {_WORST.get(evidence.task, 'the most certain')} "
+        f"first) and {counted(right, 'right prediction')} (drawn with seed {_SEED}, "
+        f"{_NOUN.get(evidence.task, 'class')} after {_NOUN.get(evidence.task, 'class')})."
     )
     title = "Scale of the heat"
     what = "Of the heat and of the mean heat: 0 is clear, 1 the hottest place of the image."
     blocks: list[Block] = [
-        Text((answer(found, list(chosen.values())), about, *_HOW_TO_READ)),
+        Text((answer(found, kinds), about, *how_to_read(evidence.task))),
         Figure("heat-maps-scale", scale_svg(title, what, "0: no heat", "1: hottest"), title, what),
         Gallery(
             "heat-maps-oof",
             "Out of fold: each image with the model that has not seen its person.",
-            _pictures(found, list(chosen.values()), evidence, aspects),
-            note="Left the input of the model, in the proportions of the file; right the heat for the predicted class.",
+            _pictures(found, kinds, evidence, aspects, [one.truth for one in columns]),
+            note="Left the input of the model, in the proportions of the file; right the heat for "
+            f"{_FOR.get(evidence.task, 'the predicted class')}.",
             wide=True,
         ),
     ]
     test = evidence.test
     drawn = [] if test is None else _drawn(test, evidence)
     if test is not None and drawn:
-        of_test = explained(test, drawn)
+        named = evidence.classes[0] if evidence.task == REGRESSION else ""
+        of_test = explained(test, drawn, [named] * len(drawn))
         spread = float(np.nanmean(of_test.spread)) if np.isfinite(of_test.spread).any() else float("nan")
         note = f"Left to right: input, mean heat of {len(models)} fold models, "
         note += "their standard deviation (the same colors, from 0 to 0.5)."
@@ -240,7 +265,11 @@ def _is_squashed(evidence: Evidence, run: str) -> bool:
 
 
 def _pictures(
-    found: HeatMaps, kinds: Sequence[str], evidence: Evidence, aspects: Mapping[str, float]
+    found: HeatMaps,
+    kinds: Sequence[str],
+    evidence: Evidence,
+    aspects: Mapping[str, float],
+    truths: Sequence[str] = (),
 ) -> tuple[Picture, ...]:
     from ensemble.explain.overlay import encode, enlarged
 
@@ -252,6 +281,12 @@ def _pictures(
         aspect = aspects.get(found.ids[row], own) if squashed else own
         strip = np.concatenate([enlarged(pixels, aspect) for _, pixels in found.panels(row)], axis=1)
         source = f"data:image/jpeg;base64,{base64.b64encode(encode(strip, 'jpeg')).decode()}"
+        if evidence.has_columns:
+            name = found.classes[int(found.explained[row])]
+            known = [truths[row]] if truths and truths[row] else []
+            shown = (*known, *found.caption(row)[1:])
+            pictures.append(Picture(source, found.ids[row], shown, {"kind": kind, _NOUN[evidence.task]: name}))
+            continue
         predicted, true = int(found.predicted[row]), int(found.true[row])
         tags = {"kind": kind, "predicted": found.classes[predicted]}
         lines = list(found.caption(row)[1:])

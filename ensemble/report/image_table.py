@@ -46,6 +46,7 @@ def read_image_table(
     root: Path,
     warnings: list[str],
     task: str | None = None,
+    label: str | None = None,
 ) -> Dataset | None:
     """Return the table of the images, which need not be there; None, with a warning, if it cannot be read.
 
@@ -53,12 +54,13 @@ def read_image_table(
     ----------
     data : the table that was named, which then must be readable.
     configs : contents of config.toml of runs; the first that says where its data are is followed.
-    task : what the predictions answer, if there are any.
+    task : what the predictions answer, if there are any; else what the columns of labels are, if that was given.
+    label : the columns of labels or numbers of a table, if they were given.
     """
     config = next((one for one in configs if isinstance(one.get("data"), str)), {})
     try:
         if data is not None:
-            spec = _spec_of(config, data, None, task)
+            spec = _spec_of(config if label is None else {**config, "label": label}, data, None, task)
         elif config:
             spec = _spec_of(config, _place_of(config["data"], "data", root), root, task)
         else:

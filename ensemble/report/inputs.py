@@ -36,7 +36,7 @@ class ReportInputs:
     named: bool = False
 
 
-def find_inputs(what: Iterable[Any] = (), root: Path = Path()) -> ReportInputs:
+def find_inputs(what: Iterable[Any] = (), root: Path = Path(), as_table: bool = False) -> ReportInputs:
     """Return the files of what was named; of nothing: those of all runs in ``runs/``, and of the newest blend.
 
     Parameters
@@ -44,6 +44,7 @@ def find_inputs(what: Iterable[Any] = (), root: Path = Path()) -> ReportInputs:
     what : names of runs and blends, prediction files and patterns, folders of runs and blends, a table or a folder of
         images; runs and blends of Python.
     root : the folder that holds ``runs/``.
+    as_table : whether a CSV that is named is a table of images, whatever its columns.
 
     Raises
     ------
@@ -52,6 +53,9 @@ def find_inputs(what: Iterable[Any] = (), root: Path = Path()) -> ReportInputs:
     found, runs = ReportInputs(), root / "runs"
     for one in what:
         found.named = True
+        if as_table and isinstance(one, str | Path) and table_suffix(str(one)) and Path(one).is_file():
+            found.data = Path(one)
+            continue
         _add(found, one, runs)
     if not found.named:
         for name in prediction_names(runs):

@@ -29,7 +29,8 @@ from folds.metrics.custom import metric_of
 from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.resampling import leave_one_group_out
-from folds.utils.charts import Series, lines
+from folds.utils.charts.curves import lines
+from folds.utils.charts.series import Series
 from folds.utils.csv_table import read_csv
 from folds.utils.files import read_json
 from folds.utils.text import counted

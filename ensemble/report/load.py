@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import glob
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,17 +18,17 @@ from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
 from ensemble.report.choice import choose
-from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted, RunRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted
 from ensemble.report.findings import find_findings
 from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
 from ensemble.report.inputs import ReportInputs, find_inputs
+from ensemble.report.run_records import channels_of, record_of, window_of
 from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.experiments.comparison import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
-from folds.images.settings import parse_channels, parse_frame
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
@@ -46,10 +43,8 @@ from folds.predictions.reading import score_rows
 from folds.utils.files import read_json
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.progress import SILENT, Progress
-from folds.utils.toml import read_toml
 
 logger = logging.getLogger(__name__)
-
 _SPLITS: tuple[Literal["oof", "test"], ...] = ("oof", "test")
 
 
@@ -60,6 +55,8 @@ def load_evidence(
     metric: str | None = None,
     per_person: bool = False,
     data: Path | None = None,
+    label: str | None = None,
+    task: str | None = None,
     progress: Progress = SILENT,
 ) -> Evidence:
     """Return the evidence of a report about runs, blends, prediction files or a table.
@@ -73,18 +70,26 @@ def load_evidence(
     metric : by default that of the task.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     data : the table, if it is not where the runs found it.
+    label, task : the columns of labels or numbers of a table without predictions, and what they are.
 
     Raises
     ------
     EnsembleError : nothing has a name, there are no runs, or files cannot be read or aligned.
-    UsageError : an unknown metric, or one that does not fit the task.
+    UsageError : an unknown metric, or one that does not fit the task; columns of a table beside predictions.
     """
     if metric is not None:
         metric_of(metric)
-    inputs = find_inputs(what, root)
+    inputs = find_inputs(what, root, label is not None)
     stated = _stated_task(inputs)
-    metric = default_metric(stated) if metric is None else metric
-    metric_for_task(metric, stated)
+    predicted = bool(inputs.runs or inputs.views or inputs.blends)
+    if predicted and (label is not None or task is not None):
+        given = "label" if label is not None else "task"
+        raise UsageError(
+            f"`{given}` is for a table without predictions: their files state it", hint=f"leave `{given}` out"
+        )
+    given_metric, metric = metric, default_metric(stated) if metric is None else metric
+    if predicted:
+        metric_for_task(metric, stated)
     request = BlendConfig(metric=metric)
     request.check()
     warnings: list[str] = []
@@ -99,14 +104,18 @@ def load_evidence(
     folders = inputs.folders or _folders_of(inputs.blends)
     if base is None and leaking:
         parts = {"oof": _part_by_image(leaking)}
-    records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
+    records = {name: one for name, folder in sorted(folders.items()) if (one := record_of(name, folder)) is not None}
     with progress.step("reading the table") as advance:
         advance(0, 1)
-        task = stated if inputs.runs or inputs.views or inputs.blends else None
-        dataset = read_image_table(data or inputs.data, [one.config for one in records.values()], root, warnings, task)
+        task = stated if predicted else task
+        configs = [one.config for one in records.values()]
+        dataset = read_image_table(data or inputs.data, configs, root, warnings, task, label)
         advance(1, 1)
     split = None if base is None else next(iter(base.splits.values()))
     task = _task(split, next(iter(leaking.values()), None), dataset)
+    if not predicted:  # the table says what it is
+        metric = default_metric(task) if given_metric is None else metric
+        metric_for_task(metric, task)
     classes = _classes(split, next(iter(leaking.values()), None), dataset)
     parts = {name: _completed(part, dataset, classes, task) for name, part in parts.items()}
     paths = {} if dataset is None else image_paths(dataset)
@@ -116,8 +125,8 @@ def load_evidence(
         table = table_record(dataset, paths, root, progress)
         findings = find_findings(dataset, records, root, len(paths), progress)
     blends = {one.name: one.record for one in groups if one.record is not None}
-    window, max_pixels = _reading(records)
-    channels, frame = _chosen(records)
+    window, max_pixels = window_of(records)
+    channels, frame = channels_of(records)
     made = Evidence(
         classes,
         parts.get("oof"),
@@ -162,9 +171,9 @@ def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
     """
     inputs = find_inputs(what, root)
     folders = inputs.folders or _folders_of(inputs.blends)
-    records = {name: one for name, folder in sorted(folders.items()) if (one := _record_of(name, folder)) is not None}
+    records = {name: one for name, folder in sorted(folders.items()) if (one := record_of(name, folder)) is not None}
     dataset = read_image_table(inputs.data, [one.config for one in records.values()], root, [], _stated_task(inputs))
-    return Thumbnails({} if dataset is None else image_paths(dataset), *_reading(records))
+    return Thumbnails({} if dataset is None else image_paths(dataset), *window_of(records))
 
 
 def _new_sites(inputs: ReportInputs, metric: str, per_person: bool) -> list[NewSites]:
@@ -611,92 +620,3 @@ def _completed(part: Part, dataset: Dataset | None, predicted: Sequence[str], ta
     if part.persons_known or table.persons is None:
         return replace(part, labels=labels)
     return replace(part, labels=labels, persons=table.persons[place], persons_known=True)
-
-
-def _record_of(name: str, folder: Path) -> RunRecord | None:
-    """Return what a run recorded; None if its config.toml is damaged."""
-    try:
-        config = read_toml(folder / "config.toml")
-    except (OSError, ValueError):
-        return None
-    history, done = {}, {}
-    for inside in sorted(folder.glob("fold*")):
-        number = inside.name.removeprefix("fold")
-        if not number.isdecimal():
-            continue
-        if (inside / "history.csv").is_file():
-            history[int(number)] = _history(inside / "history.csv")
-        if (inside / "done.json").is_file():
-            found = read_json(inside / "done.json")
-            if isinstance(found, dict):
-                done[int(number)] = found
-    k = config.get("k")
-    environment, folds = (_json_of(folder / file) for file in ("environment.json", "folds.json"))
-    tested = [
-        int(found[1])
-        for path in folder.parent.glob(f"{glob.escape(name)}.fold*.test.npy")
-        if (found := re.fullmatch(r"\.fold([0-9]{1,9})\.test\.npy", path.name[len(name) :]))
-    ]
-    return RunRecord(
-        name,
-        folder,
-        k if type(k) is int else len(done),
-        dict(sorted(history.items())),
-        dict(sorted(done.items())),
-        config,
-        environment,
-        folds,
-        tuple(sorted(tested)),
-    )
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """Return a record; {} if there is none, or if it is damaged."""
-    try:
-        found = read_json(path) if path.is_file() else {}
-    except EnsembleError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    """Return one record per epoch; numbers that cannot be read are NaN."""
-
-    def number(text: str | None) -> float:
-        try:
-            return float(text or "nan")
-        except ValueError:
-            return float("nan")
-
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        return [{name: number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
-
-
-def _reading(records: Mapping[str, RunRecord]) -> tuple[tuple[float, float] | None, int | None]:
-    """Return the window and the largest number of pixels that the runs read images with: of each the first given."""
-    limits = [one.config.get("max_pixels") for one in records.values()]
-    limit = next((one for one in limits if type(one) is int), None)
-    for one in records.values():
-        window = one.config.get("window")
-        if isinstance(window, str) and window.count(",") == 1:
-            try:
-                low, high = map(float, window.split(","))
-            except ValueError:
-                continue
-            if low < high:
-                return (low, high), limit
-    return None, limit
-
-
-def _chosen(records: Mapping[str, RunRecord]) -> tuple[tuple[int, ...], int | str | None]:
-    """Return the channels and the frame that the runs read of each file: of each the first given."""
-    channels: tuple[int, ...] = ()
-    frame: int | str | None = None
-    for one in records.values():
-        listed, number = one.config.get("channels"), one.config.get("frame")
-        with suppress(UsageError):
-            if not channels and isinstance(listed, list) and all(isinstance(text, str) for text in listed):
-                channels = parse_channels(",".join(listed))
-            if frame is None and isinstance(number, str):
-                frame = parse_frame(number)
-    return channels, frame

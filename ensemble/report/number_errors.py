@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.report.blocks import Block, Figure, Table
 from ensemble.report.evidence import Part, Predicted
-from folds.utils.charts import heat
+from folds.utils.charts.grids import heat
 
 
 def error_correlation(part: Part, compared: Sequence[Predicted]) -> list[Block]:

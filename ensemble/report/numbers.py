@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.analysis.columns import Column, decimals_for, number_text, unit_of_columns
 from ensemble.analysis.mistakes import quantile_groups
-from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
-from ensemble.report.column_scores import Column, columns_of, decimals_for, groups_of, number_text
+from ensemble.analysis.units import Unit
+from ensemble.label_check.column_doubts import NumberError, usual_differences
+from ensemble.report.blocks import Block, Figure, Gallery, Missing, Section, Table, Text
+from ensemble.report.column_pictures import error_pictures, judged_columns
+from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.scoring import changed_note, ci_note, main_predictions, unit_note
+from ensemble.report.scoring import changed_note, ci_note, main_predictions
 from folds.metrics.intervals import Interval
-from folds.utils.charts import Series, cloud
-from folds.utils.text import counted
+from folds.utils.charts.points import cloud
+from folds.utils.charts.series import Series
 
 RANGES = 5  # of the true numbers, with about equally many images
 CURVE = 12  # points of the line in a drawing
@@ -40,17 +44,17 @@ def mistakes_section(evidence: Evidence) -> Section:
         )
         return Section("mistakes", "Errors", lead, (missing,))
     part, member = found
-    lead += unit_note(evidence, part)
+    unit = evidence.unit_of(part)
     columns = [one for one in columns_of(evidence, part, member) if len(one.labels)]
     blocks: list[Block] = [Text(_facts(evidence, part, member, columns))]
     for number, one in enumerate(columns[:MAX_DRAWN], start=1):
-        blocks += _drawings(one, number, part, "a person" if evidence.per_person else "an image", len(columns) > 1)
+        blocks += _drawings(one, number, part, len(columns) > 1)
     if len(columns) > MAX_DRAWN:
         blocks.append(Text((f"The first {MAX_DRAWN} of {len(columns)} numbers are drawn.",)))
     blocks.append(_spread(columns, part))
     blocks += _by_range(columns, part)
     blocks += _by_group(evidence, part, columns)
-    if not evidence.per_person:
+    if not unit.is_person:
         blocks += _people(columns, part)
         blocks += _pictures(evidence, part, member, columns)
     return Section("mistakes", "Errors", lead, tuple(blocks))
@@ -68,8 +72,8 @@ def _facts(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[
         bias = one.mean(one.errors)
         start = f"{one.name}: half" if len(columns) > 1 else "Half"
         lines.append(
-            f"{start} of the images are predicted within {half:,.{digits}f} of the true number, nine of ten within "
-            f"{most:,.{digits}f}. {_bias_text(bias, digits)} {regression_text(one)}"
+            f"{start} of the {one.unit.many} are predicted within {half:,.{digits}f} of the true number, nine of ten "
+            f"within {most:,.{digits}f}. {_bias_text(bias, digits)} {regression_text(one)}"
         )
     return tuple(lines)
 
@@ -130,16 +134,16 @@ def _curve(column: Column, values: NDArray[np.float64]) -> _Curve:
     return found
 
 
-def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -> list[Block]:
+def _drawings(column: Column, number: int, part: Part, named: bool) -> list[Block]:
     end = f"-{number}" if named else ""
     where = "out of fold" if part.name == "oof" else "on test people"
-    truth, error = _curve(column, column.values), _curve(column, column.errors)
+    unit, truth, error = column.unit, _curve(column, column.values), _curve(column, column.errors)
     title = f"Predicted against true {column.name}, {where}"
     slope = column.slope
     text = (
-        f"{counted(len(column.labels), 'image')}. On the dashed diagonal, predictions equal the true number. The line "
-        "is the mean prediction, and 90% of the predictions of images with such a true number lie in the band. "
-        f"{_ends(truth)}"
+        f"{unit.counted(len(column.labels))}. On the dashed diagonal, predictions equal the true number. The line "
+        f"is the mean prediction, and 90% of the predictions of {unit.many} with such a true number lie in the band. "
+        f"{_ends(truth, unit)}"
     )
     drawn = cloud(
         column.labels.tolist(),
@@ -152,12 +156,12 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
         diagonal=True,
         above="predicted too high",
         below="predicted too low",
-        dots=unit,
+        dots=unit.any,
     )
     second = f"Error of {column.name} against the true number, {where}"
     residual = (
-        "Error: predicted minus true; 0 is right. The line is the mean error of images with such a true number, with "
-        f"its 95% CI (over people). {_worst_end(error, slope)}"
+        f"Error: predicted minus true; 0 is right. The line is the mean error of {unit.many} with such a true number, "
+        f"with its 95% CI (over people). {_worst_end(error, slope)}"
     )
     other = cloud(
         column.labels.tolist(),
@@ -169,7 +173,7 @@ def _drawings(column: Column, number: int, part: Part, unit: str, named: bool) -
         line=Series("mean error, and its 95% CI", error.x, error.mean, error.low, error.high, tone=1),
         reference=0.0,
         above="too high",
-        dots=unit,
+        dots=unit.any,
     )
     return [
         Figure(f"mistakes-truth{end}", drawn, title, text),
@@ -181,14 +185,14 @@ def _sides(inner: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
     return [low for low, _ in inner], [high for _, high in inner]
 
 
-def _ends(curve: _Curve) -> str:
+def _ends(curve: _Curve, unit: Unit) -> str:
     if len(curve.x) < 2:
         return ""
     digits = decimals_for(abs(curve.x[-1] - curve.x[0]))
     first, last = ((curve.x[at], curve.mean[at]) for at in (0, -1))
     return (
-        f"Images with a true number near {first[0]:,.{digits}f} get {first[1]:,.{digits}f} on average, those near "
-        f"{last[0]:,.{digits}f} get {last[1]:,.{digits}f}."
+        f"{unit.many.capitalize()} with a true number near {first[0]:,.{digits}f} get {first[1]:,.{digits}f} on "
+        f"average, those near {last[0]:,.{digits}f} get {last[1]:,.{digits}f}."
     )
 
 
@@ -218,8 +222,7 @@ def _spread(columns: Sequence[Column], part: Part) -> Table:
         rows.append(
             [
                 one.name,
-                len(one.labels),
-                one.people if part.persons_known else None,
+                *one.unit.cells(len(one.labels), one.people if part.persons_known else None),
                 number_text(one.size, digits),
                 number_text(one.mean(one.errors), digits, signed=True),
                 *(f"{value:,.{digits}f}" for value in quantiles),
@@ -230,7 +233,7 @@ def _spread(columns: Sequence[Column], part: Part) -> Table:
     return Table(
         "mistakes-errors",
         "The size of the errors.",
-        [*("number", "images", "people", "mean size", "mean error"), *_SPREAD],
+        ["number", *unit_of_columns(columns).columns(), "mean size", "mean error", *_SPREAD],
         rows,
         note=f"{ci_note(part)} Mean size: the mean absolute error (MAE). Mean error: predicted minus true; 0 if "
         "predictions are neither too high nor too low on average. 95% of errors: their 2.5% and 97.5% quantiles "
@@ -250,8 +253,7 @@ def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
                 [
                     one.name,
                     f"{low:,.{shown}f} to {high:,.{shown}f}",
-                    len(inside.labels),
-                    inside.people if part.persons_known else None,
+                    *one.unit.cells(len(inside.labels), inside.people if part.persons_known else None),
                     number_text(inside.size, digits),
                     number_text(inside.mean(inside.errors), digits, signed=True),
                 ]
@@ -262,10 +264,11 @@ def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
         Table(
             "mistakes-ranges",
             "Errors by the range of the true number.",
-            ["number", "true value", "images", "people", "mean size", "mean error"],
+            ["number", "true value", *unit_of_columns(columns).columns(), "mean size", "mean error"],
             rows,
             2,
-            f"Ranges with about equally many images. {ci_note(part)} A mean error above 0 is too high.",
+            f"Ranges with about equally many {unit_of_columns(columns).many}. {ci_note(part)} A mean error above 0 "
+            "is too high.",
         )
     ]
 
@@ -334,51 +337,30 @@ def _people(columns: Sequence[Column], part: Part) -> list[Block]:
 
 def _pictures(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> list[Block]:
     """Return the largest errors as pictures, a few of each person; each number has its share of them."""
-    pictures, others = list[Picture](), [one for one in part.members if one.kind != "blend" and one is not member]
-    at_column = {name: at for at, name in enumerate(evidence.classes)}
+    chosen = list[NumberError]()
     for one in columns:
+        low, high = usual_differences(one.errors)
         seen: dict[int, int] = {}
-        digits = decimals_for(float(np.abs(one.errors).mean()))
         room = max(6, MAX_PICTURES // len(columns))
         for row in np.argsort(-np.abs(one.errors), kind="stable").tolist():
             person = int(one.persons[row])
             seen[person] = seen.get(person, 0) + 1
             if seen[person] > PER_PERSON or not one.errors[row]:
                 continue
-            at, room = int(one.rows[row]), room - 1
-            sample, who = str(part.ids[at]), str(part.persons[at])
-            start = f"{one.name}: " if len(columns) > 1 else ""
-            lines = [
-                f"{start}true {one.labels[row]:,.{digits}f}, predicted {one.values[row]:,.{digits}f}",
-                f"error {one.errors[row]:+,.{digits}f}",
-                *([] if who in sample or not part.persons_known else [f"person {who}"]),
-                *_said(others, at, at_column[one.name], digits),
-            ]
-            tags = {"direction": "too high" if one.errors[row] > 0 else "too low"}
-            tags |= {"number": one.name} if len(columns) > 1 else {}
-            tags |= {"person": who} if part.persons_known else {}
-            pictures.append(Picture(evidence.thumbnail(sample), sample, tuple(lines), tags))
+            true, value = float(one.labels[row]), float(one.values[row])
+            chosen.append(NumberError(int(one.rows[row]), one.name, true, value, low, high))
+            room -= 1
             if not room:
                 break
-    if not pictures:
+    if not chosen:
         return []
+    rows = judged_columns(evidence, part, member)
     return [
         Gallery(
             "mistakes-worst",
             "The largest errors.",
-            tuple(pictures),
+            error_pictures(chosen, rows, columns, evidence.thumbnail, part.persons_known),
             f"At most {PER_PERSON} images of a person. A very large error may be a wrong number in the table: look "
             "whether all models say the same.",
         )
     ]
-
-
-def _said(members: Sequence[Predicted], row: int, column: int, digits: int) -> list[str]:
-    """Return what other models predict for an image, one line each; [] with a single one."""
-    if len(members) < 2:
-        return []
-    found = []
-    for one in members[:5]:
-        value = float(one.probabilities[row, column])
-        found.append(f"{one.name}: {'no prediction' if math.isnan(value) else f'{value:,.{digits}f}'}")
-    return found

@@ -157,13 +157,6 @@ def size_of(found: ScoredPart, part: Part, per_person: bool = False) -> str:
     return f"{images} of {counted(found.people, 'person', 'people')}" if part.persons_known else images
 
 
-def unit_note(evidence: Evidence, part: Part) -> str:
-    """Return that a person counts as one image, where scores are by person; "" for scores by image."""
-    if not (evidence.per_person and part.persons_known):
-        return ""
-    return " Scores are by person: predictions of a person's images are averaged, and each person counts as one image."
-
-
 def ci_note(part: Part) -> str:
     """Return how the intervals are made, in one sentence."""
     if part.persons_known:

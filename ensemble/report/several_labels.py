@@ -8,9 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
-from ensemble.report.column_scores import MIN_PEOPLE, Column, columns_of, groups_of
-from ensemble.report.evidence import Evidence, Part
+from ensemble.analysis.columns import MIN_PEOPLE, Column, unit_of_columns
+from ensemble.analysis.units import Unit
+from ensemble.label_check.column_doubts import wrong_answers
+from ensemble.report.blocks import Block, Figure, Gallery, Missing, Section, Table, Text
+from ensemble.report.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
+from ensemble.report.column_scores import columns_of, groups_of
+from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import (
     ScoredPart,
     changed_note,
@@ -18,18 +22,21 @@ from ensemble.report.scoring import (
     direction,
     main_predictions,
     scored_part,
-    unit_note,
 )
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
-from folds.utils.charts import MARK_TONE, Row, forest, heat
+from folds.utils.charts.drawing import MARK_TONE
+from folds.utils.charts.grids import heat
+from folds.utils.charts.rows import forest
+from folds.utils.charts.series import Row
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
 
 MAX_DRAWN = 40  # labels of a drawing; the tables have all
 MAX_TOGETHER = 20  # labels of the grid of those that occur together
 MAX_PAIRS = 20
+MAX_PICTURES = 40
 
 Cells = list[str | int | float | None]
 
@@ -45,16 +52,18 @@ def mistakes_section(evidence: Evidence) -> Section:
         )
         return Section("mistakes", "Each label", lead, (missing,))
     part, member = found
-    lead += unit_note(evidence, part)
+    unit = evidence.unit_of(part)
     columns = columns_of(evidence, part, member)
     where = "out of fold" if part.name == "oof" else "on test people"
-    start = f"Scores of `{member.name}`, {where}. Each label is a decision of its own: an image has it or not."
+    start = f"Scores of `{member.name}`, {where}. Each label is a decision of its own: {unit.any} has it or not."
     if note := changed_note(part, member):
         start += f" They are {note}."
     blocks: list[Block] = [Text((start, *answer(columns))), *_drawings(columns, where), _table(columns, part)]
     blocks += _together(columns, evidence, part)
     blocks += _by_group(evidence, part)
     blocks += _unknown(columns, evidence)
+    if not unit.is_person:
+        blocks += _worst(evidence, part, member, columns)
     return Section("mistakes", "Each label", lead, tuple(blocks))
 
 
@@ -92,7 +101,8 @@ def rare_lines(columns: Sequence[Column]) -> list[str]:
             for one in sorted(rare, key=lambda one: (one.fewest, one.name))
         )
         lines.append(f"Too rare to judge, with fewer than {MIN_PEOPLE} people: {_some(list(each))}.")
-    for value, word in ((1, "on no image"), (0, "on every image")):
+    unit = unit_of_columns(columns)
+    for value, word in ((1, f"on no {unit.one}"), (0, f"on every {unit.one}")):
         named = [one.name for one in columns if len(one.labels) and not one.people_with(value)]
         if named:
             lines.append(f"Known, but {word}, so that nothing can be learned: {_some(named)}.")
@@ -135,18 +145,26 @@ def _ranked(
     text = f"Best first, from {best[0].name} ({best[1].text()}) to {worst[0].name} ({worst[1].text()})."
     text += "" if chance else " The dashed line, 0.5, is chance."
     text += f" The best {MAX_DRAWN} of {len(scored)} labels are drawn." if len(scored) > MAX_DRAWN else ""
-    legend = [(word, 0), ("by chance: share of images with the label", MARK_TONE)] if chance else ()
+    by_chance = f"by chance: share of {unit_of_columns(ordered).many} with the label"
+    legend = [(word, 0), (by_chance, MARK_TONE)] if chance else ()
     svg = forest(rows, title, text, word, reference=reference, signed=False, legend=legend)
     return Figure(name, svg, title, text)
 
 
 def _table(columns: Sequence[Column], part: Part) -> Table:
     with_people, some_unknown = part.persons_known, any(len(one.labels) < one.total for one in columns)
-    header = ["label", "images with it", *(["people with it"] if with_people else []), "share"]
-    header += [*(["known images"] if some_unknown else []), "ROC-AUC", "average precision", "F1", "calibration error"]
+    unit = unit_of_columns(columns)
+    header = ["label", *(f"{noun} with it" for noun in unit.columns(with_people)), "share"]
+    header += [
+        *([f"known {unit.many}"] if some_unknown else []),
+        "ROC-AUC",
+        "average precision",
+        "F1",
+        "calibration error",
+    ]
     rows: list[Cells] = []
     for one in columns:
-        row: Cells = [one.name, int(one.labels.sum()), *([one.people_with(1)] if with_people else [])]
+        row: Cells = [one.name, *unit.cells(int(one.labels.sum()), one.people_with(1), with_people)]
         row += [f"{one.labels.mean():.1%}" if len(one.labels) else None]
         row += [len(one.labels)] if some_unknown else []
         row += [_text(one.score(name)) for name in ("roc_auc", "average_precision", "f_beta")]
@@ -157,10 +175,11 @@ def _table(columns: Sequence[Column], part: Part) -> Table:
         "Scores of each label.",
         header,
         rows,
-        note=f"{ci_note(part)} ROC-AUC: 0.5 is chance, 1 is best. Average precision: by chance the share of images "
-        f"with the label. F1: of the decision that an image has the label if its probability is above {THRESHOLD:g}; 0 "
-        "if no image with it is found. Calibration error: the mean distance between the probability and the share of "
-        "images that have the label, in ten bins of the probability; 0 is best. – where only one answer occurs.",
+        note=f"{ci_note(part)} ROC-AUC: 0.5 is chance, 1 is best. Average precision: by chance the share of "
+        f"{unit.many} with the label. F1: of the decision that {unit.any} has the label if its probability is above "
+        f"{THRESHOLD:g}; 0 if no {unit.one} with it is found. Calibration error: the mean distance between the "
+        f"probability and the share of {unit.many} that have the label, in ten bins of the probability; 0 is best. – "
+        "where only one answer occurs.",
     )
 
 
@@ -179,16 +198,16 @@ def _together(columns: Sequence[Column], evidence: Evidence, part: Part) -> list
     rows = _matrices(common, len(part))
     true, predicted, known = rows
     shown = sorted(range(len(common)), key=lambda at: -common[at].labels.sum())[:MAX_TOGETHER]
-    names = [common[at].name for at in shown]
+    names, unit = [common[at].name for at in shown], unit_of_columns(common)
     blocks: list[Block] = []
     for kind, cells in (("true", true), ("predicted", predicted)):
         grid = [[_share(cells, known, i, j) for j in shown] for i in shown]
         title = f"Labels that occur together: {kind}"
-        text = "Of the images with the label of the row, the share that has the label of the column as well"
+        text = f"Of the {unit.many} with the label of the row, the share that has the label of the column as well"
         text += ", in truth." if kind == "true" else f", where a label is predicted above {THRESHOLD:g}."
-        text += _most_frequent(names, grid)
+        text += _most_frequent(names, grid, unit)
         empty = [name for name, row in zip(names, grid, strict=True) if not np.isfinite(row).any()]
-        text += f" An empty row: {_some(empty)} is predicted on no image." if empty and kind == "predicted" else ""
+        text += f" An empty row: {_some(empty)} is predicted on no {unit.one}." if empty and kind == "predicted" else ""
         text += f" The {MAX_TOGETHER} most frequent labels are shown." if len(common) > MAX_TOGETHER else ""
         svg = heat(names, grid, title, text, text=lambda value: f"{value:.0%}")
         blocks.append(Figure(f"mistakes-together-{kind}", svg, title, text))
@@ -209,12 +228,12 @@ def _share(cells: NDArray[np.bool_], known: NDArray[np.bool_], i: int, j: int) -
     return math.nan if i == j or not both.any() else float(cells[both, j].mean())
 
 
-def _most_frequent(names: Sequence[str], grid: Sequence[Sequence[float]]) -> str:
+def _most_frequent(names: Sequence[str], grid: Sequence[Sequence[float]], unit: Unit) -> str:
     found = [(value, i, j) for i, row in enumerate(grid) for j, value in enumerate(row) if math.isfinite(value)]
     if not found:
         return ""
     value, i, j = max(found, key=lambda entry: (entry[0], -entry[1], -entry[2]))
-    return f" Highest: {value:.0%} of the images with {names[i]} have {names[j]}."
+    return f" Highest: {value:.0%} of the {unit.many} with {names[i]} have {names[j]}."
 
 
 def _pairs(columns: Sequence[Column], true: NDArray, predicted: NDArray, known: NDArray) -> list[Block]:
@@ -230,8 +249,9 @@ def _pairs(columns: Sequence[Column], true: NDArray, predicted: NDArray, known: 
             found.append((int(t.sum()), int(p.sum()), int((t & p).sum()), by_chance * count, count, i, j))
     found = [one for one in found if one[0] or one[1]]
     found.sort(key=lambda one: (-max(one[0], one[1]), one[5], one[6]))
+    unit = unit_of_columns(columns)
     if not found:
-        return [Text(("No two labels occur on one image, neither in truth nor predicted.",))]
+        return [Text((f"No two labels occur on one {unit.one}, neither in truth nor predicted.",))]
     rows: list[Cells] = [
         [columns[i].name, columns[j].name, t, p, right, f"{chance:.0f}", f"{(p - t) / count:+.1%}"]
         for t, p, right, chance, count, i, j in found[:MAX_PAIRS]
@@ -240,14 +260,29 @@ def _pairs(columns: Sequence[Column], true: NDArray, predicted: NDArray, known: 
     return [
         Table(
             "mistakes-pairs",
-            "Pairs of labels on one image.",
-            ["label", "and label", "true images", "predicted", "both", "true by chance", "predicted − true"],
+            f"Pairs of labels on one {unit.one}.",
+            ["label", "and label", f"true {unit.many}", "predicted", "both", "true by chance", "predicted − true"],
             rows,
             2,
-            "Of the images where both are known. Both: images on which the pair is there and predicted. True by "
-            f"chance: images that would have both if labels were independent. Predicted − true: in % of images.{more}",
+            f"Of the {unit.many} where both are known. Both: {unit.many} on which the pair is there and predicted. "
+            f"True by chance: {unit.many} that would have both if labels were independent. Predicted − true: in % of "
+            f"{unit.many}.{more}",
         )
     ]  # fmt: skip
+
+
+# The worst mistakes
+
+
+def _worst(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> list[Block]:
+    """Return the labels with the least probable answer as pictures, a few of each person and label."""
+    found = few_of_each(wrong_answers(columns), part.persons)[:MAX_PICTURES]
+    if not found:
+        return []
+    rows = judged_columns(evidence, part, member)
+    pictures = answer_pictures(found, rows, evidence.thumbnail, part.persons_known)
+    note = f"The least probable answers first, at most {PER_PERSON} images of a person and label."
+    return [Gallery("mistakes-worst", f"The worst mistakes, at a probability of {THRESHOLD:g}.", pictures, note)]
 
 
 # Groups and unknown labels

@@ -15,7 +15,8 @@ from ensemble.report.scoring import finite
 from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.distributions import t_quantile
 from folds.metrics.intervals import LEVEL
-from folds.utils.charts import Series, lines
+from folds.utils.charts.curves import lines
+from folds.utils.charts.series import Series
 from folds.utils.text import counted, duration
 
 MIN_FOLDS = 4  # with fewer, the others say too little about one fold

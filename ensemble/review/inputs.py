@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.blend import Blend
-from ensemble.blending.labeled_predictions import LabeledPredictions, labeled_blend, read_labeled_predictions
+from ensemble.blending.labeled_predictions import Judged, labeled_blend, read_labeled_predictions
 from folds.errors import EnsembleError
 from folds.utils.arguments import wrong_argument
 from folds.utils.progress import Progress
@@ -17,7 +17,7 @@ PICTURES, CHARACTERS = 12, 60_000  # in a notebook
 
 def read_judged(
     what: Any, labels: Path | None, root: Path, progress: Progress
-) -> tuple[LabeledPredictions, tuple[str | Path, ...], Path]:
+) -> tuple[Judged, tuple[str | Path, ...], Path]:
     """Return labeled predictions, the names and files that they are from, and the folder that holds
     ``runs/``.
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemble.blending.labeled_predictions import ColumnPredictions
 from ensemble.label_check.doubts import LabelDoubts, columns_of, find_doubts
+from ensemble.review.column_labels import DoubtfulColumns
 from ensemble.review.inputs import PICTURES, read_judged, thumbnails_of
 from folds.errors import EnsembleError
 from folds.utils.arguments import PATH, PROGRESS, check_arguments, whole
@@ -137,11 +139,16 @@ class DoubtfulLabels(Displayed):
 _KINDS = {"most": whole(1), "root": PATH, "progress": PROGRESS}
 
 
-def labels(what: Any, *, most: int = 20, root: str | Path = ".", progress: bool | Progress = True) -> DoubtfulLabels:
+def labels(
+    what: Any, *, most: int = 20, root: str | Path = ".", progress: bool | Progress = True
+) -> DoubtfulLabels | DoubtfulColumns:
     """Return the labels that out-of-fold votes contradict; nothing is changed.
 
     The same as the command ``ensemble labels``. Needs cleanlab. Where all images of each person have one label, each
     person counts once. ``kfold(..., relabel=, drop=, soften=)`` trains with the table that you fill in.
+
+    Of several labels each is judged by itself, and numbers are in doubt if their difference is unusual. The result is
+    then a `DoubtfulColumns`, whose table is not for training, and cleanlab is not needed.
 
     Parameters
     ----------
@@ -179,5 +186,7 @@ def labels(what: Any, *, most: int = 20, root: str | Path = ".", progress: bool 
             f"labels are checked by out-of-fold predictions, found {judged.kind} of {judged.name}",
             hint="test labels are never changed: a score on changed labels measures the changes",
         )
+    if isinstance(judged, ColumnPredictions):
+        return DoubtfulColumns(judged, most, sources, place)
     found = find_doubts(judged.rows, judged.class_attributes)
     return DoubtfulLabels(found, judged.name, most, judged.notes, sources, place)

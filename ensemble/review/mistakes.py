@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.analysis.mistakes import PeopleMistakes, confusion_of, mistake_columns, people_mistakes
-from ensemble.blending.labeled_predictions import LabeledPredictions
+from ensemble.blending.labeled_predictions import ColumnPredictions, LabeledPredictions
+from ensemble.review.column_mistakes import ColumnMistakes
 from ensemble.review.inputs import PICTURES, read_judged, thumbnails_of
 from folds.utils.arguments import PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
@@ -183,11 +184,12 @@ def mistakes(
     labels: str | Path | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
-) -> Mistakes:
+) -> Mistakes | ColumnMistakes:
     """Return the worst mistakes and the people with the most wrong images.
 
     The same as the command ``ensemble mistakes``. Out-of-fold predictions are judged if there are any, else test
-    predictions. The worst mistakes are those with the highest confidence in a wrong class.
+    predictions. The worst mistakes are those with the highest confidence in a wrong class. Of several labels each is a
+    decision of its own; of numbers the largest differences are listed: the result is then a `ColumnMistakes`.
 
     Parameters
     ----------
@@ -220,4 +222,6 @@ def mistakes(
     check_arguments(locals(), _KINDS)
     place = Path(root)
     judged, sources, place = read_judged(what, None if labels is None else Path(labels), place, progress_of(progress))
+    if isinstance(judged, ColumnPredictions):
+        return ColumnMistakes(judged, most, sources, place, people)
     return Mistakes(judged, most, people, sources, place)

@@ -134,7 +134,8 @@ class TTAResult(Displayed):
         """Return the forest plot of the gain; () without labels."""
         if self.gains is None:
             return ()
-        from folds.utils.charts import Row, forest  # here, because only notebooks need it
+        from folds.utils.charts.rows import forest  # here, because only notebooks need it
+        from folds.utils.charts.series import Row  # here, because only notebooks need it
         from folds.utils.html import figure
 
         found = {

@@ -158,7 +158,8 @@ class TrainedRun(Displayed):
     def display_parts(self) -> Sequence[str]:
         """Return the validation curves of the folds as a drawing; () without a history of two epochs."""
         from folds.experiments.curves import LOSS, curve_title, fold_curves  # here: only notebooks draw
-        from folds.utils.charts import Series, lines
+        from folds.utils.charts.curves import lines
+        from folds.utils.charts.series import Series
         from folds.utils.html import figure
 
         try:
@@ -297,7 +298,8 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         scores = [(one.run, one.oof.interval) for one in self.summaries[:_DRAWN]]
         if len(scores) < 2:
             return ()
-        from folds.utils.charts import Row, forest  # here, because only notebooks draw
+        from folds.utils.charts.rows import forest  # here, because only notebooks draw
+        from folds.utils.charts.series import Row  # here, because only notebooks draw
         from folds.utils.html import figure
 
         rows = [Row(run, one.value, one.low, one.high, one.text()) for run, one in scores]

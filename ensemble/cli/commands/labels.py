@@ -35,11 +35,13 @@ def labels(
     """Print the labels that out-of-fold votes contradict; nothing is changed.
 
     Needs cleanlab (pip install 'ensemble-folds[clean]'). Where all images of each person have one label, each person
-    counts once. ensemble kfold --relabel, --drop and --soften train with the table that you fill in.
+    counts once. ensemble kfold --relabel, --drop and --soften train with the table that you fill in. Of several labels
+    each is judged by itself, and numbers are in doubt if their difference is unusual: correct these in your table.
     """
     from ensemble.cli.commands.mistakes import open_page, print_notes
     from ensemble.cli.reports.mistakes import labels_report
     from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.review.column_labels import DoubtfulColumns
     from ensemble.review.labels import labels as find_labels
     from folds.utils.files import check_not_existing
 
@@ -52,6 +54,12 @@ def labels(
         found.save(output, force=force)
     console.result(labels_report(found), found.to_dict() | {"csv": None if output is None else str(output)})
     print_notes(found.notes)
+    if isinstance(found, DoubtfulColumns):
+        if open:
+            open_page(what, "labels", PAGE)
+        elif output is None:
+            console.next_step("ensemble labels", [*what, "-o", "labels.csv"])
+        return 0
     unjudged = found.doubts.unjudged
     if unjudged:
         names = ", ".join(unjudged[:5]) + (" …" if len(unjudged) > 5 else "")

@@ -38,10 +38,12 @@ def mistakes(
     """Print the worst mistakes and the people with the most wrong images.
 
     Out-of-fold predictions are judged if there are any, else test predictions. The worst mistakes are those with the
-    highest confidence in a wrong class. Of a blend, the members are the runs that it was made of.
+    highest confidence in a wrong class; of several labels, the least probable answers of the table; of numbers, the
+    largest differences. Of a blend, the members are the runs that it was made of.
     """
     from ensemble.cli.reports.mistakes import mistakes_report
     from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.review.column_mistakes import ColumnMistakes
     from ensemble.review.mistakes import mistakes as find_mistakes
     from folds.utils.files import check_not_existing
 
@@ -55,7 +57,8 @@ def mistakes(
     console.result(mistakes_report(found), found.to_dict() | {"csv": None if output is None else str(output)})
     print_notes(found.notes)
     if output is not None:
-        console.note(f"\n{output} has all {found.wrong:,} mistakes")
+        noun = "differences" if isinstance(found, ColumnMistakes) and found.errors else "mistakes"
+        console.note(f"\n{output} has all {len(found):,} {noun}")
     if open:
         open_page(what, "mistakes", PAGE)
     elif output is None:

@@ -42,6 +42,24 @@ def report(
         ),
     ] = None,
     score_by: ScoreByOption = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="of a table that is shown without predictions: its column of labels, or several columns of labels or "
+            "numbers: A,B,C",
+            metavar="NAME,...",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="of such a table: classes, multilabel or regression [found from the cells]",
+            metavar="TASK",
+            rich_help_panel=REPORT,
+            show_default=False,
+        ),
+    ] = None,
     section: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,6 +127,8 @@ def report(
         data=data,
         metric=metric,
         per_person=score_by is not None,
+        label=label,
+        task=task,
         section=list(section or ()) or None,
         heat_maps=heat_maps,
         tables=tables,

@@ -28,7 +28,7 @@ def blend_report(made: Blend) -> str:
     if made.contribution_report is not None:
         found = made.contribution_report
         parts += [contributions_table(found.contributions), "\n".join(contribution_notes(found.contributions))]
-        parts.append(pareto_table(found.pareto))
+        parts += [] if found.pareto is None else [pareto_table(found.pareto)]
         parts.append("\n".join(found.summary_lines))
     parts += [detail_tables(one) for one in made.details.values()]
     notes = [note for note in made.notes if note not in verdict]
@@ -180,6 +180,8 @@ def contribution_notes(contributions: Contributions) -> list[str]:
         notes.append(
             f"mean over pairs of runs: error correlation {alike:.2f}, disagreement on {100 * apart:.0f}% of rows"
         )
+    elif alike is not None:
+        notes.append(f"mean over pairs of runs: error correlation {alike:.2f}")
     return notes
 
 

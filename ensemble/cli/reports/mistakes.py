@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.cli.terminal import console
+from ensemble.review.column_labels import DoubtfulColumns
+from ensemble.review.column_list import ColumnList
+from ensemble.review.column_mistakes import ColumnMistakes
 from ensemble.review.labels import DoubtfulLabels
 from ensemble.review.mistakes import Mistakes
+from folds.utils.display import Table
 from folds.utils.text import counted
 
 _LONGEST = 40  # characters of an id in a table
 
 
-def mistakes_report(found: Mistakes) -> str:
+def mistakes_report(found: Mistakes | ColumnMistakes) -> str:
     """Return the worst mistakes, and the people with the most wrong images."""
+    if isinstance(found, ColumnMistakes):
+        return _column_list(found, found.people_table())
     rows, of_people = found.judged.rows, found.worst_people()
     order = rows.worst()[: found.most].tolist()
     parts = [found.title()]
@@ -67,8 +73,10 @@ def _right(rows: LabeledRows, row: int) -> str:
     return ", ".join(name for name, answers in rows.answers.items() if answers[row] == rows.labels[row]) or "none"
 
 
-def labels_report(labels: DoubtfulLabels) -> str:
+def labels_report(labels: DoubtfulLabels | DoubtfulColumns) -> str:
     """Return the labels in doubt."""
+    if isinstance(labels, DoubtfulColumns):
+        return _column_list(labels)
     found, most = labels.doubts, labels.most
     rows, order, parts = found.rows, found.order, [labels.title()]
     if len(order):
@@ -101,6 +109,21 @@ def labels_report(labels: DoubtfulLabels) -> str:
         header = ["attribute", "person", "given", "suggested", "vote for given", "vote for suggested"]
         parts.append("\n".join(["attributes that all images of a person share", console.table(header, cells, 4)]))
     return "\n\n".join(parts)
+
+
+def _column_list(found: ColumnList, people: Table | None = None) -> str:
+    """Return the labels or numbers that predictions contradict, a table of each label or number, and how to read it."""
+    shown, each = found.display_table(), found.column_table()
+    parts = [shown.title]
+    if len(found):
+        cells = [[_short(row[0]), *row[1:-1], _short(row[-1])] for row in shown.rows]
+        parts.append(console.table(shown.header, cells, shown.left, ["person", "agreeing", "usual"]))
+    parts.append("\n".join([each.title, console.table(each.header, each.rows)]))
+    if people is not None and people.rows:
+        cells = [[_short(row[0]), *row[1:]] for row in people.rows]
+        parts.append("\n".join([people.title, console.table(people.header, cells)]))
+    own = [line for line in shown.notes if line not in found.notes and not line.startswith("people with")]
+    return "\n\n".join([*parts, "\n".join(own)])
 
 
 def _short(name: object) -> str:

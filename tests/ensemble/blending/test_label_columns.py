@@ -148,7 +148,6 @@ def test_members_of_different_tasks_are_refused_in_one_line(folder: Path) -> Non
         ("y*.npy", {"metric": "macro_f1"}, "metric=macro_f1 does not fit task=regression"),
         ("grades*.npy", {"metric": "mae"}, "metric=mae does not fit"),
         ("grades*.npy", {"method": "nnls"}, "method=nnls combines numbers"),
-        ("l*.npy", {"contributions": True}, "contributions does not support the task multilabel"),
         ("l*.npy", {"max_members": 2}, "max_members does not support the task multilabel"),
         ("l*.npy", {"by": "attribute"}, "by does not support the task multilabel"),
         ("l*.npy", {"positive": "hat"}, "positive does not support the task multilabel"),
@@ -310,8 +309,29 @@ def test_arrays_in_python_have_labels_numbers_and_refusals() -> None:
             en.blend(given, **({"y": TRUTH, "task": "multilabel"} | wrong))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'a' has 2 in row 0, column 0, expected a probability"):
         en.blend({"a": np.full((4, 2), 2.0)}, task="multilabel")
-    with pytest.raises(UsageError, match="contributions do not support the task multilabel"):
-        made.contributions()
+    with pytest.raises(UsageError, match="cost do not support the task multilabel"):
+        made.pareto()
+
+
+@pytest.mark.parametrize("method", ["soft", "greedy"])
+def test_what_a_run_contributes_is_the_score_with_it_minus_without(folder: Path, method: str) -> None:
+    for pattern, sign in (("l*.oof.npy", 1), ("y*.oof.npy", -1)):
+        made = make_blend([folder / pattern], BlendConfig(method, contributions=True))
+        table = made.contributions()
+        assert set(table.index) == {run.name for run in made.splits["oof"].runs}
+        assert table["weight"].sum() == pytest.approx(1)
+        assert "leave-one-out" in blend_report(made)
+        if method == "soft":
+            values = np.stack(VALUES) if sign > 0 else np.stack(YEARS)
+            truth, metric = (TRUTH, "roc_auc") if sign > 0 else (AGES, "mae")
+            score = metric_for_task(metric, "multilabel" if sign > 0 else "regression")
+            all_runs, rest = score(truth, values.mean(axis=0)), score(truth, values[1:].mean(axis=0))
+            assert table["gain"].iloc[0] == pytest.approx(sign * (all_runs - rest), abs=1e-5)
+        else:
+            assert np.isfinite(table["gain"]).all()
+        errors = np.corrcoef((np.stack(YEARS) - AGES)[..., 0])[0, 1]
+        if sign < 0:
+            assert table["error_correlation"].iloc[0] == pytest.approx(errors, abs=1e-4)
 
 
 def test_a_number_is_handed_over_to_grades(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 
 import ensemble as en
+from ensemble.label_check.column_doubts import find_doubts
 from ensemble.report.blocks import Checks, Gallery, Section, Table, Text
 from ensemble.report.column_scores import columns_of
-from ensemble.report.column_verdict import constants
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.face import html_of, modules_of, sections_of, summary_of
-from ensemble.report.label_doubts import find_doubts
+from ensemble.report.number_verdict import constants
+from tests.conftest import Called
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table
 from tests.ensemble.report.report_worlds import write_record
@@ -65,11 +68,10 @@ def test_no_section_fails_and_those_without_a_meaning_are_named(
     labels: tuple[Evidence, dict[str, Section]], numbers: tuple[Evidence, dict[str, Section]]
 ) -> None:
     for evidence, sections in (labels, numbers):
-        assert list(sections) == list(modules_of(evidence.task))
+        assert [name.replace("-", "") for name in sections] == list(modules_of(evidence.task))
         assert all(one.blocks for one in sections.values())
         assert "internal error" not in html_of(evidence, ["verdict", "mistakes", "data"])
-    assert "heatmaps" not in labels[1]
-    assert {"calibration", "labels", "heatmaps"}.isdisjoint(numbers[1])
+    assert "calibration" not in numbers[1]
     assert any("numbers have no probabilities" in line for line in summary_of(numbers[0]))
     assert any("6 labels; metric: ROC-AUC" in line for line in summary_of(labels[0]))
 
@@ -200,7 +202,9 @@ def test_names_of_labels_are_text_only() -> None:
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
 
 
-def test_a_report_of_files_has_the_metric_of_their_task(tmp_path: Path) -> None:
+def test_a_report_of_files_has_the_metric_of_their_task(
+    tmp_path: Path, call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
     evidence = draw_numbers(people=12, names=("age", "weight"))
     write_runs(tmp_path / "runs", evidence)
     write_table(tmp_path, evidence)
@@ -213,7 +217,7 @@ def test_a_report_of_files_has_the_metric_of_their_task(tmp_path: Path) -> None:
     for wrong, message in (
         ({"metric": "kappa"}, "does not fit"),
         ({"section": "calibration"}, "has no section calibration"),
-        ({"heat_maps": 2}, "has no section heatmaps"),
+        ({"label": "age"}, "label is for a table without predictions"),
     ):
         with pytest.raises(en.UsageError, match=message):
             en.report(**given, **wrong)
@@ -224,5 +228,48 @@ def test_a_report_of_files_has_the_metric_of_their_task(tmp_path: Path) -> None:
     assert "(mean over 2 numbers)" in html
     assert html.count("data:image/jpeg;base64,") > 20
     assert {"verdict-scores", "mistakes-ranges", "mistakes-errors"} <= {one.stem for one in folder.iterdir()}
-    with pytest.raises(en.UsageError, match="regression"):
-        en.mistakes("run0", root=tmp_path)
+    found = en.mistakes("run0", root=tmp_path, progress=False)
+    assert isinstance(found, en.ColumnMistakes)
+    assert evidence.oof is not None
+    errors = evidence.oof.members[0].probabilities - evidence.oof.labels
+    worst = np.unravel_index(np.nanargmax(np.abs(errors) / np.nanmean(np.abs(errors), axis=0)), errors.shape)
+    record = found.to_dict()["mistakes"][0]
+    assert (record["id"], record["number"]) == (evidence.oof.ids[worst[0]], ("age", "weight")[worst[1]])
+    assert record["difference"] == pytest.approx(errors[worst], rel=1e-5)
+    assert found._repr_html_().count("data:image/") == 12
+    doubts = en.labels("run0", root=tmp_path, progress=False)
+    assert len(doubts) < len(found)
+    monkeypatch.chdir(tmp_path)
+    printed = json.loads(call("mistakes", "run0", "--json").out)
+    assert printed == found.to_dict() | {"csv": None}
+    assert call("labels", "run0", "-o", "doubts.csv").code == 0
+    assert len(Path("doubts.csv").read_text().splitlines()) == len(doubts) + 1
+
+
+def test_a_table_alone_has_the_columns_that_are_named(tmp_path: Path) -> None:
+    table = write_table(tmp_path, draw_labels(people=8, unknown=0.0))
+    page = en.report(table, label=",".join(LABELS), section="data", root=tmp_path, output=tmp_path / "a.html")
+    assert "Labels: images and people with each" in page.read_text()
+    page = en.report(
+        table, label="hat,mole", task="regression", section="data", root=tmp_path, output=tmp_path / "b.html"
+    )
+    assert "The numbers that are predicted" in page.read_text()
+    with pytest.raises(en.UsageError, match="mae"):
+        en.report(table, label=",".join(LABELS), metric="mae", root=tmp_path, output=tmp_path / "c.html")
+
+
+def test_a_page_by_person_counts_people() -> None:
+    evidence = replace(draw_labels(people=20), per_person=True)
+    sections = {one.name: one for one in sections_of(evidence, ["mistakes", "calibration"])}
+    assert evidence.oof is not None
+    has = evidence.oof.labels == 1
+    table = table_of(sections["mistakes"], "mistakes-labels")
+    assert list(table.header[:3]) == ["label", "people with it", "share"]
+    expected = [len(set(evidence.oof.persons[column].tolist())) for column in has.T]  # the labels of any image
+    assert [row[1] for row in table.rows] == expected
+    assert list(table_of(sections["mistakes"], "mistakes-pairs").header[2:3]) == ["true people"]
+    assert "share of people" in list(table_of(sections["calibration"], "calibration-summary").header)
+    (numbers,) = sections_of(replace(draw_numbers(people=20), per_person=True), ["mistakes"])
+    assert table_of(numbers, "mistakes-errors").rows[0][:2] == ["age", 20]
+    assert table_of(numbers, "mistakes-errors").header[1] == "people"
+    assert not [text for text in (texts_of(numbers), numbers.lead) if "image" in text]

@@ -16,7 +16,9 @@ import ensemble as en
 from ensemble.report.blocks import Gallery, Missing, Section, Text
 from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.heatmaps import heatmaps_section
+from ensemble.report.load import load_evidence
 from folds.predictions.files import read_sidecar
+from tests.ensemble.column_runs import NAMES, write_run, write_table
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 
@@ -120,3 +122,36 @@ def test_a_name_that_leads_elsewhere_has_no_checkpoints(
     assert drawn.oof is not None
     part = replace(drawn.oof, members=(replace(drawn.oof.members[0], name=name),))
     assert "Keep checkpoints/RUN" in missing(heatmaps_section(replace(drawn, oof=part)))
+
+
+@pytest.mark.parametrize(("task", "run"), [("multilabel", "labels"), ("regression", "numbers")])
+def test_each_label_or_number_has_its_own_heat(task: str, run: str, tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_grad_cam", reason="needs the extra explain")
+    write_table(tmp_path)
+    write_run(tmp_path, task, run)
+    config = tmp_path / "runs" / run / "config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(f'data = "train.csv"\nlabel = "{",".join(NAMES[task])}"\ntask = "{task}"\nperson = "person"\n')
+    evidence = replace(load_evidence([run], tmp_path, data=tmp_path / "train.csv"), heat_maps=4)
+    section = heatmaps_section(evidence)
+    part = evidence.oof
+    assert part is not None
+    out_of_fold = galleries(section)[0]
+    values, word = part.members[0].probabilities, "label" if task == "multilabel" else "number"
+    row = {name: i for i, name in enumerate(part.ids.tolist())}
+    kinds = [one.tags["kind"] for one in out_of_fold.pictures]
+    assert kinds[:2] == ["mistake", "mistake"]
+    assert len({part.persons[row[one.title]] for one in out_of_fold.pictures[:2]}) == 2
+    for one in out_of_fold.pictures:
+        at, column = row[one.title], evidence.classes.index(one.tags[word])
+        value, true = values[at, column], part.labels[at, column]
+        assert part.fold is not None
+        assert f"model of fold {part.fold[at]}, out of fold" in one.lines[2]
+        if task == "multilabel":
+            assert one.lines[0] == f"table: {'has' if true else 'no'} {one.tags[word]}"
+            assert f"heat for {one.tags[word]} ({value:.2f})" in one.lines[1]
+            assert (one.tags["kind"] == "mistake") == ((value > 0.5) != (true == 1))
+        else:
+            assert float(one.lines[0].split()[1].rstrip(",")) == pytest.approx(true, abs=0.06)
+            assert f"heat for {one.tags[word]} {value:.4g}" in one.lines[1]
+    assert not [block for block in section.blocks if isinstance(block, Missing)]

@@ -14,7 +14,7 @@ import ensemble as en
 from ensemble.report import load
 from ensemble.report.evidence import SOFT_VOTE
 from ensemble.report.load import load_evidence
-from ensemble.report.verdict import sentences
+from ensemble.report.verdict_sentences import sentences
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.changed_labels import write_changed_labels

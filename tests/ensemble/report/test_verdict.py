@@ -15,7 +15,9 @@ from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRe
 from ensemble.report.labels import labels_section
 from ensemble.report.scoring import difference_of, score_of
 from ensemble.report.training import training_section
-from ensemble.report.verdict import checks_of, is_beyond_chance, sentences, verdict_section
+from ensemble.report.verdict import checks_of, verdict_section
+from ensemble.report.verdict_runs import is_beyond_chance
+from ensemble.report.verdict_sentences import sentences
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval, difference_over_people, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
