@@ -24,6 +24,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import recorded_metric
 from folds.metrics.task_names import BINARY, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
+from folds.models.head_spec import is_of_person, require_image_head
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_file
@@ -62,7 +63,9 @@ def load_source(
 
 def check_images_only(source: PredictionSource) -> PredictionSource:
     """Return the source; raise UsageError if it needs the persons or other columns of the images."""
-    pooling, columns = source.combination.pooling, source.combination.extra
+    pooling, columns, head = source.combination.pooling, source.combination.extra, head_of_people(source)
+    if head is not None:
+        require_image_head(head, "this command", source.name)
     if pooling is None and columns is None:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
@@ -70,6 +73,12 @@ def check_images_only(source: PredictionSource) -> PredictionSource:
         f"{source.name} needs {needs} of the images, which only ensemble predict knows",
         hint="predict a table with ensemble predict, or blend without `pool` and `extra`",
     )
+
+
+def head_of_people(source: PredictionSource) -> str | None:
+    """Return the head of the first model that predicts an image from all images of its person; None if none does."""
+    heads = (model.checkpoint.architecture.head for model in source.models)
+    return next((head.partition(":")[0] for head in heads if is_of_person(head)), None)
 
 
 def _find_source(
