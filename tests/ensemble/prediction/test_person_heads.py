@@ -70,14 +70,16 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(_trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with the runs, made the current one; it must not be changed."""
     monkeypatch.chdir(_trained)
+    monkeypatch.setattr(engine, "cpu_count", lambda: 1)  # threads that wait for each other are slow beside other tests
     return _trained
 
 
 def validation_of(run: str, fold: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of a fold's validation part, shuffled, without labels, and its out-of-fold predictions in this order."""
+    """The images of six people of a fold's validation part, shuffled, without labels, and their out-of-fold predictions."""
     oof = read_predictions(Path(f"runs/{run}.oof.npy"))
     table = pd.read_csv("all.csv", dtype=str).drop(columns=["label"])
-    own = table[table["id"].isin(oof.ids[oof.metadata.fold == fold])].sample(frac=1, random_state=1)
+    own = table[table["id"].isin(oof.ids[oof.metadata.fold == fold])]
+    own = own[own["person"].isin(sorted(set(own["person"]))[:6])].sample(frac=1, random_state=1)
     place = {name: i for i, name in enumerate(oof.ids.tolist())}
     return own, oof.probabilities[[place[name] for name in own["id"]]]
 
@@ -90,7 +92,7 @@ def test_new_images_get_what_the_training_predicted_for_them(trained: Path, smal
         found = en.predict(f"checkpoints/{run}/fold{fold}.pt", "own.csv", progress=False)
         assert found.ids.tolist() == own["id"].tolist()
         np.testing.assert_allclose(found.probabilities, expected, atol=3e-4)
-        assert not np.allclose(expected[0], expected[1], atol=3e-4)
+        assert expected.std(axis=0).max() > 3e-3
     alone = own.assign(person=own["id"])
     alone.to_csv("alone.csv", index=False)
     other = en.predict(f"checkpoints/{run}/fold1.pt", "alone.csv", progress=False)
@@ -166,8 +168,8 @@ def test_what_has_no_persons_is_refused_by_name(trained: Path) -> None:
         "test-time augmentation": lambda: en.tta("relative", progress=False),
         "a heat map": lambda: en.explain("checkpoints/relative/fold0.pt", "all.csv", progress=False),
         "a soup": lambda: en.soup(["relative", "attention"], progress=False),
-        "a cascade": lambda: en.predict("relative", "all.csv", cascade="exact", progress=False),
-        "this command": lambda: en.export("relative", "model", progress=False),
+        "cascade=exact is not available": lambda: en.predict("relative", "all.csv", cascade="exact", progress=False),
+        "this command": lambda: en.export("relative", "model"),
     }
     for what, call in one_image.items():
         with pytest.raises(UsageError, match=what):
