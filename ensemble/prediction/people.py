@@ -18,6 +18,12 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             "image",
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
+    check_without_cascade(source, cascade)
+
+
+def check_without_cascade(source: PredictionSource, cascade: str | float | None) -> None:
+    """Raise UsageError if a cascade is asked for where the persons or columns of the images are needed."""
+    made = source.combination
     if (made.pooling is not None or made.extra is not None) and cascade not in (None, OFF):
         raise UsageError(
             f"`cascade={cascade}` is not available for {source.name}, which needs the persons or columns of the images",

@@ -10,6 +10,7 @@ from pathlib import Path
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
+from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -67,8 +68,8 @@ def check_images_only(source: PredictionSource) -> PredictionSource:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
     raise UsageError(
-        f"{source.name} needs {needs} of the images, which only ensemble predict knows",
-        hint="predict a table with ensemble predict, or blend without `pool` and `extra`",
+        f"{source.name} needs {needs} of the images, which are not known here",
+        hint="ensemble predict, an exported model and ensemble serve take them; or blend without `pool` and `extra`",
     )
 
 
@@ -135,7 +136,8 @@ def source_of(model: StoredModel) -> PredictionSource:
 
     Raises
     ------
-    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade.
+    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade, or a
+        combination for people with rules for images or a cascade.
     """
     record = model.record
     if DECISION in record.extras and CASCADE in record.extras:
@@ -167,7 +169,23 @@ def source_of(model: StoredModel) -> PredictionSource:
         record.refit,
         record.classes[-1] if record.task == BINARY else None,
     )
+    _check_needs(source)
     return check_one_task(source)
+
+
+def _check_needs(source: PredictionSource) -> None:
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
+    made, decision = source.combination, source.decision
+    if made.pooling is not None and decision is not None and decision.unit != PERSON:
+        raise EnsembleError(
+            f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",
+            hint="export it again",
+        )
+    if (made.pooling is not None or made.extra is not None) and source.cascade is not None:
+        raise EnsembleError(
+            f"{source.folder} needs the persons or columns of the images, which a cascade does not know",
+            hint="export it without `cascade`",
+        )
 
 
 def _decision_of(record: ModelRecord) -> Decision | None:
