@@ -67,13 +67,13 @@ def test_a_model_for_people_answers_as_its_blend(grid: Path) -> None:
     assert frame["prediction"].tolist() == model.predict(table).tolist() == expected.labels.tolist()
     # The parameter takes precedence over the column of the table.
     assert model.predict_frame(table, persons=["x"] * 9)["id"].tolist() == ["x"]
-    with pytest.raises(UsageError, match="persons answers for people .*, and the persons of the images are not given"):
+    with pytest.raises(UsageError, match=r"persons answers for people .*, and the persons of the images are not given"):
         model.predict_proba(paths)
     with pytest.raises(UsageError, match="one value for each of 9 rows, found 8 values"):
         model.predict_proba(paths, persons=persons[:8])
     with pytest.raises(UsageError, match="uses no columns beside the images"):
         model.predict_proba(paths, persons, {"age": [1] * 9})
-    with pytest.raises(UsageError, match="answers for images, and `persons` are given"):
+    with pytest.raises(UsageError, match="answers for images, and persons are given"):
         en.load(en.export("test_resnet", "images"), verify=False).predict_proba(paths, persons)
     # What is stated: a score by person, and what is needed.
     score = made.record.score
@@ -106,7 +106,7 @@ def test_a_model_for_people_answers_as_its_blend(grid: Path) -> None:
     # What cannot be is refused by name.
     with pytest.raises(UsageError, match=r"pools the images of each person \(max\), and an ONNX graph does not know"):
         en.export("persons", "graph", onnx=True)
-    with pytest.raises(UsageError, match="`cascade=exact` is not available for persons"):
+    with pytest.raises(UsageError, match="cascade=exact is not available for persons"):
         en.export("persons", "skipping", cascade="exact")
     change(Path("model"), '^unit = "person"\n', "")
     with pytest.raises(EnsembleError, match=r"'unit' is None, and \[combination\] answers for each person"):
