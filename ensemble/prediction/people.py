@@ -27,6 +27,12 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             "image",
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
+    check_without_cascade(source, cascade)
+
+
+def check_without_cascade(source: PredictionSource, cascade: str | float | None) -> None:
+    """Raise UsageError if a cascade is asked for where the persons or columns of the images are needed."""
+    made = source.combination
     needs_more = made.pooling is not None or made.extra is not None or head_of_people(source) is not None
     if needs_more and cascade not in (None, OFF):
         raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
+from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -37,6 +38,7 @@ def load_source(
     refit: bool = False,
     *,
     with_rows: bool = False,
+    with_heads: bool = False,
 ) -> PredictionSource:
     """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
@@ -44,6 +46,8 @@ def load_source(
     ----------
     with_rows : whether the caller knows the persons and the columns of the images, which blends for people, and blends
         with columns beside the predictions, need.
+    with_heads : whether the caller applies heads that predict an image from all images of its person, which only
+        `ensemble.prediction.predict` does.
 
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
         the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
@@ -58,20 +62,21 @@ def load_source(
     UsageError : it needs more than images, and the caller has only images.
     """
     source = _find_source(what, root, fold, refit)
+    head = head_of_people(source)
+    if head is not None and not with_heads:
+        require_image_head(head, "this command", source.name)
     return source if with_rows else check_images_only(source)
 
 
 def check_images_only(source: PredictionSource) -> PredictionSource:
     """Return the source; raise UsageError if it needs the persons or other columns of the images."""
-    pooling, columns, head = source.combination.pooling, source.combination.extra, head_of_people(source)
-    if head is not None:
-        require_image_head(head, "this command", source.name)
+    pooling, columns = source.combination.pooling, source.combination.extra
     if pooling is None and columns is None:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
     raise UsageError(
-        f"{source.name} needs {needs} of the images, which only ensemble predict knows",
-        hint="predict a table with ensemble predict, or blend without `pool` and `extra`",
+        f"{source.name} needs {needs} of the images, which are not known here",
+        hint="ensemble predict, an exported model and ensemble serve take them; or blend without `pool` and `extra`",
     )
 
 
@@ -144,7 +149,8 @@ def source_of(model: StoredModel) -> PredictionSource:
 
     Raises
     ------
-    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade.
+    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade, or a
+        combination for people with rules for images or a cascade.
     """
     record = model.record
     if DECISION in record.extras and CASCADE in record.extras:
@@ -176,7 +182,23 @@ def source_of(model: StoredModel) -> PredictionSource:
         record.refit,
         record.classes[-1] if record.task == BINARY else None,
     )
+    _check_needs(source)
     return check_one_task(source)
+
+
+def _check_needs(source: PredictionSource) -> None:
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
+    made, decision = source.combination, source.decision
+    if made.pooling is not None and decision is not None and decision.unit != PERSON:
+        raise EnsembleError(
+            f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",
+            hint="export it again",
+        )
+    if (made.pooling is not None or made.extra is not None) and source.cascade is not None:
+        raise EnsembleError(
+            f"{source.folder} needs the persons or columns of the images, which a cascade does not know",
+            hint="export it without `cascade`",
+        )
 
 
 def _decision_of(record: ModelRecord) -> Decision | None:
