@@ -12,6 +12,7 @@ from ensemble.prediction.source import PredictionSource, head_of_people
 from ensemble.prediction.work import WorkState, models_of
 from folds.data.table import SampleTable
 from folds.errors import UsageError
+from folds.models.head_spec import require_image_head
 from folds.models.person_models import person_logits
 from folds.models.timing import torch_threads
 from folds.predictions.links import predictions_of
@@ -28,6 +29,10 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
     check_without_cascade(source, cascade)
+    for run in source.runs:
+        for model in run.models:
+            if len(run.merge.views) > 1:
+                require_image_head(model.checkpoint.architecture.head, "test-time augmentation", run.name)
 
 
 def check_without_cascade(source: PredictionSource, cascade: str | float | None) -> None:
@@ -60,7 +65,7 @@ def check_rows(source: PredictionSource, table: SampleTable) -> None:
 
 
 def check_precision_of_heads(source: PredictionSource, precision: str) -> None:
-    """Raise UsageError if a reduced format is asked for whose check, the predicted classes, is not there yet."""
+    """Raise UsageError if a reduced format is asked for, whose check needs models that predict a single image."""
     head = head_of_people(source)
     if head is not None and precision in ("bf16", "fastest"):
         raise UsageError(

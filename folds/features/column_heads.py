@@ -15,7 +15,7 @@ from folds.features.logistic import Fit, Floats, Rotation, fit_path, rotate
 from folds.features.ridge import ridge_path, select_ridge
 from folds.features.selection import Selection, inner_folds, select_strength
 from folds.metrics.task_names import MULTILABEL
-from folds.models.heads import RelativeHead, output_layer
+from folds.models.heads import output_layer
 from folds.models.number_head import Units
 from folds.optim.column_losses import CellCounts, label_weights
 from folds.optim.loss_spec import parse_loss
@@ -156,11 +156,9 @@ def _fit_number(
 
 def in_unit_of_table(head: nn.Module, units: Units) -> nn.Module:
     """Change a head of numbers in standard deviations to one of numbers in the unit of the table."""
-    # The outputs of a relative head are the sum of two layers, of which the first has the bias.
-    layers = [head.inputs, head.output] if isinstance(head, RelativeHead) else [output_layer(head)]
+    layer = output_layer(head)
     center, scale = (torch.from_numpy(one.astype(np.float64)) for one in (units.center, units.scale))
     with torch.no_grad():
-        for layer in layers:
-            layer.weight.copy_((layer.weight.double() * scale[:, None]).float())
-        layers[0].bias.copy_((layers[0].bias.double() * scale + center).float())
+        layer.weight.copy_((layer.weight.double() * scale[:, None]).float())
+        layer.bias.copy_((layer.bias.double() * scale + center).float())
     return head

@@ -173,13 +173,11 @@ class _Trainer:
         return loss_of
 
 
-def check_labels_of_people(labels: NDArray[Any], persons: NDArray[np.int64]) -> None:
+def check_labels_of_people(labels: NDArray[np.int64], persons: NDArray[np.int64]) -> None:
     """Raise UsageError if the images of a person have several labels: (n,) or (n, heads), persons (n,) from 0."""
     first = np.zeros(int(persons.max()) + 1, np.int64)
     first[persons[::-1]] = np.arange(len(persons))[::-1]
-    own = labels[first[persons]]
-    equal = (labels == own) | (np.isnan(labels) & np.isnan(own))  # cells of columns that are not known
-    differs = ~equal.reshape(len(labels), -1).all(axis=1)
+    differs = (labels != labels[first[persons]]).reshape(len(labels), -1).any(axis=1)
     if differs.any():
         raise UsageError(
             f"`head={ATTENTION_PERSON}` predicts persons, and the images of a person have several labels "

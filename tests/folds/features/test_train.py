@@ -177,7 +177,6 @@ def test_gated_attention_writes_one_prediction_per_person(plan: Callable[..., Pl
     assert len(np.unique(found.probabilities.round(5), axis=0)) > 3
     with pytest.raises(UsageError, match="images of a person have several labels"):
         check_labels_of_people(np.array([0, 1, 1]), np.array([0, 0, 1]))
-    check_labels_of_people(np.array([[1, np.nan], [1, np.nan], [0, 1]]), np.array([0, 0, 1]))
     with pytest.raises(EnsembleError, match="from all images of its person"):
         load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
 
