@@ -159,9 +159,9 @@ def test_an_image_that_cannot_be_read_is_no_image_of_its_person(trained: Path) -
 
 def test_what_has_no_persons_is_refused_by_name(trained: Path) -> None:
     own, _ = validation_of("gated", 0)
-    own.drop(columns=["person"]).to_csv("nobody.csv", index=False)
+    own.drop(columns=["person"]).to_csv("unnamed.csv", index=False)
     with pytest.raises(UsageError, match=r"gated predicts .* \(head attention-person\), and the persons .* not known"):
-        en.predict("gated", "nobody.csv", progress=False)
+        en.predict("gated", "unnamed.csv", progress=False)
     with pytest.raises(UsageError, match="precision=bf16 is checked by the predicted classes"):
         en.predict("gated", "all.csv", precision="bf16", progress=False)
     one_image: dict[str, Callable[[], object]] = {
