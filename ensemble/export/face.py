@@ -203,12 +203,14 @@ def export(
 
     folds: Any = [int(fold)] if isinstance(fold, Integral) else fold
     source, known = _loaded(what, root, metric, (folds, refit), add)
+    if onnx:
+        from ensemble.export.onnx_graph import build_graph, check_possible
+
+        check_possible(source)  # before the expected images are predicted
     bundle = build_bundle(source, known, half)
     graph = timed = None
     note = ""
     if onnx:
-        from ensemble.export.onnx_graph import build_graph
-
         graph, timed, note = build_graph(bundle)
     bundle = finished(bundle, graph, note)
     write_bundle(bundle, path, force)

@@ -11,6 +11,7 @@ import pytest
 
 import ensemble as en
 from ensemble.export import onnx_graph
+from ensemble.export.rows import sample_rows
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
@@ -74,7 +75,7 @@ def test_a_model_for_people_answers_as_its_blend(grid: Path) -> None:
     with pytest.raises(UsageError, match="uses no columns beside the images"):
         model.predict_proba(paths, persons, {"age": [1] * 9})
     with pytest.raises(UsageError, match="answers for images, and persons are given"):
-        en.load(en.export("test_resnet", "images"), verify=False).predict_proba(paths, persons)
+        sample_rows(load_source("test_resnet"), 9, paths, None, persons, None)
     # What is stated: a score by person, and what is needed.
     score = made.record.score
     assert score["score"] == pytest.approx(blend.nested.value)
