@@ -207,6 +207,13 @@ class Files:
             "combination": {"runs": ["m"], "pool": "soft", "weights": [1.0]},
             "run": [{"name": "m", "target": "label", "folds": [0, 1], "views": [], "checkpoints": {"0": "0" * 64}}],
         }
+        columns = {"names": ["age", "site"], "means": [40.0, 0.0], "deviations": [9.0, 0.0], "categories": [[], ["a"]]}
+        made: dict[str, Any] = {
+            **{"runs": ["m"], "pool": "soft", "stacked": [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]},
+            "pooling": {"rule": "log-odds", "runs": ["m"], "damping": [0.5], "prior": [[0.5, 0.5]]},
+            "extra": {**columns, "coefficients": [[0.1, 0.2]] * 4},
+        }
+        self.people = self.blend | {"combination": made}
 
 
 def make(kind: str, files: Files, rng: random.Random) -> Callable[[], Any]:
@@ -237,7 +244,8 @@ def make(kind: str, files: Files, rng: random.Random) -> Callable[[], Any]:
     if kind in ("sidecar", "samples"):
         return make_sidecar(kind, name.with_suffix(".npy"), files, rng)
     base = {"settings": files.settings, "record": files.settings | {"resolved": {"threads": 1, "folds_sha": "0"}}}
-    record = {**base, "space": files.space, "blend": files.blend}[kind]
+    blend = rng.choice((files.blend, files.people)) if kind == "blend" else {}
+    record = {**base, "space": files.space, "blend": blend}[kind]
     path = name.with_suffix(".toml")
     text = as_toml(mutate(record, rng, PLAIN)).encode(errors="surrogatepass")
     path.write_bytes(damage(text, rng) if rng.random() < 0.4 else text)
@@ -346,8 +354,14 @@ def use_blend(path: Path) -> Callable[[], Any]:
 
     def use() -> Any:
         from ensemble.blending.recipe import read_recipe
+        from ensemble.model_files.made_up_rows import IMAGES, made_up_rows
 
-        return read_recipe(path)
+        combination = read_recipe(path).combination
+        # The persons and columns of an exported model's expected images follow from the combination.
+        rows = made_up_rows(combination, IMAGES)
+        if combination.extra is not None:
+            combination.extra.logits(rows.attributes, IMAGES)
+        return combination
 
     return use
 

@@ -14,6 +14,7 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_parts
 from folds.models.checkpoint import Checkpoint, available_checkpoints, hash_ids, load_checkpoint, train_again
+from folds.models.head_spec import require_image_head
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import LABEL
 from folds.utils.files import expand_pattern, is_pattern, sha256_file
@@ -79,6 +80,7 @@ def load_models(target: str, fold: int | None, root: Path) -> dict[int, Checkpoi
     found = {}
     for file in files:
         checkpoint, sha = load_checkpoint(file), sha256_file(file)
+        require_image_head(checkpoint.architecture.head, "a heat map", str(file))
         weights = StoredWeights(file.absolute(), sha, checkpoint.weights)
         found[checkpoint.fold] = replace(checkpoint, weights=weights)
     if path.is_file() and fold not in (None, *found):

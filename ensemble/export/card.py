@@ -9,6 +9,7 @@ from typing import Any
 
 from ensemble.decisions.label_decision import read_decision
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines, shown_scores
+from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
@@ -31,6 +32,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
     predicted = "numbers" if record.task == REGRESSION else "probabilities"
     call = "predict" if record.task == REGRESSION else "predict_proba"
     shape = f"(2, {columns})" if record.task != REGRESSION or len(record.classes) > 1 else "(2,)"
+    of_people = record.unit == PERSON
     lines = [
         *_front(record),
         f"# {_text(record.name)}",
@@ -39,6 +41,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         f"{len(record.runs)} run{'s' * (len(record.runs) > 1)} with {folds} model{'s' * (folds > 1)}, trained on "
         f"{trained}, and was exported by {_text(record.program)}. {_predicts_with(record)}",
         "",
+        *_needs_lines(record),
         "## Score",
         "",
         *_score_lines(record),
@@ -49,10 +52,11 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "import ensemble as en  # pip install ensemble-folds",
         "",
         'model = en.load("model/")  # this folder; no network and no other file is needed',
-        f'model.{call}(["new1.jpg", "new2.jpg"])  # {shape} float32, columns in the order of model.classes_',
+        f"model.{call}({_arguments(record)})  # {shape} float32, columns in the order of model.classes_",
+        *(["# rows in the order of the sorted names of persons: predict_frame has them as id"] if of_people else []),
         "```",
         "",
-        "`ensemble predict model/ images/ --csv answers.csv` writes a CSV.",
+        _command(record),
         "",
         *([onnx_note, ""] if onnx_note else []),
         *_decision_lines(record),
@@ -69,7 +73,7 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
         "",
         "`model.toml` describes everything and holds the SHA-256 of every other file; `weights/*.safetensors` are the "
         f"weights ({record.precision}); `expected.npz` holds {record.expected['images']} synthetic images and the "
-        f"{predicted} that they must get, which are computed again when "
+        f"{predicted} that they{_made_up(record)} must get, which are computed again when "
         "the model is loaded. No file holds code, and "
         "none holds an image, an id or a name from the training data.",
     ]
@@ -78,12 +82,66 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
 
 def _does(record: ModelRecord) -> str:
     """Return what the model predicts, in one sentence."""
-    names = ", ".join(map(_text, record.classes[:_MOST_CLASSES]))
+    names, of = (
+        ", ".join(map(_text, record.classes[:_MOST_CLASSES])),
+        "a person" if record.unit == PERSON else "an image",
+    )
     if record.task == REGRESSION:
-        return f"Predicts the number{'s' * (len(record.classes) > 1)} {names} of an image, in the unit of the training."
+        return f"Predicts the number{'s' * (len(record.classes) > 1)} {names} of {of}, in the unit of the training."
     if record.task == MULTILABEL:
-        return f"Predicts for each of {len(record.classes)} labels the probability that an image has it: {names}."
-    return f"Classifies images into {len(record.classes)} classes ({_text(record.target)})."
+        return f"Predicts for each of {len(record.classes)} labels the probability that {of} has it: {names}."
+    what = "people" if record.unit == PERSON else "images"
+    return f"Classifies {what} into {len(record.classes)} classes ({_text(record.target)})."
+
+
+def _needs_lines(record: ModelRecord) -> list[str]:
+    """Return what the model needs beside images; [] for most models."""
+    lines, pooling = [], record.combination.pooling
+    if pooling is not None:
+        lines += [
+            "It answers for people, not for images: the images of a person are pooled "
+            f"({_text(pooling.text)}), and the person of every image is needed.",
+            "",
+        ]
+    if record.extra_columns:
+        mean = " A person has the mean of the numbers of its images, or their most frequent text." if pooling else ""
+        lines += [
+            f"Beside the images it needs the columns {_text(', '.join(record.extra_columns))}; a cell is empty where "
+            f"the value is not known.{mean}",
+            "",
+        ]
+    return lines
+
+
+def _arguments(record: ModelRecord) -> str:
+    """Return the arguments of a call for two rows."""
+    if record.unit == PERSON:
+        images, found = ["a1.jpg", "a2.jpg", "b.jpg"], ', persons=["a", "a", "b"]'
+    else:
+        images, found = ["new1.jpg", "new2.jpg"], ""
+    if record.extra_columns:
+        cells = ", ".join([*("…" for _ in images[1:]), "None"])
+        found += f", columns={{{', '.join(f'{json.dumps(name)}: [{cells}]' for name in record.extra_columns)}}}"
+    return f"{json.dumps(images)}{found}"
+
+
+def _command(record: ModelRecord) -> str:
+    """Return the sentence about the command that writes a CSV."""
+    of_people = record.unit == PERSON
+    if not of_people and not record.extra_columns:
+        return "`ensemble predict model/ images/ --csv answers.csv` writes a CSV."
+    names = ["path", *(["person"] if of_people else []), *map(_text, record.extra_columns)]
+    return (
+        f"`ensemble predict model/ table.csv{' --per person' if of_people else ''} --csv answers.csv` writes a CSV; "
+        f"the table has the columns {', '.join(names)}."
+    )
+
+
+def _made_up(record: ModelRecord) -> str:
+    """Return whose the synthetic images are, if that matters."""
+    parts = ["people"] if record.unit == PERSON else []
+    parts += ["columns"] if record.extra_columns else []
+    return f" (with made-up {' and '.join(parts)})" if parts else ""
 
 
 def _front(record: ModelRecord) -> list[str]:
@@ -110,6 +168,7 @@ def _score_lines(record: ModelRecord) -> list[str]:
         ends = f"[{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else "[unknown]"
         over = "over people" if score.get("people") else "over images"
         counted = f"{score['images']:,} images" + (f" of {score['people']:,} people" if score.get("people") else "")
+        counted = f"{score['images']:,} people" if record.unit == PERSON else counted  # a row is a person
         unit = ", per person" if score["per_person"] else ""
         accuracy = f", accuracy {score['accuracy']:.3f}" if "accuracy" in score else ""
         lines += [

@@ -17,11 +17,13 @@ from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.label_decision import read_decision
 from ensemble.decisions.report import rule_lines
 from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.export.rows import needs_record, needs_text
 from ensemble.export.scores import Knowledge, collect
 from ensemble.export.write import build_bundle, check_target, finished, write_bundle
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from ensemble.prediction.cascade import cascaded, check_cascade_alone, check_cascade_options, loss_line
 from ensemble.prediction.decisions import DecisionOptions, decision_for
+from ensemble.prediction.people import check_without_cascade
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.label_columns import COLUMN_NAMES
@@ -76,6 +78,7 @@ class ExportedModel(Displayed):
             "sha256": record.sha256,
             "classes": list(record.classes),
             **({"task": record.task} if record.has_columns else {}),
+            **needs_record(record.combination),
             "models": len(record.models),
             "bytes": self.bytes,
             "precision": record.precision,
@@ -94,6 +97,7 @@ class ExportedModel(Displayed):
         record = self.record
         rows: list[list[object]] = [["models", len(record.models)]]
         rows += [[COLUMN_NAMES.get(record.task, "classes"), len(record.classes)]]
+        rows += [["answers for", needs_text(record.combination)]] if needs_record(record.combination) else []
         rows += [["size", f"{self.bytes / 1e6:.1f} MB ({record.precision})"]]
         if record.score:
             score = record.score
@@ -166,7 +170,7 @@ def export(
     metric : metric of the stated score; default: that of the blend, or of the task (macro_f1 of classes).
     threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
         that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does. Of several labels
-        only `threshold`, `confidence` and `per_person`.
+        only `threshold`, `confidence` and `per_person`. A blend for people (`pool`) always has rules for people.
     cascade, cost : the model skips what an image does not need; see `ensemble.predict`. Not together with decision
         rules, which are fitted to the probabilities of all models.
     force : whether to replace an existing model.
@@ -191,20 +195,23 @@ def export(
     rules = DecisionOptions(threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label)
 
     def add(source: PredictionSource) -> PredictionSource:
+        check_without_cascade(source, cascade)
         check_cascade_alone(source, cascade, rules.are_given)
-        decision = decision_for(source, root, rules, per_person)
+        decision = decision_for(source, root, rules, per_person or source.combination.pooling is not None)
         if cascade is not None:
             source, _ = cascaded(source, root, cascade, cost, metric or "macro_f1")
         return replace(source, decision=decision)
 
     folds: Any = [int(fold)] if isinstance(fold, Integral) else fold
     source, known = _loaded(what, root, metric, (folds, refit), add)
+    if onnx:
+        from ensemble.export.onnx_graph import build_graph, check_possible
+
+        check_possible(source)  # before the expected images are predicted
     bundle = build_bundle(source, known, half)
     graph = timed = None
     note = ""
     if onnx:
-        from ensemble.export.onnx_graph import build_graph
-
         graph, timed, note = build_graph(bundle)
     bundle = finished(bundle, graph, note)
     write_bundle(bundle, path, force)
@@ -230,7 +237,7 @@ def _loaded(
     UsageError : it is neither a name, nor a path, nor a blend.
     """
     if isinstance(what, str | Path):
-        source = load_source(what, root, *models)
+        source = load_source(what, root, *models, with_rows=True)
         return add(source), collect(source, root, metric)
     if not (hasattr(what, "combination") and hasattr(what, "votes")):
         raise UsageError(f"`what` must be a name, a path or a blend, found {described(what)}")
@@ -241,5 +248,5 @@ def _loaded(
             raise EnsembleError(
                 "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
             )
-        source = load_source(Path(folder) / what.name / "blend.toml", root, *models)
+        source = load_source(Path(folder) / what.name / "blend.toml", root, *models, with_rows=True)
         return replace(add(source), folder=None), collect(source, root, metric)

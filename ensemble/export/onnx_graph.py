@@ -116,6 +116,17 @@ def check_possible(source: PredictionSource) -> ImageSettings:
     """
     hint = "export without `onnx`"
     made = source.combination
+    if made.pooling is not None:
+        raise UsageError(
+            f"{source.name} pools the images of each person ({made.pooling.text}), and an ONNX graph does not know "
+            "whose they are",
+            hint=f"{hint}, or blend without `pool`",
+        )
+    if made.extra is not None:
+        raise UsageError(
+            f"{source.name} needs the columns {', '.join(made.extra.names)}, and an ONNX graph has pixels alone",
+            hint=f"{hint}, or blend without `extra`",
+        )
     pools = {one.pool for one in made.each or (made,)} if isinstance(made, ColumnCombination) else {made.pool}
     if "rank" in pools and made.stacked is None:
         raise UsageError("rank voting compares all images of a table, so it cannot be an ONNX graph", hint=hint)

@@ -14,9 +14,11 @@ from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDeci
 from ensemble.decisions.labels import THRESHOLDS, LabelRule
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
+from ensemble.export.rows import needs_record, needs_text, sample_rows
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import ModelRecord
-from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
+from ensemble.pooling.people import people_rows
+from ensemble.prediction.arrays import LoadedModels, check_expected
 from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
@@ -82,8 +84,23 @@ class Predictor(Displayed):
         """Return the device that predicts, as torch calls it."""
         return self._models.device
 
-    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+    @property
+    def unit(self) -> str:
+        """Return what a row of the answer is: ``image``, or ``person`` if the images of a person are pooled."""
+        return self._record.unit
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that are needed beside the images; () for most models."""
+        return self._record.extra_columns
+
+    def predict_proba(
+        self, images: Any, persons: ArrayLike | None = None, columns: Mapping[str, ArrayLike] | None = None
+    ) -> NDArray[np.float32]:
         """Return (n, classes) float32 probabilities; the columns are `classes_`.
+
+        A model for people (`unit`) returns (people, classes), in the order of their sorted names (``numpy.unique``):
+        those of the column id of `predict_frame`.
 
         Parameters
         ----------
@@ -91,16 +108,20 @@ class Predictor(Displayed):
             column ``path``; or the path of a folder or a table. Arrays are uint8, (height, width, 3), with transparency
             (height, width, 4), gray (height, width), or several images (n, height, width, 3). A model of chosen
             channels takes arrays with all channels of a file, one of a stack of files those of the stack.
+        persons : (n,) the person of each image, as text or numbers (1.0 is ``1``), for a model for people; by default
+            the column of persons of a table.
+        columns : mapping or DataFrame, name → (n,) values, for a model with `extra_columns`; by default those of a
+            table. None, nan and an empty text are values that are not known; further columns are ignored.
 
         Raises
         ------
-        UsageError : the images are of another type or shape, the combination needs more than one, or the model
-            predicts numbers.
+        UsageError : the images are of another type or shape, the combination needs more than one, the model predicts
+            numbers, or persons or columns are missing, or are given to a model that does not use them.
         EnsembleError : images cannot be read, all of them in one error.
         """
         if self.task == REGRESSION:
             raise UsageError("a model of the task regression has no probabilities", hint="predict(images) has numbers")
-        return self._predicted(images, drawn=False)[0]
+        return self._predicted(images, persons, columns, drawn=False)[0]
 
     @property
     def task(self) -> str:
@@ -112,15 +133,18 @@ class Predictor(Displayed):
         """Return the decision rules that were exported with the model; None if there are none."""
         return self._source.decision
 
-    def decide(self, images: Any, persons: ArrayLike | None = None) -> AnyDecided:
+    def decide(
+        self, images: Any, persons: ArrayLike | None = None, columns: Mapping[str, ArrayLike] | None = None
+    ) -> AnyDecided:
         """Return what the decision rules of the model say: labels or no answer, confidences, sets of classes.
 
         Of several labels, which of them are given.
 
         Parameters
         ----------
-        images : see `predict_proba`.
-        persons : (n,) the person of each image; rules for people average their images.
+        images, columns : see `predict_proba`.
+        persons : (n,) the person of each image; rules for people average their images. A model for people needs them
+            as in `predict_proba`, and the persons of the result are theirs.
 
         Raises
         ------
@@ -129,12 +153,21 @@ class Predictor(Displayed):
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
+        if self.unit == PERSON:
+            values, names, drawn = self._predicted(images, persons, columns)
+            return self.decision.apply(values, names, drawn)
         if persons is None:
             self._check_images()
-        values, _, drawn = self._predicted(images)
+        values, _, drawn = self._predicted(images, None, columns)
         return self.decision.apply(values, persons, drawn)
 
-    def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[Any]:
+    def predict(
+        self,
+        images: Any,
+        threshold: float | Mapping[str, float] | None = None,
+        persons: ArrayLike | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+    ) -> NDArray[Any]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
         A model of several labels returns (n, labels) int64, 1 where a label is there, and one of numbers (n, numbers)
@@ -142,7 +175,7 @@ class Predictor(Displayed):
 
         Parameters
         ----------
-        images : see `predict_proba`.
+        images, persons, columns : see `predict_proba`; a model for people has one answer per person.
         threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
@@ -155,19 +188,25 @@ class Predictor(Displayed):
             the model are for people (see `decide`).
         """
         limits = self._thresholds(threshold)
-        values, _, drawn = self._predicted(images, drawn=False)  # labels have no random part
+        values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
             return self._given(values, limits).astype(np.int64)
         if self.task == REGRESSION:
             return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
 
-    def predict_frame(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> pd.DataFrame:
+    def predict_frame(
+        self,
+        images: Any,
+        threshold: float | Mapping[str, float] | None = None,
+        persons: ArrayLike | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+    ) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
 
         The prediction of several labels is their names, joined by ``;``; numbers have their own columns only.
 
-        The id is the path of an image, its id in a table, or its number.
+        The id is the path of an image, its id in a table, or its number; of a model for people it is the person.
 
         Raises
         ------
@@ -176,7 +215,7 @@ class Predictor(Displayed):
         import pandas as pd
 
         limits = self._thresholds(threshold)
-        values, ids, drawn = self._predicted(images, drawn=False)
+        values, ids, drawn = self._predicted(images, persons, columns, drawn=False)
         frame = pd.DataFrame({"id": list(ids)})
         if self.task == MULTILABEL:
             frame["prediction"] = label_texts(self._given(values, limits).astype(np.float64), self.classes_, MULTILABEL)
@@ -195,6 +234,7 @@ class Predictor(Displayed):
             "target": record.target,
             "classes": list(record.classes),
             **({"task": self.task} if self.task in COLUMN_TASKS else {}),
+            **needs_record(record.combination),
             "precision": record.precision,
             "device": self.device,
             "models": [f"{model['run']} fold {model['fold']}" for model in record.models],
@@ -218,6 +258,7 @@ class Predictor(Displayed):
         trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
         columns = COLUMN_NAMES.get(self.task, "classes")
         notes = [f"{len(record.classes)} {columns}, trained on {trained}, exported by {record.program}"]
+        notes += [f"answers for {needs_text(record.combination)}"] if needs_record(record.combination) else []
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
             notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
@@ -243,16 +284,18 @@ class Predictor(Displayed):
 
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""
-        if self.decision is not None and self.decision.unit == PERSON:
+        if self.unit != PERSON and self.decision is not None and self.decision.unit == PERSON:
             raise UsageError(
                 f"the decision rules of {self._record.name} are for people, and no persons are given",
                 hint="decide(images, persons) gives one answer per person; predict_proba the probabilities of images",
             )
 
     def _predicted(
-        self, images: Any, drawn: bool = True
+        self, images: Any, persons: ArrayLike | None, columns: Any, drawn: bool = True
     ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
         """Return the probabilities and the ids of images, and what the random part of their sets is derived from.
+
+        Of a model for people the ids are the persons, from which the random part is derived.
 
         Parameters
         ----------
@@ -262,15 +305,22 @@ class Predictor(Displayed):
         given = images_of(images, stack_of(self._source), others)
         if isinstance(given, Path):
             given = images_table(str(given), self._source)
+        table = given if isinstance(given, SampleTable) else None
         if isinstance(given, SampleTable):
             given = images_of_table(given)
-        check_source(self._source, len(given))
-        values = self._of_list(given)
+        rows = sample_rows(self._source, len(given), images, table, persons, columns)
+        names, pooling = given.ids, self._source.combination.pooling
+        if pooling is not None:
+            names = tuple(people_rows(rows, self.classes_, "new", pooling).rows.ids.tolist())
+        check_source(self._source, len(names))
+        values = self._of_list(given, rows)
         sets = self.decision.sets if isinstance(self.decision, Decision) else None
+        if pooling is not None:
+            return values, names, names
         contents = drawn and sets is not None and sets.is_random
         return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
 
-    def _of_list(self, images: ImageList) -> NDArray[np.float32]:
+    def _of_list(self, images: ImageList, rows: SampleRows) -> NDArray[np.float32]:
         parts: list[dict[str, NDArray[np.float32]]] = []
         skipping: list[NDArray[np.float32]] = []
         problems: Problems = []
@@ -289,7 +339,7 @@ class Predictor(Displayed):
         if skipping:
             return np.concatenate(skipping)
         members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
+        return combine_members(self._source, members, rows)
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:
         """Return (classes,) the threshold of each class; nan for none."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import read_record
 from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource
@@ -73,7 +74,7 @@ def collect(source: PredictionSource, root: Path, metric: str | None = None) -> 
     tested = _score(test, named, per_person, "test images") if test is not None else {}
     if not score:
         logger.warning(f"no out-of-fold predictions of {source.name} with labels were found: the model gets no score")
-    return Knowledge(score, tested, _trained(oof, source.kind) or fallback)
+    return Knowledge(score, tested, _trained(oof, source.kind, fallback["images"]) or fallback)
 
 
 def _images(model: Any) -> int:
@@ -115,7 +116,9 @@ _PROCEDURE = " of the procedure; these models were trained on all people, and we
 def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:
     """Return a table [score]; {} without labels."""
     metadata, classes = found.metadata, found.classes
-    per_person = (per_person or metadata.label_of is not None) and found.persons is not None
+    per_person = metadata.unit == PERSON or (
+        (per_person or metadata.label_of is not None) and found.persons is not None
+    )
     if metadata.has_columns and found.labels is not None and (found.labels != "").any():
         return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
     if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):
@@ -154,10 +157,17 @@ def _score_table(found: Predictions, report: ScoreReport, basis: str, per_person
     }
 
 
-def _trained(oof: Predictions | None, kind: str) -> dict[str, Any]:
-    """Return the table [trained]: every image of training and validation has an out-of-fold prediction."""
+def _trained(oof: Predictions | None, kind: str, images: int) -> dict[str, Any]:
+    """Return the table [trained]: every image of training and validation has an out-of-fold prediction.
+
+    Parameters
+    ----------
+    images : of the training, as its models count them: a row of a blend for people is no image.
+    """
     if oof is None or kind == "checkpoint":
         return {}
+    if oof.metadata.unit == PERSON:
+        return {"images": images, "people": len(oof)}
     found: dict[str, Any] = {"images": len(oof)}
     if oof.persons is not None:
         found["people"] = len(set(oof.persons.tolist()))

@@ -19,10 +19,12 @@ from ensemble.export.card import card_text
 from ensemble.export.scores import Knowledge
 from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS
 from ensemble.model_files.expected import TOLERANCE, Expected, pack_expected, synthetic_images
+from ensemble.model_files.made_up_rows import IMAGES as PEOPLE_IMAGES
+from ensemble.model_files.made_up_rows import made_up_rows, needs_rows
 from ensemble.model_files.reading import read_record
 from ensemble.model_files.record import CASCADE, DECISION, FileEntry, ModelRecord, RunEntry, plain, to_text
 from ensemble.model_files.weights import pack_weights, unpack_weights
-from ensemble.prediction.arrays import LoadedModels, columns_of, numbered
+from ensemble.prediction.arrays import LoadedModels, columns_of
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds import __version__
@@ -195,10 +197,10 @@ def _run_entry(run: RunModels, source: PredictionSource) -> RunEntry:
 def _expected(source: PredictionSource, stored: PredictionSource, half: bool) -> tuple[Expected, float]:
     """Return the expected probabilities on the CPU, and the largest difference that fp16 weights make."""
     models = LoadedModels(stored, "cpu")
-    images = _clear_images(models)
+    images = _clear_images(models, PEOPLE_IMAGES if needs_rows(stored.combination) else IMAGES)
     pixels = _pixels(models, images)
     members = models.members(pixels)
-    rows = numbered(len(images))
+    rows = made_up_rows(stored.combination, len(images))
     combined = combine_members(stored, members, rows)
     difference = 0.0
     if half:
@@ -207,11 +209,11 @@ def _expected(source: PredictionSource, stored: PredictionSource, half: bool) ->
     return Expected(images, combined, columns_of(stored, members)), difference
 
 
-def _clear_images(models: LoadedModels) -> np.ndarray:
-    """Return synthetic images for which rounding does not decide whether more views are used."""
+def _clear_images(models: LoadedModels, count: int) -> np.ndarray:
+    """Return `count` synthetic images for which rounding does not decide whether more views are used."""
     thresholds = [run.merge.threshold for run in models.source.runs if run.models]
     if all(threshold is None for threshold in thresholds):
-        return synthetic_images(SEED, IMAGES)
+        return synthetic_images(SEED, count)
     from ensemble.tta.merge import margins
     from folds.utils.numeric import softmax
 
@@ -220,8 +222,8 @@ def _clear_images(models: LoadedModels) -> np.ndarray:
     for merge, logits in models.first_logits(_pixels(models, images)):
         if merge.threshold is not None:
             distance = np.minimum(distance, np.abs(margins(softmax(logits)) - merge.threshold))
-    clear = np.flatnonzero(distance > _CLEAR_MARGIN)[:IMAGES]
-    chosen = clear if len(clear) == IMAGES else np.sort(np.argsort(-distance, kind="stable")[:IMAGES])
+    clear = np.flatnonzero(distance > _CLEAR_MARGIN)[:count]
+    chosen = clear if len(clear) == count else np.sort(np.argsort(-distance, kind="stable")[:count])
     return images[chosen]
 
 

@@ -32,7 +32,8 @@ class Expected:
     Attributes
     ----------
     images : (n, height, width, 3) uint8.
-    probabilities : (n, classes) float32 of the whole model.
+    probabilities : (n, classes) float32 of the whole model; of a model for people (people, classes), of made-up people
+        (`ensemble.model_files.made_up_rows`).
     members : (n, columns) float32 of every fold model with its views merged, one after another.
     """
 
@@ -67,13 +68,14 @@ def pack_expected(expected: Expected) -> bytes:
     return file.getvalue()
 
 
-def unpack_expected(data: bytes, path: Path, classes: int, columns: int) -> Expected:
+def unpack_expected(data: bytes, path: Path, classes: int, columns: int, answers: int | None = None) -> Expected:
     """Return the arrays of an ``expected.npz``.
 
     Parameters
     ----------
     path : name in errors.
     columns : of `Expected.members`.
+    answers : rows of `Expected.probabilities`; None for one per image.
 
     Raises
     ------
@@ -91,10 +93,11 @@ def unpack_expected(data: bytes, path: Path, classes: int, columns: int) -> Expe
         except (ValueError, zipfile.BadZipFile) as error:
             raise refused(path, str(error)) from None
     found = Expected(**arrays)
+    rows = len(found) if answers is None else answers
     shapes = (found.probabilities.shape, found.members.shape, found.images.shape[3:])
     if len(found) > MAX_IMAGES:
         raise refused(path, f"it has {len(found):,} images, at most {MAX_IMAGES} are read")
-    if len(found) < 1 or 0 in found.images.shape or shapes != ((len(found), classes), (len(found), columns), (3,)):
+    if len(found) < 1 or 0 in found.images.shape or shapes != ((rows, classes), (len(found), columns), (3,)):
         raise refused(path, f"its arrays do not belong together, or not to {classes} classes")
     if not (np.isfinite(found.probabilities).all() and np.isfinite(found.members).all()):
         raise refused(path, "its probabilities are not finite")

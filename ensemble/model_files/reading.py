@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ensemble.blending.coefficients import unpack_coefficients
 from ensemble.model_files.container import COEFFICIENTS, EXPECTED, EXPORT_AGAIN, RECORD, Parts, open_parts, refused
 from ensemble.model_files.expected import Expected, unpack_expected
+from ensemble.model_files.made_up_rows import expected_answers
 from ensemble.model_files.record import ModelRecord, from_text
 from ensemble.model_files.weights import unpack_weights
 from folds.errors import EnsembleError
@@ -159,7 +160,13 @@ def _hashed(parts: Parts, record: ModelRecord, name: str) -> bytes:
 
 def _expected(parts: Parts, record: ModelRecord) -> Expected:
     columns = sum(len(run.classes) * len(run.models) for run in record.runs)
-    found = unpack_expected(_hashed(parts, record, EXPECTED), parts.path / EXPECTED, len(record.classes), columns)
+    found = unpack_expected(
+        _hashed(parts, record, EXPECTED),
+        parts.path / EXPECTED,
+        len(record.classes),
+        columns,
+        expected_answers(record.combination, record.expected["images"]),
+    )
     if len(found) != record.expected["images"]:
         raise refused(parts.path, f"{EXPECTED} has {len(found)} images, expected {record.expected['images']}")
     return found

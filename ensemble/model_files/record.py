@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.label_decision import read_decision
+from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
@@ -26,6 +27,7 @@ from folds.utils.schema import (
     NUMBER,
     ONE_LINE,
     SHA256,
+    TEXT,
     FieldType,
     integer,
     list_of,
@@ -62,6 +64,8 @@ _TOP = {
     "half_difference": optional(NUMBER),
     "refit": optional(BOOL),
     "task": optional(one_of(*ALL_TASKS)),
+    "unit": optional(one_of(PERSON)),
+    "extra_columns": optional(list_of(TEXT)),
     **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
 }
@@ -192,6 +196,16 @@ class ModelRecord:
         """Return whether the columns are labels or numbers of their own (`COLUMN_TASKS`)."""
         return self.task in COLUMN_TASKS
 
+    @property
+    def unit(self) -> str:
+        """Return what a row of the answer is: ``image``, or ``person`` if the images of a person are pooled."""
+        return IMAGE if self.combination.pooling is None else PERSON
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that are needed beside the images."""
+        return () if self.combination.extra is None else self.combination.extra.names
+
 
 def to_text(record: ModelRecord) -> str:
     """Return the content of ``model.toml``; its last lines hold the hash of the lines before."""
@@ -201,6 +215,9 @@ def to_text(record: ModelRecord) -> str:
         **{"ranking": list(record.ranking), "precision": record.precision, "half_difference": record.half_difference},
         "refit": record.refit or None,
         "task": record.task or None,
+        # [combination] has both as well, where an earlier version would read past them; at the top it refuses them.
+        "unit": None if record.unit == IMAGE else record.unit,
+        "extra_columns": list(record.extra_columns),
     }
     lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
     parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record(inline=False))]
@@ -265,7 +282,7 @@ def from_text(content: bytes, path: Path, coefficients: Coefficients = lambda co
     wrong = _wrong(record)
     if not wrong:
         found = _record_of(record, path, sha, coefficients)
-        wrong = _contradictions(found)
+        wrong = _contradictions(found) + _wrong_needs(record, found)
     if wrong:
         raise EnsembleError(f"{path} was not loaded: {RECORD}: {wrong[0]}", hint=EXPORT_AGAIN, details=wrong[1:6])
     return found
@@ -406,6 +423,21 @@ def _wrong_task(record: ModelRecord) -> list[str]:
         if CASCADE in record.extras:
             return [f"[{CASCADE}] is for exclusive classes, and the task is {record.task}"]
     return []
+
+
+def _wrong_needs(stated: Mapping[str, Any], record: ModelRecord) -> list[str]:
+    """Return one line for each contradiction of the combination and what is stated of persons and columns."""
+    wrong, pooling = [], record.combination.pooling
+    if (stated.get("unit") or IMAGE) != record.unit:
+        wrong.append(f"'unit' is {shown(stated.get('unit'))}, and [combination] answers for each {record.unit}")
+    if tuple(stated.get("extra_columns") or ()) != record.extra_columns:
+        wrong.append("'extra_columns' are not the columns of [combination]")
+    if pooling is None:
+        return wrong
+    lacking = [name for name in record.combination.runs if pooling.runs and name not in pooling.runs]
+    wrong += [f"the pooling of [combination] was not fitted to run {shown(name)}" for name in lacking]
+    wrong += [f"run {shown(run.name)} joins attributes, which are not pooled" for run in record.runs if run.joined]
+    return wrong
 
 
 def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelRecord) -> list[str]:

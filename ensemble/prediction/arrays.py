@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ensemble.cascade.combine import Combiner
 from ensemble.cascade.run import run_cascade
 from ensemble.model_files.expected import Expected
+from ensemble.model_files.made_up_rows import made_up_rows
 from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.prediction_formats import EXACT_WAY, Choice, architecture_key, batch_size, built
@@ -223,11 +224,14 @@ def check_expected(
 
 
 def combined_columns(source: PredictionSource, columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (n, classes) the combination of the probabilities of all fold models, given as by `columns_of`."""
+    """Return (n, classes) the combination of the probabilities of all fold models, given as by `columns_of`.
+
+    Persons and columns of the images, if they are needed, are made up (`ensemble.model_files.made_up_rows`).
+    """
     keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
     places = np.cumsum([0, *(width for _, width in keys)])
     stored = {key: columns[:, places[i] : places[i + 1]] for i, (key, _) in enumerate(keys)}
-    return combine_members(source, stored, numbered(len(columns)))
+    return combine_members(source, stored, made_up_rows(source.combination, len(columns)))
 
 
 def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import Interval
 from folds.metrics.task_names import require_classes
 from folds.models.checkpoint import Checkpoint
+from folds.models.head_spec import require_image_head
 
 # (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
 Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
@@ -59,6 +60,8 @@ def run_models(source: PredictionSource) -> list[RunModel]:
     UsageError : the combination compares images with each other, or joins attribute runs; or nothing is decided.
     """
     require_classes(source.task, "a cascade, which skips what cannot change a decision,", "use all models (no cascade)")
+    for model in source.models:
+        require_image_head(model.checkpoint.architecture.head, "a cascade", source.name)
     check_combination(source.combination)
     joined = [run.name for run in source.runs if run.joined]
     if joined:

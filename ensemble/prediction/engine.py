@@ -33,14 +33,17 @@ from ensemble.prediction.prediction_formats import (
     architecture_key,
     batch_size,
     built,
+    built_body,
     choose,
 )
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
-from ensemble.prediction.work import CASCADE, WorkState, models_of
+from ensemble.prediction.work import CASCADE, WorkState
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
+from folds.errors import EnsembleError
 from folds.images.settings import ImageSettings
 from folds.models.inference import PixelSource, predict_logits
+from folds.models.person_models import FEATURES
 from folds.models.precision import resolve_amp
 from folds.models.timing import torch_threads
 from folds.predictions.links import predictions_of
@@ -106,6 +109,7 @@ class Engine:
     ) -> None:
         self.source, self.devices, self.state, self.precision = source, devices, state, precision
         self.images, self.tolerance, self.root = images, tolerance, root
+        self.models = state.computed(source)
         try:
             self.choices = {key: Choice(**record) for key, record in state.formats.items()}
         except TypeError:  # of another version
@@ -142,7 +146,7 @@ class Engine:
     @property
     def keeps_all(self) -> bool:
         """Return whether all weights stay in memory between chunks."""
-        weights = sum(model.checkpoint.weight_bytes for model in self.source.models)
+        weights = sum(model.checkpoint.weight_bytes for _, model in self.models)
         return weights <= sum(lane.room for lane in self.lanes)
 
     def formats(self) -> dict[str, dict[str, Any]]:
@@ -188,7 +192,7 @@ class Engine:
                     passes += self._run(task, pixels[lane.device], start)
                     with self._lock:
                         finished[0] += len(task.rows)
-                        advance(finished[0] / (len(usable) * len(self.source.models)))
+                        advance(finished[0] / (len(usable) * len(self.models)))
             return passes
 
         passes = sum(self._coordinators.map(work, self.lanes))
@@ -213,18 +217,17 @@ class Engine:
         return passes
 
     def _tasks(self, usable: NDArray[np.int64]) -> list[_Task]:
-        models = list(models_of(self.source))
-        parts = -(-len(self.lanes) // len(models))  # more than one if there are fewer models than lanes
+        parts = -(-len(self.lanes) // len(self.models))  # more than one if there are fewer models than lanes
         lanes = itertools.cycle(self.lanes)
         split = [part for part in np.array_split(usable, parts) if len(part)]
-        return [_Task(run, model, rows, next(lanes)) for run, model in models for rows in split]
+        return [_Task(run, model, rows, next(lanes)) for run, model in self.models for rows in split]
 
     def _prepare(self, pixels: Mapping[ImageSettings, PixelSource], usable: NDArray[np.int64]) -> None:
         """Choose how each architecture is computed, unless that is known."""
         began = time.perf_counter()
         passes: dict[str, int] = {}
         first: dict[str, FoldModel] = {}
-        for run, model in models_of(self.source):
+        for run, model in self.models:
             key = architecture_key(model)
             first.setdefault(key, model)
             passes[key] = passes.get(key, 0) + self.images * len(run.merge.views)
@@ -246,11 +249,27 @@ class Engine:
 
     def _run(self, task: _Task, pixels: Mapping[ImageSettings, PixelSource], start: int) -> int:
         checkpoint = task.model.checkpoint
+        features = self.state.features.get(member_key(task.run, task.model))
+        if features is not None:
+            features[start + task.rows] = self._features(task, pixels[checkpoint.image_settings])
+            return len(task.rows)
         values, passes = self._predict(task, pixels[checkpoint.image_settings])
         # Columns in the order of the blend's recipe.
         order = [checkpoint.classes.index(name) for name in task.run.classes]
         self.state.arrays[member_key(task.run, task.model)][start + task.rows] = values[:, order]
         return passes
+
+    def _features(self, task: _Task, pixels: PixelSource) -> NDArray[np.float16]:
+        """Return the features (n, features) of the rows, for a model that predicts from all images of a person."""
+        found = self._logits(task, self._network(task), pixels, task.rows, task.run.merge.views)[0]
+        with np.errstate(over="ignore"):
+            features = found.astype(FEATURES)
+        if not np.isfinite(features).all():
+            raise EnsembleError(
+                f"the features of {task.model.checkpoint.architecture.name} are not finite in float16",
+                hint="`precision=fp32` computes in float32; check the weights of the model",
+            )
+        return features
 
     def _predict(self, task: _Task, pixels: PixelSource) -> tuple[NDArray[np.float64], int]:
         """Return the merged probabilities (n, classes) of the rows, and the forward passes made."""
@@ -313,7 +332,8 @@ class Engine:
             return lane.kept[key]
         with self._loading:  # one checkpoint is in memory at a time
             began = time.perf_counter()
-            network = built(task.model, lane.device, choice)
+            of_people = member_key(task.run, task.model) in self.state.features
+            network = (built_body if of_people else built)(task.model, lane.device, choice)
             give_back_freed_memory()
             weights = task.model.checkpoint.weight_bytes
             if lane.kept_bytes + weights <= lane.room:

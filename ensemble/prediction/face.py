@@ -170,7 +170,8 @@ def predict_images(
     root = Path(root)
     check_cascade_options(cascade, cost)
     folds = [int(fold)] if isinstance(fold, Integral) else fold
-    source, fitted = load_source(what, root, folds, refit, with_rows=True), None  # type: ignore[arg-type]
+    fitted: FittedCascade | None = None
+    source = load_source(what, root, folds, refit, with_rows=True, with_heads=True)  # type: ignore[arg-type]
     check_people(source, per_person, cascade)
     metric = metric or default_metric(source.task)
     metric_for_task(metric, source.task)

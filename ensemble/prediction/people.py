@@ -1,12 +1,22 @@
-"""Check that images have what a blend for people, or one with columns beside the predictions, needs."""
+"""What needs the persons or columns of images: checks, and heads that see all images of a person at once."""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemble.learning.metadata import check_columns
 from ensemble.prediction.cascade import OFF
-from ensemble.prediction.source import PredictionSource
+from ensemble.prediction.combine import member_key
+from ensemble.prediction.source import PredictionSource, head_of_people
+from ensemble.prediction.work import WorkState, models_of
 from folds.data.table import SampleTable
 from folds.errors import UsageError
+from folds.models.head_spec import require_image_head
+from folds.models.person_models import person_logits
+from folds.models.timing import torch_threads
+from folds.predictions.links import predictions_of
+from folds.utils.numeric import factorize
 
 
 def check_people(source: PredictionSource, per_person: bool, cascade: str | float | None) -> None:
@@ -18,7 +28,18 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             "image",
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
-    if (made.pooling is not None or made.extra is not None) and cascade not in (None, OFF):
+    check_without_cascade(source, cascade)
+    for run in source.runs:
+        for model in run.models:
+            if len(run.merge.views) > 1:
+                require_image_head(model.checkpoint.architecture.head, "test-time augmentation", run.name)
+
+
+def check_without_cascade(source: PredictionSource, cascade: str | float | None) -> None:
+    """Raise UsageError if a cascade is asked for where the persons or columns of the images are needed."""
+    made = source.combination
+    needs_more = made.pooling is not None or made.extra is not None or head_of_people(source) is not None
+    if needs_more and cascade not in (None, OFF):
         raise UsageError(
             f"`cascade={cascade}` is not available for {source.name}, which needs the persons or columns of the images",
             hint="leave out `cascade`",
@@ -31,6 +52,46 @@ def label_of(source: PredictionSource) -> str | None:
 
 
 def check_rows(source: PredictionSource, table: SampleTable) -> None:
-    """Raise UsageError if the images lack a column that the blend was fitted with."""
+    """Raise UsageError if the images lack a column that the blend was fitted with, or persons that a head needs."""
+    head = head_of_people(source)
+    if head is not None and table.persons is None:
+        raise UsageError(
+            f"{source.name} predicts an image from all images of its person (head {head}), and the persons of these "
+            "images are not known",
+            hint="name them: `person=COLUMN` of a table, or `person_regex` for the names of the images",
+        )
     if source.combination.extra is not None:
         check_columns(source.combination.extra.names, table.attributes, "new", UsageError)
+
+
+def check_precision_of_heads(source: PredictionSource, precision: str) -> None:
+    """Raise UsageError if a reduced format is asked for, whose check needs models that predict a single image."""
+    head = head_of_people(source)
+    if head is not None and precision in ("bf16", "fastest"):
+        raise UsageError(
+            f"`precision={precision}` is checked by the predicted classes of some images, and the head {head} of "
+            f"{source.name} predicts them from all images of their persons",
+            hint="`precision=auto` is the fastest form in float32",
+        )
+
+
+def apply_heads(source: PredictionSource, table: SampleTable, state: WorkState, kept: NDArray[np.int64]) -> None:
+    """Write the predictions of the models that predict an image from the features of all images of its person.
+
+    Parameters
+    ----------
+    kept : rows of the table whose images could be used; the others are no images of anyone.
+    """
+    if not state.features:
+        return
+    assert table.persons is not None  # noqa: S101 - checked before an image was predicted
+    people = factorize(table.persons)[1].astype(np.int64)
+    left_out = np.setdiff1d(np.arange(len(table)), kept)
+    people[left_out] = people.max() + 1 + np.arange(len(left_out))
+    with torch_threads(1):  # as in the training: the sums depend on no number of cores
+        for run, model in models_of(source):
+            key, checkpoint = member_key(run, model), model.checkpoint
+            if key in state.features:
+                logits = person_logits(checkpoint, state.features[key], people, model.path)
+                order = [checkpoint.classes.index(name) for name in run.classes]
+                state.arrays[key][:] = predictions_of(checkpoint.task, logits)[:, order]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
+from ensemble.prediction.people import apply_heads, check_precision_of_heads
 from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision, check_reduced
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.work import CASCADE, WorkState, work_key
@@ -123,6 +124,7 @@ def predict_table(
     check_source(source, len(table))
     precision = check_precision(precision)
     check_reduced(precision, source.task)
+    check_precision_of_heads(source, precision)
     devices = resolve_devices(device)
     folder = work / work_key(source, table, devices, f"{precision} {tolerance}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,7 @@ def predict_table(
         kept = np.setdiff1d(np.arange(len(table)), [at for at, _ in state.unreadable])
         if not len(kept):
             raise EnsembleError(f"no image of {table.source} can be used", hint="expected at least one readable image")
+        apply_heads(source, table, state, kept)
         values = _combine(source, table.take(kept), state, kept)
     if not keep_work:
         remove(folder)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ensemble.prediction.out_of_fold import SCORE_CHANGE, score_change
 from ensemble.prediction.source import FoldModel
 from folds.errors import unknown_name
-from folds.metrics.task_names import CLASSES, require_classes
+from folds.metrics.task_names import CLASSES, REGRESSION, require_classes
 from folds.models.fusion import fused
 from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.models.person_models import body_on, needs_people
 from folds.models.timing import fastest_seconds
 from folds.predictions.links import largest_difference, predictions_of, same_answers
 
@@ -124,9 +125,17 @@ def batch_size(model: FoldModel, choice: Choice, device: str) -> int:
 def built(model: FoldModel, device: str, choice: Choice) -> tuple[torch.nn.Module, bool]:
     """Return the model of a checkpoint in the chosen form on a device, and whether its layout is channels_last."""
     network, channels_last = model.checkpoint.build_on(device, model.path)
-    if choice.way in _DTYPES:
-        network = fused(network, _DTYPES[choice.way], _blank(model))[0]
-    return network, channels_last
+    return _in_form(network, model, choice), channels_last
+
+
+def built_body(model: FoldModel, device: str, choice: Choice) -> tuple[torch.nn.Module, bool]:
+    """Return, as `built`, what gives the features of an image, of a model that predicts it from those of its person."""
+    network, channels_last = body_on(model.checkpoint, device, model.path)
+    return _in_form(network, model, choice), channels_last
+
+
+def _in_form(network: torch.nn.Module, model: FoldModel, choice: Choice) -> torch.nn.Module:
+    return fused(network, _DTYPES[choice.way], _blank(model))[0] if choice.way in _DTYPES else network
 
 
 def _blank(model: FoldModel) -> torch.Tensor:
@@ -156,12 +165,15 @@ def choose(
     passes : forward passes that the models of this architecture will make.
     root : the folder that holds ``runs/``, to find the images of the training.
     """
-    task = model.checkpoint.task
+    # The features of an image are numbers too.
+    of_people = needs_people(model.checkpoint)
+    task = REGRESSION if of_people else model.checkpoint.task
     if precision == "fp32":
         return Choice(EXACT_WAY, "as requested")
     if passes < _WORTH_MEASURING and precision == "auto":
         return Choice(EXACT_WAY, f"{passes:,} forward passes are too few to measure other formats")
-    network, channels_last = model.checkpoint.build_on("cpu", model.path)
+    plain = Choice(EXACT_WAY, "")
+    network, channels_last = (built_body if of_people else built)(model, "cpu", plain)
     networks = {EXACT_WAY: network}
     failed = {}
     for way in _WAYS[precision]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.label_decision import AnyDecision, read_decision
+from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -24,6 +25,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import recorded_metric
 from folds.metrics.task_names import BINARY, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
+from folds.models.head_spec import is_of_person, require_image_head
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_file
@@ -36,6 +38,7 @@ def load_source(
     refit: bool = False,
     *,
     with_rows: bool = False,
+    with_heads: bool = False,
 ) -> PredictionSource:
     """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
@@ -43,6 +46,8 @@ def load_source(
     ----------
     with_rows : whether the caller knows the persons and the columns of the images, which blends for people, and blends
         with columns beside the predictions, need.
+    with_heads : whether the caller applies heads that predict an image from all images of its person, which only
+        `ensemble.prediction.predict` does.
 
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
         the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
@@ -57,6 +62,9 @@ def load_source(
     UsageError : it needs more than images, and the caller has only images.
     """
     source = _find_source(what, root, fold, refit)
+    head = head_of_people(source)
+    if head is not None and not with_heads:
+        require_image_head(head, "this command", source.name)
     return source if with_rows else check_images_only(source)
 
 
@@ -67,9 +75,15 @@ def check_images_only(source: PredictionSource) -> PredictionSource:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
     raise UsageError(
-        f"{source.name} needs {needs} of the images, which only ensemble predict knows",
-        hint="predict a table with ensemble predict, or blend without `pool` and `extra`",
+        f"{source.name} needs {needs} of the images, which are not known here",
+        hint="ensemble predict, an exported model and ensemble serve take them; or blend without `pool` and `extra`",
     )
+
+
+def head_of_people(source: PredictionSource) -> str | None:
+    """Return the head of the first model that predicts an image from all images of its person; None if none does."""
+    heads = (model.checkpoint.architecture.head for model in source.models)
+    return next((head.partition(":")[0] for head in heads if is_of_person(head)), None)
 
 
 def _find_source(
@@ -135,7 +149,8 @@ def source_of(model: StoredModel) -> PredictionSource:
 
     Raises
     ------
-    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade.
+    EnsembleError : it has decision rules that were fitted to other probabilities than those of its cascade, or a
+        combination for people with rules for images or a cascade.
     """
     record = model.record
     if DECISION in record.extras and CASCADE in record.extras:
@@ -167,7 +182,23 @@ def source_of(model: StoredModel) -> PredictionSource:
         record.refit,
         record.classes[-1] if record.task == BINARY else None,
     )
+    _check_needs(source)
     return check_one_task(source)
+
+
+def _check_needs(source: PredictionSource) -> None:
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
+    made, decision = source.combination, source.decision
+    if made.pooling is not None and decision is not None and decision.unit != PERSON:
+        raise EnsembleError(
+            f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",
+            hint="export it again",
+        )
+    if (made.pooling is not None or made.extra is not None) and source.cascade is not None:
+        raise EnsembleError(
+            f"{source.folder} needs the persons or columns of the images, which a cascade does not know",
+            hint="export it without `cascade`",
+        )
 
 
 def _decision_of(record: ModelRecord) -> AnyDecision | None:

@@ -26,6 +26,7 @@ from folds.predictions.predictions import Predictions, mean_of_folds, read_predi
 from folds.predictions.submission import ID_FORMS
 
 TOLERANCE = 1e-6  # largest difference of predictions that are the same
+OF_FEATURES = 2e-3  # likewise, where the training predicted from frozen features, which it keeps in float16
 TRAINING, MODEL = "the test predictions of the training", "the expected probabilities of the model"
 
 
@@ -137,7 +138,8 @@ def verify_predictions(
     """
     mine, stored = _compared(source, predictions, root)
     number_format, ways = _formats(source, device, choices)
-    limit = OF_FORMAT.get(number_format, TOLERANCE)
+    frozen = any(model.checkpoint.recipe.get("features") for model in source.models)
+    limit = OF_FORMAT.get(number_format, OF_FEATURES if frozen else TOLERANCE)
     return Verification(
         TRAINING,
         largest_difference(source.task, mine, stored),

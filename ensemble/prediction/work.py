@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ensemble.prediction.combine import member_key
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
 from folds.images.stacks import stack_parts
+from folds.models.person_models import FEATURES, body_key, count_features, needs_people
 from folds.utils.files import cannot_write, sha256_bytes, write_json
 
 CASCADE = "cascade"  # key of the array of a cascade
@@ -37,10 +39,23 @@ def work_key(source: PredictionSource, table: SampleTable, devices: Sequence[str
 
 
 class WorkState:
-    """The work folder: one array (n, classes) per fold model, and how far they are filled."""
+    """The work folder: one array (n, classes) per fold model, and how far they are filled.
 
-    def __init__(self, folder: Path, arrays: dict[str, np.memmap[Any, Any]], record: dict[str, Any]) -> None:
-        self.folder, self.arrays, self.record = folder, arrays, record
+    Attributes
+    ----------
+    arrays : `member_key` → float32 (n, classes) predictions.
+    features : `member_key` → (n, features) of the fold models that predict an image from all images of its person;
+        models of equal bodies share one array. Their predictions are made when all images are done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        arrays: dict[str, np.memmap[Any, Any]],
+        record: dict[str, Any],
+        features: dict[str, np.memmap[Any, Any]] | None = None,
+    ) -> None:
+        self.folder, self.arrays, self.record, self.features = folder, arrays, record, features or {}
 
     @classmethod
     def open(cls, folder: Path, source: PredictionSource, n: int) -> WorkState:
@@ -61,10 +76,29 @@ class WorkState:
         if source.cascade is not None:  # models that are skipped have no predictions: only the result is kept
             path, shape = folder / "cascade.npy", (n, len(source.classes))
             return cls(folder, {CASCADE: _open_array(path, shape, new=record["done"] == 0)}, record)
+        features: dict[str, np.memmap[Any, Any]] = {}
+        bodies: dict[str, np.memmap[Any, Any]] = {}
         for run, model in models_of(source):
-            path = folder / f"{len(arrays)}.npy"
-            arrays[member_key(run, model)] = _open_array(path, (n, len(run.classes)), new=record["done"] == 0)
-        return cls(folder, arrays, record)
+            path, key = folder / f"{len(arrays)}.npy", member_key(run, model)
+            arrays[key] = _open_array(path, (n, len(run.classes)), new=record["done"] == 0)
+            if needs_people(model.checkpoint):
+                body = body_key(model.checkpoint, model.path)
+                if body not in bodies:
+                    path, shape = folder / f"features{len(bodies)}.npy", (n, count_features(model.checkpoint))
+                    bodies[body] = _open_array(path, shape, record["done"] == 0, FEATURES)
+                features[key] = bodies[body]
+        return cls(folder, arrays, record, features)
+
+    def computed(self, source: PredictionSource) -> list[tuple[RunModels, FoldModel]]:
+        """Return the fold models that see the images; the others have the body of one of these."""
+        seen: set[int] = set()
+        found = []
+        for run, model in models_of(source):
+            features = self.features.get(member_key(run, model))
+            if features is None or id(features) not in seen:
+                seen.add(id(features))
+                found.append((run, model))
+        return found
 
     @property
     def done(self) -> int:
@@ -88,7 +122,7 @@ class WorkState:
 
     def finish(self, done: int, problems: Sequence[tuple[int, str]]) -> None:
         """Record that all rows before `done` are written."""
-        for array in self.arrays.values():
+        for array in (*self.arrays.values(), *self.features.values()):
             array.flush()
         self.record["done"] = done
         self.record["unreadable"] += [[at, text] for at, text in problems]
@@ -102,14 +136,14 @@ def models_of(source: PredictionSource) -> Iterator[tuple[RunModels, FoldModel]]
             yield run, model
 
 
-def _open_array(path: Path, shape: tuple[int, int], new: bool) -> np.memmap[Any, Any]:
+def _open_array(path: Path, shape: tuple[int, int], new: bool, dtype: DTypeLike = np.float32) -> np.memmap[Any, Any]:
     """Return an array of a file whose room is reserved: a full disk would kill a process that writes to it later."""
     try:
-        array: np.memmap[Any, np.dtype[np.float32]] = np.lib.format.open_memmap(
-            path, mode="w+" if new else "r+", dtype=np.float32, shape=shape if new else None
+        array: np.memmap[Any, Any] = np.lib.format.open_memmap(
+            path, mode="w+" if new else "r+", dtype=dtype, shape=shape if new else None
         )
-        if array.shape != shape or array.dtype != np.float32:
-            raise ValueError(f"expected float32 {shape}, found {array.dtype} {array.shape}")
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}")
         if new and hasattr(os, "posix_fallocate"):
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -16,16 +16,28 @@ from starlette.exceptions import HTTPException
 
 from ensemble import __version__
 from ensemble.serving.body import Body, ClientGoneError, MemoryBudget
+from ensemble.serving.combining import combine, read_cells
 from ensemble.serving.engine import FAILED, READY, Engine, Ticket
 from ensemble.serving.errors import ServingError
 from ensemble.serving.gate import Gate
 from ensemble.serving.metrics import CONTENT_TYPE
-from ensemble.serving.model import Answer
+from ensemble.serving.model import Answer, ServedModel
+from ensemble.serving.needs import NOTHING, PREDICT, PREDICT_PERSON
 from ensemble.serving.pages import content_policy, drop_page, interface_page
-from ensemble.serving.parsing import content_type, read_uploads
-from ensemble.serving.schemas import JSON_ANSWER, JSON_REQUEST, STATUS, ErrorAnswer, PredictAnswer, request_body
+from ensemble.serving.parsing import Content, content_type, read_content
+from ensemble.serving.schemas import (
+    JSON_ANSWER,
+    JSON_REQUEST,
+    PERSON_REQUEST,
+    STATUS,
+    ErrorAnswer,
+    PersonPrediction,
+    PredictAnswer,
+    request_body,
+)
 
-PATHS = ("/", "/predict", "/health", "/metrics", "/model", "/docs", "/openapi.json")
+_Result = TypeVar("_Result")
+PATHS = ("/", PREDICT, PREDICT_PERSON, "/health", "/metrics", "/model", "/docs", "/openapi.json")
 _PARSERS = 2
 CLIENT_GONE = 499  # in the log and in the metrics; no client sees it
 
@@ -49,13 +61,21 @@ def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
         status: {"model": ErrorAnswer, "description": text} for status, text in STATUS.items()
     }
     app.post(
-        "/predict",
+        PREDICT,
         response_model=PredictAnswer,
         responses=responses,
         openapi_extra={"requestBody": request_body()},
         summary="Predict images",
         response_description="The answers, in the order of the images.",
     )(handlers.predict)
+    app.post(
+        PREDICT_PERSON,
+        response_model=PersonPrediction,
+        responses=responses,
+        openapi_extra={"requestBody": request_body(of_person=True)},
+        summary="Predict a person",
+        response_description="The answer for the person.",
+    )(handlers.predict_person)
     health: dict[int | str, dict[str, Any]] = {503: {"description": "The model is being loaded, or has failed."}}
     app.get("/health", responses=health, summary="Whether it is ready", response_description="Ready.")(handlers.health)
     app.get(
@@ -81,7 +101,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler of this exception
     known = ", ".join(PATHS)
     if error.status_code == 405:
-        failed = ServingError(405, "method", "this path has another method", hint="POST /predict; GET the other paths")
+        failed = ServingError(
+            405,
+            "method",
+            "this path has another method",
+            hint=f"POST {PREDICT} and {PREDICT_PERSON}; GET the other paths",
+        )
     elif error.status_code == 404:
         failed = ServingError(404, "not_found", "there is no such path", hint=f"known: {known}")
     else:
@@ -108,15 +133,27 @@ class _Handlers:
         """Return the classes of each image with their probabilities, in the order of the images.
 
         An image that cannot be used gets an error of its own; the others are answered all the same, with status 200.
-        If none can be used, the status is that of the first error.
+        If none can be used, the status is that of the first error. A model with columns beside the images needs a
+        value of each: fields of a form, or `columns` in JSON, of the request or of an image.
         """
+        return await self._post(request, of_person=False)
+
+    async def predict_person(self, request: Request) -> Response:
+        """Return the classes of one person with their probabilities, from all images of the person.
+
+        For models that answer for people. The field `person` is a name, which is returned; columns are those of the
+        person. One image that cannot be used refuses the request, because the other images alone are another answer.
+        """
+        return await self._post(request, of_person=True)
+
+    async def _post(self, request: Request, of_person: bool) -> Response:
         start = time.monotonic()
         facts = request.state.facts
         headers = request.headers
         waits = headers.get("expect", "").lower() == "100-continue"
         body = Body(request.receive, self.engine.limits, self.budget, headers.get("content-length"), waits)
         try:
-            answered = await self._answered(request, body, facts)
+            answered = await self._answered(request, body, facts, of_person)
         except ServingError as error:
             facts["error"] = error.kind
             await body.drain()
@@ -129,23 +166,32 @@ class _Handlers:
             self.engine.metrics.latency(time.monotonic() - start)
         return answered
 
-    async def _answered(self, request: Request, body: Body, facts: dict[str, Any]) -> Response:
+    async def _answered(self, request: Request, body: Body, facts: dict[str, Any], of_person: bool) -> Response:
         engine, loop = self.engine, asyncio.get_running_loop()
         kind, parameters = content_type(request.headers.get("content-type"))
         model = engine.check_ready()
+        model.needs.check_call(of_person, model.name)
         data = await body.read()
         facts["bytes"] = len(data)
         end = loop.time() + engine.limits.timeout
-        parsed = loop.run_in_executor(self.parsers, read_uploads, kind, parameters, data, engine.limits.max_images)
-        try:
-            async with asyncio.timeout_at(end):
-                uploads = await parsed
-        except TimeoutError:
-            raise self._late() from None
+        parsed = loop.run_in_executor(
+            self.parsers, read_content, kind, parameters, data, engine.limits.max_images, model.needs
+        )
+        content = await self._until(parsed, end)
+        uploads = content.uploads
         facts["images"] = len(uploads)
         del data
+        if of_person:
+            return await self._of_person(request, model, content, end)
+        if model.needs:
+            uploads, cells = read_cells(model, content)
         tickets = engine.submit([upload.data for upload in uploads if upload.error is None])
-        found = iter(await self._results(tickets, request, end))
+        results = await self._results(tickets, request, end)
+        if model.needs:
+            pairs = zip(results, cells, strict=True)
+            work = [one if isinstance(one, ServingError) else ([one], of_image, "") for one, of_image in pairs]
+            results = await self._until(loop.run_in_executor(self.parsers, combine, model, work), end)
+        found = iter(results)
         records, errors = [], []
         for index, upload in enumerate(uploads):
             result = upload.error or next(found)
@@ -169,6 +215,39 @@ class _Handlers:
             answer = {"error": {**errors[0].to_dict(), "message": message}} | answer
         return JSONResponse(answer, status)
 
+    async def _of_person(self, request: Request, model: ServedModel, content: Content, end: float) -> Response:
+        """Return the one answer for the images of a person; raise ServingError if any of them cannot be used."""
+        engine, count = self.engine, len(content.uploads)
+        cells = model.needs.read(content.columns)
+        unread = {at: upload.error for at, upload in enumerate(content.uploads) if upload.error is not None}
+        tickets = engine.submit([] if unread else [upload.data for upload in content.uploads])
+        results = list(unread.values()) if unread else await self._results(tickets, request, end)
+        wrong = unread or {at: one for at, one in enumerate(results) if isinstance(one, ServingError)}
+        if wrong:
+            at, first = next(iter(wrong.items()))
+            engine.metrics.images(0, count)
+            raise ServingError(
+                first.status, first.kind, f"image {at} of {count} cannot be used: {first.message}", hint=first.hint
+            )
+        loop = asyncio.get_running_loop()
+        work = [(results, cells, content.person)]
+        (answer,) = await self._until(loop.run_in_executor(self.parsers, combine, model, work), end)
+        if isinstance(answer, ServingError):
+            engine.metrics.images(0, count)
+            raise answer
+        engine.metrics.images(count, 0)
+        named = {"id": content.person} if content.person else {}
+        record = {**named, "images": count, **answer.to_dict()}
+        return JSONResponse({"model": model.name, "classes": list(model.classes), "person": record})
+
+    async def _until(self, work: Awaitable[_Result], end: float) -> _Result:
+        """Return the result of some work; raise ServingError if it is not there in time."""
+        try:
+            async with asyncio.timeout_at(end):
+                return await work
+        except TimeoutError:
+            raise self._late() from None
+
     def _late(self) -> ServingError:
         return ServingError(
             504,
@@ -177,7 +256,7 @@ class _Handlers:
             hint="send fewer images per request, or start the server with a larger --timeout",
         )
 
-    async def _results(self, tickets: Sequence[Ticket], request: Request, end: float) -> list[Answer | ServingError]:
+    async def _results(self, tickets: Sequence[Ticket], request: Request, end: float) -> list[Any]:
         """Return the result of each image, in order; stop the work if the client is gone or the time `end` is over."""
         if not tickets:
             return []
@@ -232,7 +311,8 @@ class _Handlers:
     async def page(self) -> Response:
         """Return the page to drop images on."""
         name = self.engine.model.name if self.engine.model is not None else "not loaded yet; reload this page"
-        return _html(drop_page(name, self.engine.limits.max_images))
+        needs = NOTHING if self.engine.model is None else self.engine.model.needs
+        return _html(drop_page(name, self.engine.limits.max_images, needs))
 
     async def docs(self, request: Request) -> Response:
         """Return the page that describes the interface."""
@@ -241,6 +321,7 @@ class _Handlers:
         examples = [
             ("Files", f"curl -F images=@a.jpg -F images=@b.jpg {url}/predict"),
             ("Base64", json_example),
+            ("One person, of a model for people; columns are fields", PERSON_REQUEST.replace("URL", url)),
             ("The answer", JSON_ANSWER),
         ]
         return _html(interface_page(self.app.openapi(), examples))
@@ -259,7 +340,7 @@ def _html(page: str) -> Response:
     return HTMLResponse(page, headers={"Content-Security-Policy": content_policy(page)})
 
 
-def _outcome(future: asyncio.Future[Answer]) -> Answer | ServingError:
+def _outcome(future: asyncio.Future[Any]) -> Any:
     error = future.exception()
     if error is None:
         return future.result()

@@ -14,7 +14,7 @@ from typing import Any
 from ensemble.serving.errors import ServingError
 from ensemble.serving.limits import Limits
 from ensemble.serving.metrics import Metrics
-from ensemble.serving.model import Answer, ServedModel, split_answers
+from ensemble.serving.model import ServedModel, split_answers
 from folds.errors import EnsembleError, without_marks
 from folds.images.content_index import UnreadableImageError
 from folds.utils.parallel import cpu_count
@@ -27,11 +27,14 @@ _SMOOTHING = 0.2  # share of the newest batch in the time per image
 
 
 class Ticket:
-    """One image on its way; `future` gets its `Answer` or a `ServingError`."""
+    """One image on its way; `future` gets its `Answer` or a `ServingError`.
+
+    Of a model that needs more than images it is an output of `ServedModel.outputs`, which is still to be combined.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data: bytes | None = data
-        self.future: Future[Answer] = Future()
+        self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled, and always gets a result
         self.cancelled = False
         self.pixels: Any = None
@@ -120,14 +123,17 @@ class Engine:
     def _expected_wait(self) -> int:
         return min(_LONGEST_WAIT, max(1, math.ceil(self.pending * self._seconds)))
 
-    def _finish(self, ticket: Ticket, result: Answer | ServingError | None) -> None:
+    def _finish(self, ticket: Ticket, result: Any) -> None:
+        """Set the result of an image: an answer or output, a ServingError, or None if the request was given up."""
         with self._condition:
             self.pending -= 1
         ticket.data = ticket.pixels = None
-        if isinstance(result, Answer):
-            ticket.future.set_result(result)
+        if result is None:
+            result = ServingError(503, "disconnected", "the request was given up")
+        if isinstance(result, ServingError):
+            ticket.future.set_exception(result)
         else:
-            ticket.future.set_exception(result or ServingError(503, "disconnected", "the request was given up"))
+            ticket.future.set_result(result)
 
     def _decode(self, ticket: Ticket) -> None:
         result: ServingError | None = None
@@ -185,6 +191,13 @@ class Engine:
                 self._condition.wait(left)
             return [self._queue.popleft() for _ in range(min(self.limits.batch, len(self._queue)))]
 
+    def _found(self, pixels: list[Any]) -> Sequence[Any]:
+        """Return the answer of each image, or its output if it is still to be combined."""
+        assert self.model is not None  # noqa: S101 - loaded before
+        if self.model.needs:
+            return self.model.outputs(pixels)
+        return split_answers(self.model.answer(pixels), self.model.classes, len(pixels))
+
     def _predict(self, tickets: list[Ticket]) -> None:
         """Predict images together; if that fails, predict the halves, until the image that cannot be predicted is
         alone.
@@ -192,8 +205,7 @@ class Engine:
         assert self.model is not None  # noqa: S101 - loaded before
         start = time.monotonic()
         try:
-            answers = self.model.answer([ticket.pixels for ticket in tickets])
-            found = split_answers(answers, self.model.classes, len(tickets))
+            found = self._found([ticket.pixels for ticket in tickets])
         except Exception as error:
             if len(tickets) > 1:
                 half = len(tickets) // 2

@@ -24,8 +24,9 @@ class ServingError(Exception):
         self.status, self.kind, self.message, self.hint, self.retry_after = status, kind, message, hint, retry_after
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as JSON shows it."""
-        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+        """Return the error as JSON shows it; what is no Unicode, which a client can write as JSON, becomes ``?``."""
+        message = self.message.encode("utf-8", "replace").decode("utf-8")
+        return {"kind": self.kind, "message": message, "hint": self.hint}
 
 
 # Every kind, so that the documentation and `/metrics` list all of them.

@@ -85,8 +85,9 @@ def serve(
 ) -> None:
     """Answer HTTP requests with a model until SIGINT or SIGTERM.
 
-    ``POST /predict`` takes images, ``/`` is a page to drop images on, ``/docs`` describes the interface, ``/health``
-    and ``/metrics`` are for the operator. Requests in flight are answered before the function returns.
+    ``POST /predict`` takes images, of a model for people ``/predict-person`` all images of one person, ``/`` is a page
+    to drop images on, ``/docs`` describes the interface, ``/health`` and ``/metrics`` are for the operator. Requests in
+    flight are answered before the function returns.
 
     Parameters
     ----------

@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.label_decision import DecidedLabels
-from ensemble.decisions.rows import IMAGE
+from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.predict import check_source
 from ensemble.prediction.recorded import stack_of
-from ensemble.prediction.source import PredictionSource, check_one_meaning, load_source, source_of
+from ensemble.prediction.source import PredictionSource, check_one_meaning, combination_of_run, load_source, source_of
 from ensemble.serving.model import Answers, ServedModel
+from ensemble.serving.needs import Needs
 from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
 from folds.metrics.task_names import COLUMN_TASKS
+from folds.predictions.rows import SampleRows
 from folds.utils.files import sha256_bytes
 
 # A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.
@@ -36,6 +38,14 @@ class Decoded:
     """The pixels of an image in each size, and an id that the same file always has."""
 
     pixels: Mapping[ImageSettings, NDArray[np.uint8]]
+    id: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the fold models make of one image: `member_key` → (classes,) of each, and the id of its content."""
+
+    members: Mapping[str, NDArray[np.float32]]
     id: str
 
 
@@ -59,6 +69,10 @@ class SourceModel:
         self.source, self.models, self.score = source, models, score
         self.name, self.classes = source.name, tuple(source.classes)
         self.decision = decision
+        made = source.combination
+        # Rules for people average the images of a person, so such a model answers for people as well.
+        of_people = made.pooling is not None or (decision is not None and decision.unit == PERSON)
+        self.needs = Needs(of_people, () if made.extra is None else made.extra.encodings)
 
     def decode(self, data: bytes, max_pixels: int) -> Decoded:
         """Return the pixels in each image size of the models, as `ensemble.predict` decodes them."""
@@ -81,12 +95,59 @@ class SourceModel:
             members = self._of_label(predicted)
         return Answers(values, members, self._decided(values, [image.id for image in images]), self.source.task)
 
+    def outputs(self, images: Sequence[Decoded]) -> list[Output]:
+        """Return what the fold models make of each image."""
+        pixels = {one: np.stack([image.pixels[one] for image in images]) for one in self.models.settings}
+        members = self.models.members(pixels)
+        return [Output({key: one[at] for key, one in members.items()}, image.id) for at, image in enumerate(images)]
+
+    def combined(self, outputs: Sequence[Output], texts: Mapping[str, str], person: str) -> Answers:
+        """Return the prediction of one image, or of one person from all its images.
+
+        The random part of sets is derived from the name of the person; without one, from the contents of the images.
+        """
+        n, made = len(outputs), self.source.combination
+        members = {key: np.stack([one.members[key] for one in outputs]) for key in outputs[0].members}
+        persons = None if made.pooling is None else np.zeros(n, np.int64).astype(str)
+        columns = {name: np.full(n, text) for name, text in texts.items()}
+        rows = SampleRows(numbered(n).ids, None, persons, columns)
+        values = combine_members(self.source, members, rows)
+        key = sha256_bytes(" ".join(sorted(one.id for one in outputs)).encode()) if n > 1 else outputs[0].id
+        name = person or key
+        averaged = self.needs.of_people and made.pooling is None
+        decided = self._decided(values, [name] * len(values), persons=averaged)
+        if not averaged:
+            return Answers(values, self._alone(members, rows), decided, self.source.task)
+        mean = values.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
+        alone = self._alone(members, rows)
+        alone = None if alone is None else alone.mean(axis=1, keepdims=True)
+        return Answers(mean, alone, decided, self.source.task)
+
+    def _alone(self, members: Mapping[str, NDArray[np.float32]], rows: SampleRows) -> NDArray[np.float32] | None:
+        """Return (members, rows, classes) of the models that predict the classes of the source, each by itself.
+
+        The images of a person are pooled as in the combination; None if no model predicts the classes.
+        """
+        pooling = self.source.combination.pooling
+        if pooling is None:
+            return self._of_label(members)
+        found = []
+        for run in self.source.runs:
+            if run.models and run.target == self.source.target and run.classes == self.classes:
+                alone = replace(combination_of_run(run.name, self.source.task, self.classes), pooling=pooling)
+                for model in run.models:
+                    one = replace(self.source, combination=alone, runs=(replace(run, models=(model,)),))
+                    found.append(combine_members(one, members, rows))
+        return np.stack(found) if found else None
+
     def describe(self) -> dict[str, Any]:
         """Return kind, number of models, device, score and hash."""
         source = self.source
         return {
             "kind": source.kind,
             **({"task": source.task} if source.task in COLUMN_TASKS else {}),
+            **({"unit": PERSON} if self.needs.of_people else {}),
+            **({"extra_columns": list(self.needs.columns)} if self.needs.columns else {}),
             "models": len(source.models),
             "device": self.models.device,
             "score": None if self.score is None else dict(self.score),
@@ -94,11 +155,20 @@ class SourceModel:
             "sha256": source.sha,
         }
 
-    def _decided(self, values: NDArray[np.float32], ids: Sequence[str]) -> list[dict[str, Any]] | None:
-        """Return label, confidence and set of each image by the decision rules, or its labels; None without rules."""
+    def _decided(
+        self, values: NDArray[np.float32], ids: Sequence[str], persons: bool = False
+    ) -> list[dict[str, Any]] | None:
+        """Return label, confidence and set of each image by the decision rules, or its labels; None without rules.
+
+        Parameters
+        ----------
+        persons : whether the ids are persons, whose rows are averaged by rules for people.
+        """
         if self.decision is None:
             return None
-        decided = self.decision.apply(values, ids=list(ids))
+        decided = (
+            self.decision.apply(values, persons=list(ids)) if persons else self.decision.apply(values, ids=list(ids))
+        )
         if isinstance(decided, DecidedLabels):
             return [
                 {"labels": [name for name, has in zip(self.classes, row, strict=True) if has]}
@@ -148,7 +218,7 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
     if is_model(path):
         check_one_meaning(str(what), root)
         stored = read_model(path)
-    source = load_source(what, root) if stored is None else source_of(stored)
+    source = load_source(what, root, with_rows=True) if stored is None else source_of(stored)
     check_source(source, 1)
     if stack_of(source):
         raise EnsembleError(
@@ -157,11 +227,6 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
             hint=f"ensemble predict {source.name} TABLE predicts the samples of a table",
         )
     decision = source.decision
-    if decision is not None and decision.unit != IMAGE:
-        raise EnsembleError(
-            f"the decision rules of {source.name} are for people, and a server does not know whose image it is sent",
-            hint="serve a model with rules for images, or without rules",
-        )
     models = LoadedModels(source, device)
     if stored is None:
         return SourceModel(source, models, decision=decision)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.serving.errors import ServingError
+from ensemble.serving.needs import Needs
 from ensemble.serving.uncertainty import disagreement, entropy, margin
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
@@ -57,8 +58,24 @@ class ServedModel(Protocol):
         folds.images.content_index.UnreadableImageError : not an image, damaged, or more than `max_pixels` pixels.
         """
 
+    @property
+    def needs(self) -> Needs:
+        """Return what it needs beside images; false for most models."""
+
     def answer(self, images: Sequence[Any]) -> Answers:
-        """Return the predictions of decoded images, in their order."""
+        """Return the predictions of decoded images, in their order; not called of a model that `needs` more."""
+
+    def outputs(self, images: Sequence[Any]) -> Sequence[Any]:
+        """Return what the single models make of each decoded image, for `combined`; for a model that `needs` more."""
+
+    def combined(self, outputs: Sequence[Any], texts: Mapping[str, str], person: str) -> Answers:
+        """Return the one prediction of `outputs`: those of an image, or of all images of a person.
+
+        Parameters
+        ----------
+        texts : column → value, as `Needs.read` returns them.
+        person : the name of the person; "" if it is not known.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return plain values that `/model` shows: kind, number of models, score, device."""
@@ -66,13 +83,19 @@ class ServedModel(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """The prediction of one image."""
+    """The prediction of one image, or of one person.
+
+    Attributes
+    ----------
+    unknown_columns : columns whose text the model does not know, which counted as not known.
+    """
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
     uncertainty: Mapping[str, float]
     decision: Mapping[str, Any] | None
     task: str = CLASSES
+    unknown_columns: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.
@@ -81,6 +104,9 @@ class Answer:
         class. Of several labels `labels` are those of the rules, else those with a probability above .5; numbers are
         `values`.
         """
+        return self._record() | ({"unknown_columns": list(self.unknown_columns)} if self.unknown_columns else {})
+
+    def _record(self) -> dict[str, Any]:
         values = [float(str(value)) for value in self.probabilities]
         named = dict(zip(self.classes, values, strict=True))
         if self.task == REGRESSION:

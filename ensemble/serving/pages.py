@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ensemble.serving.needs import NOTHING, PREDICT, PREDICT_PERSON, Needs
+
 NO_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _PAGE = Path(__file__).with_name("page.html")
 
@@ -32,10 +34,36 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def drop_page(model: str, max_images: int) -> str:
-    """Return the page to drop images on."""
-    page = _PAGE.read_text(encoding="utf-8")
-    return page.replace("__MODEL__", html.escape(model)).replace("__MAX_IMAGES__", f"{max_images:,}")
+def drop_page(model: str, max_images: int, needs: Needs = NOTHING) -> str:
+    """Return the page to drop images on, with a field for each column that the model needs."""
+    parts = {
+        "__MODEL__": html.escape(model),
+        "__MAX_IMAGES__": f"{max_images:,}",
+        "__TITLE__": "Predict a person" if needs.of_people else "Predict an image",
+        "__ACTION__": (PREDICT_PERSON if needs.of_people else PREDICT).removeprefix("/"),
+        "__DROP__": "Drop all images of one person here, or choose files"
+        if needs.of_people
+        else "Drop images here, or choose files",
+        "__FIELDS__": _fields(needs),
+    }
+    # In one pass: a name in one of the parts is never taken for the mark of another.
+    return re.sub("|".join(parts), lambda found: parts[found[0]], _PAGE.read_text(encoding="utf-8"))
+
+
+def _fields(needs: Needs) -> str:
+    """Return an input for each column, and a button, because the answer has to wait for the values."""
+    shown = [one for one in needs.encodings if one.name in needs.texts]
+    if not shown:
+        return ""
+    inputs = "".join(
+        f'\n      <label>{html.escape(one.name)} <input name="{html.escape(one.name)}"'
+        f"{' inputmode=decimal' if one.mean is not None else ''}></label>"
+        for one in shown
+    )
+    return (
+        f'\n    <fieldset id="fields">\n      <legend>Values beside the images; empty if not known</legend>{inputs}\n'
+        '      <button type="submit">Predict</button>\n    </fieldset>'
+    )
 
 
 def interface_page(openapi: Mapping[str, Any], examples: Sequence[tuple[str, str]]) -> str:

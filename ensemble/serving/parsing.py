@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ensemble.serving.errors import ServingError
+from ensemble.serving.needs import FIELDS, LONGEST_TEXT, NOTHING, PERSON, Needs
+from folds.utils.schema import is_encodable
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
-FIELDS = ("images", "image", "file", "files")
+COLUMNS = "columns"
 EXAMPLE = "curl -F images=@a.jpg -F images=@b.jpg URL/predict"
 JSON_EXAMPLE = '{"images": ["<base64 of a file>"]} or {"images": [{"id": "a", "data": "<base64>"}]}'
 _LONGEST_ID = 200
@@ -30,11 +33,29 @@ class Upload:
     data : the bytes of the file; empty if there is an `error`.
     id : name that the client gave it, returned with the answer; never the name of a file.
     error : why the bytes could not be read.
+    columns : values of columns for this image, in place of those of the request.
     """
 
     data: bytes
     id: str | None = None
     error: ServingError | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a request holds.
+
+    Attributes
+    ----------
+    uploads : the images.
+    columns : column → value, for all images.
+    person : the name that the client gave the person; "" for none.
+    """
+
+    uploads: list[Upload]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    person: str = ""
 
 
 def content_type(header: str | None) -> tuple[str, dict[str, str]]:
@@ -64,8 +85,10 @@ def content_type(header: str | None) -> tuple[str, dict[str, str]]:
     return kind, parameters
 
 
-def read_uploads(kind: str, parameters: dict[str, str], body: bytes, max_images: int) -> list[Upload]:
-    """Return the images of a body.
+def read_content(
+    kind: str, parameters: dict[str, str], body: bytes, max_images: int, needs: Needs = NOTHING
+) -> Content:
+    """Return the images of a body, and the person and the columns if the model needs them.
 
     Raises
     ------
@@ -73,11 +96,14 @@ def read_uploads(kind: str, parameters: dict[str, str], body: bytes, max_images:
         damaged is no error of the request, but of this image.
     """
     boundary = parameters.get("boundary", "")
-    uploads = _of_multipart(body, boundary, max_images) if kind == MULTIPART else _of_json(body, max_images)
-    if not uploads:
+    if kind == MULTIPART:
+        content = _of_multipart(body, boundary, max_images, needs)
+    else:
+        content = _of_json(body, max_images, needs)
+    if not content.uploads:
         example = EXAMPLE if kind == MULTIPART else JSON_EXAMPLE
         raise ServingError(422, "invalid", "expected one image or more, found none", hint=example)
-    return uploads
+    return content
 
 
 def too_many(found: int | str, max_images: int) -> ServingError:
@@ -91,19 +117,23 @@ def too_many(found: int | str, max_images: int) -> ServingError:
 
 
 class _Parts:
-    """The parts of a multipart body, collected by the callbacks of the parser."""
+    """The parts of a multipart body, collected by the callbacks of the parser.
 
-    def __init__(self, max_images: int) -> None:
-        self.max_images = max_images
+    Parameters
+    ----------
+    names : of the fields that are texts.
+    """
+
+    def __init__(self, max_images: int, names: tuple[str, ...] = ()) -> None:
+        self.max_images, self.names = max_images, names
         self.files: list[bytearray] = []
+        self.texts: dict[str, bytearray] = {}
+        self.part, self.field = bytearray(), ""
         self.ended = False
         self.headers: dict[bytes, bytes] = {}
         self.name, self.value = b"", b""
 
     def part_begin(self) -> None:
-        if len(self.files) >= self.max_images:
-            raise too_many("more", self.max_images)
-        self.files.append(bytearray())
         self.headers = {}
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
@@ -121,9 +151,19 @@ class _Parts:
 
         _, options = parse_options_header(self.headers.get(b"content-disposition"))
         field = options.get(b"name", b"").decode("utf-8", "replace").removesuffix("[]")
-        if field not in FIELDS:
+        self.part = bytearray()
+        if field in FIELDS:
+            if len(self.files) >= self.max_images:
+                raise too_many("more", self.max_images)
+            self.files.append(self.part)
+        elif field in self.names and field not in self.texts:
+            self.texts[field] = self.part
+        else:
             found = f"'{field[:100]}'" if field else "a part without a name"
-            raise ServingError(422, "invalid", f"expected fields named 'images', found {found}", hint=EXAMPLE)
+            found += " twice" if field in self.texts else ""
+            known = " and ".join(f"'{name}'" for name in ("images", *self.names))
+            raise ServingError(422, "invalid", f"expected fields named {known}, found {found}", hint=EXAMPLE)
+        self.field = "" if field in FIELDS else field
         encoding = self.headers.get(b"content-transfer-encoding", b"").decode("latin-1").strip().lower()
         if encoding not in _ENCODINGS:
             raise ServingError(
@@ -134,17 +174,25 @@ class _Parts:
             )
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        self.files[-1] += memoryview(data)[start:end]
+        self.part += memoryview(data)[start:end]
+        if self.field and len(self.part) > 4 * LONGEST_TEXT:  # bytes of UTF-8
+            raise _too_long(self.field)
 
     def end(self) -> None:
         self.ended = True
 
 
-def _of_multipart(body: bytes, boundary: str, max_images: int) -> list[Upload]:
+def _too_long(name: str) -> ServingError:
+    return ServingError(
+        422, "invalid", f"field '{name[:100]}': expected at most {LONGEST_TEXT:,} characters, found more"
+    )
+
+
+def _of_multipart(body: bytes, boundary: str, max_images: int, needs: Needs) -> Content:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser
 
-    parts = _Parts(max_images)
+    parts = _Parts(max_images, needs.texts)
     callbacks: Any = {
         "on_part_begin": parts.part_begin,
         "on_part_data": parts.part_data,
@@ -165,12 +213,26 @@ def _of_multipart(body: bytes, boundary: str, max_images: int) -> list[Upload]:
         raise ServingError(
             400, "bad_request", "the multipart body ends before its closing boundary: it was cut off", hint=hint
         )
-    return [Upload(bytes(data)) for data in parts.files]
+    texts = {name: _text_of(name, bytes(value)) for name, value in parts.texts.items()}
+    person = texts.pop(PERSON, "") if needs.of_people else ""
+    return Content([Upload(bytes(data)) for data in parts.files], texts, person)
 
 
-def _of_json(body: bytes, max_images: int) -> list[Upload]:
+def _text_of(name: str, value: bytes) -> str:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ServingError(
+            422, "invalid", f"field '{name[:100]}': expected a text in UTF-8, found other bytes"
+        ) from None
+    if len(text) > LONGEST_TEXT:
+        raise _too_long(name)
+    return text
+
+
+def _of_json(body: bytes, max_images: int, needs: Needs) -> Content:
     marks = sum(map(body.count, (b",", b"[", b"{", b":")))
-    if marks > _MARKS + _MARKS_PER_IMAGE * max_images:
+    if marks > _MARKS + (_MARKS_PER_IMAGE + _MARKS * len(needs.columns)) * max_images:
         raise ServingError(
             413,
             "too_large",
@@ -193,29 +255,43 @@ def _of_json(body: bytes, max_images: int) -> list[Upload]:
         found = f"a JSON {_kind(record)}" if not isinstance(record, dict) else "none"
         found = f"'images' is a {_kind(images)}" if images is not None else found
         raise ServingError(422, "invalid", f"expected a list 'images', found {found}", hint=JSON_EXAMPLE)
-    unknown = next((name for name in record if name != "images"), None)
+    known = ["images", *([PERSON] if needs.of_people else []), *([COLUMNS] if needs.columns else [])]
+    unknown = next((name for name in record if name not in known), None)
     if unknown is not None:
         raise ServingError(422, "invalid", f"unknown field '{unknown[:100]}'", hint=JSON_EXAMPLE)
     if len(images) > max_images:
         raise too_many(f"{len(images):,}", max_images)
-    return [_of_entry(entry) for entry in images]
+    person = record.get(PERSON)
+    if person is not None and not (isinstance(person, str) and len(person) <= LONGEST_TEXT and is_encodable(person)):
+        raise _wrong(f"expected a 'person' of at most {LONGEST_TEXT:,} characters, found a {_kind(person)}")
+    # Images of a person have no columns of their own: a person has one value of each.
+    own = bool(needs.columns) and not needs.of_people
+    return Content([_of_entry(entry, own) for entry in images], _columns_of(record), person or "")
 
 
-def _of_entry(entry: Any) -> Upload:
+def _columns_of(record: dict[str, Any]) -> dict[str, Any]:
+    found = record.get(COLUMNS)
+    if found is not None and not isinstance(found, dict):
+        raise _wrong(f"expected an object 'columns' of names with values, found a {_kind(found)}")
+    return found or {}
+
+
+def _of_entry(entry: Any, has_columns: bool = False) -> Upload:
     """Return one element of the list ``images``; its error belongs to this image alone."""
-    name, text = None, entry
+    name, text, columns = None, entry, {}
     try:
         if isinstance(entry, dict):
-            name, text = _fields_of(entry)
+            name, text = _fields_of(entry, ("id", "data", *([COLUMNS] if has_columns else [])))
+            columns = _columns_of(entry)
         if not isinstance(text, str):
             raise _wrong(f"expected the base64 of a file, found a {_kind(text)}")
-        return Upload(_bytes_of(text), name)
+        return Upload(_bytes_of(text), name, columns=columns)
     except ServingError as error:
         return Upload(b"", name, error)
 
 
-def _fields_of(entry: dict[str, Any]) -> tuple[str | None, Any]:
-    unknown = next((key for key in entry if key not in ("id", "data")), None)
+def _fields_of(entry: dict[str, Any], known: tuple[str, ...]) -> tuple[str | None, Any]:
+    unknown = next((key for key in entry if key not in known), None)
     if unknown is not None:
         what = "URLs are not fetched" if unknown.lower() in ("url", "uri") else f"unknown field '{unknown[:100]}'"
         raise _wrong(what)

@@ -12,6 +12,7 @@ from ensemble.serving.parsing import JSON, MULTIPART
 
 JSON_REQUEST = """printf '{"images": ["%s"]}' "$(base64 -w0 a.jpg)" |
   curl -H 'Content-Type: application/json' --data-binary @- URL/predict"""
+PERSON_REQUEST = "curl -F images=@a.jpg -F images=@b.jpg -F person=p1 -F age=61 URL/predict-person"
 JSON_ANSWER = """{
   "model": "final",
   "classes": ["cat", "dog"],
@@ -46,11 +47,9 @@ class ErrorAnswer(BaseModel):
     error: Problem
 
 
-class ImageAnswer(BaseModel):
-    """The answer for one image: either `error`, or the other fields."""
+class Prediction(BaseModel):
+    """What a model answers for an image or a person."""
 
-    index: int = Field(description="position of the image in the request, from 0")
-    id: str | None = Field(default=None, description="the id that the request gave; absent without one")
     label: str | None = Field(
         default=None, description="the class by the decision rules, null for no answer; without rules the most probable"
     )
@@ -74,7 +73,33 @@ class ImageAnswer(BaseModel):
         default=None,
         description="most_probable, answered, and set if there are prediction sets; absent without rules",
     )
+    unknown_columns: list[str] | None = Field(
+        default=None,
+        description="columns whose text the model does not know, which counts as not known; absent if none",
+    )
+
+
+class ImageAnswer(Prediction):
+    """The answer for one image: either `error`, or the other fields."""
+
+    index: int = Field(description="position of the image in the request, from 0")
+    id: str | None = Field(default=None, description="the id that the request gave; absent without one")
     error: Problem | None = None
+
+
+class PersonAnswer(Prediction):
+    """The answer for one person, from all images of the person."""
+
+    id: str | None = Field(default=None, description="the name that the request gave; absent without one")
+    images: int = Field(description="images of the person")
+
+
+class PersonPrediction(BaseModel):
+    """The answer for the person of a request."""
+
+    model: str
+    classes: list[str]
+    person: PersonAnswer
 
 
 class PredictAnswer(BaseModel):
@@ -90,19 +115,40 @@ class JsonImage(BaseModel):
 
     data: str = Field(description="base64 of the file")
     id: str | None = Field(default=None, max_length=200, description="returned with the answer")
+    columns: dict[str, str | float | None] | None = Field(
+        default=None, description="column → value of this image, in place of that of the request"
+    )
 
 
 class JsonRequest(BaseModel):
     """The images of a request in JSON."""
 
     images: list[str | JsonImage]
+    columns: dict[str, str | float | None] | None = Field(
+        default=None, description="column → value for all images, if the model needs columns; null is not known"
+    )
 
 
-_MULTIPART_SCHEMA = {
-    "type": "object",
-    "required": ["images"],
-    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-}
+class JsonPersonImage(BaseModel):
+    """An image of a person in JSON."""
+
+    data: str = Field(description="base64 of the file")
+
+
+class JsonPersonRequest(BaseModel):
+    """The images of one person in JSON."""
+
+    images: list[str | JsonPersonImage]
+    person: str | None = Field(default=None, description="the name of the person, returned with the answer")
+    columns: dict[str, str | float | None] | None = Field(
+        default=None, description="column → value of the person, if the model needs columns; null is not known"
+    )
+
+
+_IMAGES = {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}}
+_PERSON = {"person": {"type": "string", "description": "the name of the person, returned with the answer"}}
+# The other fields are the columns of the model, which the description does not know.
+_COLUMN = {"type": "string", "description": "the value of a column that the model needs; an empty one is not known"}
 STATUS = {
     400: "The request is malformed.",
     403: "The request comes from a web page of another site.",
@@ -117,11 +163,18 @@ STATUS = {
 }
 
 
-def request_body() -> dict[str, Any]:
-    """Return the description of a request to ``/predict``."""
-    schema = JsonRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+def request_body(of_person: bool = False) -> dict[str, Any]:
+    """Return the description of a request to ``/predict``, or to ``/predict-person``."""
+    request = JsonPersonRequest if of_person else JsonRequest
+    schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
-    content = {MULTIPART: {"schema": _MULTIPART_SCHEMA}, JSON: {"schema": _inlined(schema, definitions)}}
+    form = {
+        "type": "object",
+        "required": ["images"],
+        "properties": {**_IMAGES, **(_PERSON if of_person else {})},
+        "additionalProperties": _COLUMN,
+    }
+    content = {MULTIPART: {"schema": form}, JSON: {"schema": _inlined(schema, definitions)}}
     return {"required": True, "content": content}
 
 

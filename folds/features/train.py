@@ -24,10 +24,10 @@ from folds.features.embed import is_frozen
 from folds.features.gradient_head import train_by_gradient
 from folds.features.logistic_head import train_logistic
 from folds.features.persons import read_test_persons
-from folds.features.predict import class_logits
 from folds.features.store import open_features
 from folds.metrics.task_names import REGRESSION
 from folds.models.checkpoint import save_checkpoint
+from folds.models.feature_heads import class_logits
 from folds.models.heads import AttentionHead
 from folds.models.inference import PixelSource
 from folds.models.number_head import Units, units_of_numbers

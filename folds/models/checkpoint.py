@@ -22,7 +22,7 @@ from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
 from folds.models.accelerators import prefers_channels_last
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
-from folds.models.head_spec import LINEAR, check_head, is_of_person
+from folds.models.head_spec import LINEAR, check_head, require_image_head
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
@@ -212,19 +212,17 @@ class Checkpoint:
         ------
         EnsembleError : the weights do not fit the architecture.
         """
-        if is_of_person(self.architecture.head):
-            raise EnsembleError(
-                f"{path or 'the checkpoint'} predicts an image from all images of its person, not from the image alone",
-                hint="its out-of-fold and test predictions are in runs/; for other images train a head that needs one "
-                "image: `head=logistic`, `head=linear` or `head=mlp`",
-            )
-        target = self._outputs()
+        require_image_head(self.architecture.head, "this command", str(path or f"{self.run} {self.part}"))
+        return join_heads(self.network(path), self.outputs())
+
+    def network(self, path: Path | None = None) -> torch.nn.Module:
+        """Return the model as it was trained, before heads of attributes are joined; see `build`."""
         from folds.models.build_limit import BuildLimit
 
         own = sum(value.numel() for value in self.weights.values())
         limit = BuildLimit(4 * own + 2**22, 40 * len(self.weights) + 5_000)
         try:
-            model = create_model(self.architecture, target.outputs, limit=limit)
+            model = create_model(self.architecture, self.outputs().outputs, limit=limit)
         except UsageError as error:
             raise EnsembleError(f"{path or 'the checkpoint'} is damaged: {error.message}") from None
         mismatch = _mismatches(self.weights, model.state_dict())
@@ -235,7 +233,7 @@ class Checkpoint:
                 hint=train_again(self),
             )
         model.load_state_dict(dict(self.weights))
-        return join_heads(model.eval(), target)
+        return model.eval()
 
     def build_on(self, device: str, path: Path | None = None) -> tuple[torch.nn.Module, bool]:
         """Return the model on a device, in evaluation mode, and whether its memory format is channels_last.
@@ -244,9 +242,13 @@ class Checkpoint:
         ------
         EnsembleError : the weights do not fit the architecture.
         """
+        return self.placed(self.build(path), device)
+
+    def placed(self, built: torch.nn.Module, device: str) -> tuple[torch.nn.Module, bool]:
+        """Return a model of this checkpoint, or a part of it, on a device, and whether it is in channels_last."""
         import torch
 
-        built, setting = self.build(path), self.recipe.get("channels_last")
+        setting = self.recipe.get("channels_last")
         channels_last = is_convolutional(built) and prefers_channels_last(device) if setting is None else bool(setting)
         layout = torch.channels_last if channels_last else torch.preserve_format
         return built.to(device).to(memory_format=layout), channels_last  # type: ignore[call-overload]
@@ -255,7 +257,7 @@ class Checkpoint:
         """Return the precision to predict in: that of the training on a GPU that has it, full precision on a CPU."""
         return usable_amp(self.amp, device)
 
-    def _outputs(self) -> Target:
+    def outputs(self) -> Target:
         """Return the target that the outputs of the model predict."""
         if self.heads:
             return resolve_target("+".join(self.heads), self.classes, self.class_attributes)
@@ -437,7 +439,7 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     check_head(checkpoint.architecture.head)
     for part in (checkpoint.architecture, *checkpoint.architecture.parts()):
         check_arguments(part.arguments)
-    checkpoint._outputs()
+    checkpoint.outputs()
     if not are_known(checkpoint.architecture):
         raise UnknownModelError(
             f"timm has no model {shown(checkpoint.architecture.timm_name)}",

@@ -112,6 +112,23 @@ def is_of_person(text: str) -> bool:
     return text.startswith((ATTENTION, RELATIVE))
 
 
+def require_image_head(head: str, what: str, whose: str) -> None:
+    """Raise UsageError if a head predicts an image from all images of its person.
+
+    Parameters
+    ----------
+    what : what has one image at a time: "test-time augmentation".
+    whose : the run, checkpoint or blend that has the head.
+    """
+    if is_of_person(head):
+        raise UsageError(
+            f"{what} sees one image at a time, and {whose} predicts an image from all images of its person (head "
+            f"{head.partition(':')[0]})",
+            hint="ensemble predict predicts a table with the persons of its images; or train a head that needs one "
+            "image: `head=logistic`, `head=linear` or `head=mlp`",
+        )
+
+
 def _scale(text: str) -> float | None:
     """Return the scale of a cosine head; None for a linear one."""
     if text == LINEAR:

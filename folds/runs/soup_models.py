@@ -22,6 +22,7 @@ from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
+from folds.models.head_spec import require_image_head
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import LABEL
@@ -42,6 +43,7 @@ class SoupModels:
         self.device = resolve_devices(device)[0]
         self.paths = {run: checkpoints_of(root, run) for run in runs}
         self.first = load_checkpoint(self.paths[runs[0]][0])
+        require_image_head(self.first.architecture.head, "a soup", runs[0])
         self.metric: Metric = metric_for_task(metric, self.first.task)
         self.folds = sorted(self.paths[runs[0]])
         self._check()

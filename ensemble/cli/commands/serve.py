@@ -68,7 +68,8 @@ def serve(
 ) -> int:
     """Answer HTTP requests with a model, until Ctrl-C or SIGTERM.
 
-    POST /predict takes images (multipart, or base64 in JSON) and returns classes with probabilities and uncertainty.
+    POST /predict takes images (multipart, or base64 in JSON) and returns classes with probabilities and uncertainty; a
+    model for people takes all images of one person at /predict-person.
     Open the printed address in a browser to drop an image on a page. /docs describes the interface; /health and
     /metrics are for the operator. One line per request is logged, without names of files. Requests in flight are
     answered before the end.
@@ -96,7 +97,8 @@ def serve(
         record = {"url": url, "name": model.name, "classes": list(model.classes), **model.describe()}
         with contextlib.suppress(OSError, EnsembleError):  # a full or closed standard output ends no server
             console.result(f"{model.name} answers at {url}", record)
-        console.next_step(f"curl -F images=@photo.jpg {url}/predict, or open {url} in a browser; Ctrl-C stops")
+        call = model.needs.example.replace("URL", url) if model.needs else f"curl -F images=@photo.jpg {url}/predict"
+        console.next_step(f"{call}, or open {url} in a browser; Ctrl-C stops")
 
     run_server(
         what,

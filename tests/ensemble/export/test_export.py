@@ -24,6 +24,7 @@ from ensemble.learning import combination as combinations
 from ensemble.prediction.cascade import exact_cascade
 from ensemble.prediction.source import load_source
 from ensemble.serving.load import open_model
+from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import Called
 from tests.ensemble.prediction.test_predict import BLENDS, TEST, _blended, blended  # noqa: F401
@@ -264,8 +265,15 @@ def test_rules_for_people_are_for_people_everywhere(blended: Path, tmp_path: Pat
         en.predict(tmp_path / "model", images)
     with pytest.raises(UsageError, match="persons of the images, which are not known"):
         en.predict(tmp_path / "model", images, per_person=True)
-    with pytest.raises(EnsembleError, match="a server does not know whose image"):
-        open_model(tmp_path / "model", "cpu", Path())
+    served = open_model(tmp_path / "model", "cpu", Path())
+    assert served.needs.of_people
+    outputs = served.outputs([served.decode(Path(one).read_bytes(), 10**6) for one in images[:2]])
+    (answer,) = split_answers(served.combined(outputs, {}, "a"), served.classes, 1)
+    mean = model.predict_proba(images[:2]).mean(axis=0)
+    np.testing.assert_allclose(answer.probabilities, mean, atol=1e-6)
+    decided = model.decide(images[:2], ["a", "a"])
+    assert answer.decision is not None
+    assert "|".join(answer.decision["set"]) == decided.set_texts()[0]
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,20 @@ def test_architectures_outside_of_timm_are_refused(model: Path, old: str, new: s
         ("^schema = 1$", "schema = 1\n" + "a." * 60 + "b = 1", "a key has more than"),
         ("^schema = 1$", "schema = 1\nbroken", "cannot be read"),
         ("^name = .*$", 'name = "a\\u001b[2J"', "'name' is"),
+        (
+            "^schema = 1$",
+            'schema = 1\nunit = "person"',
+            r"'unit' is 'person', and \[combination\] answers for each image",
+        ),
+        ("^schema = 1$", 'schema = 1\nextra_columns = ["age"]', r"'extra_columns' are not the columns of \[comb"),
+        (
+            "^pool = .*$",
+            'pool = "soft"\npooling = {"rule" = "log-odds", "runs" = ["b"], "damping" = [0.5], "prior" = [['
+            + ", ".join(["0.0555555556"] * 18)
+            + "]]}",
+            r"'unit' is None, and \[combination\] answers for each person",
+        ),
+        ("^pool = .*$", 'pool = "soft"\npooling = {"rule" = "pickle"}', "pooling: 'rule' is 'pickle'"),
     ],
 )
 def test_records_are_bounded_and_versioned(model: Path, old: str, new: str, expected: str) -> None:

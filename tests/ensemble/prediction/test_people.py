@@ -29,8 +29,8 @@ def test_new_people_get_the_blend_of_their_pooled_images(grid: Path) -> None:
     assert found.score.rows == len(names)
     with pytest.raises(UsageError, match=r"is a blend for people .* and gives no answer for an image"):
         en.predict("persons", "new.csv", progress=False)
-    with pytest.raises(UsageError, match=r"needs the persons of the images, which only ensemble predict knows"):
-        en.export("persons", "model")
+    with pytest.raises(UsageError, match=r"needs the persons of the images, which are not known here"):
+        load_source("persons")
     # Each fold model is pooled by itself, as it was out of fold; its classes are scaled to the sum 1.
     source = load_source("persons", with_rows=True)
     random = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ensemble.serving.model import Answers
+from ensemble.serving.needs import Needs
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
 
@@ -25,6 +26,7 @@ class FakeModel:
 
     name = "fake"
     classes = CLASSES
+    needs = Needs()
 
     def __init__(self) -> None:
         self.batches: list[int] = []

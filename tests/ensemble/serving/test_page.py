@@ -13,10 +13,12 @@ pytest.importorskip("uvicorn")
 
 from ensemble.serving.engine import READY
 from ensemble.serving.limits import Limits
+from ensemble.serving.needs import Needs
 from ensemble.serving.server import Serving, bind
 from tests.chromium import CHROMIUM, Browser, chromium
 from tests.ensemble.serving.conftest import until
 from tests.ensemble.serving.fake import FakeModel, picture
+from tests.ensemble.serving.test_people import AGE, SITE, PeopleModel
 
 PAGE = Path(__file__).parents[3] / "ensemble/serving/page.html"
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -81,6 +83,30 @@ def test_dropped_files_are_answered(browser: Browser, url: str, files: list[Path
     browser.until("document.querySelectorAll('article h2').length === 1")
     assert browser.run("document.querySelector('article h2').innerText").startswith("green, ")
     check_clean(browser, url)
+
+
+@needs_browser
+def test_a_person_is_answered_once_the_values_are_filled_in(browser: Browser, files: list[Path]) -> None:
+    model = PeopleModel(Needs(True, (AGE, SITE)))
+    serving = Serving(bind("127.0.0.1", 0), lambda: model, Limits(), {"127.0.0.1"})
+    thread = threading.Thread(target=serving.run)
+    thread.start()
+    until(lambda: serving.engine.state == READY)
+    browser.open(serving.url)
+    browser.drop("#drop", files[:2])
+    browser.until("document.getElementById('status').innerText.includes('fill in the values')")
+    assert model.given == []
+    browser.run("document.querySelector('input[name=age]').value = '61'")
+    browser.run("document.querySelector('input[name=site]').value = 'unheard of'")
+    browser.run("document.querySelector('#fields button').click()")
+    browser.until("document.getElementById('status').innerText.includes('Predicted from 2 images of the person')")
+    assert model.given == [({"age": "61", "site": ""}, "")]
+    assert browser.run("document.querySelectorAll('article').length") == 1
+    assert browser.run("document.querySelectorAll('article .images img').length") == 2
+    assert "Not known to the model: site" in browser.run("document.querySelector('article').innerText")
+    check_clean(browser, serving.url)
+    serving.stop()
+    thread.join(30)
 
 
 @needs_browser

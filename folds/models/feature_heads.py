@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from folds.data.targets import Target
-from folds.features.logistic import Floats
 from folds.models.heads import AttentionHead
 from folds.models.multi_head import join_heads
 
@@ -17,12 +16,13 @@ _CHUNK = 4096  # images at a time
 
 @torch.inference_mode()
 def class_logits(
-    head: nn.Module, target: Target, features: Floats, people: NDArray[np.int64] | None = None
+    head: nn.Module, target: Target, features: NDArray[np.floating], people: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
     """Return float32 (n, classes) the logits of features (n, d).
 
     Parameters
     ----------
+    features : float32, or float16, of which a part at a time becomes float32.
     people : (n,) person of each image, for a head that predicts it from all images of its person; None: each image is
         a person of its own.
     """
@@ -32,7 +32,7 @@ def class_logits(
         own = np.arange(len(features)) if people is None else people
         outputs = _outputs_of_people(head, features, own)
     else:
-        parts = [head(torch.from_numpy(features[at : at + _CHUNK])) for at in range(0, len(features), _CHUNK)]
+        parts = [head(_floats(features[at : at + _CHUNK])) for at in range(0, len(features), _CHUNK)]
         outputs = torch.cat(parts)
     head.train(was_training)
     if not target.joined:
@@ -53,7 +53,11 @@ class _Given(nn.Module):
         return outputs
 
 
-def _outputs_of_people(head: AttentionHead, features: Floats, people: NDArray[np.int64]) -> torch.Tensor:
+def _floats(features: NDArray[np.floating]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(features, np.float32))
+
+
+def _outputs_of_people(head: AttentionHead, features: NDArray[np.floating], people: NDArray[np.int64]) -> torch.Tensor:
     """Return the outputs of each image, from all images of its person; people are taken together up to a chunk."""
     order = np.argsort(people, kind="stable")
     starts = np.flatnonzero(np.diff(people[order], prepend=-1))
@@ -64,6 +68,6 @@ def _outputs_of_people(head: AttentionHead, features: Floats, people: NDArray[np
         while last + 1 < len(starts) and ends[last + 1] - starts[first] <= 256:
             last += 1
         rows = order[starts[first] : ends[last]]
-        out[torch.from_numpy(rows)] = head(torch.from_numpy(features[rows]), torch.from_numpy(people[rows]))
+        out[torch.from_numpy(rows)] = head(_floats(features[rows]), torch.from_numpy(people[rows]))
         first = last + 1
     return out

@@ -1,0 +1,135 @@
+"""Take the persons and further columns of images that a model needs: of parameters, or of a table of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ensemble.decisions.rows import PERSON
+from ensemble.learning.combination import Combination
+from ensemble.learning.metadata import encode
+from ensemble.prediction.models import PredictionSource
+from folds.data.table import SampleTable
+from folds.errors import UsageError
+from folds.metrics.arrays import as_array, check_same_index, frame_columns, name_text, names_of
+from folds.predictions.rows import SampleRows
+from folds.utils.arguments import described
+
+
+def needs_record(combination: Combination) -> dict[str, Any]:
+    """Return plain values: ``unit``, ``pooling`` and ``extra_columns``; {} for a model that needs images alone."""
+    record: dict[str, Any] = {}
+    if combination.pooling is not None:
+        record |= {"unit": PERSON, "pooling": combination.pooling.text}
+    if combination.extra is not None:
+        record["extra_columns"] = list(combination.extra.names)
+    return record
+
+
+def needs_text(combination: Combination) -> str:
+    """Return what the model answers for, and what it needs beside the images."""
+    text = "images" if combination.pooling is None else f"people, by their images ({combination.pooling.text})"
+    return text if combination.extra is None else f"{text}, with the columns {', '.join(combination.extra.names)}"
+
+
+def sample_rows(
+    source: PredictionSource,
+    n: int,
+    images: Any,
+    table: SampleTable | None,
+    persons: ArrayLike | None,
+    columns: Any,
+) -> SampleRows:
+    """Return the rows of images: their numbers, and the persons and columns that the model needs.
+
+    Parameters
+    ----------
+    n : number of images.
+    images : as they were given; a DataFrame must have the index of other Series and DataFrames.
+    table : of the images, if they are one; parameters take precedence over its columns.
+    persons : (n,) names, numbers as text (1.0 is ``1``).
+    columns : mapping or DataFrame, name → (n,) values; None, nan and empty texts are not known.
+
+    Raises
+    ------
+    UsageError : persons or columns are missing, are given to a model that does not use them, or have another length.
+    EnsembleError : a cell of a column of numbers is another text.
+    """
+    made = source.combination
+    check_same_index({"`images`": images, "`persons`": persons, "`columns`": columns})
+    names = None
+    if made.pooling is not None:
+        names = _persons(source, n, table, persons)
+    elif persons is not None:
+        raise UsageError(
+            f"{source.name} answers for images, and `persons` are given",
+            hint="leave them out; decide(images, persons) applies decision rules for people",
+        )
+    if made.extra is None:
+        if columns is not None:
+            raise UsageError(
+                f"{source.name} uses no columns beside the images, and `columns` are given", hint="leave it out"
+            )
+        return SampleRows(np.arange(n).astype(str), None, names)
+    given = {} if table is None else dict(table.attributes)
+    given |= _columns(columns, n)
+    _check_given(source, given)
+    taken = {name: given[name] for name in made.extra.names}
+    encode(made.extra.encodings, taken, n)  # a cell that is no number is refused before an image is predicted
+    return SampleRows(np.arange(n).astype(str), None, names, taken)
+
+
+def _persons(
+    source: PredictionSource, n: int, table: SampleTable | None, persons: ArrayLike | None
+) -> NDArray[np.str_]:
+    assert source.combination.pooling is not None  # noqa: S101 - asked for such models
+    if persons is not None:
+        return names_of(persons, "persons", n)
+    if table is not None and table.persons is not None:
+        return table.persons
+    raise UsageError(
+        f"{source.name} answers for people (images pooled by {source.combination.pooling.text}), and the persons of "
+        "the images are not given",
+        hint="persons=[…] with one name for each image, or a table of images with a column `person`",
+    )
+
+
+def _check_given(source: PredictionSource, given: Mapping[str, NDArray[np.str_]]) -> None:
+    """Raise UsageError unless every column that the model needs is there."""
+    extra = source.combination.extra
+    assert extra is not None  # noqa: S101 - asked for such models
+    absent = [name for name in extra.names if name not in given]
+    if absent:
+        found = f"found {', '.join(sorted(given)[:10])}" if given else "found none"
+        raise UsageError(
+            f"{source.name} needs the columns {', '.join(extra.names)} beside the images; {', '.join(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} missing, {found}",
+            hint="columns={name: values}, one value for each image, or a table of images with these columns; None is a "
+            "value that is not known",
+        )
+
+
+def _columns(columns: Any, n: int) -> dict[str, NDArray[np.str_]]:
+    """Return the texts of each column (n,)."""
+    if columns is None:
+        return {}
+    names = frame_columns(columns)
+    if names is None and not isinstance(columns, Mapping):
+        raise UsageError(
+            f"`columns` must be a mapping or a DataFrame of one value for each image, found {described(columns)}",
+            hint="columns={'age': [61, None]}",
+        )
+    if names is None:
+        return {str(name): _texts(f"columns['{name}']", values, n) for name, values in columns.items()}
+    return {name: _texts(f"columns['{name}']", columns.iloc[:, at], n) for at, name in enumerate(names)}
+
+
+def _texts(name: str, values: Any, n: int) -> NDArray[np.str_]:
+    """Return (n,) texts, "" for a value that is not known."""
+    found = as_array(values, name)
+    if found.shape != (n,):
+        raise UsageError(f"`{name}` must be one value for each of {n:,} images, found the shape {found.shape}")
+    return np.array([name_text(value) for value in found.tolist()], dtype=str)
