@@ -12,6 +12,7 @@ from folds.data.column_labels import ColumnLabels, class_notes, read_column_labe
 from folds.data.image_files import locate_images
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
+from folds.data.label_cells import check_uncertain_applies
 from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
 from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
@@ -362,7 +363,10 @@ def _several_labels(
             None if persons is None else len(set(persons)),
             merge=bool(spec.merge_spellings),
             training=training,
+            uncertain=spec.uncertain,
         )
+        if training and spec.uncertain is not None:
+            check_uncertain_applies(read, found.label, spec.uncertain, table.source)
         return read if training or read is None else with_all_columns(read, spec.classes or (), table.source)
     except EnsembleError:
         cells = (table.columns[name] for name in found.label if name in table.columns)
