@@ -43,7 +43,8 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
     stack = stack_of(source)
     if stack:
         spec = replace(spec, stack=stack)
-    if spec.uncertain is not None and source.task != MULTILABEL:
+    tasks = {source.task, *(model.checkpoint.data.get("task") for model in source.models)}
+    if spec.uncertain is not None and MULTILABEL not in tasks:
         raise UsageError(
             f"`uncertain={spec.uncertain}` is about several labels, and {source.name} predicts {source.task}",
             hint="leave it out",

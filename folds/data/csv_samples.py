@@ -18,7 +18,7 @@ from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_path
-from folds.metrics.task_names import COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
@@ -366,7 +366,8 @@ def _several_labels(
             uncertain=spec.uncertain,
         )
         if training and spec.uncertain is not None:
-            check_uncertain_applies(read, found.label, spec.uncertain, table.source)
+            task, names = (CLASSES, ()) if read is None else (read.task, read.names)
+            check_uncertain_applies(spec.uncertain, task, names, found.label, table.source)
         return read if training or read is None else with_all_columns(read, spec.classes or (), table.source)
     except EnsembleError:
         cells = (table.columns[name] for name in found.label if name in table.columns)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from folds.config.recipe import all_settings
-from folds.data.label_cells import columns_of_labels, label_cells
 from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes, log_warnings
 from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
+from folds.data.written_labels import columns_of_labels, label_cells
 from folds.errors import UsageError
 from folds.images.settings import check_channels
 from folds.images.stacks import may_be_stacks

@@ -1,20 +1,12 @@
-"""Check the cells of labels that are names, and write several labels or numbers as columns of a table."""
+"""Check what the cells of several labels say, and whether settings about them apply."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from folds.errors import UsageError, combine_errors
-from folds.metrics.task_names import MULTILABEL, REGRESSION
-from folds.predictions.label_columns import NOTHING_CELLS, UNKNOWN_CELLS, known_and_unknown, label_texts
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from folds.data.column_labels import ColumnLabels
-    from folds.data.table import SampleTable
+from folds.metrics.task_names import CLASSES, MULTILABEL, REGRESSION
+from folds.predictions.label_columns import NOTHING_CELLS, UNKNOWN_CELLS, known_and_unknown
 
 
 def check_named_labels(
@@ -53,47 +45,21 @@ def check_named_labels(
             raise combine_errors(lines, f"cells of {what} {text}", hint)
 
 
-def check_uncertain_applies(read: ColumnLabels | None, columns: Sequence[str], uncertain: str, source: str) -> None:
+def check_uncertain_applies(
+    uncertain: str, task: str, names: Sequence[str], columns: Sequence[str], source: str
+) -> None:
     """Raise UsageError if `uncertain` is given, and the labels are not columns of 0, 1 and -1.
 
     Parameters
     ----------
-    read : the labels of the training samples; None for classes.
+    task, names : task of the table, and names of the labels or numbers.
     columns : the columns of the table in which they are.
     """
-    if read is not None and read.task == MULTILABEL and tuple(read.names) == tuple(columns):
+    if task == MULTILABEL and tuple(names) == tuple(columns):
         return
-    found = "classes" if read is None else "numbers" if read.task == REGRESSION else "names in one column"
+    found = {REGRESSION: "numbers", MULTILABEL: "names in one column"}.get(task, CLASSES)
     raise UsageError(
         f"`uncertain={uncertain}` says what -1 means in columns of labels, found {found} in {source}",
         hint="leave it out"
-        if read is not None
-        else "leave it out, or read several labels: `label=A,B,C`, `task=multilabel`",
+        + ("" if found != CLASSES else ", or read several labels: `label=A,B,C`, `task=multilabel`"),
     )
-
-
-def columns_of_labels(table: SampleTable, others: Collection[str]) -> list[str]:
-    """Return the columns in which labels are written: one for each of several labels or numbers, else ``label``.
-
-    Parameters
-    ----------
-    others : names of further columns of the table that is written; one text of all labels is written if a label has
-        such a name.
-    """
-    if not table.has_columns or any("," in name for name in table.classes):
-        return ["label"]
-    taken = {"id", "path", "person", "split", *others} & set(table.classes)
-    return ["label"] if taken else list(table.classes)
-
-
-def label_cells(table: SampleTable, columns: Sequence[str]) -> dict[str, NDArray[np.str_] | None]:
-    """Return column → its cells (n,), empty where a label is not known; None where there are no labels.
-
-    Parameters
-    ----------
-    columns : of `columns_of_labels`.
-    """
-    if table.labels is None or len(columns) == 1:
-        return dict.fromkeys(columns, table.labels)
-    values = table.label_values()
-    return {name: label_texts(values[:, [i]], [name], REGRESSION) for i, name in enumerate(table.classes)}

@@ -71,7 +71,7 @@ def test_uncertain_true_labels_are_read_as_asked(tmp_path: Path) -> None:
         found = read_true_columns(path, ColumnNames(), "multilabel", uncertain=uncertain)
         assert found.labels.tolist() == texts
         assert found.summary.endswith(": hat 1, beard 1")
-    with pytest.raises(EnsembleError, match="row 3: column hat holds '-1.0'") as error:
+    with pytest.raises(EnsembleError, match=r"row 3: column hat holds '-1\.0'") as error:
         read_true_columns(path, ColumnNames(), "multilabel", ("hat", "beard"))
     assert "uncertain=unknown" in (error.value.hint or "")
     both = table(tmp_path / "b.csv", "id,labels\na,hat\nb,hat|?hat\n")
