@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.tuning.study import RECORD, Study
 from folds.utils.files import read_json
+
+logger = logging.getLogger(__name__)
 
 
 def with_objective(study: Study, resume: bool = False) -> Study:
@@ -67,7 +70,11 @@ def _task_of_table(study: Study) -> str:
     if data is None:
         return CLASSES
     spec = replace(spec_of(study.settings, data), test=None, skip_unusable=None)
-    return read_data(spec, need_images=False).train.task
+    found = read_data(spec, need_images=False)
+    task = found.train.task
+    if task in COLUMN_TASKS:  # the table is read with this task from here on, which does not say why
+        logger.info(next((line for line in found.notes if f"`task={task}`" in line), f"task: {task}"))
+    return task
 
 
 def check_same_task(study: Study, tasks: Iterable[str | None]) -> None:
