@@ -208,8 +208,8 @@ def prepare(
     for line in warnings:
         logger.warning(line)
     labels = tuple(label_names(data.train))
-    told = tuple(notes), tuple(warnings)
-    return Prepared(folder.out, images, made_now, *told, data.train.task, data.train.classes, labels)
+    messages = tuple(notes), tuple(warnings)
+    return Prepared(folder.out, images, made_now, *messages, data.train.task, data.train.classes, labels)
 
 
 def check_output(out: Path, opened: LoadedData) -> None:
