@@ -270,7 +270,7 @@ def test_tables_and_arrays_of_others_join(
     again = make_blend(["one.csv", "two.npy"], BlendConfig(task="multilabel", **config))  # type: ignore[arg-type]
     assert again.splits["oof"].rows.labels is not None
     assert again.splits["oof"].rows.labels.tolist() == made.splits["oof"].rows.labels.tolist()  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match="how the table of .?labels.? is read"):
+    with pytest.raises(UsageError, match=r"how the table of .?labels.? is read"):
         make_blend(["one.csv"], BlendConfig(uncertain="unknown"))
     found = check_blend(["one.csv"], BlendConfig(task="multilabel", labels=Path("train.csv")))
     assert "3 labels" in found.plan
