@@ -54,7 +54,7 @@ from ensemble.pooling.spec import AUTO as ANY_POOL
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
-from folds.metrics.task_names import COLUMN_TASKS, ORDINAL
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, ORDINAL
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
@@ -408,6 +408,11 @@ def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels 
     if request.labels is None:
         return None
     task = members_task(members, request.task)
+    if request.uncertain is not None and task != MULTILABEL:
+        raise UsageError(
+            f"`uncertain={request.uncertain}` is about several labels, and the members have the task {task or CLASSES}",
+            hint="leave it out, or `task=multilabel`",
+        )
     if task not in COLUMN_TASKS:
         return read_true_labels(request.labels, request.columns)
     stated = next((one.classes for one in members if one.sidecar is not None), None)
@@ -415,7 +420,8 @@ def _true_labels(members: Sequence[Member], request: BlendConfig) -> TrueLabels 
     several = next((one.classes for one in members if len(one.classes) > 1), ())
     known = stated or request.classes or several
     counts = {one.values.shape[1] for one in members if one.values is not None}
-    return read_true_columns(request.labels, request.columns, task, known, counts.pop() if len(counts) == 1 else 0)
+    count = counts.pop() if len(counts) == 1 else 0
+    return read_true_columns(request.labels, request.columns, task, known, count, request.uncertain)
 
 
 @dataclass(frozen=True)

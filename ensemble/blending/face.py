@@ -73,6 +73,7 @@ _KINDS = {
     "contributions": optional(FLAG),
     "breakdown": FLAG,
     "labels": optional(PATH),
+    "uncertain": optional(NAME),
     "logits": FLAG,
     "allow_duplicates": optional(FLAG),
     "progress": PROGRESS,
@@ -111,6 +112,7 @@ def blend(
     task: str | None = None,
     pool: str | None = None,
     extra: str | Sequence[str] | Mapping[str, ArrayLike] | None = None,
+    uncertain: str | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -166,6 +168,7 @@ def blend(
         in the nested score. It implies `per_person`.
     extra : columns of the samples that ``stacking`` uses beside the predictions: their names, or, for arrays, name →
         (n,) values. Missing values are None, nan or "".
+    uncertain : what -1 means among several labels in the table `labels`: ``unknown``, ``absent`` or ``present``.
     progress : False for no progress output.
 
     Raises
@@ -213,6 +216,7 @@ def blend(
         task=task,
         pool=pool,
         extra=(extra,) if isinstance(extra, str) else tuple(map(str, extra or ())),
+        uncertain=uncertain,
     )
     config.check()
     about: dict[str, Any] = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}

@@ -28,7 +28,7 @@ from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION, UNCERTAIN
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.utils.files import sha256_file
 
@@ -57,6 +57,7 @@ class BlendConfig:
         objective of fitting. By default that of the task: `folds.metrics.tasks.default_metric`.
     per_person : whether to average the probabilities of a person's images before scoring; with `pool`, always.
     labels : a CSV of true labels.
+    uncertain : what -1 means there, one of `folds.metrics.task_names.UNCERTAIN`; None: it is an error.
     logits : whether arrays without a sidecar hold logits.
     power, trim : parameters of the methods ``power`` and ``trimmed``; None for their defaults.
     by : ``class``, or ``attribute`` to vote on each attribute of the class separately.
@@ -102,6 +103,7 @@ class BlendConfig:
     task: str | None = None
     pool: str | None = None
     extra: tuple[str, ...] = ()
+    uncertain: str | None = None
 
     def __post_init__(self) -> None:
         if self.pool is not None:
@@ -162,6 +164,7 @@ class BlendConfig:
         if name not in (*ALL_METHODS, *COLUMN_METHODS):
             raise unknown_name("method", name, [*ALL_METHODS, *COLUMN_METHODS])
         check_given_task(self.task)
+        self._check_uncertain()
         _ = self.scored
         if name == "weighted" and self.weights is None:
             raise UsageError(
@@ -185,6 +188,13 @@ class BlendConfig:
             )
         if self.is_fitted:
             self._check_fitting()
+
+    def _check_uncertain(self) -> None:
+        """Raise UsageError if `uncertain` is not a reading of labels, or there is no table of labels."""
+        if self.uncertain is not None and self.uncertain not in UNCERTAIN:
+            raise unknown_name("`uncertain`", self.uncertain, list(UNCERTAIN))
+        if self.uncertain is not None and self.labels is None:
+            raise UsageError("`uncertain` says how the table of `labels` is read", hint="`labels=FILE.csv`")
 
     def _check_people(self) -> None:
         """Raise UsageError if `pool` or `extra` do not fit the method."""
@@ -367,6 +377,7 @@ class BlendConfig:
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         newer |= {"columns": self.columns.record() or None, "classes": self.classes}
         newer |= {"positive": self.positive, "task": self.task, "pool": self.pool, "extra": self.extra or None}
+        newer |= {"uncertain": self.uncertain}
         newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 

@@ -25,9 +25,11 @@ from folds.predictions.label_columns import (
     UNKNOWN_CELLS,
     check_column_names,
     encode_labels,
+    known_and_unknown,
     label_texts,
     separator_of,
 )
+from folds.predictions.uncertain import HINT, UNCERTAIN_CELLS, decided_cells, uncertain_text
 from folds.utils.csv_table import CsvTable
 from folds.utils.tables import read_table_file
 
@@ -39,8 +41,9 @@ _WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 class _Columns:
     """A table with the roles of its columns; the others may be labels or numbers."""
 
-    def __init__(self, path: Path, names: ColumnNames) -> None:
+    def __init__(self, path: Path, names: ColumnNames, uncertain: str | None = None) -> None:
         self.table: CsvTable = read_table_file(path)
+        self.uncertain = uncertain
         self.names = list(self.table.columns)
         given = {role: name for role, name in names.given(self.names).items() if role in ("id", "person", "fold")}
         self.roles = find_columns(self.names, self.table.source, _ROLES, given)
@@ -54,6 +57,11 @@ class _Columns:
             )
         taken = {self.id, *(self.roles.get(role) for role in _ROLES)}
         self.free = [name for name in self.names if name not in taken]
+
+    def cells(self, name: str) -> Sequence[str]:
+        """Return the cells of labels or numbers in a column, those of uncertain labels as what they are read as."""
+        cells = self.table.columns[name]
+        return cells if self.uncertain is None else decided_cells(cells, self.uncertain)[0]
 
     def ids(self) -> list[str]:
         """Return the ids; raise EnsembleError if one is empty or repeated."""
@@ -140,7 +148,12 @@ def _check_finite(table: CsvTable, columns: Sequence[str], values: NDArray[np.fl
 
 
 def read_true_columns(
-    path: Path, names: ColumnNames, task: str, known: Sequence[str] = (), count: int = 0
+    path: Path,
+    names: ColumnNames,
+    task: str,
+    known: Sequence[str] = (),
+    count: int = 0,
+    uncertain: str | None = None,
 ) -> TrueLabels:
     """Return the true labels or numbers in a table, as texts of `folds.predictions.label_columns`.
 
@@ -149,24 +162,34 @@ def read_true_columns(
     names : columns that the user named; `label` may name several, joined by commas, or one column of texts.
     known : the names of the columns that members have; the table's columns with these names are taken.
     count : the number of columns that members have; 0 if unknown.
+    uncertain : what labels of -1 are read as, one of `folds.metrics.task_names.UNCERTAIN`; None: they are an error.
 
     Raises
     ------
     EnsembleError : no column of ids or of true values, or a cell that is none.
     """
-    found = _Columns(path, names)
+    found = _Columns(path, names, uncertain)
     chosen = _true_columns(found, names.label, task, known, count)
     ids = found.ids()
     persons, warnings = found.persons(ids)
     texts: NDArray[np.str_]
-    if task == MULTILABEL and len(chosen) == 1 and _are_texts(found.table.columns[chosen[0]]):
+    if task == MULTILABEL and len(chosen) == 1 and _are_texts(found.cells(chosen[0])):
+        if uncertain is not None:
+            raise UsageError(
+                f"`uncertain={uncertain}` says what -1 means in columns of labels, found names in the column "
+                f"'{chosen[0]}' of {found.table.source}",
+                hint="leave it out",
+            )
         texts, columns = _of_texts(found.table, chosen[0], known)
     else:
         columns = tuple(known) if len(chosen) == len(known) == 1 else tuple(chosen)
         check_column_names(columns, task)
-        values = np.stack([_known_cells(found.table, name, task) for name in chosen], axis=1)
+        values = np.stack([_known_cells(found, name, task) for name in chosen], axis=1)
         texts = label_texts(values, columns, task)
     summary = f"{found.table.source}: " + found.summary("labels" if task == MULTILABEL else "true numbers", chosen)
+    if uncertain is not None:
+        counts = {name: decided_cells(found.table.columns[name], uncertain)[1] for name in chosen}
+        summary += "".join(f"; {text}" for text in [uncertain_text(uncertain, counts)] if text)
     return TrueLabels(
         Path(path), np.array(ids, dtype=str), texts, persons, tuple(found.names), summary, tuple(warnings), columns
     )
@@ -187,7 +210,7 @@ def _true_columns(found: _Columns, label: str | None, task: str, known: Sequence
     if one is not None:
         return [one]
     if not same:
-        fitting = [name for name in found.free if _can_be(found.table.columns[name], task)]
+        fitting = [name for name in found.free if _can_be(found.cells(name), task)]
         if fitting and (count or len(known)) in (0, len(fitting)):
             return fitting
     missing = next((name for name in known if name not in found.names), "")
@@ -211,9 +234,9 @@ def _can_be(cells: Sequence[str], task: str) -> bool:
     return values is not None and (task == REGRESSION or bool((np.isnan(values) | np.isin(values, (0, 1))).all()))
 
 
-def _known_cells(table: CsvTable, name: str, task: str) -> NDArray[np.float64]:
+def _known_cells(found: _Columns, name: str, task: str) -> NDArray[np.float64]:
     """Return (n,) the values of a column, nan where a cell is empty or says that it is not known."""
-    cells = _cleaned(table.columns[name], task)
+    table, cells = found.table, _cleaned(found.cells(name), task)
     values = numbers(cells)
     if values is None:  # which cell it is
         values = np.array([np.inf if numbers([cell]) is None else float(cell or "nan") for cell in cells])
@@ -223,7 +246,8 @@ def _known_cells(table: CsvTable, name: str, task: str) -> NDArray[np.float64]:
         expected = "0, 1 or an empty cell" if task == MULTILABEL else "a finite number or an empty cell"
         raise EnsembleError(
             f"{table.source} row {table.numbers[row]}: column {name} holds '{printable(table.columns[name][row])}', "
-            f"expected {expected}"
+            f"expected {expected}",
+            hint=HINT if task == MULTILABEL and cells[row] in UNCERTAIN_CELLS else None,
         )
     return values
 
@@ -241,6 +265,13 @@ def _of_texts(table: CsvTable, column: str, known: Sequence[str]) -> tuple[NDArr
     parts = {cell: [part.strip() for part in own if part.strip()] for cell, own in parts.items()}
     names = tuple(known) or tuple(sorted({part.removeprefix(UNKNOWN) for own in parts.values() for part in own}))
     for row, cell in enumerate(cells):
+        both = known_and_unknown(parts.get(cell, ()))
+        if both is not None:
+            raise EnsembleError(
+                f"{table.source} row {table.numbers[row]}: the cell '{printable(cell)}' names {printable(both)}, and "
+                "also says that it is not known",
+                hint=f"write {printable(both)} where an image has it, ?{printable(both)} where that is not known",
+            )
         if CONTROL.search(cell):
             raise EnsembleError(
                 f"{table.source} row {table.numbers[row]}: the label '{printable(cell)}' has control characters"

@@ -14,8 +14,8 @@ from folds.data.layouts import only_table
 from folds.data.mask_competition import is_evaluation
 from folds.data.sources import FOUND
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec
-from folds.errors import EnsembleError
-from folds.metrics.task_names import COLUMN_TASKS
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.predictions.columns import find_columns
 from folds.predictions.files import LABEL
 from folds.utils.csv_table import CsvTable
@@ -43,6 +43,12 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
     stack = stack_of(source)
     if stack:
         spec = replace(spec, stack=stack)
+    tasks = {source.task, *(model.checkpoint.data.get("task") for model in source.models)}
+    if spec.uncertain is not None and MULTILABEL not in tasks:
+        raise UsageError(
+            f"`uncertain={spec.uncertain}` is about several labels, and {source.name} predicts {source.task}",
+            hint="leave it out",
+        )
     if source.task in COLUMN_TASKS:
         spec = replace(spec, task=source.task)
     records = {repr(sorted(one.items())): one for one in (_recorded(model.checkpoint.data) for model in source.models)}
@@ -75,7 +81,7 @@ def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns and the rule for persons in a checkpoint that differ from the defaults."""
     plain = DataSpec(Path())
     found = data.get(FOUND) or {}
-    names = (*_COLUMNS, "person_regex", *_PERSONS, "task", "label_of")
+    names = (*_COLUMNS, "person_regex", *_PERSONS, "task", "label_of", "uncertain")
     values = {name: found.get(name) or data.get(name) for name in names}
     return {name: value for name, value in values.items() if value and value not in (getattr(plain, name), AUTO_COPIES)}
 
@@ -90,6 +96,8 @@ def _with_recorded(
 ) -> tuple[DataSpec, list[str]]:
     if record.get("label_of") and "label_of" not in given:
         spec = replace(spec, label_of=record["label_of"])
+    if record.get("uncertain") and "uncertain" not in given:
+        spec = replace(spec, uncertain=record["uncertain"])
     taken: dict[str, Any] = {}
     lacking: list[str] = []
     where = spec.data if table is None else table.source
@@ -104,7 +112,7 @@ def _with_recorded(
         if column in table.columns or all(part in table.columns for part in parts):
             problem = ""
             if name == "label" and spec.task in COLUMN_TASKS:
-                problem = _columns_problem(table, [column] if column in table.columns else parts, spec.task, source)
+                problem = _columns_problem(table, [column] if column in table.columns else parts, spec, source)
             elif name == "label":
                 problem = _label_problem(table, column, source, bool(record.get("label_of")))
             if problem:
@@ -153,10 +161,12 @@ def _label_problem(table: CsvTable, column: str, source: PredictionSource, of_pe
     return f"its column '{column}' is not read as the label: '{strange[0]}' is no class of the training"
 
 
-def _columns_problem(table: CsvTable, columns: Sequence[str], task: str | None, source: PredictionSource) -> str:
+def _columns_problem(table: CsvTable, columns: Sequence[str], spec: DataSpec, source: PredictionSource) -> str:
     """Return why columns do not hold several labels or numbers of the training; "" if they do."""
     try:
-        labels = read_column_labels(table, columns, None, task, source.classes, training=False)
+        labels = read_column_labels(
+            table, columns, None, spec.task, source.classes, training=False, uncertain=spec.uncertain
+        )
     except EnsembleError as error:
         return f"its columns {', '.join(columns)} are not read as labels: {error.message}"
     known = [text != "" for text in labels.texts] if labels is not None else []

@@ -32,7 +32,7 @@ from folds.utils.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 # Columns of a table and folders of images, as config.toml of a run has them.
-_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons", "task")
+_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons", "task", "uncertain")
 _FLAGS = ("test_labels", "merge_spellings", "skip_unusable")
 _LISTS = ("images", "test_images", "classes", "stack")
 MAX_DECODED = 4_000  # images that are decoded for their brightness if the decoded pixels are not kept on disk

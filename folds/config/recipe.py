@@ -50,7 +50,7 @@ from folds.images.settings import (
     parse_size,
     parse_window,
 )
-from folds.metrics.task_names import ALL_TASKS
+from folds.metrics.task_names import ALL_TASKS, UNCERTAIN
 from folds.optim.loss_spec import default_smoothing
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 from folds.optim.weight_decay import default_weight_decay
@@ -753,6 +753,14 @@ class Settings:
         shown="image",
         metavar="person",
         choices=("person",),
+    )
+    uncertain: str | None = setting(
+        None,
+        "what -1, an uncertain one of several labels, is read as: unknown (an empty cell), absent (0) or present (1)",
+        DATA,
+        shown="an error",
+        metavar="HOW",
+        choices=UNCERTAIN,
     )
     merge_spellings: bool | None = setting(
         None, "treat spellings of one name (12 and 12.0, Cat and cat) as one person, one class", DATA, shown="no"

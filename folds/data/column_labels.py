@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.data.label_cells import check_named_labels
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.label_columns import (
@@ -26,12 +27,13 @@ from folds.predictions.label_columns import (
     label_texts,
     separator_of,
 )
+from folds.predictions.uncertain import HINT, UNCERTAIN_CELLS, decided_cells, uncertain_text
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import merged_note, merged_spellings, spelling_key, spelling_warning
 from folds.utils.text import sort_classes
 
 _ONES, _ZEROS = frozenset({"1", "1.0", "1.", "true", "yes"}), frozenset({"0", "0.0", "0.", "false", "no"})
-_UNCERTAIN = frozenset({"-1", "-1.0", "-1."})
+_FLAGS = _ONES | _ZEROS | UNCERTAIN_CELLS | UNKNOWN_CELLS  # what columns of 0 and 1 hold
 # A smaller share of rows that have not exactly one 1 is taken for mistakes in a table of exclusive classes.
 _SEVERAL_SHARE = 0.1
 # Numbers are taken for classes, such as codes of diseases (401.9), unless more of them differ than this, and than this
@@ -70,6 +72,7 @@ def read_column_labels(
     *,
     merge: bool = False,
     training: bool = True,
+    uncertain: str | None = None,
 ) -> ColumnLabels | None:
     """Return the labels or numbers in `columns`; None if the table has one class for each sample.
 
@@ -82,6 +85,7 @@ def read_column_labels(
     people : number of people in these rows; None if each row may be one.
     merge : whether spellings of one name in one column are the same label.
     training : whether labels must say which images do not have them.
+    uncertain : what labels of -1 are read as, one of `folds.metrics.task_names.UNCERTAIN`; None: they are an error.
 
     Raises
     ------
@@ -91,10 +95,10 @@ def read_column_labels(
     if task not in (None, *COLUMN_TASKS) or not columns:
         return None
     cells = _Cells(table, columns, index)
-    notes: list[str] = []
+    notes = cells.decide(uncertain) if task != REGRESSION and (task or len(columns) > 1) else []
     if task is None:
         if len(columns) > 1:
-            task, reason = _task_of_columns(cells)
+            task, reason = (MULTILABEL, "some of them are uncertain") if notes else _task_of_columns(cells)
         else:
             reason = _fractions(cells.cells[0], people)
             task = REGRESSION if reason else None
@@ -108,10 +112,10 @@ def read_column_labels(
         else:
             what = f"{', '.join(columns)} are several labels of an image (`task=multilabel`), because {reason}; "
             what += "`task=classes` reads one class of each image"
-        notes.append(f"{table.source}: {what}")
+        notes.insert(0, f"{table.source}: {what}")
     if task == REGRESSION:
         return _numbers(cells, notes)
-    if len(columns) == 1 and not (_ONES | _ZEROS | _UNCERTAIN | UNKNOWN_CELLS).issuperset(cells.folded(0)):
+    if len(columns) == 1 and not _FLAGS.issuperset(cells.folded(0)):
         return _names(cells, notes, classes, merge)
     return _flags(cells, notes, training)
 
@@ -155,6 +159,16 @@ class _Cells:
     def folded(self, column: int) -> set[str]:
         """Return the distinct cells of a column in lower case."""
         return {cell.strip().lower() for cell in set(self.cells[column])}
+
+    def decide(self, uncertain: str | None) -> list[str]:
+        """Replace the cells of uncertain labels by what they are read as, and return a note; [] if there are none."""
+        if uncertain is None or not all(_FLAGS.issuperset(self.folded(i)) for i in range(len(self.names))):
+            return []
+        counts = {}
+        for i, name in enumerate(self.names):
+            self.cells[i], counts[name] = decided_cells(self.cells[i], uncertain)
+        text = uncertain_text(uncertain, counts)
+        return [f"{self.source}: {text}"] if text else []
 
     def values(self, numbers: dict[str, float | None], column: int, expected: str, hint: str) -> NDArray[np.float64]:
         """Return (n,) the value of each cell by the distinct cells; raise EnsembleError for those without one."""
@@ -217,8 +231,7 @@ def _fractions(cells: Sequence[str], people: int | None) -> str:
 def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
     """Return the task of several columns and the reason; None for one-hot classes, and for what is none of them."""
     folded = [cells.folded(i) for i in range(len(cells.names))]
-    known = _ONES | _ZEROS | UNKNOWN_CELLS
-    if all((known | _UNCERTAIN).issuperset(one) for one in folded):
+    if all(_FLAGS.issuperset(one) for one in folded):
         _check_certain(cells)
         # nan is counted as missing, and as no 1
         flags = [{cell: _flag(cell) for cell in set(column)} for column in cells.cells]
@@ -241,13 +254,13 @@ def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
 
 def _check_certain(cells: _Cells) -> None:
     """Raise UsageError for cells of -1, which some data sets use for labels that are uncertain."""
-    if not any(_UNCERTAIN & cells.folded(i) for i in range(len(cells.names))):
+    if not any(UNCERTAIN_CELLS & cells.folded(i) for i in range(len(cells.names))):
         return
-    count = sum(cell.strip() in _UNCERTAIN for column in cells.cells for cell in column)
+    count = sum(cell.strip() in UNCERTAIN_CELLS for column in cells.cells for cell in column)
     raise UsageError(
         f"{count:,} cells of the labels {', '.join(cells.names)} of {cells.source} are -1, and whether this is "
         "uncertain, unknown or no cannot be known",
-        hint="replace -1 by an empty cell (unknown), 0 or 1; in Python: frame.replace({-1: None})",
+        hint=HINT,
     )
 
 
@@ -289,7 +302,6 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None, merge
         for cell in written
     }
     parts = {cell: [part for part in own if part] for cell, own in parts.items()}
-    _check_alone(parts, known, cells)
     warnings = []
     spelled = Counter(name for cell, own in parts.items() for name in _bare(own) for _ in range(counts[cell]))
     if merge:
@@ -300,6 +312,7 @@ def _names(cells: _Cells, notes: list[str], classes: Sequence[str] | None, merge
     elif not classes:
         effect = "each spelling is a label of its own"
         warnings = spelling_warning(spelled, cells.source, "label is", "labels are", effect)
+    check_named_labels(parts, known, column, cells.locations, f"column '{cells.names[0]}' of {cells.source}")
     names = (
         tuple(classes) if classes else sort_classes([p.removeprefix(UNKNOWN) for own in parts.values() for p in own])
     )
@@ -337,19 +350,6 @@ def _bare(parts: Sequence[str]) -> list[str]:
 def _spelled(part: str, target: Mapping[str, str]) -> str:
     name = part.removeprefix(UNKNOWN)
     return part.removesuffix(name) + target.get(name, name)
-
-
-def _check_alone(parts: Mapping[str, Sequence[str]], known: set[str], cells: _Cells) -> None:
-    """Raise EnsembleError for cells that name labels, and also say that there are none or that they are not known."""
-    alone = (NOTHING_CELLS | UNKNOWN_CELLS) - {name.lower() for name in known}
-    wrong = {cell for cell, own in parts.items() if len(own) > 1 and any(part.lower() in alone for part in own)}
-    if wrong:
-        raise combine_errors(
-            [f"{cells.locations[i]}: '{cell}'" for i, cell in enumerate(cells.cells[0]) if cell in wrong],
-            f"cells of column '{cells.names[0]}' of {cells.source} name labels, and also say that there are none or "
-            "that they are unknown",
-            "write the labels, or only the text for none of them",
-        )
 
 
 def _labels(values: NDArray[np.float64], cells: _Cells, names: Sequence[str], notes: list[str]) -> ColumnLabels:

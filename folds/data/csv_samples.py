@@ -12,12 +12,13 @@ from folds.data.column_labels import ColumnLabels, class_notes, read_column_labe
 from folds.data.image_files import locate_images
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
+from folds.data.label_cells import check_uncertain_applies
 from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
 from folds.data.patients import are_dicom, patients_of
 from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_path
-from folds.metrics.task_names import COLUMN_TASKS
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
@@ -362,7 +363,11 @@ def _several_labels(
             None if persons is None else len(set(persons)),
             merge=bool(spec.merge_spellings),
             training=training,
+            uncertain=spec.uncertain,
         )
+        if training and spec.uncertain is not None:
+            task, names = (CLASSES, ()) if read is None else (read.task, read.names)
+            check_uncertain_applies(spec.uncertain, task, names, found.label, table.source)
         return read if training or read is None else with_all_columns(read, spec.classes or (), table.source)
     except EnsembleError:
         cells = (table.columns[name] for name in found.label if name in table.columns)

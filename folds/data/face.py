@@ -11,20 +11,17 @@ from folds.config.recipe import all_settings
 from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes, log_warnings
 from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
+from folds.data.written_labels import columns_of_labels, label_cells
 from folds.errors import UsageError
 from folds.images.settings import check_channels
 from folds.images.stacks import may_be_stacks
-from folds.metrics.task_names import REGRESSION
-from folds.predictions.label_columns import label_texts
 from folds.utils.arguments import CLASSES, FLAG, NAME, NAMES, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
 from folds.utils.files import write_atomic
 from folds.utils.schema import named, optional
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
     Data: TypeAlias = Dataset | SampleTable | pd.DataFrame | str | Path
 
@@ -61,6 +58,7 @@ def read_table(
     stack: Sequence[str] | None = None,
     task: str | None = None,
     label_of: str | None = None,
+    uncertain: str | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -94,6 +92,8 @@ def read_table(
         columns, with a note.
     label_of : ``"person"`` if only persons are labeled: every image takes the label of its person, and scores of runs
         are by person.
+    uncertain : what -1 in columns of several labels means: ``"unknown"`` reads it as an empty cell, ``"absent"`` as 0,
+        ``"present"`` as 1; None is an error.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -141,12 +141,12 @@ def read_table(
         stack=None if stack is None else (stack,) if isinstance(stack, str) else tuple(stack),
         task=task,
         label_of=label_of,
+        uncertain=uncertain,
     )
     check_channels((), spec.stack or ())
-    if label_of is not None:
-        all_settings()["label_of"].check(label_of)
-    if missing_persons is not None:
-        all_settings()["missing_persons"].check(missing_persons)
+    for name, value in {"label_of": label_of, "missing_persons": missing_persons, "uncertain": uncertain}.items():
+        if value is not None:
+            all_settings()[name].check(value)
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
@@ -214,7 +214,7 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     """Write both parts to one CSV with absolute paths, named by a hash of its content; return its `DataSpec`."""
     tables = [(name, table) for name, table in (("train", dataset.train), ("test", dataset.test)) if table is not None]
     names = list(dict.fromkeys(name for _, table in tables for name in table.attributes))
-    labels = _label_columns(dataset, names)
+    labels = columns_of_labels(dataset.train, names)
     columns: dict[str, list[str]] = {name: [] for name in ("id", "path", *labels, "person", *names, "split")}
     for part, table in tables:
         n = len(table)
@@ -228,7 +228,7 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
                 "a DataFrame of stacks of files is not written to a table for training",
                 hint="save it as a CSV, and name it with `data` and `stack`",
             )
-        parts = {"id": table.ids, "person": table.persons, **table.attributes, **_cells_of(table, labels)}
+        parts = {"id": table.ids, "person": table.persons, **table.attributes, **label_cells(table, labels)}
         for name in columns:
             values = parts.get(name)
             columns[name] += [""] * n if values is None else values.tolist()
@@ -243,19 +243,3 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     return DataSpec(
         path, label=",".join(labels), id="id", split="split" if dataset.test is not None else None, task=task
     )
-
-
-def _label_columns(dataset: Dataset, others: Sequence[str]) -> list[str]:
-    """Return the columns in which labels are written: one of all of them, or one for each of several."""
-    train = dataset.train
-    if not train.has_columns or any("," in name for name in train.classes):
-        return ["label"]
-    return ["label"] if {"id", "path", "person", "split", *others} & set(train.classes) else list(train.classes)
-
-
-def _cells_of(table: SampleTable, columns: Sequence[str]) -> dict[str, NDArray[np.str_] | None]:
-    """Return column → its cells (n,), empty where a label is not known; None where there are no labels."""
-    if table.labels is None or len(columns) == 1:
-        return dict.fromkeys(columns, table.labels)
-    values = table.label_values()
-    return {name: label_texts(values[:, [i]], [name], REGRESSION) for i, name in enumerate(table.classes)}

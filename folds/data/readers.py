@@ -381,7 +381,7 @@ def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None
     plain = DataSpec(spec.data)
     given = {
         name: getattr(spec, name)
-        for name in ("path", "label", "person", "id", "split", "images", "stack")
+        for name in ("path", "label", "person", "id", "split", "images", "stack", "uncertain")
         if getattr(spec, name) != getattr(plain, name) and getattr(spec, name) != AUTO_COPIES
     }
     for name, value in {**given, **more}.items():

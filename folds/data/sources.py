@@ -121,6 +121,7 @@ def spec_of(settings: Settings, data: Path, task: str | None = None) -> DataSpec
         stack=settings.stack,
         task=task,
         label_of=settings.label_of,
+        uncertain=settings.uncertain,
     )
 
 

@@ -275,6 +275,7 @@ class DataSpec:
     max_pixels : as in `folds.images.settings.ImageSettings`.
     stack : columns of the files of a sample, in place of `path`; each file is one channel.
     label_of : ``person`` if only persons are labeled: every image takes the label of its person.
+    uncertain : what labels of -1 are read as, one of `folds.metrics.task_names.UNCERTAIN`; None: they are an error.
     """
 
     data: Path
@@ -296,6 +297,7 @@ class DataSpec:
     stack: tuple[str, ...] | None = None
     task: str | None = None
     label_of: str | None = None
+    uncertain: str | None = None
 
     def image_folders(self, training: bool) -> tuple[Path, ...]:
         """Return the absolute folders that names of images start from; () for the folder of the table."""

@@ -7,6 +7,8 @@ MULTILABEL, REGRESSION = "multilabel", "regression"
 # Tasks with a column of labels (0, 1 or not known) or numbers for each column of the predictions.
 COLUMN_TASKS = (MULTILABEL, REGRESSION)
 ALL_TASKS = (CLASSES, BINARY, ORDINAL, *COLUMN_TASKS)
+# What a label that a table calls uncertain can be read as.
+UNCERTAIN = ("unknown", "absent", "present")
 
 _DEFAULTS = {
     CLASSES: "macro_f1",

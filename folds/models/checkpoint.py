@@ -18,7 +18,7 @@ from folds.data.targets import Target, resolve_target
 from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
-from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS, UNCERTAIN
 from folds.models.accelerators import prefers_channels_last
 from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
@@ -79,6 +79,7 @@ _DATA = {
     **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "label_of": optional(one_of("person")),
+    "uncertain": optional(one_of(*UNCERTAIN)),
     "max_pixels": optional(integer(1)),
     "stack": optional(list_of(UNICODE)),
     "task": optional(one_of(*ALL_TASKS)),

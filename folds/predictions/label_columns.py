@@ -43,6 +43,18 @@ def separator_of(cells: Iterable[str], known: Collection[str] = ()) -> str | Non
     return next((mark for mark in SEPARATORS if any(mark in cell for cell in written)), None)
 
 
+def known_and_unknown(parts: Collection[str]) -> str | None:
+    """Return a label that is named as known and, with a question mark, as not known; None if there is none.
+
+    Examples
+    --------
+    >>> known_and_unknown(["Mass", "?Edema", "?Mass"])
+    'Mass'
+    """
+    named = set(parts)
+    return next((part for part in parts if UNKNOWN + part in named), None)
+
+
 def check_column_names(names: Sequence[str], task: str) -> None:
     """Raise UsageError unless every name can be part of the text of a label: unique, and without its marks."""
     for name in names:
@@ -132,7 +144,11 @@ def _read_labels(text: str, position: dict[str, int]) -> list[float]:
     if not text:
         return [math.nan] * len(position)
     row = [0.0] * len(position)
-    for part in text.split(SEPARATOR) if text != NOTHING else ():
+    parts = text.split(SEPARATOR) if text != NOTHING else []
+    both = known_and_unknown(parts)
+    if both is not None:
+        raise EnsembleError(f"the label '{text[:80]}' names '{both[:80]}' as known and as not known")
+    for part in parts:
         row[_column(part.removeprefix(UNKNOWN), position, text)] = math.nan if part.startswith(UNKNOWN) else 1.0
     return row
 

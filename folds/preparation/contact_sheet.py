@@ -40,11 +40,16 @@ def worst_cases(images: Sequence[PreparedImage], max_cases: int = MAX_CASES) -> 
 
 
 def write_crop_sheet(
-    out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None, max_pixels: int | None = None
+    out: Path,
+    images: Sequence[PreparedImage],
+    window: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    kind: str = "class",
 ) -> Path:
     """Write the sheet, a PNG, into the folder of a prepared set; return its path.
 
-    The box of the face is red, the crop yellow, and the result next to it.
+    The box of the face is red, the crop yellow, and the result next to it. `kind` is the word for what an image has:
+    class, or label.
     """
     cases = worst_cases(images)
     width, height = 2 * (_SIDE + 2) + 2 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
@@ -56,7 +61,7 @@ def write_crop_sheet(
         sheet.paste(_original(image, window, max_pixels), (left, top))
         with Image.open(io.BytesIO(read_content(out / image.made).data)) as made:
             sheet.paste(_small(made.convert("RGB")), (left + _SIDE + 4, top))
-        for line, text in enumerate((_caption(image), _end(image.id))):
+        for line, text in enumerate((_caption(image, kind), _end(image.id))):
             pen.text((left, top + _SIDE + line * _LINE + 2), _plain(text), "black")
     png = io.BytesIO()
     sheet.save(png, "PNG")
@@ -85,12 +90,12 @@ def _small(picture: Image.Image) -> Image.Image:
     )
 
 
-def _caption(image: PreparedImage) -> str:
+def _caption(image: PreparedImage, kind: str) -> str:
     parts = [image.part]
     if image.looked_for:
         parts.append("no face" if image.box is None else f"face {image.box.confidence:.2f}")
     if image.label is not None:
-        parts.append(f"class {image.label}")
+        parts.append(f"{kind} {image.label}")
     if image.foreground is not None:
         parts.append(f"foreground {image.foreground:.0%}")
     return ", ".join(parts)

@@ -62,6 +62,7 @@ def prepare(
     """Write a new image set with images cropped to the face, backgrounds replaced, or both, as ``ensemble prepare``.
 
     Originals are never changed. ``Prepared.folder`` has ``index.csv`` (and ``test.csv``), which `read_table` reads.
+    Several labels or numbers have a column each there: ``read_table(made.table, label=made.labels, task=made.task)``.
 
     Parameters
     ----------

@@ -24,12 +24,16 @@ from typing import Any
 
 from folds.data.image_folder import is_image, stem_of
 from folds.data.table import SampleTable
+from folds.data.written_labels import columns_of_labels, label_cells
 from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError, read_content
+from folds.metrics.task_names import REGRESSION
 from folds.utils.files import cannot_write, read_json, write_atomic, write_json
 
 WHAT = "images prepared by ensemble"
 SOURCE = "prepared_from"  # column with the path of the original
+# The columns that a table of prepared images has beside those of the originals.
+ADDED = (SOURCE, "face_found", "face_confidence", "face_box", "face_crop", "foreground_share")
 RECORD, JOURNAL, LOCK, IMAGES, SHEET = "prepare.json", "prepare.jsonl", ".prepare.lock", "images", "worst.png"
 TABLES = {"train": "index.csv", "test": "test.csv"}
 _OURS = (RECORD, JOURNAL, LOCK, IMAGES, SHEET, *TABLES.values())
@@ -243,8 +247,27 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
             )
 
 
+def label_names(table: SampleTable) -> list[str]:
+    """Return the columns of the labels in the tables of a prepared set: one for each of several labels or numbers.
+
+    Raises
+    ------
+    EnsembleError : a number has the name of another column of these tables.
+    """
+    labels = columns_of_labels(table, ADDED)
+    if table.task == REGRESSION and len(table.classes) > 1 and labels == ["label"]:
+        raise EnsembleError(
+            f"numbers of {table.source} have names of columns that the new table has for something else, among "
+            f"{', '.join(table.classes[:10])}",
+            hint=f"rename them: id, path, person, split, {', '.join(ADDED)}",
+        )
+    return labels
+
+
 def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapping[str, Sequence[str]]) -> list[str]:
     """Write a CSV that is read as the same samples: id, path, label, person, attributes, and the columns of `more`.
+
+    Several labels or numbers have a column each (`label_names`).
 
     If the table is the result of an earlier preparation (it has `SOURCE`), the columns of `more` replace its own.
 
@@ -253,11 +276,12 @@ def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapp
     notes : columns that were renamed, because their name is used by another column.
     """
     columns: dict[str, Sequence[str]] = {"id": table.ids.tolist(), "path": paths}
-    for name, known in (("label", table.labels), ("person", table.persons)):
+    labels = label_names(table)
+    for name, known in {**label_cells(table, labels), "person": table.persons}.items():
         if known is not None:
             columns[name] = known.tolist()
     notes = []
-    taken = {"id", "path", "label", "person", *(() if SOURCE in table.attributes else more)}
+    taken = {"id", "path", "label", "person", *labels, *(() if SOURCE in table.attributes else more)}
     for name, values in table.attributes.items():
         if name in taken:
             renamed = f"original_{name}"

@@ -23,13 +23,22 @@ from folds.data.sources import LoadedData
 from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, without_marks
 from folds.images.bit_depth import depth_notes, group_depths
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
 from folds.preparation.background import BackgroundModel, replace_background
 from folds.preparation.boxes import Box, Window, center_window, choose, typical_window, window_round
 from folds.preparation.contact_sheet import write_crop_sheet
 from folds.preparation.detectors import Detector, DetectorSettings, OnePerThread, open_detector
 from folds.preparation.originals import Original, read_original, survey
-from folds.preparation.output import LOCK, TABLES, PreparedFolder, check_output_folder, image_names, write_table
-from folds.preparation.results import PreparedImage, count, uneven_misses
+from folds.preparation.output import (
+    LOCK,
+    TABLES,
+    PreparedFolder,
+    check_output_folder,
+    image_names,
+    label_names,
+    write_table,
+)
+from folds.preparation.results import PreparedImage, by_label, count, uneven_label_misses, uneven_misses
 from folds.preparation.settings import Preparation
 from folds.utils.display import Displayed, Table
 from folds.utils.files import make_folder, remove_stale_temporaries, sha256_bytes, write_atomic
@@ -49,6 +58,8 @@ class Prepared(Displayed):
     images : in the order of the tables.
     made_now : number of images that were made now, not before a resume.
     notes, warnings : one line each; may mark parameters (see `folds.errors`).
+    task, classes : as in `folds.data.table.SampleTable`.
+    labels : the columns of the tables with the labels or numbers.
     """
 
     folder: Path
@@ -56,6 +67,9 @@ class Prepared(Displayed):
     made_now: int
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    task: str = CLASSES
+    classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ("label",)
 
     @property
     def table(self) -> Path:
@@ -69,17 +83,25 @@ class Prepared(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, for JSON."""
-        train = [image for image in self.images if image.part == "train"]
-        labels = dict.fromkeys(image.label for image in train if image.label is not None)
+        parts = by_label(self.images, self._found(), self.task)
+        none = {"images": 0, "without_face": None, "without_foreground": None}
+        counts = {name: count(inside).get("train", none) for name, inside in parts.items()}
         return {
             "folder": str(self.folder),
             "tables": {"train": str(self.table), "test": None if self.test_table is None else str(self.test_table)},
             "sheet": str(self.folder / "worst.png"),
             "counts": count(self.images),
-            "classes": {label: count([image for image in train if image.label == label])["train"] for label in labels},
+            **({"task": self.task, "columns": counts} if self.task in COLUMN_TASKS else {"classes": counts}),
             "made_now": self.made_now,
             "warnings": list(map(without_marks, self.warnings)),
         }
+
+    def _found(self) -> list[str]:
+        """Return the classes in the order in which they occur, or the names of the labels."""
+        if self.task in COLUMN_TASKS:
+            return list(self.classes)
+        train = [image for image in self.images if image.part == "train"]
+        return list(dict.fromkeys(image.label for image in train if image.label is not None))
 
     def display_table(self) -> Table:
         """Return the table to display: numbers of images and of detected faces."""
@@ -151,6 +173,7 @@ def prepare(
         package or model is missing.
     """
     tables = {part: table for part, table in (("train", data.train), ("test", data.test)) if table is not None}
+    label_names(data.train)  # which may refuse the table, before images are read
     record = {**settings.record(), "tables": {part: table.sha for part, table in tables.items()}}
     folder = PreparedFolder(out, record)
     folder.check(resume, force)
@@ -175,7 +198,8 @@ def prepare(
         images = _images(work, boxes, crops, shares)
         notes = _write_tables(work, images)
         counts = count(images)
-        write_crop_sheet(folder.out, images, settings.window, settings.max_pixels)
+        kind = "label" if data.train.has_columns else "class"
+        write_crop_sheet(folder.out, images, settings.window, settings.max_pixels, kind)
         folder.complete([*(original.digest for original in work.originals), *work.names], counts)
     notes += depth_notes(group_depths(original.depth for original in work.originals if original.depth is not None))
     warnings = _warnings(data.train, images, settings)
@@ -183,7 +207,9 @@ def prepare(
         logger.info(line)
     for line in warnings:
         logger.warning(line)
-    return Prepared(folder.out, images, made_now, tuple(notes), tuple(warnings))
+    labels = tuple(label_names(data.train))
+    messages = tuple(notes), tuple(warnings)
+    return Prepared(folder.out, images, made_now, *messages, data.train.task, data.train.classes, labels)
 
 
 def check_output(out: Path, opened: LoadedData) -> None:
@@ -325,11 +351,14 @@ def _write_tables(work: _Work, images: Sequence[PreparedImage]) -> list[str]:
 
 
 def _warnings(train: SampleTable, images: Sequence[PreparedImage], settings: Preparation) -> list[str]:
-    lines = []
+    lines: list[str] = []
+    used = settings.detector is not None and settings.fallback != "typical"  # which crops all images alike
+    if train.has_columns:
+        return uneven_label_misses(images, train.classes) if used and train.task == MULTILABEL else lines
     missing = sorted(set(train.classes) - set(() if train.labels is None else train.labels.tolist()))
     if missing:
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         lines.append(f"{len(missing)} declared classes have no image ({names}) and are not in the new table")
-    if settings.detector is not None and settings.fallback != "typical":  # "typical" crops all images alike
+    if used:
         lines += uneven_misses(images)
     return lines

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
+from folds.predictions.label_columns import SEPARATOR, UNKNOWN
 from folds.preparation.background import NOTHING
 from folds.preparation.boxes import Box, Window
 from folds.preparation.output import SOURCE
+
+_ADVICE = (
+    "a model could learn the label from the crop; lower `min_confidence` to miss fewer, or use `fallback=typical` to "
+    "crop images without a face like the others"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class PreparedImage:
     ----------
     part : ``train`` or ``test``.
     source, made : path of the original, and name of the new image in the folder.
-    label : class, None if unknown.
+    label : class, or the text of several labels or numbers; None if unknown.
     looked_for : whether face detection was run.
     box : the face; None if none was found, or detection was not run.
     crop : part of the upright original that was kept.
@@ -57,6 +64,26 @@ class PreparedImage:
         return cells
 
 
+def by_label(
+    images: Sequence[PreparedImage], classes: Sequence[str], task: str = CLASSES
+) -> dict[str, list[PreparedImage]]:
+    """Return class, or label, → the training images with it; {} for numbers.
+
+    Parameters
+    ----------
+    classes : the declared classes, or the names of several labels.
+    task : one of `folds.metrics.task_names.ALL_TASKS`.
+    """
+    train = [image for image in images if image.part == "train" and image.label is not None]
+    if task == MULTILABEL:
+        return {name: [image for image in train if name in _names(image)] for name in classes}
+    return {} if task in COLUMN_TASKS else {name: [image for image in train if image.label == name] for name in classes}
+
+
+def _names(image: PreparedImage) -> list[str]:
+    return (image.label or "").split(SEPARATOR)
+
+
 def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
     """Return by part the numbers of images, of images without a face, and without foreground; None if not examined."""
     counts: dict[str, Any] = {}
@@ -69,6 +96,33 @@ def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
             "without_foreground": sum(share < NOTHING for share in shares) if shares else None,
         }
     return counts
+
+
+def uneven_label_misses(
+    images: Sequence[PreparedImage], labels: Sequence[str], gap: float = 0.1, fewest: int = 20
+) -> list[str]:
+    """Return a warning for the label that most depends on whether a face is found, because the crop then reveals it.
+
+    Parameters
+    ----------
+    labels : names of several labels.
+    gap, fewest : as in `uneven_misses`, of the images with a label and those without it.
+    """
+    found: list[tuple[float, float, str]] = []
+    train = [image for image in images if image.part == "train" and image.label]
+    for label in labels:
+        has = [image for image in train if label in _names(image)]
+        lacks = [image for image in train if not {label, UNKNOWN + label} & set(_names(image))]
+        if min(len(has), len(lacks)) >= fewest:
+            shares = [sum(image.missed for image in part) / len(part) for part in (has, lacks)]
+            found.append((shares[0], shares[1], label))
+    worst = max(found, key=lambda one: abs(one[0] - one[1]), default=None)
+    if worst is None or abs(worst[0] - worst[1]) <= gap:
+        return []
+    return [
+        f"faces are missed in {worst[0]:.0%} of the images with the label {worst[2]} and in {worst[1]:.0%} of those "
+        f"without it: {_ADVICE}"
+    ]
 
 
 def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int = 20) -> list[str]:
@@ -89,6 +143,5 @@ def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int
     highest, lowest = max(shares, key=lambda label: shares[label]), min(shares, key=lambda label: shares[label])
     return [
         f"faces are missed in {shares[highest]:.0%} of the images of class {highest} and in {shares[lowest]:.0%} of "
-        f"class {lowest}: a model could learn the class from the crop; lower `min_confidence` to miss fewer, or use "
-        "`fallback=typical` to crop images without a face like the others"
+        f"class {lowest}: {_ADVICE.replace('label', 'class')}"
     ]

@@ -55,6 +55,7 @@ _LATER_FIELDS = (
     "stack",
     "task",
     "label_of",
+    "uncertain",
 )
 # Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
 _LATER_SETTINGS = (

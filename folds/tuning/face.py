@@ -70,7 +70,8 @@ def tune(
     space : setting → a list of its values, or ``{"low": 1e-4, "high": 1e-2, "log": True}``.
     trials : number of trials.
     fold : the folds that trials are trained on.
-    metric : metric by which trials are compared.
+    metric : metric by which trials are compared; by default that of the task: ``macro_f1``, of several labels
+        ``roc_auc``, of numbers ``mae`` (the lowest is the best).
     options : further options of ``[tune]``: ``grace``, ``reduction``, ``seed``, ``cpus``, ``gpus``, ``parallel``.
     config : a TOML file with ``[space]`` and ``[tune]``, instead of `space`.
     name : name of the study; its folder is ``runs/tune/<name>``.

@@ -136,10 +136,12 @@ def run_study(
     ------
     EnsembleError : see `folds.tuning.study.open_study` and `folds.tuning.search.train_trials`.
     """
+    from folds.tuning.objective import with_objective
     from folds.tuning.search import train_trials
 
     if resume and not force:
         study = as_started(study)
+    study = with_objective(study, resume and not force)
     with open_study(study, resume, force):
         lost = train_trials(study, devices, address, progress)
     return write_report(study, lost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,12 @@ from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import file_manifest, mark_folders
-from folds.metrics.task_names import CLASSES, require_classes
+from folds.metrics.task_names import MULTILABEL
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
 from folds.runs.plan import Plan, build_plan
 from folds.training.job import Job, job_as_dict
+from folds.tuning.objective import check_same_task
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import RAY, Study, TrialSpec
 from folds.tuning.trainable import LOST, PROGRESS, SCORE, run_trial
@@ -153,10 +155,10 @@ def _plan_devices(ray: Any, options: TuneOptions, devices: str, trials: int) -> 
 
 def _log_plan(study: Study, plan: Plan) -> None:
     people = 0 if plan.table.persons is None else len(set(plan.table.persons.tolist()))
-    logger.info(
-        f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} "
-        "folds by person"
-    )
+    classes = f"{len(plan.table.classes)} classes"
+    if plan.table.has_columns:
+        classes = counted(len(plan.table.classes), "label" if plan.table.task == MULTILABEL else "number")
+    logger.info(f"{len(plan.table):,} images of {people:,} people, {classes}, {plan.assignment.k} folds by person")
     if plan.assignment.k <= len(study.options.folds):
         logger.warning("[tune] folds names all folds: no fold is left for an unbiased score of the best trial")
     logger.info(plan.placement.reason)
@@ -221,8 +223,7 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
         found_folds=study.found_folds,
         k_given=study.k_given,
     )
-    for run in plan.runs:
-        require_classes(run.recipe.task or CLASSES, "a study of trials", "the scores of trials are those of classes")
+    check_same_task(study, [run.recipe.task for run in plan.runs])
     pairs, folder = list(zip(by_model, plan.runs, strict=True)), study.folder
     runs = [
         replace(run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder) for one, run in pairs
@@ -342,7 +343,8 @@ def _course(study: Study, trial: Trial) -> list[tuple[float, float]]:
         scores = list(map(float, read_csv(path).column(f"validation_{study.options.metric}")))
         for epoch, score in enumerate(scores, 1):
             progress = round((index + epoch / epochs) * study.max_epochs, 6)
-            course.append((progress, (sum(before) + score) / (index + 1)))
+            if not math.isnan(score):  # such an epoch was not reported either
+                course.append((progress, (sum(before) + score) / (index + 1)))
         before.append(trial.folds.get(fold, scores[-1]))
     return course
 

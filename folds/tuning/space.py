@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from folds.config.column_tasks import USUAL_METRIC
 from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
-from folds.metrics.classification import METRICS, recorded_metric
+from folds.metrics.classification import COLUMN_METRICS, METRICS, recorded_metric
 from folds.metrics.custom import find_metric
 from folds.utils.files import derive_seed
 from folds.utils.schema import shown
@@ -86,7 +87,7 @@ class TuneOptions:
     grace : grace period of ASHA: epochs, of the longest trial, that each trial is trained for before it can be stopped.
     reduction : reduction factor of ASHA: one trial in `reduction` continues at each comparison.
     seed : seed of the sampled settings; the recipe has its own seed.
-    metric : metric by which trials are compared.
+    metric : metric by which trials are compared; if it is not given, that of the task (`folds.tuning.objective`).
     cpus : cores and threads per trial.
     gpus : GPUs per trial; 0.5 trains two trials on one GPU. None for 1, or 0 without a GPU.
     parallel : maximum number of trials in parallel; None for as many as the cluster has room for.
@@ -97,7 +98,7 @@ class TuneOptions:
     grace: int = 1
     reduction: float = 3.0
     seed: int = 0
-    metric: str = "macro_f1"
+    metric: str = USUAL_METRIC
     cpus: int = 1
     gpus: float | None = None
     parallel: int | None = None
@@ -222,6 +223,8 @@ def read_options(path: Path | str, table: Any, trials: int | None = None, metric
             )
         _check_option(f"{path}: [tune] {name}", key, value)
         values[key] = tuple(sorted(set(value))) if key == "folds" else value
+        if key == "metric":  # the one spelling of its settings, as in the history of a fold
+            values[key] = find_metric(value).name
     if trials is not None:
         _check_option("`trials`", "trials", trials)
         values["trials"] = trials
@@ -237,14 +240,14 @@ def _check_option(where: str, key: str, value: Any) -> None:
             isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
             "a list of folds, such as [0]",
         ),
-        "metric": (recorded_metric(value) is not None, " or ".join(METRICS)),
+        "metric": (recorded_metric(value) is not None, " or ".join([*METRICS, *COLUMN_METRICS])),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a fraction of one GPU, or a whole number"),
         "trials": (type(value) is int and 1 <= value <= _MAX_TRIALS, f"a whole number from 1 to {_MAX_TRIALS:,}"),
         "seed": (type(value) is int and value >= 0, "a whole number from 0"),
     }.get(key, (type(value) is int and value >= 1, "a whole number from 1"))
     if not valid:
-        close = _meant(value, list(METRICS)) if key == "metric" and isinstance(value, str) else ""
+        close = _meant(value, [*METRICS, *COLUMN_METRICS]) if key == "metric" and isinstance(value, str) else ""
         raise EnsembleError(f"{where}: expected {expected}, found {shown(value)}{close}")
 
 

@@ -52,6 +52,7 @@ class Study:
     candidates : the trials, by number.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     found_folds, k_given : ``folds.csv`` of the folder, used if it fits as by `kfold`, and whether `k` is given.
+    task : what the labels of the table are; None until it is decided (`folds.tuning.objective.with_objective`).
     """
 
     name: str
@@ -63,6 +64,7 @@ class Study:
     root: Path = Path()
     found_folds: Path | None = None
     k_given: bool = False
+    task: str | None = None
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ from folds.errors import EnsembleError, TrainingDivergedError
 from folds.execution.ray_task import require_gpu
 from folds.execution.shared_files import missing_here
 from folds.metrics.custom import find_metric
+from folds.metrics.task_names import CLASSES
 from folds.predictions.files import read_array
+from folds.predictions.label_columns import encode_labels
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
 from folds.training.trainer import train_fold
@@ -57,7 +60,12 @@ def run_trial(config: Mapping[str, Any]) -> None:
                     course.epoch(index, event)
 
             result = train_fold(job, report)
-            course.fold(index, _score(job, task["metric"]), int(result["epochs"]), float(result["seconds"]))
+            score = _score(job, task["metric"])
+            if math.isnan(score):
+                reason = f"{task['metric']} is undefined on fold {job.fold}, whose images lack what it compares"
+                write_trial(Path(jobs[0].folder), course.trial(FAILED, reason))
+                return
+            course.fold(index, score, int(result["epochs"]), float(result["seconds"]))
         write_trial(Path(jobs[0].folder), course.trial(FINISHED))
         course.report(course.max_epochs * len(jobs), float(course.mean or 0.0))
     except TrainingDivergedError as error:
@@ -104,7 +112,10 @@ class _Course:
         first = self.trained.get(fold, 0) < number
         self.seconds[fold] = self.seconds.get(fold, 0.0) + (float(record["seconds"]) if first else 0.0)
         self.trained[fold] = max(self.trained.get(fold, 0), number)
-        self.scores[fold] = float(record[f"validation_{self.metric}"])
+        score = float(record[f"validation_{self.metric}"])
+        if math.isnan(score):  # as a correlation of equal predictions, or where a fold lacks one kind of images
+            return
+        self.scores[fold] = score
         if first and (number < self.epochs or index + 1 < len(self.jobs)):
             self.report(round((index + number / self.epochs) * self.max_epochs, 6), float(self.mean or 0.0))
 
@@ -151,8 +162,7 @@ def _score(job: Job, metric: str) -> float:
     """Return the score of the predictions in the files of a finished fold."""
     folds = read_folds(Path(job.folder) / "folds.csv")
     order = job.recipe.get("class_order") or ()
-    target = resolve_target(job.recipe["target"], job.classes, job.class_attributes, order)
-    code = {name: i for i, name in enumerate(job.classes)}
-    rows = folds.validation_index(job.fold)
-    labels = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
-    return find_metric(metric)(labels, read_array(job.fold_dir / "oof.npy"))
+    task = job.recipe.get("task")
+    target = resolve_target(job.recipe["target"], job.classes, job.class_attributes, order, task)
+    labels = encode_labels(folds.labels[folds.validation_index(job.fold)], job.classes, task or CLASSES)
+    return float(find_metric(metric)(target.encode_scored(labels), read_array(job.fold_dir / "oof.npy")))

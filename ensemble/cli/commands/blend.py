@@ -122,6 +122,14 @@ def blend(
             rich_help_panel=MEMBERS,
         ),
     ] = None,
+    uncertain: Annotated[
+        str | None,
+        typer.Option(
+            help="what -1 in --labels (an uncertain one of several labels) is read as: unknown, absent or present",
+            metavar="HOW",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
     ids: Annotated[
         list[Path] | None,
         typer.Option(
@@ -339,6 +347,7 @@ def blend(
         task=task,
         pool=pool,
         extra=tuple(filter(None, _names(with_))),
+        uncertain=uncertain,
     )
     if check:
         return _check(files, request)

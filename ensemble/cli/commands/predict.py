@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 @takes_settings(
     *("path", "id", "label", "person", "person_regex", "images", "test_labels", "missing_persons", "merge_spellings"),
+    "uncertain",
     help={
         "path": "CSV column of the image path [that of the training]",
         "label": "CSV column of the class; A,B,C: one-hot columns [that of the training]",

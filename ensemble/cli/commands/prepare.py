@@ -19,6 +19,8 @@ from ensemble.cli.terminal.options import (
     check_resume_or_force,
     takes_settings,
 )
+from folds.metrics.task_names import MULTILABEL
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     from folds.data.table import Dataset
@@ -34,7 +36,7 @@ def _option(*flags: str, help: str, metavar: str | None = None, panel: str = RUN
     return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=panel)
 
 
-@takes_settings("data", "test", *COLUMNS, *READING, "window", panels={"window": DATA})
+@takes_settings("data", "test", *COLUMNS, *READING, "task", "window", panels={"window": DATA})
 def prepare(
     crop: Annotated[
         str | None, _option(help="crop every image to its face: faces", metavar="faces", panel=FACES)
@@ -118,7 +120,6 @@ def prepare(
         max_pixels=settings.max_pixels,
     )
     opened = open_data(settings, task=recipe.task)
-    opened.data.train.require_classes("preparing images")
     check_output(output, opened)
     _describe(opened.data, wanted)
     try:
@@ -129,6 +130,8 @@ def prepare(
         raise Interrupted("finished images are kept", hint=resuming()) from None
     _print(made, opened.data)
     words = ["ensemble", "kfold", "--data", str(made.folder / "index.csv")]
+    if opened.data.train.has_columns:  # the columns of the new table, and what they hold
+        words += ["--label", ",".join(made.labels), "--task", made.task]
     if opened.data.test is not None:
         words += ["--test", str(made.folder / "test.csv")]
     console.next_step(shlex.join(words))
@@ -136,7 +139,11 @@ def prepare(
 
 def _describe(data: Dataset, wanted: Preparation) -> None:
     test = "" if data.test is None else f"; test: {len(data.test):,} images"
-    console.note(f"{len(data.train):,} images of {len(data.train.classes)} classes{test}")
+    classes = f"of {len(data.train.classes)} classes"
+    if data.train.has_columns:
+        one = "label" if data.train.task == MULTILABEL else "number"
+        classes = f"with {counted(len(data.train.classes), one)}"
+    console.note(f"{len(data.train):,} images {classes}{test}")
     if wanted.detector is not None:
         finder = wanted.detector
         console.note(
@@ -148,25 +155,21 @@ def _describe(data: Dataset, wanted: Preparation) -> None:
 
 
 def _print(made: Prepared, data: Dataset) -> None:
+    from folds.preparation.results import by_label
+
     looked_for = made.images[0].looked_for
     masked = made.images[0].foreground is not None
     meaning = data.train.class_attributes
     rows: list[list[object]] = []
     train = [image for image in made.images if image.part == "train"]
     test = [image for image in made.images if image.part == "test"]
-    for name in data.train.classes:
-        rows.append(
-            [
-                name,
-                " ".join(meaning.get(name, {}).values()),
-                *_counts([i for i in train if i.label == name], looked_for, masked),
-            ]
-        )
+    for name, inside in by_label(made.images, data.train.classes, data.train.task).items():
+        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(inside, looked_for, masked)])
     rows.append(["all", "", *_counts(train, looked_for, masked)])
     if test:
         rows.append(["test", "", *_counts(test, looked_for, masked)])
     header = [
-        "class",
+        "label" if data.train.task == MULTILABEL else "" if data.train.has_columns else "class",
         "",
         "images",
         *(["faces", "found"] if looked_for else []),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "data",
     *COLUMNS,
     *READING,
+    "task",
     "fold_column",
     "arch",
     "name",
@@ -58,7 +59,8 @@ def tune(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="metric by which trials are compared: any that blend knows, or your own function [macro_f1]",
+            help="metric by which trials are compared: any that blend knows, or your own function [that of the task: "
+            "macro_f1, of several labels roc_auc, of numbers mae]",
             metavar="NAME|module:function",
             rich_help_panel=EXPERIMENT,
         ),
@@ -91,13 +93,15 @@ def tune(
     with lasting_imports():
         from ensemble.cli.terminal.progress import TerminalProgress
         from folds.errors import FoldsFailed, Interrupted
+        from folds.tuning.objective import with_objective
         from folds.tuning.report import run_study
-        from folds.tuning.study import make_study
+        from folds.tuning.study import as_started, make_study
 
     check_resume_or_force(resume, force)
     study = make_study(given, config, trials, metric=metric)
     if dry_run:
         return _show_plan(study)
+    study = with_objective(as_started(study), resume=True) if resume and not force else with_objective(study)
     _announce(study)
     try:
         report = run_study(

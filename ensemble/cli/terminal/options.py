@@ -21,7 +21,7 @@ COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
 # Further settings of how a table and its images are read.
 READING = (
     *("images", "test_images", "test_labels", "missing_persons", "merge_spellings", "skip_unusable", "max_pixels"),
-    *("stack", "label_of"),
+    *("stack", "label_of", "uncertain"),
 )
 
 ScoreByOption = Annotated[

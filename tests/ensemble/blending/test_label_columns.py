@@ -264,6 +264,13 @@ def test_tables_and_arrays_of_others_join(
     by_id = dict(zip(made.splits["oof"].rows.ids.tolist(), made.votes["oof"].probabilities[:, order], strict=True))
     np.testing.assert_allclose([by_id[one] for one in ids], VALUES[:2].mean(axis=0), atol=1e-6)
     assert any("columns without names are taken for beard, hat, glasses" in note for note in made.notes)
+    truth.fillna(-1).to_csv("uncertain.csv", index=False)
+    config = {"labels": Path("uncertain.csv"), "ids": (Path("train.csv"),), "uncertain": "unknown"}
+    again = make_blend(["one.csv", "two.npy"], BlendConfig(task="multilabel", **config))  # type: ignore[arg-type]
+    assert again.splits["oof"].rows.labels is not None
+    assert again.splits["oof"].rows.labels.tolist() == made.splits["oof"].rows.labels.tolist()  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match=r"how the table of .?labels.? is read"):
+        make_blend(["one.csv"], BlendConfig(uncertain="unknown"))
     found = check_blend(["one.csv"], BlendConfig(task="multilabel", labels=Path("train.csv")))
     assert "3 labels" in found.plan
     assert found.error is None

@@ -101,6 +101,24 @@ def test_backgrounds_are_replaced_and_the_original_is_untouched(here: Path, call
     assert (here / "data" / "img" / "0_wear.jpg").read_bytes() == before
 
 
+def test_several_labels_have_a_row_each_and_the_next_command_reads_them(here: Path, call: Call) -> None:
+    write_model(here / "u2net.onnx")
+    files = sorted(Path("data/img").glob("*.jpg"))
+    cells = [f"{file},p{i // 2},{i % 2},{-1 if i == 5 else i // 6}" for i, file in enumerate(files)]
+    Path("labels.csv").write_text("\n".join(["file,patient,hat,beard", *cells]) + "\n")
+    words = ["--data", "labels.csv", "--label", "hat,beard", "--uncertain", "unknown", "--background", "u2net.onnx"]
+    called = call("prepare", *words)
+    assert called.code == 0, called.err
+    rows = {line.split()[0]: line.split()[1:] for line in called.out.splitlines() if line}
+    assert rows["label"][0] == "images"
+    assert (rows["hat"][0], rows["beard"][0], rows["all"][0]) == ("6", "6", "12")
+    assert "12 images with 2 labels" in called.err
+    assert "1 uncertain label (-1) is read as an empty cell, not known: beard 1" in called.err
+    command = "next: ensemble kfold --data prepared/index.csv --label hat,beard --task multilabel"
+    assert called.err.splitlines()[-1] == command
+    assert read_csv(Path("prepared/index.csv")).columns["beard"] == ["0"] * 5 + [""] + ["1"] * 6
+
+
 def test_a_set_that_is_there_is_gone_on_with_or_made_again(here: Path, call: Call) -> None:
     words = ["prepare", "--crop", "faces", "--fallback", "keep"]
     assert call(*words).code == 0

@@ -22,9 +22,10 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
-from folds.tuning.search import _plan, _plan_devices, require_tune
+from folds.tuning.search import _Past, _plan, _plan_devices, _scheduler, require_tune
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import make_study
+from folds.tuning.trainable import PROGRESS, SCORE
 from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process, environment_of
 from tests.folds.runs.test_execute import InProcess, wait_for
@@ -248,6 +249,20 @@ def test_a_dry_run_shows_what_would_be_tried(folder: Path, call: Call) -> None:
     assert called.code == 0
     assert [line.split()[0] for line in called.out.splitlines()[2:]] == [f"t00{i}" for i in range(6)]
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("metric", "scores"), [("mae", (5, 2, 4, 1)), ("roc_auc", (0.5, 0.8, 0.6, 0.9))])
+def test_trials_that_are_worse_by_the_metric_are_stopped(
+    with_tune: None, tmp_path: Path, metric: str, scores: tuple[float, ...]
+) -> None:
+    (tmp_path / "space.toml").write_text(SPACE)
+    scheduler = _scheduler(make_study({}, tmp_path / "space.toml", metric=metric, root=tmp_path))
+    decided = []
+    for number, score in enumerate(scores):
+        trial = _Past(f"t{number:03d}")
+        scheduler.on_trial_add(None, trial)
+        decided.append(scheduler.on_trial_result(None, trial, {PROGRESS: 1, SCORE: score}))
+    assert decided == ["CONTINUE", "CONTINUE", "STOP", "CONTINUE"]
 
 
 def test_kfold_does_not_pass_over_a_space(folder: Path, call: Call) -> None:

@@ -61,6 +61,24 @@ def test_true_labels_may_be_one_column_of_texts(tmp_path: Path) -> None:
     assert (found.labels.tolist(), found.named) == (["glasses;hat", "-", ""], ("glasses", "hat"))
 
 
+def test_uncertain_true_labels_are_read_as_asked(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "id,hat,beard\na,1,-1\nb,-1.0,0\n")
+    for uncertain, texts in [
+        ("unknown", ["hat;?beard", "?hat"]),
+        ("absent", ["hat", "-"]),
+        ("present", ["hat;beard", "hat"]),
+    ]:
+        found = read_true_columns(path, ColumnNames(), "multilabel", uncertain=uncertain)
+        assert found.labels.tolist() == texts
+        assert found.summary.endswith(": hat 1, beard 1")
+    with pytest.raises(EnsembleError, match=r"row 3: column hat holds '-1\.0'") as error:
+        read_true_columns(path, ColumnNames(), "multilabel", ("hat", "beard"))
+    assert "uncertain=unknown" in (error.value.hint or "")
+    both = table(tmp_path / "b.csv", "id,labels\na,hat\nb,hat|?hat\n")
+    with pytest.raises(EnsembleError, match=r"row 3: the cell 'hat\|\?hat' names hat, and also"):
+        read_true_columns(both, ColumnNames(label="labels"), "multilabel")
+
+
 def test_wrong_true_values_name_their_row(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "id,hat\na,1\nb,2\n")
     with pytest.raises(EnsembleError, match="row 3: column hat holds '2', expected 0, 1 or an empty cell"):

@@ -88,6 +88,13 @@ def test_several_labels_are_read_as_in_the_training(images: list[Path]) -> None:
         read, notes = spec_as_trained(path, source)
         assert read.task == "multilabel"
         assert (problem in notes[-1]) if problem else read.label == "hat,beard"
+    path = table(images, lambda i: f"{i % 2},-1", header="image_name,hat,beard,patient_id,site\n")
+    assert "cells of the labels hat, beard" in spec_as_trained(path, source)[1][-1]
+    read, _ = spec_as_trained(path, source, DataSpec(Path(), uncertain="present"))
+    assert (read.label, read.uncertain) == ("hat,beard", "present")
+    source = load_source(recorded(label="hat,beard", task="multilabel", path="image_name", uncertain="absent"))
+    read, _ = spec_as_trained(path, source)
+    assert (read.label, read.uncertain) == ("hat,beard", "absent")
 
 
 def test_the_rule_for_persons_is_used_where_it_fits(images: list[Path], logged) -> None:

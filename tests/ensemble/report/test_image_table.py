@@ -10,7 +10,7 @@ import pytest
 
 import ensemble as en
 from ensemble.report import image_table
-from ensemble.report.image_table import image_paths, images_at_once, light, table_record
+from ensemble.report.image_table import image_paths, images_at_once, light, read_image_table, table_record
 from tests.ensemble.report.report_worlds import write_world
 
 
@@ -18,6 +18,14 @@ def test_large_images_are_measured_in_smaller_blocks() -> None:
     assert images_at_once(200, 400) == 100
     assert images_at_once(2000, 3000) == 1
     assert images_at_once(5000, 4000) == 1
+
+
+def test_labels_are_read_as_the_record_of_a_run_says(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,person,hat,beard\na.jpg,p,1,-1\nb.jpg,q,0,1\n")
+    config = {"data": "t.csv", "label": "hat,beard", "task": "multilabel", "uncertain": "present"}
+    found = read_image_table(None, [config], tmp_path, [], "multilabel")
+    assert found is not None
+    assert found.train.label_values().tolist() == [[1, 1], [0, 1]]
 
 
 def test_the_measures_do_not_depend_on_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from folds.config.recipe import Recipe, Settings
 from folds.data.column_labels import are_many_fractions, class_notes
 from folds.data.face import data_settings, read_table
 from folds.data.readers import read_data, read_test
-from folds.data.sources import open_data
+from folds.data.sources import load_checkpoint_data, open_data
 from folds.data.table import Dataset, DataSpec
 from folds.data.tasks import recorded_task, resolve_task, task_of, with_task
 from folds.errors import EnsembleError, UsageError
@@ -95,8 +95,44 @@ def test_other_separators(tmp_path: Path, mark: str, said: str) -> None:
 def test_uncertain_labels_are_refused_with_the_way_out(tmp_path: Path) -> None:
     error = refused(tmp_path, "hat,glasses,beard", [("-1", "0", "1"), *ROWS])
     assert "1 cells of the labels hat, glasses, beard" in error.message
-    assert "replace -1 by an empty cell" in (error.hint or "")
+    assert "uncertain=absent" in (error.hint or "")
     assert refused(tmp_path, "hat", [["-1.0"], ["0"], ["1"]], task="multilabel").hint == error.hint
+
+
+@pytest.mark.parametrize(("uncertain", "value"), [("unknown", np.nan), ("absent", 0.0), ("present", 1.0)])
+def test_uncertain_labels_are_read_as_asked_and_counted(tmp_path: Path, uncertain: str, value: float) -> None:
+    rows = [("-1", "0", "1"), ("1", "-1.0", "0"), ("-1", "1", "0"), ("0", "0", "1")]
+    test = write(tmp_path / "test.csv", "hat,beard", [("0", "-1"), ("1", "0")])
+    data = read(tmp_path, "hat,glasses,beard", rows, uncertain=uncertain, test=test)
+    expected = [[value, 0, 1], [1, value, 0], [value, 1, 0], [0, 0, 1]]
+    np.testing.assert_array_equal(data.train.label_values(), expected)
+    assert data.test is not None
+    np.testing.assert_array_equal(data.test.label_values(), [[0, np.nan, value], [1, np.nan, 0]])
+    assert any(
+        "several labels of an image" in line and "because some of them are uncertain" in line for line in data.notes
+    )
+    counted = [line for line in data.notes if "uncertain labels (-1) are read as" in line]
+    assert [line.rpartition(": ")[2] for line in counted] == ["hat 2, glasses 1"]
+    assert any("1 uncertain label (-1) is read as" in line and line.endswith("beard 1") for line in data.notes)
+    assert data.spec is not None
+    for i in range(4):
+        (tmp_path / f"i{i}.jpg").touch()
+    again = load_checkpoint_data(
+        vars(data.spec) | {"data": str(data.spec.data), "test": str(test), "task": "multilabel"}
+    )
+    assert again.train.sha == data.train.sha
+
+
+def test_uncertain_is_refused_where_nothing_can_be_uncertain(tmp_path: Path) -> None:
+    for header, rows, found, more in [
+        ("age", [[20.5 + i] for i in range(32)], "numbers", {}),
+        ("kind", [["cat"], ["dog"]], "classes", {}),
+        ("tags", [["a|b"], ["a"]], "names in one column", {"task": "multilabel"}),
+    ]:
+        error = refused(tmp_path, header, rows, uncertain="absent", **more)
+        assert f"found {found} in " in error.message
+    with pytest.raises(UsageError, match="uncertain"):
+        read_table(tmp_path / "t.csv", uncertain="maybe", need_images=False)
 
 
 def test_numbers_are_read_asked_for_or_guessed_by_their_fractions(tmp_path: Path) -> None:
@@ -258,6 +294,14 @@ def test_none_beside_another_label_is_an_error_that_names_the_row(tmp_path: Path
     error = refused(tmp_path, "label", [("Mass|Nodule",), (cell,), ("No Finding",)], task="multilabel")
     assert "also say that there are none" in error.message
     assert cell in str(error.details)
+
+
+@pytest.mark.parametrize("cell", ["Mass|?Mass", "?mass|Nodule|Mass"])
+def test_a_label_known_and_unknown_in_one_cell_is_an_error_that_names_the_row(tmp_path: Path, cell: str) -> None:
+    rows = [("Mass|Nodule",), (cell,), ("No Finding",)]
+    error = refused(tmp_path, "label", rows, task="multilabel", merge_spellings=True)
+    assert "name a label, and also say that it is not known" in error.message
+    assert error.details == (f"t.csv row 3: '{cell}'",)
 
 
 @pytest.mark.parametrize("task", [None, "multilabel"])

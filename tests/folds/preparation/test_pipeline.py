@@ -28,7 +28,7 @@ from folds.preparation.boxes import Box
 from folds.preparation.detectors import DetectorSettings
 from folds.preparation.output import JOURNAL, LOCK, RECORD
 from folds.preparation.pipeline import Prepared, encode, prepare
-from folds.preparation.results import PreparedImage, uneven_misses
+from folds.preparation.results import PreparedImage, uneven_label_misses, uneven_misses
 from folds.preparation.settings import Preparation
 from folds.utils.csv_table import read_csv
 from tests.folds.tiny_models import write_model
@@ -112,6 +112,32 @@ def test_the_new_table_is_the_same_samples_to_the_program(photos: Path, tmp_path
     assert new.ids.tolist() == old.ids.tolist()
     assert new.paths is not None
     assert all(path.is_file() for path in new.paths)
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "columns", "images"),
+    [
+        ("hat,beard", None, ("hat", "beard"), {"hat": 4, "beard": 3}),
+        ("tags", "multilabel", ("beard", "hat"), {"beard": 4, "hat": 4}),
+        ("age,weight", None, ("age", "weight"), {}),
+        ("age", "regression", ("age",), {}),
+    ],
+)
+def test_several_labels_and_numbers_have_a_column_each(
+    photos: Path, tmp_path: Path, label: str, task: str | None, columns: tuple[str, ...], images: dict[str, int]
+) -> None:
+    rows = ["path,person,hat,beard,age,weight,tags"]
+    for at in range(8):
+        beard, tags = ("" if at == 4 else at // 4), ("beard", "hat", "-", "beard|hat")[at % 4]
+        rows.append(f"img/{at}.png,p{at // 2},{at % 2},{beard},{20.5 + at},{60 - at},{tags}")
+    (photos / "index.csv").write_text("\n".join(rows) + "\n")
+    old = read_data(DataSpec(photos / "index.csv", label=label, task=task))
+    made = prepare(old, tmp_path / "out", FACES, detector=Marked)
+    again = read_data(DataSpec(made.table, label=",".join(made.labels), task=made.task)).train
+    assert (made.labels, again.sha, again.task) == (columns, old.train.sha, old.train.task)
+    record = made.to_dict()
+    assert {name: one["images"] for name, one in record["columns"].items()} == images
+    assert "classes" not in record
 
 
 def test_every_fallback_says_what_becomes_of_a_miss(photos: Path, tmp_path: Path) -> None:
@@ -395,6 +421,11 @@ def test_misses_that_gather_in_a_class_are_warned_about() -> None:
         "faces are missed in 50% of the images of class mask and in 0% of class none"
     )
     assert uneven_misses([*even, *[image("few", False)] * 19]) == []
+    labels = [image(("hat;cap", "?hat;cap", "-")[at % 3], at % 3 > 0 or at % 6 == 0) for at in range(120)]
+    assert uneven_label_misses(labels, ["hat", "cap"])[0].startswith(
+        "faces are missed in 50% of the images with the label hat and in 0% of those without it: "
+    )
+    assert uneven_label_misses(labels[:50], ["hat", "cap"]) == []
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_what_is_wrong_in_a_space_is_said_with_its_place(table: Any, message: st
         ({"folds": 0}, "expected a list of folds"),
         ({"folds": []}, "expected a list of folds"),
         ({"folds": [-1]}, "expected a list of folds"),
-        ({"metric": "macrof1"}, "top_k, found 'macrof1'; did you mean macro_f1"),
+        ({"metric": "macrof1"}, "within, found 'macrof1'; did you mean macro_f1"),
         ({"reduction": 1}, "expected a number above 1, found 1"),
         ({"gpus": 1.5}, "expected a fraction of one GPU, or a whole number"),
         ({"seed": -1}, "expected a whole number from 0"),
