@@ -24,6 +24,7 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels, read_true_labels
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import ORDINAL, REGRESSION
+from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import SampleRows
 from folds.utils.files import sha256_bytes
 
@@ -65,6 +66,28 @@ def prepare_members(members: Sequence[Member], request: BlendConfig) -> Prepared
     by_source = {one.source: one for one in made}
     joined = [by_source.get(one.source, one) for one in chosen]
     return PreparedMembers(joined, request.for_task(ORDINAL), handed.fits, handed.notes)
+
+
+def metadata_of_grades(metadata: PredictionMetadata, grades: tuple[str, ...], rows: SampleRows) -> PredictionMetadata:
+    """Return the metadata of a number's predictions after it was handed over to grades.
+
+    Parameters
+    ----------
+    rows : of the predictions; their labels are numbers, and left out.
+    """
+    return replace(
+        metadata,
+        kind="probability",
+        classes=grades,
+        rows=_without_labels(rows),
+        task=ORDINAL,
+        class_attributes={},
+        samples_sha=None,
+    )
+
+
+def _without_labels(rows: SampleRows) -> SampleRows:
+    return SampleRows(rows.ids, None, rows.persons)
 
 
 class _HandOver:
@@ -136,7 +159,7 @@ class _HandOver:
             for part, fit in by_part.items():
                 rows = np.flatnonzero((at >= 0) & (self.parts[np.maximum(at, 0)] == part))
                 values[rows] = fit.probabilities(numbers[rows])
-        rows_of = SampleRows(file.rows.ids, None, file.rows.persons)  # the labels of the file are numbers
+        rows_of = _without_labels(file.rows)
         fits = repr([(fit.slope, fit.cuts) for fit in [*by_part.values(), whole]])
         changed: dict[str, Any] = {
             "values": np.ascontiguousarray(values, np.float32),
@@ -147,15 +170,7 @@ class _HandOver:
             "sha": sha256_bytes(f"{file.sha} {fits}".encode()),
         }
         if file.sidecar is not None:
-            changed["sidecar"] = replace(
-                file.sidecar,
-                kind="probability",
-                classes=self.grades,
-                rows=rows_of,
-                task=ORDINAL,
-                class_attributes={},
-                samples_sha=None,
-            )
+            changed["sidecar"] = metadata_of_grades(file.sidecar, self.grades, file.rows)
         return replace(file, **changed)
 
 
