@@ -199,7 +199,7 @@ def test_only_one_number_is_handed_over(root: Path) -> None:
         check_one_task(plain)
     fit = NumberToGrades(1.0, (30.0, 45.0))
     every = replace(source, runs=tuple(replace(run, hand_over=fit) for run in source.runs))
-    with pytest.raises(EnsembleError, match="one number of run 'grades' is handed over .* of the task ordinal"):
+    with pytest.raises(EnsembleError, match=r"one number of run 'grades' is handed over .* of the task ordinal"):
         check_one_task(every)
     assert plain.sha != source.sha
 
