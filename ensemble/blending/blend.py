@@ -273,7 +273,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         notes=notes,
         warnings=loaded.warnings,
         over_best_single=best,
-        hand_overs=prepared.hand_overs,
+        hand_overs=prepared.hand_overs_to(first.classes),
     )
 
 

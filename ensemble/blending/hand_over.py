@@ -35,7 +35,7 @@ class PreparedMembers:
 
     Attributes
     ----------
-    hand_overs : run → the fit on all people that turns its number into grades.
+    hand_overs : run → the fit on all people that turns its number into `grades`.
     notes : what was handed over, for the reader.
     """
 
@@ -43,6 +43,13 @@ class PreparedMembers:
     request: BlendConfig
     hand_overs: Mapping[str, NumberToGrades] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    grades: tuple[str, ...] = ()
+
+    def hand_overs_to(self, classes: tuple[str, ...]) -> Mapping[str, NumberToGrades]:
+        """Return the fits for the columns of the blend: descending if the positive one of two is the lower grade."""
+        if classes == self.grades:
+            return self.hand_overs
+        return {name: fit.reversed() for name, fit in self.hand_overs.items()}
 
 
 def prepare_members(members: Sequence[Member], request: BlendConfig) -> PreparedMembers:
@@ -65,7 +72,7 @@ def prepare_members(members: Sequence[Member], request: BlendConfig) -> Prepared
         made += handed.run(run, [one for one in numbers if one.run == run])
     by_source = {one.source: one for one in made}
     joined = [by_source.get(one.source, one) for one in chosen]
-    return PreparedMembers(joined, request.for_task(ORDINAL), handed.fits, handed.notes)
+    return PreparedMembers(joined, request.for_task(ORDINAL), handed.fits, handed.notes, handed.grades)
 
 
 def metadata_of_grades(metadata: PredictionMetadata, grades: tuple[str, ...], rows: SampleRows) -> PredictionMetadata:

@@ -43,6 +43,10 @@ class NumberToGrades:
         """Return the numbers at which it is even whether a grade is above each cut; [] for a slope of 0."""
         return [cut / self.slope for cut in self.cuts] if self.slope else []
 
+    def reversed(self) -> NumberToGrades:
+        """Return the same fit with the grades in descending order."""
+        return NumberToGrades(-self.slope, tuple(-cut for cut in self.cuts[::-1]))
+
     def as_record(self) -> list[float]:
         """Return the numbers that files hold: the slope, then the cuts."""
         return [self.slope, *self.cuts]
