@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.blending.blend import AlignedMembers, align_members, read_inputs
+from ensemble.blending.aligned import AlignedMembers, align_members
+from ensemble.blending.blend import read_inputs
 from ensemble.blending.hand_over import prepare_members
 from ensemble.blending.inputs import reading_notes, reading_warnings
 from ensemble.blending.request import BlendConfig

@@ -24,6 +24,7 @@ from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels, read_true_labels
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import ORDINAL, REGRESSION
+from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import SampleRows
 from folds.utils.files import sha256_bytes
 
@@ -34,7 +35,7 @@ class PreparedMembers:
 
     Attributes
     ----------
-    hand_overs : run → the fit on all people that turns its number into grades.
+    hand_overs : run → the fit on all people that turns its number into `grades`.
     notes : what was handed over, for the reader.
     """
 
@@ -42,6 +43,13 @@ class PreparedMembers:
     request: BlendConfig
     hand_overs: Mapping[str, NumberToGrades] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    grades: tuple[str, ...] = ()
+
+    def hand_overs_to(self, classes: tuple[str, ...]) -> Mapping[str, NumberToGrades]:
+        """Return the fits for the columns of the blend: descending if the positive one of two is the lower grade."""
+        if classes == self.grades:
+            return self.hand_overs
+        return {name: fit.reversed() for name, fit in self.hand_overs.items()}
 
 
 def prepare_members(members: Sequence[Member], request: BlendConfig) -> PreparedMembers:
@@ -64,7 +72,29 @@ def prepare_members(members: Sequence[Member], request: BlendConfig) -> Prepared
         made += handed.run(run, [one for one in numbers if one.run == run])
     by_source = {one.source: one for one in made}
     joined = [by_source.get(one.source, one) for one in chosen]
-    return PreparedMembers(joined, request.for_task(ORDINAL), handed.fits, handed.notes)
+    return PreparedMembers(joined, request.for_task(ORDINAL), handed.fits, handed.notes, handed.grades)
+
+
+def metadata_of_grades(metadata: PredictionMetadata, grades: tuple[str, ...], rows: SampleRows) -> PredictionMetadata:
+    """Return the metadata of a number's predictions after it was handed over to grades.
+
+    Parameters
+    ----------
+    rows : of the predictions; their labels are numbers, and left out.
+    """
+    return replace(
+        metadata,
+        kind="probability",
+        classes=grades,
+        rows=_without_labels(rows),
+        task=ORDINAL,
+        class_attributes={},
+        samples_sha=None,
+    )
+
+
+def _without_labels(rows: SampleRows) -> SampleRows:
+    return SampleRows(rows.ids, None, rows.persons)
 
 
 class _HandOver:
@@ -136,7 +166,7 @@ class _HandOver:
             for part, fit in by_part.items():
                 rows = np.flatnonzero((at >= 0) & (self.parts[np.maximum(at, 0)] == part))
                 values[rows] = fit.probabilities(numbers[rows])
-        rows_of = SampleRows(file.rows.ids, None, file.rows.persons)  # the labels of the file are numbers
+        rows_of = _without_labels(file.rows)
         fits = repr([(fit.slope, fit.cuts) for fit in [*by_part.values(), whole]])
         changed: dict[str, Any] = {
             "values": np.ascontiguousarray(values, np.float32),
@@ -147,15 +177,7 @@ class _HandOver:
             "sha": sha256_bytes(f"{file.sha} {fits}".encode()),
         }
         if file.sidecar is not None:
-            changed["sidecar"] = replace(
-                file.sidecar,
-                kind="probability",
-                classes=self.grades,
-                rows=rows_of,
-                task=ORDINAL,
-                class_attributes={},
-                samples_sha=None,
-            )
+            changed["sidecar"] = metadata_of_grades(file.sidecar, self.grades, file.rows)
         return replace(file, **changed)
 
 

@@ -13,7 +13,8 @@ from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth, labels_and_groups
 from ensemble.analysis.labeled_columns import LabeledColumns
 from ensemble.analysis.mistakes import LabeledRows
-from ensemble.blending.blend import AlignedMembers, Blend, align_ingredients, align_members, read_inputs
+from ensemble.blending.aligned import AlignedMembers, align_ingredients, align_members
+from ensemble.blending.blend import Blend, read_inputs
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote

@@ -16,6 +16,7 @@ from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.blending.coefficients import FILE, read_coefficients
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import record_problem
 from folds.errors import EnsembleError
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
@@ -126,7 +127,7 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
         if not isinstance(run, JointRun):
             fit = blend.hand_overs.get(name)
             own = _recipe_of_run(run, split)
-            found[name] = own if fit is None else replace(own, hand_over=(fit.slope, *fit.cuts))
+            found[name] = own if fit is None else replace(own, hand_over=tuple(fit.as_record()))
             continue
         parts: list[str] = []
         for runs, columns in run.factors:
@@ -338,10 +339,11 @@ def _invalid_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: Blend
         wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' and '#'")
     if run.classes and not _all_names(run.classes):
         wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
-    if run.hand_over and (
-        len(run.hand_over) != len(recipe.classes) or list(run.hand_over[1:]) != sorted(run.hand_over[1:])
-    ):
-        wrong.append(f"run '{run.name}': 'hand_over' must be a slope and {len(recipe.classes) - 1} ascending cuts")
+    if run.hand_over:
+        if problem := record_problem(run.hand_over, len(recipe.classes)):
+            wrong.append(f"run '{run.name}': 'hand_over' {problem}")
+        if run.joined or run.name not in recipe.combination.runs or recipe.task in COLUMN_TASKS:
+            wrong.append(f"run '{run.name}': 'hand_over' is for a run of one number that is combined with grades")
     if len(set(run.joined)) < len(run.joined):
         wrong.append(f"run '{run.name}': 'joined' names a run twice")
     for name in run.joined:

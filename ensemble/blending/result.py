@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from ensemble.blending.arrays import members_of_arrays
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.fit import FittedBlend
+from ensemble.blending.hand_over import metadata_of_grades
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.scores import RunScore, ranking_of
 from ensemble.learning.apply import apply_combination
@@ -31,11 +31,10 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
-from folds.metrics.task_names import BINARY, CLASSES, ORDINAL
+from folds.metrics.task_names import BINARY, CLASSES
 from folds.predictions.files import LABEL, PredictionMetadata
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
-from folds.predictions.rows import SampleRows
 from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT
@@ -272,17 +271,7 @@ class BlendResult(Displayed):
         found = self.hand_overs[name].probabilities(_one_number(name, values)).astype(np.float32)
         if not isinstance(values, Predictions):
             return _reorder(found, grades, self.classes)
-        rows = values.metadata.rows
-        meaning = replace(
-            values.metadata,
-            kind="probability",
-            classes=grades,
-            rows=SampleRows(rows.ids, None, rows.persons),  # the labels of these rows are numbers
-            task=ORDINAL,
-            class_attributes={},
-            samples_sha=None,
-        )
-        return Predictions(found, meaning)
+        return Predictions(found, metadata_of_grades(values.metadata, grades, values.metadata.rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain values that ``ensemble blend --json`` prints."""

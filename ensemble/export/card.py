@@ -11,6 +11,7 @@ from ensemble.decisions.label_decision import read_decision
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines, shown_scores
 from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from folds.errors import printable
 from folds.metrics.task_names import MULTILABEL, REGRESSION
@@ -278,7 +279,20 @@ def _model_table(record: ModelRecord) -> list[str]:
         views = f"{len(run.merge.views)} ({run.merge.how})" if len(run.merge.views) > 1 else "1"
         name, timm = _text(run.name), _text(one["timm_name"])
         lines.append(f"| {name} | {timm} | {size} | {len(run.models)} | {views} | {weight} |")
-    return [*lines, "", f"Combination: {_text(record.combination.pool)}{_steps(record)}."]
+    return [*lines, "", f"Combination: {_text(record.combination.pool)}{_steps(record)}.", *_hand_over_lines(record)]
+
+
+def _hand_over_lines(record: ModelRecord) -> list[str]:
+    """Return a paragraph for each run whose number becomes probabilities of the grades."""
+    lines = []
+    for run in record.runs:
+        fit = NumberToGrades.from_record(run.hand_over)
+        if fit is not None:
+            points = ", ".join(f"{point:.4g}" for point in fit.points) or "none"
+            number = f"The number {_text(run.classes[0])} of {_text(run.name)}"
+            how = "by a cumulative logistic fit to the out-of-fold numbers of the training"
+            lines += ["", f"{number} becomes probabilities of the grades {how}, even between two grades at {points}."]
+    return lines
 
 
 def _steps(record: ModelRecord) -> str:

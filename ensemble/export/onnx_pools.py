@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Calibration, Combination
+from ensemble.learning.cumulative import LEAST, NumberToGrades
 from ensemble.prediction.source import PredictionSource, RunModels
 from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN
 from folds.errors import EnsembleError
@@ -119,6 +120,24 @@ class RunPoolModule(torch.nn.Module):
         return (inside * ordered).sum(dim=0) / (1 - 2 * trim)
 
 
+class GradesModule(torch.nn.Module):
+    """A number that is handed over to grades: float64 (n, 1) → (n, grades), as `NumberToGrades.probabilities`."""
+
+    cuts: Tensor
+
+    def __init__(self, fit: NumberToGrades) -> None:
+        super().__init__()
+        self.slope = fit.slope
+        self.register_buffer("cuts", torch.tensor(fit.cuts, dtype=torch.float64))
+
+    def forward(self, number: Tensor) -> Tensor:
+        """Return the probabilities of the grades."""
+        below = torch.sigmoid(self.cuts - self.slope * number)
+        edges = torch.cat([torch.zeros_like(number), below, torch.ones_like(number)], dim=1)
+        values = (edges[:, 1:] - edges[:, :-1]).clamp(min=LEAST)
+        return values / values.sum(dim=1, keepdim=True)
+
+
 class CombinationModule(RunPoolModule):
     """The combination of a source: probabilities of all fold models, in the order of the source → (n, classes).
 
@@ -139,8 +158,12 @@ class CombinationModule(RunPoolModule):
         self.columns = {
             name: [runs[name].classes.index(one) for one in source.classes]
             for name in made.runs
-            if not runs[name].joined
+            if not runs[name].joined and runs[name].hand_over is None
         }
+        fits = {run.name: run.hand_over for run in source.runs if run.hand_over is not None}
+        self.columns |= {name: list(range(len(source.classes))) for name in fits}
+        self.grades = torch.nn.ModuleList(map(GradesModule, fits.values()))
+        self.handed = {at: i for i, name in enumerate(fits) for at in self.places[name]}
         of_columns = made if isinstance(made, ColumnCombination) else None
         self._store("linear", None if of_columns is None else of_columns.linear)
         self._store("intercept", None if of_columns is None else of_columns.intercept)
@@ -161,6 +184,10 @@ class CombinationModule(RunPoolModule):
 
     def forward(self, members: Sequence[Tensor]) -> Tensor:
         """Return float64 (n, classes) of float64 members, each (n, classes of its run)."""
+        if self.handed:
+            members = [
+                self.grades[self.handed[at]](one) if at in self.handed else one for at, one in enumerate(members)
+            ]
         values = torch.stack([self._run(name, members) for name in self.names])
         if self.task in COLUMN_TASKS:
             return self._numbers(values) if self.task == REGRESSION else self._labels(values, members)

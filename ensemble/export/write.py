@@ -189,9 +189,9 @@ def _run_entry(run: RunModels, source: PredictionSource) -> RunEntry:
     places: dict[str, int] = {}
     for model in source.models:
         places.setdefault(model.sha, len(places))
-    return RunEntry(
-        run.name, run.target, run.classes, tuple(places[model.sha] for model in run.models), run.merge, run.joined
-    )
+    models = tuple(places[model.sha] for model in run.models)
+    hand_over = () if run.hand_over is None else tuple(run.hand_over.as_record())
+    return RunEntry(run.name, run.target, run.classes, models, run.merge, run.joined, hand_over)
 
 
 def _expected(source: PredictionSource, stored: PredictionSource, half: bool) -> tuple[Expected, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ Floats = NDArray[np.float64]
 # 1: a grade that no person has keeps a place, and numbers that separate all grades keep a finite slope.
 STRENGTH = 0.1
 _STEPS = 500
-_LEAST = 1e-12
+LEAST = 1e-12  # of a probability
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,33 @@ class NumberToGrades:
         """Return (n, grades) probabilities for numbers (n,); rows sum to 1."""
         below = sigmoid(np.asarray(self.cuts)[None] - self.slope * np.asarray(numbers, np.float64)[:, None])
         edges = np.concatenate([np.zeros((len(below), 1)), below, np.ones((len(below), 1))], axis=1)
-        values = np.maximum(np.diff(edges, axis=1), _LEAST)
+        values = np.maximum(np.diff(edges, axis=1), LEAST)
         return values / values.sum(axis=1, keepdims=True)
 
     @property
     def points(self) -> list[float]:
         """Return the numbers at which it is even whether a grade is above each cut; [] for a slope of 0."""
         return [cut / self.slope for cut in self.cuts] if self.slope else []
+
+    def reversed(self) -> NumberToGrades:
+        """Return the same fit with the grades in descending order."""
+        return NumberToGrades(-self.slope, tuple(-cut for cut in self.cuts[::-1]))
+
+    def as_record(self) -> list[float]:
+        """Return the numbers that files hold: the slope, then the cuts."""
+        return [self.slope, *self.cuts]
+
+    @classmethod
+    def from_record(cls, values: Sequence[float]) -> NumberToGrades | None:
+        """Return the fit of a record without a `record_problem`; None for an empty one."""
+        return cls(float(values[0]), tuple(map(float, values[1:]))) if values else None
+
+
+def record_problem(values: Sequence[float], grades: int) -> str:
+    """Return what finite numbers must be to be the record of a fit to this number of grades; "" if they are."""
+    if len(values) == grades and list(values[1:]) == sorted(values[1:]):
+        return ""
+    return f"must be a slope and {grades - 1} ascending cuts"
 
 
 def fit_grades(numbers: NDArray[np.floating], grades: NDArray[np.int64], count: int) -> NumberToGrades:
@@ -66,7 +87,7 @@ def fit_grades(numbers: NDArray[np.floating], grades: NDArray[np.int64], count: 
         below = sigmoid(cuts[None] - slope * x[:, None])
         edges = np.concatenate([np.zeros((len(x), 1)), below, np.ones((len(x), 1))], axis=1)
         density = edges * (1 - edges)
-        p = np.maximum(edges[rows, grades + 1] - edges[rows, grades], _LEAST)
+        p = np.maximum(edges[rows, grades + 1] - edges[rows, grades], LEAST)
         high, low = density[rows, grades + 1] / p, density[rows, grades] / p
         by_cut = np.zeros(count + 1)
         np.add.at(by_cut, grades + 1, -high)

@@ -15,11 +15,12 @@ from ensemble.decisions.label_decision import read_decision
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import record_problem
 from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
 from ensemble.model_files.expected import MAX_IMAGES
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, printable
-from folds.metrics.task_names import ALL_TASKS, BINARY, COLUMN_TASKS
+from folds.metrics.task_names import ALL_TASKS, BINARY, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import (
     BOOL,
@@ -99,6 +100,7 @@ _RUN = {
     "joined": optional(list_of(ONE_LINE)),
     "models": list_of(integer(0, 9_999)),
     "merge": optional(_TABLE),
+    "hand_over": optional(list_of(NUMBER)),
 }
 _MODEL = {
     "file": _WEIGHTS,
@@ -131,7 +133,11 @@ EXTRAS: dict[str, ExtraCheck] = {
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A run of the combination: how its models are averaged and their views merged; `models` are places in the list."""
+    """A run of the combination: how its models are averaged and their views merged; `models` are places in the list.
+
+    `hand_over` is the record of the fit that turns its number into the grades of the model, () for an ordinary run. An
+    earlier version refuses a run that has it.
+    """
 
     name: str
     target: str
@@ -139,6 +145,7 @@ class RunEntry:
     models: tuple[int, ...]
     merge: Merge
     joined: tuple[str, ...] = ()
+    hand_over: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,7 @@ def to_text(record: ModelRecord) -> str:
             "joined": list(run.joined),
         }
         table |= {"models": list(run.models), "merge": {} if run.joined else run.merge.to_dict()}
+        table |= {"hand_over": list(run.hand_over)}
         lines += ["", "[[run]]", *_lines(table, keep=("models",))]
     for model in record.models:
         lines += ["", "[[model]]", *_lines(model)]
@@ -365,9 +373,8 @@ def _run_of(table: Mapping[str, Any]) -> RunEntry:
     classes = tuple(table["classes"])
     stored = table.get("merge") or {"how": "mean", "weights": {"none": 1.0}}
     merge = Merge.from_json(stored, len(classes))
-    return RunEntry(
-        table["name"], table["target"], classes, tuple(table["models"]), merge, tuple(table.get("joined") or ())
-    )
+    joined, hand_over = tuple(table.get("joined") or ()), tuple(map(float, table.get("hand_over") or ()))
+    return RunEntry(table["name"], table["target"], classes, tuple(table["models"]), merge, joined, hand_over)
 
 
 def _contradictions(record: ModelRecord) -> list[str]:
@@ -400,7 +407,9 @@ def _contradictions(record: ModelRecord) -> list[str]:
 
 def _wrong_task(record: ModelRecord) -> list[str]:
     """Return one line if the task of the record is not that of its models, merges and classes."""
-    tasks = {(model.get("recipe") or {}).get("task") for model in record.models}
+    plain = {at for run in record.runs if not run.hand_over for at in run.models}
+    handed = {at for run in record.runs if run.hand_over for at in run.models} - plain
+    tasks = {_task_of(model) for at, model in enumerate(record.models) if at not in handed}
     of_columns = tasks & set(COLUMN_TASKS)
     if (record.has_columns or of_columns) and tasks != {record.task}:
         return [
@@ -440,6 +449,28 @@ def _wrong_needs(stated: Mapping[str, Any], record: ModelRecord) -> list[str]:
     return wrong
 
 
+def _task_of(model: Mapping[str, Any]) -> str | None:
+    found: str | None = (model.get("recipe") or {}).get("task")
+    return found
+
+
+def _wrong_hand_over(run: RunEntry, record: ModelRecord) -> list[str]:
+    """Return one line for each thing that a run whose number is handed over to grades must not be."""
+    wrong = [problem] if (problem := record_problem(run.hand_over, len(record.classes))) else []
+    if len(run.classes) != 1 or {_task_of(record.models[at]) for at in run.models} != {REGRESSION}:
+        wrong.append("must belong to models of one number")
+    elif record.task not in ("", ORDINAL) or run.name not in record.combination.runs:
+        wrong.append(f"must belong to a run that is combined as {ORDINAL}")
+    elif CASCADE in record.extras:
+        wrong.append(f"is not for a model with [{CASCADE}]")
+    else:
+        try:
+            run.merge.check_task(REGRESSION)
+        except EnsembleError as error:
+            wrong.append(f"is for views of numbers: {error.message}")
+    return [f"run {shown(run.name)}: 'hand_over' {line}" for line in wrong]
+
+
 def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelRecord) -> list[str]:
     wrong = []
     place = f"run {shown(run.name)}"
@@ -454,11 +485,14 @@ def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelReco
     if len(set(folds)) < len(folds):
         wrong.append(f"{place} has two models of one fold")
     if run.joined:
+        wrong += [f"{place} has both 'joined' and 'hand_over'"] if run.hand_over else []
         wrong += [
             f"{place} joins {shown(name)}, which is no run with models"
             for name in run.joined
             if not by_name.get(name, run).models
         ]
+    elif run.hand_over:
+        wrong += _wrong_hand_over(run, record)
     elif run.name in record.combination.runs and set(run.classes) != set(record.classes):
         wrong.append(f"{place}: 'classes' are not those of the model")
     return wrong

@@ -17,6 +17,7 @@ from ensemble.cascade.evidence import Loaded, files_of_blend, files_of_run, load
 from ensemble.cascade.fit import FittedCascade, fit_cascade
 from ensemble.cascade.record import SCORE_NAMES, Cascade
 from ensemble.cascade.run import RunModel, run_cascade
+from ensemble.prediction.models import check_no_hand_over
 from ensemble.prediction.source import FoldModel, PredictionSource, root_of_source
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import Interval
@@ -57,11 +58,13 @@ def run_models(source: PredictionSource) -> list[RunModel]:
 
     Raises
     ------
-    UsageError : the combination compares images with each other, or joins attribute runs; or nothing is decided.
+    UsageError : the combination compares images with each other, joins attribute runs, or has a number that is handed
+        over to grades; or nothing is decided.
     """
     require_classes(source.task, "a cascade, which skips what cannot change a decision,", "use all models (no cascade)")
     for model in source.models:
         require_image_head(model.checkpoint.architecture.head, "a cascade", source.name)
+    check_no_hand_over(source, "a cascade", "use all models (no cascade)")
     check_combination(source.combination)
     joined = [run.name for run in source.runs if run.joined]
     if joined:

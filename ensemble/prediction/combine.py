@@ -23,6 +23,18 @@ def member_key(run: RunModels, model: FoldModel) -> str:
     return f"{run.name} {model.checkpoint.fold}"
 
 
+def as_combined(run: RunModels, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, columns) the predictions of a fold model as they are combined: a number that is handed over as grades.
+
+    Each model's number is handed over before the folds are averaged, as `ensemble blend` does with the test files.
+
+    Parameters
+    ----------
+    values : (n, classes of the run).
+    """
+    return values if run.hand_over is None else run.hand_over.probabilities(values[:, 0]).astype(np.float32)
+
+
 def combine_members(
     source: PredictionSource,
     members: Mapping[str, NDArray[np.float32]],
@@ -43,11 +55,12 @@ def combine_members(
     for run in source.runs:
         parts = []
         for model in run.models:
-            values = members[member_key(run, model)]
+            values = as_combined(run, members[member_key(run, model)])
             member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha, task=source.task)
             parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
         if parts:
-            by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(rows.ids))
+            columns = len(run.classes if run.hand_over is None else source.classes)
+            by_name[run.name] = RunPredictions(run.name, tuple(parts), columns, run.folds, len(rows.ids))
     for run in source.runs:
         if run.joined:
             by_name[run.name] = _joined(source, run, by_name)

@@ -20,6 +20,7 @@ from ensemble.prediction.costs_scores import CostPart
 from ensemble.prediction.costs_table import ROWS, CostRow, CostTable
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.measure import job_of, peak_memory, seconds_per_image
+from ensemble.prediction.models import check_no_hand_over
 from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource, load_source, root_of_source
 from folds.data.sources import load_checkpoint_data
@@ -109,6 +110,7 @@ def costs(
     root = Path(root)
     source = load_source(what, root)
     require_classes(source.task, "a comparison of costs", "ensemble runs and ensemble predict time and score each run")
+    check_no_hand_over(source, "a comparison of costs", "compare a blend of grades alone")
     table = images if isinstance(images, SampleTable) or images is None else images_table(images, source)
     root = root_of_source(source, root)
     loaded = load_source_evidence(source, root, metric)

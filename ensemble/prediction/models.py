@@ -11,9 +11,10 @@ from ensemble.cascade.record import Cascade
 from ensemble.decisions.label_decision import AnyDecision
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.tta.merge import Merge
-from folds.errors import EnsembleError
-from folds.metrics.task_names import BINARY, CLASSES, COLUMN_TASKS
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import BINARY, CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.models.checkpoint import Checkpoint
 from folds.predictions.files import LABEL
 from folds.utils.files import sha256_bytes
@@ -38,8 +39,9 @@ class RunModels:
     ----------
     name : name in the combination.
     models : one per fold, in the order of the folds.
-    classes : columns of the predictions.
+    classes : columns of the predictions of its models.
     joined : names of the attribute runs that this run combines; it has no models of its own then.
+    hand_over : the fit that turns the number of its models into the grades of the source; None for an ordinary run.
     """
 
     name: str
@@ -48,6 +50,7 @@ class RunModels:
     target: str = LABEL
     merge: Merge = PLAIN
     joined: tuple[str, ...] = ()
+    hand_over: NumberToGrades | None = None
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -97,9 +100,11 @@ class PredictionSource:
 
     @property
     def task(self) -> str:
-        """Return what the columns are, one of `folds.metrics.task_names`: that of the models, or ``binary`` if a
-        positive class was named for the blend.
+        """Return what the columns are, one of `folds.metrics.task_names`: that of the models, ``binary`` if a positive
+        class was named for the blend, or ``ordinal`` if a number is handed over to grades.
         """
+        if any(run.hand_over is not None for run in self.runs):
+            return ORDINAL
         trained = next((model.checkpoint.task for model in self.models if model.checkpoint.task != CLASSES), CLASSES)
         named = self.positive is not None and self.classes[1:] == (self.positive,) and self.target == LABEL
         return BINARY if trained == CLASSES and named else trained
@@ -115,6 +120,7 @@ class PredictionSource:
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(inline=False), runs, self.ranking]
         parts += [] if self.cascade is None else [self.cascade.to_dict()]
+        parts += [(run.name, run.hand_over.as_record()) for run in self.runs if run.hand_over is not None]
         return sha256_bytes(repr(parts).encode())
 
 
@@ -124,9 +130,9 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
     Raises
     ------
     EnsembleError : its models have different tasks, one of which has labels or numbers in its columns, or another one
-        than the combination.
+        than the combination. A number that is handed over to grades counts as grades.
     """
-    found = sorted({model.checkpoint.task for model in source.models})
+    found = sorted({_combined_task(run, model, source) for run in source.runs for model in run.models})
     if len(found) > 1 and set(found) & set(COLUMN_TASKS):
         raise EnsembleError(
             f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
@@ -141,3 +147,36 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
             hint="predict with each of its runs",
         )
     return source
+
+
+def _combined_task(run: RunModels, model: FoldModel, source: PredictionSource) -> str:
+    """Return the task as which the predictions of a model are combined.
+
+    Raises
+    ------
+    EnsembleError : it is to be handed over to grades, and does not predict one number.
+    """
+    made = model.checkpoint
+    if run.hand_over is None:
+        return made.task
+    if made.task != REGRESSION or len(made.classes) != 1:
+        raise EnsembleError(
+            f"one number of run '{run.name}' is handed over to the grades of {source.name}, and {model.path} predicts "
+            f"{', '.join(made.classes[:10])} of the task {made.task}",
+            hint="run ensemble blend again",
+        )
+    return ORDINAL
+
+
+def check_no_hand_over(source: PredictionSource, what: str, hint: str) -> None:
+    """Raise UsageError, with what does not support it, if the number of a run is handed over to grades.
+
+    Parameters
+    ----------
+    what : what is asked for, as a message names it.
+    """
+    found = next((run.name for run in source.runs if run.hand_over is not None), None)
+    if found is not None:
+        raise UsageError(
+            f"{what} does not support {source.name}, whose run {found} hands a number to grades", hint=hint
+        )

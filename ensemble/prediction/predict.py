@@ -123,7 +123,8 @@ def predict_table(
     assert table.paths is not None  # noqa: S101 - tables of images have paths
     check_source(source, len(table))
     precision = check_precision(precision)
-    check_reduced(precision, source.task)
+    for task in sorted({source.task, *(model.checkpoint.task for model in source.models)}):
+        check_reduced(precision, task)
     check_precision_of_heads(source, precision)
     devices = resolve_devices(device)
     folder = work / work_key(source, table, devices, f"{precision} {tolerance}")

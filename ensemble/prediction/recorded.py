@@ -51,7 +51,7 @@ def spec_as_trained(path: Path, source: PredictionSource, spec: DataSpec | None 
         )
     if source.task in COLUMN_TASKS:
         spec = replace(spec, task=source.task)
-    records = {repr(sorted(one.items())): one for one in (_recorded(model.checkpoint.data) for model in source.models)}
+    records = {repr(sorted(one.items())): one for one in _records(source)}
     if not any(records.values()) or not path.exists() or is_evaluation(path) is not None or is_image(path.name):
         return spec, []
     if len(records) > 1:
@@ -75,6 +75,15 @@ def stack_of(source: PredictionSource) -> tuple[str, ...]:
             hint="predict with each of its runs",
         )
     return next(iter(found), ())
+
+
+def _records(source: PredictionSource) -> list[dict[str, Any]]:
+    """Return the columns of the tables of the training, of models whose labels are those of the result."""
+    models = [model for run in source.runs if run.hand_over is None for model in run.models]
+    if models:
+        return [_recorded(model.checkpoint.data) for model in models]
+    found = [_recorded(model.checkpoint.data) for model in source.models]  # of numbers that are all handed over
+    return [{name: value for name, value in one.items() if name not in ("label", "task")} for one in found]
 
 
 def _recorded(data: Mapping[str, Any]) -> dict[str, Any]:

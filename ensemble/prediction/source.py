@@ -13,6 +13,7 @@ from ensemble.decisions.label_decision import AnyDecision, read_decision
 from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
+from ensemble.learning.cumulative import NumberToGrades
 from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.model_files.record import CASCADE, DECISION, ModelRecord
 from ensemble.prediction.models import PLAIN as PLAIN
@@ -164,7 +165,15 @@ def source_of(model: StoredModel) -> PredictionSource:
         for file, checkpoint in model.checkpoints.items()
     ]
     runs = tuple(
-        RunModels(run.name, tuple(loaded[at] for at in run.models), run.classes, run.target, run.merge, run.joined)
+        RunModels(
+            run.name,
+            tuple(loaded[at] for at in run.models),
+            run.classes,
+            run.target,
+            run.merge,
+            run.joined,
+            NumberToGrades.from_record(run.hand_over),
+        )
         for run in record.runs
     )
     source = PredictionSource(
@@ -332,7 +341,7 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
     recipe = read_recipe(path)
     runs = tuple(_run_of(run, recipe, path, root, refit) for run in recipe.runs)
     attributes = recipe.class_attributes or next(
-        (model.checkpoint.class_attributes for run in runs for model in run.models), {}
+        (model.checkpoint.class_attributes for run in runs if run.hand_over is None for model in run.models), {}
     )
     name = path.resolve().parent.name
     source = PredictionSource(
@@ -366,11 +375,6 @@ def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: 
     ----------
     refit : whether to return the model of all people, which must follow from the folds that the blend was made of.
     """
-    if run.hand_over:
-        raise UsageError(
-            f"{path}: the number of run '{run.name}' is handed over to grades, which new images do not support yet",
-            hint="Blend.predict_proba of en.blend takes the predictions of new images; or blend without this run",
-        )
     if run.joined:
         return RunModels(run.name, (), recipe.classes, recipe.target, joined=run.joined)
     folder = root / "checkpoints" / re.sub(r"#\d+$", "", run.run or run.name)
@@ -399,13 +403,15 @@ def _run_of(run: RunRecipe, recipe: BlendRecipe, path: Path, root: Path, refit: 
             )
         models.append(model)
     first = models[0].checkpoint
-    columns = run.classes or recipe.classes
+    # A run whose number is handed over has the column of its models, which are those that the blend was made of.
+    columns = run.classes or (first.classes if run.hand_over else recipe.classes)
     if set(columns) != set(first.classes):
         raise EnsembleError(
             f"{models[0].path} predicts {', '.join(first.classes[:10])}, expected {', '.join(columns[:10])}",
             hint="run ensemble blend again to rewrite it",
         )
-    return RunModels(run.name, tuple(models), columns, first.target, _merge_of(run, first, root))
+    merge, hand_over = _merge_of(run, first, root), NumberToGrades.from_record(run.hand_over)
+    return RunModels(run.name, tuple(models), columns, first.target, merge, hand_over=hand_over)
 
 
 def _merge_of(run: RunRecipe, checkpoint: Checkpoint, root: Path) -> Merge:

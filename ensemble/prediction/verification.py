@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from ensemble.model_files.expected import TOLERANCE as OF_FORMAT
 from ensemble.model_files.reading import read_expected, read_record
-from ensemble.prediction.arrays import LoadedModels, check_expected, combined_columns, expected_columns
+from ensemble.prediction.arrays import (
+    LoadedModels,
+    check_expected,
+    columns_difference,
+    combined_columns,
+    expected_columns,
+)
 from ensemble.prediction.prediction_formats import AGREEMENT, Choice, architecture_key
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError
@@ -118,7 +124,7 @@ def verify_model(source: PredictionSource, device: str, choices: Mapping[str, Ch
     limit = float(tolerance[models.tolerance_name if number_format == "fp32" else number_format])
     return Verification(
         MODEL,
-        largest_difference(source.task, columns, expected.members),
+        columns_difference(source, columns, expected.members),
         limit,
         same_answers(source.task, combined_columns(source, columns), expected.probabilities, limit),
         len(expected),

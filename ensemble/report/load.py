@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.blending.blend import AlignedMembers, align_ingredients, align_members, read_inputs
+from ensemble.blending.aligned import AlignedMembers, align_ingredients, align_members
+from ensemble.blending.blend import read_inputs
 from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination

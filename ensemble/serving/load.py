@@ -15,7 +15,7 @@ from ensemble.decisions.label_decision import DecidedLabels
 from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
-from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.combine import as_combined, combine_members, member_key
 from ensemble.prediction.predict import check_source
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import PredictionSource, check_one_meaning, combination_of_run, load_source, source_of
@@ -187,7 +187,9 @@ class SourceModel:
         """Return (members, n, classes) of the models that predict the classes of the source; None if none do."""
         found = []
         for run in self.source.runs:
-            if run.models and run.target == self.source.target and set(run.classes) == set(self.classes):
+            if run.hand_over is not None:
+                found += [as_combined(run, members[member_key(run, model)]) for model in run.models]
+            elif run.models and run.target == self.source.target and set(run.classes) == set(self.classes):
                 order = [run.classes.index(name) for name in self.classes]
                 found += [members[member_key(run, model)][:, order] for model in run.models]
         return np.stack(found) if found else None

@@ -40,12 +40,20 @@ def write_table(root: Path) -> None:
     (root / "test.csv").write_text("\n".join([_HEADER, *lines[-IMAGES:], ""]))
 
 
-def write_run(root: Path, task: str, name: str, seed: int = 0, names: tuple[str, ...] = ()) -> None:
-    """Write checkpoints, out-of-fold and test predictions of a run with random weights."""
+def write_run(
+    root: Path, task: str, name: str, seed: int = 0, names: tuple[str, ...] = (), label: str | None = None
+) -> None:
+    """Write checkpoints, out-of-fold and test predictions of a run with random weights.
+
+    Parameters
+    ----------
+    label : the column of the labels of a task with one label, whose classes are `names`.
+    """
     names = names or NAMES[task]
-    data = {"data": str(root / "train.csv"), "path": "path", "label": ",".join(names), "person": "person"}
+    label = label or ",".join(names)
+    data = {"data": str(root / "train.csv"), "path": "path", "label": label, "person": "person"}
     data |= {"id": None, "test": str(root / "test.csv"), "task": task}
-    spec = DataSpec(root / "train.csv", test=root / "test.csv", label=",".join(names), person="person", task=task)
+    spec = DataSpec(root / "train.csv", test=root / "test.csv", label=label, person="person", task=task)
     read = read_data(spec)
     train, test = read.train, read.test
     assert test is not None

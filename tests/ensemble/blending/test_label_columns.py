@@ -361,6 +361,27 @@ def test_a_number_is_handed_over_to_grades(folder: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(fresh, made.test.probabilities, atol=1e-5)  # type: ignore[union-attr]
 
 
+def test_a_number_is_handed_over_to_the_lower_of_two_grades(folder: Path, tmp_path: Path) -> None:
+    """The positive grade is the last column of a blend, also if it is the lower one."""
+    two = np.stack([np.load(folder / "grades.oof.npy")[:, 0], np.load(folder / "grades.oof.npy")[:, 1:].sum(1)], axis=1)
+    for split, rows in (("oof", 120), ("test", 20)):
+        meta = read_sidecar(folder / f"grades.{split}.npy")
+        assert meta is not None
+        labels = np.where(CODES == 0, "young", "other") if split == "oof" else None
+        about = SampleRows(meta.rows.ids, labels, meta.rows.persons)
+        made = replace(meta, classes=("young", "other"), rows=about, samples_sha=None)
+        write_prediction(tmp_path / f"grades.{split}.npy", two[:rows], made)
+    files = [tmp_path / "grades.*.npy", folder / "y0.*.npy"]
+    blend = make_blend(files, BlendConfig(positive="young"))
+    assert blend.splits["test"].classes == ("other", "young")
+    assert blend.test is not None
+    fresh = blend.predict_proba({"grades": two[:20, ::-1], "y0": YEARS[0][:20, 0]})
+    np.testing.assert_allclose(fresh, blend.test.probabilities, atol=1e-6)
+    ascending = make_blend(files, BlendConfig()).hand_overs["y0"]
+    assert blend.hand_overs["y0"].points == pytest.approx(ascending.points)
+    assert blend.hand_overs["y0"].slope < 0 < ascending.slope
+
+
 def test_the_grades_of_a_person_do_not_change_their_own_handed_over_number(folder: Path, tmp_path: Path) -> None:
     """The probabilities of a fold come from fits without it: other grades there do not change them."""
     changed = np.where(PERSONS % 5 == 1, 2 - CODES, CODES)
