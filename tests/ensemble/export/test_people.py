@@ -139,10 +139,10 @@ def exported(path: str, combination: Combination) -> en.Predictor:
 def test_columns_beside_images_are_given_or_read(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     combination, coefficients = with_columns(None)
     model = exported("model", combination)
-    table = new_people(4)
+    table = new_people(4)  # the persons are 10, 2, 2, 10
     paths = table["path"].tolist()
-    plain = load_source("test_resnet")
-    p = exported("plain", plain.combination).predict_proba(paths)
+    plain = open_model("test_resnet", "cpu", Path())
+    p = plain.answer([plain.decode(Path(one).read_bytes(), 10**6) for one in paths]).probabilities
     columns = {"age": [50, None, 40.0, 20], "site": ["a", "b", None, "unheard"]}
     encoded = [[1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 1], [-2, 0, 0, 0, 1]]
     expected = by_hand(p, encoded, coefficients)
@@ -167,27 +167,21 @@ def test_columns_beside_images_are_given_or_read(grid: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match=r"`columns\['age'\]` must be one value for each of 4 images"):
         model.predict_proba(paths, columns=columns | {"age": [1]})
     with pytest.raises(UsageError, match="needs the columns age, site, and an ONNX graph has pixels alone"):
-        onnx_graph.check_possible(replace(plain, combination=combination, name="made"))
+        onnx_graph.check_possible(replace(load_source("test_resnet"), combination=combination, name="made"))
     assert "Beside the images it needs the columns age, site" in Path("model/README.md").read_text()
+    # A person has the columns of its images.
+    people, _ = with_columns(Pooling("mean"))
+    pooled = np.stack([p[[0, 3]].mean(axis=0), p[[1, 2]].mean(axis=0)])
+    expected = by_hand(pooled, [[0, 0, 0, 1, 0], [1, 0, 0, 0, 1]], coefficients)
+    columns = {"age": [30, 50, None, 50], "site": ["b", "", "", "b"]}
+    found = exported("people-model", people).predict_proba(paths, table["person"], columns)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    server = open_model("people-model", "cpu", Path())
+    cells = server.needs.read({"age": 40, "site": "b"})
+    own = [paths[0], paths[3]]
+    np.testing.assert_allclose(served_person(server, own, dict(cells.texts), "10"), expected[0], atol=1e-6)
     # A version that does not know the columns refuses the file by the field at the top.
     earlier = {name: kind for name, kind in records._TOP.items() if name != "extra_columns"}
     monkeypatch.setattr(records, "_TOP", earlier)
     with pytest.raises(EnsembleError, match="has 'extra_columns', which this version does not know"):
         read_record(Path("model"))
-
-
-def test_a_person_has_the_columns_of_its_images(grid: Path) -> None:
-    combination, coefficients = with_columns(Pooling("mean"))
-    model = exported("model", combination)
-    table = new_people(4)  # the persons are 10, 2, 2, 10
-    paths = table["path"].tolist()
-    p = exported("plain", load_source("test_resnet").combination).predict_proba(paths)
-    pooled = np.stack([p[[0, 3]].mean(axis=0), p[[1, 2]].mean(axis=0)])
-    expected = by_hand(pooled, [[0, 0, 0, 1, 0], [1, 0, 0, 0, 1]], coefficients)
-    columns = {"age": [30, 50, None, 50], "site": ["b", "", "", "b"]}
-    found = model.predict_proba(paths, table["person"], columns)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    server = open_model("model", "cpu", Path())
-    cells = server.needs.read({"age": 40, "site": "b"})
-    own = [paths[0], paths[3]]
-    np.testing.assert_allclose(served_person(server, own, dict(cells.texts), "10"), expected[0], atol=1e-6)
