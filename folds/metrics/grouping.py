@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels, Probabilities
+from folds.metrics.columns import units_with
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.numeric import factorize
 
@@ -43,8 +44,7 @@ def people_with_label(labels: NDArray[np.floating], persons: NDArray, value: flo
     ----------
     labels : (n, columns) of 0, 1 and nan.
     """
-    distinct, codes = factorize(persons)
-    return np.array([np.count_nonzero(np.bincount(codes[one], minlength=len(distinct))) for one in (labels == value).T])
+    return units_with(labels == value, factorize(persons)[1])
 
 
 def average_by_person(
