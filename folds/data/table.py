@@ -21,9 +21,9 @@ from folds.data.column_labels import check_columns
 from folds.data.column_summary import column_rows, column_summary
 from folds.data.image_files import locate_images
 from folds.data.image_paths import ImagePaths, normal_path, path_texts
-from folds.errors import EnsembleError, UsageError, combine_errors, without_marks
+from folds.errors import EnsembleError, combine_errors, without_marks
 from folds.images.stacks import stack_path
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, require_classes
 from folds.predictions.files import SampleRows
 from folds.predictions.label_columns import encode_labels
 from folds.utils.csv_table import LazySequence
@@ -83,7 +83,7 @@ class SampleTable(Displayed):
         EnsembleError : the table has no labels.
         UsageError : it has several labels or numbers for each sample.
         """
-        self.require_classes("a count of classes")
+        require_classes(self.task, f"a count of the classes of {self.source}")
         if self.labels is None:
             raise EnsembleError(f"{self.source} has no labels")
         code = {name: i for i, name in enumerate(self.classes)}
@@ -110,14 +110,6 @@ class SampleTable(Displayed):
         if self.labels is None:
             raise EnsembleError(f"{self.source} has no labels")
         return encode_labels(self.labels, self.classes, self.task) if self.has_columns else self.label_codes()
-
-    def require_classes(self, what: str) -> None:
-        """Raise UsageError if a sample has several labels or numbers, which `what` cannot take yet."""
-        if self.has_columns:
-            raise UsageError(
-                f"{what} takes one class for each image, found `task={self.task}` ({', '.join(self.classes[:5])}"
-                f"{', …' if len(self.classes) > 5 else ''}) in {self.source}"
-            )
 
     def rows(self) -> SampleRows:
         """Return the columns of these samples for a prediction file."""

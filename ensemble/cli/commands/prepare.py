@@ -93,6 +93,7 @@ def prepare(
     from folds.config.files import load_settings
     from folds.data.sources import open_data
     from folds.errors import Interrupted, UsageError, unknown_name
+    from folds.metrics.task_names import require_classes
     from folds.preparation.boxes import parse_aspect
     from folds.preparation.detectors import DetectorSettings
     from folds.preparation.pipeline import check_output
@@ -118,7 +119,7 @@ def prepare(
         max_pixels=settings.max_pixels,
     )
     opened = open_data(settings, task=recipe.task)
-    opened.data.train.require_classes("preparing images")
+    require_classes(opened.data.train.task, "preparing images")
     check_output(output, opened)
     _describe(opened.data, wanted)
     try:
