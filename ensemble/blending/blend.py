@@ -38,7 +38,7 @@ from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
-from ensemble.learning.metadata import columns_text
+from ensemble.learning.further_columns import columns_text
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.learning.pooled import fixed_pooling
 from ensemble.members.deduplication import named_apart, select_runs, without_copies

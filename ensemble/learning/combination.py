@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.metadata import ColumnModel
+from ensemble.learning.further_columns import ColumnModel
 from ensemble.learning.stack import Stack
 from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import FLOOR, Options, VoteInput

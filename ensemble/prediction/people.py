@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemble.learning.metadata import check_columns
+from ensemble.learning.further_columns import check_columns
 from ensemble.prediction.cascade import OFF
 from ensemble.prediction.source import PredictionSource
 from folds.data.table import SampleTable
