@@ -20,7 +20,8 @@ from ensemble.report.evidence import Evidence, Part, Predicted
 from ensemble.report.scoring import ScoredPart, ci_note, main_predictions, scored_part, size_of
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.utils.charts import Calibrated, Series, lines, reliability_diagram
 

@@ -19,7 +19,8 @@ from ensemble.report.scoring import changed_note, difference_of, labeled, main_p
 from ensemble.report.training import MIN_EPOCHS, still_rising
 from folds.errors import EnsembleError
 from folds.metrics.calibration import calibration_error, reliability
-from folds.metrics.classification import Metric, argmax_classes
+from folds.metrics.classification import Metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import people_with_class
 from folds.metrics.intervals import Difference, Interval, interval_over_people

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Labels, Probabilities
 from folds.metrics.columns import units_with
+from folds.metrics.confusion import Labels, Probabilities
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.numeric import factorize
 
@@ -19,7 +19,7 @@ def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArra
 def confusion_counts_by_group(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): `folds.metrics.classification.confusion_counts` of the rows of each unit; their sum
+    """Return (units, 3, classes): `folds.metrics.confusion.confusion_counts` of the rows of each unit; their sum
     over units is that of all rows.
     """
     right = labels == predicted

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
+from folds.metrics.confusion import accuracy, argmax_classes, macro_f1
 from folds.metrics.custom import find_metric
+from folds.metrics.row_scores import log_loss
 from folds.predictions.links import predictions_of
 from folds.predictions.task_scores import recorded_metrics
 from folds.training.context import FoldContext
