@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from folds.data.table import MISSING, RawColumns, SampleTable
+from folds.data.raw_columns import MISSING, RawColumns
+from folds.data.table import SampleTable
 from folds.errors import combine_errors
 from folds.utils.numeric import factorize
 from folds.utils.spelling import (

@@ -12,7 +12,8 @@ import pytest
 from ensemble.cli.reports.folds import folds_text
 from folds.auditing.checks import audit_table
 from folds.auditing.run import load_audited
-from folds.data.table import Dataset, RawColumns, SampleTable, build_table
+from folds.data.raw_columns import RawColumns, build_table
+from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.label_columns import label_texts
 from folds.splits.assignment import FoldAssignment, load_folds

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folds.data.table import MISSING, RawColumns, SampleTable, build_table
+from folds.data.raw_columns import MISSING, RawColumns, build_table
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.splits.checks import check_folds, fold_counts

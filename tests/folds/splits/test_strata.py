@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folds.data.table import RawColumns, SampleTable, build_table
+from folds.data.raw_columns import RawColumns, build_table
+from folds.data.table import SampleTable
 from folds.splits.strata import count_groups
 from folds.utils.numeric import factorize
 
