@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.config.recipe import spelling_of
+from folds.config.lookup import spelling_of
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import Metric

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.config.recipe import default_of
+from folds.config.lookup import default_of
 from folds.errors import EnsembleError
 from folds.experiments.comparison import (
     BaselineComparison,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
+from folds.config.lookup import key_of, known_hint, known_settings, spellings_of
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.classification import METRICS, recorded_metric
 from folds.metrics.custom import find_metric
