@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.report.blocks import Checks, Gallery, Section, Table, Text
+from ensemble.report.blocks import Checks, Gallery, Section, Text
 from ensemble.report.column_scores import columns_of
 from ensemble.report.column_verdict import constants
 from ensemble.report.evidence import Evidence, Part
@@ -19,6 +19,7 @@ from ensemble.report.label_doubts import find_doubts
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table
 from tests.ensemble.report.report_worlds import write_record
+from tests.ensemble.report.section_parts import table_of
 from tests.ensemble.report.test_page import Elements
 
 
@@ -36,10 +37,6 @@ def labels() -> tuple[Evidence, dict[str, Section]]:
 def numbers() -> tuple[Evidence, dict[str, Section]]:
     evidence = draw_numbers(people=40)
     return evidence, by_name(evidence)
-
-
-def table_of(section: Section, name: str) -> Table:
-    return next(one for one in section.blocks if isinstance(one, Table) and one.name == name)
 
 
 def texts_of(section: Section) -> str:
