@@ -26,6 +26,7 @@ from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import LABEL
 from folds.predictions.links import predictions_of
+from folds.predictions.reading import is_by_person
 from folds.utils.numeric import factorize
 from folds.utils.progress import Advance
 
@@ -178,7 +179,7 @@ class SoupModels:
         self, labels: NDArray, values: Sequence[NDArray], persons: NDArray
     ) -> tuple[NDArray, list[NDArray], NDArray[np.int64]]:
         """Return labels, predictions and persons of the images; of people, with means, if only persons are labeled."""
-        if self.first.data.get("label_of") is None:
+        if not is_by_person(self.first):
             return labels, list(values), factorize(persons)[1]
         classes, task = len(self.first.classes), self.first.task
         found = [average_by_person(labels, some, persons, classes, task) for some in values]
