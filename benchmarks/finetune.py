@@ -27,7 +27,7 @@ import folds
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
-from folds.metrics.classification import argmax_classes, macro_f1
+from folds.metrics.confusion import argmax_classes, macro_f1
 from folds.metrics.intervals import jackknife_standard_error, t_interval
 from folds.models.factory import SMALL_SIZE, SMALL_VARIANTS
 from folds.utils.toml import toml_value

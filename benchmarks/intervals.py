@@ -20,7 +20,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.grouping import confusion_counts_by_group
 from folds.metrics.intervals import Interval, difference_over_people, interval_over_images, interval_over_people
 

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import METRICS, argmax_classes
+from folds.metrics.classification import METRICS
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.distributions import at_least_beta_quantile, beta_cdf, t_two_sided
 from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import (

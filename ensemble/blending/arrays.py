@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.alignment.naming import positive_last
+from ensemble.blending.row_arrays import RowArrays
 from ensemble.members.arrays import as_predictions
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.reading import Member
@@ -19,16 +20,14 @@ from folds.metrics.arrays import (
     as_array,
     as_probabilities,
     check_order,
-    check_same_index,
     class_codes,
     column_classes,
-    fold_numbers,
     names_of,
 )
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
-from folds.utils.arguments import described, wrong_argument
+from folds.utils.arguments import described
 from folds.utils.files import sha256_bytes
 
 if TYPE_CHECKING:
@@ -74,31 +73,39 @@ def members_of_arrays(
     ------
     UsageError : no predictions, an invalid name, different lengths or classes, or an array without probabilities.
     """
+    arrays, own = split_predictions(predictions)
+    given = RowArrays(y, groups, fold, ids)
+    order = _class_order(predictions, classes, y)
+    members: dict[str, Member] = {}
+    if arrays:
+        members, order = _of_arrays(arrays, split, order, given, bool(own), extra or {})
+    else:
+        given.check_unused()
+        if extra:
+            raise UsageError(
+                "values of `extra` apply to arrays, found only `Predictions`, whose rows have columns of their own",
+                hint="name the columns: `extra=['age']`",
+            )
+    for name, value in own.items():
+        members[name] = member_of_predictions(name, value, split, "probability")
+    if order is None:  # pragma: no cover - every kind of input above sets it
+        raise UsageError("`classes` must name the class of each column")
+    return ArrayMembers(tuple(members[name] for name in predictions), order)
+
+
+def split_predictions(predictions: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """Return the arrays and the `Predictions` among these, by name.
+
+    Raises
+    ------
+    UsageError : there are none, or a name is invalid.
+    """
     if not predictions:
         raise UsageError("expected one or more predictions, found none", hint="blend({'a': a, 'b': b}, y=y)")
     for name in predictions:
         check_name(name)
-    arrays = {name: value for name, value in predictions.items() if not isinstance(value, Predictions)}
     own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}
-    order = _class_order(predictions, classes, y)
-    members: dict[str, Member] = {}
-    if arrays:
-        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own), extra or {})
-    elif y is not None or groups is not None or ids is not None or fold is not None:
-        raise UsageError(
-            "`y`, `groups`, `fold` and `ids` apply to arrays, found only `Predictions`, which contain them",
-            hint="remove `y`, `groups`, `fold` and `ids`",
-        )
-    elif extra:
-        raise UsageError(
-            "values of `extra` apply to arrays, found only `Predictions`, whose rows have columns of their own",
-            hint="name the columns: `extra=['age']`",
-        )
-    for name, value in own.items():
-        members[name] = _of_predictions(name, value, split)
-    if order is None:  # pragma: no cover - every kind of input above sets it
-        raise UsageError("`classes` must name the class of each column")
-    return ArrayMembers(tuple(members[name] for name in predictions), order)
+    return {name: value for name, value in predictions.items() if name not in own}, own
 
 
 def check_name(name: Any) -> None:
@@ -138,13 +145,11 @@ def _of_arrays(
     arrays: Mapping[str, Any],
     split: str,
     order: tuple[str, ...] | None,
-    y: ArrayLike | None,
-    groups: ArrayLike | None,
-    fold: ArrayLike | None,
-    ids: ArrayLike | None,
+    given: RowArrays,
     mixed: bool,
     extra: Mapping[str, ArrayLike],
 ) -> tuple[dict[str, Member], tuple[str, ...]]:
+    y = given.y
     order, widened = _in_two_columns(arrays, order, y)
     values = {name: as_probabilities(value, name) for name, value in widened.items()}
     first, n = next(iter(values)), len(next(iter(values.values())))
@@ -162,31 +167,13 @@ def _of_arrays(
         order = tuple(map(str, range(columns)))
     elif len(order) != columns:
         raise UsageError(f"`classes` has {len(order)} names for {columns} columns of probabilities")
-    if ids is None and mixed:
-        raise UsageError(
-            "arrays and `Predictions` are aligned by id, found no `ids`", hint="pass the id of each row as `ids`"
-        )
-    names = np.arange(n).astype(str) if ids is None else names_of(ids, "ids", n)
-    if len(set(names.tolist())) < n:
-        raise UsageError("`ids` names a sample twice", hint="keep one row per sample")
     rows = SampleRows(
-        names,
+        given.names(n, mixed),
         None if y is None else names_of(y, "y", n),
-        None if groups is None else names_of(groups, "groups", n),
+        given.persons(n),
         {name: _texts_of(values, name, n) for name, values in extra.items()},
     )
-    folds = None if fold is None else fold_numbers(fold, n)
-    if isinstance(folds, int):
-        raise wrong_argument("fold", f"whole numbers from 0, one for each of {n:,} rows", fold)
-    check_same_index(
-        {
-            **{f"'{name}'": value for name, value in arrays.items()},
-            "`y`": y,
-            "`groups`": groups,
-            "`fold`": fold,
-            "`ids`": ids,
-        }
-    )
+    folds = given.folds(arrays, n)
     members = {}
     for name, array in values.items():
         theirs = column_classes(widened[name], None) or order
@@ -239,8 +226,14 @@ def _in_two_columns(
     return names, {**arrays, **changed}
 
 
-def _of_predictions(name: str, value: Predictions, split: str) -> Member:
-    meaning = replace(value.metadata, kind="probability", split=split, run=name, samples_sha=None)
+def member_of_predictions(name: str, value: Predictions, split: str, kind: str) -> Member:
+    """Return the member of predictions, which contain their rows; what they were trained on is checked.
+
+    Parameters
+    ----------
+    kind : one of `folds.predictions.files.KINDS`.
+    """
+    meaning = replace(value.metadata, kind=kind, split=split, run=name, samples_sha=None)
     LeakCheck().check(Path(name), meaning)
     return member_of_array(name, value.probabilities, meaning)
 

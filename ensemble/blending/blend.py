@@ -31,7 +31,7 @@ from ensemble.learning.apply import apply_combination
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
-from ensemble.learning.metadata import columns_text
+from ensemble.learning.further_columns import columns_text
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.deduplication import named_apart
 from ensemble.members.discovery import find_files

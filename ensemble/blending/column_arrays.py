@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensemble.blending.arrays import ArrayMembers, check_name, member_of_array
-from ensemble.members.leakage import LeakCheck
+from ensemble.blending.arrays import ArrayMembers, member_of_array, member_of_predictions, split_predictions
+from ensemble.blending.row_arrays import RowArrays
 from ensemble.members.reading import Member
 from folds.errors import UsageError
-from folds.metrics.arrays import as_array, check_same_index, column_classes, fold_numbers, names_of
+from folds.metrics.arrays import as_array, column_classes
 from folds.metrics.task_names import MULTILABEL
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.label_columns import check_column_names, label_texts
 from folds.predictions.links import kind_of
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
-from folds.utils.arguments import wrong_argument
 
 _TOLERANCE = 1e-6
 
@@ -53,21 +50,14 @@ def members_of_columns(
     ------
     UsageError : an invalid name, different lengths or columns, or a value that is no probability or number.
     """
-    if not predictions:
-        raise UsageError("expected one or more predictions, found none", hint="blend({'a': a, 'b': b}, y=y)")
-    for name in predictions:
-        check_name(name)
-    own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}
-    arrays = {name: value for name, value in predictions.items() if name not in own}
+    arrays, own = split_predictions(predictions)
+    given = RowArrays(y, groups, fold, ids)
     order = _names(predictions, y, classes, task)
     members = {name: _of_predictions(name, value, split, task) for name, value in own.items()}
     if arrays:
-        members |= _of_arrays(arrays, split, task, order, y, groups, fold, ids, bool(own))
-    elif any(value is not None for value in (y, groups, fold, ids)):
-        raise UsageError(
-            "`y`, `groups`, `fold` and `ids` apply to arrays, found only `Predictions`, which contain them",
-            hint="remove `y`, `groups`, `fold` and `ids`",
-        )
+        members |= _of_arrays(arrays, split, task, order, given, bool(own))
+    else:
+        given.check_unused()
     return ArrayMembers(tuple(members[name] for name in predictions), order)
 
 
@@ -90,10 +80,7 @@ def _of_arrays(
     split: str,
     task: str,
     order: tuple[str, ...],
-    y: Any,
-    groups: Any,
-    fold: Any,
-    ids: Any,
+    given: RowArrays,
     mixed: bool,
 ) -> dict[str, Member]:
     values = {name: _as_columns(value, f"'{name}'", len(order)) for name, value in arrays.items()}
@@ -102,20 +89,10 @@ def _of_arrays(
         if len(array) != n:
             raise UsageError(f"'{first}' has {n:,} rows, '{name}' has {len(array):,}", hint="use the same rows")
         _check_values(array, name, task)
-    if ids is None and mixed:
-        raise UsageError(
-            "arrays and `Predictions` are aligned by id, found no `ids`", hint="pass the id of each row as `ids`"
-        )
-    names = np.arange(n).astype(str) if ids is None else names_of(ids, "ids", n)
-    if len(set(names.tolist())) < n:
-        raise UsageError("`ids` names a sample twice", hint="keep one row per sample")
-    labels = None if y is None else _true_texts(y, n, order, task)
-    rows = SampleRows(names, labels, None if groups is None else names_of(groups, "groups", n))
-    folds = None if fold is None else fold_numbers(fold, n)
-    if isinstance(folds, int):
-        raise wrong_argument("fold", f"whole numbers from 0, one for each of {n:,} rows", fold)
-    given = {f"'{name}'": value for name, value in arrays.items()}
-    check_same_index({**given, "`y`": y, "`groups`": groups, "`fold`": fold, "`ids`": ids})
+    names = given.names(n, mixed)
+    labels = None if given.y is None else _true_texts(given.y, n, order, task)
+    rows = SampleRows(names, labels, given.persons(n))
+    folds = given.folds(arrays, n)
     members = {}
     for name, array in values.items():
         theirs = column_classes(arrays[name], None) or order
@@ -171,6 +148,4 @@ def _true_texts(y: Any, n: int, order: tuple[str, ...], task: str) -> NDArray[np
 def _of_predictions(name: str, value: Predictions, split: str, task: str) -> Member:
     if value.metadata.task != task:
         raise UsageError(f"'{name}' is of the task {value.metadata.task}, expected {task}")
-    meaning = replace(value.metadata, kind=kind_of(task), split=split, run=name, samples_sha=None)
-    LeakCheck().check(Path(name), meaning)
-    return member_of_array(name, value.probabilities, meaning)
+    return member_of_predictions(name, value, split, kind_of(task))

@@ -13,6 +13,7 @@ from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.voting.base import Vote
 from folds.metrics.classification import Metric
+from folds.metrics.grouping import people_with_label
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.metrics.tasks import metric_for_task
@@ -92,7 +93,7 @@ def _score(split: AlignedSplit, column: int, values: Any, truth: GroundTruth, me
         len(rows),
         len(np.unique(persons)),
         float(labels.mean()) if is_label and len(rows) else None,
-        len(np.unique(persons[labels[:, 0] == 1])) if is_label else None,
+        int(people_with_label(labels, persons)[0]) if is_label else None,
         float(labels.mean()) if len(rows) else math.nan,
         float(values.mean(dtype=np.float64)) if len(rows) else math.nan,
         interval_over_people(metric, labels, values, persons),

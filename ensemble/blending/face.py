@@ -14,7 +14,7 @@ from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.blending.request import BlendConfig
-from ensemble.learning.metadata import parse_columns
+from ensemble.learning.further_columns import parse_columns
 from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members

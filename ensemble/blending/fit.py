@@ -18,7 +18,7 @@ from ensemble.learning.auto import Choice, choose
 from ensemble.learning.columns.registry import fitters_of
 from ensemble.learning.columns.stack import column_stack_of
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.metadata import parse_columns
+from ensemble.learning.further_columns import parse_columns
 from ensemble.learning.nested import (
     MIN_FOLDS,
     NestedResult,

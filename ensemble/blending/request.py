@@ -18,7 +18,7 @@ from ensemble.learning.columns.registry import (
     methods_of,
 )
 from ensemble.learning.combination import Fitter
-from ensemble.learning.metadata import parse_columns
+from ensemble.learning.further_columns import parse_columns
 from ensemble.learning.pooled import pooled_choices
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.members.columns import ColumnNames
@@ -75,7 +75,7 @@ class BlendConfig:
     task : what the columns of files without a sidecar are, one of `folds.metrics.task_names`; None for classes.
     pool : text for `ensemble.pooling.spec.parse_pool`: the images of a person become one row, for which everything is
         fitted and scored.
-    extra : texts for `ensemble.learning.metadata.parse_columns`: columns of the samples for ``stacking``.
+    extra : texts for `ensemble.learning.further_columns.parse_columns`: columns of the samples for ``stacking``.
     """
 
     method: str | None = None

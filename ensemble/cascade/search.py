@@ -12,7 +12,8 @@ from ensemble.cascade.combine import Combiner, Floats, used_runs
 from ensemble.cascade.predictions import CascadeEvidence, Unseen, combined, full_blend, regret_of, replay, unseen_step
 from ensemble.cascade.record import Cascade, Step
 from ensemble.learning.combination import Combination
-from folds.metrics.classification import Metric, confusion_counts
+from folds.metrics.classification import Metric
+from folds.metrics.confusion import confusion_counts
 
 _LEVELS = 24  # thresholds that are tried for each step
 _FOLDS = (1, 2, 3, 5, 8)  # numbers of fold models of the steps

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.rows import PERSON
 from ensemble.learning.combination import Combination
-from ensemble.learning.metadata import encode
+from ensemble.learning.further_columns import encode
 from ensemble.prediction.models import PredictionSource
 from folds.data.table import SampleTable
 from folds.errors import UsageError

@@ -16,7 +16,7 @@ from ensemble.model_files.reading import read_record
 from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.classification import confusion_counts
+from folds.metrics.confusion import confusion_counts
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
 from folds.metrics.report import ScoreReport

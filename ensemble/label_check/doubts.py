@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.analysis.mistakes import LabeledRows
 from folds.errors import EnsembleError
-from folds.metrics.classification import argmax_classes
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.grouping import people_with_class
 from folds.utils.parallel import one_blas_thread
 

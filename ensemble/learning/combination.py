@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.metadata import ColumnModel
+from ensemble.learning.further_columns import ColumnModel
 from ensemble.learning.stack import Stack
 from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import FLOOR, Options, VoteInput
@@ -18,6 +17,7 @@ from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.utils.files import sha256_bytes
+from folds.utils.number_arrays import NumberFields
 from folds.utils.numeric import softmax
 from folds.utils.schema import (
     ANYTHING,
@@ -223,7 +223,7 @@ class Combination:
         problems = problems or _contradictions(record)
         if problems:
             raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
-        n, numbers_of = len(record["runs"]), partial(_sized, record, source)
+        n, numbers_of = len(record["runs"]), NumberFields(record, source, _MAX_NUMBER, _HINT).get
         weights = numbers_of("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
             raise EnsembleError(f"{source}: 'weights' must be ≥ 0, with at least one above 0", hint=_HINT)
@@ -269,24 +269,6 @@ def _part_of(
 ) -> _Part | None:
     """Return a part of a combination with a record of its own; None if it is absent."""
     return None if record.get(name) is None else read(record[name], classes, source)
-
-
-def _sized(record: Mapping[str, Any], source: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Return the numbers of a field with one of `shapes`; None if it is absent."""
-    if record.get(name) is None:
-        return None
-    try:
-        values = np.asarray(record[name], dtype=np.float64)
-    except ValueError:  # rows of different lengths
-        values = np.zeros(0)
-    if values.shape not in shapes:
-        expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
-        raise EnsembleError(f"{source}: '{name}' must be {expected} numbers", hint=_HINT)
-    if not (values.min() >= -_MAX_NUMBER and values.max() <= _MAX_NUMBER):  # False for nan
-        raise EnsembleError(
-            f"{source}: '{name}' must be numbers from -{_MAX_NUMBER:,.0f} to {_MAX_NUMBER:,.0f}", hint=_HINT
-        )
-    return values
 
 
 def array_sha(values: NDArray[np.float64]) -> str:

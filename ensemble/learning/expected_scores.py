@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import ClassSums
+from folds.metrics.confusion import ClassSums
 
 Floats = NDArray[np.float64]
 

@@ -30,7 +30,8 @@ from ensemble.learning.greedy_objectives import (
     normalize_sums,
 )
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes
 
 # Scores are compared after rounding to this many decimals; smaller differences do not justify another member.
 DECIMALS = 6
@@ -324,7 +325,7 @@ def _shares(order: Sequence[int], members: int) -> NDArray[np.float64]:
 
 
 def _counts(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Return (3, classes) as `folds.metrics.classification.confusion_counts` does; predictions may be −1 (none)."""
+    """Return (3, classes) as `folds.metrics.confusion.confusion_counts` does; predictions may be −1 (none)."""
     true_positives = np.bincount(labels[predicted == labels], minlength=classes)
     return np.stack(
         [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
-from ensemble.learning.metadata import Column, read_columns
+from ensemble.learning.further_columns import Column, read_columns
 from ensemble.pooling.bags import Bags
 from ensemble.pooling.pooling import Pooling
 from ensemble.voting.base import VoteInput

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.learning.combination import MAX_NUMBERS, Combination, features
+from ensemble.learning.further_columns import ColumnModel, encode, fit_encodings
 from ensemble.learning.logistic import ALL, OWN, Part, Path, PathCache, log_loss
-from ensemble.learning.metadata import ColumnModel, encode, fit_encodings
 from ensemble.learning.nested import held_out
 from ensemble.learning.stack import Stack
 from folds.errors import EnsembleError

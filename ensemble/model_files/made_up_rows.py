@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.learning.combination import Combination
-from ensemble.learning.metadata import Encoding
+from ensemble.learning.further_columns import Encoding
 from folds.predictions.rows import SampleRows
 from folds.utils.cells import number_text
 

@@ -14,6 +14,7 @@ from ensemble.pooling.evidence import STATISTICS, damped_log_odds, learned_pool
 from ensemble.pooling.rules import pool_images
 from ensemble.pooling.spec import ANY_IMAGE, DEFAULT_K, FIXED, LEARNED, LOG_ODDS, MEAN, RULES, TOP_K, PoolSpec
 from folds.errors import EnsembleError
+from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import BOOL, NUMBER, ONE_LINE, integer, list_of, one_of, optional, validate_fields
 
 _DIGITS, _MAX_NUMBER = 9, 1e6
@@ -125,7 +126,8 @@ class Pooling:
             shapes = {"coefficients": (n, classes, len(STATISTICS) + 1)}
         if bool(shapes) != bool(runs) or len(set(runs)) < len(runs):
             raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=_HINT)
-        arrays: Any = {name: _sized(record, source, name, shape) for name, shape in shapes.items()}
+        numbers_of = NumberFields(record, f"{source}: pooling", _MAX_NUMBER, _HINT).require
+        arrays: Any = {name: numbers_of(name, shape) for name, shape in shapes.items()}
         if rule == LOG_ODDS:
             damping, prior = arrays["damping"], arrays["prior"]
             if not ((damping >= 0) & (damping <= 1)).all():
@@ -134,17 +136,6 @@ class Pooling:
                 raise EnsembleError(f"{source}: pooling: 'prior' must be ≥ 0, with the sum 1 for each run", hint=_HINT)
         ordered, majority = bool(record.get("ordered")), bool(record.get("majority"))
         return Pooling(rule, ordered, int(record.get("k") or DEFAULT_K), majority, runs, **arrays)
-
-
-def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    try:
-        values = np.asarray(record.get(name), dtype=np.float64)
-    except (ValueError, TypeError):  # rows of different lengths, or nothing
-        values = np.zeros(0)
-    if values.shape != shape or not (np.abs(values) <= _MAX_NUMBER).all():
-        expected = " × ".join(map(str, shape))
-        raise EnsembleError(f"{source}: pooling: '{name}' must be {expected} numbers", hint=_HINT)
-    return values
 
 
 def _plain(values: NDArray[np.float64]) -> Any:

@@ -13,7 +13,7 @@ from folds.data.sources import load_checkpoint_data
 from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
-from folds.metrics.classification import macro_f1
+from folds.metrics.confusion import macro_f1
 from folds.models.checkpoint import hash_ids
 from folds.models.inference import PixelSource
 from folds.predictions.files import LABEL

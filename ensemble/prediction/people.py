@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.metadata import check_columns
+from ensemble.learning.further_columns import check_columns
 from ensemble.prediction.cascade import OFF
 from ensemble.prediction.combine import member_key
 from ensemble.prediction.source import PredictionSource, head_of_people

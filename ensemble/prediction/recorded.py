@@ -12,8 +12,9 @@ from folds.data.column_labels import read_column_labels
 from folds.data.image_folder import find_images, is_image, persons_by_regex
 from folds.data.layouts import only_table
 from folds.data.mask_competition import is_evaluation
+from folds.data.raw_columns import MISSING
 from folds.data.sources import FOUND
-from folds.data.table import AUTO_COPIES, MISSING, DataSpec
+from folds.data.table import AUTO_COPIES, DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.predictions.columns import find_columns

@@ -21,7 +21,8 @@ from ensemble.report.scoring import ScoredPart, ci_note, main_predictions, score
 from ensemble.report.share_bins import ShareBin, calibrated, share_bins
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.utils.charts.curves import lines, reliability_diagram
 from folds.utils.charts.series import Series

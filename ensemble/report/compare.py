@@ -29,7 +29,8 @@ from ensemble.report.scoring import (
 )
 from folds.errors import without_marks
 from folds.experiments.sites import NewSites
-from folds.metrics.classification import Metric, argmax_classes, recorded_metric
+from folds.metrics.classification import Metric, recorded_metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Difference, Interval
 from folds.metrics.label_scores import is_predicted

@@ -33,7 +33,8 @@ from ensemble.report.mistakes_data import (
     with_titles,
 )
 from ensemble.report.scoring import changed_note, main_predictions
-from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.per_class import attribute_scores, class_scores
 from folds.metrics.task_names import ORDINAL

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.learning.metadata import Encoding
+from ensemble.learning.further_columns import Encoding
 from ensemble.serving.errors import ServingError
 from folds.metrics.arrays import name_text
 from folds.utils.cells import as_number, cleaned

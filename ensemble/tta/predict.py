@@ -109,7 +109,7 @@ class FoldPredictor:
             exclusive=checkpoint.exclusive,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
-            label_of=checkpoint.data.get("label_of"),
+            label_of=checkpoint.label_of,
         )
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
@@ -135,7 +135,7 @@ class FoldPredictor:
             exclusive=checkpoint.exclusive,
             samples_sha=samples_sha(table.rows()),
             teacher=_teacher(checkpoint),
-            label_of=checkpoint.data.get("label_of"),
+            label_of=checkpoint.label_of,
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 

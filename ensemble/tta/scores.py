@@ -16,7 +16,7 @@ from ensemble.tta.result import MergedViews
 from ensemble.tta.views import View
 from ensemble.tta.weights import apply, metric_of_task
 from folds.errors import EnsembleError
-from folds.metrics.classification import argmax_classes, f1_per_class
+from folds.metrics.confusion import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.metrics.report import ScoreReport, score_predictions

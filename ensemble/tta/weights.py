@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ensemble.tta.columns import column_weights
 from ensemble.tta.merge import Merge, MergeConfig, margins, merges_of
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, Metric, argmax_classes, confusion_counts
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import argmax_classes, confusion_counts
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.links import predictions_of

@@ -13,10 +13,10 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import without_marks
 from folds.images.cache import DecodedImages
 from folds.images.duplicates import Pair, identical, near_duplicates, thumbnails
+from folds.metrics.columns import counted_cells, units_with
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
-from folds.splits.column_counts import counted_cells, people_with
 from folds.utils.numeric import distinct_numbers, factorize
 
 _ONE_LABEL = {MULTILABEL: "set of labels", REGRESSION: "number"}
@@ -203,7 +203,7 @@ def _rare_columns(train: SampleTable, k: int) -> list[str]:
     return [
         f"{text.format(name)}: {_counted(count, 'person', 'people')} for {k} folds"
         for text, rows in parts.items()
-        for name, count in zip(train.classes, people_with(rows, owners), strict=True)
+        for name, count in zip(train.classes, units_with(rows, owners).tolist(), strict=True)
         if count < k
     ]
 

@@ -1,26 +1,25 @@
-"""Define the settings of a training, each described once, and check their values."""
+"""Define the settings of a training, each described once.
+
+The module is long because it is one list. The order of the fields is the order of records, of ``--help`` and of
+docs/settings.md, and in it settings of different groups stand between each other, so that groups could not be classes
+of their own. What is done with the settings is in `lookup`, `checks` and `contradictions`.
+"""
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from folds.config.column_tasks import USUAL_LOSS, USUAL_METRIC, check_column_task
-from folds.config.combinations import check_combinations
+from folds.config.column_tasks import USUAL_LOSS, USUAL_METRIC
 from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, learning_rate
 from folds.config.frozen import (
-    ATTENTION_PERSON,
     DEFAULT_HIDDEN,
     LINEAR,
     LOGISTIC,
     MAX_HIDDEN,
     MLP,
-    check_features,
     views_of,
 )
 from folds.config.presets import PRESETS
@@ -30,21 +29,12 @@ from folds.config.setting import (
     FROZEN,
     MODEL,
     OPTIMIZER,
-    PANELS,
     RUN,
     SAMPLING,
     TRAINING,
-    Setting,
-    parameter_of,
     setting,
-    setting_of,
 )
-from folds.config.stages import check_stages
-from folds.errors import UsageError, unknown_name
 from folds.images.settings import (
-    channel_count,
-    check_channels,
-    check_fit,
     parse_channels,
     parse_frame,
     parse_size,
@@ -52,60 +42,8 @@ from folds.images.settings import (
 )
 from folds.metrics.task_names import ALL_TASKS, UNCERTAIN
 from folds.optim.loss_spec import default_smoothing
-from folds.optim.schedules import RISING, SCHEDULES, check_schedule
+from folds.optim.schedules import RISING, SCHEDULES
 from folds.optim.weight_decay import default_weight_decay
-
-MAX_TRAININGS = 10_000  # of one command
-# Settings that make or choose a split in different ways exclude each other.
-CONTRADICTIONS = {
-    ("holdout", "k"): "`holdout` makes a single split: give one of them",
-    ("folds", "holdout"): "give one of them",
-    ("folds", "stratify"): "`folds=FILE` is an existing split; create a stratified one with ensemble folds --stratify",
-    ("folds", "repeats"): "`folds=FILE` is one split: train each of its repeats separately, or omit `folds`",
-    ("holdout", "repeats"): "`holdout` makes a single split: give one of them",
-    ("fold_column", "holdout"): "give one of them",
-    ("fold_column", "stratify"): "`fold_column` is an existing split: omit it to make a stratified one",
-    ("fold_column", "repeats"): "`fold_column` is one split: omit it to make several",
-    **{
-        ("leave_out", other): f"`leave_out` makes one fold of each value of a column: omit `{other}`"
-        for other in ("k", "folds", "fold_column", "holdout", "stratify", "repeats", "group_within")
-    },
-    ("folds", "group_within"): "`folds=FILE` is an existing split; create one with ensemble folds --group-within",
-    ("fold_column", "group_within"): "`fold_column` is an existing split: omit it to make a balanced one",
-}
-# Settings that a setting with higher precedence removes. A run records `k` beside its `folds` or `holdout`, so `k` does
-# not contradict them within one place.
-_REPLACES = {
-    "k": ("holdout", "leave_out"),
-    "holdout": ("folds", "repeats", "fold_column", "leave_out"),
-    "folds": ("holdout", "stratify", "repeats", "leave_out", "group_within"),
-    "fold_column": ("folds", "holdout", "stratify", "repeats", "leave_out", "group_within"),
-    "stratify": ("folds", "fold_column", "leave_out"),
-    "repeats": ("folds", "holdout", "fold_column", "leave_out"),
-    "group_within": ("folds", "fold_column", "leave_out"),
-    "leave_out": ("k", "folds", "holdout", "fold_column", "stratify", "repeats", "group_within"),
-}
-
-
-def check_contradictions(given: Mapping[str, bool]) -> None:
-    """Raise UsageError if two settings contradict each other.
-
-    Parameters
-    ----------
-    given : key of `CONTRADICTIONS` → whether it is set.
-    """
-    for (one, other), hint in CONTRADICTIONS.items():
-        if given.get(one) and given.get(other):
-            raise UsageError(f"`{one}` and `{other}` contradict each other", hint=hint)
-
-
-def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None:
-    """Remove from `values`, which have lower precedence, the settings that those of `layer` replace."""
-    for key in layer:
-        for other in _REPLACES.get(key, ()):
-            if other not in layer:
-                values.pop(other, None)
-
 
 KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
@@ -855,212 +793,3 @@ class Settings:
         TRAINING,
         choices=tuple(PRESETS),
     )
-
-
-@lru_cache(maxsize=1)
-def all_settings() -> dict[str, Setting]:
-    """Return every setting, by key: those of `Settings`, then those of `Recipe`."""
-    return {
-        described.name: setting_of(described, typing.get_type_hints(owner)[described.name])
-        for owner in (Settings, Recipe)
-        for described in fields(owner)
-    }
-
-
-@lru_cache(maxsize=1)
-def _keys() -> dict[str, str]:
-    return {spelling: one.key for one in all_settings().values() for spelling in one.spellings}
-
-
-def key_of(name: str) -> str | None:
-    """Return the key of a setting from any of its spellings, with ``-`` or ``_``; None for other names."""
-    return _keys().get(name.replace("-", "_"))
-
-
-def spelling_of(key: str) -> str:
-    """Return the preferred spelling of a key (or of another spelling); other names are returned unchanged."""
-    known = key_of(key)
-    return key if known is None else all_settings()[known].spelling
-
-
-def spellings_of(keys: Iterable[str]) -> list[str]:
-    """Return all spellings of these keys, the preferred ones first; other names are kept unchanged."""
-    known = [all_settings()[key].spellings if key in all_settings() else (key,) for key in keys]
-    return [names[0] for names in known] + [name for names in known for name in names[1:]]
-
-
-def known_hint(keys: Iterable[str] | None = None) -> str:
-    """Return the hint of an error about an unknown setting: the preferred spellings of these keys, or of all."""
-    return "known: " + ", ".join(spelling_of(key) for key in (all_settings() if keys is None else keys))
-
-
-def by_key(values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
-    """Return values by key from values by any spelling; None ("not given") is omitted.
-
-    Parameters
-    ----------
-    location : text in front of errors.
-
-    Raises
-    ------
-    UsageError : an unknown setting (the closest names are suggested), or two spellings of one setting.
-    """
-    given: dict[str, tuple[str, Any]] = {}
-    prefix = f"{location}: " if location else ""
-    for name, value in values.items():
-        if value is None:
-            continue
-        key = key_of(name)
-        if key is None:
-            error = unknown_name("setting", name, spellings_of(all_settings()), hint=known_hint())
-            raise UsageError(f"{prefix}{error.message}", hint=error.hint)
-        if key in given:
-            raise UsageError(
-                f"{prefix}`{given[key][0]}` and `{name}` are two spellings of one setting", hint="give one of them"
-            )
-        given[key] = name, value
-    return _freeze_all({key: value for key, (_, value) in given.items()}, prefix)
-
-
-def _freeze_all(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the settings with ``freeze=all`` as `features`, which it is another name of."""
-    if values.get("freeze") != all_settings()["freeze"].word:
-        return values
-    if str(values.get("features", True)).lower() in ("false", "no", "0"):
-        raise UsageError(f"{prefix}`freeze=all` and `features=False` contradict each other", hint="give one of them")
-    return {key: value for key, value in values.items() if key != "freeze"} | {"features": True}
-
-
-def setting_parameters() -> list[inspect.Parameter]:
-    """Return all settings as keyword parameters of a Python function, by their preferred spellings, in the order of
-    ``--help``.
-    """
-    by_panel = sorted(all_settings().values(), key=lambda one: PANELS.index(one.panel))
-    return [parameter_of(one) for one in by_panel]
-
-
-def check(settings: Settings, recipe: Recipe) -> None:
-    """Raise UsageError for impossible values, before data are read or models trained."""
-    values = asdict(settings) | asdict(recipe)
-    if settings.k == 1 and {settings.folds, settings.holdout, settings.fold_column} != {None}:
-        values["k"] = 2  # the record of a run with `holdout` or `folds`, given again: k is not used
-    for key, described in all_settings().items():
-        described.check(values[key])
-    given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
-    given |= {"fold_column": settings.fold_column is not None}
-    given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
-    given |= {name: getattr(settings, name) is not None for name in ("group_within", "leave_out")}
-    check_contradictions(given)
-    if settings.name is not None and (settings.name.startswith(".") or not {"/", "\\"}.isdisjoint(settings.name)):
-        raise UsageError(
-            f"`name={settings.name}`: expected a name of letters, digits, '-', '_' or '.', found a path",
-            hint="`name=first` writes runs/first",
-        )
-    if recipe.seed + settings.seeds > 2**32:
-        raise UsageError(f"`seeds={settings.seeds}` from `seed={recipe.seed}` on go beyond 2**32")
-    trainings = settings.seeds * settings.repeats * len(settings.arch) * (1 if settings.holdout else settings.k)
-    if trainings > MAX_TRAININGS and settings.seeds * settings.repeats > 1:
-        raise UsageError(
-            f"{settings.repeats:,} repeats × {settings.seeds:,} seeds × {len(settings.arch):,} models of "
-            f"{settings.k:,} folds are {trainings:,} trainings, more than {MAX_TRAININGS:,}",
-            hint="fewer `repeats`, `seeds` or `k`, or several commands",
-        )
-    if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:
-        raise UsageError(
-            f"`grad_accum` must not exceed `batch_size` ({recipe.batch_size}), found {recipe.accumulate}",
-            hint=f"`grad_accum={recipe.batch_size}` at most",
-        )
-    check_fit(recipe.fit)
-    check_schedule(recipe.schedule, recipe.schedule_args)
-    recipe.size()
-    recipe.value_window()
-    recipe.chosen_frame()
-    _check_channels(recipe, settings.stack or ())
-    check_stages(recipe.progressive, recipe.epochs)
-    if recipe.init is not None and recipe.pretrained is False:
-        raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
-    check_combinations(recipe)
-    check_column_task(recipe)
-    check_features(recipe)
-    if recipe.init is not None and recipe.init_run is not None:
-        raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
-    if not settings.arch:
-        raise UsageError("`arch` names no architecture", hint="`arch=swin` or `arch=swin,resnet18`")
-
-
-def _check_channels(recipe: Recipe, stack: tuple[str, ...]) -> None:
-    """Raise UsageError if the channels of images do not fit each other, or the other settings."""
-    channels = recipe.chosen_channels()
-    check_channels(channels, stack)
-    count = channel_count(channels, stack)
-    if count != 3 and recipe.normalise == "imagenet":
-        raise UsageError(
-            f"`normalize=imagenet` has the mean and std of 3 channels, and the images have {count}",
-            hint="`normalize=data`, which is used without `normalize`, too",
-        )
-    if count != 3 and recipe.transform is not None:
-        raise UsageError(
-            f"`transform` changes images of 3 channels, and these have {count}",
-            hint="leave it out, or choose 3 channels",
-        )
-
-
-# Settings of fine-tuning that a head on frozen features has no use for.
-UNUSED_BY_HEADS = (
-    *("augment", "erase", "mixup", "cutmix", "augment_more", "transform", "layer_decay", "accumulate"),
-    *("grad_checkpointing", "compile", "ema", "ema_warmup", "freeze", "head_lr"),
-    *("cache_scale", "crop_scale", "crop_ratio", "progressive"),
-)
-OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
-
-
-def features_notes(recipe: Recipe) -> list[str]:
-    """Return what a user should know about the settings of a head on frozen features, a line each; [] without one."""
-    if not recipe.features:
-        return []
-    lines = []
-    unused = list(UNUSED_BY_HEADS)
-    if recipe.head in (None, LOGISTIC):
-        unused += [*OF_GRADIENTS, "label_smoothing", "clip"]
-    default = {name: all_settings()[name].default for name in unused}
-    decided = replace(recipe, **default).completed({})[0]  # what a record of a run has, although it was not asked for
-    given = [
-        spelling_of(name) for name in unused if getattr(recipe, name) not in (default[name], getattr(decided, name))
-    ]
-    if recipe.head == ATTENTION_PERSON:
-        lines.append(
-            f"`head={ATTENTION_PERSON}`: one prediction per person, written for each of the person's images, so that "
-            "files stay aligned; scores by person (`per_person`) are its own"
-        )
-    if given:
-        lines.append(
-            f"not used by {recipe.head or LOGISTIC} on frozen features: {', '.join(f'`{name}`' for name in given)}; of "
-            f"each image only the views {', '.join(decided.views)} are used"
-        )
-    if not (recipe.pretrained or recipe.init or recipe.init_run):
-        lines.append(
-            "the frozen model has random weights: its features are near random. `init_weights=FILE`, `init_run=RUN` or "
-            "`pretrained=True` gives it trained ones"
-        )
-    return lines
-
-
-def known_settings() -> dict[str, Any]:
-    """Return the type of each setting, by key."""
-    return {key: one.kind for key, one in all_settings().items()}
-
-
-# Settings that had a fixed default and now depend on others, such as the optimizer or the model.
-_FORMER = {"weight_decay": 0.05, "label_smoothing": 0.1, "ema": 0.0, "layer_decay": 1.0, "head": LINEAR}
-
-
-def default_of(key: str) -> Any:
-    """Return the default of a setting, by any spelling; None if it has none or is an empty table.
-
-    It is also the value of a record that does not have the setting.
-    """
-    known = key_of(key)
-    if known in _FORMER:
-        return _FORMER[known]
-    default = None if known is None else all_settings()[known].default
-    return None if default == {} else default

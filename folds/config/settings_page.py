@@ -9,8 +9,10 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
+from folds.config.checks import OF_GRADIENTS, UNUSED_BY_HEADS
 from folds.config.frozen import LINEAR
-from folds.config.recipe import OF_GRADIENTS, UNUSED_BY_HEADS, Recipe, all_settings
+from folds.config.lookup import all_settings
+from folds.config.recipe import Recipe
 from folds.config.setting import FROZEN, PANELS, Setting
 
 _HEAD = """# All settings

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from folds.config.recipe import Recipe, key_of, known_hint, spelling_of, spellings_of
+from folds.config.lookup import key_of, known_hint, spelling_of, spellings_of
+from folds.config.recipe import Recipe
 from folds.errors import UsageError, close_matches
 from folds.utils.toml import parse_toml
 

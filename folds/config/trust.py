@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from folds.config.recipe import key_of
+from folds.config.lookup import key_of
 from folds.errors import EnsembleError
 from folds.metrics.metric_spec import PARAMETERS
 from folds.utils.files import write_atomic

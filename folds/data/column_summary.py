@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.metrics.columns import counted_cells, units_with
 from folds.metrics.task_names import MULTILABEL
-from folds.utils.numeric import distinct_numbers
 
 
 def column_summary(
@@ -30,12 +30,12 @@ def column_summary(
     if values is None:
         return {name: {} for name in names}
     found: dict[str, dict[str, Any]] = {}
-    for name, column in zip(names, values.T, strict=True):
+    counted = counted_cells(values, task)
+    of_people = [None] * len(names) if owners is None else units_with(counted, owners).tolist()
+    for name, column, has, people in zip(names, values.T, counted.T, of_people, strict=True):
         known = ~np.isnan(column)
-        counted = column == 1 if task == MULTILABEL else known
-        people = None if owners is None else len(distinct_numbers(owners[counted]))
         if task == MULTILABEL:
-            counts = {"with": counted.sum(), "without": (column == 0).sum(), "unknown": (~known).sum()}
+            counts = {"with": has.sum(), "without": (column == 0).sum(), "unknown": (~known).sum()}
             found[name] = {key: int(count) for key, count in counts.items()} | {"people": people}
             continue
         numbers = column[known]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.data.table import AUTO_COPIES, RawColumns, SampleTable
+from folds.data.raw_columns import RawColumns
+from folds.data.table import AUTO_COPIES, SampleTable
 from folds.errors import EnsembleError
 from folds.images.cache import DecodedImages, load_images
 from folds.images.checks import find_unusable

@@ -15,7 +15,8 @@ from folds.data.image_paths import ImagePaths
 from folds.data.label_cells import check_uncertain_applies
 from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
 from folds.data.patients import are_dicom, patients_of
-from folds.data.table import AUTO_COPIES, MISSING, DataSpec, RawColumns
+from folds.data.raw_columns import MISSING, RawColumns
+from folds.data.table import AUTO_COPIES, DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_path
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS

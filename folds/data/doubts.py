@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from folds.data.table import MISSING, RawColumns, SampleTable
+from folds.data.raw_columns import MISSING, RawColumns
+from folds.data.table import SampleTable
 from folds.errors import combine_errors
 from folds.utils.numeric import factorize
 from folds.utils.spelling import (
@@ -33,11 +34,9 @@ def prepare_persons(columns: RawColumns, missing_persons: str | None, merge: boo
     ------
     EnsembleError : persons are missing.
     """
-    if columns.persons is None:
-        return
-    columns.persons = _with_persons(columns.persons, columns, missing_persons)
+    _fill_persons(columns, missing_persons)
     if merge:
-        columns.persons = _merge(columns.persons, "person", "people", columns)
+        _merge_persons(columns)
 
 
 def prepare_names(
@@ -56,14 +55,12 @@ def prepare_names(
     """
     if columns.labels is not None and not columns.names:
         _check_labels(columns.labels, columns)
-    if columns.persons is not None:
-        columns.persons = _with_persons(columns.persons, columns, missing_persons)
+    _fill_persons(columns, missing_persons)
     if not merge:
         return
     if columns.labels is not None and not columns.names:
         columns.labels = _merge(columns.labels, "class", "classes", columns, classes)
-    if columns.persons is not None:
-        columns.persons = _merge(columns.persons, "person", "people", columns)
+    _merge_persons(columns)
 
 
 def _check_labels(labels: list[str], columns: RawColumns) -> None:
@@ -84,7 +81,11 @@ def is_no_label(name: str) -> bool:
     return key in _NO_LABEL or (key in MISSING and not name.isascii())  # "nan" with an invisible character
 
 
-def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str | None) -> list[str]:
+def _fill_persons(columns: RawColumns, missing_persons: str | None) -> None:
+    """Give each image without a person one of its own, if that is asked for; a note says of how many."""
+    persons = columns.persons
+    if persons is None:
+        return
     found = {
         name
         for name in set(persons)
@@ -93,7 +94,7 @@ def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str 
     if missing_persons == "keep":
         found &= MISSING
     if not found:
-        return persons
+        return
     rows = [i for i, name in enumerate(persons) if name in found]
     counts = ", ".join(f"'{name}' ({count:,})" for name, count in Counter(persons).most_common() if name in found)
     if missing_persons != "own":
@@ -113,7 +114,12 @@ def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str 
         f"{len(rows):,} of {len(persons):,} images of {columns.source} have no person ({counts}): each is its own "
         "person"
     )
-    return filled
+    columns.persons = filled
+
+
+def _merge_persons(columns: RawColumns) -> None:
+    if columns.persons is not None:
+        columns.persons = _merge(columns.persons, "person", "people", columns)
 
 
 def _merge(

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from folds.config.recipe import all_settings
+from folds.config.lookup import all_settings
 from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes, log_warnings
 from folds.data.table import Dataset, DataSpec, SampleTable, folder_names

@@ -12,7 +12,8 @@ from pathlib import Path
 from folds.data.folder_tables import listed_tables, tables_in
 from folds.data.image_paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, OTHER_SUFFIXES, PICTURE_SUFFIXES, ImagePaths
 from folds.data.patients import are_dicom, patients_of
-from folds.data.table import AUTO_COPIES, DataSpec, RawColumns
+from folds.data.raw_columns import RawColumns
+from folds.data.table import AUTO_COPIES, DataSpec
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.bounded import search_each
 from folds.utils.csv_table import cannot_read

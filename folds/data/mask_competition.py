@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from folds.data.image_folder import is_image, scan_folder, stem_of
-from folds.data.table import MISSING, RawColumns
+from folds.data.raw_columns import MISSING, RawColumns
 from folds.errors import EnsembleError, combine_errors
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from folds.data.column_labels import cell_lines
 from folds.data.doubts import is_no_label
-from folds.data.table import MISSING, RawColumns
+from folds.data.raw_columns import MISSING, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.label_columns import label_matrix, label_texts

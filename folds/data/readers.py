@@ -31,7 +31,8 @@ from folds.data.image_folder import (
 from folds.data.image_paths import normal_path
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
 from folds.data.person_labels import PERSON, label_by_person
-from folds.data.table import AUTO_COPIES, Dataset, DataSpec, RawColumns, SampleTable, build_table
+from folds.data.raw_columns import RawColumns, build_table
+from folds.data.table import AUTO_COPIES, Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.images.stacks import shown_path
 from folds.metrics.task_names import COLUMN_TASKS

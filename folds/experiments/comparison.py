@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.config.recipe import spelling_of
+from folds.config.lookup import spelling_of
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import Metric
@@ -28,7 +28,7 @@ from folds.predictions.links import kind_of
 from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import is_by_person
-from folds.predictions.task_scores import measured
+from folds.predictions.task_scores import recorded_metrics
 from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
@@ -164,7 +164,7 @@ def compare_runs(
     if missing:
         notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are unknown")
         changed, unchanged = {}, ()
-    compared = {name: find_metric(name) for name in measured(a.sidecar.task)}
+    compared = {name: find_metric(name) for name in recorded_metrics(a.sidecar.task)}
     if metric is not None:
         main = find_metric(metric) if isinstance(metric, str) else metric
         if isinstance(metric, str):

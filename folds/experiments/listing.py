@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.files import read_record
-from folds.config.recipe import default_of, key_of
+from folds.config.lookup import default_of, key_of
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.comparison import changes_text, compare_runs, settings_of
 from folds.experiments.ledger import Ledger

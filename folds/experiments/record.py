@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.config.recipe import default_of
+from folds.config.lookup import default_of
 from folds.errors import EnsembleError
 from folds.experiments.comparison import (
     BaselineComparison,
@@ -30,7 +30,7 @@ from folds.metrics.custom import find_metric
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import is_by_person, mean_test_predictions, oof_predictions, scored_index, units_of
-from folds.predictions.task_scores import measured
+from folds.predictions.task_scores import recorded_metrics
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
 
@@ -268,7 +268,7 @@ def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict
     record: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
     record |= {"task": sidecar.task} if sidecar.has_columns else {}
     record |= {"by_person": True} if is_by_person(sidecar) else {}
-    for name in measured(sidecar.task):
+    for name in recorded_metrics(sidecar.task):
         found = interval_over_people(find_metric(name), labels, values, persons).to_dict()
         if not sidecar.has_columns or (found["score"] is not None and not math.isnan(found["score"])):
             record[name] = {key: found[key] for key in ("score", "low", "high")}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Labels, Probabilities, argmax_classes
+from folds.metrics.confusion import Labels, Probabilities, argmax_classes
 
 BINS = 15
 

@@ -1,4 +1,4 @@
-"""Compute scores of labels and predictions; numpy only.
+"""Define the metrics, of classes and of columns of labels and numbers, and find them by name; numpy only.
 
 Training, ensembling and reports share these functions, so a metric has the same definition everywhere. Intervals over
 people are in `folds/metrics/intervals.py`.
@@ -7,7 +7,7 @@ people are in `folds/metrics/intervals.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -18,6 +18,27 @@ from numpy.typing import NDArray
 from folds.errors import UsageError
 from folds.metrics import label_scores, numbers
 from folds.metrics.columns import BOTH, POSITIVES, ColumnScore, mean_of_known
+from folds.metrics.confusion import (
+    ACCURACY_SUMS,
+    F1_SUMS,
+    KAPPA_SUMS,
+    MCC_SUMS,
+    RECALL_SUMS,
+    YOUDEN_SUMS,
+    ClassSums,
+    Labels,
+    Probabilities,
+    accuracy_of,
+    argmax_classes,
+    balanced_accuracy_of,
+    confusion_counts,
+    f_beta_of,
+    f_beta_sums,
+    kappa_of,
+    macro_f1_of,
+    mcc_of,
+    youden_of,
+)
 from folds.metrics.metric_spec import PARAMETERS, is_spec, parse_spec, spec_text
 from folds.metrics.ranking import (
     AREA_MICRO,
@@ -29,286 +50,19 @@ from folds.metrics.ranking import (
     at_specificity,
     partial_area_above,
 )
+from folds.metrics.row_scores import (
+    grade_sums,
+    per_row_brier,
+    per_row_column_log_loss,
+    per_row_grade_error,
+    per_row_in_top_k,
+    per_row_log_loss,
+    probabilistic_f1_of,
+    probabilistic_sums,
+    quadratic_kappa_of,
+    roc_auc,
+)
 from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, ORDINAL
-from folds.utils.memmap import blocks
-
-_AT_ONCE = 1 << 20  # numbers of a block; the pages of a memory map are released after each
-
-Labels = NDArray[np.integer]
-Probabilities = NDArray[np.floating]
-
-
-def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
-    """Return (n,) the class with the highest value in each row of (n, classes); the lowest index among equals."""
-    values = np.asarray(probabilities)
-    if values.size <= _AT_ONCE:
-        return values.argmax(axis=1)
-    return np.concatenate([block.argmax(axis=1) for block in blocks(values, _AT_ONCE)])
-
-
-def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """Return (3, classes): true positives, support and predictions of each class; F1, accuracy, recall and kappa follow
-    from them.
-    """
-    true_positives = np.bincount(labels[labels == predicted], minlength=classes)
-    return np.stack([true_positives, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
-
-
-def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
-    """Return numerator / denominator, 0 where the denominator is 0."""
-    return np.divide(
-        numerator,
-        denominator,
-        out=np.zeros(np.broadcast_shapes(np.shape(numerator), np.shape(denominator))),
-        where=denominator > 0,
-    )
-
-
-def recall_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, classes) recall from (…, 3, classes) counts: true positives / support, 0 without any."""
-    return _ratio(counts[..., 0, :], counts[..., 1, :])
-
-
-def precision_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, classes) precision from (…, 3, classes) counts: true positives / predictions, 0 without any."""
-    return _ratio(counts[..., 0, :], counts[..., 2, :])
-
-
-def f1_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, classes) F1 from (…, 3, classes) counts: 2·true positives / (support + predictions), 0 where both are
-    0.
-    """
-    return _ratio(2.0 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
-
-
-def accuracy_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…) the accuracy from (…, 3, classes) counts: true positives / support."""
-    return _ratio(counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1))
-
-
-def _macro_f1_of(counts: NDArray) -> NDArray[np.float64]:
-    return f1_of(counts).mean(axis=-1)
-
-
-def _balanced_accuracy_of(counts: NDArray) -> NDArray[np.float64]:
-    return _ratio(recall_of(counts).sum(-1), (counts[..., 1, :] > 0).sum(-1))
-
-
-def _kappa_of(counts: NDArray) -> NDArray[np.float64]:
-    expected_agreement = _ratio((counts[..., 1, :] * counts[..., 2, :]).sum(-1), counts[..., 1, :].sum(-1) ** 2)
-    return _ratio(accuracy_of(counts) - expected_agreement, 1 - expected_agreement)
-
-
-@dataclass(frozen=True)
-class ClassSums:
-    """A metric of counts as a function of sums over classes, for scores that change in a few classes at a time.
-
-    Attributes
-    ----------
-    terms : true positives, support and predictions of classes, each (…) → the summands of each class, each (…).
-    score : the sums of these over all classes, and the number of classes → (…).
-    only_positive : whether, with two classes, the sums are those of the second alone.
-    """
-
-    terms: Callable[[NDArray, NDArray, NDArray], tuple[NDArray, ...]]
-    score: Callable[[Sequence[NDArray], int], NDArray[np.float64]]
-    only_positive: bool = False
-
-    def weights(self, classes: int) -> NDArray[np.float64]:
-        """Return (classes,) the weight of the summands of each class: 1, or 0 for the negative one."""
-        return np.array([0.0, 1.0]) if self.only_positive and classes == 2 else np.ones(classes)
-
-
-def _f1_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    return (_ratio(2.0 * true_positives, support + predictions),)
-
-
-def _recall_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    return _ratio(true_positives, support), support > 0
-
-
-def _accuracy_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    return true_positives, support
-
-
-def _kappa_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    return true_positives, support, support * predictions
-
-
-def _kappa_of_sums(sums: Sequence[NDArray], classes: int) -> NDArray[np.float64]:
-    true_positives, rows, products = sums
-    expected_agreement = _ratio(products, np.square(rows))
-    return _ratio(_ratio(true_positives, rows) - expected_agreement, 1 - expected_agreement)
-
-
-def _of_positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (…) the value of the positive class, the second of two, or the mean over (…, classes)."""
-    return values[..., 1] if values.shape[-1] == 2 else values.mean(axis=-1)
-
-
-def _f_beta_of(beta: float, counts: NDArray) -> NDArray[np.float64]:
-    square = beta * beta
-    found = _ratio((1 + square) * counts[..., 0, :], square * counts[..., 1, :] + counts[..., 2, :])
-    return _of_positive(found)
-
-
-def _f_beta_terms(beta: float, true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    square = beta * beta
-    return (_ratio((1 + square) * true_positives, square * support + predictions),)
-
-
-def _f_beta_of_sums(sums: Sequence[NDArray], classes: int) -> NDArray[np.float64]:
-    return np.asarray(sums[0] / (1 if classes == 2 else classes), np.float64)
-
-
-def _mcc_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
-    return true_positives, support, support * predictions, np.square(support), np.square(predictions)
-
-
-def _mcc_of_sums(sums: Sequence[NDArray], classes: int) -> NDArray[np.float64]:
-    """Return the correlation of labels and decisions (Gorodkin, 2004); 0 if all labels or all decisions are equal."""
-    true_positives, rows, products, supports, decided = (np.asarray(one, np.float64) for one in sums)
-    covariance = true_positives * rows - products
-    return _ratio(covariance, np.sqrt(np.maximum((rows**2 - decided) * (rows**2 - supports), 0)))
-
-
-def _mcc_of(counts: NDArray) -> NDArray[np.float64]:
-    counts = np.asarray(counts, np.float64)
-    terms = _mcc_terms(counts[..., 0, :], counts[..., 1, :], counts[..., 2, :])
-    return _mcc_of_sums([one.sum(-1) for one in terms], counts.shape[-1])
-
-
-def _youden_of_sums(sums: Sequence[NDArray], classes: int) -> NDArray[np.float64]:
-    return _ratio(np.asarray(sums[0] - 1.0), np.asarray(sums[1] - 1.0))
-
-
-def _youden_of(counts: NDArray) -> NDArray[np.float64]:
-    return _youden_of_sums([recall_of(counts).sum(-1), (counts[..., 1, :] > 0).sum(-1)], counts.shape[-1])
-
-
-def f1_per_class(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
-    """Return (classes,) F1 of each class, 0 for a class that neither occurs nor is predicted."""
-    return f1_of(confusion_counts(labels, predicted, classes))
-
-
-def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
-    """Return macro F1 over all declared classes.
-
-    Equals ``f1_score(labels=range(classes), average="macro", zero_division=0)`` of scikit-learn.
-    """
-    return float(_macro_f1_of(confusion_counts(labels, predicted, classes)))
-
-
-def accuracy(labels: Labels, predicted: Labels) -> float:
-    """Return the share of rows whose predicted class is right."""
-    return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
-
-
-def per_row_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) −log p of the true class; p is clipped by the machine epsilon of its dtype, as in scikit-learn."""
-    p = np.asarray(probabilities)[np.arange(len(labels)), labels]
-    smallest = np.finfo(p.dtype).eps
-    return -np.log(np.clip(p, smallest, 1 - smallest), dtype=np.float64)
-
-
-def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the mean of `per_row_log_loss`."""
-    return float(per_row_log_loss(labels, probabilities).mean())
-
-
-def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) Σ over classes of (p − 1 for the true class, p for the others)²: from 0 to 2.
-
-    The mean is Brier's original score (1950), ``brier_score_loss(scale_by_half=False)`` in scikit-learn; for two
-    classes it is twice the score that is often called by this name.
-    """
-    p = np.asarray(probabilities, np.float64)
-    true = p[np.arange(len(labels)), labels]
-    return (p**2).sum(axis=1) - 2 * true + 1
-
-
-def per_row_column_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) the mean over classes of the log loss of "this class or not"; p is clipped as in
-    `per_row_log_loss`.
-    """
-    p = np.asarray(probabilities)
-    smallest = np.finfo(p.dtype).eps
-    p = np.clip(p, smallest, 1 - smallest).astype(np.float64)
-    true = p[np.arange(len(labels)), labels]
-    others = np.log1p(-p)
-    return -(others.sum(axis=1) - np.log1p(-true) + np.log(true)) / p.shape[1]
-
-
-def per_row_in_top_k(k: int, labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) 1 where fewer than k classes precede the true one, else 0; of equal values the lower index precedes,
-    as in a decision.
-
-    Raises
-    ------
-    UsageError : there are not more than k classes.
-    """
-    values = np.asarray(probabilities)
-    if k >= values.shape[1]:
-        raise UsageError(
-            f"top-{k} accuracy of {values.shape[1]} classes is always 1",
-            hint="choose a `k` below the number of classes",
-        )
-    true = values[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(values.shape[1]) < np.asarray(labels)[:, None]
-    return (((values > true) | ((values == true) & earlier)).sum(axis=1) < k).astype(np.float64)
-
-
-def per_row_grade_error(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) how many grades, in the order of the classes, the most probable class is from the true one."""
-    return np.abs(argmax_classes(probabilities) - labels).astype(np.float64)
-
-
-def grade_sums(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n, 5): 1, label, decision, the sum of both squares, and the product, for `quadratic_kappa_of`."""
-    label, decided = np.asarray(labels, np.float64), argmax_classes(probabilities).astype(np.float64)
-    return np.stack([np.ones(len(label)), label, decided, label**2 + decided**2, label * decided], axis=1)
-
-
-def quadratic_kappa_of(sums: NDArray) -> NDArray[np.float64]:
-    """Return (…) Cohen's kappa with quadratic weights from (…, 5) sums of `grade_sums`: 1 − the mean squared distance
-    of label and decision over that of independent ones with the same frequencies; 0 if the latter is 0.
-    """
-    rows, label, decided, squares, products = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-    expected = rows * squares - 2 * label * decided
-    return _ratio(expected - rows * (squares - 2 * products), expected)
-
-
-def probabilistic_sums(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n, 3 × classes): p of the true class, the label as 0 and 1, and p; of the second of two classes alone."""
-    p = np.asarray(probabilities, np.float64)
-    truth = np.asarray(labels)[:, None] == np.arange(p.shape[1])
-    if p.shape[1] == 2:
-        p, truth = p[:, 1:], truth[:, 1:]
-    return np.concatenate([p * truth, truth, p], axis=1)
-
-
-def probabilistic_f1_of(sums: NDArray) -> NDArray[np.float64]:
-    """Return (…) the mean over classes of F1 with the sums of probabilities as counts, from `probabilistic_sums`."""
-    counts = np.asarray(sums).reshape(*np.shape(sums)[:-1], 3, -1)
-    return f1_of(counts).mean(axis=-1)
-
-
-def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (classes,) the probability that a sample of the class has a higher value for it than a sample of another
-    class.
-
-    Equal values count one half. Computed from mean ranks (Mann and Whitney, 1947); nan for a class that no sample or
-    every sample has.
-    """
-    return np.array([area(labels == one, column) for one, column in enumerate(np.asarray(probabilities).T)])
-
-
-def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the mean of `roc_auc_per_class` over the classes where it is defined; nan if only one class occurs.
-
-    Equals ``roc_auc_score(multi_class="ovr")`` if all classes occur.
-    """
-    return float(mean_of_known(roc_auc_per_class(labels, probabilities)))
 
 
 @dataclass(frozen=True)
@@ -424,11 +178,11 @@ def _f_beta(beta: float) -> Metric:
     return Metric(
         _named("f_beta", beta=beta),
         f"F{beta:g}",
-        from_counts=partial(_f_beta_of, beta),
+        from_counts=partial(f_beta_of, beta),
         macro_averaged=True,
-        class_sums=ClassSums(partial(_f_beta_terms, beta), _f_beta_of_sums, only_positive=True),
+        class_sums=f_beta_sums(beta),
         of_positive=True,
-        columns=label_scores.decided(partial(_f_beta_of, beta), weights=POSITIVES),
+        columns=label_scores.decided(partial(f_beta_of, beta), weights=POSITIVES),
     )
 
 
@@ -488,19 +242,19 @@ _NEW = (
     Metric(
         "mcc",
         "MCC",
-        from_counts=_mcc_of,
+        from_counts=mcc_of,
         lower_bound=-1.0,
-        class_sums=ClassSums(_mcc_terms, _mcc_of_sums),
-        columns=label_scores.decided(_mcc_of, lower_bound=-1.0, weights=BOTH),
+        class_sums=MCC_SUMS,
+        columns=label_scores.decided(mcc_of, lower_bound=-1.0, weights=BOTH),
     ),
     Metric(
         "youden",
         "Youden's J",
-        from_counts=_youden_of,
+        from_counts=youden_of,
         lower_bound=-1.0,
         macro_averaged=True,
-        class_sums=ClassSums(_recall_terms, _youden_of_sums),
-        columns=label_scores.decided(_youden_of, lower_bound=-1.0, weights=BOTH),
+        class_sums=YOUDEN_SUMS,
+        columns=label_scores.decided(youden_of, lower_bound=-1.0, weights=BOTH),
     ),
     Metric(
         "average_precision",
@@ -543,33 +297,33 @@ METRICS: dict[str, Metric] = {
         Metric(
             "macro_f1",
             "macro F1",
-            from_counts=_macro_f1_of,
+            from_counts=macro_f1_of,
             macro_averaged=True,
-            class_sums=ClassSums(_f1_terms, lambda sums, classes: sums[0] / classes),
-            columns=label_scores.decided(partial(_f_beta_of, 1.0), weights=POSITIVES),
+            class_sums=F1_SUMS,
+            columns=label_scores.decided(partial(f_beta_of, 1.0), weights=POSITIVES),
         ),
         Metric(
             "accuracy",
             "accuracy",
             from_counts=accuracy_of,
-            class_sums=ClassSums(_accuracy_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
+            class_sums=ACCURACY_SUMS,
             columns=label_scores.decided(accuracy_of),
         ),
         Metric(
             "balanced_accuracy",
             "balanced accuracy",
-            from_counts=_balanced_accuracy_of,
+            from_counts=balanced_accuracy_of,
             macro_averaged=True,
-            class_sums=ClassSums(_recall_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
-            columns=label_scores.decided(_balanced_accuracy_of, weights=BOTH),
+            class_sums=RECALL_SUMS,
+            columns=label_scores.decided(balanced_accuracy_of, weights=BOTH),
         ),
         Metric(
             "kappa",
             "kappa",
-            from_counts=_kappa_of,
+            from_counts=kappa_of,
             lower_bound=-1.0,
-            class_sums=ClassSums(_kappa_terms, _kappa_of_sums),
-            columns=label_scores.decided(_kappa_of, lower_bound=-1.0, weights=BOTH),
+            class_sums=KAPPA_SUMS,
+            columns=label_scores.decided(kappa_of, lower_bound=-1.0, weights=BOTH),
         ),
         Metric(
             "log_loss",

@@ -29,6 +29,21 @@ def ratio(numerator: NDArray, denominator: NDArray, otherwise: float = 0.0) -> F
     return np.divide(numerator, denominator, out=np.full(shape, otherwise), where=denominator > 0)
 
 
+def counted_cells(values: NDArray[np.floating], task: str) -> NDArray[np.bool_]:
+    """Return (n, columns): whether a sample has the label, or its number is known."""
+    return values == 1 if task == MULTILABEL else ~np.isnan(values)
+
+
+def units_with(cells: NDArray[np.bool_], codes: Codes) -> NDArray[np.int64]:
+    """Return (columns,) the number of units (people) with a cell of (n, columns) that is True.
+
+    Parameters
+    ----------
+    codes : (n,) the unit of each row, from 0.
+    """
+    return np.array([np.count_nonzero(np.bincount(codes[column])) for column in cells.T], dtype=np.int64)
+
+
 def mean_of_known(values: Floats) -> Floats:
     """Return (…) the mean over the last axis of (…, columns) without nan; nan where all values are nan."""
     known = ~np.isnan(values)
@@ -153,7 +168,7 @@ class ColumnRows:
 
     @cached_property
     def _people_of_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return tuple(_units_with(self.labels == one, self.codes, self.units) for one in (1, 0))  # type: ignore[return-value]
+        return tuple(units_with(self.labels == one, self.codes) for one in (1, 0))  # type: ignore[return-value]
 
     @property
     def fewest_units(self) -> int:
@@ -171,8 +186,3 @@ class ColumnRows:
             part = ratio(mask, mask.sum(axis=0)).sum(axis=1)
             total += np.bincount(self.codes, part, self.units)
         return total
-
-
-def _units_with(mask: NDArray[np.bool_], codes: Codes, units: int) -> NDArray[np.int64]:
-    """Return (columns,) the number of units with a cell in a mask (n, columns)."""
-    return np.array([np.count_nonzero(np.bincount(codes[column], minlength=units)) for column in mask.T])

@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.classification import (
-    COLUMN_METRICS,
-    METRICS,
-    Labels,
-    Metric,
-    Probabilities,
-    built_in_metric,
-    metric_forms,
-)
+from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric, built_in_metric, metric_forms
+from folds.metrics.confusion import Labels, Probabilities
 from folds.utils.arguments import METRIC, wrong_argument
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.plugins import load_object

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Labels, Probabilities
+from folds.metrics.confusion import Labels, Probabilities
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Labels, Probabilities
+from folds.metrics.columns import units_with
+from folds.metrics.confusion import Labels, Probabilities
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.numeric import factorize
 
@@ -18,7 +19,7 @@ def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArra
 def confusion_counts_by_group(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): `folds.metrics.classification.confusion_counts` of the rows of each unit; their sum
+    """Return (units, 3, classes): `folds.metrics.confusion.confusion_counts` of the rows of each unit; their sum
     over units is that of all rows.
     """
     right = labels == predicted
@@ -43,8 +44,7 @@ def people_with_label(labels: NDArray[np.floating], persons: NDArray, value: flo
     ----------
     labels : (n, columns) of 0, 1 and nan.
     """
-    distinct, codes = factorize(persons)
-    return np.array([np.count_nonzero(np.bincount(codes[one], minlength=len(distinct))) for one in (labels == value).T])
+    return units_with(labels == value, factorize(persons)[1])
 
 
 def average_by_person(

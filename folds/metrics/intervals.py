@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
+from folds.metrics.classification import Metric
+from folds.metrics.confusion import Labels, Probabilities, argmax_classes
 from folds.metrics.coverage import coverage_warning
 from folds.metrics.distributions import t_quantile, t_two_sided
 from folds.metrics.resampling import bootstrap_scores, leave_one_group_out

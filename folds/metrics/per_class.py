@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import (
-    METRICS,
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import (
     Labels,
-    Metric,
     Probabilities,
     argmax_classes,
     confusion_counts,
     f1_of,
     precision_of,
     recall_of,
-    roc_auc_per_class,
 )
 from folds.metrics.grouping import people_with_class, people_with_label
 from folds.metrics.intervals import Interval, interval_over_people, jackknife_standard_error, t_interval
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out_counts
+from folds.metrics.row_scores import roc_auc_per_class
 
 
 @dataclass(frozen=True)

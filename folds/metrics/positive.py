@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
+from folds.metrics.task_names import CLASSES
 
 _NEGATIVE = frozenset(
     [
@@ -147,6 +148,21 @@ def positive_of(classes: Sequence[str], given: str | None = None) -> Positive:
         return Positive(given, "as asked")
     guess = guess_positive(classes)
     return Positive(classes[1], f"the second of two, against {classes[0]}", False, False) if guess is None else guess
+
+
+def scored_class(classes: Sequence[str], task: str, exclusive: bool, of_attribute: bool) -> str | None:
+    """Return the class whose score a metric of a positive class is, as in training; None if the names decide.
+
+    It is the last one of a binary decision, of grades, of an attribute, and of classes that are said to be exclusive.
+
+    Parameters
+    ----------
+    exclusive : whether ``task=classes`` was asked for.
+    of_attribute : whether the classes are values of an attribute, and not labels.
+    """
+    if len(classes) != 2:
+        return None
+    return classes[-1] if task != CLASSES or exclusive or of_attribute else None
 
 
 def positive_last(classes: Sequence[str], positive: str) -> tuple[str, ...]:

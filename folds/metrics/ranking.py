@@ -14,6 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.metrics.columns import ratio
+
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -170,7 +172,7 @@ def average_precision_without_each(mine: Bools, values: NDArray, codes: Codes, u
     ends = np.append(np.flatnonzero(new)[1:], n) - 1
     end = ends[np.cumsum(new) - 1]
     index = np.searchsorted(at, by_unit[is_mine])  # its place among the rows of the class
-    own = _ratio(reached[index] - above_mine[end][is_mine], rows[index] - above[end][is_mine])
+    own = ratio(reached[index] - above_mine[end][is_mine], rows[index] - above[end][is_mine])
     total = -np.bincount(unit[is_mine], own, units)
 
     plain = np.concatenate([[0.0], np.cumsum(reached / rows)])
@@ -179,7 +181,7 @@ def average_precision_without_each(mine: Bools, values: NDArray, codes: Codes, u
     key = above * (_SMALL + 1) + above_mine
     for one in np.unique(key[small]).tolist():
         b, a = divmod(one, _SMALL + 1)
-        sums = np.concatenate([[0.0], np.cumsum(_ratio(reached - a, rows - b))])
+        sums = np.concatenate([[0.0], np.cumsum(ratio(reached - a, rows - b))])
         chosen = np.flatnonzero(small & (key == one))
         total += np.bincount(unit[chosen], sums[until[chosen]] - sums[begin[chosen]], units)
     for one in np.flatnonzero(sizes > _SMALL).tolist():
@@ -187,7 +189,7 @@ def average_precision_without_each(mine: Bools, values: NDArray, codes: Codes, u
         b = np.bincount(begin[own_rows], minlength=positives + 1).cumsum()[:positives]
         a = np.bincount(begin[own_rows][is_mine[own_rows]], minlength=positives + 1).cumsum()[:positives]
         start = int(begin[first_row[one]])
-        total[one] += _ratio(reached - a, rows - b)[start:].sum()
+        total[one] += ratio(reached - a, rows - b)[start:].sum()
     left = positives - removed
     defined = (left > 0) & (left < n - sizes)
     return np.divide(total, left, out=np.full(units, np.nan), where=defined)
@@ -325,9 +327,9 @@ def _at_threshold(
     left_low = len(low) - np.bincount(of_low, minlength=units)
     threshold = low[len(low) - 1 - allowed] if allowed < len(low) else -np.inf
     above_high, above_low = values[mine] > threshold, values[~mine] > threshold
-    hit = _ratio(above_high.sum() - np.bincount(of_high[above_high], minlength=units), left_high)
+    hit = ratio(above_high.sum() - np.bincount(of_high[above_high], minlength=units), left_high)
     hit = np.where(left_high > 0, hit, above_high.mean())
-    rate = _ratio(above_low.sum() - np.bincount(of_low[above_low], minlength=units), left_low)
+    rate = ratio(above_low.sum() - np.bincount(of_low[above_low], minlength=units), left_low)
     change = np.where(left_low > 0, above_low.mean() - rate, 0.0)
     independent = float(np.sqrt(specificity * (1 - specificity) / len(low)))
     return high, low, allowed, hit, change, max(_jackknife_error(change), independent)
@@ -427,7 +429,3 @@ def _kth_without(values: NDArray, codes: Codes, k: NDArray[np.int64], units: int
     strangers = by_unit - within  # rows of other units before each row of a unit
     before = np.bincount(unit[by_unit][strangers < k[unit[by_unit]]], minlength=units)
     return values[order][np.minimum(k - 1 + before, len(values) - 1)]
-
-
-def _ratio(numerator: NDArray, denominator: NDArray) -> Floats:
-    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator > 0)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import METRICS, Metric, accuracy, argmax_classes
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import accuracy, argmax_classes
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person, labels_task
 from folds.metrics.intervals import Interval, interval_over_people

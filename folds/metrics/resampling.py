@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes
+from folds.metrics.classification import Metric
 from folds.metrics.columns import mean_of_known
+from folds.metrics.confusion import Labels, Probabilities, argmax_classes
 from folds.metrics.grouping import confusion_counts_by_group
 from folds.metrics.ranking import area_without_each
 from folds.utils.numeric import factorize
@@ -70,7 +71,7 @@ def leave_one_group_out(
 def leave_one_group_out_counts(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): `folds.metrics.classification.confusion_counts` of all rows except those of each
+    """Return (units, 3, classes): `folds.metrics.confusion.confusion_counts` of all rows except those of each
     unit.
     """
     counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
@@ -80,7 +81,7 @@ def leave_one_group_out_counts(
 def leave_one_group_out_roc_auc(
     labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.float64]:
-    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except each unit's."""
+    """Return (units, classes): `folds.metrics.row_scores.roc_auc_per_class` of all rows except each unit's."""
     columns = np.asarray(probabilities).T
     return np.stack([area_without_each(labels == one, column, codes, units) for one, column in enumerate(columns)], 1)
 

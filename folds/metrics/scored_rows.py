@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import Labels
 from folds.metrics.columns import ROWS, ColumnRows
+from folds.metrics.confusion import Labels
 from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import jackknife_groups
 

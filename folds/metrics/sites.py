@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.classification import Metric, Probabilities, argmax_classes, confusion_counts
+from folds.metrics.classification import Metric
+from folds.metrics.confusion import Probabilities, argmax_classes, confusion_counts
 from folds.metrics.distributions import t_quantile, t_two_sided
 from folds.metrics.intervals import (
     LEVEL,

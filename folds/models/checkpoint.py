@@ -183,6 +183,11 @@ class Checkpoint:
         return recorded_task(self.recipe.get("task"), self.recipe.get("positive"), self.target, self.classes)
 
     @property
+    def label_of(self) -> str | None:
+        """Return ``person`` if only persons were labeled in the training, so that scores are by person."""
+        return self.data.get("label_of")
+
+    @property
     def exclusive(self) -> bool:
         """Return whether exclusive classes were asked for, so that no name of a class makes it the positive one."""
         return self.recipe.get("task") == CLASSES

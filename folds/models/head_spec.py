@@ -32,6 +32,8 @@ UNITS = ("center", "scale")  # what these have beside their weights
 DEFAULT_SCALE = 30.0  # of Cao et al., 2019
 _ATTENTION = f"{ATTENTION}:64:4"
 _ATTENTION_PERSON = f"{ATTENTION_PERSON}:64"
+_SIZED_HEADS = (f"{MLP}:HIDDEN", f"{ATTENTION}:DIM:HEADS", f"{ATTENTION_PERSON}:DIM")
+_KNOWN = ", ".join((LINEAR, f"{COSINE}:SCALE", *ORDERED, *NUMBER_HEADS, *_SIZED_HEADS, RELATIVE))
 _OF_SIZES = re.compile(rf"(?:{MLP}|{ATTENTION_PERSON}):([1-9]\d{{0,3}})|{ATTENTION}:([1-9]\d{{0,3}}):([1-9]\d?)")
 
 
@@ -70,10 +72,7 @@ def check_head(text: str) -> None:
         return
     sizes = [int(size) for size in found.groups() if size is not None]
     if sizes[0] > MAX_HIDDEN or (len(sizes) == 2 and sizes[0] % sizes[1]):
-        raise UsageError(
-            f"unknown head {shown(text)}",
-            hint=f"known: {LINEAR}, {COSINE}:SCALE, {MLP}:HIDDEN, {ATTENTION}:DIM:HEADS, {ATTENTION_PERSON}:DIM",
-        )
+        raise UsageError(f"unknown head {shown(text)}", hint=f"known: {_KNOWN}")
 
 
 def cosine_scale(text: str) -> float | None:
@@ -141,6 +140,7 @@ def _scale(text: str) -> float | None:
     if name != COSINE or not 0 < scale <= 1000:
         raise UsageError(
             f"`head`: expected {LINEAR}, {COSINE} or {COSINE}:SCALE (above 0, up to 1000), found {text[:60]!r}",
-            hint=f"`head={COSINE}` has the scale {DEFAULT_SCALE:g}; heads of ordered classes come with `loss=corn`",
+            hint=f"`head={COSINE}` has the scale {DEFAULT_SCALE:g}; heads of ordered classes come with `loss=corn`; "
+            f"known: {_KNOWN}",
         )
     return scale

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.positive import scored_class
 from folds.metrics.task_names import ALL_TASKS, BINARY, CLASSES, COLUMN_TASKS, REGRESSION
 from folds.predictions.label_columns import check_column_names
 from folds.predictions.long_lists import json_with_folds, read_with_folds
@@ -145,15 +146,8 @@ class PredictionMetadata:
 
     @property
     def scored(self) -> str | None:
-        """Return the class whose score a metric of a positive class is, as in training; None if the names decide.
-
-        It is the last one of a binary decision, of grades, of an attribute, and of classes that are said to be
-        exclusive.
-        """
-        if len(self.classes) != 2:
-            return None
-        is_last = self.task != CLASSES or self.exclusive or self.target != LABEL
-        return self.classes[-1] if is_last else None
+        """Return the class whose score a metric of a positive class is, as in training; None if the names decide."""
+        return scored_class(self.classes, self.task, self.exclusive, self.target != LABEL)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -20,8 +20,8 @@ from folds.metrics.arrays import (
     fold_numbers,
     names_of,
 )
-from folds.metrics.classification import argmax_classes
 from folds.metrics.column_arrays import as_columns, as_label_columns, column_names, task_of_arrays
+from folds.metrics.confusion import argmax_classes
 from folds.metrics.grouping import average_by_person, crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric

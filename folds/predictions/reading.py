@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from folds.utils.numeric import factorize
 
 if TYPE_CHECKING:
     from folds.predictions.predictions import Predictions
+
+
+class HasLabelOf(Protocol):
+    """What says whether only persons are labeled."""
+
+    @property
+    def label_of(self) -> str | None:
+        """Return ``person`` if only persons are labeled, else None."""
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.int64]]:
@@ -66,9 +74,14 @@ def units_of(
     return labels, probabilities, persons
 
 
-def is_by_person(sidecar: PredictionMetadata, per_person: bool = False) -> bool:
-    """Return whether people are scored and not images: as asked, and always if only persons are labeled."""
-    return per_person or sidecar.label_of is not None
+def is_by_person(of: HasLabelOf, per_person: bool = False) -> bool:
+    """Return whether people are scored and not images: as asked, and always if only persons are labeled.
+
+    Parameters
+    ----------
+    of : the metadata of predictions, or the checkpoint of a model.
+    """
+    return per_person or of.label_of is not None
 
 
 def score_rows(

@@ -15,7 +15,7 @@ _OF_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def measured(task: str) -> tuple[str, ...]:
+def recorded_metrics(task: str) -> tuple[str, ...]:
     """Return the metrics of every training of a task: of each epoch, of each fold and in the ledger."""
     return _OF_COLUMNS.get(task, _OF_CLASSES)
 
@@ -27,7 +27,7 @@ def main_score(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None
     ----------
     scores : of a line of the ledger, whose ``task`` is that of several labels or numbers.
     """
-    name = measured(scores.get("task", "classes"))[0]
+    name = recorded_metrics(scores.get("task", "classes"))[0]
     return find_metric(name).title, scores.get(name)
 
 
@@ -40,5 +40,5 @@ def shown_score(event: Mapping[str, Any], task: str | None) -> str | None:
     event : the scores of the epoch, as in history.csv.
     task : that of the recipe; None for classes.
     """
-    name = measured(task or CLASSES)[0]
+    name = recorded_metrics(task or CLASSES)[0]
     return name if f"validation_{name}" in event else None

@@ -15,7 +15,7 @@ from folds.augmentation.custom import load_transform
 from folds.config.defaults import DEFAULTS
 from folds.config.files import to_toml
 from folds.config.frozen import OF_FEATURES
-from folds.config.recipe import default_of
+from folds.config.lookup import default_of
 from folds.data.sources import FOUND
 from folds.execution.placement import DevicePlan
 from folds.features.persons import write_test_persons

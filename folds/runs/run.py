@@ -11,7 +11,8 @@ from typing import Any
 
 from folds.config.defaults import DEFAULTS, former_defaults
 from folds.config.files import DAMAGED, read_record
-from folds.config.recipe import Recipe, default_of
+from folds.config.lookup import default_of
+from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings, margin_of

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.classification import accuracy, argmax_classes, macro_f1
+from folds.metrics.confusion import accuracy, argmax_classes, macro_f1
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.models.checkpoint import save_checkpoint
 from folds.predictions.files import PredictionMetadata, oof_file, read_sidecar, write_prediction

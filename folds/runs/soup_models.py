@@ -17,8 +17,8 @@ from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import average_by_person
-from folds.metrics.positive import in_order_of_metric
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS
+from folds.metrics.positive import in_order_of_metric, scored_class
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
@@ -27,6 +27,7 @@ from folds.models.inference import PixelSource, predict_logits
 from folds.models.soup import average_weights, has_batch_norm, with_statistics
 from folds.predictions.files import LABEL
 from folds.predictions.links import predictions_of
+from folds.predictions.reading import is_by_person
 from folds.utils.numeric import factorize
 from folds.utils.progress import Advance
 
@@ -180,7 +181,7 @@ class SoupModels:
         self, labels: NDArray, values: Sequence[NDArray], persons: NDArray
     ) -> tuple[NDArray, list[NDArray], NDArray[np.int64]]:
         """Return labels, predictions and persons of the images; of people, with means, if only persons are labeled."""
-        if self.first.data.get("label_of") is None:
+        if not is_by_person(self.first):
             return labels, list(values), factorize(persons)[1]
         classes, task = len(self.first.classes), self.first.task
         found = [average_by_person(labels, some, persons, classes, task) for some in values]
@@ -191,8 +192,8 @@ class SoupModels:
         it.
         """
         first = self.first
-        is_last = first.task != CLASSES or first.recipe.get("task") == CLASSES or first.target != LABEL
-        return in_order_of_metric(self.metric, labels, values, first.classes, first.classes[-1] if is_last else None)
+        scored = scored_class(first.classes, first.task, first.exclusive, first.target != LABEL)
+        return in_order_of_metric(self.metric, labels, values, first.classes, scored)
 
     def choose(self, advance: Advance) -> tuple[dict[int, tuple[str, ...]], dict[int, str]]:
         """Return fold → the runs to average, and fold → the best single run, by the scores of the other folds."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
+from folds.metrics.columns import counted_cells, units_with
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.predictions.label_columns import label_matrix
-from folds.splits.column_counts import counted_cells, people_with
 from folds.utils.numeric import distinct_numbers, groups_in_several_folds
 
 
@@ -178,8 +178,9 @@ def _presence(
         return np.bincount(distinct_numbers(_pair(owners[rows], fold[rows], folds)) % folds, minlength=folds)
 
     what = "label" if assignment.task == MULTILABEL else "number"
-    for name, column in zip(classes, values.T, strict=True):
-        yield f"{what} {name}", people_in_folds(column == 1 if assignment.task == MULTILABEL else ~np.isnan(column))
+    counted = counted_cells(values, assignment.task)
+    for name, column, rows in zip(classes, values.T, counted.T, strict=True):
+        yield f"{what} {name}", people_in_folds(rows)
         if assignment.task == MULTILABEL and (without := people_in_folds(column == 0)).any():
             yield f"images known to be without {name}", without
 
@@ -198,7 +199,7 @@ def people_per_class(assignment: Assigned, classes: Sequence[str]) -> list[int]:
     """Return the number of people with at least one sample of each class, label or known number."""
     if assignment.task in COLUMN_TASKS:
         values = label_matrix(assignment.labels, classes, assignment.task)
-        return people_with(counted_cells(values, assignment.task), assignment.factorized_persons[1])
+        return units_with(counted_cells(values, assignment.task), assignment.factorized_persons[1]).tolist()
     names, codes = assignment.factorized_labels
     unique = distinct_numbers(_pair(assignment.factorized_persons[1], codes, len(names)))
     people = dict(zip(names, np.bincount(unique % len(names), minlength=len(names)).tolist(), strict=True))

@@ -8,19 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.metrics.columns import counted_cells, units_with
 from folds.metrics.task_names import MULTILABEL
 from folds.predictions.label_columns import label_matrix
-from folds.utils.numeric import distinct_numbers
-
-
-def people_with(counted: NDArray[np.bool_], owners: NDArray[np.int64]) -> list[int]:
-    """Return the number of people with a counted row in each column of (n, columns)."""
-    return [len(distinct_numbers(owners[column])) for column in counted.T]
-
-
-def counted_cells(values: NDArray[np.float64], task: str) -> NDArray[np.bool_]:
-    """Return (n, columns): whether a sample has the label, or its number is known."""
-    return values == 1 if task == MULTILABEL else ~np.isnan(values)
 
 
 def fold_means(values: NDArray[np.float64], fold: NDArray[np.int64], parts: int) -> NDArray[np.float64]:
@@ -61,7 +51,7 @@ class ColumnFolds:
         self.means = fold_means(values, fold, parts)
         apart = np.abs(self.means[:, :-1] - self.means[:, -1:])
         self.deviation = np.where(np.isnan(apart), 0.0, apart).max(axis=1)
-        self.people = people_with(counted, assignment.factorized_persons[1])
+        self.people = units_with(counted, assignment.factorized_persons[1]).tolist()
         self.samples = np.bincount(fold, minlength=parts)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.data.table import MISSING, SampleTable
+from folds.data.raw_columns import MISSING
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
 from folds.splits.assignment import FoldAssignment, labels_of
 from folds.utils.numeric import connected_components, factorize

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.recipe import Recipe
-from folds.data.table import MISSING, SampleTable
+from folds.data.raw_columns import MISSING
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, unknown_name
 from folds.splits.assignment import FoldAssignment
 from folds.utils.text import counted

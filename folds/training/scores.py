@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
+from folds.metrics.confusion import accuracy, argmax_classes, macro_f1
 from folds.metrics.custom import find_metric
+from folds.metrics.row_scores import log_loss
 from folds.predictions.links import predictions_of
-from folds.predictions.task_scores import measured
+from folds.predictions.task_scores import recorded_metrics
 from folds.training.context import FoldContext
 
 
@@ -19,7 +20,7 @@ def validation_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict
     labels, task = context.labels[context.validation], context.target.task
     values, name = predictions_of(task, logits), f"validation_{context.recipe.metric}"
     if context.target.has_columns:
-        scores = {f"validation_{one}": find_metric(one)(labels, values) for one in measured(task)}
+        scores = {f"validation_{one}": find_metric(one)(labels, values) for one in recorded_metrics(task)}
     else:
         predicted = argmax_classes(logits)
         scores = {
@@ -58,5 +59,7 @@ def column_scores(task: str, labels: NDArray, values: NDArray[np.floating], metr
     labels, values : (n, columns); labels are nan where they are not known.
     metric : of the run.
     """
-    found = {name: float(find_metric(name)(labels, values)) for name in dict.fromkeys((metric, *measured(task)))}
+    found = {
+        name: float(find_metric(name)(labels, values)) for name in dict.fromkeys((metric, *recorded_metrics(task)))
+    }
     return {name: None if np.isnan(score) else score for name, score in found.items()}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.column_tasks import USUAL_METRIC
-from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
+from folds.config.lookup import key_of, known_hint, known_settings, spellings_of
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.classification import COLUMN_METRICS, METRICS, recorded_metric
 from folds.metrics.custom import find_metric

@@ -79,7 +79,7 @@ def test_inline_commands_and_options_of_a_page_exist(page: Path, parsers: Mappin
 def test_settings_in_toml_of_the_docs_are_known() -> None:
     import tomllib
 
-    from folds.config.recipe import key_of
+    from folds.config.lookup import key_of
 
     files = [block for block in ALL_BLOCKS if block.language == "toml"]
     assert files

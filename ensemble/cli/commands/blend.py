@@ -6,21 +6,54 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import typer
+from typing import Any, NamedTuple
 
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
 from ensemble.blending.output import Answers, answers_of, blend_folder, check_answers_file, write_blend
-from ensemble.blending.request import ALL_METHODS, COLUMN_METHODS, BlendConfig
+from ensemble.blending.request import BlendConfig
 from ensemble.blending.scores import ranking_of
+from ensemble.cli.commands.blend_options import (
+    AllowDuplicatesOption,
+    BreakdownOption,
+    BudgetOption,
+    ByOption,
+    CalibrateOption,
+    CheckOption,
+    ClassesOption,
+    ContributionsOption,
+    CostOption,
+    CsvOption,
+    FilesArgument,
+    FoldColumnOption,
+    ForceOption,
+    FromOption,
+    IdOption,
+    IdsOption,
+    LabelOption,
+    LabelsOption,
+    MaxMembersOption,
+    MethodOption,
+    MetricOption,
+    OutputOption,
+    PersonOption,
+    PoolOption,
+    PositiveOption,
+    PowerOption,
+    PredictionOption,
+    ProbabilitiesOption,
+    RunOption,
+    TaskOption,
+    TrimOption,
+    UncertainOption,
+    UnfinishedOption,
+    WeightsOption,
+    WithOption,
+)
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
-    REPORT,
-    WRITTEN,
     ColumnsOption,
     FormOption,
     LikeOption,
@@ -30,274 +63,50 @@ from ensemble.cli.terminal.options import (
 )
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
-from ensemble.pooling.spec import GRAMMAR
 from folds.errors import UsageError
-from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
-
-METHOD, MEMBERS, COLUMNS = "Combination", "Members", "Columns of tables"
 
 
 def blend(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="prediction files (.npy, .npz), tables of probabilities or answers (.csv, .tsv, .parquet, .feather), "
-            "or names of runs and blends",
-            metavar="FILES|RUNS...",
-        ),
-    ],
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help=f"{', '.join((*ALL_METHODS, *COLUMN_METHODS))} [soft; weighted with --weights]",
-            metavar="NAME",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="weights of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear",
-            metavar="W",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    power: Annotated[
-        float | None,
-        typer.Option(
-            help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: maximum [2]",
-            metavar="P",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    trim: Annotated[
-        float | None,
-        typer.Option(
-            help="share of the runs that --method trimmed leaves out at each end [.2]",
-            metavar="SHARE",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(
-            help="vote on the class, or on each attribute (mask, gender, age) separately and combine",
-            metavar="class|attribute",
-            rich_help_panel=METHOD,
-        ),
-    ] = "class",
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            help="temperature or vector scaling, before or after pooling: after:temperature",
-            metavar="WHERE:HOW",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    max_members: Annotated[
-        int | None,
-        typer.Option(help="use at most N runs, chosen by nested score", metavar="N", rich_help_panel=METHOD),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            help="use runs whose total cost per image is at most this: forward passes, or --cost",
-            metavar="COST",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    cost: Annotated[
-        str | None,
-        typer.Option(help="cost of one pass of each run: swin=3,resnet18=1", metavar="C", rich_help_panel=METHOD),
-    ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="blend only these runs", metavar="A[,B]", rich_help_panel=MEMBERS)
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="true labels by id: a table with id,label and preferably person",
-            metavar="FILE.csv",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    uncertain: Annotated[
-        str | None,
-        typer.Option(
-            help="what -1 in --labels (an uncertain one of several labels) is read as: unknown, absent or present",
-            metavar="HOW",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    ids: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--ids",
-            help="a file with the ids of the rows of arrays without ids, in their order",
-            metavar="FILE",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="classes of the columns of arrays without names, in order; for one column NEGATIVE,POSITIVE",
-            metavar="A,B,C",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            "--positive",
-            help="the positive one of two classes, for metrics of a positive class [stated, or by its name]",
-            metavar="CLASS",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            help="what the columns of files without a sidecar are: classes, multilabel or regression [classes]",
-            metavar="NAME",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    id: Annotated[
-        str | None,
-        typer.Option("--id", help="column of the ids in tables and labels", metavar="COLUMN", rich_help_panel=COLUMNS),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--label",
-            help="column of the true labels; of several labels or numbers their columns: A,B,C",
-            metavar="COLUMN",
-            rich_help_panel=COLUMNS,
-        ),
-    ] = None,
-    person: Annotated[
-        str | None,
-        typer.Option(
-            "--person", "--group", help="column of the persons (groups)", metavar="COLUMN", rich_help_panel=COLUMNS
-        ),
-    ] = None,
-    fold_column: Annotated[
-        str | None,
-        typer.Option("--fold-column", help="column of the folds", metavar="COLUMN", rich_help_panel=COLUMNS),
-    ] = None,
-    prediction: Annotated[
-        str | None,
-        typer.Option("--prediction", help="column of the answers", metavar="COLUMN", rich_help_panel=COLUMNS),
-    ] = None,
-    probabilities: Annotated[
-        str | None,
-        typer.Option(
-            "--probabilities",
-            help="columns of probabilities, one per class, or that of the positive class",
-            metavar="A,B,C",
-            rich_help_panel=COLUMNS,
-        ),
-    ] = None,
-    from_: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            envvar="ENSEMBLE_FROM",
-            help="content of arrays without a sidecar: probability or logit [probability]",
-            metavar="WHAT",
-            rich_help_panel=MEMBERS,
-        ),
-    ] = None,
-    allow_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--allow-duplicates", help="count files of equal content each time, not once", rich_help_panel=MEMBERS
-        ),
-    ] = False,
-    unfinished: Annotated[
-        bool,
-        typer.Option(
-            "--unfinished", help="also use runs that are not trained on all their folds", rich_help_panel=MEMBERS
-        ),
-    ] = False,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function [macro_f1; of "
-            "several labels roc_auc, of numbers mae]",
-            metavar="NAME|module:function",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
+    files: FilesArgument,
+    method: MethodOption = None,
+    weights: WeightsOption = None,
+    power: PowerOption = None,
+    trim: TrimOption = None,
+    by: ByOption = "class",
+    calibrate: CalibrateOption = None,
+    max_members: MaxMembersOption = None,
+    budget: BudgetOption = None,
+    cost: CostOption = None,
+    run: RunOption = None,
+    labels: LabelsOption = None,
+    uncertain: UncertainOption = None,
+    ids: IdsOption = None,
+    classes: ClassesOption = None,
+    positive: PositiveOption = None,
+    task: TaskOption = None,
+    id: IdOption = None,
+    label: LabelOption = None,
+    person: PersonOption = None,
+    fold_column: FoldColumnOption = None,
+    prediction: PredictionOption = None,
+    probabilities: ProbabilitiesOption = None,
+    from_: FromOption = None,
+    allow_duplicates: AllowDuplicatesOption = False,
+    unfinished: UnfinishedOption = False,
+    metric: MetricOption = None,
     score_by: ScoreByOption = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            "--pool",
-            help="one prediction per person, learned and scored on people: how the images of a person are pooled; "
-            "log-odds, learned and auto are fitted",
-            metavar=GRAMMAR,
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    with_: Annotated[
-        str | None,
-        typer.Option(
-            "--with",
-            envvar="ENSEMBLE_WITH",
-            help="columns of the table that --method stacking uses beside the predictions (age, sex); a site tells "
-            "the class mix of known sites, which new ones do not have: compare with kfold --leave-out site",
-            metavar="A[,B:category]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    contributions: Annotated[
-        bool | None,
-        typer.Option(
-            "--contributions/--no-contributions",
-            "--worth/--no-worth",
-            help="contribution of each run to the score, and which runs can be dropped [with auto]",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    breakdown: Annotated[
-        bool,
-        typer.Option(
-            "--breakdown",
-            "--detail",
-            help="scores by class and attribute, and confidence against accuracy",
-            rich_help_panel=REPORT,
-        ),
-    ] = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="name: writes runs/blends/NAME [method and hash]",
-            metavar="NAME",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            help="also write the decisions: ImageID,ans of the test samples", metavar="FILE", rich_help_panel=WRITTEN
-        ),
-    ] = None,
+    pool: PoolOption = None,
+    with_: WithOption = None,
+    contributions: ContributionsOption = None,
+    breakdown: BreakdownOption = False,
+    output: OutputOption = None,
+    csv: CsvOption = None,
     form: FormOption = None,
     columns: ColumnsOption = None,
     like: LikeOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="only say how each file is read and what would be done", rich_help_panel=WRITTEN),
-    ] = False,
+    force: ForceOption = False,
+    check: CheckOption = False,
 ) -> int:
     """Combine predictions, aligned by id and class name, and score the combination.
 

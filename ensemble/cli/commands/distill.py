@@ -67,8 +67,9 @@ def distill(
 
     with lasting_imports():
         from ensemble.distillation.teacher import find_teacher
+        from folds.config.contradictions import check_contradictions
         from folds.config.files import load_settings
-        from folds.config.recipe import by_key, check_contradictions
+        from folds.config.lookup import by_key
         from folds.execution.placement import Execution
 
     per_person = scored_by_person(score_by)

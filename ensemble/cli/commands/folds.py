@@ -76,8 +76,8 @@ def folds(
     classes that cannot be in every fold. The split is aligned with the data by id; without --data, only FILE is
     checked.
     """
+    from folds.config.contradictions import check_contradictions
     from folds.config.files import load_settings
-    from folds.config.recipe import check_contradictions
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
 

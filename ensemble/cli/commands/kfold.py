@@ -183,9 +183,9 @@ def kfold(
     --resume, --force, --strict, --preview, --dry-run and -c. Defaults are in brackets. Without --folds, ./folds.csv is
     used if it fits the table, and --k if that is given.
     """
+    from folds.config.contradictions import check_contradictions
     from folds.config.files import load_settings
     from folds.config.frozen import joined_arch, with_heads
-    from folds.config.recipe import check_contradictions
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
     from folds.runs.found_folds import FOLDS_FILE
@@ -296,7 +296,7 @@ def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path
 def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | None) -> list[RequestedRecipe]:
     """Return the recipes of --sweep, or of the [[run]] tables of the file; [] for a single recipe."""
     from folds.config.files import load_settings, read_run_tables
-    from folds.config.recipe import by_key, spelling_of
+    from folds.config.lookup import by_key, spelling_of
     from folds.config.sweep import RequestedRecipe, parse_sweep
     from folds.errors import UsageError
 

@@ -36,6 +36,76 @@ if TYPE_CHECKING:
     from ensemble.prediction.source import PredictionSource
     from folds.data.table import SampleTable
 
+WhatArgument = Annotated[
+    str,
+    typer.Argument(
+        help="a checkpoint, the name of a run or of a blend, a blend.toml, or an exported model",
+        metavar="CKPT|RUN|BLEND|MODEL",
+    ),
+]
+InputsArgument = Annotated[
+    list[str], typer.Argument(help="a folder, a table (CSV, Parquet), images or a pattern", metavar="IMAGES...")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="prediction file [runs/predict/WHAT-IMAGES.npy]",
+        metavar="FILE.npy",
+        rich_help_panel=WRITTEN,
+    ),
+]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(help="also write a CSV, e.g. a submission", metavar="FILE", rich_help_panel=WRITTEN),
+]
+PerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="person: one row per person (group), the mean of the images' probabilities",
+        metavar="person",
+        rich_help_panel=REPORT,
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        help="metric of the score, if the table has labels [that of the task: macro_f1 of classes]",
+        metavar="NAME",
+        rich_help_panel=REPORT,
+    ),
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="compare with the test predictions of the training, or a model with its expected ones",
+        rich_help_panel=REPORT,
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        "--amp",
+        help="auto: the fastest form in float32 on a CPU, as in the training on a GPU; fp32: as in the training; "
+        "bf16 or fastest: reduced, if a sample of the images gets the same classes",
+        metavar="FORMAT",
+        rich_help_panel=EXECUTION,
+    ),
+]
+SkipUnreadableOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable", help="leave out images that cannot be used, and exit with 3", rich_help_panel=RUN
+    ),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="continue an interrupted prediction (the default)", rich_help_panel=RUN)
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)]
+
 
 @takes_settings(
     *("path", "id", "label", "person", "person_regex", "images", "test_labels", "missing_persons", "merge_spellings"),
@@ -48,83 +118,25 @@ if TYPE_CHECKING:
     rules=True,
 )
 def predict(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="a checkpoint, the name of a run or of a blend, a blend.toml, or an exported model",
-            metavar="CKPT|RUN|BLEND|MODEL",
-        ),
-    ],
-    inputs: Annotated[
-        list[str], typer.Argument(help="a folder, a table (CSV, Parquet), images or a pattern", metavar="IMAGES...")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="prediction file [runs/predict/WHAT-IMAGES.npy]",
-            metavar="FILE.npy",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="also write a CSV, e.g. a submission", metavar="FILE", rich_help_panel=WRITTEN),
-    ] = None,
+    what: WhatArgument,
+    inputs: InputsArgument,
+    output: OutputOption = None,
+    csv: CsvOption = None,
     form: FormOption = None,
     columns: ColumnsOption = None,
     like: LikeOption = None,
     fold: FoldsOption = None,
     refit: RefitOption = False,
-    per: Annotated[
-        str | None,
-        typer.Option(
-            help="person: one row per person (group), the mean of the images' probabilities",
-            metavar="person",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="metric of the score, if the table has labels [that of the task: macro_f1 of classes]",
-            metavar="NAME",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="compare with the test predictions of the training, or a model with its expected ones",
-            rich_help_panel=REPORT,
-        ),
-    ] = False,
+    per: PerOption = None,
+    metric: MetricOption = None,
+    verify: VerifyOption = False,
     cascade: CascadeOption = None,
     cost: PassCostOption = None,
     devices: PredictingDevicesOption = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            "--amp",
-            help="auto: the fastest form in float32 on a CPU, as in the training on a GPU; fp32: as in the training; "
-            "bf16 or fastest: reduced, if a sample of the images gets the same classes",
-            metavar="FORMAT",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = "auto",
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unreadable", help="leave out images that cannot be used, and exit with 3", rich_help_panel=RUN
-        ),
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue an interrupted prediction (the default)", rich_help_panel=RUN)
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
+    precision: PrecisionOption = "auto",
+    skip_unreadable: SkipUnreadableOption = False,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
     **given: Any,
 ) -> int:
     """Predict new images, write a prediction file and, if asked, a CSV.

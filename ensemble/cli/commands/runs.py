@@ -232,7 +232,7 @@ def _by_kind(listed: Sequence[RunListing]) -> dict[str, Any]:
 
 def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
     from ensemble.cli.reports.compare import diff_tables
-    from folds.config.recipe import spelling_of
+    from folds.config.lookup import spelling_of
     from folds.experiments.comparison import compare_runs
     from folds.experiments.record import comparison_record
     from folds.experiments.sites import left_out_by, new_sites

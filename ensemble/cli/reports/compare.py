@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
-from folds.config.recipe import spelling_of
+from folds.config.lookup import spelling_of
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.metrics.classification import recorded_metric
 from folds.metrics.custom import find_metric

@@ -55,7 +55,7 @@ def _names(runs: Path) -> list[str]:
 
 def _choices(parser: Any, flag: str) -> list[str]:
     """Return the values of a setting that has a fixed list of them."""
-    from folds.config.recipe import all_settings, key_of
+    from folds.config.lookup import all_settings, key_of
 
     name = next((one.name for one in parser.params if flag in one.opts), None)
     key = None if name is None else key_of(name)

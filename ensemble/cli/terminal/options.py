@@ -235,7 +235,7 @@ def takes_settings(
     help, panels : key → help text and panel, where they differ from the setting's own for this command.
     rules : whether the command has the options of decision rules as well; `rules_of` takes them out of ``given``.
     """
-    from folds.config.recipe import all_settings  # imported here so that commands without settings start faster
+    from folds.config.lookup import all_settings  # imported here so that commands without settings start faster
 
     described = [
         replace(one, panel=(panels or {}).get(one.key, one.panel)) for one in (all_settings()[key] for key in keys)
@@ -288,7 +288,7 @@ def _option(described: Setting, help: str | None) -> inspect.Parameter:
 
 def setting_flags() -> tuple[str, ...]:
     """Return the keys of all settings that have a flag; settings that are tables of a file have none."""
-    from folds.config.recipe import all_settings
+    from folds.config.lookup import all_settings
 
     return tuple(one.key for one in all_settings().values() if not one.is_table)
 

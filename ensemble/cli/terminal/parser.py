@@ -177,7 +177,7 @@ def check_environment(command: Callable[..., Any], commands: Sequence[str]) -> N
 
 
 def _known_variables(names: Sequence[str]) -> set[str]:
-    from folds.config.recipe import all_settings, spellings_of
+    from folds.config.lookup import all_settings, spellings_of
 
     modules = {name: importlib.import_module(f"ensemble.cli.commands.{name}") for name in names}
     commands = [getattr(module, name) for name, module in modules.items()]

@@ -16,6 +16,7 @@ from ensemble.voting.label_columns import VOTES, one_label, pool_columns
 from ensemble.voting.vote import method_of
 from folds.errors import EnsembleError
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import ANYTHING, NUMBER, ONE_LINE, TEXT, list_of, mapping_of, one_of, optional, validate_fields
 
 _MAX_NUMBER = 1e9
@@ -143,7 +144,8 @@ class ColumnCombination(Combination):
             raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
         runs, task = tuple(record["runs"]), record["task"]
         shape = len(runs), len(columns)
-        weights = _sized(record, source, "weights", shape[:1])
+        numbers_of = NumberFields(record, source, _MAX_NUMBER, _HINT).get
+        weights = numbers_of("weights", shape[:1])
         if weights is not None and ((weights < 0).any() or not weights.sum() > 0):
             raise EnsembleError(f"{source}: 'weights' must be ≥ 0, with at least one above 0", hint=_HINT)
         each = tuple(
@@ -160,8 +162,8 @@ class ColumnCombination(Combination):
             task=task,
             columns=columns,
             each=each,
-            linear=_sized(record, source, "linear", shape),
-            intercept=_sized(record, source, "intercept", shape[1:]),
+            linear=numbers_of("linear", shape),
+            intercept=numbers_of("intercept", shape[1:]),
         )
 
 
@@ -218,19 +220,3 @@ def _wrong_for_a_label(name: str, one: Mapping[str, Any]) -> list[str]:
     if one.get("pool") not in pools:
         wrong.append(f"label '{name}': 'pool' must be one of {', '.join(pools)}, found {one.get('pool')}")
     return wrong
-
-
-def _sized(record: Mapping[str, Any], source: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Return the numbers of a field with this shape; None if it is absent."""
-    if record.get(name) is None:
-        return None
-    try:
-        values = np.asarray(record[name], dtype=np.float64)
-    except ValueError:  # rows of different lengths
-        values = np.zeros(0)
-    if values.shape != shape or not (np.abs(values) <= _MAX_NUMBER).all():
-        raise EnsembleError(
-            f"{source}: '{name}' must be {' × '.join(map(str, shape))} numbers of at most {_MAX_NUMBER:,.0f}",
-            hint=_HINT,
-        )
-    return values

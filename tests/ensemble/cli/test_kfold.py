@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ensemble.cli.commands.kfold import kfold
-from folds.config.recipe import key_of
+from folds.config.lookup import key_of
 from folds.execution import local as manager
 from folds.execution import placement as devices
 from tests.conftest import GRID, Called, environment_of

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble import __version__
 from ensemble.cli.app import COMMANDS
-from folds.config.recipe import all_settings
+from folds.config.lookup import all_settings
 from folds.config.setting import PANELS
 from tests.conftest import Called, call_process
 

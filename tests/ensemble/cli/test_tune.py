@@ -19,7 +19,7 @@ from PIL import Image
 from folds.errors import EnsembleError, UsageError
 from folds.execution import local as manager
 from folds.execution.placement import DevicePlan, Execution
-from folds.metrics.classification import argmax_classes, macro_f1
+from folds.metrics.confusion import argmax_classes, macro_f1
 from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
 from folds.tuning.search import _Past, _plan, _plan_devices, _scheduler, require_tune

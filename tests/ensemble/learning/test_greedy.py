@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ensemble.learning.greedy import Prepared, select
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.classification import METRICS, Metric, confusion_counts
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.confusion import confusion_counts
 
 
 def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 
 from ensemble.decisions.abstention import area, risk_coverage
 from ensemble.learning.combination import Calibration, Combination
-from ensemble.report.blocks import Figure, Missing, Section, Table, Text
+from ensemble.report.blocks import Figure, Missing, Section
 from ensemble.report.calibration import (
     _Curve,
     _overconfidence_text,
@@ -20,31 +20,14 @@ from ensemble.report.calibration import (
     ece_by_chance,
     overconfidence,
 )
-from ensemble.report.evidence import Evidence, Part
+from ensemble.report.evidence import Evidence
 from folds.metrics.calibration import calibration_error, reliability
 from tests.ensemble.report.evidence_worlds import draw_evidence
-
-
-def table(section: Section, name: str) -> Table:
-    return next(block for block in section.blocks if isinstance(block, Table) and block.name == name)
+from tests.ensemble.report.section_parts import oof, table_of, text_of
 
 
 def rows_of(section: Section, name: str) -> dict[Any, Any]:
-    return {row[0]: row for row in table(section, name).rows}
-
-
-def oof(evidence: Evidence) -> Part:
-    assert evidence.oof is not None
-    return evidence.oof
-
-
-def text_of(section: Section) -> str:
-    """Return the paragraphs, and the descriptions of the drawings."""
-    lines: list[str] = []
-    for block in section.blocks:
-        lines += block.paragraphs if isinstance(block, Text) else []
-        lines += [block.description] if isinstance(block, Figure) else []
-    return " ".join(lines)
+    return {row[0]: row for row in table_of(section, name).rows}
 
 
 def test_the_summary_has_the_known_errors() -> None:
@@ -80,7 +63,7 @@ def test_bins_hold_every_image_and_their_share_of_right_ones() -> None:
     evidence = draw_evidence()
     part, main = oof(evidence), evidence.main
     assert main is not None
-    rows = [row for row in table(calibration_section(evidence), "calibration-bins").rows if row[0] == "blend soft"]
+    rows = [row for row in table_of(calibration_section(evidence), "calibration-bins").rows if row[0] == "blend soft"]
     assert sum(int(str(row[2])) for row in rows) == len(part)
     assert all(10 <= int(str(row[2])) <= 30 for row in rows)
     order = np.argsort(main.probabilities.max(axis=1), kind="stable")[: int(str(rows[0][2]))]
@@ -167,7 +150,7 @@ def test_the_area_is_that_of_the_risk_coverage_curve() -> None:
     people = np.unique(part.persons, return_inverse=True)[1]
     expected = area(*risk_coverage(values.max(axis=1), values.argmax(axis=1) != part.labels, people)[1:])
     assert f"blend soft {expected:.3f} [" in text_of(calibration_section(evidence))
-    first = table(calibration_section(evidence), "calibration-risk-coverage").rows[0]
+    first = table_of(calibration_section(evidence), "calibration-risk-coverage").rows[0]
     assert first[1] == "1.00"
     assert str(first[4]).startswith(f"{1 - (values.argmax(axis=1) == part.labels).mean():.3f} [")
 

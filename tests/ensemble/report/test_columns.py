@@ -13,7 +13,7 @@ import pytest
 
 import ensemble as en
 from ensemble.label_check.column_doubts import find_doubts
-from ensemble.report.blocks import Checks, Gallery, Section, Table, Text
+from ensemble.report.blocks import Checks, Gallery, Section, Text
 from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.face import html_of, modules_of, sections_of, summary_of
@@ -22,6 +22,7 @@ from tests.conftest import Called
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table
 from tests.ensemble.report.report_worlds import write_record
+from tests.ensemble.report.section_parts import table_of
 from tests.ensemble.report.test_page import Elements
 
 
@@ -39,10 +40,6 @@ def labels() -> tuple[Evidence, dict[str, Section]]:
 def numbers() -> tuple[Evidence, dict[str, Section]]:
     evidence = draw_numbers(people=40)
     return evidence, by_name(evidence)
-
-
-def table_of(section: Section, name: str) -> Table:
-    return next(one for one in section.blocks if isinstance(one, Table) and one.name == name)
 
 
 def texts_of(section: Section) -> str:

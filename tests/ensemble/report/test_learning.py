@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ensemble.report import learning
-from ensemble.report.blocks import Figure, Missing, Section, Table, Text
-from ensemble.report.evidence import Evidence, Part, RunRecord
+from ensemble.report.blocks import Figure, Missing
+from ensemble.report.evidence import Evidence, RunRecord
 from ensemble.report.learning import (
     learning_section,
     people_for,
@@ -25,6 +25,7 @@ from ensemble.report.scoring import difference_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
+from tests.ensemble.report.section_parts import oof, table_of, text_of
 
 ACCURACY = METRICS["accuracy"]
 
@@ -34,27 +35,9 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "DRAWS", 6)
 
 
-def oof(evidence: Evidence) -> Part:
-    assert evidence.oof is not None
-    return evidence.oof
-
-
 def rows_of(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     part = oof(evidence)
     return part.labels, part.members[0].probabilities, np.unique(part.persons, return_inverse=True)[1]
-
-
-def table(section: Section, name: str) -> Table:
-    return next(block for block in section.blocks if isinstance(block, Table) and block.name == name)
-
-
-def text_of(section: Section) -> str:
-    """Return the paragraphs, and the descriptions of the drawings."""
-    lines: list[str] = []
-    for block in section.blocks:
-        lines += block.paragraphs if isinstance(block, Text) else []
-        lines += [block.description] if isinstance(block, Figure) else []
-    return " ".join(lines)
 
 
 def test_four_times_the_people_halve_the_width() -> None:
@@ -127,7 +110,7 @@ def test_the_section_tells_what_predictions_cannot_tell() -> None:
     assert "What kept predictions cannot tell" in text
     assert "with twice the people" in text
     assert any(isinstance(block, Missing) and "--learning-curve" in block.how for block in section.blocks)
-    now = [row for row in table(section, "learning-widths").rows if row[:2] == ["standard error", 40]]
+    now = [row for row in table_of(section, "learning-widths").rows if row[:2] == ["standard error", 40]]
     part = oof(draw_evidence())
     interval = interval_over_people(METRICS["macro_f1"], part.labels, part.members[-1].probabilities, part.persons)
     assert now[0][2] == f"{interval.high - interval.low:.3f}"
@@ -149,7 +132,7 @@ CURVE = "share,people,images,score,low,high\n1,160,800,0.70,0.64,0.75\n0.5,80,40
 def test_a_measured_curve_is_shown_by_people(tmp_path: Path) -> None:
     details = {"metric": "macro_f1", "doubled": [0.71, 0.74]}
     section = learning_section(write_curve(tmp_path, CURVE, details))
-    found = table(section, "learning-score-1")
+    found = table_of(section, "learning-score-1")
     assert found.rows == [["run0", "80", "0.650 [0.580, 0.710]"], ["run0", "160", "0.700 [0.640, 0.750]"]]
     assert "from 0.710 to 0.740 (extrapolated)" in text_of(section)
     assert not any(isinstance(block, Missing) for block in section.blocks)
@@ -159,7 +142,7 @@ def test_a_trained_curve_says_how_uncertain_its_extrapolation_is(tmp_path: Path)
     details = {"metric": "macro_f1", "doubled": [0.71, 0.74], "measured_with": "training"}
     section = learning_section(write_curve(tmp_path, CURVE, details | {"doubled_interval": [0.62, 0.8]}))
     assert "(extrapolated; with the 95% CI over the people who are scored, from 0.620 to 0.800)" in text_of(section)
-    note = str(table(section, "learning-score-1").note)
+    note = str(table_of(section, "learning-score-1").note)
     assert "run0: whole models" in note
     assert "frozen features" not in note
 
@@ -167,7 +150,7 @@ def test_a_trained_curve_says_how_uncertain_its_extrapolation_is(tmp_path: Path)
 @pytest.mark.parametrize("details", [None, "{", [], {"metric": "x", "doubled": ["a", 1]}, {"doubled": None}])
 def test_a_curve_without_its_details_is_still_shown(tmp_path: Path, details: Any) -> None:
     section = learning_section(write_curve(tmp_path, CURVE, details))
-    assert len(table(section, "learning-score-1").rows) == 2
+    assert len(table_of(section, "learning-score-1").rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,7 +178,7 @@ def test_a_damaged_curve_counts_as_missing(tmp_path: Path, text: str) -> None:
 )
 def test_odd_evidence_has_widths(evidence: Evidence) -> None:
     section = learning_section(evidence)
-    assert table(section, "learning-widths").rows
+    assert table_of(section, "learning-widths").rows
     assert all("nan" not in block.svg for block in section.blocks if isinstance(block, Figure))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ensemble.report import method_facts, method_runs
-from ensemble.report.blocks import Missing, Section, Table, Text
+from ensemble.report.blocks import Missing, Table, Text
 from ensemble.report.checklists import CLAIM, TRIPOD
 from ensemble.report.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
 from ensemble.report.face import html_of
@@ -24,6 +24,7 @@ from folds.config.recipe import Recipe
 from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
 from tests.ensemble.report.evidence_worlds import draw_evidence
+from tests.ensemble.report.section_parts import table_of
 
 CONFIG: dict[str, Any] = {
     "epochs": 15,
@@ -79,12 +80,8 @@ def paragraphs(evidence: Evidence) -> dict[str, str]:
     return {text.partition(". ")[0]: text.partition(". ")[2] for text in first.paragraphs}
 
 
-def table(section: Section, name: str) -> Table:
-    return next(one for one in section.blocks if isinstance(one, Table) and one.name == name)
-
-
 def answers(evidence: Evidence, name: str = "method-claim") -> dict[str, tuple[Any, Any]]:
-    return {str(row[0]): (row[2], row[3]) for row in table(method_section(evidence), name).rows}
+    return {str(row[0]): (row[2], row[3]) for row in table_of(method_section(evidence), name).rows}
 
 
 def test_the_text_has_exactly_the_numbers_of_the_files() -> None:
@@ -190,7 +187,7 @@ def test_models_that_differ_have_a_sentence_each() -> None:
     assert "`run1` was trained for 15 epochs with AdamW (peak learning rate 0.001," in text
     assert "initialized with random weights" in text
     assert "mixup, alpha 0.2" in text
-    settings = table(method_section(evidence), "method-settings")
+    settings = table_of(method_section(evidence), "method-settings")
     assert list(settings.header) == ["setting", "run0", "run1"]
     assert ["learning rate", "0.0005", "0.001"] in [list(row) for row in settings.rows]
     many = {f"m{at}": record(f"m{at}", lr=at / 1000) for at in range(1, 9)}
@@ -198,7 +195,7 @@ def test_models_that_differ_have_a_sentence_each() -> None:
     text = paragraphs(evidence)["Models"]
     assert "8 models were trained." in text
     assert "The models differ in their settings of the training (table of the settings)." in text
-    rows = table(method_section(evidence), "method-settings")
+    rows = table_of(method_section(evidence), "method-settings")
     assert (rows.header[0], len(rows.rows)) == ("run", 8)
 
 
@@ -283,12 +280,12 @@ def test_what_is_missing_is_counted() -> None:
         "because they could not be used: 7. 1 image file could not be found for this report. 1 image file could not be "
         "read."
     )
-    rows = table(method_section(replace(evidence, table=changed)), "method-characteristics").rows
+    rows = table_of(method_section(replace(evidence, table=changed)), "method-characteristics").rows
     assert ["site", "missing", 3, "1.5%", 1, 0, "0.0%", 0] in [list(row) for row in rows]
 
 
 def test_the_parts_have_people_images_and_classes() -> None:
-    rows = {row[0]: list(row[1:]) for row in table(method_section(world()), "method-parts").rows}
+    rows = {row[0]: list(row[1:]) for row in table_of(method_section(world()), "method-parts").rows}
     evidence = world()
     assert evidence.oof is not None
     assert rows["people"] == [40, 20, 8, 8, 8, 8, 8]
@@ -382,7 +379,7 @@ def test_a_table_without_people_counts_images() -> None:
     assert paragraphs(unknown)["Data"].startswith(
         "The training data were 200 images in 3 classes (cat, 70 images; dog,"
     )
-    assert list(table(method_section(unknown), "method-parts").rows[0])[:2] == ["images", 200]
+    assert list(table_of(method_section(unknown), "method-parts").rows[0])[:2] == ["images", 200]
 
 
 def test_pointers_name_only_tables_that_are_there() -> None:
@@ -425,7 +422,7 @@ def test_without_a_table_only_the_predictions_are_counted() -> None:
         assert answers(predicted)["21"][0].startswith(
             "Out of fold: 40 people, 200 images; test: 20 people, 100 images. ["
         )
-        assert table(method_section(predicted), "method-parts").header[1:3] == ["out of fold", "test"]
+        assert table_of(method_section(predicted), "method-parts").header[1:3] == ["out of fold", "test"]
 
 
 def test_settings_of_other_runs_are_not_attributed_to_a_model_without_a_record() -> None:
@@ -508,7 +505,7 @@ def test_people_are_known_or_not_in_each_part() -> None:
     )
     assert "The test data were 100 images in 3 classes (cat, 35 images;" in text["Data"]
     assert "[to state: whether test people are in the training data]" in text["Partitions"]
-    rows = {row[0]: list(row[1:]) for row in table(method_section(mixed), "method-parts").rows}
+    rows = {row[0]: list(row[1:]) for row in table_of(method_section(mixed), "method-parts").rows}
     assert rows["people"][:3] == [40, None, 8]
     assert rows["class cat"][:2] == ["70 (14)", 35]
 
@@ -518,9 +515,9 @@ def test_a_single_split_has_no_other_folds() -> None:
     assert evidence.oof is not None
     part = replace(evidence.oof, fold=np.zeros(len(evidence.oof), np.int64))
     held_out = {"run0": record("run0", folds={"k": 1, "seed": 3, "stratify": []})}
-    found = table(method_section(replace(evidence, oof=part, runs=held_out)), "method-parts")
+    found = table_of(method_section(replace(evidence, oof=part, runs=held_out)), "method-parts")
     assert "other folds" not in found.note
-    assert "other folds" in table(method_section(evidence), "method-parts").note
+    assert "other folds" in table_of(method_section(evidence), "method-parts").note
 
 
 def test_a_long_sentence_is_cut_at_a_semicolon_and_not_left_out() -> None:

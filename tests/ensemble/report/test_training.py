@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Figure, Missing, Section, Table, Text
+from ensemble.report.blocks import Figure, Missing, Section, Table
 from ensemble.report.evidence import RunRecord
 from ensemble.report.training import fold_off, is_rising, training_section
 from tests.ensemble.report.evidence_worlds import draw_evidence
+from tests.ensemble.report.section_parts import text_of
 
 
 def record(
@@ -52,10 +53,6 @@ def section_of(*runs: RunRecord) -> Section:
 def table(section: Section, name: str) -> dict[Any, dict[str, Any]]:
     found = next(block for block in section.blocks if isinstance(block, Table) and block.name == name)
     return {tuple(row[:2]): dict(zip(found.header, row, strict=True)) for row in found.rows}
-
-
-def text_of(section: Section) -> str:
-    return " ".join(line for block in section.blocks if isinstance(block, Text) for line in block.paragraphs)
 
 
 def test_a_fold_far_from_the_others_is_off() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.report.blocks import Check, Checks, Missing, Table, Text
 from ensemble.report.choice import choose
-from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
+from ensemble.report.evidence import SOFT_VOTE, Evidence, Predicted, RunRecord
 from ensemble.report.labels import labels_section
 from ensemble.report.scoring import difference_of, score_of
 from ensemble.report.training import training_section
@@ -21,11 +21,7 @@ from ensemble.report.verdict_sentences import sentences
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval, difference_over_people, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence
-
-
-def oof(evidence: Evidence) -> Part:
-    assert evidence.oof is not None
-    return evidence.oof
+from tests.ensemble.report.section_parts import oof
 
 
 def with_oof(evidence: Evidence, **changed: Any) -> Evidence:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.learning.metadata import Encoding
+from ensemble.learning.further_columns import Encoding
 from ensemble.serving.model import Answers
 from ensemble.serving.needs import Needs
 from folds.images.decode import decode_image

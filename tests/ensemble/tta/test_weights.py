@@ -12,7 +12,8 @@ from ensemble.tta import weights as view_weights
 from ensemble.tta.merge import MergeConfig, margins, merge_views
 from ensemble.tta.weights import OOFViews, apply, fit, fit_threshold, nested_view_scores
 from folds.errors import EnsembleError
-from folds.metrics.classification import log_loss, macro_f1
+from folds.metrics.confusion import macro_f1
+from folds.metrics.row_scores import log_loss
 from folds.utils.numeric import softmax
 
 CLASSES = 4

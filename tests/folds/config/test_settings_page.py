@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from folds.config.recipe import Recipe, default_of
+from folds.config.lookup import default_of
+from folds.config.recipe import Recipe
 from folds.config.settings_page import settings_page
 
 

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 import folds
-from folds.config.recipe import Recipe, all_settings
+from folds.config.lookup import all_settings
+from folds.config.recipe import Recipe
 from folds.data.grades import grade_order, grades_of_attribute, in_order
 from folds.data.targets import resolve_target
 from folds.errors import UsageError

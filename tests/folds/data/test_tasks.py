@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from folds.config.recipe import Recipe
-from folds.data.table import Dataset, RawColumns, build_table
+from folds.data.raw_columns import RawColumns, build_table
+from folds.data.table import Dataset
 from folds.data.tasks import recorded_task, resolve_task, with_task
 from folds.errors import UsageError
 

@@ -229,7 +229,7 @@ def test_doubtful_settings_are_said(plan: Callable[..., Plan]) -> None:
     ],
 )
 def test_contradicting_settings_are_refused(recipe: dict[str, Any], message: str) -> None:
-    from folds.config.recipe import check
+    from folds.config.checks import check
 
     with pytest.raises(UsageError, match=message):
         check(Settings(), Recipe(**{"features": True} | recipe))

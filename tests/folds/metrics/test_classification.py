@@ -6,16 +6,9 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.metrics.classification import (
-    METRICS,
-    accuracy,
-    argmax_classes,
-    confusion_counts,
-    f1_per_class,
-    log_loss,
-    macro_f1,
-    roc_auc_per_class,
-)
+from folds.metrics.classification import METRICS
+from folds.metrics.confusion import accuracy, argmax_classes, confusion_counts, f1_per_class, macro_f1
+from folds.metrics.row_scores import log_loss, roc_auc_per_class
 from tests.folds.scored_people import CLASSES, Data, scored
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, settings
 
-from folds.metrics.classification import confusion_counts
+from folds.metrics.confusion import confusion_counts
 from folds.metrics.grouping import average_by_person, confusion_counts_by_group, people_with_class
 from folds.utils.numeric import factorize
 from tests.folds.scored_people import CLASSES, Data, scored

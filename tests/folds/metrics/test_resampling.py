@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.metrics import resampling as module
-from folds.metrics.classification import METRICS, roc_auc_per_class
+from folds.metrics.classification import METRICS
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out, leave_one_group_out_roc_auc
+from folds.metrics.row_scores import roc_auc_per_class
 from tests.folds.scored_people import Data, people_data, scored
 
 

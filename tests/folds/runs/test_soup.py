@@ -120,8 +120,8 @@ def test_the_metric_of_a_soup_is_that_of_the_positive_class_as_in_other_scores()
     labels, values = np.array([0, 1, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
     models = object.__new__(SoupModels)
     models.metric = METRICS["average_precision"]
-    for recipe, positive in (({}, 0), ({"task": "classes"}, 1)):
-        about = {"task": "classes", "recipe": recipe, "target": "label", "classes": ("cancer", "healthy")}
+    for exclusive, positive in ((False, 0), (True, 1)):
+        about = {"task": "classes", "exclusive": exclusive, "target": "label", "classes": ("cancer", "healthy")}
         models.first = SimpleNamespace(**about)  # type: ignore[assignment]
         codes, (found,) = models.in_order(labels, values)
         assert codes.tolist() == (labels == positive).astype(int).tolist()

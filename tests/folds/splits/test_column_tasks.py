@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ import pytest
 from ensemble.cli.reports.folds import folds_text
 from folds.auditing.checks import audit_table
 from folds.auditing.run import load_audited
-from folds.data.table import Dataset, RawColumns, SampleTable, build_table
+from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.label_columns import label_texts
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
 from folds.splits.columns import folds_of_column
@@ -22,16 +20,9 @@ from folds.splits.repeated import max_rand_index, repeated_holdouts
 from folds.splits.sklearn_splitters import StratifiedPersonKFold
 from folds.splits.split import split
 from folds.splits.strata import columns_named, count_groups
+from tests.folds.sample_tables import table_of_columns
 
 PEOPLE, EACH, NAMES = 40, 6, ("hat", "glasses", "beard")
-
-
-def table_of(values: np.ndarray, names: tuple[str, ...], task: str, persons: np.ndarray, **more: Any) -> SampleTable:
-    ids = [f"i{i}" for i in range(len(values))]
-    columns = RawColumns("t.csv", ids, [f"t.csv row {i}" for i in range(len(ids))], None)
-    columns.labels, columns.persons = label_texts(values, names, task).tolist(), [f"p{one:02d}" for one in persons]
-    columns.task, columns.names, columns.attributes = task, names, more
-    return build_table(columns, training=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +34,7 @@ def labeled() -> SampleTable:
     values = (rng.random((len(persons), 3)) < shares[persons]).astype(float)
     values[:, 2] = np.where(persons >= 6, 0, 1)  # six people have it, always
     values[rng.random(len(persons)) < 0.1, 0] = np.nan
-    return table_of(values, NAMES, "multilabel", persons, site=["a" if one % 3 else "b" for one in persons])
+    return table_of_columns(values, NAMES, "multilabel", persons, site=["a" if one % 3 else "b" for one in persons])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def numbered() -> SampleTable:
     persons = np.repeat(np.arange(PEOPLE), EACH)
     age = np.round(rng.normal(45, 15, PEOPLE), 1)[persons]
     weight = np.where(rng.random(len(persons)) < 0.1, np.nan, rng.integers(45, 95, PEOPLE)[persons])
-    return table_of(np.stack([age, weight], axis=1), ("age", "weight"), "regression", persons)
+    return table_of_columns(np.stack([age, weight], axis=1), ("age", "weight"), "regression", persons)
 
 
 def deviations(made: FoldAssignment, table: SampleTable) -> np.ndarray:
@@ -76,7 +67,7 @@ def test_every_label_is_in_every_fold_and_its_share_is_even(labeled: SampleTable
 
 
 def test_the_folds_are_those_of_the_splitter_for_arrays(labeled: SampleTable, numbered: SampleTable) -> None:
-    age = table_of(numbered.label_values()[:, :1], ("age",), "regression", np.repeat(np.arange(PEOPLE), EACH))
+    age = table_of_columns(numbered.label_values()[:, :1], ("age",), "regression", np.repeat(np.arange(PEOPLE), EACH))
     for table, y in ((labeled, labeled.label_values()), (age, age.label_values()[:, 0])):
         made = split(table, seed=3)
         assert isinstance(made, FoldAssignment)
@@ -124,14 +115,14 @@ def test_what_no_fold_can_have_is_warned_of(labeled: SampleTable) -> None:
     values = labeled.label_values()
     values[:, 1] = persons < 2  # two people for five folds
     values[:, 2] = persons != 0  # one person without it
-    made = split(table_of(values, NAMES, "multilabel", persons))
+    made = split(table_of_columns(values, NAMES, "multilabel", persons))
     assert isinstance(made, FoldAssignment)
     lines = made.check()
     assert lines[0].startswith("label glasses: 2 people for 5 folds: absent from validation of folds")
     assert lines[1].startswith("images known to be without beard: 1 person for 5 folds: absent from validation of")
     assert lines[1].endswith(f"and from training of fold {made.fold[0]}")
     two = np.stack([np.where(persons < 2, persons, np.nan), persons], axis=1)
-    numbers = table_of(two, ("a", "b"), "regression", persons)
+    numbers = table_of_columns(two, ("a", "b"), "regression", persons)
     assert check_folds(split(numbers), numbers.classes)[0].startswith("number a: 2 people for 5 folds")  # type: ignore[arg-type]
 
 
@@ -167,9 +158,11 @@ def test_folds_are_written_and_read_back(labeled: SampleTable, tmp_path: Path) -
     for again in (load_folds(path, labeled), load_folds(path)):
         assert (again.task, again.classes, again.sha) == ("multilabel", NAMES, made.sha)
         assert again.to_dict() | {"table_sha": ""} == made.to_dict() | {"table_sha": ""}
-    turned = table_of(labeled.label_values()[:, ::-1], NAMES[::-1], "multilabel", np.repeat(np.arange(PEOPLE), EACH))
+    turned = table_of_columns(
+        labeled.label_values()[:, ::-1], NAMES[::-1], "multilabel", np.repeat(np.arange(PEOPLE), EACH)
+    )
     assert (load_folds(path, turned).fold == made.fold).all(), "the order of the columns does not matter"
-    fewer = table_of(labeled.label_values()[:, :2], NAMES[:2], "multilabel", np.repeat(np.arange(PEOPLE), EACH))
+    fewer = table_of_columns(labeled.label_values()[:, :2], NAMES[:2], "multilabel", np.repeat(np.arange(PEOPLE), EACH))
     with pytest.raises(EnsembleError, match="another label"):
         load_folds(path, fewer)
     data, assignment = load_audited(None, path)
@@ -178,7 +171,7 @@ def test_folds_are_written_and_read_back(labeled: SampleTable, tmp_path: Path) -
 
 
 def test_a_column_of_folds(labeled: SampleTable) -> None:
-    table = table_of(
+    table = table_of_columns(
         labeled.label_values(), NAMES, "multilabel", np.repeat(np.arange(PEOPLE), EACH),
         fold=[str(i // EACH % 5) for i in range(len(labeled))],
     )  # fmt: skip

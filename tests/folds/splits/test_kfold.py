@@ -11,20 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folds.data.table import MISSING, RawColumns, SampleTable, build_table
+from folds.data.raw_columns import MISSING, RawColumns, build_table
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.splits.checks import check_folds, fold_counts
 from folds.splits.kfold import hold_out, split_by_person
+from tests.folds.sample_tables import table_of
 from tests.folds.skewed import skewed_people
-
-
-def table_of(persons: list[str], labels: list[str], source: str = "table.csv") -> SampleTable:
-    ids = [f"s{i}" for i in range(len(persons))]
-    return build_table(
-        RawColumns(source, ids, [f"{source} row {i + 2}" for i in range(len(ids))], None, labels, persons),
-        training=False,
-    )
 
 
 @st.composite

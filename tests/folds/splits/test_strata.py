@@ -6,14 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folds.data.table import RawColumns, SampleTable, build_table
 from folds.splits.strata import count_groups
 from folds.utils.numeric import factorize
-
-
-def table_of(persons: list[str], labels: list[str]) -> SampleTable:
-    ids = [f"s{i}" for i in range(len(persons))]
-    return build_table(RawColumns("t.csv", ids, ids, None, labels, persons), training=False)
+from tests.folds.sample_tables import table_of
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4), min_size=1))

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from folds.augmentation.mixup import mix_batch
-from folds.config.recipe import Recipe, Settings, check
+from folds.config.checks import check
+from folds.config.recipe import Recipe, Settings
 from folds.data.sources import load_checkpoint_data
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import folds
-from folds.config.recipe import Recipe, Settings, check
+from folds.config.checks import check
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import hash_ids, load_checkpoint

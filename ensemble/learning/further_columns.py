@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.utils.cells import as_number, cleaned, number_text
+from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import NUMBER, TEXT, list_of, optional, validate_fields
 
 NUMBER_KIND, CATEGORY = "number", "category"
@@ -181,13 +182,8 @@ class ColumnModel:
             number = {} if categories else {"mean": float(mean), "deviation": float(deviation)}
             encodings.append(Encoding(name, **number, categories=tuple(categories)))
         width = sum(one.width for one in encodings)
-        try:
-            values = np.asarray(record["coefficients"], dtype=np.float64)
-        except ValueError:  # rows of different lengths
-            values = np.zeros(0)
-        if values.shape != (width, classes) or not (np.abs(values) <= _MAX_NUMBER).all():
-            raise EnsembleError(f"{source}: columns: 'coefficients' must be {width} × {classes} numbers", hint=_HINT)
-        return ColumnModel(tuple(encodings), values)
+        numbers_of = NumberFields(record, f"{source}: columns", _MAX_NUMBER, _HINT).require
+        return ColumnModel(tuple(encodings), numbers_of("coefficients", (width, classes)))
 
 
 _FIELDS = {

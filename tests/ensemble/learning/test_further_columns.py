@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from ensemble.learning.combination import Combination, combine
-from ensemble.learning.metadata import Column, ColumnModel, Encoding, encode, fit_encodings, parse_columns, read_columns
+from ensemble.learning.further_columns import (
+    Column,
+    ColumnModel,
+    Encoding,
+    encode,
+    fit_encodings,
+    parse_columns,
+    read_columns,
+)
 from ensemble.learning.nested import nested_cv
 from ensemble.learning.registry import FITTERS
 from ensemble.learning.stack import Stack
