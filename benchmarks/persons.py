@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.learning.auto import choose
 from ensemble.learning.columns.registry import fitters_of
@@ -90,9 +91,9 @@ def draw_columns(world: str, people: int, random: np.random.Generator) -> Column
             off = random.random(shown.shape) < 0.2
             shown += random.normal(0, 5, shown.shape) + off * random.normal(0, 25, shown.shape)
         values = shown + random.normal(0, 3, (RUNS, *shown.shape))
-    values = values.astype(np.float32)
-    images = StackImages(values, np.ones(values.shape[:2], bool), Bags(codes, people))
-    means = np.stack([images.bags.mean(one.astype(np.float64)) for one in values]).astype(np.float32)
+    predicted: NDArray[np.float32] = values.astype(np.float32)
+    images = StackImages(predicted, np.ones(predicted.shape[:2], bool), Bags(codes, people))
+    means = np.stack([images.bags.mean(one.astype(np.float64)) for one in predicted]).astype(np.float32)
     persons = np.arange(people)
     names, columns = tuple(f"r{run}" for run in range(RUNS)), tuple(f"c{i}" for i in range(labels.shape[1]))
     folds = outer_fold_ids(persons, labels, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ensemble.blending.recipe import read_recipe
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.pooling.bags import Bags
+from ensemble.prediction.combine import combine_members
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata, write_prediction
@@ -133,15 +135,23 @@ def test_new_people_are_pooled_and_combined_as_written(
     turned = dict(zip(("r0", "r1"), test["values"][::-1], strict=True))
     other = made.predict_proba(turned, groups=test["rows"].persons)
     assert new.shape == (9, 2)
-    # The blend's own test predictions pool each fold model by itself, and a pooled mean of two is not the mean of two.
-    combination = recipe.combination
+    # `predict --per person` pools the images of each fold model by itself, as the blend's own test predictions.
+    models = [SimpleNamespace(path=Path("x"), sha="", checkpoint=SimpleNamespace(fold=fold)) for fold in (0, 1)]
+    runs = [SimpleNamespace(name=name, models=models, classes=NAMES, folds=(0, 1), joined=()) for name in ("r0", "r1")]
+    about = {"task": task, "classes": NAMES, "target": "label", "class_attributes": {}, "ranking": ["r0", "r1"]}
+    source: Any = SimpleNamespace(runs=runs, combination=recipe.combination, **about)
+    values = {f"r{run} {fold}": test["values"][(run + fold) % 2] for run in (0, 1) for fold in (0, 1)}
+    predicted = combine_members(source, values, test["rows"])
+    np.testing.assert_allclose(predicted, made.test.probabilities, rtol=1e-4)
+    combination, bags = recipe.combination, Bags(test["codes"], 9)
     assert combination.pooling is not None
     assert combination.weights is not None
-    pooled = []
-    for name, order in (("r0", (0, 1)), ("r1", (1, 0))):
-        bags = Bags(test["codes"], 9)
-        pooled.append(np.mean([combination.pooling.apply(name, test["values"][at], bags) for at in order], axis=0))
-    np.testing.assert_allclose(made.test.probabilities, np.tensordot(combination.weights, pooled, 1), rtol=1e-4)
+    order = (("r0", (0, 1)), ("r1", (1, 0)))
+    pooled = [
+        np.mean([combination.pooling.apply(name, test["values"][at], bags) for at in both], axis=0)
+        for name, both in order
+    ]
+    np.testing.assert_allclose(predicted, np.tensordot(combination.weights, pooled, 1), rtol=1e-4)
     assert (other != new).any()
     with pytest.raises(EnsembleError, match="needs the persons of the test samples"):
         made.predict_proba(arrays)
