@@ -73,7 +73,6 @@ def draw_columns(world: str, people: int, random: np.random.Generator) -> Column
     first = np.cumsum(counts) - counts
     if world == "labels":
         labels = (random.random((people, 3)) < [0.3, 0.3, 0.1]).astype(float)
-        labels[:4] = np.array([0, 1, 0, 1])[:, None]  # no label is absent
         base = np.full((len(codes), 3), [-3.0, -1.0, -3.0])
         base[:, 1] += 1.3 * labels[codes, 1]
         for column in (0, 2):
@@ -81,7 +80,6 @@ def draw_columns(world: str, people: int, random: np.random.Generator) -> Column
         base += random.normal(0, 1.1, base.shape) + random.normal(0, 0.5, labels.shape)[codes]
         values = 1 / (1 + np.exp(-(base + random.normal(0, 0.6, (RUNS, *base.shape)))))
         labels[random.random(labels.shape) < 0.1] = np.nan
-        labels[:4] = np.array([0, 1, 0, 1])[:, None]
     else:
         labels = random.normal(45, 15, (people, 1))
         shown = labels[codes] + random.normal(0, 4, labels.shape)[codes]

@@ -88,9 +88,13 @@ def test_curves_of_labeled_persons_are_scored_by_person(job: Job, tmp_path: Path
             np.save(path, values[assignment.validation_index(fold)])
     about = {"assignment": assignment, "recipe": Recipe(metric="macro_f1"), "name": "run", "runs": tmp_path}
     run = SimpleNamespace(**about, target=SimpleNamespace(encode_scored=np.asarray))
-    found = _curve(run, job, parts, {}, True)  # type: ignore[arg-type]
+    rows = {0.25: 40, 0.5: 80, 1.0: 240}
+    learned = {share: [assignment.training_index(fold)[:most] for fold in range(3)] for share, most in rows.items()}
+    found = _curve(run, job, parts, learned, True)  # type: ignore[arg-type]
     assert {one.share: one.score for one in found.points} == pytest.approx(expected)
+    assert [(one.people, one.images) for one in found.points] == [(20, 40), (40, 80), (80, 160)]
     assert found.doubled is not None
+    assert expected[1.0] < found.doubled[0] <= found.doubled[1]
     data = SimpleNamespace(**about, labels=labels, scored=scored, by_person=True)
     draw = [(np.load(path), 80, 160) for path in parts[1.0]]
     point = _point(data, 1.0, [draw])  # type: ignore[arg-type]
