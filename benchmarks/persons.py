@@ -6,30 +6,43 @@ Each world has people with 1 to 8 images, 30% of them positive, and three runs w
 a single image of a positive person shows it, in ``all`` every image does a little. Everything is fitted and scored as by
 `ensemble.blend`; beside the nested score is that of the same combination on 4,000 fresh people. ``--order`` compares the
 two orders of pooling: the images of each run first, or the runs of each image.
+
+    python benchmarks/persons.py --worlds 100 --world labels,near,far
+
+The world ``labels`` has three labels (one as in ``one``, one as in ``all``, one rare as in ``one``), of which a tenth of the
+cells is not known; ``near`` has one number that each image shows half as far from the mean of all people as it is, and
+in ``far`` a fifth of the images are far off.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.learning.auto import choose
+from ensemble.learning.columns.registry import fitters_of
+from ensemble.learning.columns.stack import ColumnStack
 from ensemble.learning.combination import combine
 from ensemble.learning.nested import nested_cv, outer_fold_ids
 from ensemble.learning.pooled import pooled, pooled_choices
-from ensemble.learning.registry import FITTERS
 from ensemble.learning.stack import Stack, StackImages
 from ensemble.pooling.bags import Bags
 from ensemble.pooling.rules import pool_images
-from ensemble.pooling.spec import AUTO, FIXED, parse_pool
+from ensemble.pooling.spec import AUTO, FIXED, parse_pool, rules_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
+from folds.metrics.task_names import CLASSES, MULTILABEL, REGRESSION
+from folds.metrics.tasks import metric_for_task
 
 RULES = ("mean", "median", "max", "top-k:k=3", "noisy-or", "log-odds", "learned", "auto")
 RUNS, FRESH = 3, 4000
 METHODS = ("soft", "stacking")
+TASKS = {"one": CLASSES, "all": CLASSES, "labels": MULTILABEL, "near": REGRESSION, "far": REGRESSION}
+DEFAULTS = {CLASSES: "log_loss", MULTILABEL: "log_loss", REGRESSION: "mae"}
 
 
 def draw(world: str, people: int, random: np.random.Generator, alike: float = 1.1, own: float = 0.6) -> Stack:
@@ -53,18 +66,54 @@ def draw(world: str, people: int, random: np.random.Generator, alike: float = 1.
     return Stack(tuple(f"r{run}" for run in range(RUNS)), means, None, labels, persons, folds, images)
 
 
+def draw_columns(world: str, people: int, random: np.random.Generator) -> ColumnStack:
+    """Return people with three labels or a number, and their images; see the top of the file."""
+    counts = random.integers(1, 9, people)
+    codes = np.repeat(np.arange(people), counts)
+    first = np.cumsum(counts) - counts
+    if world == "labels":
+        labels = (random.random((people, 3)) < [0.3, 0.3, 0.1]).astype(float)
+        base = np.full((len(codes), 3), [-3.0, -1.0, -3.0])
+        base[:, 1] += 1.3 * labels[codes, 1]
+        for column in (0, 2):
+            base[first[labels[:, column] == 1], column] += 4
+        base += random.normal(0, 1.1, base.shape) + random.normal(0, 0.5, labels.shape)[codes]
+        values = 1 / (1 + np.exp(-(base + random.normal(0, 0.6, (RUNS, *base.shape)))))
+        labels[random.random(labels.shape) < 0.1] = np.nan
+    else:
+        labels = random.normal(45, 15, (people, 1))
+        shown = labels[codes] + random.normal(0, 4, labels.shape)[codes]
+        if world == "near":
+            shown = 45 + 0.5 * (shown + random.normal(0, 15, shown.shape) - 45)
+        else:
+            off = random.random(shown.shape) < 0.2
+            shown += random.normal(0, 5, shown.shape) + off * random.normal(0, 25, shown.shape)
+        values = shown + random.normal(0, 3, (RUNS, *shown.shape))
+    predicted: NDArray[np.float32] = values.astype(np.float32)
+    images = StackImages(predicted, np.ones(predicted.shape[:2], bool), Bags(codes, people))
+    means = np.stack([images.bags.mean(one.astype(np.float64)) for one in predicted]).astype(np.float32)
+    persons = np.arange(people)
+    names, columns = tuple(f"r{run}" for run in range(RUNS)), tuple(f"c{i}" for i in range(labels.shape[1]))
+    folds = outer_fold_ids(persons, labels, None)
+    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    stack = ColumnStack(names, means, None, labels, persons, folds, images, columns=columns, task=TASKS[world])
+    return stack if len(known) == people else stack.take(known)
+
+
 def score_world(
-    stack: Stack, fresh: Stack, metric_name: str, method: str
+    stack: Stack, fresh: Stack, task: str, metric_name: str, method: str, rules: Sequence[str]
 ) -> dict[str, tuple[float, float, float, bool]]:
     """Return rule → (in-sample score, nested score, that of fresh people, whether the interval holds it)."""
-    metric, found = METRICS[metric_name], {}
-    for text in RULES:
+    metric, fitter, found = metric_for_task(metric_name, task), fitters_of(task)[method], {}
+    for text in rules:
         spec = parse_pool(text)
         if spec.name == AUTO:
-            fitters = pooled_choices(FITTERS[method], spec, False)
+            fitters = pooled_choices(fitter, spec, task)
             made = choose(stack, fitters, metric, plain=fitters[0].name).nested
+        elif spec.name in rules_of(task):
+            made = nested_cv(stack, pooled(fitter, spec, False), metric)
         else:
-            made = nested_cv(stack, pooled(FITTERS[method], spec, False), metric)
+            continue
         interval = interval_over_people(metric, stack.labels, made.out_of_sample, stack.persons)
         true = metric(fresh.labels, combine(fresh, made.combination))
         inside = interval.low <= true <= interval.high
@@ -99,10 +148,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=200)
     parser.add_argument("--people", type=int, default=100)
-    parser.add_argument("--metric", default="log_loss")
+    parser.add_argument("--metric", help="log_loss by default, of numbers mae")
     parser.add_argument("--method", default="soft", choices=METHODS)
     parser.add_argument("--order", action="store_true", help="compare the orders of pooling instead")
-    parser.add_argument("--world", choices=("one", "all"), help="only this world")
+    parser.add_argument("--rules", default=",".join(RULES), help="only these rules")
+    parser.add_argument("--world", default="one,all", help=f"some of {','.join(TASKS)}")
     options = parser.parse_args()
     if options.order:
         compare_orders(options.worlds, options.people)
@@ -111,20 +161,25 @@ def main() -> None:
     print(
         "| world | rule | in-sample | nested | fresh people | difference | 95% CI holds it |\n|---|---|---|---|---|---|---|"
     )
-    for world in ("one", "all") if options.world is None else (options.world,):
-        fresh = draw(world, FRESH, np.random.default_rng(10**6))
-        rows: dict[str, list[tuple[float, float, float, bool]]] = {rule: [] for rule in RULES}
+    for world in options.world.split(","):
+        task = TASKS[world]
+        make = draw if task == CLASSES else draw_columns
+        metric = options.metric or DEFAULTS[task]
+        fresh = make(world, FRESH, np.random.default_rng(10**6))
+        rows: dict[str, list[tuple[float, float, float, bool]]] = {}
         for seed in range(options.worlds):
-            stack = draw(world, options.people, np.random.default_rng(seed))
-            for rule, row in score_world(stack, fresh, options.metric, options.method).items():
-                rows[rule].append(row)
+            stack = make(world, options.people, np.random.default_rng(seed))
+            for rule, row in score_world(stack, fresh, task, metric, options.method, options.rules.split(",")).items():
+                rows.setdefault(rule, []).append(row)
         for rule, found in rows.items():
             inner, nested, true, inside = np.array(found, dtype=float).mean(axis=0)
             print(
                 f"| {world} | {rule} | {inner:.3f} | {nested:.3f} | {true:.3f} | {nested - true:+.3f} | {inside:.1%} |",
                 flush=True,
             )
-    print(f"\n{options.people} people, {options.metric}, method {options.method}: {time.perf_counter() - began:.0f} s")
+    print(
+        f"\n{options.people} people, {options.metric or 'log_loss (of numbers mae)'}, method {options.method}: {time.perf_counter() - began:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from ensemble.members.true_labels import TrueLabels, read_true_labels
 from ensemble.pooling.people import split_by_person
 from ensemble.pooling.pooling import Pooling
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, ORDINAL
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
 
@@ -117,7 +117,8 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     if spec is not None:
         images, messages = with_persons(splits)
         notes += messages
-        pooling = fixed_pooling(spec, next(iter(splits.values())).task == ORDINAL)
+        first = next(iter(splits.values()))
+        pooling = fixed_pooling(spec, first.task, first.classes)
         splits = {name: split_by_person(split, pooling) for name, split in images.items()}
         truths = {name: truth for name in splits if (truth := labels_and_groups(splits[name], True)) is not None}
         notes += people_notes(spec, images, splits, pooling)

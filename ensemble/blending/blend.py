@@ -42,7 +42,8 @@ from ensemble.pooling.spec import AUTO as ANY_POOL
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import GRADES, HARD, method_for, vote
 from folds.errors import EnsembleError, UsageError, without_marks
-from folds.metrics.task_names import ORDINAL
+from folds.metrics.task_names import COLUMN_TASKS, ORDINAL, REGRESSION
+from folds.predictions.label_columns import COLUMN_NAMES
 from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.parallel import one_blas_thread
 from folds.utils.progress import SILENT, Advance, Progress
@@ -228,7 +229,11 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         plain = None if request.is_fitted else combined.votes
         best = None if plain is None else _best_single(loaded, plain, ranking, scores, request)
         notes = [*prepared.notes, *loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
-        notes += [*_weight_notes(loaded, request), *_vote_notes(loaded, combined, request), *_score_notes(total)]
+        notes += [
+            *_weight_notes(loaded, request),
+            *_vote_notes(loaded, combined, request),
+            *_score_notes(total, first.task),
+        ]
         notes += confidence_notes(loaded.splits, loaded.truths, request)
         contribution_report = None
         if request.report_contributions:
@@ -316,7 +321,8 @@ def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], p
     weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
     final = combination if combination.pooling is not None else replace(combination, pooling=loaded.pooling)
     spec = request.pool_spec
-    if final.pooling is not None and spec is not None and spec.name == ANY_POOL and final.pooling.rule in ANY_IMAGE:
+    chosen = spec is not None and spec.name == ANY_POOL and not split.has_columns
+    if final.pooling is not None and chosen and final.pooling.rule in ANY_IMAGE:
         final = replace(final, pooling=replace(final.pooling, majority=True))
     columns = fitted.stack.extra
     used = [f"columns beside the runs: {columns_text(columns)}; new samples need them too"] if columns else []
@@ -333,7 +339,9 @@ def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) 
     share = np.array([weights[name] for name in runs])
     settings: dict[str, Any] = {"power": params.get("power"), "trim": params.get("trim")}
     first = next(iter(loaded.splits.values()))
-    settings |= {"task": first.task, "columns": first.classes} if first.has_columns else {"pooling": loaded.pooling}
+    settings |= {"pooling": loaded.pooling} | (
+        {"task": first.task, "columns": first.classes} if first.has_columns else {}
+    )
     make = ColumnCombination if first.has_columns else Combination
     return _Combined(votes, weights, make(tuple(runs), request.name, share, **settings))
 
@@ -363,12 +371,15 @@ def _vote_notes(loaded: AlignedMembers, combined: _Combined, request: BlendConfi
     ]
 
 
-def _score_notes(total: Mapping[str, RunScore]) -> list[str]:
+def _score_notes(total: Mapping[str, RunScore], task: str) -> list[str]:
     """Return notes on the scores of the blend."""
     scores = {name: entry.score for name, entry in total.items() if entry.score is not None}
     notes = [f"{name}: {score.interval.warning}" for name, score in scores.items() if score.interval.warning]
     mixed = next((score.people_with_several_labels for score in scores.values() if score.people_with_several_labels), 0)
-    if mixed:
+    if mixed and task in COLUMN_TASKS:
+        how = "their mean" if task == REGRESSION else "each label that any image has"
+        notes.append(f"the images of {mixed:,} people differ in their {COLUMN_NAMES[task]}; people are scored by {how}")
+    elif mixed:
         notes.append(f"{mixed:,} people have several labels and are scored by their most frequent one")
     return notes
 

@@ -165,7 +165,8 @@ def blend(
         for arrays, and files without a sidecar.
     pool : the images of a person become one row before anything is fitted and scored: ``mean``, ``median``, ``max``,
         ``top-k:k=3``, ``noisy-or``, or fitted: ``log-odds``, ``learned``; ``auto`` chooses one and includes the choice
-        in the nested score. It implies `per_person`.
+        in the nested score. Several labels have all of them, numbers neither ``noisy-or`` nor ``log-odds``. It implies
+        `per_person`.
     extra : columns of the samples that ``stacking`` uses beside the predictions: their names, or, for arrays, name →
         (n,) values. Missing values are None, nan or "".
     uncertain : what -1 means among several labels in the table `labels`: ``unknown``, ``absent`` or ``present``.

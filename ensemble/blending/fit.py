@@ -166,10 +166,11 @@ def fit_split(
     """
     outer_folds = outer_fold_ids(truth.persons, truth.labels, split.fold)
     metric = request.scored
+    images = images if request.fits_pool else None
     if split.has_columns:
-        stack: Stack = column_stack_of(split, truth, outer_folds)
+        stack: Stack = column_stack_of(split, truth, outer_folds, images)
     else:
-        stack = stack_of(split, truth, outer_folds, images if request.fits_pool else None, parse_columns(request.extra))
+        stack = stack_of(split, truth, outer_folds, images, parse_columns(request.extra))
     if len(np.unique(stack.outer_folds)) < MIN_FOLDS:
         raise EnsembleError(
             f"nested cross-validation needs {MIN_FOLDS} or more outer folds, found {len(np.unique(stack.outer_folds))} "

@@ -20,7 +20,7 @@ from ensemble.pooling.spec import (
     TOP_K,
     PoolSpec,
 )
-from folds.metrics.task_names import ORDINAL
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, ORDINAL, REGRESSION
 
 _RULES = {
     MEAN: "the mean of the images",
@@ -32,6 +32,11 @@ _RULES = {
     LEARNED: "a regression on statistics of the images' log-odds",
     AUTO: "the rule that is best on other people",
 }
+_DIFFERENT = {
+    MULTILABEL: "different labels, and a person has each that any image has",
+    REGRESSION: "different numbers, and a person has their mean",
+}
+_OF_NUMBERS = {LEARNED: "a linear model of statistics of the images' numbers"}
 
 
 def with_persons(splits: Mapping[str, AlignedSplit]) -> tuple[dict[str, AlignedSplit], list[str]]:
@@ -51,25 +56,27 @@ def people_notes(
 ) -> list[str]:
     """Return what a row of the blend is, and which people have several labels."""
     first = next(iter(people.values()))
-    of = ""
-    if spec.name in ANY_IMAGE:
+    of, rules = "", _RULES | (_OF_NUMBERS if first.task == REGRESSION else {})
+    if spec.name in ANY_IMAGE and first.task not in COLUMN_TASKS:
         if first.task == ORDINAL and len(first.classes) > 2:
             of = ", of at least each grade"
         elif len(first.classes) == 2:
             of = f", of class {first.classes[1]} (`positive` names the other one)"
         else:
             of = ", of each class against the others, scaled to the sum 1"
+    elif first.task == MULTILABEL:
+        of = ", each label by itself"
     counts = ", ".join(f"{len(images[name]):,} {name} images of {len(one):,} people" for name, one in people.items())
-    notes = [
-        f"one prediction per person ({counts}): {spec.text}, {_RULES[spec.name]}{of}; learned and scored on people"
-    ]
+    notes = [f"one prediction per person ({counts}): {spec.text}, {rules[spec.name]}{of}; learned and scored on people"]
     if spec.name not in FIXED:
         notes.append("the scores of the runs alone are of the mean of a person's images")
     for name, split in images.items():
         mixed = people_rows(split.rows, split.classes, name, pooling).mixed
         if not mixed:
             continue
-        if pooling.takes_highest(len(split.classes)):
+        if first.task in COLUMN_TASKS:
+            notes.append(f"the images of {mixed:,} {name} people have {_DIFFERENT[first.task]}")
+        elif pooling.takes_highest(len(split.classes)):
             how = (
                 f"are {split.classes[1]} if any image is"
                 if len(split.classes) == 2
@@ -82,13 +89,20 @@ def people_notes(
 
 
 def people_warnings(spec: PoolSpec, images: Mapping[str, AlignedSplit], pooling: Pooling) -> list[str]:
-    """Return a warning if a rule asks whether any image shows a class, and people have several labels in no order."""
+    """Return a warning if a rule asks whether any image shows a class, and people have several labels in no order, or
+    for the largest of different numbers.
+    """
     found = []
     for name, split in images.items():
-        if spec.name not in ANY_IMAGE or pooling.takes_highest(len(split.classes)):
+        if spec.name not in ANY_IMAGE or split.task == MULTILABEL or pooling.takes_highest(len(split.classes)):
             continue
         mixed = people_rows(split.rows, split.classes, name, pooling).mixed
-        if mixed:
+        if mixed and split.task == REGRESSION:
+            found.append(
+                f"`pool={spec.name}` asks for the largest numbers of a person's images, but the images of {mixed:,} "
+                f"{name} people have different numbers, and people are scored with their mean (`pool=mean` fits it)"
+            )
+        elif mixed:
             found.append(
                 f"`pool={spec.name}` asks whether any image shows a class, but {mixed:,} {name} people have several "
                 "labels, which have no order: they are scored with their most frequent one (`pool=mean` fits it)"

@@ -23,12 +23,12 @@ from ensemble.learning.pooled import pooled_choices
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.members.columns import ColumnNames
 from ensemble.pooling.spec import AUTO as ANY_POOL
-from ensemble.pooling.spec import PoolSpec, parse_pool
+from ensemble.pooling.spec import PoolSpec, check_rule, parse_pool
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION, UNCERTAIN
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, REGRESSION, UNCERTAIN
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.utils.files import sha256_file
 
@@ -313,6 +313,8 @@ class BlendConfig:
             return self
         chosen = metric_for_task(self.metric, task)
         check_method(self.name, task)
+        if self.pool_spec is not None:
+            check_rule(self.pool_spec, task)
         for option, value in self._of_classes().items():
             if value:
                 raise UsageError(
@@ -333,7 +335,6 @@ class BlendConfig:
             "max_members": self.max_members,
             "budget": self.budget,
             "positive": self.positive,
-            "pool": self.pool,
             "extra": self.extra,
         }
 
@@ -344,20 +345,19 @@ class BlendConfig:
         ----------
         task : of the members; the order of grades is used by rules of `pool` that are fitted.
         """
-        if task in COLUMN_TASKS:
-            if self.name == AUTO:
-                return list(column_candidates(task, self.scored))
-            if self.calibrate is not None:
-                return [calibrated_labels(self.name, self.calibrate)]
-            return [COLUMN_FITTERS[task][self.name]]
-        if self.name == AUTO:
+        if task in COLUMN_TASKS and self.name == AUTO:
+            found = list(column_candidates(task, self.scored))
+        elif task in COLUMN_TASKS:
+            fitter = COLUMN_FITTERS[task][self.name]
+            found = [fitter if self.calibrate is None else calibrated_labels(self.name, self.calibrate)]
+        elif self.name == AUTO:
             found = candidates(self.scored)
         else:
             fitter = FITTERS[self.name]
             found = [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
         if self.pool_spec is None or not self.fits_pool:
             return found
-        return [one for fitter in found for one in pooled_choices(fitter, self.pool_spec, task == ORDINAL)]
+        return [one for fitter in found for one in pooled_choices(fitter, self.pool_spec, task)]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
         """Return the options that the result depends on, besides the files.

@@ -246,7 +246,7 @@ class BlendResult(Displayed):
             raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
         first = next(iter(self.splits.values()))
         if first.has_columns:
-            made = members_of_columns(given, "test", first.task, classes=self.classes)
+            made = members_of_columns(given, "test", first.task, classes=self.classes, groups=groups)
         else:
             made = members_of_arrays(given, "test", classes=self.classes, groups=groups, extra=extra)
         # Arrays say nothing about grades: the blend knows the order that its combination is fitted to, and its task.

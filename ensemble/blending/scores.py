@@ -18,6 +18,7 @@ from ensemble.voting.vote import vote, vote_of_run
 from folds.metrics.classification import Metric
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.task_names import CLASSES
 from folds.utils.parallel import cpu_count
 from folds.utils.progress import SILENT, Progress
 
@@ -143,7 +144,7 @@ def score_vote(
     metric: str | Metric = "macro_f1",
     per_person: bool = False,
     rows: ScoredRows | None = None,
-    task: str | None = None,
+    task: str = CLASSES,
 ) -> ScoreReport | None:
     """Return the score of a vote; None without labeled rows. `rows` are its labeled rows, shared by several votes.
 

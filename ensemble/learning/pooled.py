@@ -12,76 +12,41 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.learning.columns.pool_rules import columns_summary, fit_columns, fixed_columns
+from ensemble.learning.columns.stack import ColumnStack
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.logistic import Part
 from ensemble.learning.nested import held_out
+from ensemble.learning.pool_rules import fit_rule
 from ensemble.learning.stack import Stack
-from ensemble.learning.stacking import choose_strength
-from ensemble.pooling.evidence import STATISTICS, damped_log_odds, statistics
+from ensemble.pooling.columns import ColumnPooling
+from ensemble.pooling.evidence import STATISTICS
 from ensemble.pooling.pooling import Pooling
-from ensemble.pooling.spec import AUTO, FIXED, LOG_ODDS, MEAN, RULES, PoolSpec
-from ensemble.voting.base import FLOOR
+from ensemble.pooling.spec import AUTO, FIXED, MEAN, PoolSpec, rules_of
 from folds.metrics.classification import Metric
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, ORDINAL
 
-DAMPINGS = tuple(np.linspace(0, 1, 9).tolist())
+
+def fixed_pooling(spec: PoolSpec, task: str, columns: tuple[str, ...]) -> Pooling:
+    """Return the pooling of a rule that fits nothing; the mean for other rules, for scores of the runs alone.
+
+    Parameters
+    ----------
+    columns : the classes, labels or numbers, in order.
+    """
+    if task in COLUMN_TASKS:
+        return fixed_columns(spec, task, columns)
+    return _fixed_classes(spec, task == ORDINAL)
 
 
-def fixed_pooling(spec: PoolSpec, ordered: bool) -> Pooling:
-    """Return the pooling of a rule that fits nothing; the mean for other rules, for scores of the runs alone."""
+def _fixed_classes(spec: PoolSpec, ordered: bool) -> Pooling:
     return Pooling(spec.name if spec.name in FIXED else MEAN, ordered, spec.k)
 
 
 def fit_pooling(spec: PoolSpec, stack: Stack, ordered: bool) -> Pooling:
-    """Return the rule, fitted to the people of a stack with images.
-
-    ``log-odds`` learns the prior of each run, which is its mean prediction, and the damping with the smallest log loss.
-    ``learned`` is a multinomial logistic regression on the `STATISTICS` of each class, regularized to the mean
-    log-probability, with the strength that has the smallest log loss on held-out people.
-    """
-    if spec.name in FIXED:
-        return fixed_pooling(spec, ordered)
-    if spec.name == LOG_ODDS:
-        found = [_fit_log_odds(spec, stack, run) for run in range(stack.runs)]
-        damping, prior = np.array([one for one, _ in found]), np.stack([one for _, one in found])
-        return Pooling(spec.name, ordered, runs=stack.names, damping=damping, prior=prior)
-    coefficients = np.stack([_fit_learned(stack, run) for run in range(stack.runs)])
-    return Pooling(spec.name, ordered, runs=stack.names, coefficients=coefficients)
-
-
-def _fit_log_odds(spec: PoolSpec, stack: Stack, run: int) -> tuple[float, NDArray[np.float64]]:
-    assert stack.images is not None  # noqa: S101 - fitted to people
-    values, bags = stack.images.of_run(run)
-    shown = bags.shown
-    if not len(shown):
-        return 1.0, np.full(stack.classes, 1 / stack.classes)
-    prior = bags.mean(values.astype(np.float64))[shown].mean(axis=0)
-    if spec.damping is not None:
-        return spec.damping, prior
-    losses = []
-    for damping in DAMPINGS:
-        pooled = damped_log_odds(values, bags, damping, prior)[shown, stack.labels[shown]]
-        losses.append(-np.log(np.maximum(pooled, FLOOR)).mean())
-    return DAMPINGS[int(np.argmin(losses))], prior
-
-
-def _fit_learned(stack: Stack, run: int) -> NDArray[np.float64]:
-    """Return (classes, statistics + 1) coefficients; those of the mean log-probability for one person alone."""
-    assert stack.images is not None  # noqa: S101 - fitted to people
-    values, bags = stack.images.of_run(run)
-    features = statistics(values, bags).transpose(0, 2, 1).astype(np.float32)
-    shown = bags.counts > 0
-    coefs = np.zeros((stack.classes, len(STATISTICS) + 1))
-    coefs[:, 0] = 1
-    groups = [rows[shown[rows]] for rows, _ in held_out(stack)]
-    parts = [Part.of(np.ascontiguousarray(features[:, :, rows]), stack.labels[rows]) for rows in groups if len(rows)]
-    if len(parts) < 2:
-        return coefs
-    every = [tuple(part for part in parts if part is not one) for one in parts]
-    chosen, _, all_samples = choose_strength(parts, every, [coefs] * len(parts), coefs)
-    found = all_samples.final(chosen, parts).copy()
-    all_samples.release()
-    found[:, -1] *= len(STATISTICS) ** 0.5
-    return found
+    """Return the rule, fitted to the people of a stack with images; see `fit_rule` and `fit_columns`."""
+    if isinstance(stack, ColumnStack):
+        return fit_columns(spec, stack)
+    return _fixed_classes(spec, ordered) if spec.name in FIXED else fit_rule(spec, stack, ordered)
 
 
 def pooled(fitter: Fitter, spec: PoolSpec, ordered: bool) -> Fitter:
@@ -96,10 +61,12 @@ def pooled(fitter: Fitter, spec: PoolSpec, ordered: bool) -> Fitter:
     )
 
 
-def pooled_choices(fitter: Fitter, spec: PoolSpec, ordered: bool) -> list[Fitter]:
-    """Return the fitter for people by a rule, or by each rule for ``auto``; the mean is the first one then."""
-    specs = [PoolSpec(name) for name in RULES] if spec.name == AUTO else [spec]
-    return [pooled(fitter, one, ordered) for one in specs]
+def pooled_choices(fitter: Fitter, spec: PoolSpec, task: str = CLASSES) -> list[Fitter]:
+    """Return the fitter for people by a rule, or by each rule of the task for ``auto``; the mean is the first one
+    then.
+    """
+    specs = [PoolSpec(name) for name in rules_of(task)] if spec.name == AUTO else [spec]
+    return [pooled(fitter, one, task == ORDINAL) for one in specs]
 
 
 def _fit_pooled(
@@ -126,6 +93,8 @@ def _pooled_out_of_fold(
 
 
 def _summary(pooling: Pooling, spec: PoolSpec) -> str:
+    if isinstance(pooling, ColumnPooling) and pooling.runs:
+        return columns_summary(pooling)
     if pooling.damping is not None:
         return "damping of the log-odds " + ", ".join(f"{value:g}" for value in pooling.damping.tolist())
     if pooling.coefficients is not None:

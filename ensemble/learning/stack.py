@@ -194,7 +194,7 @@ def stack_of(
         truth.labels[rows],
         truth.persons[rows],
         outer_folds[rows],
-        None if images is None else _images_of(labeled, images, names),
+        None if images is None else images_of(labeled, images, names),
         read_columns(columns, split.rows.attributes, rows),
     )
 
@@ -232,7 +232,7 @@ def _read_all(split: AlignedSplit, names: Sequence[str]) -> tuple[NDArray[np.flo
     return values, present
 
 
-def _images_of(people: AlignedSplit, images: AlignedSplit, names: Sequence[str]) -> StackImages:
+def images_of(people: AlignedSplit, images: AlignedSplit, names: Sequence[str]) -> StackImages:
     """Return the images of the people of a split, which are in the order of their names."""
     assert images.rows.persons is not None  # noqa: S101 - the split of people was made of them
     if (size := 4 * len(names) * len(images) * len(images.classes)) > _MAX_BYTES:

@@ -1,4 +1,6 @@
-"""Pool the log-odds of a person's images: a damped sum, and statistics for a regression; numpy only."""
+"""Pool the log-odds of a person's images by a damped sum, and these or numbers by a regression on statistics; numpy
+only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from folds.utils.numeric import softmax
 # Statistics of the centered log-probabilities of each class over a person's images, in the order of coefficients. The
 # number of images is log n, the same for every class.
 STATISTICS = ("mean", "max", "sd", "q25", "q75", "log n")
+# Of numbers. The log-odds of the two classes of a label are mirrored, so that their maxima are both ends; a number has
+# both by itself.
+NUMBER_STATISTICS = ("mean", "median", "min", "max", "sd", "log n")
 
 
 def damped_log_odds(
@@ -53,5 +58,35 @@ def learned_pool(
     """
     logits = np.einsum("spc,cs->pc", statistics(probabilities, bags), coefficients[:, :-1]) + coefficients[:, -1]
     result = softmax(logits)
+    result[bags.counts == 0] = 0
+    return result
+
+
+def number_statistics(numbers: NDArray[np.floating], bags: Bags) -> NDArray[np.float64]:
+    """Return (statistics, people, columns) the `NUMBER_STATISTICS` of each person; 0 without an image.
+
+    Parameters
+    ----------
+    numbers : (n, columns) of the images.
+    """
+    values = np.asarray(numbers, np.float64)
+    mean = bags.mean(values)
+    spread = np.sqrt(np.maximum(bags.mean((values - mean[bags.codes]) ** 2), 0))
+    ends = bags.reduce(np.minimum, values), bags.reduce(np.maximum, values)
+    size = np.log(np.maximum(bags.counts, 1))[:, None]
+    return np.stack([mean, bags.quantile(values, 0.5), *ends, spread, np.broadcast_to(size, mean.shape)])
+
+
+def learned_numbers(
+    numbers: NDArray[np.floating], bags: Bags, coefficients: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return (people, columns) Σ coefficients · statistics + intercept; 0 without an image.
+
+    Parameters
+    ----------
+    numbers : (n, columns) of the images.
+    coefficients : (columns, statistics + 1), the intercept last.
+    """
+    result = np.einsum("spc,cs->pc", number_statistics(numbers, bags), coefficients[:, :-1]) + coefficients[:, -1]
     result[bags.counts == 0] = 0
     return result

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.pooling.bags import Bags, bags_of
+from ensemble.pooling.columns import ColumnPooling
 from ensemble.pooling.pooling import Pooling
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.grouping import columns_by_person
+from folds.predictions.label_columns import encode_labels, label_texts
 from folds.predictions.rows import SampleRows
 from folds.utils.cells import as_number, cleaned
 
@@ -25,7 +28,7 @@ class PeopleRows:
     ----------
     rows : of people; the id is the person.
     bags : the images of each person.
-    mixed : people whose images have several labels.
+    mixed : people whose images have several labels, or different values in a column.
     """
 
     rows: SampleRows
@@ -39,6 +42,9 @@ def people_rows(rows: SampleRows, classes: Sequence[str], name: str, pooling: Po
 
     With a rule that asks whether any image shows something, the label is the positive class, or the highest grade, of
     the images (`Pooling.takes_highest`).
+
+    Of several labels a person has those that any image has, and lacks those that all images with a known value lack; of
+    numbers a person has the mean of the known ones. So it is for every rule.
 
     Parameters
     ----------
@@ -62,13 +68,23 @@ def people_rows(rows: SampleRows, classes: Sequence[str], name: str, pooling: Po
         )
     names, bags = bags_of(rows.persons)
     labels, mixed = None, 0
-    if rows.labels is not None:
+    if rows.labels is not None and isinstance(pooling, ColumnPooling):
+        labels, mixed = _columns_of_people(rows.labels, bags, classes, pooling.task)
+    elif rows.labels is not None:
         order = [*classes, *sorted(set(rows.labels.tolist()) - {*classes, ""})]
         labels, mixed = _most_frequent(rows.labels, bags, order)
         if pooling is not None and pooling.takes_highest(len(classes)):
             labels = _highest(rows.labels, bags, classes, labels)
     attributes = {key: _of_person(values, bags) for key, values in rows.attributes.items()}
     return PeopleRows(SampleRows(names, labels, names, attributes), bags, mixed)
+
+
+def _columns_of_people(
+    texts: NDArray[np.str_], bags: Bags, columns: Sequence[str], task: str
+) -> tuple[NDArray[np.str_], int]:
+    """Return (people,) the text of each person's labels or numbers, and the number of people with different ones."""
+    values, several = columns_by_person(encode_labels(texts, columns, task), bags.codes, bags.people, task)
+    return label_texts(values, columns, task), several
 
 
 def _most_frequent(
@@ -133,6 +149,8 @@ def split_by_person(split: AlignedSplit, pooling: Pooling) -> AlignedSplit:
                 f"`pool` needs probabilities of the label, {run.name} has {found}",
                 hint="exclude the run with `runs`, or leave out `pool`",
             )
+    if isinstance(pooling, ColumnPooling):
+        pooling = pooling.in_order(split.classes)
     people = people_rows(split.rows, split.classes, split.name, pooling)
     first = np.zeros(people.bags.people, np.int64)
     first[people.bags.codes[::-1]] = np.arange(len(split))[::-1]

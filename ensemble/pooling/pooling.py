@@ -19,7 +19,7 @@ from folds.utils.schema import BOOL, NUMBER, ONE_LINE, integer, list_of, one_of,
 
 _DIGITS, _MAX_NUMBER = 9, 1e6
 _TOLERANCE = 1e-3  # of the sum of probabilities of single precision, written with 9 digits
-_HINT = "blend again to write the file anew"
+HINT = "blend again to write the file anew"
 _FIELDS = {
     "rule": one_of(*RULES),
     "ordered": optional(BOOL),
@@ -83,15 +83,19 @@ class Pooling:
         """
         if self.rule in FIXED:
             return pool_images(probabilities, bags, self.rule, self.k, self.ordered)
-        if run not in self.runs:
-            raise EnsembleError(f"`pool={self.rule}` was not fitted to the run '{run}'", hint=_HINT)
-        at = self.runs.index(run)
+        at = self.place(run)
         if self.rule == LOG_ODDS:
             assert self.damping is not None  # noqa: S101 - set for this rule
             assert self.prior is not None  # noqa: S101 - set for this rule
             return damped_log_odds(probabilities, bags, float(self.damping[at]), self.prior[at])
         assert self.coefficients is not None  # noqa: S101 - set for this rule
         return learned_pool(probabilities, bags, self.coefficients[at])
+
+    def place(self, run: str) -> int:
+        """Return the place of a run among those of a fitted rule; raise EnsembleError if it was not fitted to it."""
+        if run not in self.runs:
+            raise EnsembleError(f"`pool={self.rule}` was not fitted to the run '{run}'", hint=HINT)
+        return self.runs.index(run)
 
     def as_record(self) -> dict[str, Any]:
         """Return plain values for a file, without what is not set."""
@@ -103,7 +107,7 @@ class Pooling:
         for name in ("damping", "prior", "coefficients"):
             values = getattr(self, name)
             if values is not None:
-                record[name] = _plain(values)
+                record[name] = plain_values(values)
         return record
 
     @staticmethod
@@ -116,7 +120,7 @@ class Pooling:
         """
         problems = validate_fields(record, _FIELDS)
         if problems:
-            raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=_HINT, details=problems[1:6])
+            raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=HINT, details=problems[1:6])
         rule, runs = record["rule"], tuple(record.get("runs") or ())
         n = len(runs)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -125,20 +129,21 @@ class Pooling:
         elif rule == LEARNED:
             shapes = {"coefficients": (n, classes, len(STATISTICS) + 1)}
         if bool(shapes) != bool(runs) or len(set(runs)) < len(runs):
-            raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=_HINT)
-        numbers_of = NumberFields(record, f"{source}: pooling", _MAX_NUMBER, _HINT).require
+            raise EnsembleError(f"{source}: pooling: 'runs' must be the runs of a fitted rule", hint=HINT)
+        numbers_of = NumberFields(record, f"{source}: pooling", _MAX_NUMBER, HINT).require
         arrays: Any = {name: numbers_of(name, shape) for name, shape in shapes.items()}
         if rule == LOG_ODDS:
             damping, prior = arrays["damping"], arrays["prior"]
             if not ((damping >= 0) & (damping <= 1)).all():
-                raise EnsembleError(f"{source}: pooling: 'damping' must be from 0 to 1", hint=_HINT)
+                raise EnsembleError(f"{source}: pooling: 'damping' must be from 0 to 1", hint=HINT)
             if (prior < 0).any() or not (np.abs(prior.sum(axis=1) - 1) <= _TOLERANCE).all():
-                raise EnsembleError(f"{source}: pooling: 'prior' must be ≥ 0, with the sum 1 for each run", hint=_HINT)
+                raise EnsembleError(f"{source}: pooling: 'prior' must be ≥ 0, with the sum 1 for each run", hint=HINT)
         ordered, majority = bool(record.get("ordered")), bool(record.get("majority"))
         return Pooling(rule, ordered, int(record.get("k") or DEFAULT_K), majority, runs, **arrays)
 
 
-def _plain(values: NDArray[np.float64]) -> Any:
+def plain_values(values: NDArray[np.float64]) -> Any:
+    """Return nested lists of numbers, rounded for a file."""
     if values.ndim > 1:
-        return [_plain(row) for row in values]
+        return [plain_values(row) for row in values]
     return [float(f"{value:.{_DIGITS}g}") for value in values.tolist()]

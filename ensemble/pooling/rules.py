@@ -34,19 +34,24 @@ def pool_images(
         return mean
     if ordered or values.shape[1] == 2:
         at_least = np.clip(np.cumsum(values[:, ::-1], axis=1)[:, ::-1][:, 1:], 0, 1)
-        pooled = np.minimum.accumulate(_pooled(at_least, bags, rule, k), axis=1)
+        pooled = np.minimum.accumulate(pool_values(at_least, bags, rule, k), axis=1)
         edges = np.concatenate([np.ones((len(pooled), 1)), pooled, np.zeros((len(pooled), 1))], axis=1)
         result = edges[:, :-1] - edges[:, 1:]
     else:
-        result = _pooled(values, bags, rule, k)
+        result = pool_values(values, bags, rule, k)
         total = result.sum(axis=1, keepdims=True)
         result = np.where(total > 0, result / np.where(total > 0, total, 1), mean)
     result[bags.counts == 0] = 0
     return result
 
 
-def _pooled(values: NDArray[np.float64], bags: Bags, rule: str, k: int) -> NDArray[np.float64]:
-    """Return (people, columns) the probabilities (n, columns) of something, pooled over the images of each person."""
+def pool_values(values: NDArray[np.float64], bags: Bags, rule: str, k: int) -> NDArray[np.float64]:
+    """Return (people, columns) values (n, columns) pooled over each person's images, each column by itself.
+
+    They are the probabilities of something, from 0 to 1, or numbers, which have no ``noisy-or``.
+    """
+    if rule == MEAN:
+        return bags.mean(values)
     if rule == MAX:
         return bags.reduce(np.maximum, values)
     if rule == TOP_K:

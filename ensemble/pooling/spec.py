@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from folds.errors import UsageError, unknown_name
+from folds.metrics.task_names import REGRESSION
 
 MEAN, MEDIAN, MAX, NOISY_OR, TOP_K = "mean", "median", "max", "noisy-or", "top-k"
 LOG_ODDS, LEARNED, AUTO = "log-odds", "learned", "auto"
@@ -15,6 +16,8 @@ FITTED = (LOG_ODDS, LEARNED)
 RULES = (*FIXED, *FITTED)
 ANY_IMAGE = (MAX, TOP_K, NOISY_OR)  # whether any image shows it
 NAMES = (*RULES, AUTO)
+# Numbers have no odds, and an image does not show a number or not.
+OF_NUMBERS = (MEAN, MEDIAN, MAX, TOP_K, LEARNED)
 DEFAULT_K = 3
 GRAMMAR = "mean|median|max|top-k[:k=3]|noisy-or|log-odds[:damping=D]|learned|auto"
 
@@ -79,3 +82,17 @@ def parse_pool(text: str) -> PoolSpec:
             hint="`pool=log-odds` learns it",
         )
     return PoolSpec(name, int(k), damping)
+
+
+def rules_of(task: str) -> tuple[str, ...]:
+    """Return the rules for the predictions of a task, without ``auto``."""
+    return OF_NUMBERS if task == REGRESSION else RULES
+
+
+def check_rule(spec: PoolSpec, task: str) -> None:
+    """Raise UsageError, with the rules of the task, if a rule does not pool its predictions."""
+    if spec.name not in (*rules_of(task), AUTO):
+        raise UsageError(
+            f"`pool={spec.name}` does not support the task {task}: it is for probabilities",
+            hint=f"its rules are {', '.join((*rules_of(task), AUTO))}",
+        )

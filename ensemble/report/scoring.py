@@ -18,6 +18,7 @@ from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 from folds.metrics.report import changed_line
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.task_names import CLASSES
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
 
@@ -53,7 +54,7 @@ class ScoredPart:
 
 
 def scored_part(
-    part: Part, members: Sequence[Predicted], per_person: bool = False, task: str | None = None
+    part: Part, members: Sequence[Predicted], per_person: bool = False, task: str = CLASSES
 ) -> ScoredPart | None:
     """Return the rows with a label that all of these members predict; None if there are none.
 

@@ -55,7 +55,8 @@ class TTAGain:
     against_plain, against_mean : difference of the merge to the plain image, and to the mean of all views.
     full : score of the same merge with all of its views for all images; None unless it is adaptive.
     leave_one_out : view → in-sample score of the merge minus that without it, with the other weights scaled up.
-    per_class : F1 per class of the plain image, the mean of all views and the merge; {} for labels and numbers.
+    per_class : F1 per class of the plain image, the mean of all views and the merge; {} for labels and numbers. It is
+        of images, and of people if only persons are labeled.
     """
 
     in_sample: float | None
@@ -146,10 +147,14 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
         others = {name: weights for name, weights in all_views.weights.items() if name != view}
         without[view] = before - score(apply(Merge(all_views.how, others), evidence)[0])
     by_name = (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
-    per_class = {
-        name: f1_per_class(labels, argmax_classes(values), values.shape[1]).tolist()
-        for name, values in (() if evidence.task in COLUMN_TASKS else by_name)
-    }
+
+    def of_classes(values: NDArray[np.float64]) -> list[float]:
+        truth = labels
+        if evidence.by_person:  # the images themselves have no label
+            truth, values, _, _ = average_by_person(labels, values, persons, values.shape[1], evidence.task)
+        return list(f1_per_class(truth, argmax_classes(values), values.shape[1]).tolist())
+
+    per_class = {name: of_classes(values) for name, values in (() if evidence.task in COLUMN_TASKS else by_name)}
     return TTAGain(
         fitted,
         score_predictions(labels, mean, persons, metric.name, per_person, task=evidence.task),

@@ -14,7 +14,6 @@ from folds.errors import UsageError, unknown_name
 from folds.metrics.array_checks import NEGATIVE, as_array, frame_columns, name_text, shape_text
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import labels_task
 from folds.metrics.task_names import ALL_TASKS, CLASSES, MULTILABEL, REGRESSION
 
 _log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def task_of_arrays(
     if values is None or (labels.ndim == 2 and labels.shape[1] == 1):
         return CLASSES
     if labels.ndim == 2:
-        found = labels_task(values)
+        found = _task_of_columns(values)
         what = "0 and 1" if found == MULTILABEL else "numbers"
         _log.info("`%s` has %d columns of %s: `task=%s`", name, labels.shape[1], what, found)
         return found
@@ -71,6 +70,11 @@ def task_of_arrays(
         _log.info("`%s` has numbers with fractions, and the predictions one column: `task=regression`", name)
         return REGRESSION
     return CLASSES
+
+
+def _task_of_columns(labels: NDArray[np.floating]) -> str:
+    """Return multilabel if every known one of (n, columns) is 0 or 1, else regression."""
+    return MULTILABEL if (np.isnan(labels) | (labels == 0) | (labels == 1)).all() else REGRESSION
 
 
 def column_names(given: Mapping[str, Any], classes: Sequence[Any] | None, columns: int) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from folds.metrics.columns import units_with
 from folds.metrics.confusion import Labels, Probabilities
-from folds.metrics.task_names import MULTILABEL, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.utils.numeric import factorize
 
 
@@ -48,7 +48,7 @@ def people_with_label(labels: NDArray[np.floating], persons: NDArray, value: flo
 
 
 def average_by_person(
-    labels: NDArray, probabilities: Probabilities, persons: NDArray, classes: int, task: str | None
+    labels: NDArray, probabilities: Probabilities, persons: NDArray, classes: int, task: str
 ) -> tuple[NDArray, NDArray[np.float64], NDArray, int]:
     """Return one row per person: the mean of its rows' probabilities, and its most frequent label (lowest index among
     equals).
@@ -59,8 +59,7 @@ def average_by_person(
     Parameters
     ----------
     labels : (n,) class indices, or (n, columns) with nan where one is not known.
-    task : of labels (n, columns), multilabel or regression; None, where no caller knows it, for multilabel if every
-        known one is 0 or 1: numbers of 0 and 1 have a mean, too.
+    task : of labels (n, columns), multilabel or regression: numbers of 0 and 1 have a mean, too.
 
     Returns
     -------
@@ -72,27 +71,36 @@ def average_by_person(
     np.add.at(sums, codes, probabilities)
     if np.ndim(labels) == 2:
         rows = np.bincount(codes, minlength=len(names))
-        found, several = _columns_by_person(np.asarray(labels, np.float64), codes, len(names), task)
+        found, several = columns_by_person(np.asarray(labels, np.float64), codes, len(names), task)
         return found, sums / rows[:, None], names, several
     counts = crosstab(codes, labels, len(names), classes)
     return counts.argmax(1), sums / counts.sum(1, keepdims=True), names, int(np.sum((counts > 0).sum(1) > 1))
 
 
-def labels_task(labels: NDArray[np.floating]) -> str:
-    """Return multilabel if every known one of (n, columns) is 0 or 1, else regression."""
-    return MULTILABEL if (np.isnan(labels) | (labels == 0) | (labels == 1)).all() else REGRESSION
-
-
-def _columns_by_person(
-    labels: NDArray[np.float64], codes: NDArray[np.int64], people: int, task: str | None
+def columns_by_person(
+    labels: NDArray[np.float64], codes: NDArray[np.int64], people: int, task: str
 ) -> tuple[NDArray[np.float64], int]:
-    """Return (people, columns) labels or numbers, and the number of people with different values in a column."""
+    """Return (people, columns) the labels or numbers of people as `average_by_person` has them, and the number of
+    people with different values in a column.
+
+    Parameters
+    ----------
+    labels : (n, columns) of the images, nan where one is not known.
+    codes : (n,) index of the person of each image.
+    task : multilabel or regression.
+
+    Raises
+    ------
+    ValueError : another task.
+    """
+    if task not in COLUMN_TASKS:
+        raise ValueError(f"labels of shape {labels.shape} are not of the task {task}")
     known = ~np.isnan(labels)
     low, high = np.full((people, labels.shape[1]), np.inf), np.full((people, labels.shape[1]), -np.inf)
     np.minimum.at(low, codes, np.where(known, labels, np.inf))
     np.maximum.at(high, codes, np.where(known, labels, -np.inf))
     several = int((high > low).any(axis=1).sum())
-    if (labels_task(labels) if task is None else task) == MULTILABEL:
+    if task == MULTILABEL:
         return np.where(high >= low, high, np.nan), several
     sums, count = np.zeros_like(low), np.zeros_like(low)
     np.add.at(sums, codes, np.where(known, labels, 0))

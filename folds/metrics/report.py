@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.confusion import accuracy, argmax_classes
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person, labels_task
+from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.scored_rows import ScoredRows
-from folds.metrics.task_names import MULTILABEL
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
 from folds.utils.text import counted
 
 
@@ -82,7 +82,7 @@ def score_predictions(
     metric: str | Metric = "macro_f1",
     per_person: bool = False,
     rows: ScoredRows | None = None,
-    task: str | None = None,
+    task: str = CLASSES,
 ) -> ScoreReport:
     """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first.
 
@@ -90,12 +90,16 @@ def score_predictions(
     ----------
     labels, probabilities : of several labels or numbers, both are (n, columns); labels are nan where one is not known.
     rows : the same labels and persons, if other predictions of them are scored as well.
-    task : of labels (n, columns); None for that of the metric, or of the labels if the metric fits every task.
+    task : one of `folds.metrics.task_names.ALL_TASKS`; of labels (n, columns) multilabel or regression.
+
+    Raises
+    ------
+    ValueError : the task does not have labels of this shape.
     """
     mixed, resolved = 0, metric_of(metric)
     of_columns = np.ndim(labels) == 2
-    if of_columns and task is None:
-        task = resolved.columns.task if resolved.columns is not None else labels_task(labels)
+    if of_columns != (task in COLUMN_TASKS):
+        raise ValueError(f"labels of shape {np.shape(labels)} are not of the task {task}")
     if per_person:
         rows = None
         labels, probabilities, persons, mixed = average_by_person(

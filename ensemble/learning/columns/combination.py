@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.learning.columns.stack import fill_absent
 from ensemble.learning.combination import Combination, plain_numbers, scaled_weights
+from ensemble.pooling.columns import ColumnPooling
 from ensemble.voting.base import VoteInput
 from ensemble.voting.label_columns import VOTES, one_label, pool_columns
 from ensemble.voting.vote import method_of
@@ -22,6 +23,7 @@ from folds.utils.schema import ANYTHING, NUMBER, ONE_LINE, TEXT, list_of, mappin
 _MAX_NUMBER = 1e9
 MAX_COLUMNS = 10_000
 _HINT = "blend again to write the file anew"
+_OF_PEOPLE = {task: f"{task} of people" for task in COLUMN_TASKS}  # how a file names a combination for people
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class ColumnCombination(Combination):
             each=tuple(self.each[column] for column in at) if self.each else (),
             linear=None if self.linear is None else self.linear[:, at],
             intercept=None if self.intercept is None else self.intercept[at],
+            pooling=self.pooling.in_order(names) if isinstance(self.pooling, ColumnPooling) else self.pooling,
         )
 
     @property
@@ -113,8 +116,10 @@ class ColumnCombination(Combination):
 
     def as_record(self, inline: bool = True) -> dict[str, Any]:
         """Return the combination as plain values for a file; None for absent steps."""
+        # A task of its own, which versions that would leave out the pooling refuse.
+        task = self.task if self.pooling is None else _OF_PEOPLE[self.task]
         return {
-            "task": self.task,
+            "task": task,
             "columns": list(self.columns),
             "runs": list(self.runs),
             "pool": self.pool,
@@ -125,6 +130,7 @@ class ColumnCombination(Combination):
             "intercept": plain_numbers(self.intercept),
             "each": None if not self.each else [_without_runs(one.as_record()) for one in self.each],
             "said": self.summary,
+            **({} if self.pooling is None else {"pooling": self.pooling.as_record()}),
         }
 
     @staticmethod
@@ -139,7 +145,13 @@ class ColumnCombination(Combination):
         ------
         EnsembleError : a field is missing, has the wrong type or shape, or is out of range.
         """
-        problems = validate_fields(record, _FIELDS) or _contradictions(record, columns)
+        problems = validate_fields(record, _FIELDS)
+        of_people = record.get("task") in _OF_PEOPLE.values()
+        if not problems and of_people:
+            record = {**record, "task": next(task for task, of in _OF_PEOPLE.items() if of == record["task"])}
+        problems = problems or _contradictions(record, columns)
+        if not problems and of_people != (record.get("pooling") is not None):
+            problems = ["'pooling' must be there if the task is of people, and only then"]
         if problems:
             raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
         runs, task = tuple(record["runs"]), record["task"]
@@ -164,6 +176,7 @@ class ColumnCombination(Combination):
             each=each,
             linear=numbers_of("linear", shape),
             intercept=numbers_of("intercept", shape[1:]),
+            pooling=ColumnPooling.of_record(record["pooling"], columns, task, source) if of_people else None,
         )
 
 
@@ -173,7 +186,7 @@ def _without_runs(record: dict[str, Any]) -> dict[str, Any]:
 
 _VECTOR = optional(list_of(NUMBER))
 _FIELDS = {
-    "task": one_of(*COLUMN_TASKS),
+    "task": one_of(*COLUMN_TASKS, *_OF_PEOPLE.values()),
     "columns": list_of(ONE_LINE),
     "runs": list_of(ONE_LINE),
     "pool": one_of(*dict.fromkeys(name for names in VOTES.values() for name in names)),
@@ -184,6 +197,7 @@ _FIELDS = {
     "intercept": _VECTOR,
     "each": optional(list_of(mapping_of(ANYTHING))),
     "said": optional(TEXT),
+    "pooling": optional(mapping_of(ANYTHING)),
 }
 
 

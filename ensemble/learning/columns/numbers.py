@@ -42,7 +42,7 @@ def stacking_numbers(stack: Stack, metric: Metric, seed: int = 0) -> Combination
     for column in range(columns.classes):
         strength = _strength(columns, column)
         chosen.append("the mean" if strength is None else f"strength {strength:g}")
-        linear[:, column], intercept[column] = _ridge(*_known(columns, column), strength)
+        linear[:, column], intercept[column] = ridge(*_known(columns, column), strength)
     summary = ", ".join(
         f"{name}: {text}" if columns.classes > 1 else text
         for name, text in list(zip(columns.columns, chosen, strict=True))[:4]
@@ -117,15 +117,23 @@ def _strength(stack: ColumnStack, column: int) -> float | None:
         if not len(truth) or not len(fitted[1]):
             continue
         for i, choice in enumerate(choices):
-            coefficients, intercept = _ridge(*fitted, choice)
+            coefficients, intercept = ridge(*fitted, choice)
             losses[i] += np.square(coefficients @ values + intercept - truth).sum()
     return choices[int(np.argmin(losses))]
 
 
-def _ridge(values: Floats, truth: Floats, strength: float | None) -> tuple[Floats, float]:
-    """Return coefficients and intercept, penalized towards the mean; the mean itself for None."""
+def ridge(values: Floats, truth: Floats, strength: float | None, start: Floats | None = None) -> tuple[Floats, float]:
+    """Return coefficients and intercept, penalized towards a start; the start itself for None.
+
+    Parameters
+    ----------
+    values : (inputs, m).
+    truth : (m,) the true numbers.
+    strength : of the penalty, times the variance of the true numbers.
+    start : (inputs,) coefficients; None for the mean of the inputs.
+    """
     runs = len(values)
-    mean = np.full(runs, 1 / runs)
+    mean = np.full(runs, 1 / runs) if start is None else start
     if strength is None or not len(truth):
         return mean, 0.0
     centers, center = values.mean(axis=1), truth.mean()

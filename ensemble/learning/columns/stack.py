@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
-from ensemble.learning.stack import Stack, check_stack_size, read_runs
+from ensemble.learning.stack import Stack, check_stack_size, images_of, read_runs
 from ensemble.voting.base import VoteInput
 from ensemble.voting.blocks import row_blocks
 from folds.errors import EnsembleError
@@ -90,12 +90,15 @@ def fill_absent(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDAr
     return np.where(has, values, mean)
 
 
-def column_stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArray[np.int64]) -> ColumnStack:
+def column_stack_of(
+    split: AlignedSplit, truth: GroundTruth, outer_folds: NDArray[np.int64], images: AlignedSplit | None = None
+) -> ColumnStack:
     """Return the samples of a split with a known value, as the input of fitted methods.
 
     Parameters
     ----------
     outer_folds : (n of the split,) see `Stack`.
+    images : of a split of people, the split of their images; None without a pooling rule that is fitted.
 
     Raises
     ------
@@ -109,6 +112,7 @@ def column_stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArra
         )
     check_stack_size(len(split.runs), len(rows), len(split.classes))
     names, values, present = read_runs(split, rows)
+    labeled = split if len(rows) == len(split) else split.take(rows)
     return ColumnStack(
         names,
         values,
@@ -116,6 +120,7 @@ def column_stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArra
         truth.labels[rows],
         truth.persons[rows],
         outer_folds[rows],
+        None if images is None else images_of(labeled, images, names),
         columns=split.classes,
         task=split.task,
     )

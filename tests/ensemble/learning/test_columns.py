@@ -142,15 +142,15 @@ def test_least_squares_is_that_of_scipy() -> None:
 def test_the_linear_model_is_ridge_towards_the_mean() -> None:
     from sklearn.linear_model import Ridge
 
-    from ensemble.learning.columns.numbers import _ridge
+    from ensemble.learning.columns.numbers import ridge
 
     x, y = NUMBERS.probabilities[:, :, 0].astype(float), NUMBERS.labels[:, 0]
-    coefficients, intercept = _ridge(x, y, 3.0)
+    coefficients, intercept = ridge(x, y, 3.0)
     rest = y - x.mean(axis=0)  # what the mean leaves, with ordinary ridge
     expected = Ridge(alpha=3.0 * y.var()).fit(x.T, rest)
     np.testing.assert_allclose(coefficients, expected.coef_ + 1 / 3, rtol=1e-6)
     assert intercept == pytest.approx(expected.intercept_)
-    assert _ridge(x, y, None)[0].tolist() == [1 / 3] * 3
+    assert ridge(x, y, None)[0].tolist() == [1 / 3] * 3
 
 
 def test_numbers_have_coefficients_of_their_own() -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ensemble.learning.auto import choose
 from ensemble.learning.combination import Combination, combine
 from ensemble.learning.nested import nested_cv
-from ensemble.learning.pooled import DAMPINGS, fit_pooling, pooled, pooled_choices
+from ensemble.learning.pool_rules import DAMPINGS
+from ensemble.learning.pooled import fit_pooling, pooled, pooled_choices
 from ensemble.learning.registry import FITTERS
 from ensemble.learning.stack import Stack, StackImages
 from ensemble.pooling.bags import Bags
@@ -113,7 +114,7 @@ def test_a_rule_that_fits_nothing_equals_rows_pooled_before() -> None:
 
 def test_the_choice_of_a_rule_is_part_of_the_score() -> None:
     stack = world(60)
-    fitters = pooled_choices(FITTERS["soft"], PoolSpec(AUTO), False)
+    fitters = pooled_choices(FITTERS["soft"], PoolSpec(AUTO))
     found = choose(stack, fitters, LOSS, plain=fitters[0].name)
     assert fitters[0].name == "soft, mean"
     assert found.chosen in {"soft, learned", "soft, max"}  # one image shows it

@@ -123,7 +123,7 @@ def test_per_person_a_person_s_images_are_averaged_first(write: Writer) -> None:
     found = compare_runs("a", "b", per_person=True)
     assert (found.rows, found.people) == (30, 30)
     truth = np.array([CLASSES.index(label) for label in rows.labels])  # type: ignore[union-attr]
-    labels, values, _, _ = average_by_person(truth, second, factorize(rows.persons)[1], 3, None)  # type: ignore[arg-type]
+    labels, values, _, _ = average_by_person(truth, second, factorize(rows.persons)[1], 3, "classes")  # type: ignore[arg-type]
     assert found.differences["accuracy"].second == pytest.approx(METRICS["accuracy"](labels, values))
 
 

@@ -13,8 +13,10 @@ import pytest
 from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.features.curve_files import write_curve
-from folds.features.learning_curve import CurvePoint, LearningCurve, _extrapolated, learning_curve
+from folds.features.learning_curve import CurvePoint, LearningCurve, _extrapolated, _point, learning_curve
+from folds.metrics.classification import METRICS
 from folds.runs.learning_curves import check_learning_curve
+from folds.runs.trained_curve import _curve
 from folds.splits.assignment import FoldAssignment, read_folds, save_folds
 from folds.training.job import Job
 
@@ -65,6 +67,40 @@ def test_more_people_give_a_better_score(job: Job, tmp_path: Path) -> None:
     assert path.read_text().count("<circle") == 3
     assert json.loads((tmp_path / "run/learning_curve.json").read_text())["points"][0]["score"] == first.score
     assert (tmp_path / "run/learning_curve.csv").read_text().splitlines()[0] == "share,people,images,score,low,high"
+
+
+def test_curves_of_labeled_persons_are_scored_by_person(job: Job, tmp_path: Path) -> None:
+    """Both kinds of curves, of predictions made up: the mean of a person's two images is scored."""
+    assignment, random = read_folds(tmp_path / "run" / "folds.csv"), np.random.default_rng(0)
+    scored = np.concatenate([assignment.validation_index(fold) for fold in range(3)])
+    labels = np.array([job.classes.index(name) for name in assignment.labels.tolist()])
+    people = np.unique(assignment.persons)
+    truth = np.array([labels[assignment.persons == person][0] for person in people])
+    expected, parts = {}, {}
+    for share, skill in ((0.25, 0.5), (0.5, 1.0), (1.0, 1.4)):
+        values = random.dirichlet(np.ones(3), 240) + skill * random.random((240, 1)) * np.eye(3)[labels]
+        values /= values.sum(axis=1, keepdims=True)
+        means = np.array([values[assignment.persons == person].mean(axis=0) for person in people])
+        expected[share] = METRICS["macro_f1"](truth, means)
+        assert expected[share] != METRICS["macro_f1"](labels, values)
+        parts[share] = [tmp_path / f"{share}.{fold}.npy" for fold in range(3)]
+        for fold, path in enumerate(parts[share]):
+            np.save(path, values[assignment.validation_index(fold)])
+    about = {"assignment": assignment, "recipe": Recipe(metric="macro_f1"), "name": "run", "runs": tmp_path}
+    run = SimpleNamespace(**about, target=SimpleNamespace(encode_scored=np.asarray))
+    rows = {0.25: 40, 0.5: 80, 1.0: 240}
+    learned = {share: [assignment.training_index(fold)[:most] for fold in range(3)] for share, most in rows.items()}
+    found = _curve(run, job, parts, learned, True)  # type: ignore[arg-type]
+    assert {one.share: one.score for one in found.points} == pytest.approx(expected)
+    assert [(one.people, one.images) for one in found.points] == [(20, 40), (40, 80), (80, 160)]
+    assert found.doubled is not None
+    assert expected[1.0] < found.doubled[0] <= found.doubled[1]
+    data = SimpleNamespace(**about, labels=labels, scored=scored, by_person=True)
+    draw = [(np.load(path), 80, 160) for path in parts[1.0]]
+    point = _point(data, 1.0, [draw])  # type: ignore[arg-type]
+    last = found.points[-1]
+    assert (point.score, point.low, point.high) == pytest.approx((last.score, last.low, last.high))
+    assert (point.people, point.images) == (last.people, last.images) == (80, 160)
 
 
 def test_heads_learn_changed_labels_and_are_scored_on_those_of_the_table(job: Job, tmp_path: Path) -> None:

@@ -228,13 +228,13 @@ def test_a_person_has_the_labels_of_any_image_and_the_mean_number() -> None:
     nan = np.nan
     persons, values = np.array(["b", "a", "b", "a"]), np.arange(8.0).reshape(4, 2) / 10
     labels = np.array([[0, nan], [1, nan], [nan, 1], [0, nan]])
-    found, means, names, several = average_by_person(labels, values, persons, 2, None)
+    found, means, names, several = average_by_person(labels, values, persons, 2, MULTILABEL)
     np.testing.assert_array_equal(found, [[1, nan], [0, 1]])
     assert means == pytest.approx(np.array([[0.4, 0.5], [0.2, 0.3]]))
     assert (names.tolist(), several) == (["a", "b"], 1)
     assert average_by_person(labels, values, persons, 2, REGRESSION)[0][0, 0] == 0.5
     numbers = np.array([[0.1, 5], [3, nan], [0.1, 7], [nan, nan]])
-    found, _, _, several = average_by_person(numbers, values, persons, 2, None)
+    found, _, _, several = average_by_person(numbers, values, persons, 2, REGRESSION)
     np.testing.assert_array_equal(found, [[3, nan], [0.1, 6]])
     assert several == 1
     assert people_with_label(labels, persons).tolist() == [1, 1]
@@ -244,10 +244,10 @@ def test_reports_and_sites_take_columns() -> None:
     for task, data in DATA.items():
         labels, values, persons = data(8, 90)
         metric = metric_for_task(None, task)
-        report = score_predictions(labels, values, persons, metric)
+        report = score_predictions(labels, values, persons, metric, task=task)
         assert report.interval == interval_over_people(metric, labels, values, persons)
         assert ("accuracy" in report.to_dict()) == (task == MULTILABEL)
-        grouped = score_predictions(labels, values, persons, metric, per_person=True)
+        grouped = score_predictions(labels, values, persons, metric, per_person=True, task=task)
         assert grouped.rows == len(set(persons.tolist()))
         sites = persons % 6
         over = interval_over_sites(metric, labels, values, sites, persons)
@@ -292,7 +292,7 @@ def test_one_label_is_warned_of_as_two_classes_are(name: str, people: int, said:
     metric = metric_for_task(name, MULTILABEL)
     found = interval_over_people(metric, labels[:, [3]], values[:, [3]], np.arange(120))
     assert found.warning.startswith(said) if said else found.warning == ""
-    alone = score_predictions(labels[:, [3]], values[:, [3]], np.arange(120), name).interval
+    alone = score_predictions(labels[:, [3]], values[:, [3]], np.arange(120), name, task=MULTILABEL).interval
     assert alone.warning == found.warning
 
 

@@ -39,7 +39,7 @@ def test_the_counts_of_a_person_are_those_of_its_rows(data: Data) -> None:
 def test_a_person_has_the_mean_row_and_most_frequent_label(data: Data) -> None:
     labels, probabilities, codes = data
     persons = np.array([f"p{code}" for code in codes])
-    found_labels, found, names, mixed = average_by_person(labels, probabilities, persons, CLASSES, None)
+    found_labels, found, names, mixed = average_by_person(labels, probabilities, persons, CLASSES, "classes")
     assert names.tolist() == sorted(set(persons.tolist()))
     several = 0
     for i, name in enumerate(names):

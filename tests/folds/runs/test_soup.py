@@ -20,7 +20,7 @@ from folds.metrics.classification import METRICS
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.models.inference import PixelSource
 from folds.models.soup import average_weights, with_statistics
-from folds.runs.soup import soup
+from folds.runs.soup import _result, soup
 from folds.runs.soup_models import SoupModels
 from tests.conftest import Called
 
@@ -126,6 +126,53 @@ def test_the_metric_of_a_soup_is_that_of_the_positive_class_as_in_other_scores()
         codes, (found,) = models.in_order(labels, values)
         assert codes.tolist() == (labels == positive).astype(int).tolist()
         assert np.array_equal(found[:, 1], values[:, positive])
+
+
+def test_a_soup_of_labeled_persons_is_chosen_and_scored_by_person() -> None:
+    """Run a is right about the images of most people, run b about each person on average."""
+    persons, truth = np.repeat(np.arange(6), 3), np.array([0, 1, 0, 1, 0, 1])
+    labels = truth[persons]
+    right = {"a": np.tile([0.95, 0.95, 0.1], 6), "b": np.tile([0.6, 0.7, 0.65], 6)}
+    right["a"][:6] = 0.05
+    values = {
+        run: np.eye(2)[labels] * p[:, None] + np.eye(2)[1 - labels] * (1 - p[:, None]) for run, p in right.items()
+    }
+    models = object.__new__(SoupModels)
+    models.runs, models.folds, models.metric, models.batch_norm = ("a", "b"), [0, 1], METRICS["log_loss"], "none"
+    models.labels, models.persons = labels, persons
+    models.rows = {fold: np.flatnonzero(persons % 2 == fold) for fold in (0, 1)}
+    values["a", "b"] = (values["a"] + values["b"]) / 2  # type: ignore[index]
+    models.known = {
+        (fold, some if isinstance(some, tuple) else (some,)): found[models.rows[fold]].astype(np.float32)
+        for fold in (0, 1)
+        for some, found in values.items()
+    }
+    about = {
+        "task": "binary",
+        "recipe": {},
+        "target": "label",
+        "classes": ("no", "yes"),
+        "data": {"label_of": "person"},
+    }
+    models.first = SimpleNamespace(**about)  # type: ignore[assignment]
+
+    def loss(some: str, people: list[int]) -> float:
+        means = np.array([values[some][persons == person].mean(axis=0) for person in people])
+        return float(-np.log(means[np.arange(len(people)), truth[people]]).mean())
+
+    for fold, people in ((0, [0, 2, 4]), (1, [1, 3, 5])):
+        assert models.score(("a",), [fold]) == pytest.approx(-loss("a", people), rel=1e-5)
+    chosen, best = models.choose(lambda done, of: None)
+    assert (chosen, best) == ({0: ("b",), 1: ("b",)}, {0: "b", 1: "b"})
+    found = _result(models, chosen, best)
+    everyone = [0, 2, 4, 1, 3, 5]
+    assert found.singles["a"].value == pytest.approx(loss("a", everyone), rel=1e-5)
+    assert found.score.value == pytest.approx(loss("b", everyone), rel=1e-5)
+    assert found.score.people == 6
+    assert found.difference.difference.value == 0
+    models.first = SimpleNamespace(**about | {"data": {}})  # type: ignore[assignment]
+    own = -np.log(right["a"]).mean()  # of images
+    assert _result(models, chosen, best).singles["a"].value == pytest.approx(own, rel=1e-5)
 
 
 def test_models_of_different_folds_are_never_averaged(grid: Path) -> None:
