@@ -28,8 +28,9 @@ from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS, REGRESSION, UNCERTAIN
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, REGRESSION
 from folds.metrics.tasks import default_metric, metric_for_task
+from folds.predictions.uncertain import check_uncertain
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
@@ -191,8 +192,7 @@ class BlendConfig:
 
     def _check_uncertain(self) -> None:
         """Raise UsageError if `uncertain` is not a reading of labels, or there is no table of labels."""
-        if self.uncertain is not None and self.uncertain not in UNCERTAIN:
-            raise unknown_name("`uncertain`", self.uncertain, list(UNCERTAIN))
+        check_uncertain(self.uncertain)
         if self.uncertain is not None and self.labels is None:
             raise UsageError("`uncertain` says how the table of `labels` is read", hint="`labels=FILE.csv`")
 

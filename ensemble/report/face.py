@@ -69,7 +69,7 @@ _KINDS = {
     "data": optional(PATH),
     **dict.fromkeys(("section", "log_to"), optional(NAMES)),
     "tables": optional(PATH),
-    **dict.fromkeys(("label", "task"), optional(ONE_LINE)),
+    **dict.fromkeys(("label", "task", "uncertain"), optional(ONE_LINE)),
     "root": PATH,
     "progress": PROGRESS,
     "heat_maps": whole(0),
@@ -87,6 +87,7 @@ def report(
     per_person: bool = False,
     label: str | None = None,
     task: str | None = None,
+    uncertain: str | None = None,
     section: str | Sequence[str] | None = None,
     heat_maps: int = 0,
     tables: str | Path | None = None,
@@ -113,6 +114,7 @@ def report(
     per_person : whether to average the probabilities of each person's images before scoring.
     label, task : of a table that is shown without predictions: its columns of labels or numbers, as in `read_table`,
         and what they are (``classes``, ``multilabel``, ``regression``); found by name and from the cells by default.
+    uncertain : of such a table: what -1 among several labels is read as, ``unknown``, ``absent`` or ``present``.
     section : names of the sections to show; all by default.
     heat_maps : number of out-of-fold images that get a heat map, for which models predict; 0 for none.
     tables : a folder, into which each table of the page is also written as ``NAME.csv``, ``NAME.md`` and ``NAME.tex``
@@ -172,6 +174,7 @@ def report(
         data=None if data is None else Path(data),
         label=label,
         task=task,
+        uncertain=uncertain,
         progress=shown,
     )
     stores = report_stores(trackers, {name: run.folder for name, run in evidence.runs.items()})

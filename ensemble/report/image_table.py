@@ -32,7 +32,7 @@ from folds.utils.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 # Columns of a table and folders of images, as config.toml of a run has them.
-_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons", "task", "uncertain")
+_TEXTS = ("path", "label", "person", "id", "split", "person_regex", "missing_persons", "task", "label_of", "uncertain")
 _FLAGS = ("test_labels", "merge_spellings", "skip_unusable")
 _LISTS = ("images", "test_images", "classes", "stack")
 MAX_DECODED = 4_000  # images that are decoded for their brightness if the decoded pixels are not kept on disk
@@ -47,6 +47,7 @@ def read_image_table(
     warnings: list[str],
     task: str | None = None,
     label: str | None = None,
+    uncertain: str | None = None,
 ) -> Dataset | None:
     """Return the table of the images, which need not be there; None, with a warning, if it cannot be read.
 
@@ -56,11 +57,14 @@ def read_image_table(
     configs : contents of config.toml of runs; the first that says where its data are is followed.
     task : what the predictions answer, if there are any; else what the columns of labels are, if that was given.
     label : the columns of labels or numbers of a table, if they were given.
+    uncertain : what labels of -1 in a table are read as, if that was given.
     """
     config = next((one for one in configs if isinstance(one.get("data"), str)), {})
     try:
         if data is not None:
-            spec = _spec_of(config if label is None else {**config, "label": label}, data, None, task)
+            given = {"label": label, "uncertain": uncertain}
+            given = {name: value for name, value in given.items() if value is not None}
+            spec = _spec_of({**config, **given}, data, None, task)
         elif config:
             spec = _spec_of(config, _place_of(config["data"], "data", root), root, task)
         else:

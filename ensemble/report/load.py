@@ -41,6 +41,7 @@ from folds.predictions.label_columns import label_matrix
 from folds.predictions.links import predictions_of
 from folds.predictions.optimism import selected_runs
 from folds.predictions.reading import score_rows
+from folds.predictions.uncertain import check_uncertain
 from folds.utils.files import read_json
 from folds.utils.numeric import factorize, groups_in_several_folds
 from folds.utils.progress import SILENT, Progress
@@ -58,6 +59,7 @@ def load_evidence(
     data: Path | None = None,
     label: str | None = None,
     task: str | None = None,
+    uncertain: str | None = None,
     progress: Progress = SILENT,
 ) -> Evidence:
     """Return the evidence of a report about runs, blends, prediction files or a table.
@@ -71,7 +73,8 @@ def load_evidence(
     metric : by default that of the task.
     per_person : whether the probabilities of each person's images are averaged before scoring.
     data : the table, if it is not where the runs found it.
-    label, task : the columns of labels or numbers of a table without predictions, and what they are.
+    label, task, uncertain : the columns of labels or numbers of a table without predictions, what they are, and what
+        labels of -1 are read as.
 
     Raises
     ------
@@ -83,8 +86,10 @@ def load_evidence(
     inputs = find_inputs(what, root, label is not None)
     stated = _stated_task(inputs)
     predicted = bool(inputs.runs or inputs.views or inputs.blends)
-    if predicted and (label is not None or task is not None):
-        given = "label" if label is not None else "task"
+    check_uncertain(uncertain)
+    columns = {"label": label, "task": task, "uncertain": uncertain}
+    given = next((name for name, value in columns.items() if value is not None), None)
+    if predicted and given is not None:
         raise UsageError(
             f"`{given}` is for a table without predictions: their files state it", hint=f"leave `{given}` out"
         )
@@ -110,7 +115,7 @@ def load_evidence(
         advance(0, 1)
         task = stated if predicted else task
         configs = [one.config for one in records.values()]
-        dataset = read_image_table(data or inputs.data, configs, root, warnings, task, label)
+        dataset = read_image_table(data or inputs.data, configs, root, warnings, task, label, uncertain)
         advance(1, 1)
     split = None if base is None else next(iter(base.splits.values()))
     task = _task(split, next(iter(leaking.values()), None), dataset)

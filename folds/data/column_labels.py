@@ -161,8 +161,12 @@ class _Cells:
         return {cell.strip().lower() for cell in set(self.cells[column])}
 
     def decide(self, uncertain: str | None) -> list[str]:
-        """Replace the cells of uncertain labels by what they are read as, and return a note; [] if there are none."""
-        if uncertain is None or not all(_FLAGS.issuperset(self.folded(i)) for i in range(len(self.names))):
+        """Replace the cells of uncertain labels by what they are read as, and return a note; [] if there are none.
+
+        Several columns are labels then, whatever else they hold: it is an error that names its rows. One column may hold
+        names.
+        """
+        if uncertain is None or (len(self.names) == 1 and not _FLAGS.issuperset(self.folded(0))):
             return []
         counts = {}
         for i, name in enumerate(self.names):

@@ -240,6 +240,5 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         write_atomic(path, content)
     task = dataset.train.task if dataset.train.has_columns else None
-    return DataSpec(
-        path, label=",".join(labels), id="id", split="split" if dataset.test is not None else None, task=task
-    )
+    split = "split" if dataset.test is not None else None
+    return DataSpec(path, label=",".join(labels), id="id", split=split, task=task, label_of=dataset.label_of)

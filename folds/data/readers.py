@@ -187,7 +187,7 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
         messages.notes += more.notes
         messages.warnings += more.warnings
     messages.warnings += name_warnings(train) + _leaks(train, test)
-    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings))
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), label_of=spec.label_of)
 
 
 def table_from_frame(

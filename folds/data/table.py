@@ -303,6 +303,7 @@ class Dataset(Displayed):
     found : ``label`` and ``person`` → the column of the table that was found by a known name (``target``); without
         those of the name in `spec`.
     left_out : number of images that cannot be used and were left out, as asked.
+    label_of : of a DataFrame, as in `DataSpec`.
     """
 
     train: SampleTable
@@ -312,6 +313,7 @@ class Dataset(Displayed):
     spec: DataSpec | None = None
     found: Mapping[str, str] = field(default_factory=dict)
     left_out: int = 0
+    label_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return summaries of both parts, notes and warnings, as plain values."""

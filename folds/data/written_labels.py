@@ -33,7 +33,7 @@ def label_cells(table: SampleTable, columns: Sequence[str]) -> dict[str, NDArray
     ----------
     columns : of `columns_of_labels`.
     """
-    if table.labels is None or len(columns) == 1:
+    if table.labels is None or not table.has_columns or tuple(columns) != table.classes:
         return dict.fromkeys(columns, table.labels)
     values = table.label_values()
     return {name: label_texts(values[:, [i]], [name], REGRESSION) for i, name in enumerate(table.classes)}

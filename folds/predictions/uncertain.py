@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from folds.errors import unknown_name
 from folds.metrics.task_names import UNCERTAIN
 
 UNCERTAIN_CELLS = frozenset({"-1", "-1.0", "-1."})
@@ -16,6 +17,12 @@ _MEANINGS = dict(zip(UNCERTAIN, ("an empty cell, not known", "0, absent", "1, pr
 _NAMED_AT_MOST = 30
 
 
+def check_uncertain(uncertain: str | None) -> None:
+    """Raise UsageError if it is no way to read uncertain labels; None is an error where there are such labels."""
+    if uncertain not in (None, *UNCERTAIN):
+        raise unknown_name("`uncertain`", str(uncertain), list(UNCERTAIN))
+
+
 def decided_cells(cells: Sequence[str], uncertain: str) -> tuple[list[str], int]:
     """Return cells of labels with those of -1 replaced by what they are read as, and the number of replaced ones.
 
@@ -23,11 +30,16 @@ def decided_cells(cells: Sequence[str], uncertain: str) -> tuple[list[str], int]
     ----------
     uncertain : one of `UNCERTAIN`.
 
+    Raises
+    ------
+    UsageError : it is none of them.
+
     Examples
     --------
     >>> decided_cells(["1", "-1", "0", "-1.0"], "absent")
     (['1', '0', '0', '0'], 2)
     """
+    check_uncertain(uncertain)
     found = [cell.strip() in UNCERTAIN_CELLS for cell in cells]
     instead = _CELLS[uncertain]
     return [instead if is_one else cell for cell, is_one in zip(cells, found, strict=True)], sum(found)

@@ -438,7 +438,11 @@ def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64
         if not _equal(values, cells):
             rows = zip(table.ids.tolist(), cells, values.tolist(), strict=True)
             other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in rows if theirs != ours]
-            raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
+            hint = again
+            if column == "label" and table.has_columns:  # other readings of the same labels have the same people
+                hint = f"read the labels as {path} has them (`uncertain`, `label`); without its column 'label' its folds "
+                hint += f"are used for these labels; or {again}"
+            raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=hint)
     return order
 
 

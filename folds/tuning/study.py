@@ -286,9 +286,8 @@ def score_on_other_folds(study: Study) -> dict[str, Any] | None:
     if best is None or not path.exists() or not oof_file(runs, study.best_run).exists():
         return None
     record, own = read_record(path), read_record(study.trial_dir(best.number) / "config.toml")
-    if any(record.get(key) != own.get(key) for key in (*best.settings, "epochs", "seed")) or _folds_of(
-        record
-    ) != _folds_of(own):
+    same = (*best.settings, "epochs", "seed", "label", "label_of", "uncertain")
+    if any(record.get(key) != own.get(key) for key in same) or _folds_of(record) != _folds_of(own):
         return None
     probabilities, sidecar = oof_predictions(runs, study.best_run)
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(probabilities))

@@ -132,6 +132,8 @@ def prepare(
     words = ["ensemble", "kfold", "--data", str(made.folder / "index.csv")]
     if opened.data.train.has_columns:  # the columns of the new table, and what they hold
         words += ["--label", ",".join(made.labels), "--task", made.task]
+    if opened.spec.label_of is not None:  # each image has the label of its person there
+        words += ["--label-of", opened.spec.label_of]
     if opened.data.test is not None:
         words += ["--test", str(made.folder / "test.csv")]
     console.next_step(shlex.join(words))

@@ -60,6 +60,14 @@ def report(
             show_default=False,
         ),
     ] = None,
+    uncertain: Annotated[
+        str | None,
+        typer.Option(
+            help="of such a table: what -1, an uncertain one of several labels, is read as: unknown, absent or present",
+            metavar="NAME",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
     section: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,6 +137,7 @@ def report(
         per_person=score_by is not None,
         label=label,
         task=task,
+        uncertain=uncertain,
         section=list(section or ()) or None,
         heat_maps=heat_maps,
         tables=tables,

@@ -11,6 +11,8 @@ import pytest
 import ensemble as en
 from ensemble.report import image_table
 from ensemble.report.image_table import image_paths, images_at_once, light, read_image_table, table_record
+from ensemble.report.load import load_evidence
+from folds.errors import UsageError
 from tests.ensemble.report.report_worlds import write_world
 
 
@@ -26,6 +28,21 @@ def test_labels_are_read_as_the_record_of_a_run_says(tmp_path: Path) -> None:
     found = read_image_table(None, [config], tmp_path, [], "multilabel")
     assert found is not None
     assert found.train.label_values().tolist() == [[1, 1], [0, 1]]
+    # As the user says, of a table alone.
+    evidence = load_evidence([tmp_path / "t.csv"], tmp_path, label="hat,beard", uncertain="absent")
+    assert evidence.table is not None
+    assert (evidence.task, evidence.table.labels.tolist()) == ("multilabel", ["hat", "beard"])
+    for wrong in ("maybe", None):
+        with pytest.raises(UsageError, match="uncertain"):
+            load_evidence([tmp_path / "t.csv"], tmp_path, label="hat,beard", uncertain=wrong)
+
+
+def test_labels_of_persons_are_read_as_in_the_training(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,person,label\na.jpg,p,x\nb.jpg,p,\nc.jpg,q,y\n")
+    found = read_image_table(None, [{"data": "t.csv", "label_of": "person"}], tmp_path, [])
+    assert found is not None
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == ["x", "x", "y"]
 
 
 def test_the_measures_do_not_depend_on_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

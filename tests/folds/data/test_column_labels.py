@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from folds.config.recipe import Recipe, Settings
@@ -17,6 +18,8 @@ from folds.data.sources import load_checkpoint_data, open_data
 from folds.data.table import Dataset, DataSpec
 from folds.data.tasks import recorded_task, resolve_task, task_of, with_task
 from folds.errors import EnsembleError, UsageError
+from folds.splits.assignment import FoldAssignment, load_folds
+from folds.splits.split import split
 
 ROWS = [  # hat, glasses, beard: they co-occur, none has all three, one cell is empty
     ("1", "0", "0"), ("1", "1", "0"), ("0", "0", "0"), ("0", "1", ""), ("1", "0", "1"), ("0", "0", "1"),
@@ -133,6 +136,37 @@ def test_uncertain_is_refused_where_nothing_can_be_uncertain(tmp_path: Path) -> 
         assert f"found {found} in " in error.message
     with pytest.raises(UsageError, match="uncertain"):
         read_table(tmp_path / "t.csv", uncertain="maybe", need_images=False)
+    # A cell that is no label is the error, and not -1, which has been read; the columns are not numbers for its sake.
+    for task in (None, "multilabel"):
+        error = refused(tmp_path, "hat,beard", [(1, -1), (0, 2), (1, 1)], uncertain="absent", task=task)
+        assert "cells of column 'beard'" in error.message
+        assert error.details == ("t.csv row 3: '2'",)
+
+
+def test_folds_of_another_reading_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    rows = [(i % 2, -1 if i == 3 else i // 5) for i in range(10)]
+    one, other = (read(tmp_path, "hat,beard", rows, uncertain=name).train for name in ("absent", "present"))
+    made = split(one, k=2, repair=False)
+    assert isinstance(made, FoldAssignment)
+    path = made.save(tmp_path / "folds.csv")
+    with pytest.raises(EnsembleError, match="another label") as error:
+        load_folds(path, other)
+    assert "`uncertain`" in (error.value.hint or "")
+    assert "without its column 'label'" in (error.value.hint or "")
+    frame = pd.read_csv(path, dtype=str)
+    frame.drop(columns="label").to_csv(path, index=False)
+    found = load_folds(path, other)
+    assert found.fold.tolist() == made.fold.tolist()
+    assert found.labels.tolist() == ([] if other.labels is None else other.labels.tolist())
+
+
+def test_one_label_with_a_blank_in_its_name_stays_one_label(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": ["a", "b", "c"], "person": [1, 2, 3], "No Hat": [1, 0, 1]})
+    data = read_table(frame, label="No Hat", task="multilabel", need_images=False)
+    spec = DataSpec(**data_settings(data, tmp_path))
+    again = read_data(spec, need_images=False).train
+    assert again.classes == data.train.classes == ("No Hat",)
+    assert (again.labels.tolist() if again.labels is not None else []) == ["No Hat", "-", "No Hat"]
 
 
 def test_numbers_are_read_asked_for_or_guessed_by_their_fractions(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 import folds
 from ensemble.decisions.oof import rows_of_predictions
+from folds.data.face import data_settings
+from folds.data.readers import read_data
+from folds.data.table import DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
 from folds.predictions.files import PredictionMetadata, read_sidecar, write_prediction
@@ -38,6 +41,14 @@ def test_every_image_takes_the_label_of_its_person() -> None:
     )
     with pytest.raises(EnsembleError):
         folds.read_table(table(), need_images=False)
+
+
+def test_a_data_frame_is_trained_on_as_labels_of_persons(tmp_path: Path) -> None:
+    settings = data_settings(read(table()), tmp_path)
+    assert settings["label_of"] == "person"
+    again = read_data(DataSpec(**settings), need_images=False).train
+    assert again.labels is not None
+    assert again.labels.tolist() == list("xxyyyx")
 
 
 def test_rows_of_a_person_that_disagree_are_named() -> None:
