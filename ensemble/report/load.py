@@ -33,7 +33,7 @@ from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
+from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS, check_task
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
@@ -87,6 +87,8 @@ def load_evidence(
     stated = _stated_task(inputs)
     predicted = bool(inputs.runs or inputs.views or inputs.blends)
     check_uncertain(uncertain)
+    if task is not None:
+        check_task(task)
     columns = {"label": label, "task": task, "uncertain": uncertain}
     given = next((name for name, value in columns.items() if value is not None), None)
     if predicted and given is not None:

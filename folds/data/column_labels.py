@@ -98,7 +98,9 @@ def read_column_labels(
     notes = cells.decide(uncertain) if task != REGRESSION and (task or len(columns) > 1) else []
     if task is None:
         if len(columns) > 1:
-            task, reason = (MULTILABEL, "some of them are uncertain") if notes else _task_of_columns(cells)
+            # With `uncertain` they are labels, so anything else in these columns is an error, and no number or class.
+            asked = uncertain is not None and not cells.are_flags()
+            task, reason = (MULTILABEL, "some of them are uncertain") if notes or asked else _task_of_columns(cells)
         else:
             reason = _fractions(cells.cells[0], people)
             task = REGRESSION if reason else None
@@ -160,13 +162,16 @@ class _Cells:
         """Return the distinct cells of a column in lower case."""
         return {cell.strip().lower() for cell in set(self.cells[column])}
 
+    def are_flags(self) -> bool:
+        """Return whether every cell is 0, 1, -1 or empty."""
+        return all(_FLAGS.issuperset(self.folded(i)) for i in range(len(self.names)))
+
     def decide(self, uncertain: str | None) -> list[str]:
         """Replace the cells of uncertain labels by what they are read as, and return a note; [] if there are none.
 
-        Several columns are labels then, whatever else they hold: it is an error that names its rows. One column may hold
-        names.
+        Several columns are labels then, whatever else they hold, which is an error later on. One column may hold names.
         """
-        if uncertain is None or (len(self.names) == 1 and not _FLAGS.issuperset(self.folded(0))):
+        if uncertain is None or (len(self.names) == 1 and not self.are_flags()):
             return []
         counts = {}
         for i, name in enumerate(self.names):
@@ -234,8 +239,7 @@ def _fractions(cells: Sequence[str], people: int | None) -> str:
 
 def _task_of_columns(cells: _Cells) -> tuple[str | None, str]:
     """Return the task of several columns and the reason; None for one-hot classes, and for what is none of them."""
-    folded = [cells.folded(i) for i in range(len(cells.names))]
-    if all(_FLAGS.issuperset(one) for one in folded):
+    if cells.are_flags():
         _check_certain(cells)
         # nan is counted as missing, and as no 1
         flags = [{cell: _flag(cell) for cell in set(column)} for column in cells.cells]

@@ -29,6 +29,7 @@ _KINDS = {
     **dict.fromkeys(("path", "person"), NAME),
     "label": NAMES,
     **dict.fromkeys(("id", "split", "person_regex"), optional(NAME)),
+    **dict.fromkeys(("missing_persons", "task", "label_of", "uncertain"), optional(NAME)),
     "stack": optional(named(CLASSES, "a list of columns")),
     "test": optional(PATH),
     "classes": optional(named(CLASSES, "a list of names")),
@@ -144,9 +145,8 @@ def read_table(
         uncertain=uncertain,
     )
     check_channels((), spec.stack or ())
-    for name, value in {"label_of": label_of, "missing_persons": missing_persons, "uncertain": uncertain}.items():
-        if value is not None:
-            all_settings()[name].check(value)
+    for name in ("label_of", "missing_persons", "task", "uncertain"):
+        all_settings()[name].check(getattr(spec, name))
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)

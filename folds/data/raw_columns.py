@@ -27,8 +27,8 @@ from folds.utils.text import sort_classes
 # Cells of a CSV that count as missing. "NA" and "None" are not among them, because classes and people have such names.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
 _NO_LABEL_HINT = (
-    "an empty cell means that a label is not known; where an image has none of the labels, write 0 in each of their "
-    "columns, or - in a column of names; remove rows of which nothing is known"
+    "an empty cell means that a label is not known, and so does -1 with `uncertain=unknown`; where an image has none "
+    "of the labels, write 0 in each of their columns, or - in a column of names; remove rows of which nothing is known"
 )
 
 

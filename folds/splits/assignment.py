@@ -440,8 +440,8 @@ def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64
             other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in rows if theirs != ours]
             hint = again
             if column == "label" and table.has_columns:  # other readings of the same labels have the same people
-                hint = f"read the labels as {path} has them (`uncertain`, `label`); without its column 'label' its folds "
-                hint += f"are used for these labels; or {again}"
+                hint = f"read the labels as {path} has them (`uncertain`, `label`); without its column 'label' its "
+                hint += f"folds are used for these labels; or {again}"
             raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=hint)
     return order
 

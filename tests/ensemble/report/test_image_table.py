@@ -28,6 +28,9 @@ def test_labels_are_read_as_the_record_of_a_run_says(tmp_path: Path) -> None:
     found = read_image_table(None, [config], tmp_path, [], "multilabel")
     assert found is not None
     assert found.train.label_values().tolist() == [[1, 1], [0, 1]]
+    warnings: list[str] = []
+    assert read_image_table(None, [config | {"uncertain": "x"}], tmp_path, warnings, "multilabel") is None
+    assert "unknown" in warnings[0]
     # As the user says, of a table alone.
     evidence = load_evidence([tmp_path / "t.csv"], tmp_path, label="hat,beard", uncertain="absent")
     assert evidence.table is not None

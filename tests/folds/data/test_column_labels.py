@@ -134,13 +134,14 @@ def test_uncertain_is_refused_where_nothing_can_be_uncertain(tmp_path: Path) -> 
     ]:
         error = refused(tmp_path, header, rows, uncertain="absent", **more)
         assert f"found {found} in " in error.message
-    with pytest.raises(UsageError, match="uncertain"):
-        read_table(tmp_path / "t.csv", uncertain="maybe", need_images=False)
+    for wrong in ({"uncertain": "maybe"}, {"uncertain": 1}, {"task": "multilable"}, {"label_of": 2}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            read_table(tmp_path / "t.csv", need_images=False, **wrong)  # type: ignore[arg-type]
     # A cell that is no label is the error, and not -1, which has been read; the columns are not numbers for its sake.
-    for task in (None, "multilabel"):
-        error = refused(tmp_path, "hat,beard", [(1, -1), (0, 2), (1, 1)], uncertain="absent", task=task)
+    for task, cell in [(None, "2"), ("multilabel", "2"), (None, "-1.00"), (None, "maybe")]:
+        error = refused(tmp_path, "hat,beard", [(1, -1), (0, cell), (1, 1)], uncertain="absent", task=task)
         assert "cells of column 'beard'" in error.message
-        assert error.details == ("t.csv row 3: '2'",)
+        assert error.details == (f"t.csv row 3: '{cell}'",)
 
 
 def test_folds_of_another_reading_are_refused_with_the_way_out(tmp_path: Path) -> None:
