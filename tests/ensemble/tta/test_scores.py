@@ -11,7 +11,8 @@ from ensemble.tta.merge import Merge, MergeConfig, merge_views
 from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import gain_of, score_views
 from ensemble.tta.weights import OOFViews
-from folds.metrics.classification import METRICS, f1_per_class
+from folds.metrics.classification import METRICS
+from folds.metrics.confusion import f1_per_class
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.task_names import CLASSES, MULTILABEL
 from folds.metrics.tasks import metric_for_task
