@@ -32,13 +32,19 @@ def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
     runs = {mark: job.run for job in jobs for mark in _marks(job, token)}
     try:
         for mark, run in runs.items():
-            remove_stale_temporaries(mark.parent, f"{run}.shared-")
+            remove_marks(run, mark.parent)
             write_atomic(mark, "")
         yield
     finally:
         for mark in runs:
             with contextlib.suppress(OSError):
                 mark.unlink()
+
+
+def remove_marks(run: str, *folders: Path) -> None:
+    """Remove the marker files that killed commands left for a run in these folders; the caller holds its lock."""
+    for folder in folders:
+        remove_stale_temporaries(folder, f"{run}.shared-")
 
 
 def file_manifest(job: Job, token: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from folds.execution.local import train_on_this_machine
 from folds.execution.placement import plan_devices
 from folds.execution.progress_log import Report
+from folds.execution.shared_files import remove_marks
 from folds.features.embed import embed_jobs, is_frozen
 from folds.models.gpus import torch_name
 from folds.predictions.files import ALL
@@ -42,6 +43,7 @@ def lock_runs(plan: Plan) -> Iterator[None]:
                 remove_stale_temporaries(run.refit_folder)
             remove_stale_temporaries(run.runs, f"{run.name}.oof.")
             remove_stale_temporaries(run.folder)
+            remove_marks(run.name, run.runs, run.checkpoints / run.name)
         for folder in {run.runs for run in plan.runs}:
             for inner in (folder, folder / "tta", folder / "tune"):
                 remove_stale_locks(inner)

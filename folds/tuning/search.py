@@ -22,7 +22,7 @@ from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
-from folds.execution.shared_files import file_manifest, mark_folders
+from folds.execution.shared_files import file_manifest, mark_folders, remove_marks
 from folds.metrics.task_names import MULTILABEL
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
@@ -106,7 +106,9 @@ def train_trials(
                 for job in opened
             ]
             token = secrets.token_hex(8)
-            remove(study.folder / RAY)  # left by a killed command
+            remove(study.folder / RAY)  # left by a killed command, as are marks of trials that have ended since
+            for name in map(trial_name, sorted(ended)):
+                remove_marks(name, study.folder, study.folder / name)
             with mark_folders(jobs, token), progress.step("epochs") as advance:
                 return _fit(study, left, jobs, placement, token, _Epochs(study, advance))
     finally:

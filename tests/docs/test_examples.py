@@ -165,7 +165,7 @@ def test_python_of_the_docs_runs_on_arrays(tmp_path: Path, monkeypatch: pytest.M
     names |= {"proba": a, "proba_a": a, "proba_b": b}
     for block in PYTHON:
         # These need a training, a network or a server.
-        needs = ("photos.csv", "en.predict(", "en.export(", "en.from_hub(", "en.serve(", "urlopen(")
+        needs = ("photos.csv", "en.predict(", "en.export(", "en.from_hub(", 'en.load("', "en.serve(", "urlopen(")
         if not any(word in block.text for word in needs):
             exec(compile(block.text, place_of(block), "exec"), dict(names))  # noqa: S102
 

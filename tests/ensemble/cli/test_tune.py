@@ -22,6 +22,7 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.confusion import argmax_classes, macro_f1
 from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
+from folds.training.trainer import train_fold
 from folds.tuning.search import _Past, _plan, _plan_devices, _scheduler, require_tune
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import make_study
@@ -70,18 +71,27 @@ def with_tune() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """A folder in which a tuning was made, and what the command printed."""
+    """A folder in which a tuning was made, what the command printed until it was killed, and when it went on."""
 
     folder: Path
+    killed: Called
     called: Called
 
 
 @pytest.fixture(scope="module")
 def _done(with_tune: None, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Killed in the training of its second trial, which becomes the best, and resumed."""
     made = tmp_path_factory.mktemp("tuned")
     (made / "people").symlink_to(drawn)
     (made / "space.toml").write_text(SPACE)
-    return Done(made, call_process(COMMAND, made))
+    process, second = Forked("ensemble.cli", COMMAND, made, environment_of()), made / "runs/tune/space/t001"
+    try:
+        wait_for(lambda: (second / "fold0/history.csv").exists() or process.poll() is not None)
+    finally:
+        process.kill()
+    assert (second / "fold0/history.csv").exists()
+    assert not (second / "trial.json").exists(), "it had ended before it was killed"
+    return Done(made, process.wait(), call_process([*COMMAND, "--resume"], made))
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def done(_done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     assert _done.called.code == 0, _done.called.err
     shutil.copytree(_done.folder, tmp_path / "tuned", symlinks=True)
     monkeypatch.chdir(tmp_path / "tuned")
-    return Done(tmp_path / "tuned", _done.called)
+    return Done(tmp_path / "tuned", _done.killed, _done.called)
 
 
 def rows(path: str = "runs/tune/space/trials.csv") -> list[dict[str, str]]:
@@ -114,7 +124,8 @@ def test_trials_are_compared_and_the_best_is_written_for_kfold(done: Done) -> No
         ("stopped", False, False),
         ("failed", True, False),
     }
-    assert "t000: lr 1e+30, batch_size 8: failed: t000 fold 0: the loss is nan in epoch 1" in said.err
+    assert "t000: lr 1e+30, batch_size 8: failed: t000 fold 0: the loss is nan in epoch 1" in done.killed.err
+    assert "1 of 5 trials have ended already" in said.err
     best = tomllib.loads(Path("runs/tune/space/best.toml").read_text())
     assert (f"{best['lr']:g}", str(best["batch_size"]), best["name"]) == (
         table[0]["lr"],
@@ -193,27 +204,19 @@ def test_the_best_is_scored_on_the_folds_not_used_for_the_choice(
     assert json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"] is None, "that is another training"
 
 
-def test_a_killed_study_resumes_to_the_same_result(done: Done) -> None:
-    """As if it had been killed after three trials: it goes on, is killed in the fourth, and goes on again."""
-    study, before = Path("runs/tune/space"), rows()
-    for name in ("t003", "t004"):
-        shutil.rmtree(study / name)
-    for name in ("trials.csv", "importance.png", "best.toml"):
-        (study / name).unlink()
-    first = (study / "t000/trial.json").read_bytes()
-    process = Forked("ensemble.cli", [*COMMAND, "--resume"], Path.cwd(), environment_of())
-    started = (study / "t003/fold0/history.csv", study / "t003/trial.json")
-    try:
-        wait_for(lambda: any(path.exists() for path in started) or process.poll() is not None)
-    finally:
-        process.kill()
-    assert any(path.exists() for path in started)
-    assert not (study / "t004/trial.json").exists(), "it had ended before it was killed"
-    resumed = call_process([*COMMAND, "--resume"], Path.cwd())
-    assert resumed.code == 0, resumed.err
-    assert "of 5 trials have ended already" in resumed.err
-    assert (study / "t000/trial.json").read_bytes() == first
-    assert rows() == before
+def test_a_trial_that_was_killed_ends_as_if_it_had_not_been(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned, tuning = Path("runs/tune/space").absolute(), make_study({}, Path("space.toml"))
+    (tmp_path / "anew").mkdir()
+    (tmp_path / "anew/people").symlink_to(Path("people").resolve())
+    monkeypatch.chdir(tmp_path / "anew")
+    plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"))
+    jobs = [job for job in prepare_jobs(plan) if job.run == "t001"]
+    assert sorted(job.fold for job in jobs) == [0, 1]
+    for job in jobs:
+        train_fold(job)
+        assert (job.fold_dir / "oof.npy").read_bytes() == (tuned / f"t001/fold{job.fold}/oof.npy").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -123,14 +123,15 @@ def test_times_and_passes_are_measured_in_turn(blended: Path) -> None:
     assert all(seconds >= 0 for seconds, _ in found.values())
 
 
-def test_memory_is_that_of_a_process_of_its_own(blended: Path) -> None:
+def test_memory_is_that_of_a_process_of_its_own(blended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = images_table(TEST, load_source("soft")).take(np.arange(2))
     assert table.paths is not None
     ballast = np.ones(3 << 26)  # 1.5 GiB of this process are not the child's
     peak = peak_memory(job_of("test_resnet", Path(), "cpu", table.paths))
     assert peak is not None
     assert 5e7 < peak < 3 << 29 == ballast.nbytes
-    assert peak_memory(job_of("nothing", Path(), "cpu", table.paths)) is None
+    monkeypatch.setattr("sys.executable", "false")  # a process that fails
+    assert peak_memory(job_of("test_resnet", Path(), "cpu", table.paths)) is None
 
 
 def test_the_command_prints_a_table_of_100_columns(blended: Path, tmp_path: Path, call: Callable[..., Called]) -> None:

@@ -152,7 +152,8 @@ def test_a_soup_of_labeled_persons_is_chosen_and_scored_by_person() -> None:
         "recipe": {},
         "target": "label",
         "classes": ("no", "yes"),
-        "data": {"label_of": "person"},
+        "label_of": "person",
+        "exclusive": False,
     }
     models.first = SimpleNamespace(**about)  # type: ignore[assignment]
 
@@ -170,7 +171,7 @@ def test_a_soup_of_labeled_persons_is_chosen_and_scored_by_person() -> None:
     assert found.score.value == pytest.approx(loss("b", everyone), rel=1e-5)
     assert found.score.people == 6
     assert found.difference.difference.value == 0
-    models.first = SimpleNamespace(**about | {"data": {}})  # type: ignore[assignment]
+    models.first = SimpleNamespace(**about | {"label_of": None})  # type: ignore[assignment]
     own = -np.log(right["a"]).mean()  # of images
     assert _result(models, chosen, best).singles["a"].value == pytest.approx(own, rel=1e-5)
 
