@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_a_wrong_number_is_the_first_in_doubt(numbers: ColumnPredictions) -> Non
     assert record["difference"] == pytest.approx(rows.values[7, 0] - rows.labels[7, 0])
 
 
+def test_long_names_do_not_widen_a_table_without_end(labels: ColumnPredictions) -> None:
+    named = replace(labels, rows=replace(labels.rows, names=("a hat " * 30, *LABELS[1:])))
+    for text in (mistakes_report(en.ColumnMistakes(named)), labels_report(en.DoubtfulColumns(named))):
+        assert max(map(len, text.splitlines()[1:])) <= 130
+
+
 def test_differences_of_numbers_are_all_listed(numbers: ColumnPredictions) -> None:
     rows, found = numbers.rows, en.ColumnMistakes(numbers, most=4)
     known = ~np.isnan(rows.labels[:, 0])
@@ -118,6 +125,10 @@ def test_differences_of_numbers_are_all_listed(numbers: ColumnPredictions) -> No
     assert len(frame) == len(found) == known.sum()
     assert frame["difference"].abs().is_monotonic_decreasing
     assert frame["difference"].abs().mean() == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    (column,) = found.to_dict()["columns"]
+    assert column["mean_size"]["score"] == pytest.approx(np.abs(errors).mean())
+    assert column["90_percent_within"] == pytest.approx(np.quantile(np.abs(errors), 0.9))
+    assert column["usual"] == pytest.approx(usual_differences(errors))
     text = mistakes_report(found)
     assert f"mean absolute error age {np.abs(errors).mean():.2f}" in text
     assert text.index(str(rows.ids[7])) < text.index("known images")
