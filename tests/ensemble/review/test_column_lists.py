@@ -15,6 +15,10 @@ from ensemble.blending.labeled_predictions import ColumnPredictions
 from ensemble.cli.reports.mistakes import labels_report, mistakes_report
 from ensemble.label_check.column_doubts import usual_differences
 from ensemble.report.evidence import Evidence
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.predictions.label_columns import label_texts
+from folds.predictions.links import kind_of
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers
 
 
@@ -132,3 +136,14 @@ def test_differences_of_numbers_are_all_listed(numbers: ColumnPredictions) -> No
     text = mistakes_report(found)
     assert f"mean absolute error age {np.abs(errors).mean():.2f}" in text
     assert text.index(str(rows.ids[7])) < text.index("known images")
+
+
+def test_labels_of_persons_only_are_warned_of(numbers: ColumnPredictions, tmp_path: Path) -> None:
+    rows = SampleRows(numbers.rows.ids, label_texts(numbers.rows.labels, ("age",), REGRESSION), numbers.rows.persons)
+    for name, label_of in (("images", None), ("persons", "person")):
+        metadata = PredictionMetadata(
+            kind_of(REGRESSION), "oof", ("age",), rows, fold=0, run=name, task=REGRESSION, label_of=label_of
+        )
+        write_prediction(tmp_path / "runs" / f"{name}.oof.npy", numbers.rows.values.astype(np.float32), metadata)
+    assert not [line for line in en.mistakes("images", root=tmp_path, progress=False).notes if "persons" in line]
+    assert [line for line in en.mistakes("persons", root=tmp_path, progress=False).notes if "only persons" in line]
