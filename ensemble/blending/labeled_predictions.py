@@ -123,6 +123,11 @@ def read_labeled_predictions(
         named = [run.name for run in own.runs]
         name = named[0] if len(named) == 1 else f"soft vote of {', '.join(named)}"
     notes += [*loaded.notes, *(f"warning: {line}" for line in loaded.warnings)]
+    if own.has_columns and any(one.sidecar.label_of for one in loaded.members if one.sidecar):
+        notes.append(
+            "warning: only persons are labeled, and an image has what its person has: an image that does not show it "
+            "is no mistake"
+        )
     return _labeled(own, loaded.truths[split], judged, voters, name, split, notes)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ensemble.members.true_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
+from folds.predictions.files import sidecar_path
 from folds.predictions.named import BLENDS, TTA, blend_names, files_of, is_blend, prediction_names
-from folds.utils.files import expand_pattern, is_pattern
+from folds.utils.files import expand_pattern, is_pattern, read_json
 from folds.utils.tables import table_header, table_suffix
 
 
@@ -73,6 +78,47 @@ def find_inputs(what: Iterable[Any] = (), root: Path = Path(), as_table: bool = 
             hint="ensemble kfold --k 5 --arch swin trains a run; ensemble report TABLE.csv shows the data alone",
         )
     return found
+
+
+def stated_task(path: Path) -> str | None:
+    """Return the task that the file beside predictions states, ``classes`` if it names none; None without the file."""
+    beside = sidecar_path(path)
+    if path.suffix == ".npy" and beside.is_file():
+        with suppress(EnsembleError):
+            record = read_json(beside)
+            task = record.get("task") if isinstance(record, dict) else None
+            return task if task in ALL_TASKS else CLASSES
+    return None
+
+
+def keep_one_task(found: ReportInputs) -> list[str]:
+    """Keep the runs of one task, for a page about everything in ``runs/``; return a warning that names the others.
+
+    The task is that of the newest blend, else that of most runs; all tasks with one label of an image are one.
+    """
+
+    def group(path: Path) -> str | None:
+        task = stated_task(path)
+        return CLASSES if task is not None and task not in COLUMN_TASKS else task
+
+    blends = [folder / f"{split}.npy" for folder in found.blends for split in ("oof", "test")]
+    stated = {(_run_of(path), one): None for path in found.runs if (one := group(path)) is not None}
+    counts = Counter(task for _, task in stated)
+    kept = next((one for path in blends if path.is_file() and (one := group(path)) in counts), None)
+    if len(counts) < 2:
+        return []
+    kept = kept or counts.most_common(1)[0][0]
+    names = list(dict.fromkeys(name for name, task in stated if task != kept))
+    for listed in (found.runs, found.views):
+        listed[:] = [path for path in listed if group(path) in (kept, None)]
+    for name in names:
+        found.folders.pop(name, None)
+    return [f"the page is about {kept}; runs of other tasks are left out: {', '.join(names)} (name them for a page)"]
+
+
+def _run_of(path: Path) -> str:
+    """Return the name of the run of a prediction file in ``runs/``."""
+    return re.split(r"\.(?:oof|test|fold\d+\.test)\.npy$", path.name)[0]
 
 
 def _add(found: ReportInputs, one: Any, runs: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from ensemble.report.choice import choose
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Kind, Part, Predicted
 from ensemble.report.findings import find_findings
 from ensemble.report.image_table import image_paths, read_image_table, table_of_parts, table_record
-from ensemble.report.inputs import ReportInputs, find_inputs
+from ensemble.report.inputs import ReportInputs, find_inputs, keep_one_task, stated_task
 from ensemble.report.run_records import channels_of, record_of, window_of
 from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
@@ -33,10 +32,10 @@ from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
-from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS, check_task
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, check_task
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
-from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.label_columns import label_matrix
 from folds.predictions.links import predictions_of
 from folds.predictions.optimism import selected_runs
@@ -83,7 +82,8 @@ def load_evidence(
     """
     if metric is not None:
         metric_of(metric)
-    inputs = find_inputs(what, root, label is not None)
+    inputs = find_inputs(what, root, label is not None or task is not None)
+    warnings: list[str] = [] if inputs.named else keep_one_task(inputs)
     stated = _stated_task(inputs)
     predicted = bool(inputs.runs or inputs.views or inputs.blends)
     check_uncertain(uncertain)
@@ -100,7 +100,6 @@ def load_evidence(
         metric_for_task(metric, stated)
     request = BlendConfig(metric=metric)
     request.check()
-    warnings: list[str] = []
     leaking: dict[Path, PredictionMetadata] = {}
     new_sites = _new_sites(inputs, metric, per_person)
     groups = _read_groups(inputs, request, warnings, leaking, progress)
@@ -256,12 +255,8 @@ def _stated_task(inputs: ReportInputs) -> str:
     """Return the task that the first prediction file with a sidecar states, before the files are read."""
     blends = [folder / f"{split}.npy" for folder in inputs.blends for split in _SPLITS]
     for path in (*inputs.runs, *inputs.views, *blends):
-        beside = sidecar_path(path)
-        if path.suffix == ".npy" and beside.is_file():
-            with suppress(EnsembleError):
-                record = read_json(beside)
-                task = record.get("task") if isinstance(record, dict) else None
-                return task if task in ALL_TASKS else CLASSES
+        if (task := stated_task(path)) is not None:
+            return task
     return CLASSES
 
 

@@ -84,6 +84,8 @@ def mistakes_section(evidence: Evidence, pictures: int = MAX_PICTURES) -> Sectio
     )
     if note := changed_note(part, main):
         facts += f" They are {note}."
+    if evidence.unit_of(part).is_person:
+        facts += " Here each image is judged by itself, while the scores of the page are by person."
     if not part.persons_known:
         facts += " People are unknown, so each image counts as one: intervals are too narrow if people have several."
     if evidence.task == ORDINAL:

@@ -42,7 +42,7 @@ def labels_section(evidence: Evidence) -> Section:
         *(_usual(one, len(columns) > 1) for one in columns[:MAX_CELLS]),
     ]
     if not found:
-        return Section("labels", title, lead, (Text(tuple(lines)),))
+        return Section("labels", title, lead, (Text(("No number is contradicted.", *lines[1:])),))
     rows = judged_columns(evidence, part, member)
     pictures = error_pictures(found[:MAX_PICTURES], rows, columns, evidence.thumbnail, part.persons_known)
     gallery = Gallery(

@@ -71,15 +71,24 @@ class ColumnMistakes(ColumnList):
             header = ["label", "known images", "with it", "wrong", "missed", "added"]
             return Table(f"wrong: above a probability of {THRESHOLD:g}, or not", header, cells)
         cells = []
-        for one in self._known():
-            low, high = usual_differences(one.errors)
-            n, size = digits_of(one), np.abs(one.errors)
-            half, most = (f"{float(np.quantile(size, share)):,.{n}f}" for share in (0.5, 0.9))
-            unusual = int(((one.errors < low) | (one.errors > high)).sum())
-            mean = number_text(one.size, n)
-            cells.append([one.name, len(one.labels), mean, half, most, f"{low:+,.{n}f} to {high:+,.{n}f}", unusual])
+        for one, found in zip(self._known(), self._error_sizes(), strict=True):
+            n, (low, high) = digits_of(one), found["usual"]
+            half, most = (f"{found[name]:,.{n}f}" for name in ("half_within", "90_percent_within"))
+            mean, usual = number_text(one.size, n), f"{low:+,.{n}f} to {high:+,.{n}f}"
+            cells.append([one.name, found["known_images"], mean, half, most, usual, found["unusual"]])
         header = ["number", "known images", "mean size", "half within", "90% within", "usual", "unusual"]
         return Table("differences: predicted minus true", header, cells)
+
+    def _error_sizes(self) -> list[dict[str, Any]]:
+        """Return the sizes of the errors of each number that is known, as plain values in the unit of the number."""
+        found = []
+        for one in self._known():
+            low, high = usual_differences(one.errors)
+            half, most = np.quantile(np.abs(one.errors), (0.5, 0.9)).tolist()
+            record = {"number": one.name, "known_images": len(one.labels), "mean_size": one.size.to_dict()}
+            record |= {"half_within": half, "90_percent_within": most, "usual": [low, high]}
+            found.append(record | {"unusual": int(((one.errors < low) | (one.errors > high)).sum())})
+        return found
 
     def worst_people(self) -> list[tuple[str, int, int]] | list[tuple[str, float, int]]:
         """Return (person, wrong labels, known labels) of those with the most wrong labels, at most `people`; of
@@ -128,7 +137,8 @@ class ColumnMistakes(ColumnList):
         table, found = self.column_table(), self.worst_people() if self.judged.persons_known else []
         word = "relative_size" if self._of_numbers else "wrong"
         people = [{"person": name, word: size, "known": known} for name, size, known in found]
-        keys = [name.replace(" ", "_").replace("%", "_percent") for name in table.header]
+        keys = [name.replace(" ", "_") for name in table.header]
         columns = [dict(zip(keys, row, strict=True)) for row in table.rows]
+        columns = self._error_sizes() if self._of_numbers else columns
         count = {} if self._of_numbers else {"wrong": len(self.answers)}
         return self.facts() | count | {"mistakes": self.records(), "columns": columns, "worst_people": people}

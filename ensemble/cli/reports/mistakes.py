@@ -116,9 +116,9 @@ def _column_list(found: ColumnList, people: Table | None = None) -> str:
     shown, each = found.display_table(), found.column_table()
     parts = [shown.title]
     if len(found):
-        cells = [[_short(row[0]), *row[1:-1], _short(row[-1])] for row in shown.rows]
+        cells = [[_short(cell) for cell in row] for row in shown.rows]
         parts.append(console.table(shown.header, cells, shown.left, ["person", "agreeing", "usual"]))
-    parts.append("\n".join([each.title, console.table(each.header, each.rows)]))
+    parts.append("\n".join([each.title, console.table(each.header, [[_short(row[0]), *row[1:]] for row in each.rows])]))
     if people is not None and people.rows:
         cells = [[_short(row[0]), *row[1:]] for row in people.rows]
         parts.append("\n".join([people.title, console.table(people.header, cells)]))

@@ -14,6 +14,7 @@ import pytest
 import ensemble as en
 from ensemble.label_check.column_doubts import find_doubts
 from ensemble.report.blocks import Checks, Gallery, Section, Text
+from ensemble.report.column_facts import column_items
 from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.face import html_of, modules_of, sections_of, summary_of
@@ -270,3 +271,6 @@ def test_a_page_by_person_counts_people() -> None:
     assert table_of(numbers, "mistakes-errors").rows[0][:2] == ["age", 20]
     assert table_of(numbers, "mistakes-errors").header[1] == "people"
     assert not [text for text in (texts_of(numbers), numbers.lead) if "image" in text]
+    facts, by_image = (column_items(one, True) for one in (evidence, replace(evidence, per_person=False)))
+    assert "Section" in by_image["failures"]
+    assert "Section" not in facts["failures"] + facts["doubts"]  # lists of single images are not shown

@@ -19,6 +19,7 @@ from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.changed_labels import write_changed_labels
 from folds.utils.files import write_json
+from tests.ensemble.report.column_worlds import draw_numbers, write_runs
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import by_image, write_run, write_world
 
@@ -44,6 +45,26 @@ def names(root: Path, *what: str) -> list[tuple[str, str]]:
 def test_without_names_all_runs_and_the_newest_blend_are_read(world: Path) -> None:
     runs = [("run0", "run"), ("run1", "run"), ("run2", "run"), ("run0 (hflip)", "tta")]
     assert names(world) == [*runs, ("blend fitted", "blend"), (SOFT_VOTE, "blend")]
+
+
+def test_without_names_the_page_is_about_one_task(tmp_path: Path) -> None:
+    numbers = draw_numbers(people=6, per_person=2)
+    for at in range(2):
+        write_run(tmp_path / "runs", f"cats{at}", *_first(draw_evidence(people=6, per_person=2), at))
+    assert numbers.oof is not None
+    renamed = tuple(replace(one, name=f"a_{one.name}") for one in numbers.oof.members[:1])
+    part = replace(numbers.oof, members=renamed)
+    write_runs(tmp_path / "runs", replace(numbers, oof=part, test=replace(part, name="test", fold=None)))
+    evidence = load_evidence(root=tmp_path)
+    assert evidence.oof is not None
+    assert [one.name for one in evidence.oof.members if one.kind == "run"] == ["cats0", "cats1"]
+    assert (evidence.task, evidence.metric) == ("classes", "macro_f1")
+    assert any("a_run0" in line for line in evidence.warnings)
+    assert load_evidence(["a_run0"], tmp_path).task == "regression"
+
+
+def _first(evidence: Any, at: int) -> tuple[Any, Any, Any]:
+    return evidence.oof, evidence.oof.members[at], evidence.classes
 
 
 def test_a_named_run_comes_with_its_views_and_a_named_blend_with_its_runs(world: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from ensemble.blending.labeled_predictions import ColumnPredictions
 from ensemble.cli.reports.mistakes import labels_report, mistakes_report
 from ensemble.label_check.column_doubts import usual_differences
 from ensemble.report.evidence import Evidence
+from folds.metrics.task_names import REGRESSION
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.predictions.label_columns import label_texts
+from folds.predictions.links import kind_of
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers
 
 
@@ -110,6 +115,12 @@ def test_a_wrong_number_is_the_first_in_doubt(numbers: ColumnPredictions) -> Non
     assert record["difference"] == pytest.approx(rows.values[7, 0] - rows.labels[7, 0])
 
 
+def test_long_names_do_not_widen_a_table_without_end(labels: ColumnPredictions) -> None:
+    named = replace(labels, rows=replace(labels.rows, names=("a hat " * 30, *LABELS[1:])))
+    for text in (mistakes_report(en.ColumnMistakes(named)), labels_report(en.DoubtfulColumns(named))):
+        assert max(map(len, text.splitlines()[1:])) <= 130
+
+
 def test_differences_of_numbers_are_all_listed(numbers: ColumnPredictions) -> None:
     rows, found = numbers.rows, en.ColumnMistakes(numbers, most=4)
     known = ~np.isnan(rows.labels[:, 0])
@@ -118,6 +129,21 @@ def test_differences_of_numbers_are_all_listed(numbers: ColumnPredictions) -> No
     assert len(frame) == len(found) == known.sum()
     assert frame["difference"].abs().is_monotonic_decreasing
     assert frame["difference"].abs().mean() == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    (column,) = found.to_dict()["columns"]
+    assert column["mean_size"]["score"] == pytest.approx(np.abs(errors).mean())
+    assert column["90_percent_within"] == pytest.approx(np.quantile(np.abs(errors), 0.9))
+    assert column["usual"] == pytest.approx(usual_differences(errors))
     text = mistakes_report(found)
     assert f"mean absolute error age {np.abs(errors).mean():.2f}" in text
     assert text.index(str(rows.ids[7])) < text.index("known images")
+
+
+def test_labels_of_persons_only_are_warned_of(numbers: ColumnPredictions, tmp_path: Path) -> None:
+    rows = SampleRows(numbers.rows.ids, label_texts(numbers.rows.labels, ("age",), REGRESSION), numbers.rows.persons)
+    for name, label_of in (("images", None), ("persons", "person")):
+        metadata = PredictionMetadata(
+            kind_of(REGRESSION), "oof", ("age",), rows, fold=0, run=name, task=REGRESSION, label_of=label_of
+        )
+        write_prediction(tmp_path / "runs" / f"{name}.oof.npy", numbers.rows.values.astype(np.float32), metadata)
+    assert not [line for line in en.mistakes("images", root=tmp_path, progress=False).notes if "persons" in line]
+    assert [line for line in en.mistakes("persons", root=tmp_path, progress=False).notes if "only persons" in line]
