@@ -142,7 +142,7 @@ def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
 
 
 def may_be_numbers(distinct: set[str]) -> bool:
-    """Return whether the names of classes are numbers with fractions, or so many that they may be no classes."""
+    """Return whether the names of classes are numbers with fractions, or more than classes usually are."""
     numbers = _finite(distinct)
     return numbers is not None and (len(distinct) > _MANY_NUMBERS or _have_fractions(numbers))
 
