@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ABSTAIN_LABEL = "abstain"
 SEPARATOR = "|"  # between the classes of a set in a CSV
+_SHOWN = 5  # answers that the text of a result names
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,13 @@ def set_members(
     return members
 
 
-@dataclass(frozen=True, eq=False)
+def decided_text(labels: NDArray[np.str_]) -> str:
+    """Return the text of a result of n rows: ``3 rows decided: sick, well, abstain``."""
+    more = ", …" if len(labels) > _SHOWN else ""
+    return f"{len(labels):,} rows decided: {', '.join(labels[:_SHOWN].tolist())}{more}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Decided:
     """The decisions for n rows.
 
@@ -171,6 +178,9 @@ class Decided:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def __repr__(self) -> str:
+        return decided_text(self.labels)
 
     @property
     def classes(self) -> tuple[str, ...]:

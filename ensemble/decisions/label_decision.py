@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensemble.decisions.decision import Decided, Decision
+from ensemble.decisions.decision import Decided, Decision, decided_text
 from ensemble.decisions.label_record import read_label_record, to_label_record
 from ensemble.decisions.labels import GUARANTEED
 from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
@@ -101,7 +101,7 @@ class LabelDecision:
         return cls(**read_label_record(record, classes, source))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DecidedLabels:
     """The labels of n rows.
 
@@ -118,6 +118,9 @@ class DecidedLabels:
 
     def __len__(self) -> int:
         return len(self.given)
+
+    def __repr__(self) -> str:
+        return decided_text(self.labels)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import LabelDecision
 from ensemble.decisions.record import DecisionSource, MeasuredValue
-from ensemble.decisions.report import HEADER, guarantee_lines, measured_row, rule_lines
+from ensemble.decisions.report import HEADER, fitted_to, guarantee_lines, measured_row, rule_lines
 from ensemble.decisions.rows import IMAGE
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import THRESHOLD
@@ -103,7 +103,7 @@ class LabelThresholds(Displayed):
     def display_table(self) -> Table:
         """Return the table to display: one row per nested score, and the thresholds below."""
         title = f"Thresholds of {self.source.kind} {self.source.name}".rstrip()
-        title += f", fitted to {self.source.people:,} people ({self.source.images:,} images)"
+        title += f", fitted to {fitted_to(self.source, self.unit)}"
         notes = [*self.lines(), *(f"warning: {text}" for text in self.warnings)]
         return Table(title, HEADER, self.rows(), tuple(notes), left=1)
 

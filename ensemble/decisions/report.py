@@ -17,7 +17,16 @@ from ensemble.decisions.label_decision import (
     label_lines,
     label_scores,
 )
-from ensemble.decisions.record import CROSS_FITTED, ONE_MODEL, SELECTED, STUDENT, UNKNOWN, MeasuredValue
+from ensemble.decisions.record import (
+    CROSS_FITTED,
+    ONE_MODEL,
+    SELECTED,
+    STUDENT,
+    UNKNOWN,
+    DecisionSource,
+    MeasuredValue,
+)
+from ensemble.decisions.rows import PERSON
 from ensemble.decisions.sets import EVERYTHING
 from folds.utils.display import Displayed, Table
 
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADER = ("measure", "nested value", "95% CI (over people)", "people", "aim")
-CURVE_HEADER = ("answered", "from confidence", "error", "95% CI (over people)", "images")
+CURVE_HEADER = ("answered", "from confidence", "error", "95% CI (over people)")  # and what is counted: `noun_of`
 _MAX_NAME = 40
 _BASIS = {
     ONE_MODEL: "one model predicted all of these people: for it, guarantees hold as stated",
@@ -101,10 +110,20 @@ class DecisionReport(Displayed):
         """Return the table to display: one row per nested score, and the rules below."""
         source = self.decision.source
         title = f"Decision rules of {source.kind} {source.name}".rstrip()
-        title += f", fitted to {source.people:,} people ({source.images:,} images)"
+        title += f", fitted to {fitted_to(source, self.decision.unit)}"
         notes = [*rule_lines(self.decision), *guarantee_lines(self.decision)]
         notes += [f"warning: {text}" for text in self.warnings]
         return Table(title, HEADER, score_rows(self.decision), tuple(notes), left=1)
+
+
+def noun_of(unit: str) -> str:
+    """Return what the rows of a unit are: ``images`` or ``people``."""
+    return "people" if unit == PERSON else "images"
+
+
+def fitted_to(source: DecisionSource, unit: str) -> str:
+    """Return on whom rules were fitted: ``30 people (90 images)``; the rows of people have no images to count."""
+    return f"{source.people:,} people" + ("" if unit == PERSON else f" ({source.images:,} images)")
 
 
 def score_rows(decision: Decision) -> list[list[object]]:
@@ -135,7 +154,7 @@ def score_lines(scores: Sequence[MeasuredValue]) -> list[str]:
 
 
 def curve_rows(points: tuple[CurvePoint, ...]) -> list[list[object]]:
-    """Return the rows of the risk–coverage table, under `CURVE_HEADER`."""
+    """Return the rows of the risk–coverage table, under `CURVE_HEADER` and the noun of the unit."""
     return [
         [
             f"{point.coverage:.1%}",

@@ -36,6 +36,7 @@ from folds.predictions.label_columns import encode_labels, label_texts
 from folds.predictions.links import answers_of
 from folds.predictions.optimism import student_text
 from folds.predictions.predictions import Predictions
+from folds.predictions.reading import is_by_person
 from folds.predictions.rows import SampleRows
 from folds.predictions.submission import SET_FORM, submission
 from folds.utils.display import Displayed, Table
@@ -299,10 +300,14 @@ class PredictedImages(Displayed):
             inside = codes == i
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
             rows.append([name, f"{inside.sum():,}", mean])
-        return Table(self._title(), ["class", "images", "mean confidence"], rows, tuple(self._notes()), left=1)
+        return Table(self._title(), ["class", self._noun(), "mean confidence"], rows, tuple(self._notes()), left=1)
 
     def _title(self) -> str:
-        return f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
+        return f"{len(self):,} {self._noun()} predicted by {self.source.kind} {self.source.name}"
+
+    def _noun(self) -> str:
+        """Return what a row is."""
+        return "people" if self.unit == PERSON else "images"
 
     def _columns_table(self) -> tuple[list[str], list[list[object]]]:
         """Return the header and one row per label or number."""
@@ -316,7 +321,7 @@ class PredictedImages(Displayed):
                 rows.append([name, f"{has.sum():,}", f"{values.mean():.3f}"])
         if self.task == REGRESSION:
             return ["number", "mean", "lowest", "highest"], rows
-        return ["label", "images", "mean probability"], rows
+        return ["label", self._noun(), "mean probability"], rows
 
     def _notes(self) -> list[str]:
         """Return the lines below the table."""
@@ -328,7 +333,8 @@ class PredictedImages(Displayed):
             score = self.score
             whose = "" if self.decision is None else self._plain_answers(score.metric)
             accuracy = "" if self.task in COLUMN_TASKS else f", accuracy {score.accuracy:.3f}"
-            notes.append(f"{whose}{score.metric} {score.interval}{accuracy} ({score.rows:,} labeled)")
+            people = " people" if self.unit == PERSON or is_by_person(self.predictions.metadata) else ""
+            notes.append(f"{whose}{score.metric} {score.interval.text()}{accuracy} ({score.rows:,} labeled{people})")
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")

@@ -125,13 +125,12 @@ def read_column_labels(
 def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
     """Return a note if the classes in a column may be several labels or numbers, which has to be asked for."""
     distinct = set(cells)
-    numbers = _finite(distinct)
-    if numbers is not None and (len(distinct) > _MANY_NUMBERS or _have_fractions(numbers)):
+    if may_be_numbers(distinct):
         return [
             f"{source}: the {len(distinct):,} different numbers in '{column}' are read as classes; "
             "`task=regression` predicts the number"
         ]
-    if numbers is not None:
+    if _finite(distinct) is not None:
         return []
     for mark in ("|", ";"):
         several = [cell for cell in distinct if mark in cell]
@@ -142,6 +141,12 @@ def class_notes(cells: Sequence[str], column: str, source: str) -> list[str]:
                 f"`task=multilabel` reads several labels, separated by '{mark}'"
             ]
     return []
+
+
+def may_be_numbers(distinct: set[str]) -> bool:
+    """Return whether the names of classes are numbers with fractions, or more than classes usually are."""
+    numbers = _finite(distinct)
+    return numbers is not None and (len(distinct) > _MANY_NUMBERS or _have_fractions(numbers))
 
 
 def are_many_fractions(labels: NDArray[np.str_]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.data.column_labels import check_columns
+from folds.data.column_labels import check_columns, may_be_numbers
 from folds.data.image_files import locate_images
 from folds.data.image_paths import ImagePaths, normal_path
 from folds.data.table import SampleTable
@@ -252,10 +252,11 @@ def _check_classes(
     if outside:
         lines = [f"'{name}': {counts[name]:,} samples, first {locations[labels.index(name)]}" for name in outside]
         known = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+        numbers = "; `task=regression` predicts the number" if may_be_numbers({*classes, *outside}) else ""
         raise combine_errors(
             lines,
             f"labels of {source} are not among the {len(classes)} declared classes",
-            f"declared classes: {known}; correct or remove the rows",
+            f"declared classes: {known}; correct or remove the rows{numbers}",
         )
     if training and len(counts) < 2:
         raise EnsembleError(

@@ -153,7 +153,9 @@ def _planned(
         columns, ids, rows, form, order, notes = read(known, classes, like, form)
     form = form or forms[0]
     if task == MULTILABEL and form == LABEL_FORM and not has_rules:
-        notes.append(f"a label is there above a probability of {THRESHOLD:g} (`form=probabilities` has them)")
+        notes.append(
+            f"a label is given above a probability of {THRESHOLD:g} (`form=probabilities` writes the probabilities)"
+        )
     if task == MULTILABEL and form == "probabilities" and has_rules:
         notes.append("probabilities are the same with decision rules (`form=decisions`: 0 or 1 by the rules)")
     has_two = like is None and columns is not None and len(columns) == 2 and len(classes) == 2

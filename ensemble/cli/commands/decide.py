@@ -34,6 +34,7 @@ def decide(
     from ensemble.decisions.face import decide as fit
     from ensemble.decisions.rows import PERSON
 
+    console.flags = {**console.flags, "per_person": "--score-by person"}
     found = fit(
         what,
         **rules_of(given),

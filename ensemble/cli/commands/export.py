@@ -92,7 +92,9 @@ def export(
     from folds.utils.startup import lasting_imports
 
     with lasting_imports():
+        from ensemble.decisions.rows import PERSON
         from ensemble.export.face import export as write_model
+        from ensemble.model_files.record import DECISION
         from folds.errors import UsageError
 
     if table:
@@ -118,5 +120,7 @@ def export(
         force=force,
     )
     console.result(f"{made.display_table().text(100)}\n\n{output} written", made.to_dict())
-    console.next_step(f"ensemble predict {shlex.quote(str(output))} IMAGES")
+    of_people = PERSON in (made.record.unit, made.record.extras.get(DECISION, {}).get("unit"))
+    what = "TABLE --per person" if of_people else "IMAGES"
+    console.next_step(f"ensemble predict {shlex.quote(str(output))} {what}")
     return 0

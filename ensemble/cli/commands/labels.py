@@ -55,6 +55,10 @@ def labels(
     console.result(labels_report(found), found.to_dict() | {"csv": None if output is None else str(output)})
     print_notes(found.notes)
     if isinstance(found, DoubtfulColumns):
+        if output is not None:
+            console.note(
+                f"\n{output} is written" + ("; correct your table where a doubt is right" if len(found) else "")
+            )
         if open:
             open_page(what, "labels", PAGE)
         elif output is None:

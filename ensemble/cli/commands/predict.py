@@ -215,6 +215,7 @@ def _predict(
     """Predict under the lock of the file and write; return the predictions, and the rows of images or people."""
     from ensemble.prediction.face import predict_images
     from ensemble.prediction.result import check_csv_place, save, save_csv
+    from folds.errors import EnsembleError
     from folds.utils.files import check_not_existing
     from folds.utils.locks import exclusive_lock
     from folds.utils.memory import keep_freed_memory
@@ -222,8 +223,13 @@ def _predict(
     csv = wanted.csv
     keep_freed_memory()
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"the prediction file {path}"):
-        for file in (path, *([] if csv is None else [csv])):
-            check_not_existing(file, "the file", wanted.force)
+        if csv is not None:
+            check_not_existing(csv, "the file", wanted.force)
+        if path.exists() and not wanted.force:
+            raise EnsembleError(
+                f"the prediction file {path} exists",
+                hint="`output=FILE.npy` writes others, or `force=True` replaces them",
+            )
         if csv is not None:
             check_csv_place(csv)
         found = predict_images(what, images, rules, keep_work=True, check=partial(_check_table, wanted), **predicting)

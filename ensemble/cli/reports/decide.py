@@ -9,7 +9,9 @@ from ensemble.decisions.report import (
     HEADER,
     DecisionReport,
     curve_rows,
+    fitted_to,
     guarantee_lines,
+    noun_of,
     rule_lines,
     score_rows,
 )
@@ -19,19 +21,18 @@ def decide_report(found: DecisionReport | LabelThresholds) -> str:
     """Return the whole report."""
     if isinstance(found, LabelThresholds):
         title = f"{found.source.kind} {found.source.name}: thresholds per {found.unit}, fitted to "
-        title += f"{found.source.people:,} people ({found.source.images:,} images)"
+        title += fitted_to(found.source, found.unit)
         return "\n\n".join([title, console.table(HEADER, found.rows()), "\n".join(_lines(found.lines()))])
-    source = found.decision.source
-    title = f"{source.kind} {source.name}: rules per {found.decision.unit}, fitted to {source.people:,} people"
-    parts = [f"{title} ({source.images:,} images)", console.table(HEADER, score_rows(found.decision))]
+    source, unit = found.decision.source, found.decision.unit
+    title = f"{source.kind} {source.name}: rules per {unit}, fitted to {fitted_to(source, unit)}"
+    parts = [title, console.table(HEADER, score_rows(found.decision))]
     parts.append("\n".join(_lines(rule_lines(found.decision))))
     guarantees = guarantee_lines(found.decision)
     if guarantees:
         parts.append("\n".join(_lines(guarantees)))
     if found.curve_points:
-        parts.append(
-            f"risk–coverage curve (nested)\n{console.table(CURVE_HEADER, curve_rows(found.curve_points), left=0)}"
-        )
+        header = (*CURVE_HEADER, noun_of(unit))
+        parts.append(f"risk–coverage curve (nested)\n{console.table(header, curve_rows(found.curve_points), left=0)}")
     return "\n\n".join(part for part in parts if part)
 
 

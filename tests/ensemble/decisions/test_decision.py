@@ -42,6 +42,7 @@ def test_labels_abstention_and_sets_by_hand() -> None:
     decision = Decision(CLASSES, labels=RULE, threshold=0.5, error=0.1, sets=SetRule(0.9, "image", "lac", (0.4,)))
     found = decision.apply(VALUES)
     assert found.labels.tolist() == ["well", "abstain", "sick"]
+    assert repr(found) == "3 rows decided: well, abstain, sick"
     assert found.codes.tolist() == [0, -1, 1]
     assert found.confidence.tolist() == [0.9, 0.4, 0.7]
     assert found.sets is not None

@@ -27,6 +27,10 @@ def test_new_people_get_the_blend_of_their_pooled_images(grid: Path) -> None:
     assert found.by_person() is found
     assert found.score is not None
     assert found.score.rows == len(names)
+    shown = repr(found)
+    assert f"{len(names)} people predicted by blend persons" in shown
+    assert f"({len(names)} labeled people)" in shown
+    assert shown.splitlines()[1].split()[:2] == ["class", "people"]
     with pytest.raises(UsageError, match=r"is a blend for people .* and gives no answer for an image"):
         en.predict("persons", "new.csv", progress=False)
     with pytest.raises(UsageError, match=r"needs the persons of the images, which are not known here"):

@@ -248,6 +248,18 @@ def test_a_test_csv_with_labels_outside_the_classes_is_refused(tmp_path):
     )
     assert "test.csv are not among the 2 declared classes" in error.message
     assert "'cow'" in error.details[0]
+    assert "regression" not in error.hint
+
+
+def test_numbers_of_a_test_table_that_are_no_classes_name_the_task(tmp_path):
+    rows = "".join(
+        f"{letter}.jpg,{age},{letter}\n" for letter, age in zip("abcd", (34.5, 61.2, 34.5, 61.2), strict=True)
+    )
+    error = refused(
+        write_csv(tmp_path, f"path,label,person\n{rows}"),
+        test=write_csv(tmp_path, "path,label\nz.jpg,47.1\n", "test.csv"),
+    )
+    assert "task=regression" in error.hint
 
 
 def test_test_folder_is_sorted_at_any_depth_without_hidden_files(tmp_path):
