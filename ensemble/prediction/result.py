@@ -281,9 +281,9 @@ class PredictedImages(Displayed):
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def display_table(self) -> Table:
-        """Return the table to display: images per predicted class, and the score if labels are known.
+        """Return the table to display: images or people per predicted class, and the score if labels are known.
 
-        Of several labels the images that have each of them, of numbers their mean and range.
+        Of several labels the images or people that have each of them, of numbers their mean and range.
         """
         if self.task in COLUMN_TASKS:
             return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)
@@ -299,10 +299,14 @@ class PredictedImages(Displayed):
             inside = codes == i
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
             rows.append([name, f"{inside.sum():,}", mean])
-        return Table(self._title(), ["class", "images", "mean confidence"], rows, tuple(self._notes()), left=1)
+        return Table(self._title(), ["class", self._rows_are, "mean confidence"], rows, tuple(self._notes()), left=1)
+
+    @property
+    def _rows_are(self) -> str:
+        return "people" if self.unit == PERSON else "images"
 
     def _title(self) -> str:
-        return f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
+        return f"{len(self):,} {self._rows_are} predicted by {self.source.kind} {self.source.name}"
 
     def _columns_table(self) -> tuple[list[str], list[list[object]]]:
         """Return the header and one row per label or number."""
@@ -316,7 +320,7 @@ class PredictedImages(Displayed):
                 rows.append([name, f"{has.sum():,}", f"{values.mean():.3f}"])
         if self.task == REGRESSION:
             return ["number", "mean", "lowest", "highest"], rows
-        return ["label", "images", "mean probability"], rows
+        return ["label", self._rows_are, "mean probability"], rows
 
     def _notes(self) -> list[str]:
         """Return the lines below the table."""

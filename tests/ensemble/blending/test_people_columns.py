@@ -137,7 +137,8 @@ def test_new_people_are_pooled_and_combined_as_written(
     assert new.shape == (9, 2)
     # `predict --per person` pools the images of each fold model by itself, as the blend's own test predictions.
     models = [SimpleNamespace(path=Path("x"), sha="", checkpoint=SimpleNamespace(fold=fold)) for fold in (0, 1)]
-    runs = [SimpleNamespace(name=name, models=models, classes=NAMES, folds=(0, 1), joined=()) for name in ("r0", "r1")]
+    of_run = {"models": models, "classes": NAMES, "folds": (0, 1), "joined": (), "hand_over": None}
+    runs = [SimpleNamespace(name=name, **of_run) for name in ("r0", "r1")]
     about = {"task": task, "classes": NAMES, "target": "label", "class_attributes": {}, "ranking": ["r0", "r1"]}
     source: Any = SimpleNamespace(runs=runs, combination=recipe.combination, **about)
     values = {f"r{run} {fold}": test["values"][(run + fold) % 2] for run in (0, 1) for fold in (0, 1)}

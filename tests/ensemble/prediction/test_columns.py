@@ -264,8 +264,11 @@ def test_thresholds_for_people_need_their_persons(columns: Path, tmp_path: Path)
     assert decided.labels.tolist() == texts_of(expected[None])
     with pytest.raises(UsageError, match="are for people"):
         en.predict(tmp_path / "model", TEST, progress=False)
-    with pytest.raises(EnsembleError, match="are for people, and a server"):
-        open_model(tmp_path / "model", "cpu", Path())
+    server = open_model(tmp_path / "model", "cpu", Path())  # which takes all images of a person
+    images = [server.decode(Path(f"img/p8_{at}.png").read_bytes(), 10_000) for at in range(3)]
+    (one,) = split_answers(server.combined(server.outputs(images), {}, "p8"), server.classes, 1)
+    assert server.needs.of_people
+    assert one.to_dict()["labels"] == [name for name, has in zip(NAMES[MULTILABEL], expected, strict=True) if has]
     by_person = en.predict(tmp_path / "model", TEST, per_person=True, progress=False).by_person()
     assert by_person.labels.tolist() == decided.labels.tolist()
 
