@@ -21,13 +21,13 @@ from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.further_columns import ColumnModel, Encoding
-from ensemble.model_files.reading import read_expected, read_model
+from ensemble.model_files.reading import read_expected
 from ensemble.pooling.columns import ColumnPooling
 from ensemble.pooling.pooling import Pooling
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.people import check_rows
-from ensemble.prediction.source import PredictionSource, load_source, source_of
-from ensemble.serving.load import open_model
+from ensemble.prediction.source import PredictionSource, load_source
+from ensemble.serving.load import SourceModel
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import MULTILABEL, REGRESSION
@@ -96,14 +96,14 @@ def test_labels_and_numbers_of_people(root: Path, tmp_path: Path, task: str) -> 
     model = en.load(tmp_path / "model", device="cpu")
     frame = pd.DataFrame({"path": [str(Path(one).resolve()) for one in FILES], "person": [2, 10, 2]})
     texts = frame.assign(person=["2", "10", "2"]).iloc[[2, 0, 1]]
-    for images, persons in ((frame, None), (FILES, [2.0, 10, 2]), (texts, None)):
+    for images, persons in ((FILES, [2.0, 10, 2]), (texts, None)):
         found = model.predict_frame(images, persons=persons)
         assert found["id"].tolist() == list(rows)
         np.testing.assert_allclose(found[list(NAMES[task])], expected, rtol=1e-4)
     texts.to_csv(tmp_path / "new.csv", index=False)
     made = en.predict(tmp_path / "model", tmp_path / "new.csv", per_person=True, progress=False)
     np.testing.assert_allclose(made.probabilities, expected, rtol=1e-4)
-    server = open_model(tmp_path / "model", "cpu", Path())
+    server = SourceModel(model._source, model._models, decision=model.decision)
     images = [server.decode(Path(FILES[at]).read_bytes(), 10_000) for at in (2, 0)]
     (one,) = split_answers(server.combined(server.outputs(images), {}, ""), server.classes, 1)
     np.testing.assert_allclose(one.probabilities, expected[1], rtol=1e-4)
@@ -120,26 +120,6 @@ def test_labels_and_numbers_of_people(root: Path, tmp_path: Path, task: str) -> 
         onnx_graph.check_possible(source)
     assert "2 people predicted by model people" in made.display_table().text(100)
     assert "pooled (" in (tmp_path / "model/README.md").read_text()
-
-
-def test_persons_and_columns_in_another_order_are_refused(root: Path, tmp_path: Path) -> None:
-    source = pooled(MULTILABEL)
-    rules = given_thresholds(source.classes, ["hat=0.5"], per_person=True)
-    plain = replace(load_source("labels"), decision=rules)
-    write_bundle(finished(build_bundle(plain, Knowledge())), tmp_path / "model")
-    model = en.load(tmp_path / "model", device="cpu", verify=False)
-    frame = pd.DataFrame({"path": [str(Path(one).resolve()) for one in FILES], "person": ["a", "b", "b"]})
-    assert model.decide(frame, frame["person"]).labels.shape == (2,)
-    with pytest.raises(UsageError, match="images` and `persons` have different indexes"):
-        model.decide(frame, frame["person"].sort_index(ascending=False))
-    # A model with a head for people is refused, wherever it comes from.
-    stored = read_model(tmp_path / "model")
-    heads = {
-        file: replace(one, architecture=replace(one.architecture, head="relative"))
-        for file, one in stored.checkpoints.items()
-    }
-    with pytest.raises(EnsembleError, match=r"from all images of its person \(head relative\), and such a model"):
-        source_of(replace(stored, checkpoints=heads))
 
 
 def test_rank_voting_compares_people() -> None:
@@ -168,16 +148,16 @@ def test_cells_of_mixed_lists_and_further_columns() -> None:
     }
     # numpy would make the text "nan" of what is missing, and these images would be those of one person.
     for persons in (["p", float("nan"), None], ["p", "q", float("nan")]):
-        with pytest.raises(UsageError, match="`persons` has no value in"):
+        with pytest.raises(UsageError, match="persons has no value in"):
             sample_rows(source, 3, FILES, None, persons, columns)
-    with pytest.raises(UsageError, match="`persons` has 'nan' in row 1, which means that the person is not known"):
+    with pytest.raises(UsageError, match="persons has 'nan' in row 1, which means that the person is not known"):
         sample_rows(source, 3, FILES, None, np.array(["p", "nan", "q"]), columns)
     frame = pd.DataFrame({"path": FILES, "age": [1, 2, 3]})
     turned = {"age": frame["age"].sort_index(ascending=False), "site": ["x"] * 3}
-    with pytest.raises(UsageError, match=r"`images` and `columns\['age'\]` have different indexes"):
+    with pytest.raises(UsageError, match=r"images and `columns\['age'\]` have different indexes"):
         sample_rows(source, 3, frame, None, ["p"] * 3, turned)
     twice = pd.DataFrame([[1, 2, "x"]] * 3, columns=["age", "age", "site"])
-    with pytest.raises(UsageError, match="`columns` has 'age' twice"):
+    with pytest.raises(UsageError, match="columns has 'age' twice"):
         sample_rows(source, 3, FILES, None, ["p"] * 3, twice)
 
 
