@@ -400,6 +400,9 @@ def test_a_record_of_another_task_than_its_models_is_refused(columns: Path, tmp_
     text = to_text(replace(made, task="regression"))
     with pytest.raises(EnsembleError, match="'task' is 'regression', and that of the models 'multilabel'"):
         from_text(text.encode(), tmp_path / "model")
+    turned = tuple(replace(run, classes=run.classes[::-1]) for run in made.runs)
+    with pytest.raises(EnsembleError, match="'classes' are not those of the model, in their order"):
+        from_text(to_text(replace(made, runs=turned)).encode(), tmp_path / "model")
 
 
 def test_a_single_number_is_one_column(columns: Path, tmp_path: Path) -> None:
