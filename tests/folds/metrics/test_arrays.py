@@ -274,5 +274,5 @@ def test_a_list_of_texts_and_numbers_keeps_what_is_missing() -> None:
     assert names_of(["a", 1.0, np.float32(2)], "y").tolist() == ["a", "1", "2"]
     assert names_of([["a"], [3.0]], "y").tolist() == ["a", "3"]
     for missing in (["a", float("nan")], ["a", None], np.array(["a", ""])):
-        with pytest.raises(UsageError, match="`?y`? has no value in 1 rows, first in row 1"):
+        with pytest.raises(UsageError, match=r"`?y`? has no value in 1 rows, first in row 1"):
             names_of(missing, "y")
