@@ -22,11 +22,12 @@ from ensemble.prediction.arrays import LoadedModels, check_expected
 from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
-from ensemble.prediction.predict import check_source
+from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.arrays import check_same_index
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import is_predicted
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
@@ -158,6 +159,7 @@ class Predictor(Displayed):
             return self.decision.apply(values, names, drawn)
         if persons is None:
             self._check_images()
+        check_same_index({"`images`": images, "`persons`": persons})
         values, _, drawn = self._predicted(images, None, columns)
         return self.decision.apply(values, persons, drawn)
 
@@ -312,7 +314,7 @@ class Predictor(Displayed):
         names, pooling = given.ids, self._source.combination.pooling
         if pooling is not None:
             names = tuple(people_rows(rows, self.classes_, "new", pooling).rows.ids.tolist())
-        check_source(self._source, len(names))
+        check_rows_compared(self._source, len(names))
         values = self._of_list(given, rows)
         sets = self.decision.sets if isinstance(self.decision, Decision) else None
         if pooling is not None:

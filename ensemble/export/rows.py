@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from ensemble.decisions.rows import PERSON
 from ensemble.learning.combination import Combination
 from ensemble.learning.further_columns import encode
 from ensemble.prediction.models import PredictionSource
+from folds.data.raw_columns import MISSING
 from folds.data.table import SampleTable
 from folds.errors import UsageError
-from folds.metrics.arrays import as_array, check_same_index, frame_columns, name_text, names_of
+from folds.metrics.arrays import as_array, check_same_index, frame_columns, names_of, texts_of
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import described
 
@@ -59,7 +60,7 @@ def sample_rows(
     EnsembleError : a cell of a column of numbers is another text.
     """
     made = source.combination
-    check_same_index({"`images`": images, "`persons`": persons, "`columns`": columns})
+    check_same_index({"`images`": images, "`persons`": persons, **_with_index(columns)})
     names = None
     if made.pooling is not None:
         names = _persons(source, n, table, persons)
@@ -75,7 +76,7 @@ def sample_rows(
             )
         return SampleRows(np.arange(n).astype(str), None, names)
     given = {} if table is None else dict(table.attributes)
-    given |= _columns(columns, n)
+    given |= _columns(columns, made.extra.names, n)
     _check_given(source, given)
     taken = {name: given[name] for name in made.extra.names}
     encode(made.extra.encodings, taken, n)  # a cell that is no number is refused before an image is predicted
@@ -87,7 +88,14 @@ def _persons(
 ) -> NDArray[np.str_]:
     assert source.combination.pooling is not None  # noqa: S101 - asked for such models
     if persons is not None:
-        return names_of(persons, "persons", n)
+        names = names_of(persons, "persons", n)
+        unknown = np.flatnonzero(np.isin(names, sorted(MISSING)))
+        if len(unknown):
+            raise UsageError(
+                f"`persons` has '{names[unknown[0]]}' in row {unknown[0]}, which means that the person is not known",
+                hint="name the person of every image, or remove these images",
+            )
+        return names
     if table is not None and table.persons is not None:
         return table.persons
     raise UsageError(
@@ -112,8 +120,15 @@ def _check_given(source: PredictionSource, given: Mapping[str, NDArray[np.str_]]
         )
 
 
-def _columns(columns: Any, n: int) -> dict[str, NDArray[np.str_]]:
-    """Return the texts of each column (n,)."""
+def _with_index(columns: Any) -> dict[str, Any]:
+    """Return parameter → value, whose index must be that of the images: a DataFrame, or each Series of a mapping."""
+    if isinstance(columns, Mapping):
+        return {f"`columns['{name}']`": values for name, values in columns.items()}
+    return {"`columns`": columns}
+
+
+def _columns(columns: Any, needed: Collection[str], n: int) -> dict[str, NDArray[np.str_]]:
+    """Return the texts (n,) of each column that is needed, and an empty array for others."""
     if columns is None:
         return {}
     names = frame_columns(columns)
@@ -123,8 +138,15 @@ def _columns(columns: Any, n: int) -> dict[str, NDArray[np.str_]]:
             hint="columns={'age': [61, None]}",
         )
     if names is None:
-        return {str(name): _texts(f"columns['{name}']", values, n) for name, values in columns.items()}
-    return {name: _texts(f"columns['{name}']", columns.iloc[:, at], n) for at, name in enumerate(names)}
+        pairs = [(str(name), values) for name, values in columns.items()]
+    else:
+        pairs = [(name, columns.iloc[:, at]) for at, name in enumerate(names)]
+    found: dict[str, NDArray[np.str_]] = {}
+    for name, values in pairs:
+        if name in found and name in needed:
+            raise UsageError(f"`columns` has '{name}' twice", hint="give each column once")
+        found[name] = _texts(f"columns['{name}']", values, n) if name in needed else np.zeros(0, str)
+    return found
 
 
 def _texts(name: str, values: Any, n: int) -> NDArray[np.str_]:
@@ -132,4 +154,4 @@ def _texts(name: str, values: Any, n: int) -> NDArray[np.str_]:
     found = as_array(values, name)
     if found.shape != (n,):
         raise UsageError(f"`{name}` must be one value for each of {n:,} images, found the shape {found.shape}")
-    return np.array([name_text(value) for value in found.tolist()], dtype=str)
+    return texts_of(values, found)

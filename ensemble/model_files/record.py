@@ -493,6 +493,6 @@ def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelReco
         ]
     elif run.hand_over:
         wrong += _wrong_hand_over(run, record)
-    elif run.name in record.combination.runs and set(run.classes) != set(record.classes):
-        wrong.append(f"{place}: 'classes' are not those of the model")
+    elif run.name in record.combination.runs and run.classes != record.classes:  # its columns are combined as they are
+        wrong.append(f"{place}: 'classes' are not those of the model, in their order")
     return wrong

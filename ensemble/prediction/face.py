@@ -21,7 +21,7 @@ from ensemble.prediction.comparison import count_trained_on, procedure_score, sc
 from ensemble.prediction.decisions import DecisionOptions, check_unit, decision_for
 from ensemble.prediction.inputs import images_table
 from ensemble.prediction.people import check_people, check_rows, label_of
-from ensemble.prediction.predict import Predicted, check_source, predict_table
+from ensemble.prediction.predict import Predicted, predict_table
 from ensemble.prediction.prediction_formats import EQUAL
 from ensemble.prediction.result import NO_PERSONS, PredictedImages
 from ensemble.prediction.source import PredictionSource, load_source
@@ -183,10 +183,9 @@ def predict_images(
     decision = decision_for(source, root, rules, per_person)
     check_unit(decision, per_person, source.name)
     table = images_table(images, source, spec)
-    check_source(source, len(table))
-    check_rows(source, table)
     if per_person and table.persons is None:
         raise UsageError(NO_PERSONS, hint="predict a table with a column of persons")
+    check_rows(source, table)
     if check is not None:
         check(table, source, decision)
     of_model = verify_model(source, str(device)) if verify and source.kind == "model" else None

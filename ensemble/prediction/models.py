@@ -13,6 +13,7 @@ from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import NumberToGrades
 from ensemble.tta.merge import Merge
+from ensemble.voting.vote import METHODS
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import BINARY, CLASSES, COLUMN_TASKS, ORDINAL, REGRESSION
 from folds.models.checkpoint import Checkpoint
@@ -122,6 +123,25 @@ class PredictionSource:
         parts += [] if self.cascade is None else [self.cascade.to_dict()]
         parts += [(run.name, run.hand_over.as_record()) for run in self.runs if run.hand_over is not None]
         return sha256_bytes(repr(parts).encode())
+
+
+def check_rows_compared(source: PredictionSource, rows: int) -> None:
+    """Raise UsageError if the combination compares rows with each other, and there is one.
+
+    Parameters
+    ----------
+    rows : images, or people of a combination for people.
+    """
+    made = source.combination
+    pools = {one.pool for one in made.each} if isinstance(made, ColumnCombination) and made.each else {made.pool}
+    compares = next((pool for pool in sorted(pools) if METHODS[pool].needs_all_rows), None)
+    if compares is not None and made.stacked is None and rows < 2:
+        of_people = made.pooling is not None
+        raise UsageError(
+            f"{compares} voting compares the {'people' if of_people else 'images'} of a table with each other, found 1 "
+            f"{'person' if of_people else 'image'}",
+            hint=f"predict a table of {'people' if of_people else 'images'}, or blend with another `method`",
+        )
 
 
 def check_one_task(source: PredictionSource) -> PredictionSource:

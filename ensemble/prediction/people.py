@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.further_columns import check_columns
+from ensemble.learning.further_columns import check_columns, encode
+from ensemble.pooling.people import people_rows
 from ensemble.prediction.cascade import OFF
 from ensemble.prediction.combine import member_key
+from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.source import PredictionSource, head_of_people
 from ensemble.prediction.work import WorkState, models_of
 from folds.data.table import SampleTable
@@ -52,7 +54,13 @@ def label_of(source: PredictionSource) -> str | None:
 
 
 def check_rows(source: PredictionSource, table: SampleTable) -> None:
-    """Raise UsageError if the images lack a column that the blend was fitted with, or persons that a head needs."""
+    """Raise UsageError if the images lack a column that the blend was fitted with, or persons that a head needs.
+
+    Raises
+    ------
+    UsageError : see above, or there is one row of a combination that compares rows with each other.
+    EnsembleError : a column of numbers has another text.
+    """
     head = head_of_people(source)
     if head is not None and table.persons is None:
         raise UsageError(
@@ -60,8 +68,15 @@ def check_rows(source: PredictionSource, table: SampleTable) -> None:
             "images are not known",
             hint="name them: `person=COLUMN` of a table, or `person_regex` for the names of the images",
         )
-    if source.combination.extra is not None:
-        check_columns(source.combination.extra.names, table.attributes, "new", UsageError)
+    made = source.combination
+    if made.extra is not None:
+        check_columns(made.extra.names, table.attributes, "new", UsageError)
+    rows = table.rows()
+    if made.pooling is not None:
+        rows = people_rows(rows, source.classes, "new", made.pooling).rows
+    check_rows_compared(source, len(rows.ids))
+    for encoding in () if made.extra is None else made.extra.encodings:
+        encode((encoding,), rows.attributes, len(rows.ids))  # a cell that is no number is an error
 
 
 def check_precision_of_heads(source: PredictionSource, precision: str) -> None:

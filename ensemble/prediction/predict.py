@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
+from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.people import apply_heads, check_precision_of_heads
 from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision, check_reduced
 from ensemble.prediction.source import PredictionSource
 from ensemble.prediction.work import CASCADE, WorkState, work_key
-from ensemble.voting.vote import METHODS
 from folds.data.table import SampleTable
-from folds.errors import EnsembleError, UsageError
+from folds.errors import EnsembleError
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
@@ -81,15 +81,6 @@ class Predicted:
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
-def check_source(source: PredictionSource, images: int) -> None:
-    """Raise UsageError if the combination cannot be applied to this number of new images."""
-    if METHODS[source.combination.pool].needs_all_rows and images < 2:
-        raise UsageError(
-            f"{source.combination.pool} voting compares the images of a table with each other, found 1 image",
-            hint="predict a table of images, or blend with another `method`",
-        )
-
-
 def predict_table(
     source: PredictionSource,
     table: SampleTable,
@@ -121,7 +112,7 @@ def predict_table(
         same.
     """
     assert table.paths is not None  # noqa: S101 - tables of images have paths
-    check_source(source, len(table))
+    check_rows_compared(source, len(table))
     precision = check_precision(precision)
     for task in sorted({source.task, *(model.checkpoint.task for model in source.models)}):
         check_reduced(precision, task)

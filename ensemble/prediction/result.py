@@ -282,9 +282,9 @@ class PredictedImages(Displayed):
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def display_table(self) -> Table:
-        """Return the table to display: images per predicted class, and the score if labels are known.
+        """Return the table to display: images or people per predicted class, and the score if labels are known.
 
-        Of several labels the images that have each of them, of numbers their mean and range.
+        Of several labels the images or people that have each of them, of numbers their mean and range.
         """
         if self.task in COLUMN_TASKS:
             return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)

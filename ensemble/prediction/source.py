@@ -196,8 +196,18 @@ def source_of(model: StoredModel) -> PredictionSource:
 
 
 def _check_needs(source: PredictionSource) -> None:
-    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone.
+
+    Its networks see one image at a time: heads that see all images of a person are not exported, and would take the
+    images that are predicted together for those of one person.
+    """
     made, decision = source.combination, source.decision
+    if (head := head_of_people(source)) is not None:
+        raise EnsembleError(
+            f"{source.folder} predicts an image from all images of its person (head {head}), and such a model is not "
+            "exported",
+            hint="ensemble predict predicts with the run",
+        )
     if made.pooling is not None and decision is not None and decision.unit != PERSON:
         raise EnsembleError(
             f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",

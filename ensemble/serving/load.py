@@ -16,7 +16,7 @@ from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import as_combined, combine_members, member_key
-from ensemble.prediction.predict import check_source
+from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import PredictionSource, check_one_meaning, combination_of_run, load_source, source_of
 from ensemble.serving.model import Answers, ServedModel
@@ -133,7 +133,8 @@ class SourceModel:
             return self._of_label(members)
         found = []
         for run in self.source.runs:
-            if run.models and run.target == self.source.target and run.classes == self.classes:
+            own = run.models and run.target == self.source.target and run.classes == self.classes
+            if own or run.hand_over is not None:
                 alone = replace(combination_of_run(run.name, self.source.task, self.classes), pooling=pooling)
                 for model in run.models:
                     one = replace(self.source, combination=alone, runs=(replace(run, models=(model,)),))
@@ -221,7 +222,7 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
         check_one_meaning(str(what), root)
         stored = read_model(path)
     source = load_source(what, root, with_rows=True) if stored is None else source_of(stored)
-    check_source(source, 1)
+    check_rows_compared(source, 1)
     if stack_of(source):
         raise EnsembleError(
             f"{source.name} reads a stack of files of each sample ({', '.join(stack_of(source))}), and a server is "

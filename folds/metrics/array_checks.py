@@ -180,16 +180,31 @@ def names_of(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[n
         expected = "one value per row" if rows is None else f"one value for each of {rows:,} rows"
         found = f"{len(array):,} values" if array.ndim == 1 else shape_text(array) if array.ndim else described(values)
         raise UsageError(f"`{name}` must be {expected}, found {found}")
-    if array.dtype.kind == "U":
-        names = array
-    else:
-        names = np.array([name_text(value) for value in array.tolist()], dtype=str) if len(array) else np.zeros(0, str)
+    names = texts_of(values, array)
     missing = np.flatnonzero(names == "")
     if len(missing):
         raise UsageError(
             f"`{name}` has no value in {len(missing):,} rows, first in row {missing[0]}", hint="remove these rows"
         )
     return names
+
+
+def texts_of(values: Any, array: NDArray) -> NDArray[np.str_]:
+    """Return (n,) the values of a column as text, "" for a missing one.
+
+    Parameters
+    ----------
+    values : as they were given. numpy makes a text of every value of a list that has one: "nan" of a missing value, and
+        "1.0" of a number whose text is 1.
+    array : (n,) the array that numpy makes of them.
+    """
+    if array.dtype.kind != "U":
+        return np.array([name_text(value) for value in array.tolist()], dtype=str) if len(array) else np.zeros(0, str)
+    if not isinstance(values, list | tuple) or all(isinstance(value, str) for value in values):
+        return array
+    cells = np.array(values, dtype=object).reshape(array.shape).tolist()
+    plain = [cell.item() if isinstance(cell, np.floating | np.integer) else cell for cell in cells]
+    return np.array([name_text(value) for value in plain], dtype=str)
 
 
 def check_lengths(rows: int, **arrays: NDArray) -> None:

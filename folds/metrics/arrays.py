@@ -21,6 +21,7 @@ from folds.metrics.array_checks import class_codes as class_codes
 from folds.metrics.array_checks import column_classes as column_classes
 from folds.metrics.array_checks import fold_numbers as fold_numbers
 from folds.metrics.array_checks import names_of as names_of
+from folds.metrics.array_checks import texts_of as texts_of
 from folds.metrics.classification import Metric
 from folds.metrics.column_arrays import as_columns, as_label_columns, column_names, task_of_arrays
 from folds.metrics.grouping import average_by_person

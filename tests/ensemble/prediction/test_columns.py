@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -19,11 +20,12 @@ from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
+from ensemble.model_files.reading import read_model
 from ensemble.model_files.record import from_text, to_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.decisions import DecisionOptions, decision_for
-from ensemble.prediction.source import PredictionSource, RunModels, load_source
+from ensemble.prediction.source import PredictionSource, RunModels, load_source, source_of
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -262,11 +264,26 @@ def test_thresholds_for_people_need_their_persons(columns: Path, tmp_path: Path)
     assert decided.persons.tolist() == ["p8"]
     expected = written(MULTILABEL).astype(float).mean(axis=0) >= [between(0), 0.5]
     assert decided.labels.tolist() == texts_of(expected[None])
+    frame = pd.DataFrame({"path": [f"img/p8_{at}.png" for at in range(3)], "person": ["a", "b", "b"]})
+    with pytest.raises(UsageError, match="images and persons have different indexes"):
+        loaded.decide(frame, frame["person"].sort_index(ascending=False))
     with pytest.raises(UsageError, match="are for people"):
         en.predict(tmp_path / "model", TEST, progress=False)
-    assert open_model(tmp_path / "model", "cpu", Path()).needs.of_people
+    server = open_model(tmp_path / "model", "cpu", Path())  # which takes all images of a person
+    images = [server.decode(Path(f"img/p8_{at}.png").read_bytes(), 10_000) for at in range(3)]
+    (one,) = split_answers(server.combined(server.outputs(images), {}, "p8"), server.classes, 1)
+    assert server.needs.of_people
+    assert one.to_dict()["labels"] == [name for name, has in zip(NAMES[MULTILABEL], expected, strict=True) if has]
     by_person = en.predict(tmp_path / "model", TEST, per_person=True, progress=False).by_person()
     assert by_person.labels.tolist() == decided.labels.tolist()
+    # A model with a head that sees all images of a person is refused, wherever it comes from.
+    stored = read_model(tmp_path / "model")
+    heads = {
+        file: replace(one, architecture=replace(one.architecture, head="relative"))
+        for file, one in stored.checkpoints.items()
+    }
+    with pytest.raises(EnsembleError, match=r"from all images of its person \(head relative\), and such a model"):
+        source_of(replace(stored, checkpoints=heads))
 
 
 def test_without_out_of_fold_predictions_only_given_thresholds_apply(columns: Path, tmp_path: Path) -> None:
@@ -383,6 +400,9 @@ def test_a_record_of_another_task_than_its_models_is_refused(columns: Path, tmp_
     text = to_text(replace(made, task="regression"))
     with pytest.raises(EnsembleError, match="'task' is 'regression', and that of the models 'multilabel'"):
         from_text(text.encode(), tmp_path / "model")
+    turned = tuple(replace(run, classes=run.classes[::-1]) for run in made.runs)
+    with pytest.raises(EnsembleError, match="'classes' are not those of the model, in their order"):
+        from_text(to_text(replace(made, runs=turned)).encode(), tmp_path / "model")
 
 
 def test_a_single_number_is_one_column(columns: Path, tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from ensemble.export.onnx_pools import CombinationModule
 from ensemble.learning.cumulative import NumberToGrades
 from ensemble.model_files.reading import read_record
 from ensemble.model_files.record import CASCADE, from_text, to_text
-from ensemble.prediction.arrays import columns_difference, numbered
+from ensemble.pooling.bags import Bags
+from ensemble.pooling.pooling import Pooling
+from ensemble.prediction.arrays import LoadedModels, columns_difference, numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.models import check_one_task
 from ensemble.prediction.source import load_source
-from ensemble.serving.load import open_model
+from ensemble.serving.load import SourceModel, open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import ORDINAL, REGRESSION
@@ -117,6 +119,25 @@ def test_models_of_all_people_take_the_map_of_the_folds(root: Path) -> None:
     fit = next(run.hand_over for run in found.source.runs if run.hand_over is not None)
     age, own = read_array(Path("runs/age.fold0.test.npy"))[:, 0], read_array(Path("runs/grades.fold0.test.npy"))
     np.testing.assert_allclose(found.probabilities, (fit.probabilities(age) + own) / 2, atol=1e-6)
+
+
+def test_images_of_a_person_are_pooled_as_grades(root: Path) -> None:
+    source = load_source("both")
+    pooling = Pooling("max", ordered=True)
+    people = replace(source, combination=replace(source.combination, pooling=pooling))
+    model = SourceModel(people, LoadedModels(people, "cpu"))
+    images = [model.decode(Path(f"img/p8_{at}.png").read_bytes(), 10_000) for at in range(3)]
+    found = model.combined(model.outputs(images), {}, "p8")
+    fit, bags = next(run.hand_over for run in source.runs if run.hand_over is not None), Bags(np.zeros(3, np.int64), 1)
+    ages = [fit.probabilities(read_array(Path(f"runs/age.fold{i}.test.npy"))[:, 0]) for i in range(2)]
+    own = [np.array(read_array(Path(f"runs/grades.fold{i}.test.npy"))) for i in range(2)]
+    alone = {"age": [pooling.apply("age", one, bags) for one in ages]}
+    alone["grades"] = [pooling.apply("grades", one, bags) for one in own]
+    expected = (np.mean(alone["age"], axis=0) + np.mean(alone["grades"], axis=0)) / 2
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert found.members is not None  # the models of the number too, of which the disagreement is
+    of_runs = np.concatenate([alone[run.name] for run in source.runs])
+    np.testing.assert_allclose(found.members[:, 0], of_runs[:, 0], atol=1e-6)
 
 
 def test_an_exported_model_has_the_map(root: Path, tmp_path: Path) -> None:

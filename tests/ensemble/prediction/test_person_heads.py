@@ -103,8 +103,11 @@ def test_folds_with_one_body_see_an_image_once(
     trained: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, _ = validation_of("relative", 0)
-    own.to_csv("own.csv", index=False)
+    first, second = sorted(set(own["person"]))[:2]
+    corrected = own.assign(person=own["person"].replace({first: second}))
+    corrected.to_csv("own.csv", index=False)
     folds = [en.predict(f"checkpoints/relative/fold{fold}.pt", "own.csv", progress=False) for fold in range(2)]
+    own.to_csv("own.csv", index=False)
     built: list[str] = []
     build = engine.built_body
     monkeypatch.setattr(engine, "built_body", lambda model, *how: built.append(str(model.path)) or build(model, *how))
@@ -120,6 +123,7 @@ def test_folds_with_one_body_see_an_image_once(
     monkeypatch.setattr(engine.Engine, "_run", stopped)
     with pytest.raises(KeyboardInterrupt):
         en.predict("relative", "own.csv", progress=False)
+    corrected.to_csv("own.csv", index=False)  # the heads see the persons of the table as it is at the end
     found = en.predict("relative", "own.csv", progress=False)
     assert sum(seen) == len(own) + seen[2]  # it continued after the second chunk
     assert set(built) == {"checkpoints/relative/fold0.pt"}

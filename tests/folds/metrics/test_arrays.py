@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import f1_score, log_loss
 
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.arrays import compare, score
+from folds.metrics.arrays import compare, names_of, score
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.report import score_predictions
@@ -268,3 +268,11 @@ def test_whole_numbers_are_classes_unless_it_is_said() -> None:
     assert score(y, guesses, metric="rmse").value == pytest.approx(0.3)
     with pytest.raises(UsageError, match="does not fit task=classes"):
         score([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], metric="mae", task="classes")
+
+
+def test_a_list_of_texts_and_numbers_keeps_what_is_missing() -> None:
+    assert names_of(["a", 1.0, np.float32(2)], "y").tolist() == ["a", "1", "2"]
+    assert names_of([["a"], [3.0]], "y").tolist() == ["a", "3"]
+    for missing in (["a", float("nan")], ["a", None], np.array(["a", ""])):
+        with pytest.raises(UsageError, match=r"`?y`? has no value in 1 rows, first in row 1"):
+            names_of(missing, "y")
