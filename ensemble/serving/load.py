@@ -133,7 +133,8 @@ class SourceModel:
             return self._of_label(members)
         found = []
         for run in self.source.runs:
-            if run.models and run.target == self.source.target and run.classes == self.classes:
+            own = run.models and run.target == self.source.target and run.classes == self.classes
+            if own or run.hand_over is not None:
                 alone = replace(combination_of_run(run.name, self.source.task, self.classes), pooling=pooling)
                 for model in run.models:
                     one = replace(self.source, combination=alone, runs=(replace(run, models=(model,)),))
