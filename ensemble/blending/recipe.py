@@ -339,6 +339,9 @@ def _invalid_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: Blend
         wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' and '#'")
     if run.classes and not _all_names(run.classes):
         wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
+    is_plain = run.name in recipe.combination.runs and not (run.joined or run.hand_over)
+    if is_plain and run.classes and set(run.classes) != set(recipe.classes):
+        wrong.append(f"run '{run.name}': 'classes' are not those of the blend, with which it is combined")
     if run.hand_over:
         if problem := record_problem(run.hand_over, len(recipe.classes)):
             wrong.append(f"run '{run.name}': 'hand_over' {problem}")

@@ -15,6 +15,7 @@ from ensemble.decisions.record import DecisionSource, RuleRecord, read_record, t
 from ensemble.decisions.rows import PERSON, uniform_of
 from ensemble.decisions.sets import SetRule
 from folds.errors import UsageError
+from folds.metrics.array_checks import by_name
 from folds.metrics.arrays import as_probabilities, names_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Decision:
 
         Parameters
         ----------
-        probabilities : (n, classes), rows sum to 1.
+        probabilities : (n, classes), rows sum to 1; columns of a DataFrame that are the classes are taken by name.
         persons : (n,) the person of each row, if known. If the rules are for people, the rows of a person are averaged,
             and the result has one row per person, in the order of the names.
         ids : (n,) the id of each row, from which the random part of the scores ``aps`` and ``raps`` is derived: the
@@ -81,6 +82,7 @@ class Decision:
         values = np.asarray(as_probabilities(probabilities, "probabilities"), np.float64)
         if values.shape[1] != len(self.classes):
             raise UsageError(f"`probabilities` has {values.shape[1]} columns, expected {len(self.classes)} classes")
+        values = by_name(values, probabilities, self.classes)
         names = None if persons is None else names_of(persons, "persons", len(values))
         rows = None if ids is None else names_of(ids, "ids", len(values))
         if self.unit == PERSON and names is not None:

@@ -84,14 +84,22 @@ class LabelColumns:
     names: tuple[str, ...]
 
     def of_label(self, column: int) -> LabeledRows:
-        """Return the rows where a label is known, as two classes: without and with it."""
+        """Return the rows where a label is known, as two classes: without and with it.
+
+        If they are all in one outer fold, as of a label that only one site knows, their people are assigned to new
+        parts, so that each is decided by a threshold that was fitted to others.
+        """
         rows = np.flatnonzero(~np.isnan(self.labels[:, column]))
         yes = self.probabilities[rows, column]
+        labels, parts = self.labels[rows, column].astype(np.int64), self.parts[rows]
+        persons = np.unique(self.persons[rows], return_inverse=True)[1].astype(np.int64)
+        if len(rows) and len(np.unique(parts)) < 2:
+            parts = outer_fold_ids(persons, labels, None)
         return LabeledRows(
             np.stack([1 - yes, yes], axis=1),
-            self.labels[rows, column].astype(np.int64),
-            np.unique(self.persons[rows], return_inverse=True)[1].astype(np.int64),
-            self.parts[rows],
+            labels,
+            persons,
+            parts,
             self.ids[rows],
             (f"not {self.names[column]}", self.names[column]),
         )
@@ -140,7 +148,10 @@ def columns_of_arrays(
             "rules for people need the person of each image",
             hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
         )
-    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    is_known = ~np.isnan(labels).all(axis=1)
+    if per_person and persons is not None:  # the mean of a person counts all its images, as it does for new people
+        is_known = np.isin(persons, np.unique(persons[is_known]))
+    known = np.flatnonzero(is_known)
     values, labels, ids = np.asarray(values, np.float64)[known], labels[known], ids[known]
     persons, folds = None if persons is None else persons[known], None if folds is None else folds[known]
     people = factorize(ids if persons is None else persons)[1]

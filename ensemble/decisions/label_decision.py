@@ -15,13 +15,16 @@ from ensemble.decisions.labels import GUARANTEED
 from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
 from ensemble.decisions.rows import IMAGE, PERSON
 from folds.errors import UsageError
-from folds.metrics.arrays import as_array, names_of
+from folds.metrics.array_checks import as_array, by_name
+from folds.metrics.arrays import names_of
 from folds.metrics.label_scores import THRESHOLD, is_predicted
 from folds.metrics.task_names import MULTILABEL
 from folds.predictions.label_columns import label_texts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_TOLERANCE = 1e-6  # outside of 0 to 1, by rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +58,30 @@ class LabelDecision:
 
         Parameters
         ----------
-        probabilities : (n, labels), from 0 to 1; rows need not sum to 1.
+        probabilities : (n, labels), from 0 to 1; rows need not sum to 1. Columns of a DataFrame that are the labels are
+            taken by name.
         persons : (n,) the person of each row, if known. If the thresholds are for people, the rows of a person are
             averaged, and the result has one row per person, in the order of the names.
         ids : not used, because thresholds of labels have no random part; `Decision.apply` takes them.
 
         Raises
         ------
-        UsageError : the probabilities have other columns, or lengths differ.
+        UsageError : the probabilities have other columns or are none, or lengths differ.
         """
-        values = np.asarray(as_array(probabilities, "probabilities"), np.float64)
-        if values.ndim != 2 or values.shape[1] != len(self.classes):
+        array = as_array(probabilities, "probabilities")
+        if array.ndim != 2 or array.shape[1] != len(self.classes) or array.dtype.kind not in "fiub":
             raise UsageError(
-                f"`probabilities` must be (samples, {len(self.classes)}), a column for each label, found {values.shape}"
+                f"`probabilities` must be (samples, {len(self.classes)}), a column for each label, found {array.shape} "
+                f"of {array.dtype}"
+            )
+        values = by_name(array.astype(np.float64), probabilities, self.classes)
+        wrong = np.argwhere(~((values >= -_TOLERANCE) & (values <= 1 + _TOLERANCE)))  # nan is outside, too
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise UsageError(
+                f"`probabilities` has {values[row, column]:g} for '{self.classes[column]}' in row {row}, expected a "
+                "number from 0 to 1",
+                hint="convert logits by scipy.special.expit(logits)",
             )
         names = None if persons is None else names_of(persons, "persons", len(values))
         if self.unit == PERSON and names is not None:

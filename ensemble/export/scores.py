@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,11 +69,12 @@ def collect(source: PredictionSource, root: Path, metric: str | None = None) -> 
         logger.warning(f"the model gets no score: {error.message}")
         return Knowledge(trained=fallback)
     named, per_person = metric or recorded[0], recorded[1]
-    score = _score(oof, named, per_person, basis) if oof is not None else {}
+    found = _score(oof, named, per_person, basis) if oof is not None else {}
+    score = _defined(found)
     if score and (doubt := optimism(source, root, None if oof is None else oof.metadata.teacher)):
         score["warning"] = f"{score['warning']}; {doubt}" if score["warning"] else doubt
-    tested = _score(test, named, per_person, "test images") if test is not None else {}
-    if not score:
+    tested = _defined(_score(test, named, per_person, "test images") if test is not None else {})
+    if not found:
         logger.warning(f"no out-of-fold predictions of {source.name} with labels were found: the model gets no score")
     return Knowledge(score, tested, _trained(oof, source.kind, fallback["images"]) or fallback)
 
@@ -138,6 +140,15 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     return _score_table(found, report, basis, per_person) | {
         "per_class": {name: [round(float(v), 6) for v in row] for name, row in zip(classes, table, strict=True)},
     }
+
+
+def _defined(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table [score]; {} with a warning if the score is not defined, as ROC-AUC of people who are all alike."""
+    if not table or math.isfinite(table["score"]):
+        return table
+    why = f": {table['warning']}" if table["warning"] else ""
+    logger.warning(f"{table['metric']} of the {table['basis']} is not defined, so the model does not state it{why}")
+    return {}
 
 
 def _score_table(found: Predictions, report: ScoreReport, basis: str, per_person: bool) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def run_models(source: PredictionSource) -> list[RunModel]:
     found = []
     for name in source.combination.runs:
         run = by_name[name]
-        columns = np.array([run.models[0].checkpoint.classes.index(one) for one in run.classes])
+        columns = np.array([run.models[0].checkpoint.classes.index(one) for one in source.classes])
         found.append(RunModel(name, run.merge, len(run.models), columns))
     return found
 

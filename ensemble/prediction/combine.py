@@ -57,7 +57,7 @@ def combine_members(
         for model in run.models:
             values = as_combined(run, members[member_key(run, model)])
             member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha, task=source.task)
-            parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
+            parts.append(AlignedFile(member, kept, _columns_of(source, run), fold=model.checkpoint.fold))
         if parts:
             columns = len(run.classes if run.hand_over is None else source.classes)
             by_name[run.name] = RunPredictions(run.name, tuple(parts), columns, run.folds, len(rows.ids))
@@ -69,6 +69,16 @@ def combine_members(
     if source.combination.pooling is not None:
         split = split_by_person(split, source.combination.pooling)
     return apply_combination(split, source.combination, source.ranking).probabilities
+
+
+def _columns_of(source: PredictionSource, run: RunModels) -> NDArray[np.int64] | None:
+    """Return the column of each class of the source in the predictions of a run; None if they have one order.
+
+    The order differs only in a file that was changed. Runs of attributes and numbers have columns of their own.
+    """
+    if run.hand_over is not None or run.name not in source.combination.runs or run.classes == source.classes:
+        return None
+    return np.array([run.classes.index(name) for name in source.classes], np.int64)
 
 
 def _joined(source: PredictionSource, run: RunModels, by_name: Mapping[str, RunPredictions]) -> RunPredictions:

@@ -153,6 +153,7 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
         than the combination. A number that is handed over to grades counts as grades.
     """
     found = sorted({_combined_task(run, model, source) for run in source.runs for model in run.models})
+    _check_grades(source)
     if len(found) > 1 and set(found) & set(COLUMN_TASKS):
         raise EnsembleError(
             f"the models of {source.name} have different tasks ({', '.join(found)}), whose predictions cannot be "
@@ -167,6 +168,23 @@ def check_one_task(source: PredictionSource) -> PredictionSource:
             hint="predict with each of its runs",
         )
     return source
+
+
+def _check_grades(source: PredictionSource) -> None:
+    """Raise EnsembleError if a number is handed over to grades that the models of grades have in another order.
+
+    Two grades may change places, if the positive one is the lower; the cuts are ascending for the order of the source.
+    """
+    orders = {source.classes, source.classes[::-1]} if len(source.classes) == 2 else {source.classes}
+    for run in source.runs if any(run.hand_over is not None for run in source.runs) else ():
+        for model in run.models if run.hand_over is None and run.target == source.target else ():
+            own = model.checkpoint.classes
+            if model.checkpoint.task == ORDINAL and set(own) == set(source.classes) and own not in orders:
+                raise EnsembleError(
+                    f"{source.name} hands a number to the grades {', '.join(source.classes[:10])}, and {model.path} "
+                    f"has them in the order {', '.join(own[:10])}",
+                    hint="run ensemble blend again",
+                )
 
 
 def _combined_task(run: RunModels, model: FoldModel, source: PredictionSource) -> str:

@@ -115,6 +115,20 @@ def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...
     return given
 
 
+def by_name(values: NDArray[Any], given: Any, names: Sequence[str]) -> NDArray[Any]:
+    """Return the columns of an array in the order of `names`, if what it was made of is a DataFrame with these columns.
+
+    Parameters
+    ----------
+    values : (n, columns) the array of `given`.
+    given : as the user gave it; other columns than `names`, and an array, are taken in their order.
+    """
+    own = frame_columns(given)
+    if own is None or own == tuple(names) or sorted(own) != sorted(names):
+        return values
+    return values[:, [own.index(name) for name in names]]
+
+
 def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return (n,) class indices and the class of each column.
 

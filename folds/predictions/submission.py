@@ -57,8 +57,10 @@ def submission_columns(
         with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``. Several
         labels are joined by ``;`` in one column, or have a column of probabilities each, or of 0 and 1, ``decisions``;
         numbers have a column each, ``numbers``.
-    columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``. Two names with
-        ``probabilities`` of two classes: the second column gets the probability of the second class, the positive one.
+    columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``. Columns with the names
+        of the classes get what their names say, other names are in the order of the classes. Two names with
+        ``probabilities`` of two classes: the second column gets the probability of the second class, the positive one,
+        unless it is named as the first.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
         without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
         are left out, with a note.
@@ -158,10 +160,12 @@ def _planned(
         )
     if task == MULTILABEL and form == "probabilities" and has_rules:
         notes.append("probabilities are the same with decision rules (`form=decisions`: 0 or 1 by the rules)")
-    has_two = like is None and columns is not None and len(columns) == 2 and len(classes) == 2
-    if has_two and columns is not None and form == "probabilities" and task not in COLUMN_TASKS:
-        order = [1]
-        notes.append(f"column '{columns[1]}' gets the probability of class {classes[1]}, against {classes[0]}")
+    named = columns if like is None else None  # by the user; others are in the order of the sample, or of the classes
+    has_two = named is not None and len(named) == 2 and len(classes) == 2
+    if has_two and named is not None and form == "probabilities" and task not in COLUMN_TASKS:
+        order = [_one_of_two(named[1], classes)]
+        ours, other = classes[order[0]], classes[1 - order[0]]
+        notes.append(f"column '{named[1]}' gets the probability of class {ours}, against {other}")
     expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
     if columns is None and form == SET_FORM:
         columns = ["id", "set"]
@@ -175,6 +179,8 @@ def _planned(
         )
     if len(set(columns)) < len(columns):
         raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
+    if named is not None and len(named) == 1 + len(classes) and form not in (LABEL_FORM, SET_FORM):
+        order = _order_of_names(named[1:], classes, task, notes)
     if form == SET_FORM and not has_sets:
         raise UsageError("`form=sets` needs prediction sets", hint="ensemble predict makes them with `sets=0.9`")
     for note in notes if is_said else ():
@@ -205,8 +211,10 @@ def _as_sample(
         and form != SET_FORM
         and (form == "probabilities" or _has_decimals(table.columns[rest[0]]))
     ):
-        form, order = "probabilities", [1]
-        notes.append(f"{like}: column '{rest[0]}' gets the probability of class {classes[1]} (`form=label`: the class)")
+        form, order = "probabilities", [_one_of_two(rest[0], classes)]
+        notes.append(
+            f"{like}: column '{rest[0]}' gets the probability of class {classes[order[0]]} (`form=label`: the class)"
+        )
     elif len(rest) == 1 and form not in ("probabilities", SET_FORM):
         form = "label"
         if len(classes) != 2:
@@ -214,7 +222,7 @@ def _as_sample(
         else:
             notes.append(
                 f"{like}: column '{rest[0]}' gets the predicted class (`form=probabilities`: the probability of class "
-                f"{classes[1]})"
+                f"{classes[_one_of_two(rest[0], classes)]})"
             )
     else:
         raise EnsembleError(
@@ -257,6 +265,34 @@ def _columns_as_sample(
         )
     rows, note = _rows_of(known, table.columns[first], like)
     return [first, *rest], table.columns[first], rows, form, found, notes + ([note] if note else [])
+
+
+def _one_of_two(name: str, classes: Sequence[str]) -> int:
+    """Return which of two classes a single column of probabilities gets: the second one, unless it names the first."""
+    return 0 if name.casefold() == classes[0].casefold() != classes[1].casefold() else 1
+
+
+def _order_of_names(names: Sequence[str], classes: Sequence[str], task: str, notes: list[str]) -> list[int]:
+    """Return the class of each column that the user named: by its name, else in the order of the classes.
+
+    Raises
+    ------
+    UsageError : a column has the name of another label or number than the one that it would get.
+    """
+    found = _class_columns(names, classes)
+    if found is not None:
+        if found != list(range(len(classes))):
+            notes.append("the columns are the classes in another order: each gets what its name says")
+        return found
+    ours = list(map(str.casefold, classes))
+    theirs = [(at, name) for at, name in enumerate(names) if name.casefold() in ours and name.casefold() != ours[at]]
+    if theirs and task in COLUMN_TASKS:  # classes may be renamed to numbers that are those of other classes
+        at, name = theirs[0]
+        raise UsageError(
+            f"`columns`: column '{name}' would get the {'number' if task == REGRESSION else 'label'} '{classes[at]}'",
+            hint=f"name all of them, in any order: {', '.join(classes[:20])}; or other names, in this order",
+        )
+    return list(range(len(classes)))
 
 
 def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:

@@ -89,6 +89,7 @@ def test_a_recipe_is_read_as_written(tmp_path: Path, recipe: BlendRecipe) -> Non
             "run 'run0': 'hand_over' must be a slope and 1 asc",
         ),
         (PLAIN, 'name = "run0"', 'name = "run0"\nhand_over = [1.0, "2"]', "'hand_over'"),
+        (PLAIN, 'name = "run0"', 'name = "run0"\nclasses = ["ant", "x"]', "'classes' are not those of the blend"),
         (JOINED, 'name = "mask+age"', 'name = "mask+age"\nhand_over = [1.0, 2.0]', "'hand_over' is for a run of one"),
         (JOINED, 'name = "m"', 'name = "m"\nhand_over = [1.0, 2.0]', "'hand_over' is for a run of one number"),
         (JOINED, 'run = "m"', 'run = "../m"', "expected a name of letters"),

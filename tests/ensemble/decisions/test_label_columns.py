@@ -127,6 +127,30 @@ def test_a_label_that_nobody_has_keeps_its_threshold() -> None:
     assert not given.decision.records["beard"].scores
 
 
+def test_a_label_that_only_one_fold_knows_is_scored_on_other_people_of_it() -> None:
+    truth, fold = UNKNOWN.copy(), PERSONS % 5
+    truth[fold != 2, 1] = np.nan
+    found = en.decide(PULLED, y=truth, groups=PERSONS, fold=fold, classes=LABELS, threshold="macro_f1")
+    assert isinstance(found, LabelThresholds)
+    assert found.scores["F1 of glasses"].interval.people == 30
+    alone = en.decide(PULLED[:, 1:2], y=truth[:, 1:2], groups=PERSONS, classes=["glasses"], threshold="macro_f1")
+    assert found.thresholds["glasses"] == alone.thresholds["glasses"]  # type: ignore[index]
+    rest = en.decide(PULLED[:, :1], y=truth[:, :1], groups=PERSONS, fold=fold, classes=["hat"], threshold="macro_f1")
+    assert found.scores["F1 of hat"].interval == rest.scores["F1 of hat"].interval
+
+
+def test_the_mean_of_a_person_counts_images_whose_labels_are_not_known() -> None:
+    values = np.array([[0.9], [0.1], [0.2], [0.4], [0.5]])
+    labels = np.array([[1], [np.nan], [0], [0], [np.nan]])
+    persons, ids = np.array(["a", "a", "b", "b", "c"]), np.arange(5).astype(str)
+    rows, source = columns_of_arrays(values, labels, persons, None, ids, ("hat",), True, ("", ""))
+    assert rows.probabilities == pytest.approx(np.array([[0.5], [0.3]]))
+    assert rows.labels.tolist() == [[1], [0]]
+    assert (rows.ids.tolist(), source.people, source.images) == (["a", "b"], 2, 4)
+    rows, source = columns_of_arrays(values, labels, persons, None, ids, ("hat",), False, ("", ""))
+    assert (rows.ids.tolist(), source.images) == (["0", "2", "3"], 3)
+
+
 def written(folder: Path, **fields: Any) -> Path:
     """Write out-of-fold predictions of several labels as the run `swin`."""
     rows = SampleRows(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble.decisions.decision import Decision
@@ -41,6 +42,16 @@ def test_a_label_is_given_from_its_threshold_on_and_above_a_half_without_one() -
     assert decided.frame(ids=["a", "b"]).to_numpy().tolist() == [["a", 1, 0, 1], ["b", 0, 1, 0]]
     with pytest.raises(UsageError, match=r"must be \(samples, 3\), a column for each label, found \(2, 2\)"):
         made().apply([[0.1, 0.2], [0.3, 0.4]])
+
+
+def test_probabilities_are_taken_by_name_and_must_be_probabilities() -> None:
+    frame = pd.DataFrame([[0.75, 0.25, 0.5], [0.25, 0.2, 0.6]], columns=["beard", "hat", "glasses"])
+    assert made().apply(frame).labels.tolist() == ["hat;beard", "glasses"]
+    of_classes = Decision(("a", "b"), threshold=0.6, error=0.1)
+    assert of_classes.apply(pd.DataFrame([[0.9, 0.1]], columns=["b", "a"])).labels.tolist() == ["b"]
+    for value in (math.nan, 2.3, -0.1):
+        with pytest.raises(UsageError, match="for 'glasses' in row 1, expected a number from 0 to 1"):
+            made().apply([[0.25, 0.5, 0.75], [0.2, value, 0.7]])
 
 
 def test_thresholds_for_people_apply_to_the_mean_of_their_images() -> None:

@@ -213,6 +213,41 @@ def test_costs_are_refused_by_name(root: Path) -> None:
         en.costs("both")
 
 
+def test_columns_of_a_changed_file_are_taken_by_name_or_refused(root: Path) -> None:
+    source = load_source("both")
+    members = {}
+    for run in source.runs:
+        for model in run.models:
+            path = Path(f"runs/{run.name}.fold{model.checkpoint.fold}.test.npy")
+            members[member_key(run, model)] = np.array(read_array(path))
+    found = combine_members(source, members, numbered(3))
+    turned = {key: values[:, ::-1] for key, values in members.items()}
+    runs = tuple(run if run.hand_over else replace(run, classes=run.classes[::-1]) for run in source.runs)
+    assert (combine_members(replace(source, runs=runs), turned, numbered(3)) == found).all()
+    with pytest.raises(EnsembleError, match=r"hands a number to the grades 2, 1, 0, and .*in the order 0, 1, 2"):
+        check_one_task(replace(source, classes=GRADES[::-1]))
+
+
+def test_a_blend_for_people_hands_over_each_image(root: Path, tmp_path: Path) -> None:
+    made = en.blend([Path("runs/grades.*.npy"), Path(AGES)], pool="max", metric="quadratic_kappa")
+    made.save("people", force=True)
+    found = en.predict("people", TEST, per_person=True, threshold="2=0.4", progress=False)
+    np.testing.assert_allclose(found.probabilities, blended("people"), atol=1e-6)
+    assert found.ids.tolist() == ["p8"]
+    assert isinstance(found.decision, Decision)
+    assert found.decision.unit == "person"
+    en.export("people", tmp_path / "model")
+    loaded = en.load(tmp_path / "model")
+    images = [Path(f"img/p8_{at}.png") for at in range(3)]
+    np.testing.assert_allclose(loaded.predict_proba(images, persons=["p8"] * 3), blended("people"), atol=1e-6)
+    model = open_model(tmp_path / "model", "cpu", Path())
+    outputs = model.outputs([model.decode(one.read_bytes(), 10_000) for one in images])
+    answers = model.combined(outputs, {}, "p8")
+    np.testing.assert_allclose(answers.probabilities, blended("people"), atol=1e-6)
+    assert answers.members is not None
+    assert answers.members.shape == (4, 1, 3)  # the models of the number, too
+
+
 def test_only_one_number_is_handed_over(root: Path) -> None:
     source = load_source("both")
     plain = replace(source, runs=tuple(replace(run, hand_over=None) for run in source.runs))

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import MULTILABEL
+from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
+from folds.predictions.rows import SampleRows
 from folds.predictions.submission import submission
 
 VALUES = np.array([[0.75, 0.25, 0], [0.125, 0.375, 0.5], [0, 1, 0]], np.float32)
@@ -95,3 +98,17 @@ def test_predictions_of_other_ids_are_left_out_and_counted(tmp_path: Path, logge
 def test_two_names_of_columns_ask_for_the_probability_of_the_positive_class() -> None:
     made = Predictions.from_array([[0.75, 0.25], [0.5, 0.5]], ids=["a", "b"], classes=["benign", "malignant"])
     assert lines(submission(made, "probabilities", ["id", "target"])) == ["id,target", "a,0.25", "b,0.5"]
+
+
+def test_columns_named_as_classes_get_what_their_names_say() -> None:
+    assert lines(submission(MADE, "probabilities", ["id", "P_z", "P_x", "P_y"]))[1] == "a/1.jpg,0,0.75,0.25"
+    assert lines(submission(MADE, "probabilities", ["id", "1", "2", "3"]))[1] == "a/1.jpg,0.75,0.25,0"
+    two = Predictions.from_array([[0.75, 0.25]], ids=["a"], classes=["benign", "malignant"])
+    assert lines(submission(two, "probabilities", ["id", "benign"])) == ["id,benign", "a,0.75"]
+    meaning = PredictionMetadata("probability", "test", ("hat", "beard"), SampleRows(np.array(["a"])), task=MULTILABEL)
+    labels = Predictions(np.array([[0.75, 0.25]], np.float32), meaning)
+    assert lines(submission(labels, "probabilities", ["id", "beard", "hat"])) == ["id,beard,hat", "a,0.25,0.75"]
+    assert lines(submission(labels, "decisions", ["id", "Beard", "Hat"], labels=["beard"])) == ["id,Beard,Hat", "a,1,0"]
+    assert lines(submission(labels, "decisions", ["id", "first", "second"]))[1] == "a,1,0"
+    with pytest.raises(UsageError, match="column 'hat' would get the label 'beard'"):
+        submission(labels, "decisions", ["id", "cap", "hat"])
