@@ -44,7 +44,7 @@ def run_in_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path
     """Run a command line of the text with a copy of the program to which all four examples were added."""
     tree = tmp_path_factory.mktemp("program")
     for package in ("ensemble", "folds"):
-        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("*.pyc.*"))
     for section in SECTIONS:
         for file, code in example(section).code.items():
             with (tree / file).open("a", encoding="utf-8") as source:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from folds.data.sources import BUILT_IN
+from folds.data.synthetic.people import generate_people
 from tests.conftest import environment_of
 from tests.processes import Forked
 from tests.run_notebook import code_cells
@@ -27,6 +29,7 @@ def test_a_script_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
+    generate_people(tmp_path / "quickstart" / BUILT_IN, people=30, test_people=6)  # the notebook keeps their number
     few = {"ARCHS": "['test_resnet','test_vit']", "EPOCHS": "1", "K": "2"}
     values = [f"{name}={value}" for name, value in few.items()]
     shown = run(tmp_path, ROOT / "tests/run_notebook.py", EXAMPLES / "quickstart.ipynb", *values)

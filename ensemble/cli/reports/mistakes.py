@@ -120,7 +120,7 @@ def _column_list(found: ColumnList, people: Table | None = None) -> str:
         parts.append(console.table(shown.header, cells, shown.left, ["person", "agreeing", "usual"]))
     parts.append("\n".join([each.title, console.table(each.header, [[_short(row[0]), *row[1:]] for row in each.rows])]))
     if people is not None and people.rows:
-        cells = [[_short(row[0]), *row[1:]] for row in people.rows]
+        cells = [[_short(row[0]), *map(str, row[1:])] for row in people.rows]
         parts.append("\n".join([people.title, console.table(people.header, cells)]))
     own = [line for line in shown.notes if line not in found.notes and not line.startswith("people with")]
     return "\n\n".join([*parts, "\n".join(own)])

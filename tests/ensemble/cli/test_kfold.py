@@ -194,7 +194,7 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
         "32",
         "--no-pretrained",
         "--epochs",
-        "20",
+        "10",
         "--fold",
         "0",
     ]
@@ -212,7 +212,7 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
     resumed = call(*words, "--name", "cut", "--resume")
     assert resumed.code == 0, resumed.err
     stopped_at = len(Path("runs/cut/fold0/history.csv").read_text().splitlines())
-    assert stopped_at == 21
+    assert stopped_at == 11
     expected = Path("runs/cut.oof.npy").read_bytes()
     assert call(*words, "--name", "cut", "--force").code == 0
     assert Path("runs/cut.oof.npy").read_bytes() == expected

@@ -237,7 +237,7 @@ print("trained", runs["test_resnet"].trained)
 
 def test_script_needs_no_main_guard_and_resumes_after_interrupt(drawn: Path, tmp_path: Path) -> None:
     """Ctrl-C while it trains: what is saved is kept, and the same script goes on to the same result."""
-    (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=12))
+    (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=8))
     process = Forked(tmp_path / "script.py", [], tmp_path, environment_of())
     state = tmp_path / "here/runs/test_resnet/fold0/state.pt"
     while not state.exists() and process.poll() is None:
