@@ -65,14 +65,19 @@ class Forked:
         self._process = _context().Process(target=_run, args=(*arguments, str(self._out), str(self._err), core))
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        """Return the number of the process."""
+        assert self._process.pid is not None
+        return int(self._process.pid)
+
     def poll(self) -> int | None:
         """Return its exit status, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill it, and wait for its end."""

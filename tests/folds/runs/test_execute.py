@@ -31,7 +31,8 @@ from folds.runs.run import file_safe
 from folds.training import predictor
 from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import train_fold
-from tests.conftest import Logged, start_over
+from tests.conftest import Logged, environment_of, start_over
+from tests.processes import Forked
 
 Planner = Callable[..., Plan]
 
@@ -329,9 +330,7 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
         "--save-every",
         "0.01",
     ]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "ensemble.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    parent = Forked("ensemble.cli", words, Path.cwd(), environment_of())
     try:
         wait_for(lambda: list(Path("runs").glob("*/fold*/state.pt")) != [])
         template = children_of(parent.pid)
@@ -339,7 +338,6 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
         assert len(children) > 1
     finally:
         parent.kill()
-        parent.wait()
     wait_for(lambda: not any(alive(pid) for pid in children))
 
 
