@@ -16,6 +16,7 @@ from ensemble.pooling.rules import pool_values
 from ensemble.pooling.spec import DEFAULT_K, FITTED, FIXED, MEAN, rules_of
 from folds.errors import EnsembleError
 from folds.metrics.task_names import MULTILABEL
+from folds.predictions.label_columns import places_of
 from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import (
     ANYTHING,
@@ -64,12 +65,7 @@ class ColumnPooling(Pooling):
         """
         if tuple(names) == self.columns:
             return self
-        if sorted(names) != sorted(self.columns):
-            raise EnsembleError(
-                f"images are pooled for {', '.join(self.columns[:10])}, found {', '.join(names[:10])}",
-                hint="give predictions of the same columns",
-            )
-        at = [self.columns.index(name) for name in names]
+        at = places_of(names, self.columns, "a pooling rule")
         each = tuple(self.each[column] for column in at) if self.each else ()
         linear = None if self.linear is None else self.linear[:, at]
         return replace(self, columns=tuple(names), each=each, linear=linear)

@@ -18,6 +18,9 @@ class Text:
     paragraphs: tuple[str, ...]
 
 
+Cells = list[str | int | float | None]  # a row of a table
+
+
 @dataclass(frozen=True)
 class Table:
     """A table that the reader can sort, and take along as CSV, Markdown and LaTeX.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.report.blocks import Block, Figure, Gallery, Missing, Picture, Section, Table, Text
+from ensemble.report.blocks import Block, Cells, Figure, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.data import EXAMPLES, PER_CLASS, common_blocks, labels_text, part_lines
 from ensemble.report.evidence import Evidence, TableRecord
 from folds.metrics.task_names import REGRESSION
@@ -18,8 +18,6 @@ from folds.utils.text import counted
 MAX_COLUMNS = 200  # of the tables
 MAX_DRAWN = 6  # numbers with a histogram
 BARS = 24
-
-Cells = list[str | int | float | None]
 
 
 def data_section(evidence: Evidence) -> Section:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.analysis.columns import MIN_PEOPLE, Column, unit_of_columns
-from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
+from ensemble.report.blocks import Block, Cells, Figure, Missing, Section, Table, Text
 from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.scoring import ci_note, main_predictions
@@ -16,8 +16,6 @@ from folds.utils.charts.series import Calibrated
 PANELS = 12  # labels of the drawing; the table has all
 PANEL_BINS = 6
 GAP = 0.02  # mean probability minus share that is not reported
-
-Cells = list[str | int | float | None]
 
 
 def calibration_section(evidence: Evidence) -> Section:

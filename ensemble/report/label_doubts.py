@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.label_check.column_doubts import Answer, find_doubts, is_recognized
-from ensemble.report.blocks import Gallery, Missing, Section, Table, Text
+from ensemble.report.blocks import Cells, Gallery, Missing, Section, Table, Text
 from ensemble.report.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
 from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part, Predicted
@@ -13,8 +13,6 @@ from ensemble.report.scoring import labeled
 from folds.utils.text import counted
 
 MAX_CELLS, MAX_PICTURES = 60, 40
-
-Cells = list[str | int | float | None]
 
 
 def labels_section(evidence: Evidence) -> Section:
@@ -27,7 +25,7 @@ def labels_section(evidence: Evidence) -> Section:
             "`ensemble kfold …` trains runs with out-of-fold predictions; test labels are never doubted",
         )
         return Section("labels", title, lead, (missing,))
-    if evidence.per_person and part.persons_known:
+    if evidence.unit_of(part).is_person:
         text = "Not shown for scores by person: the label of each image is judged by its own prediction."
         return Section("labels", title, lead, (Text((text,)),))
     member = evidence.main or part.members[0]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.analysis.columns import Column, decimals_for
 from ensemble.label_check.column_doubts import FENCE, NumberError, doubtful_numbers, usual_differences
-from ensemble.report.blocks import Gallery, Missing, Section, Table, Text
+from ensemble.report.blocks import Cells, Gallery, Missing, Section, Table, Text
 from ensemble.report.column_pictures import error_pictures, judged_columns
 from ensemble.report.column_scores import columns_of
 from ensemble.report.evidence import Evidence, Part
@@ -16,8 +16,6 @@ from ensemble.report.scoring import labeled
 from folds.utils.text import counted
 
 MAX_CELLS, MAX_PICTURES = 60, 40
-
-Cells = list[str | int | float | None]
 
 
 def labels_section(evidence: Evidence) -> Section:

@@ -13,7 +13,7 @@ from ensemble.analysis.columns import Column, decimals_for, number_text, unit_of
 from ensemble.analysis.mistakes import quantile_groups
 from ensemble.analysis.units import Unit
 from ensemble.label_check.column_doubts import NumberError, usual_differences
-from ensemble.report.blocks import Block, Figure, Gallery, Missing, Section, Table, Text
+from ensemble.report.blocks import Block, Cells, Figure, Gallery, Missing, Section, Table, Text
 from ensemble.report.column_pictures import error_pictures, judged_columns
 from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
@@ -29,8 +29,6 @@ MAX_PEOPLE, MAX_PICTURES = 15, 48
 PER_PERSON = 2  # pictures of a person in a list of the largest errors
 _INNER = (0.05, 0.95)  # quantiles of the band
 _SPREAD = ("half within", "90% within", "largest", "95% of errors", "slope")
-
-Cells = list[str | int | float | None]
 
 
 def mistakes_section(evidence: Evidence) -> Section:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ensemble.analysis.columns import MIN_PEOPLE, Column, unit_of_columns
 from ensemble.analysis.units import Unit
 from ensemble.label_check.column_doubts import wrong_answers
-from ensemble.report.blocks import Block, Figure, Gallery, Missing, Section, Table, Text
+from ensemble.report.blocks import Block, Cells, Figure, Gallery, Missing, Section, Table, Text
 from ensemble.report.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
 from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
@@ -37,8 +37,6 @@ MAX_DRAWN = 40  # labels of a drawing; the tables have all
 MAX_TOGETHER = 20  # labels of the grid of those that occur together
 MAX_PAIRS = 20
 MAX_PICTURES = 40
-
-Cells = list[str | int | float | None]
 
 
 def mistakes_section(evidence: Evidence) -> Section:

@@ -73,6 +73,25 @@ def check_column_names(names: Sequence[str], task: str) -> None:
         raise UsageError(f"expected different names of the columns, found {', '.join(names)}")
 
 
+def places_of(names: Sequence[str], columns: Sequence[str], what: str) -> list[int]:
+    """Return the place in `columns` of each of `names`, which are the same columns in another order.
+
+    Parameters
+    ----------
+    what : has the columns, as the error says it: "a combination".
+
+    Raises
+    ------
+    EnsembleError : `names` are other columns.
+    """
+    if sorted(names) != sorted(columns):
+        raise EnsembleError(
+            f"{what} of {', '.join(columns[:10])} cannot be applied to {', '.join(names[:10])}",
+            hint="give predictions of the same columns",
+        )
+    return [columns.index(name) for name in names]
+
+
 def label_texts(values: NDArray[np.floating], names: Sequence[str], task: str) -> NDArray[np.str_]:
     """Return (n,) the text of each row.
 

@@ -17,6 +17,7 @@ from ensemble.voting.label_columns import VOTES, one_label, pool_columns
 from ensemble.voting.vote import method_of
 from folds.errors import EnsembleError
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.predictions.label_columns import places_of
 from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import ANYTHING, NUMBER, ONE_LINE, TEXT, list_of, mapping_of, one_of, optional, validate_fields
 
@@ -68,12 +69,7 @@ class ColumnCombination(Combination):
         """
         if tuple(names) == self.columns:
             return self
-        if sorted(names) != sorted(self.columns):
-            raise EnsembleError(
-                f"a combination of {', '.join(self.columns[:10])} cannot be applied to {', '.join(names[:10])}",
-                hint="give predictions of the same columns",
-            )
-        at = [self.columns.index(name) for name in names]
+        at = places_of(names, self.columns, "a combination")
         return replace(
             self,
             columns=tuple(names),

@@ -143,7 +143,7 @@ def test_columns_beside_images_are_given_or_read(grid: Path, monkeypatch: pytest
     paths = table["path"].tolist()
     plain = open_model("test_resnet", "cpu", Path())
     p = plain.answer([plain.decode(Path(one).read_bytes(), 10**6) for one in paths]).probabilities
-    columns = {"age": [50, None, 40.0, 20], "site": ["a", "b", None, "unheard"]}
+    columns = {"age": [50, None, 40.0, 20], "site": ["a", "b", None, "new"]}
     encoded = [[1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 1], [-2, 0, 0, 0, 1]]
     expected = by_hand(p, encoded, coefficients)
     assert model.extra_columns == ("age", "site")

@@ -72,7 +72,7 @@ def test_a_rule_is_written_read_and_applied_in_another_order(one: ColumnPooling)
     np.testing.assert_allclose(read.apply("b", values, BAGS), one.apply("b", values, BAGS), atol=1e-6)
     turned = read.in_order(NAMES[::-1]).apply("b", values[:, ::-1], BAGS)
     np.testing.assert_allclose(turned[:, ::-1], read.apply("b", values, BAGS))
-    with pytest.raises(EnsembleError, match="images are pooled for hat, beard"):
+    with pytest.raises(EnsembleError, match="a pooling rule of hat, beard cannot be applied to"):
         read.in_order(("hat", "scarf"))
     if one.runs:
         with pytest.raises(EnsembleError, match="was not fitted to the run 'c'"):

@@ -97,7 +97,7 @@ def test_a_person_is_answered_once_the_values_are_filled_in(browser: Browser, fi
     browser.until("document.getElementById('status').innerText.includes('fill in the values')")
     assert model.given == []
     browser.run("document.querySelector('input[name=age]').value = '61'")
-    browser.run("document.querySelector('input[name=site]').value = 'unheard of'")
+    browser.run("document.querySelector('input[name=site]').value = 'new place'")
     browser.run("document.querySelector('#fields button').click()")
     browser.until("document.getElementById('status').innerText.includes('Predicted from 2 images of the person')")
     assert model.given == [({"age": "61", "site": ""}, "")]

@@ -74,7 +74,7 @@ def test_all_images_of_a_person_get_one_answer(served: Start) -> None:
     assert server.value('ensemble_images_total{result="predicted"}') == 3
     assert server.value('ensemble_requests_total{path="/predict-person",status="200"}') == 1
     text = base64.b64encode(RED).decode()
-    columns = {"age": 40, "site": "unheard of"}
+    columns = {"age": 40, "site": "new place"}
     answer = server.client.post("/predict-person", json={"images": [text, {"data": text}], "columns": columns})
     person = answer.json()["person"]
     assert "id" not in person
