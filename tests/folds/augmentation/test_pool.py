@@ -199,12 +199,12 @@ def test_an_unknown_name_is_refused_before_processes_start() -> None:
         TransformPool("pooled:jiter", workers=2)
 
 
-def test_a_module_that_was_broken_meanwhile_is_a_usage_error(tmp_path: Path) -> None:
-    load_transform("pooled:jitter")
-    (tmp_path / "pooled.py").write_text("def jitter(:\n")
+def test_a_module_that_cannot_be_imported_in_a_worker_is_a_usage_error(tmp_path: Path) -> None:
+    """This process has torch, and a worker has not."""
+    (tmp_path / "pooled.py").write_text(f"import sys\nif 'torch' not in sys.modules:\n    raise OSError\n{MODULE}")
     with (
         TransformPool("pooled:jitter", workers=1) as pool,
-        pytest.raises(UsageError, match="importing pooled failed: SyntaxError"),
+        pytest.raises(UsageError, match="importing pooled failed: OSError"),
     ):
         pool.batch(images(), range(7))
 
