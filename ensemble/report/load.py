@@ -27,7 +27,7 @@ from ensemble.report.thumbnails import Thumbnails
 from ensemble.voting.vote import vote, vote_of_run
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError, without_marks
-from folds.experiments.comparison import known_runs
+from folds.experiments.paired_rows import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person

@@ -15,7 +15,8 @@ from typing import Any
 from folds.config.files import read_record
 from folds.config.lookup import default_of, key_of
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.experiments.comparison import changes_text, compare_runs, settings_of
+from folds.experiments.compared_settings import changes_text, settings_of
+from folds.experiments.comparison import compare_runs
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
 from folds.experiments.refit import refit_done

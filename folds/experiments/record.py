@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from folds.config.files import read_record
 from folds.config.lookup import default_of
 from folds.errors import EnsembleError
-from folds.experiments.comparison import (
-    BaselineComparison,
-    Comparison,
-    compare_runs,
-    settings_between,
-    settings_of,
-)
+from folds.experiments.compared_settings import settings_between, settings_of
+from folds.experiments.comparison import BaselineComparison, Comparison, compare_runs
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
 from folds.experiments.refit import refit_done, refit_predictions
 from folds.experiments.summary import RunLike

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from folds.config.files import read_record
 from folds.errors import EnsembleError
-from folds.experiments.comparison import PairedRows, known_runs, pair_rows, settings_of
+from folds.experiments.compared_settings import settings_of
+from folds.experiments.paired_rows import PairedRows, known_runs, pair_rows
 from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, interval_over_people

@@ -16,7 +16,7 @@ from folds.config.sweep import RequestedRecipe
 from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
-from folds.experiments.comparison import check_comparable, require_run
+from folds.experiments.paired_rows import check_comparable, require_run
 from folds.images.settings import CACHE, channel_count, margin_of
 from folds.models.factory import (
     IMAGENET_MEAN,

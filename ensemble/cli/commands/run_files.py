@@ -14,7 +14,7 @@ from folds.utils.text import counted, duration, score_text, size_text, value_tex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from folds.experiments.storage import StoredRun
+    from folds.experiments.stored_runs import StoredRun
 
 ROOT = Path()
 RunArgument = Annotated[str, typer.Argument(help="a run, or a blend: blends/NAME", metavar="RUN")]
@@ -25,7 +25,7 @@ def show(run: RunArgument) -> int:
     """Show a run or a blend: its scores, its folds, the settings that were chosen, its files, and what uses it."""
     from folds.experiments.ledger import ledger_file, read_ledger
     from folds.experiments.listing import RunListing, list_runs, sort_runs
-    from folds.experiments.storage import find_stored
+    from folds.experiments.stored_runs import find_stored
 
     warn_of_pending()
     stored = find_stored(run, ROOT)
@@ -90,7 +90,8 @@ def rm(
     What is removed is listed first. On a terminal the command then asks; elsewhere it needs --force.
     """
     from folds.errors import EnsembleError
-    from folds.experiments.storage import find_stored, finish_pending, remove_run
+    from folds.experiments.storage import finish_pending, remove_run
+    from folds.experiments.stored_runs import find_stored
 
     if not dry_run:
         _finish(finish_pending)
@@ -179,7 +180,8 @@ def _finish(finish: Any) -> None:
 
 
 def _move(run: str, new: str | None, root: Path, dry_run: bool) -> int:
-    from folds.experiments.storage import check_new_name, find_stored, finish_pending, move_run
+    from folds.experiments.storage import finish_pending, move_run
+    from folds.experiments.stored_runs import check_new_name, find_stored
 
     if not dry_run:
         _finish(finish_pending)

@@ -268,8 +268,8 @@ def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
 def _check_still_there(run: str) -> None:
     """Raise an error if the files of a run are deleted and only its line in the ledger is left."""
     from folds.errors import EnsembleError
-    from folds.experiments.comparison import known_runs
     from folds.experiments.ledger import ledger_file, read_ledger
+    from folds.experiments.paired_rows import known_runs
 
     if run not in known_runs(RUNS) and run in read_ledger(ledger_file(RUNS)).latest() and not (RUNS / run).is_dir():
         message = f"the predictions of {run} are deleted, only its line in the ledger is left"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
 from folds.config.lookup import spelling_of
-from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
+from folds.experiments.compared_settings import changes_text
+from folds.experiments.comparison import BaselineComparison, Comparison
 from folds.metrics.classification import recorded_metric
 from folds.metrics.custom import find_metric
 from folds.utils.text import value_text

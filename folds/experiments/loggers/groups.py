@@ -12,7 +12,7 @@ from typing import Any
 
 from folds.config.files import read_record
 from folds.errors import EnsembleError
-from folds.experiments.comparison import settings_of
+from folds.experiments.compared_settings import settings_of
 from folds.experiments.loggers.base import Tracker, scores_of, texts_of, without_secrets
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json

@@ -11,14 +11,9 @@ import pytest
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.comparison import (
-    changes_text,
-    check_comparable,
-    compare_runs,
-    known_runs,
-    require_run,
-    settings_of,
-)
+from folds.experiments.compared_settings import changes_text, settings_of
+from folds.experiments.comparison import compare_runs
+from folds.experiments.paired_rows import check_comparable, known_runs, require_run
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import difference_over_people
