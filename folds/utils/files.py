@@ -200,6 +200,15 @@ def read_json(path: Path) -> Any:
     return parse_json(path, read_bytes(path))
 
 
+def json_or_nothing(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file; {} if there is none, or if it is damaged."""
+    try:
+        record = read_json(path)
+    except EnsembleError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of `path`; raise EnsembleError if it cannot be read."""
     try:

@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments import storage
+from folds.experiments import renaming, storage
 from folds.experiments.ledger import append, ledger_file, read_ledger
-from folds.experiments.storage import (
-    StoredRun,
-    check_new_name,
-    find_stored,
-    finish_pending,
-    move_run,
-    pending,
-    remove_run,
-)
+from folds.experiments.storage import finish_pending, move_run, pending, remove_run
+from folds.experiments.stored_runs import StoredRun, check_new_name, find_stored
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
 from folds.predictions.named import files_of
 from folds.utils.files import sha256_file, write_json
@@ -210,8 +203,9 @@ def test_a_crash_at_any_step_is_finished_afterwards(
         shutil.copytree(base, project)
         left = crash
         with monkeypatch.context() as patched:
-            for name in steps:
-                patched.setattr(storage, name, counting(getattr(storage, name)))
+            for module in (storage, renaming):
+                for name in (one for one in steps if hasattr(module, one)):
+                    patched.setattr(module, name, counting(getattr(module, name)))
             try:
                 change(project)
             except KeyboardInterrupt:

@@ -17,7 +17,8 @@ from folds.errors import EnsembleError
 from folds.experiments.ledger import ledger_file, read_ledger
 from folds.experiments.listing import COLUMNS, list_runs
 from folds.experiments.refit import refit_done, summarize_refit
-from folds.experiments.storage import find_stored, move_run, remove_run
+from folds.experiments.storage import move_run, remove_run
+from folds.experiments.stored_runs import find_stored
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.predictions.files import fold_files
 from folds.runs.execute import lock_runs, train
