@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ensemble.explain.maps import HeatMapper
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:

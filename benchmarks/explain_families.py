@@ -20,7 +20,8 @@ from timm.models._registry import _model_to_module
 
 from ensemble.explain.maps import HeatMapper
 from folds.errors import EnsembleError
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 
 SMALL = ("test_", "atto", "femto", "pico", "nano", "xxs", "050", "tiny", "_xs", "b0", "_ti", "_t", "small", "_s", "18")
 SPOTS = ((0.3, 0.3), (0.3, 0.7), (0.7, 0.3), (0.7, 0.7), (0.5, 0.5))

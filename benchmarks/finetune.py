@@ -29,7 +29,7 @@ from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.metrics.confusion import argmax_classes, macro_f1
 from folds.metrics.intervals import jackknife_standard_error, t_interval
-from folds.models.factory import SMALL_SIZE, SMALL_VARIANTS
+from folds.models.model_names import SMALL_SIZE, SMALL_VARIANTS
 from folds.utils.toml import toml_value
 
 ARCHS = ("resnet18", "swin")

@@ -141,7 +141,8 @@ class Files:
         from PIL import Image
 
         from folds.models.checkpoint import Checkpoint, hash_ids, save_checkpoint
-        from folds.models.factory import create_model, resolve
+        from folds.models.factory import create_model
+        from folds.models.model_names import resolve
         from folds.predictions.files import PredictionMetadata, write_prediction
         from folds.predictions.rows import SampleRows
 
@@ -297,7 +298,8 @@ def use_checkpoint(path: Path) -> Any:
 
 def use_weights(path: Path) -> Any:
     """Begin a training with weights from a file."""
-    from folds.models.factory import create_model, resolve
+    from folds.models.factory import create_model
+    from folds.models.model_names import resolve
 
     architecture = resolve("test_vit", (32, 32), arguments={"depth": 1, "embed_dim": 16, "num_heads": 2})
     return create_model(architecture, 3, init=path)
@@ -309,7 +311,8 @@ def use_settings(path: Path) -> Callable[[], Any]:
     def use() -> Any:
         from folds.config.files import load_settings, read_run_tables
         from folds.models.build_limit import BuildLimit
-        from folds.models.factory import create_model, resolve
+        from folds.models.factory import create_model
+        from folds.models.model_names import resolve
         from folds.training.resolve import validate_recipe
 
         Path("ensemble.toml").write_bytes(path.read_bytes())

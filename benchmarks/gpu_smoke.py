@@ -50,8 +50,8 @@ from folds.models.accelerators import (
     scales_gradients,
     synchronize,
 )
-from folds.models.factory import resolve
 from folds.models.memory import DeviceSharedError
+from folds.models.model_names import resolve
 from folds.optim.optimizers import build_optimizer
 from folds.runs.gpu_jobs import trial_order
 from folds.runs.open import prepare_jobs

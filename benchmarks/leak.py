@@ -19,7 +19,7 @@ from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
-from folds.models.factory import SMALL_VARIANTS
+from folds.models.model_names import SMALL_VARIANTS
 from folds.runs.plan import build_plan
 from folds.runs.session import train_runs
 

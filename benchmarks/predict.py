@@ -253,7 +253,7 @@ def write_checkpoints(folder: Path, arch: str, timm_name: str, folds: int, size:
     import torch
 
     from folds.models.checkpoint import Checkpoint, hash_ids, save_checkpoint
-    from folds.models.factory import resolve
+    from folds.models.model_names import resolve
 
     architecture = resolve(timm_name, (size, size))
     some, kinds = sample(folder, size)
@@ -307,7 +307,7 @@ def sample(folder: Path, size: int) -> tuple[Any, np.ndarray]:
     import torch
     from PIL import Image
 
-    from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD
+    from folds.models.model_names import IMAGENET_MEAN, IMAGENET_STD
 
     kinds = np.load(folder / "kinds.npy")[:_FITTED]
     paths = sorted((folder / "images").iterdir())[: len(kinds)]

@@ -21,8 +21,9 @@ from folds.images.settings import ImageSettings
 from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS, UNCERTAIN
 from folds.models.accelerators import prefers_channels_last
 from folds.models.archive import load_archive, unusual
-from folds.models.factory import Architecture, are_known, check_arguments, create_model, is_convolutional
+from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.head_spec import LINEAR, check_head, require_image_head
+from folds.models.model_names import are_known, check_arguments
 from folds.models.multi_head import join_heads
 from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights

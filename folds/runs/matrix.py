@@ -18,18 +18,10 @@ from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.paired_rows import check_comparable, require_run
 from folds.images.settings import CACHE, channel_count, margin_of
-from folds.models.factory import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    SMALL_VARIANTS,
-    Architecture,
-    check_forward,
-    create_model,
-    hub_model_of,
-    resolve,
-)
+from folds.models.factory import Architecture, check_forward, create_model
 from folds.models.head_spec import head_of
 from folds.models.heads import classifier_of
+from folds.models.model_names import IMAGENET_MEAN, IMAGENET_STD, SMALL_VARIANTS, hub_model_of, resolve
 from folds.models.pretrained import FOLDER, kept_weights, weights_for_features
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from folds.data.table import Dataset
 from folds.errors import EnsembleError
-from folds.models.factory import resolve
+from folds.models.model_names import resolve
 from folds.runs.run import Run
 
 USUAL = 224  # px, the size of most models

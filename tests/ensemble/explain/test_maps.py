@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 from ensemble.explain.target_layer import find_target_layer
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 from folds.models.multi_head import join_heads
 from tests.ensemble.explain.planted import SIDE, TinyCNN, draw, trained
 

@@ -10,7 +10,7 @@ import pytest
 
 from folds.execution import gpu_sharing as sharing
 from folds.execution.gpu_sharing import Cost, Headroom, choose_jobs, measure_cost
-from folds.models.factory import resolve
+from folds.models.model_names import resolve
 
 GIB = 2**30
 H100 = Headroom(78 * GIB, 80 * GIB, GIB)

@@ -7,7 +7,8 @@ import torch
 
 from folds.errors import EnsembleError, UsageError
 from folds.models.build_limit import BuildLimit, TooLargeError
-from folds.models.factory import Architecture, create_model, resolve
+from folds.models.factory import Architecture, create_model
+from folds.models.model_names import resolve
 
 
 def test_a_model_within_the_limit_has_the_same_weights():

@@ -23,7 +23,8 @@ from folds.models.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 
 OLD = {"training_ids", "validation_ids", "validation_labels"}  # fields that this version does not write
 

@@ -10,9 +10,10 @@ import torch
 
 from folds.errors import UsageError
 from folds.models.cosine_head import CosineHead, with_cosine_head
-from folds.models.factory import Architecture, create_model, resolve
+from folds.models.factory import Architecture, create_model
 from folds.models.fusion import fused
 from folds.models.head_spec import cosine_scale
+from folds.models.model_names import resolve
 
 
 def test_logits_are_scaled_cosines_by_hand() -> None:

@@ -13,16 +13,9 @@ from safetensors.torch import save_file
 
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint, hash_ids, save_checkpoint
-from folds.models.factory import (
-    SHORT_NAMES,
-    SMALL_SIZE,
-    SMALL_VARIANTS,
-    Architecture,
-    create_model,
-    is_convolutional,
-    read_weights,
-    resolve,
-)
+from folds.models.factory import Architecture, create_model, is_convolutional
+from folds.models.model_names import SHORT_NAMES, SMALL_SIZE, SMALL_VARIANTS, resolve
+from folds.models.weight_files import read_weights
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
 from folds.models.heads import GatedAttentionHead, build_head, z_scores
+from folds.models.model_names import resolve
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from folds.errors import EnsembleError
 from folds.models import hub_models
-from folds.models.factory import create_model, hub_model_of, resolve
+from folds.models.factory import create_model
 from folds.models.hub_models import read_hub_model, without_owner
+from folds.models.model_names import hub_model_of, resolve
 
 CONFIG: dict[str, Any] = {
     "architecture": "test_resnet",

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from folds.errors import UsageError
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
 from folds.models.input_size import accepts, flexible
+from folds.models.model_names import resolve
 
 TINY_SWIN = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 4), "window_size": 4}
 TINY_VIT = {"depth": 1, "embed_dim": 32, "num_heads": 2}

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from folds.errors import EnsembleError
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 from folds.models.number_head import NumberHead, Units, set_units, units_of_model, units_of_numbers
 
 VALUES = np.array([[1900.0, 1.0], [2000.0, np.nan], [np.nan, 1.0], [1950.0, 1.0]])

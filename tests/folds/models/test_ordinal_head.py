@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from folds.errors import UsageError
-from folds.models.factory import Architecture, create_model, resolve
+from folds.models.factory import Architecture, create_model
 from folds.models.fusion import fused
 from folds.models.head_spec import check_head, head_of
+from folds.models.model_names import resolve
 from folds.models.ordinal_head import (
     LINKS,
     OrdinalHead,

@@ -11,7 +11,8 @@ import torch
 
 from folds.errors import EnsembleError
 from folds.models import factory
-from folds.models.factory import Architecture, create_model, resolve
+from folds.models.factory import Architecture, create_model
+from folds.models.model_names import resolve
 from folds.models.pretrained import PretrainedWeights, keep_weights, kept_weights, pretrained_file, weights_sha
 
 

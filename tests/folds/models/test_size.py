@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from folds.config.defaults import family_of
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
 from folds.models.size import count_parameters
 from folds.optim.optimizers import build_optimizer
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from folds.errors import EnsembleError
-from folds.models.factory import create_model, read_weights, resolve
+from folds.models.factory import create_model
+from folds.models.model_names import resolve
+from folds.models.weight_files import read_weights
 
 
 @pytest.fixture(scope="module")

@@ -280,7 +280,8 @@ def test_folds_of_the_folder_are_those_of_the_plan_and_recorded(planned: Planner
 
 def test_a_run_of_earlier_defaults_goes_on_with_them(planned: Planner, tmp_path: Path) -> None:
     """Version 1 of the defaults had one rate for all pretrained models and batch sizes."""
-    from folds.models.factory import create_model, resolve
+    from folds.models.factory import create_model
+    from folds.models.model_names import resolve
 
     weights = tmp_path / "w.pt"
     torch.save(create_model(resolve("test_vit", (32, 32)), 18).state_dict(), weights)

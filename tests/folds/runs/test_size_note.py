@@ -11,7 +11,7 @@ import pytest
 from folds.config.recipe import Recipe
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
-from folds.models.factory import resolve
+from folds.models.model_names import resolve
 from folds.runs.run import Run
 from folds.runs.size_note import size_note
 

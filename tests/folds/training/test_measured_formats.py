@@ -12,8 +12,9 @@ import torch
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.models import timing as shared
-from folds.models.factory import create_model, resolve
+from folds.models.factory import create_model
 from folds.models.inference import PixelSource
+from folds.models.model_names import resolve
 from folds.training import measured_formats as formats
 from folds.training import predictor as predicting
 from folds.training.measured_formats import (

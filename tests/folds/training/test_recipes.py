@@ -12,7 +12,7 @@ import pytest
 from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.models.checkpoint import hash_ids, hash_labels, load_checkpoint
-from folds.models.factory import resolve
+from folds.models.model_names import resolve
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
 from folds.training import loop as fitting
