@@ -42,14 +42,7 @@ from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
 from folds.execution.gpu_sharing import Headroom, choose_jobs, measure_cost
 from folds.execution.placement import Execution
-from folds.models.accelerators import (
-    computes_in,
-    described,
-    device_name,
-    scaler_of,
-    scales_gradients,
-    synchronize,
-)
+from folds.models.accelerators import computes_in, described, device_name, scaler_of, scales_gradients, synchronize
 from folds.models.memory import DeviceSharedError
 from folds.models.model_names import resolve
 from folds.optim.optimizers import build_optimizer

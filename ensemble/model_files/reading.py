@@ -18,7 +18,8 @@ from ensemble.model_files.made_up_rows import expected_answers
 from ensemble.model_files.record import ModelRecord, from_text
 from ensemble.model_files.weights import unpack_weights
 from folds.errors import EnsembleError
-from folds.models.checkpoint import Checkpoint, checkpoint_of, invalid_fields
+from folds.models.checkpoint import Checkpoint, checkpoint_of
+from folds.models.checkpoint_fields import invalid_fields
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import ONE_LINE, FieldType, list_of, mapping_of, optional
 from folds.utils.toml import MAX_BYTES

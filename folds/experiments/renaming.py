@@ -7,12 +7,7 @@ from pathlib import Path
 
 from folds.experiments.stored_runs import StoredRun
 from folds.predictions.named import BLENDS
-from folds.utils.files import (
-    json_or_nothing,
-    sha256_bytes,
-    write_atomic,
-    write_json,
-)
+from folds.utils.files import json_or_nothing, sha256_bytes, write_atomic, write_json
 from folds.utils.toml import toml_value
 
 

@@ -21,14 +21,7 @@ from folds.experiments.renaming import config_hashes, rename_in_blends, rename_i
 from folds.experiments.stored_runs import StoredRun
 from folds.predictions.files import ALL, refit_file, sidecar_path
 from folds.training.job import LOCK_SECONDS, lock_of
-from folds.utils.files import (
-    json_or_nothing,
-    make_folder,
-    read_json,
-    remove,
-    write_atomic,
-    write_json,
-)
+from folds.utils.files import json_or_nothing, make_folder, read_json, remove, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
 
 JOURNAL = ".pending.json"

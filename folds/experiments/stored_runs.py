@@ -11,10 +11,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.ledger import ledger_file, read_ledger
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.predictions.named import BLENDS, is_blend, prediction_names
-from folds.utils.files import (
-    is_file_safe,
-    json_or_nothing,
-)
+from folds.utils.files import is_file_safe, json_or_nothing
 from folds.utils.text import counted
 from folds.utils.toml import toml_value
 

@@ -7,7 +7,6 @@ find the rows of a table again and to detect leaks.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,17 @@ from folds.data.targets import Target, resolve_target
 from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
-from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS, UNCERTAIN
+from folds.metrics.task_names import CLASSES
 from folds.models.accelerators import prefers_channels_last
-from folds.models.archive import load_archive, unusual
+from folds.models.archive import load_archive
+from folds.models.checkpoint_fields import (
+    CHECKPOINT_FIELDS,
+    HASH_DIGITS,
+    HASHES,
+    PSEUDO_HASHES,
+    invalid_fields,
+    wrong_rows,
+)
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.head_spec import LINEAR, check_head, require_image_head
 from folds.models.model_names import are_known, check_arguments
@@ -29,105 +36,13 @@ from folds.models.precision import usable_amp
 from folds.models.stored_weights import StoredWeights
 from folds.predictions.files import ALL, LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
-from folds.utils.schema import (
-    ANYTHING,
-    BOOL,
-    FILE_SAFE,
-    NUMBER,
-    UNICODE,
-    FieldType,
-    either,
-    integer,
-    list_of,
-    mapping_of,
-    one_of,
-    optional,
-    shown,
-    validate_fields,
-)
+from folds.utils.schema import shown
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "ensemble checkpoint 1"
-
-
-_POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
-_SIDE = integer(1, 4096)
-_IMAGES = {"height": _SIDE, "width": _SIDE, "fit": UNICODE, "window": optional(list_of(NUMBER, 2))}
-_IMAGES |= {"max_pixels": optional(integer(1)), "margin": optional(list_of(integer(0), 2))}
-_IMAGES |= {"channels": optional(list_of(integer(0))), "stack": optional(list_of(UNICODE))}
-_IMAGES |= {"frame": optional(either(integer(0), one_of("middle")))}
-_BACKBONE = {
-    "timm_name": UNICODE,
-    **{"mean": list_of(NUMBER), "std": list_of(_POSITIVE), "arguments": mapping_of(ANYTHING)},
-}
-_ARCHITECTURE = {
-    **{"name": UNICODE, "height": _SIDE, "width": _SIDE, **_BACKBONE},
-    **{"head": optional(UNICODE), "joined": optional(list_of(mapping_of(ANYTHING)))},
-}
-_MAX_JOINED = 16
-_DATA = {
-    **{
-        "data": optional(UNICODE),
-        "path": UNICODE,
-        "label": UNICODE,
-        "person": UNICODE,
-        "id": optional(UNICODE),
-        "split": optional(UNICODE),
-    },
-    **{"person_regex": optional(UNICODE), "test": optional(UNICODE), "classes": optional(list_of(UNICODE))},
-    **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
-    **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
-    "label_of": optional(one_of("person")),
-    "uncertain": optional(one_of(*UNCERTAIN)),
-    "max_pixels": optional(integer(1)),
-    "stack": optional(list_of(UNICODE)),
-    "task": optional(one_of(*ALL_TASKS)),
-    "columns": optional(mapping_of(UNICODE)),
-}
-_RECIPE = {
-    "seed": optional(integer(0, 2**32 - 1)),
-    "channels_last": optional(BOOL),
-}  # the settings that prediction uses; the others are only recorded
-# Every field is checked because a checkpoint may come from anywhere: `run` and `fold` become parts of paths.
-_FIELDS: dict[str, FieldType] = {
-    "run": FILE_SAFE,
-    "fold": integer(0, 10000),
-    "k": integer(0, 10000),
-    "architecture": mapping_of(ANYTHING),
-    "weights": mapping_of(FieldType("an ordinary tensor", lambda value: _is_tensor(value))),
-    "classes": list_of(UNICODE),
-    "class_attributes": mapping_of(mapping_of(UNICODE)),
-    "target": UNICODE,
-    "images": mapping_of(ANYTHING),
-    "data": mapping_of(ANYTHING),
-    "recipe": mapping_of(ANYTHING),
-    "amp": one_of("off", "bf16", "fp16"),
-    "training_hashes": optional(UNICODE),
-    "pseudo_hashes": optional(UNICODE),
-    "validation_hashes": optional(UNICODE),
-    "labels_sha": optional(UNICODE),
-    "folds_sha": UNICODE,
-    "versions": mapping_of(UNICODE),
-    # Version 0.1.0 recorded the ids and labels themselves.
-    "training_ids": optional(list_of(UNICODE)),
-    "validation_ids": optional(list_of(UNICODE)),
-    "validation_labels": optional(list_of(UNICODE)),
-    "heads": optional(list_of(UNICODE)),
-    "optimistic": optional(BOOL),
-    "refit": optional(mapping_of(ANYTHING)),
-}
-_NUMBERED = FieldType("the number of a fold", lambda value: isinstance(value, str) and value.isdecimal())
-_REFIT = {
-    "epochs": integer(1),
-    "fold_epochs": mapping_of(integer(1), _NUMBERED),
-    "folds": mapping_of(UNICODE, _NUMBERED),
-}
 _TUPLES = ("classes", "heads")
-_HASHES = ("training_hashes", "validation_hashes")
-_PSEUDO = "pseudo_hashes"  # not in checkpoints without pseudo-labels, which stay as they were
-_HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -273,7 +188,7 @@ class Checkpoint:
 
 def hash_ids(ids: Iterable[str]) -> tuple[str, ...]:
     """Return a hash of each sample id: 16 hex digits, the same in every table."""
-    return tuple(hashlib.sha256(b"id\0" + one.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS] for one in ids)
+    return tuple(hashlib.sha256(b"id\0" + one.encode(errors="surrogatepass")).hexdigest()[:HASH_DIGITS] for one in ids)
 
 
 def hash_labels(hashes: Sequence[str], labels: Sequence[str]) -> str:
@@ -314,12 +229,6 @@ def _mismatches(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torc
     return f"weights are {', '.join(parts)}" if parts else ""
 
 
-def _is_tensor(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor) and not unusual(value)
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint atomically; return the SHA-256 of its bytes (which do not depend on the file name)."""
     import torch
@@ -330,9 +239,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     record["format"] = FORMAT
     if checkpoint.refit is None:
         del record["refit"]  # the files of folds stay as they were
-    record |= {name: "".join(record[name]) for name in (*_HASHES, _PSEUDO)}
+    record |= {name: "".join(record[name]) for name in (*HASHES, PSEUDO_HASHES)}
     if not checkpoint.pseudo_hashes:
-        del record[_PSEUDO]
+        del record[PSEUDO_HASHES]
     record["data"] = anonymous_data(checkpoint.data)
     record["recipe"] = {name: value for name, value in checkpoint.recipe.items() if name != "init"}  # a path
     write_atomic(path, lambda file: torch.save(record, file))
@@ -379,8 +288,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
-    wrong = invalid_fields(record, _FIELDS)
-    wrong = wrong or _wrong_rows(record)
+    wrong = invalid_fields(record, CHECKPOINT_FIELDS)
+    wrong = wrong or wrong_rows(record)
     if wrong:
         raise EnsembleError(
             f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6]
@@ -398,32 +307,6 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
 
 class UnknownModelError(EnsembleError):
     """timm has no model of this name."""
-
-
-def invalid_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
-    """Return one line for each invalid value of a record with the parts of a checkpoint; [] if all are valid.
-
-    Parameters
-    ----------
-    fields : types of the fields; the content of ``architecture``, ``images``, ``data`` and ``recipe`` is checked too.
-    """
-    wrong = validate_fields(record, fields)
-    tables = {"architecture": _ARCHITECTURE, "images": _IMAGES, "data": _DATA, "recipe": _RECIPE, "refit": _REFIT}
-    for part, table in tables.items():
-        if isinstance(record.get(part), Mapping) and part in fields:
-            wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
-    joined = (record["architecture"].get("joined") or []) if not wrong and "architecture" in fields else []
-    wrong += [
-        f"joined: {line}" for one in joined[:_MAX_JOINED] for line in validate_fields(one, _BACKBONE, others=False)
-    ]
-    if len(joined) > _MAX_JOINED:
-        wrong.append(f"joined: {len(joined):,} backbones, expected at most {_MAX_JOINED}")
-    # One label or one number is enough.
-    least = 1 if not wrong and (record.get("recipe") or {}).get("task") in COLUMN_TASKS else 2
-    if not wrong and len(set(record["classes"])) < max(least, len(record["classes"])):
-        expected = "different names" if least == 1 else "two or more different names"
-        wrong.append(f"'classes' is {shown(record['classes'])}, expected {expected}")
-    return wrong
 
 
 def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
@@ -455,33 +338,15 @@ def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
     return checkpoint
 
 
-def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
-    """Return one line per problem of the training and validation rows, in the form of this version or of 0.1.0."""
-    ids, labels = record.get("validation_ids"), record.get("validation_labels")
-    wrong = []
-    for name in (*_HASHES, _PSEUDO):
-        text, older = record.get(name), name.replace("hashes", "ids")
-        if text is None and record.get(older) is None and name != _PSEUDO:
-            wrong.append(f"'{name}' is missing, expected text")
-        elif text is not None and re.fullmatch(rf"(?:[0-9a-f]{{{_HASH_DIGITS}}})*", text) is None:
-            wrong.append(f"'{name}' is {shown(text)}, expected hashes of {_HASH_DIGITS} digits each")
-    if record.get("refit") is not None:
-        if record["fold"] != record["k"] or ids or record.get("validation_hashes"):
-            wrong.append("a model of all people has no validation rows, and no fold")
-    elif not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
-        wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
-    return wrong
-
-
 def _rows_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hashes of the training and validation rows, also of a checkpoint that has the ids themselves."""
     found: dict[str, Any] = {}
-    for name in (*_HASHES, _PSEUDO):
+    for name in (*HASHES, PSEUDO_HASHES):
         text = record.get(name)
         found[name] = (
             hash_ids(record.get(name.replace("hashes", "ids"), ()))
             if text is None
-            else tuple(text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS))
+            else tuple(text[at : at + HASH_DIGITS] for at in range(0, len(text), HASH_DIGITS))
         )
     if record.get("validation_labels") is not None:
         found["labels_sha"] = hash_labels(found["validation_hashes"], record["validation_labels"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from folds.errors import UsageError, unknown_name
 from folds.models.architecture import Architecture as Architecture
@@ -12,9 +12,6 @@ from folds.models.head_spec import COSINE, LINEAR, cosine_scale
 from folds.models.hub_models import HubModel, names_files, read_hub_model, without_owner
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 from folds.utils.startup import collection_paused
-
-if TYPE_CHECKING:
-    pass
 
 # Short name → timm id.
 SHORT_NAMES = {

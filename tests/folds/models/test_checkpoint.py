@@ -13,8 +13,6 @@ import torch
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.models.checkpoint import (
-    _DATA,
-    _FIELDS,
     FORMAT,
     Checkpoint,
     _file_key,
@@ -23,6 +21,8 @@ from folds.models.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from folds.models.checkpoint_fields import _DATA
+from folds.models.checkpoint_fields import CHECKPOINT_FIELDS as _FIELDS
 from folds.models.factory import create_model
 from folds.models.model_names import resolve
 

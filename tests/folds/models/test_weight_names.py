@@ -34,7 +34,7 @@ def test_a_common_prefix_is_removed_and_named(trained, prefix, others, tmp_path,
     torch.save(
         {"state_dict": {f"{prefix}{name}": value for name, value in weights.items()} | others}, tmp_path / "w.pt"
     )
-    with caplog.at_level(logging.INFO, "folds.models.factory"):
+    with caplog.at_level(logging.INFO, "folds.models.weight_files"):
         model = create_model(architecture, 3, init=tmp_path / "w.pt").state_dict()
     assert torch.equal(model["blocks.0.attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"])
     assert f"the prefix '{prefix}' of {len(weights):,} names was removed" in caplog.text
@@ -52,7 +52,7 @@ def test_a_prefix_with_names_of_another_model_is_an_error(trained, tmp_path):
 def test_plain_names_stay_as_they_are(trained, tmp_path, caplog):
     architecture, weights = trained
     torch.save(weights, tmp_path / "w.pt")
-    with caplog.at_level(logging.INFO, "folds.models.factory"):
+    with caplog.at_level(logging.INFO, "folds.models.weight_files"):
         create_model(architecture, 2, init=tmp_path / "w.pt")
     assert "prefix" not in caplog.text
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_timms_training_script_is_read(trained, tmp_path, caplog
         "state_dict_ema": weights,
     }
     torch.save(content, tmp_path / "checkpoint-3.pth.tar")
-    with caplog.at_level(logging.INFO, "folds.models.factory"):
+    with caplog.at_level(logging.INFO, "folds.models.weight_files"):
         model = create_model(architecture, 3, init=tmp_path / "checkpoint-3.pth.tar").state_dict()
     assert torch.equal(model["blocks.0.attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"])
     assert "under 'state_dict_ema' are used, not those under 'state_dict'" in caplog.text
