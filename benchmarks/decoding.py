@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.images import decode
+from folds.images import decode, resizing
 from folds.images.cache import load_images, mean_std
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
@@ -61,11 +61,11 @@ def main() -> None:
     arguments = parser.parse_args()
     files = [photograph(seed) for seed in range(arguments.images)]
     print(f"384×512 JPEG, {np.mean([len(file) for file in files]) / 1000:.0f} kB each, one core")
-    draft, gap = decode._draft, decode.REDUCING_GAP
+    draft, gap = decode.draft, resizing.REDUCING_GAP
     for size in (224, 128, 64):
-        decode._draft, decode.REDUCING_GAP = (lambda image, settings: None), None  # type: ignore[assignment]
+        decode.draft, resizing.REDUCING_GAP = (lambda image, settings: None), None  # type: ignore[assignment]
         exact, slow = decoded(files, size)
-        decode._draft, decode.REDUCING_GAP = draft, gap
+        decode.draft, resizing.REDUCING_GAP = draft, gap
         quick, fast = decoded(files, size)
         error = np.abs(quick - exact)
         print(f"to {size:3}: in full {slow:5.0f}/s, as used {fast:5.0f}/s", end=", ")

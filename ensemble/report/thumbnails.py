@@ -16,7 +16,8 @@ from PIL import Image
 
 from folds.errors import EnsembleError
 from folds.images.content_index import UnreadableImageError, read_content
-from folds.images.decode import BACKGROUND, decode_image, identify_image
+from folds.images.decode import decode_image, identify_image
+from folds.images.resizing import BACKGROUND
 from folds.images.settings import ImageSettings
 from folds.utils.drawing import shown_colors
 from folds.utils.parallel import map_threads

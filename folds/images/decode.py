@@ -8,12 +8,8 @@ in common training pipelines.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
-import math
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -21,38 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from folds.errors import EnsembleError
 from folds.images import numpy_file
 from folds.images.bit_depth import Depth, apply_window, color_depth, number_kind, scale_values, widest_depth
 from folds.images.content_index import UnreadableImageError
+from folds.images.decoding_errors import check_pixels, check_size, known_formats, pixel_limit, unreadable_reasons
 from folds.images.dicom import dicom_size, is_dicom, read_dicom
 from folds.images.frames import frame_of, frame_remark
+from folds.images.resizing import BACKGROUND, OpenedImage, draft, fit_opened, orientation_of, without_margin
 from folds.images.settings import MAX_PIXELS, ImageSettings
 from folds.images.stacks import is_stack, split_contents
 from folds.images.tiff_bands import TiffPage, page_pixels, read_page
 
 DECODER_VERSION = 1  # part of every cache's key: increase it if the same file would give different pixels
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
-# Mid-gray fills transparent pixels and the borders of letterboxed images: black and white drawings stay visible on it,
-# and it is near zero after normalization.
-BACKGROUND = (128, 128, 128)
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each side is still this many times as long as required.
-DRAFT_MARGIN = 2
-# Other large images are first averaged in blocks down to this many times the required size.
-REDUCING_GAP = 3.0
 
 _START = 8_192  # bytes that hold the header of an array, and the mark of DICOM
-_NUMBERS = 4  # of the chosen channels of a pixel, for the largest image
-_ORIENTATION = 0x0112  # EXIF
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -63,24 +41,6 @@ class Decoded:
 
     pixels: NDArray[np.uint8]
     depth: Depth | None
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An image before it is resized.
-
-    Attributes
-    ----------
-    images : one of mode L, RGB or F; or one of mode L or F for each chosen channel.
-    extent, drafted : of a JPEG that was decoded at a share of its size: what its content covers, and the share.
-    """
-
-    images: tuple[Image.Image, ...]
-    depth: Depth | None = None
-    orientation: int = 1
-    extent: tuple[float, float] | None = None
-    drafted: float = 1.0
     remarks: tuple[str, ...] = ()
 
 
@@ -98,7 +58,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     EnsembleError : the format needs a package that is not installed.
     """
     kept, settings = settings, settings.enlarged
-    with _reasons(data[:12], settings.max_pixels), pixel_limit(settings.max_pixels):
+    with unreadable_reasons(data[:12], settings.max_pixels), pixel_limit(settings.max_pixels):
         if not data:
             raise UnreadableImageError("is empty (0 bytes)")
         files = split_contents(data)
@@ -107,7 +67,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
         if files is not None or settings.stack:
             return _decode_stack(files, kept)
         opened = _open(data, settings)
-    return Decoded(_without_margin(_fit(opened, settings), kept), opened.depth, opened.remarks)
+    return Decoded(without_margin(fit_opened(opened, settings), kept), opened.depth, opened.remarks)
 
 
 def _decode_stack(files: Sequence[bytes] | None, settings: ImageSettings) -> Decoded:
@@ -137,39 +97,39 @@ def _decode_stack(files: Sequence[bytes] | None, settings: ImageSettings) -> Dec
     return Decoded(np.stack(planes, axis=2), widest_depth(depths), tuple(remarks))
 
 
-def _open(data: bytes, settings: ImageSettings) -> _Opened:
+def _open(data: bytes, settings: ImageSettings) -> OpenedImage:
     if data.startswith(numpy_file.START):
         height, width, channels = numpy_file.numpy_shape(data)
-        _check_size(height, width, settings)
+        check_size(height, width, settings)
         index = _index(channels, settings)
         return _opened_array(numpy_file.numpy_pixels(data), index, settings)
     if is_dicom(data):
         found = read_dicom(data, settings.window, settings.frame, settings.max_pixels)
         images = _chosen(found.image, settings) if settings.channels else (found.image,)
-        return _Opened(images, found.depth, remarks=found.remarks)
+        return OpenedImage(images, found.depth, remarks=found.remarks)
     page = read_page(data, settings.frame) if settings.channels else None
     if page is not None and not page.for_pillow:
         return _opened_page(data, page, settings)
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=known_formats())
     except UnidentifiedImageError:
         page = read_page(data, settings.frame)
         if page is None:
             raise
         return _opened_page(data, page, settings)
-    _check_pixels(image, settings.max_pixels)
+    check_pixels(image, settings.max_pixels)
     if page is not None and page.pages > 1 and page.shape[2] == 1 and settings.frame is None:
         return _opened_pages(image, settings)
     remarks = _seek(image, settings)
     deep_color = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     stored_width = image.width
-    extent = _draft(image, settings)
+    extent = draft(image, settings)
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     images, depth = _as_shown(image, settings)
     if deep_color and depth is None:
         depth = color_depth(image)
-    return _Opened(images, depth, orientation, extent, extent[0] / stored_width if extent else 1.0, remarks)
+    return OpenedImage(images, depth, orientation, extent, extent[0] / stored_width if extent else 1.0, remarks)
 
 
 def _as_shown(image: Image.Image, settings: ImageSettings) -> tuple[tuple[Image.Image, ...], Depth | None]:
@@ -189,7 +149,7 @@ def _seek(image: Image.Image, settings: ImageSettings) -> tuple[str, ...]:
     at = frame_of(settings.frame, frames)
     if at:
         image.seek(at)
-        _check_pixels(image, settings.max_pixels)
+        check_pixels(image, settings.max_pixels)
     return frame_remark(settings.frame, at, frames)
 
 
@@ -225,7 +185,7 @@ def _index(channels: int, settings: ImageSettings) -> tuple[int, ...]:
     raise UnreadableImageError(f"has {channels} channels: `channels={example}` chooses those that are read")
 
 
-def _opened_array(values: NDArray[Any], index: Sequence[int], settings: ImageSettings) -> _Opened:
+def _opened_array(values: NDArray[Any], index: Sequence[int], settings: ImageSettings) -> OpenedImage:
     """Return channels of an array (height, width, channels), scaled to 8 bits if its numbers have more."""
     planes, depths = [], []
     kind, full = number_kind(values.dtype)
@@ -239,16 +199,16 @@ def _opened_array(values: NDArray[Any], index: Sequence[int], settings: ImageSet
             depths.append(depth)
         planes.append(np.ascontiguousarray(plane))
     if not settings.channels and len(planes) > 1 and not depths:
-        return _Opened((Image.fromarray(np.stack(planes, axis=2)),))
-    return _Opened(tuple(map(Image.fromarray, planes)), widest_depth(depths))
+        return OpenedImage((Image.fromarray(np.stack(planes, axis=2)),))
+    return OpenedImage(tuple(map(Image.fromarray, planes)), widest_depth(depths))
 
 
-def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> _Opened:
+def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> OpenedImage:
     """Return channels of a page of a TIFF that Pillow does not read."""
     height, width, channels = page.shape
     if min(height, width, channels) < 1:
         raise UnreadableImageError("is a damaged TIFF without pixels")
-    _check_size(height, width, settings)
+    check_size(height, width, settings)
     index = _index(channels, settings)
     remarks = frame_remark(settings.frame, frame_of(settings.frame, page.pages), page.pages)
     values = page_pixels(data, page, index, settings.max_pixels or MAX_PIXELS)
@@ -256,13 +216,13 @@ def _opened_page(data: bytes, page: TiffPage, settings: ImageSettings) -> _Opene
     return replace(opened, remarks=remarks)
 
 
-def _opened_pages(image: Image.Image, settings: ImageSettings) -> _Opened:
+def _opened_pages(image: Image.Image, settings: ImageSettings) -> OpenedImage:
     """Return pages of a TIFF of gray pages as channels."""
     pages = getattr(image, "n_frames", 1)
     images, depths = [], []
     for at in _index(pages, settings):
         image.seek(at)
-        _check_pixels(image, settings.max_pixels)
+        check_pixels(image, settings.max_pixels)
         image.load()
         if len(image.getbands()) > 1 or image.mode == "P":
             raise UnreadableImageError(
@@ -273,7 +233,7 @@ def _opened_pages(image: Image.Image, settings: ImageSettings) -> _Opened:
         depths += [] if depth is None else [depth]
     if len({one.size for one in images}) > 1:
         raise UnreadableImageError("has pages of several sizes, which cannot be channels of one image")
-    return _Opened(tuple(images), widest_depth(depths), remarks=("of several pages: the pages are the channels",))
+    return OpenedImage(tuple(images), widest_depth(depths), remarks=("of several pages: the pages are the channels",))
 
 
 def fit_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -284,14 +244,14 @@ def fit_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
     UnreadableImageError : it is damaged, has too many pixels or too few channels, or needs a window.
     """
     kept, settings = settings, settings.enlarged
-    with _reasons(b"image", settings.max_pixels), pixel_limit(settings.max_pixels):
+    with unreadable_reasons(b"image", settings.max_pixels), pixel_limit(settings.max_pixels):
         if settings.stack:
             _decode_stack(None, settings)
-        _check_pixels(image, settings.max_pixels)
+        check_pixels(image, settings.max_pixels)
         image.load()
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         images, _ = _as_shown(image, settings)
-    return _without_margin(_fit(_Opened(images, orientation=orientation), settings), kept)
+    return without_margin(fit_opened(OpenedImage(images, orientation=orientation), settings), kept)
 
 
 def fit_array(values: NDArray[Any], settings: ImageSettings) -> NDArray[np.uint8]:
@@ -309,10 +269,10 @@ def fit_array(values: NDArray[Any], settings: ImageSettings) -> NDArray[np.uint8
             )
         settings = replace(settings, stack=(), channels=tuple(range(values.shape[2])))
     kept, settings = settings, settings.enlarged
-    with _reasons(b"array", settings.max_pixels):
-        _check_size(values.shape[0], values.shape[1], settings)
+    with unreadable_reasons(b"array", settings.max_pixels):
+        check_size(values.shape[0], values.shape[1], settings)
         opened = _opened_array(values, _index(values.shape[2], settings), settings)
-    return _without_margin(_fit(opened, settings), kept)
+    return without_margin(fit_opened(opened, settings), kept)
 
 
 def fit_colors(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -332,7 +292,7 @@ def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int,
     Of a stack of files it is that of the first one.
     """
     start = file.read(_START)
-    with _reasons(start[:12], max_pixels), pixel_limit(max_pixels):
+    with unreadable_reasons(start[:12], max_pixels), pixel_limit(max_pixels):
         if not start:
             raise UnreadableImageError("is empty (0 bytes)")
         files = split_contents(start + file.read()) if is_stack(start) else None
@@ -354,7 +314,7 @@ def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int,
 
 def _identify(file: IO[bytes], max_pixels: int | None) -> tuple[int, int]:
     try:
-        image = Image.open(file, formats=_formats())
+        image = Image.open(file, formats=known_formats())
     except UnidentifiedImageError:
         file.seek(0)
         is_tiff = file.read(2) in (b"II", b"MM")
@@ -366,157 +326,8 @@ def _identify(file: IO[bytes], max_pixels: int | None) -> tuple[int, int]:
         if height * width > (max_pixels or MAX_PIXELS):
             raise Image.DecompressionBombError from None
         return height, width
-    _check_pixels(image, max_pixels)
+    check_pixels(image, max_pixels)
     return image.size[1], image.size[0]
-
-
-_LIMIT_LOCK = threading.Lock()
-_limits: list[int] = []  # of the images being decoded
-_own_limit: list[int | None] = []  # Pillow's, meanwhile
-
-
-@contextlib.contextmanager
-def pixel_limit(max_pixels: int | None) -> Iterator[None]:
-    """Let Pillow open images of up to `max_pixels` pixels; None leaves its limit, a global variable, as it is."""
-    if max_pixels is None:
-        yield
-        return
-    with _LIMIT_LOCK:
-        if not _limits:
-            _own_limit.append(Image.MAX_IMAGE_PIXELS)
-        _limits.append(max_pixels)
-        Image.MAX_IMAGE_PIXELS = max(_limits)
-    try:
-        yield
-    finally:
-        with _LIMIT_LOCK:
-            _limits.remove(max_pixels)
-            Image.MAX_IMAGE_PIXELS = max(_limits) if _limits else _own_limit.pop()
-
-
-def _check_pixels(image: Image.Image, max_pixels: int | None) -> None:
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise Image.DecompressionBombError
-
-
-def _check_size(height: int, width: int, settings: ImageSettings) -> None:
-    """Raise DecompressionBombError if an array has too many pixels, or too many numbers in the chosen channels."""
-    limit = settings.max_pixels or MAX_PIXELS
-    if height * width > limit or height * width * len(settings.channels) > _NUMBERS * limit:
-        raise Image.DecompressionBombError
-
-
-@contextlib.contextmanager
-def _reasons(start: bytes, max_pixels: int | None = None) -> Iterator[None]:
-    try:
-        yield
-    except (UnreadableImageError, EnsembleError):
-        raise
-    except Image.DecompressionBombError:
-        limit = max_pixels or 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise UnreadableImageError(
-            f"has more than {limit:,} pixels and is not decoded (it may be a decompression bomb; `max_pixels` raises "
-            "the limit)"
-        ) from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError(
-            f"is not an image of a known format ({', '.join(_formats())}, DICOM, NPY); it begins with {start!r}"
-        ) from None
-    except MemoryError:
-        raise UnreadableImageError("needs more memory than is available") from None
-    except Exception as error:  # damaged files make Pillow raise many kinds of exceptions
-        raise UnreadableImageError(f"cannot be decoded: {error or type(error).__name__}") from error
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # a build of Pillow may lack a format
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8. Pillow applies that of a TIFF on loading and removes the tag."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-        return value if value in _UPRIGHT else 1
-    except Exception:  # pixels can be readable although metadata are not
-        return 1
-
-
-def _crop_box(
-    size: tuple[float, float], settings: ImageSettings, rotated: bool, drafted: float = 1.0
-) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """Return the box of the stored image that is kept, and the (width, height) it is resized to, both before rotation.
-
-    Parameters
-    ----------
-    rotated : whether the rotation swaps height and width.
-    drafted : the share of its size at which the image was decoded.
-    """
-    fit, _, pixels = settings.fit.partition(":")
-    max_side = float(pixels) * drafted if pixels else math.inf
-    width, height = min(size[0], max_side), min(size[1], max_side)
-    target = (settings.height, settings.width) if rotated else (settings.width, settings.height)
-    ratios = (target[0] / width, target[1] / height)
-    box_width, box_height = width, height
-    if fit == "letterbox":
-        scale = min(ratios)
-        target = (min(target[0], max(1, round(width * scale))), min(target[1], max(1, round(height * scale))))
-    elif fit == "crop":
-        scale = max(ratios)
-        box_width, box_height = min(width, target[0] / scale), min(height, target[1] / scale)
-    left, top = (size[0] - box_width) / 2, (size[1] - box_height) / 2
-    return (left, top, min(size[0], left + box_width), min(size[1], top + box_height)), target
-
-
-def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] | None:
-    """Decode a JPEG at a fraction of its size if possible.
-
-    Returns
-    -------
-    The (width, height) that its content then covers, which can end within a pixel; None if the image is decoded in
-    full.
-    """
-    if image.format not in ("JPEG", "MPO"):
-        return None
-    box, target = _crop_box(image.size, settings, rotated=_orientation(image) >= 5)
-    # The size of the whole image at the scale of the part that is kept.
-    wanted = (
-        math.ceil(DRAFT_MARGIN * image.width * target[0] / (box[2] - box[0])),
-        math.ceil(DRAFT_MARGIN * image.height * target[1] / (box[3] - box[1])),
-    )
-    drafted = image.draft(None, wanted)
-    return None if drafted is None else (drafted[1][2], drafted[1][3])
-
-
-def _fit(opened: _Opened, settings: ImageSettings) -> NDArray[np.uint8]:
-    # Resize before rotating, because rotating a small image is faster.
-    first, orientation = opened.images[0], opened.orientation
-    box, target = _crop_box(opened.extent or first.size, settings, rotated=orientation >= 5, drafted=opened.drafted)
-    planes = []
-    for image in opened.images:
-        image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
-        if orientation != 1:
-            image = image.transpose(_UPRIGHT[orientation])
-        plane = np.asarray(image)
-        planes.append(np.rint(plane).clip(0, 255).astype(np.uint8) if image.mode == "F" else plane)
-    pixels = planes[0] if len(planes) == 1 else np.stack(planes, axis=2)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], settings.depth, axis=2)
-    if pixels.shape == settings.shape:
-        return pixels
-    canvas = np.empty(settings.shape, np.uint8)
-    canvas[:] = BACKGROUND[0]  # the same in every channel
-    top, left = (settings.height - pixels.shape[0]) // 2, (settings.width - pixels.shape[1]) // 2
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return canvas
-
-
-def _without_margin(pixels: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint8]:
-    rows, columns = settings.margin
-    if not (rows or columns):
-        return pixels
-    return np.ascontiguousarray(pixels[rows : rows + settings.height, columns : columns + settings.width])
 
 
 def _to_l_or_rgb(image: Image.Image) -> Image.Image:

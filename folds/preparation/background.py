@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from folds.errors import EnsembleError
-from folds.images.decode import BACKGROUND
+from folds.images.resizing import BACKGROUND
 
 SIDE = 320  # height and width of the model input in pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

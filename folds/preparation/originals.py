@@ -15,7 +15,8 @@ from PIL import Image
 from folds.images.bit_depth import Depth
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
-from folds.images.decode import FORMATS, decode_image, identify_image, pixel_limit
+from folds.images.decode import decode_image, identify_image
+from folds.images.decoding_errors import FORMATS, pixel_limit
 from folds.images.settings import ImageSettings
 from folds.utils.parallel import map_threads
 from folds.utils.progress import Advance

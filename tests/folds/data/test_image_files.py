@@ -159,7 +159,7 @@ def test_folders_are_not_listed_where_no_images_are_needed(tmp_path, monkeypatch
 
 def test_all_suffixes_of_the_decoder_are_those_of_images():
     image = pytest.importorskip("PIL.Image")
-    from folds.images.decode import FORMATS
+    from folds.images.decoding_errors import FORMATS
 
     image.init()
     known = {suffix for suffix, kind in image.EXTENSION.items() if kind in FORMATS}

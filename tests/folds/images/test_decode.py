@@ -12,7 +12,8 @@ from PIL import Image
 
 from folds.errors import UsageError
 from folds.images.content_index import UnreadableImageError
-from folds.images.decode import BACKGROUND, decode_image, fit_image
+from folds.images.decode import decode_image, fit_image
+from folds.images.resizing import BACKGROUND
 from folds.images.settings import ImageSettings
 
 FOUR = ImageSettings(4, 4)
@@ -270,7 +271,7 @@ def test_a_jpeg_decoded_at_reduced_size_matches_full_decoding(
     data = encoded(Image.fromarray(picture), "JPEG", quality=95, exif=exif)
     settings = ImageSettings(24, 32, fit=fit)
     drafted = decode_image(data, settings).pixels.astype(int)
-    monkeypatch.setattr("folds.images.decode._draft", lambda image, settings: None)
+    monkeypatch.setattr("folds.images.decode.draft", lambda image, settings: None)
     whole = decode_image(data, settings).pixels.astype(int)
     difference = np.abs(drafted - whole)[..., :2]  # the third channel jumps at every 256
     assert difference.mean() < 1.5
