@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -14,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members.arrays import ArrayFile, read_arrays, two_columns
+from ensemble.members.checks import are_probabilities, check_rows, check_shape, has_logits, is_table
 from ensemble.members.columns import ColumnNames
 from ensemble.members.label_tables import read_column_table
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.naming import run_and_split, word_splits
-from ensemble.members.scan import NEGATIVE, Scan, first_outside, scan_arrays
+from ensemble.members.scan import Scan, scan_arrays
 from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
-from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
-from folds.utils.numeric import are_distinct
 from folds.utils.progress import SILENT, Progress
-from folds.utils.tables import table_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +114,6 @@ class Member:
     def target(self) -> str:
         """Return ``label`` or the predicted attribute."""
         return "label" if self.sidecar is None else self.sidecar.target
-
-
-def is_table(path: Path) -> bool:
-    """Return whether a file is read as a table, by its suffix."""
-    return table_suffix(path.name) != ""
 
 
 def read_members(
@@ -236,7 +229,7 @@ def _read_array(
             f"{path} holds several arrays and has the sidecar {sidecar_path(path).name}, which describes one",
             hint="save one array with np.save, or remove the sidecar",
         )
-    _check_shape(path, one.values, sidecar)
+    check_shape(path, one.values, sidecar)
     return _member_of_array(path, one, sidecar, scan.result(), logits, shared)
 
 
@@ -245,7 +238,7 @@ def _with_rows(member: Member, checked: dict[int, tuple[SampleRows, str]]) -> Me
     if member.rows is None:
         return member
     if id(member.rows) not in checked:
-        checked[id(member.rows)] = member.rows, _check_rows(member.path, member.rows)
+        checked[id(member.rows)] = member.rows, check_rows(member.path, member.rows)
     rows_sha = checked[id(member.rows)][1]
     return replace(member, sha=_hash_of(member.sha, rows_sha), meaning=_hash_of(member.meaning, rows_sha))
 
@@ -270,10 +263,10 @@ def _member_of_table(
     if values is not None and table.positive:
         values, logit = two_columns(f"{path} (column {table.positive})", values[:, 0], logits), logits
     elif scan is not None and task is not None and values is not None:
-        logit = _has_logits(path, values, scan.result(), table.ids, task, logits)
+        logit = has_logits(path, values, scan.result(), table.ids, task, logits)
     elif scan is not None:
         logit = logits
-        if _are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
+        if are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
             note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
     rows = None if table.ids is None else SampleRows(table.ids, table.labels, table.persons)
     if not split and (table.fold is not None or table.labels is not None):
@@ -300,8 +293,8 @@ def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool
     run, split = run_and_split(path)
     logit, note, about = logits or one.logit, "", one.about or {}
     if task is not None:
-        logit = _has_logits(path, one.values, scan, None, task, logit)
-    elif _are_probabilities(path, scan, None, None, logit) and logit:
+        logit = has_logits(path, one.values, scan, None, task, logit)
+    elif are_probabilities(path, scan, None, None, logit) and logit:
         note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
 
     def column(name: str) -> NDArray[np.str_] | None:
@@ -336,10 +329,10 @@ def _member_of_array(
     note, values = "", one.values
     logit = sidecar.kind == "logit"
     if sidecar.has_columns:
-        logit = _has_logits(path, values, scan, sidecar.rows.ids, sidecar.task, logit or logits)
+        logit = has_logits(path, values, scan, sidecar.rows.ids, sidecar.task, logit or logits)
     elif logit and one.one_column and not logits:
         return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, shared)
-    elif not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
+    elif not are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
         note = f"{path}: the sidecar states probabilities, but rows do not sum to 1; read as logits (`logits=True`)"
         logit = True
     meaning = (
@@ -365,96 +358,3 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 def _hash_of(*parts: str) -> str:
     return sha256_bytes(" ".join(parts).encode())
-
-
-def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> None:
-    sidecar_file, expected = sidecar_path(path), (len(sidecar.rows), len(sidecar.classes))
-    if len(set(sidecar.classes)) < len(sidecar.classes):
-        raise EnsembleError(
-            f"{sidecar_file} repeats a class: {', '.join(sidecar.classes)}", hint="every column needs a unique name"
-        )
-    if values.shape != expected:
-        raise EnsembleError(
-            f"{path} is {values.shape[0]:,} × {values.shape[1]}, "
-            f"but {sidecar_file.name} describes {expected[0]:,} samples × {expected[1]} classes",
-            hint="one of the two files was replaced: write both again, or remove the sidecar to use the row order",
-        )
-
-
-def _has_logits(path: Path, values: NDArray, scan: Scan, ids: NDArray[np.str_] | None, task: str, logits: bool) -> bool:
-    """Return whether checked columns of labels hold logits; numbers never do."""
-    _are_probabilities(path, scan, ids, None, True)  # only that all are finite
-    wrong = None if task != MULTILABEL or logits else first_outside(values)
-    if wrong is not None:
-        row, column = wrong
-        raise EnsembleError(
-            f"{path}: {_row_text(ids, row)}, column {column} is {values[row, column]:.4g}, expected the probability of "
-            "a label, from 0 to 1",
-            hint="add `logits=True` if these are logits; numbers have `task=regression`",
-        )
-    return task == MULTILABEL and logits
-
-
-def _are_probabilities(
-    path: Path, scan: Scan, ids: NDArray[np.str_] | None, sidecar: PredictionMetadata | None, logits: bool
-) -> bool:
-    """Return whether all rows are probabilities.
-
-    Raises
-    ------
-    EnsembleError : a number is not finite, or rows are not probabilities and `logits` is False.
-    """
-    if scan.not_finite is not None:
-        row, column, value = scan.not_finite
-        raise EnsembleError(
-            f"{path}: {_row_text(ids, row)}, column {column} is {value}, expected a finite number",
-            hint="remove samples without a prediction (row and id)",
-        )
-    if scan.wrong and not logits:
-        problem = f"has the value {scan.lowest:.4g}" if scan.lowest < NEGATIVE else f"sums to {scan.total:.4g}"
-        stated = f" (stated in {sidecar_path(path).name})" if sidecar is not None else ""
-        raise EnsembleError(
-            f"{path}: expected probabilities{stated}, but {_row_text(ids, scan.first)} {problem}; "
-            f"{scan.wrong:,} of {scan.rows:,} rows are not probabilities",
-            hint=_advice(path, scan),
-        )
-    return not scan.wrong
-
-
-def _advice(path: Path, scan: Scan) -> str:
-    """Return how to mend rows that are no probabilities."""
-    if scan.total == 0 and scan.lowest == 0:
-        return (
-            "a row of zeros is a sample without a prediction, such as a fold that is not predicted yet: predict it, or "
-            "save only the other rows with their ids"
-        )
-    if scan.transposed:
-        return "its columns sum to 1, so the array is probably transposed: save array.T"
-    columns = "; name the columns with `probabilities=COLUMNS` if others were taken" if is_table(path) else ""
-    several = "; add `task=multilabel` if a sample can have several labels" if scan.lowest >= 0 else ""
-    return f"add `logits=True` if these are logits; otherwise divide each row by its sum{columns}{several}"
-
-
-def _row_text(ids: NDArray[np.str_] | None, row: int) -> str:
-    return f"row {row}" if ids is None else f"row {row} (id '{ids[row]}')"
-
-
-def _check_rows(path: Path, rows: SampleRows) -> str:
-    """Return the hash of ids, labels and persons.
-
-    Raises
-    ------
-    EnsembleError : an id is repeated.
-    """
-    if not are_distinct(rows.ids):
-        names = rows.ids.tolist()
-        seen: set[str] = set()
-        repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-        raise EnsembleError(
-            f"{path}: {len(set(repeated)):,} of {len(set(names)):,} ids are repeated, e.g. '{repeated[0]}'",
-            hint="rows are aligned by id: each sample needs one row and a unique id",
-        )
-    digest = hashlib.sha256()
-    for column in (rows.ids, rows.labels, rows.persons):
-        digest.update(b"\x1e" if column is None else column.dtype.str.encode() + column.tobytes())
-    return digest.hexdigest()
