@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
+from ensemble.blending.arrays import check_name
 from ensemble.blending.blend import Blend, blend_members, make_blend
-from ensemble.blending.column_arrays import members_of_columns
+from ensemble.blending.face_arguments import (
+    column_names,
+    given_predictions,
+    has_files,
+    id_files,
+    named_numbers,
+    weights_text,
+)
+from ensemble.blending.given_arrays import named_members, selected
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.further_columns import parse_columns
 from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
-from folds.errors import EnsembleError, UsageError, respelled, unknown_name
+from folds.errors import EnsembleError, UsageError, respelled
 from folds.metrics.arrays import column_classes
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import CLASSES as CLASSES_TASK
-from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import (
     CLASSES,
@@ -34,7 +40,6 @@ from folds.utils.arguments import (
     PATH,
     PROGRESS,
     check_arguments,
-    described,
     list_of,
     mapping_to,
     whole,
@@ -195,7 +200,7 @@ def blend(
     check_arguments(locals(), _KINDS)
     config = BlendConfig(
         method=method,
-        weights=_weights(weights),
+        weights=weights_text(weights),
         runs=(runs,) if isinstance(runs, str) else None if runs is None else tuple(runs),
         metric=metric if metric is None or isinstance(metric, str) else metric_of(metric),
         per_person=per_person,
@@ -208,10 +213,10 @@ def blend(
         calibrate=calibrate,
         max_members=None if max_members is None else int(max_members),
         budget=budget,
-        cost=cost if cost is None or isinstance(cost, str) else _named_numbers(cost),
+        cost=cost if cost is None or isinstance(cost, str) else named_numbers(cost),
         contributions=contributions,
         detail=breakdown,
-        columns=_column_names(columns),
+        columns=column_names(columns),
         unfinished=unfinished,
         positive=None if positive is None else str(positive),
         task=task,
@@ -221,19 +226,26 @@ def blend(
     )
     config.check()
     about: dict[str, Any] = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
-    given, shown = _given(predictions), progress_of(progress)
     if isinstance(extra, Mapping):
         about["extra"] = {parse_columns([name])[0][0]: values for name, values in extra.items()}
+    given, shown = given_predictions(predictions), progress_of(progress)
     if isinstance(given, list):
         return _blend_files(given, test, config, about, shown)
     if columns is not None:
         raise UsageError("`columns` applies to files, found arrays", hint="pass the columns of a DataFrame as arrays")
-    if given and all(map(_has_files, given.values())):
-        _check_absent({**about, "test": test}, "runs")
-        made = blend_members(_members_of_runs(given, config), config, shown)
-        _check_test(made, required=False)
-        return made
+    if given and all(map(has_files, given.values())):
+        return _blend_runs(given, test, config, about, shown)
     return _blend_arrays(given, test, config, about, allow_duplicates, shown)
+
+
+def _blend_runs(
+    given: Mapping[str, Any], test: Any, config: BlendConfig, about: Mapping[str, Any], progress: Progress
+) -> Blend:
+    """Return the blend of the files of runs and TTA results; arguments of arrays are an error."""
+    _check_absent({**about, "test": test}, "runs")
+    made = blend_members(_members_of_runs(given, config), config, progress)
+    _check_test(made, required=False)
+    return made
 
 
 def _blend_files(
@@ -243,7 +255,7 @@ def _blend_files(
     _check_absent({**{name: about.get(name) for name in ("y", "groups", "fold", "extra")}, "test": test}, "files")
     classes = about["classes"]
     names = None if classes is None else column_classes(None, classes)
-    config = replace(config, classes=names, ids=_id_files(about["ids"]))
+    config = replace(config, classes=names, ids=id_files(about["ids"]))
     config.check()
     with respelled(_OF_COLUMNS):
         return make_blend(files, config, progress)
@@ -258,7 +270,7 @@ def _blend_arrays(
     progress: Progress,
 ) -> Blend:
     """Return the blend of arrays, of which equal ones vote twice unless it is refused."""
-    found, config = _array_members(_selected(given, config.runs), test, config, **about)
+    found, config = named_members(selected(given, config.runs), test, config, **about)
     if allow_duplicates is None:
         config = replace(config, allow_duplicates=True)
     made = replace(blend_members(found.members, config, progress), stated_classes=found.classes)
@@ -294,14 +306,6 @@ def _check_test(made: Blend, required: bool) -> None:
     _log.warning("%s has no test predictions: the test blend uses only %s", ", ".join(missing), ", ".join(present))
 
 
-def _selected(given: Mapping[str, Any], runs: Sequence[str] | None) -> Mapping[str, Any]:
-    """Return the predictions of these runs; raise UsageError if one is unknown."""
-    for name in runs or ():
-        if name not in given:
-            raise unknown_name("run", name, list(map(str, given)))
-    return given if runs is None else {name: value for name, value in given.items() if name in runs}
-
-
 def _members_of_runs(given: Mapping[str, Any], config: BlendConfig) -> list[Member]:
     """Return the members in the files of runs and TTA results, under the names of the mapping."""
     members: list[Member] = []
@@ -312,125 +316,3 @@ def _members_of_runs(given: Mapping[str, Any], config: BlendConfig) -> list[Memb
         files = find_files([Path(file) for file in value.files], config.allow_duplicates)
         members += [replace(member, run=name) for member in read_members(files, config.logits, config.allow_duplicates)]
     return members
-
-
-def _array_members(
-    named: Mapping[str, Any], test: Mapping[str, Any] | None, config: BlendConfig, **about: Any
-) -> tuple[ArrayMembers, BlendConfig]:
-    """Return the members of both splits, and the options."""
-    if config.labels is not None or config.logits:
-        raise UsageError("`labels` and `logits` apply to files, found arrays", hint="pass the labels of arrays as `y`")
-    if test is not None:
-        unmatched = sorted(set(test) - set(named), key=str)
-        if unmatched:
-            raise UsageError(f"`test` has '{unmatched[0]}', which has no out-of-fold predictions")
-        # Runs have test predictions of their own.
-        of_runs = {name: value.test for name, value in named.items() if _has_files(value) and name not in test}
-        test = {name: value.test if _has_files(value) else value for name, value in test.items()}
-        test |= {name: value for name, value in of_runs.items() if value is not None}
-    named = {name: value.oof if _has_files(value) else value for name, value in named.items()}
-    own = [value for value in named.values() if isinstance(value, Predictions)]
-    labeled = about["y"] is not None or any(value.split == "oof" for value in own)
-    if not labeled:
-        if test is not None:
-            raise UsageError(
-                "`test` needs out-of-fold predictions and their `y`",
-                hint="remove `test` to blend test samples alone",
-            )
-        if config.is_fitted:
-            raise UsageError(
-                f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
-            )
-    task = config.task or next((value.metadata.task for value in own), CLASSES_TASK)
-    if task in COLUMN_TASKS:
-        return _column_members(named, test, "oof" if labeled else "test", task, about), config
-    made = members_of_arrays(named, "oof" if labeled else "test", **about)
-    two = about["classes"] is not None and len(made.classes) == 2
-    if two and config.positive is None and config.scored.of_positive:
-        config = replace(config, positive=made.classes[1])  # as in the command: NEGATIVE,POSITIVE
-    if test is None:
-        return made, config
-    others = members_of_arrays(test, "test", classes=made.classes)
-    return ArrayMembers((*made.members, *others.members), made.classes), config
-
-
-def _column_members(
-    named: Mapping[str, Any], test: Mapping[str, Any] | None, split: str, task: str, about: Mapping[str, Any]
-) -> ArrayMembers:
-    """Return the members of both splits of a task with a column for each label or number."""
-    made = members_of_columns(named, split, task, **about)
-    if test is None:
-        return made
-    others = members_of_columns(test, "test", task, classes=made.classes)
-    return ArrayMembers((*made.members, *others.members), made.classes)
-
-
-def _has_files(value: Any) -> bool:
-    """Return whether a value is a trained run or a result of `tta`."""
-    return not isinstance(value, Predictions) and hasattr(value, "files") and hasattr(value, "oof")
-
-
-def _given(predictions: Any) -> Mapping[str, Any] | list[Path]:
-    """Return name → array, predictions, run or TTA result; or the given files.
-
-    Raises
-    ------
-    UsageError : another type, or entries of a list without a name or with the same name.
-    """
-    if isinstance(predictions, str | Path):
-        return [Path(predictions)]
-    if isinstance(predictions, Mapping):
-        return predictions
-    listed = [predictions] if isinstance(predictions, Predictions) or _has_files(predictions) else predictions
-    if isinstance(listed, list | tuple) and all(isinstance(one, str | Path) for one in listed):
-        return [Path(one) for one in listed]
-    expected = "name → predictions, runs or files, or a list of runs, `Predictions` or files"
-    if not isinstance(listed, list | tuple):
-        raise UsageError(f"expected {expected}, found {described(predictions)}", hint="blend({'a': a, 'b': b}, y=y)")
-    names = []
-    for one in listed:
-        if not isinstance(one, Predictions) and not _has_files(one):
-            raise UsageError(
-                f"expected {expected}, found a list with {described(one)}", hint="blend({'a': a, 'b': b}, y=y)"
-            )
-        names.append(getattr(one, "name", None) or one.run)
-    twice = next((name for at, name in enumerate(names) if not name or name in names[:at]), None)
-    if twice is not None:
-        raise UsageError(
-            "predictions in a list must have different values of `run`, "
-            + (f"found '{twice}' twice" if twice else "found one without a value"),
-            hint="name them: blend({'a': a, 'b': b})",
-        )
-    return dict(zip(names, listed, strict=True))
-
-
-def _id_files(ids: Any) -> tuple[Path, ...]:
-    """Return the files with ids that the user named."""
-    paths = [] if ids is None else [ids] if isinstance(ids, str | Path) else list(ids)
-    if any(not isinstance(path, str | Path) for path in paths):
-        raise UsageError("`ids` must be a file with ids, because the predictions are files", hint="`ids=test.csv`")
-    return tuple(map(Path, paths))
-
-
-def _column_names(columns: Mapping[str, str | Sequence[str]] | None) -> ColumnNames:
-    """Return the columns that the user named."""
-    known = [field.name for field in fields(ColumnNames)]
-    for role in columns or {}:
-        if role not in known:
-            raise unknown_name("key of `columns`", str(role), known)
-    given = dict(columns or {})
-    several = given.pop("probabilities", ())
-    one: Any = {role: str(name) for role, name in given.items()}
-    return ColumnNames(**one, probabilities=(several,) if isinstance(several, str) else tuple(several))
-
-
-def _weights(weights: Any) -> str | None:
-    if weights is None or isinstance(weights, str):
-        return weights
-    return (
-        _named_numbers(weights) if isinstance(weights, Mapping) else ",".join(repr(float(value)) for value in weights)
-    )
-
-
-def _named_numbers(values: Mapping[str, float]) -> str:
-    return ",".join(f"{name}={float(value)!r}" for name, value in values.items())
