@@ -23,7 +23,6 @@ from ensemble.cli.commands.blend_options import (
     ClassesOption,
     ContributionsOption,
     CostOption,
-    CsvOption,
     FilesArgument,
     FoldColumnOption,
     ForceOption,
@@ -55,10 +54,12 @@ from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
     ColumnsOption,
+    CsvOption,
     FormOption,
     LikeOption,
     ScoreByOption,
     csv_columns,
+    listed,
     scored_by_person,
 )
 from ensemble.cli.terminal.progress import TerminalProgress
@@ -67,6 +68,16 @@ from folds.errors import UsageError
 from folds.models.head_spec import is_of_person
 from folds.utils.files import write_atomic
 from folds.utils.toml import read_toml
+
+# Parameters of the library with another name than the option of this command.
+_FLAGS = {
+    "runs": "--run",
+    "logits": "--from logit",
+    "per_person": "--score-by person",
+    "name": "-o",
+    "fold": "--fold-column",
+    "extra": "--with",
+}
 
 
 def blend(
@@ -116,22 +127,9 @@ def blend(
     predictions and scored by nested cross-validation: no person is scored by weights fitted on them. Repeating a
     command gives the same result.
     """
-    # Parameters of the library with another name than the option of this command.
-    console.flags = {
-        **console.flags,
-        "runs": "--run",
-        "logits": "--from logit",
-        "per_person": "--score-by person",
-        "name": "-o",
-        "fold": "--fold-column",
-        "extra": "--with",
-    }
+    console.flags = {**console.flags, **_FLAGS}
     per_person = scored_by_person(score_by)
     names = csv_columns(csv, form, columns, like)
-    if from_ not in (None, "probability", "logit"):
-        raise UsageError(
-            f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
-        )
     request = BlendConfig(
         method=method,
         weights=weights,
@@ -139,7 +137,7 @@ def blend(
         metric=metric,
         per_person=per_person,
         labels=labels,
-        logits=from_ == "logit",
+        logits=_holds_logits(from_),
         power=power,
         trim=trim,
         by=by,
@@ -157,7 +155,7 @@ def blend(
         positive=positive,
         task=task,
         pool=pool,
-        extra=tuple(filter(None, _names(with_))),
+        extra=listed(with_) or (),
         uncertain=uncertain,
     )
     if check:
@@ -214,10 +212,17 @@ def _show(made: Blend, files: list[Path], wanted: _Wanted, written: _Written) ->
     console.next_step(*_next(made, files, csv))
 
 
+def _holds_logits(text: str | None) -> bool:
+    """Return whether ``--from logit`` is given; anything but ``probability`` or ``logit`` is an error."""
+    if text not in (None, "probability", "logit"):
+        raise UsageError(f"--from {text}: expected probability or logit", hint="--from logit if the arrays hold logits")
+    return text == "logit"
+
+
 def _run_names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    runs = tuple(filter(None, _names(text)))
+    runs = listed(text) or ()
     if not runs:
         raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
     return runs

@@ -252,12 +252,6 @@ OutputOption = Annotated[
         rich_help_panel=WRITTEN,
     ),
 ]
-CsvOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="also write the decisions: ImageID,ans of the test samples", metavar="FILE", rich_help_panel=WRITTEN
-    ),
-]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)]
 CheckOption = Annotated[
     bool,

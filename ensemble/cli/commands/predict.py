@@ -17,6 +17,7 @@ from ensemble.cli.terminal.options import (
     WRITTEN,
     CascadeOption,
     ColumnsOption,
+    CsvOption,
     FoldsOption,
     FormOption,
     LikeOption,
@@ -55,10 +56,6 @@ OutputOption = Annotated[
         metavar="FILE.npy",
         rich_help_panel=WRITTEN,
     ),
-]
-CsvOption = Annotated[
-    Path | None,
-    typer.Option(help="also write a CSV, e.g. a submission", metavar="FILE", rich_help_panel=WRITTEN),
 ]
 PerOption = Annotated[
     str | None,

@@ -181,6 +181,14 @@ LikeOption = Annotated[
         help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
     ),
 ]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="also write the answers as a CSV, e.g. a submission: the test samples of a blend, or the predicted images",
+        metavar="FILE",
+        rich_help_panel=WRITTEN,
+    ),
+]
 JobsOption = Annotated[
     str,
     typer.Option(
