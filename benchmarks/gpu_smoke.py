@@ -38,7 +38,8 @@ from folds.augmentation.batch import PRESETS, apply_changes, augment_batch, comp
 from folds.augmentation.changes import compute_changes, sample_parameters, split_changes
 from folds.augmentation.mixup import MixupCutmix, compute_mixing, draw_mixing, mix_batch, split_mixing
 from folds.augmentation.mixup import apply_mixing as mix
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.synthetic.people import generate_people
 from folds.execution.gpu_sharing import Headroom, choose_jobs, measure_cost
 from folds.execution.placement import Execution

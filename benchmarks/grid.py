@@ -45,7 +45,8 @@ def command(way: str, data: Path, arch: str, size: int, k: int, epochs: int) -> 
     from folds.execution.local import prepare_workers
 
     prepare_workers("cpu", "local")
-    from folds.config.recipe import Recipe, Settings
+    from folds.config.command_settings import Settings
+    from folds.config.recipe import Recipe
     from folds.execution.local import train_on_this_machine
     from folds.execution.placement import DevicePlan, Execution
     from folds.runs.execute import lock_runs

@@ -38,7 +38,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from whole import HEADER, QUICK, ROWS, Row, measure_row
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.synthetic.people import generate_people
 from folds.execution.placement import Execution
 from folds.runs.execute import lock_runs, train

@@ -15,7 +15,8 @@ from pathlib import Path
 from ensemble.cli.reports.training import results_table
 from ensemble.cli.terminal.console import printing_logs
 from ensemble.cli.terminal.progress import TerminalProgress
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble.distillation.teacher import find_teacher
+from folds.config.command_settings import Settings
 from folds.config.lookup import by_key
-from folds.config.recipe import Settings
 from folds.errors import UsageError
 from folds.utils.arguments import PATH, check_arguments
 from folds.utils.bars import log_in_notebook

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.recipe import read_recipe
+from folds.config.command_settings import Settings
 from folds.config.files import read_record
-from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.task_names import require_classes
 from folds.predictions.files import LABEL, oof_file, read_sidecar

@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 
 from folds.config.column_tasks import check_column_task
 from folds.config.combinations import check_combinations
+from folds.config.command_settings import Settings
 from folds.config.contradictions import check_contradictions
 from folds.config.frozen import ATTENTION_PERSON, LOGISTIC, check_features
 from folds.config.lookup import all_settings, spelling_of
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.stages import check_stages
 from folds.errors import UsageError
 from folds.images.settings import channel_count, check_channels, check_fit

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.checks import check
+from folds.config.command_settings import Settings
 from folds.config.contradictions import displace
 from folds.config.lookup import all_settings, by_key, key_of, known_hint, spelling_of, spellings_of
 from folds.config.presets import preset_settings
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.trust import CODE, check_trusted
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import cannot_read

@@ -9,8 +9,9 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from folds.config.command_settings import Settings
 from folds.config.frozen import LINEAR
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.setting import PANELS, Setting, parameter_of, setting_of
 from folds.errors import UsageError, unknown_name
 

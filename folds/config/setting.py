@@ -1,8 +1,8 @@
 """Describe one setting in one place: help, default, range, choices, spellings.
 
 The flags, the keys of TOML files, the ``ENSEMBLE_*`` variables, ``--help``, the checks, docs/settings.md and the
-signature of the Python functions are derived from it (`folds.config.recipe` defines the settings;
-`ensemble.cli.terminal.options` derives flags from them).
+signature of the Python functions are derived from it (`folds.config.recipe` and `folds.config.command_settings` define
+the settings; `ensemble.cli.terminal.options` derives flags from them).
 """
 
 from __future__ import annotations

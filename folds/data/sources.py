@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.command_settings import Settings
 from folds.config.files import read_record
-from folds.config.recipe import Settings
 from folds.data.column_labels import are_many_fractions
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec

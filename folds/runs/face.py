@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from folds.config.command_settings import Settings
 from folds.config.contradictions import check_contradictions
 from folds.config.files import given_numbers, load_settings, read_run_tables
 from folds.config.frozen import joined_arch, with_heads
 from folds.config.lookup import by_key, setting_parameters
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError

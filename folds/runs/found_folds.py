@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from folds.config.command_settings import Settings
 from folds.config.files import read_record
-from folds.config.recipe import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
 from folds.splits.assignment import load_folds

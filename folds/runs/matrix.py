@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from folds.augmentation.custom import load_transform
+from folds.config.command_settings import Settings
 from folds.config.defaults import Model
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.stages import check_below
 from folds.config.sweep import RequestedRecipe
 from folds.data.table import SampleTable

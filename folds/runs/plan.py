@@ -10,10 +10,11 @@ from pathlib import Path
 
 from folds.config.checks import features_notes
 from folds.config.column_tasks import with_task_defaults
+from folds.config.command_settings import Settings
 from folds.config.files import to_toml
 from folds.config.frozen import LOGISTIC, check_fitted_losses
 from folds.config.presets import one_seed_note, preset_note
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe
 from folds.data.grades import grades_of_attribute, in_order
 from folds.data.sources import LoadedData, open_data

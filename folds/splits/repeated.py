@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.config.recipe import Settings
+from folds.config.command_settings import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import MULTILABEL

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from folds.config.command_settings import Settings
 from folds.config.contradictions import check_contradictions
-from folds.config.recipe import Settings
 from folds.data.face import training_table
 from folds.errors import UsageError
 from folds.splits.assignment import FoldAssignment

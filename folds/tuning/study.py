@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings, read_record, read_run_tables, tuning_of
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.run import file_safe

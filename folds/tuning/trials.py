@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.command_settings import Settings
 from folds.config.files import to_toml
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.tuning.space import TuneOptions
 from folds.utils.csv_table import csv_text

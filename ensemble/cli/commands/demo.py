@@ -140,7 +140,8 @@ def _runs(root: Path, k: int, epochs: int, force: bool, again: str) -> list[Resu
 
     with lasting_imports():
         from ensemble.cli.reports.training import describe, raise_failed, train_shown
-        from folds.config.recipe import Recipe, Settings
+        from folds.config.command_settings import Settings
+        from folds.config.recipe import Recipe
         from folds.config.sweep import RequestedRecipe
         from folds.runs.plan import build_plan
 

@@ -15,7 +15,7 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import COLUMNS, FOLDS, READING, RUN, takes_settings
 
 if TYPE_CHECKING:
-    from folds.config.recipe import Settings
+    from folds.config.command_settings import Settings
     from folds.data.table import DataSpec
 
 logger = logging.getLogger(__name__)

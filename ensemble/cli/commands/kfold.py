@@ -36,7 +36,8 @@ from folds.config.setting import FROZEN
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from folds.config.recipe import Recipe, Settings
+    from folds.config.command_settings import Settings
+    from folds.config.recipe import Recipe
     from folds.config.sweep import RequestedRecipe
     from folds.execution.placement import Execution
 
@@ -243,8 +244,8 @@ def resumed_config(
     run: str | None, given: Mapping[str, Any], config: Path | None, resume: bool, sweep: bool
 ) -> Path | None:
     """Return the config.toml of the run to continue, for ``--resume RUN`` and ``--resume`` alone; otherwise None."""
+    from folds.config.command_settings import Settings
     from folds.config.files import CONFIG, settings_in_environment
-    from folds.config.recipe import Settings
     from folds.errors import EnsembleError, UsageError
     from folds.predictions.named import unfinished_runs
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe
 from folds.execution import local as manager
 from folds.experiments.ledger import read_ledger

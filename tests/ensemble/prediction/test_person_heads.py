@@ -15,7 +15,8 @@ import ensemble as en
 from ensemble.prediction import engine
 from ensemble.prediction import predict as data_path
 from ensemble.prediction.source import load_source
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import UsageError
 from folds.execution import local
 from folds.features.train import train_job

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings, to_toml
 from folds.config.lookup import all_settings
 from folds.config.presets import PRESETS, preset_note
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import UsageError
 
 

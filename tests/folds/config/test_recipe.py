@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from folds.augmentation.presets import PRESETS
 from folds.config.checks import check
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings, read_record, to_toml
 from folds.config.lookup import all_settings, default_of, spelling_of
-from folds.config.recipe import KEEP, NORMALISE, Recipe, Settings
+from folds.config.recipe import KEEP, NORMALISE, Recipe
 from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.settings import FITS, parse_size
 from folds.models.precision import AMP

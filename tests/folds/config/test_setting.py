@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings, read_run_tables, to_toml, variable_of
 from folds.config.lookup import all_settings, by_key, default_of, key_of, setting_parameters, spelling_of, spellings_of
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.setting import PANELS, Range
 from folds.config.settings_page import settings_page
 from folds.errors import EnsembleError, UsageError

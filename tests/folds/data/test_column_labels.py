@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.column_labels import are_many_fractions, class_notes
 from folds.data.face import data_settings, read_table
 from folds.data.readers import read_data, read_test

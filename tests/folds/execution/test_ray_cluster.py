@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices
 from folds.execution import ray_cluster as cluster_module

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ensemble.cli.reports.compare import diff_tables
+from folds.config.command_settings import Settings
 from folds.config.files import to_toml
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.experiments.comparison import compare_runs
 from folds.experiments.ledger import append, read_ledger
 from folds.experiments.listing import BY_PERSON, column, list_runs, with_metric

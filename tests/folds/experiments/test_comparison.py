@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from folds.config.command_settings import Settings
 from folds.config.files import to_toml
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.compared_settings import changes_text, settings_of
 from folds.experiments.comparison import compare_runs

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from folds.config.command_settings import Settings
 from folds.config.files import to_toml
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.experiments.sites import find_new_sites, left_out_by, new_sites
 from folds.metrics.classification import METRICS

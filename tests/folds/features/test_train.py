@@ -13,7 +13,8 @@ import pytest
 import timm
 import torch
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import local
 from folds.features import embed

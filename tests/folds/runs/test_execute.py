@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.execution import local as manager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import folds
-from folds.config.recipe import Settings
+from folds.config.command_settings import Settings
 from folds.data.readers import read_data
 from folds.data.table import DataSpec, SampleTable
 from folds.runs.found_folds import named_columns, with_found_folds

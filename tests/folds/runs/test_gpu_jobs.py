@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.execution import placement as devices
 from folds.execution.gpu_sharing import Cost, Headroom
 from folds.execution.placement import Execution

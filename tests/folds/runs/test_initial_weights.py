@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs

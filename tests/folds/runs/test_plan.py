@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices

@@ -9,8 +9,9 @@ import pytest
 import timm
 import torch
 
+from folds.config.command_settings import Settings
 from folds.config.files import read_record
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.features.backbone import backbone_of
 from folds.models import factory

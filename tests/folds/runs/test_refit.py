@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import folds
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.experiments.ledger import ledger_file, read_ledger
 from folds.experiments.listing import COLUMNS, list_runs

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
 from folds.execution.placement import DevicePlan, Execution

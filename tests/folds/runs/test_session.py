@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.execution import local
 from folds.execution import placement as devices

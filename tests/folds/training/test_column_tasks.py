@@ -14,7 +14,8 @@ from PIL import Image
 
 from folds.augmentation.mixup import mix_batch
 from folds.config.checks import check
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.sources import load_checkpoint_data
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs

@@ -12,7 +12,8 @@ from PIL import Image
 
 import folds
 from folds.config.checks import check
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import hash_ids, load_checkpoint

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import folds
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.cosine_head import CosineHead

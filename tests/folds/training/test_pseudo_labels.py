@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import folds
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import hash_ids, load_checkpoint, save_checkpoint
 from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar, write_prediction

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.runs.open import prepare_jobs

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.errors import UsageError
 from folds.models.checkpoint import hash_ids, hash_labels, load_checkpoint
 from folds.models.model_names import resolve

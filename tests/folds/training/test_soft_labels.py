@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 import folds
 from folds.augmentation.mixup import mix_batch
 from folds.config.checks import check
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint

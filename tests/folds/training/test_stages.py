@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.models.inference import PixelSource, predict_logits

@@ -16,7 +16,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from folds.augmentation.pool import TransformPool, close_kept_pool, kept_pool
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from folds.config.command_settings import Settings
 from folds.config.files import load_settings
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.tuning.space import TuneOptions
 from folds.tuning.trials import Trial, best_of, read_trial, sort_trials, write_best, write_table, write_trial
