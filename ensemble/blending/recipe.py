@@ -30,6 +30,7 @@ from folds.utils.schema import (
     mapping_of,
     one_of,
     optional,
+    raise_problems,
     shown,
     validate_fields,
 )
@@ -240,8 +241,7 @@ def read_recipe(path: Path) -> BlendRecipe:
     """
     record = _read_toml(path)
     wrong = _wrong_fields(record)
-    if wrong:
-        raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
+    raise_problems(wrong, str(path), _REWRITE)
     combination = record["combination"]
     arrays = read_coefficients(path, combination)
     inline = {name: value for name, value in combination.items() if name not in arrays}
@@ -255,8 +255,7 @@ def read_recipe(path: Path) -> BlendRecipe:
         record.get("task") or CLASSES,
     )
     wrong = _invalid_values(recipe)
-    if wrong:
-        raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
+    raise_problems(wrong, str(path), _REWRITE)
     return recipe
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from folds.errors import EnsembleError
 from folds.utils.schema import (
     ANYTHING,
     BOOL,
@@ -17,6 +16,7 @@ from folds.utils.schema import (
     mapping_of,
     one_of,
     optional,
+    raise_problems,
     validate_fields,
 )
 
@@ -119,8 +119,7 @@ class Cascade:
         if not wrong:
             for number, step in enumerate(record["steps"]):
                 wrong += [f"step {number}: {line}" for line in validate_fields(step, _STEP)]
-        if wrong:
-            raise EnsembleError(f"{source}: {wrong[0]}", hint=_HINT, details=wrong[1:6])
+        raise_problems(wrong, source, _HINT)
         steps = tuple(Step(dict(step["views"]), step["folds"], float(step["threshold"])) for step in record["steps"])
         tolerance = record.get("tolerance")
         cascade = cls(
@@ -132,8 +131,7 @@ class Cascade:
             None if record.get("score") is None else {name: float(one) for name, one in record["score"].items()},
         )
         problems = cascade.problems(views, folds)
-        if problems:
-            raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
+        raise_problems(problems, source, _HINT)
         return cascade
 
     def problems(self, views: Mapping[str, int], folds: Mapping[str, int]) -> list[str]:

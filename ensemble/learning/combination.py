@@ -29,6 +29,7 @@ from folds.utils.schema import (
     mapping_of,
     one_of,
     optional,
+    raise_problems,
     validate_fields,
 )
 
@@ -221,8 +222,7 @@ class Combination:
         problems = validate_fields(record, _FIELDS)
         record = {**record, **(arrays or {})}
         problems = problems or _contradictions(record)
-        if problems:
-            raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
+        raise_problems(problems, source, _HINT)
         n, numbers_of = len(record["runs"]), NumberFields(record, source, _MAX_NUMBER, _HINT).get
         weights = numbers_of("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):

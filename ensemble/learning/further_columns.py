@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.utils.cells import as_number, cleaned, number_text
 from folds.utils.number_arrays import NumberFields
-from folds.utils.schema import NUMBER, TEXT, list_of, optional, validate_fields
+from folds.utils.schema import NUMBER, TEXT, list_of, optional, raise_problems, validate_fields
 
 NUMBER_KIND, CATEGORY = "number", "category"
 KINDS = (NUMBER_KIND, CATEGORY)
@@ -165,8 +165,7 @@ class ColumnModel:
         EnsembleError : a field is missing, has the wrong type or shape, or is out of range.
         """
         problems = validate_fields(record, _FIELDS)
-        if problems:
-            raise EnsembleError(f"{source}: columns: {problems[0]}", hint=_HINT, details=problems[1:6])
+        raise_problems(problems, f"{source}: columns", _HINT)
         names, deviations = record["names"], record["deviations"]
         lengths = {len(record[name]) for name in ("names", "means", "deviations", "categories")}
         if len(lengths) > 1 or not names or len(set(names)) < len(names):

@@ -27,6 +27,7 @@ from folds.utils.schema import (
     mapping_of,
     one_of,
     optional,
+    raise_problems,
     validate_fields,
 )
 
@@ -116,8 +117,7 @@ class ColumnPooling(Pooling):
         """
         fields = _FIELDS | {"rule": one_of(*rules_of(task))}
         problems = validate_fields(record, fields, others=False)
-        if problems:
-            raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=HINT, details=problems[1:6])
+        raise_problems(problems, f"{source}: pooling", HINT)
         rule, runs, each = record["rule"], tuple(record.get("runs") or ()), record.get("each")
         fitted = rule in FITTED
         if fitted != bool(runs) or len(set(runs)) < len(runs):

@@ -15,7 +15,17 @@ from ensemble.pooling.rules import pool_images
 from ensemble.pooling.spec import ANY_IMAGE, DEFAULT_K, FIXED, LEARNED, LOG_ODDS, MEAN, RULES, TOP_K, PoolSpec
 from folds.errors import EnsembleError
 from folds.utils.number_arrays import NumberFields
-from folds.utils.schema import BOOL, NUMBER, ONE_LINE, integer, list_of, one_of, optional, validate_fields
+from folds.utils.schema import (
+    BOOL,
+    NUMBER,
+    ONE_LINE,
+    integer,
+    list_of,
+    one_of,
+    optional,
+    raise_problems,
+    validate_fields,
+)
 
 _DIGITS, _MAX_NUMBER = 9, 1e6
 _TOLERANCE = 1e-3  # of the sum of probabilities of single precision, written with 9 digits
@@ -119,8 +129,7 @@ class Pooling:
         EnsembleError : a field is missing, has the wrong type or shape, or is out of range.
         """
         problems = validate_fields(record, _FIELDS)
-        if problems:
-            raise EnsembleError(f"{source}: pooling: {problems[0]}", hint=HINT, details=problems[1:6])
+        raise_problems(problems, f"{source}: pooling", HINT)
         rule, runs = record["rule"], tuple(record.get("runs") or ())
         n = len(runs)
         shapes: dict[str, tuple[int, ...]] = {}

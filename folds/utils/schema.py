@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from folds.errors import CONTROL, SURROGATE
+from folds.errors import CONTROL, SURROGATE, EnsembleError
 from folds.utils.files import is_file_safe
 
 
@@ -146,6 +146,17 @@ def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = 
     if not others:
         wrong += [f"'{name}' is not known" for name in record if name not in table]
     return wrong
+
+
+def raise_problems(problems: Sequence[str], source: str, hint: str) -> None:
+    """Raise EnsembleError with the first problem, and up to five more as details; do nothing without a problem.
+
+    Parameters
+    ----------
+    source : the file, and the part of it, for the message.
+    """
+    if problems:
+        raise EnsembleError(f"{source}: {problems[0]}", hint=hint, details=problems[1:6])
 
 
 def shown(value: Any, most: int = 60) -> str:
