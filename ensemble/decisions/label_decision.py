@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.decisions.decision import Decided, Decision, decided_text
 from ensemble.decisions.label_record import read_label_record, to_label_record
 from ensemble.decisions.labels import GUARANTEED
+from ensemble.decisions.number_decision import DecidedNumbers, NumberDecision
 from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
 from ensemble.decisions.rows import IMAGE, PERSON
 from folds.errors import UsageError
 from folds.metrics.array_checks import as_array, by_name
 from folds.metrics.arrays import names_of
 from folds.metrics.label_scores import THRESHOLD, is_predicted
-from folds.metrics.task_names import MULTILABEL
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.label_columns import label_texts
 
 if TYPE_CHECKING:
@@ -156,17 +157,19 @@ class DecidedLabels:
         return frame
 
 
-AnyDecision = Decision | LabelDecision
-AnyDecided = Decided | DecidedLabels
+AnyDecision = Decision | LabelDecision | NumberDecision
+AnyDecided = Decided | DecidedLabels | DecidedNumbers
 
 
 def read_decision(record: Any, classes: Sequence[str] | None = None, source: str = "the decision") -> AnyDecision:
-    """Return the rules of a record that `Decision.to_dict` or `LabelDecision.to_dict` made.
+    """Return the rules of a record that `to_dict` of `Decision`, `LabelDecision` or `NumberDecision` made.
 
     Raises
     ------
     EnsembleError : see `Decision.from_json`.
     """
+    if isinstance(record, Mapping) and record.get("task") == REGRESSION:
+        return NumberDecision.from_json(record, classes, source)
     if isinstance(record, Mapping) and "task" in record:
         return LabelDecision.from_json(record, classes, source)
     return Decision.from_json(record, classes, source)

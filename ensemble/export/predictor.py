@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
 from ensemble.decisions.labels import THRESHOLDS, LabelRule
+from ensemble.decisions.number_decision import NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.export.rows import needs_record, needs_text, sample_rows
@@ -22,6 +23,7 @@ from ensemble.prediction.arrays import LoadedModels, check_expected
 from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
+from ensemble.prediction.member_spread import member_spread
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
@@ -139,7 +141,7 @@ class Predictor(Displayed):
     ) -> AnyDecided:
         """Return what the decision rules of the model say: labels or no answer, confidences, sets of classes.
 
-        Of several labels, which of them are given.
+        Of several labels, which of them are given; of numbers the intervals.
 
         Parameters
         ----------
@@ -154,13 +156,16 @@ class Predictor(Displayed):
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
+        spreads: list[NDArray[np.float64] | None] = []
         if self.unit == PERSON:
             values, names, drawn = self._predicted(images, persons, columns)
             return self.decision.apply(values, names, drawn)
         if persons is None:
             self._check_images()
         check_same_index({"`images`": images, "`persons`": persons})
-        values, _, drawn = self._predicted(images, None, columns)
+        values, _, drawn = self._predicted(images, None, columns, spreads=spreads)
+        if isinstance(self.decision, NumberDecision):
+            return self.decision.apply(values, persons, drawn, spreads[0])
         return self.decision.apply(values, persons, drawn)
 
     def predict(
@@ -206,7 +211,8 @@ class Predictor(Displayed):
     ) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
 
-        The prediction of several labels is their names, joined by ``;``; numbers have their own columns only.
+        The prediction of several labels is their names, joined by ``;``; numbers have their own columns, and with
+        intervals of the model ``<number>_low`` and ``<number>_high``.
 
         The id is the path of an image, its id in a table, or its number; of a model for people it is the person.
 
@@ -217,8 +223,11 @@ class Predictor(Displayed):
         import pandas as pd
 
         limits = self._thresholds(threshold)
-        values, ids, drawn = self._predicted(images, persons, columns, drawn=False)
+        spreads: list[NDArray[np.float64] | None] = []
+        values, ids, drawn = self._predicted(images, persons, columns, drawn=False, spreads=spreads)
         frame = pd.DataFrame({"id": list(ids)})
+        if isinstance(self.decision, NumberDecision):
+            return self.decision.apply(values, spread=spreads[0] if spreads else None).frame(ids)
         if self.task == MULTILABEL:
             frame["prediction"] = label_texts(self._given(values, limits).astype(np.float64), self.classes_, MULTILABEL)
         elif self.task != REGRESSION:
@@ -293,7 +302,12 @@ class Predictor(Displayed):
             )
 
     def _predicted(
-        self, images: Any, persons: ArrayLike | None, columns: Any, drawn: bool = True
+        self,
+        images: Any,
+        persons: ArrayLike | None,
+        columns: Any,
+        drawn: bool = True,
+        spreads: list[NDArray[np.float64] | None] | None = None,
     ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
         """Return the probabilities and the ids of images, and what the random part of their sets is derived from.
 
@@ -302,6 +316,7 @@ class Predictor(Displayed):
         Parameters
         ----------
         drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
+        spreads : gets how much the runs of a blend of numbers differ, (n, numbers), or None of other models.
         """
         others = any(one.channels or one.stack for one in self._models.settings)
         given = images_of(images, stack_of(self._source), others)
@@ -315,14 +330,16 @@ class Predictor(Displayed):
         if pooling is not None:
             names = tuple(people_rows(rows, self.classes_, "new", pooling).rows.ids.tolist())
         check_rows_compared(self._source, len(names))
-        values = self._of_list(given, rows)
+        values = self._of_list(given, rows, spreads)
         sets = self.decision.sets if isinstance(self.decision, Decision) else None
         if pooling is not None:
             return values, names, names
         contents = drawn and sets is not None and sets.is_random
         return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
 
-    def _of_list(self, images: ImageList, rows: SampleRows) -> NDArray[np.float32]:
+    def _of_list(
+        self, images: ImageList, rows: SampleRows, spreads: list[NDArray[np.float64] | None] | None = None
+    ) -> NDArray[np.float32]:
         parts: list[dict[str, NDArray[np.float32]]] = []
         skipping: list[NDArray[np.float32]] = []
         problems: Problems = []
@@ -339,8 +356,12 @@ class Predictor(Displayed):
         if problems:
             raise images.refusal(problems)
         if skipping:
+            if spreads is not None:
+                spreads.append(None)
             return np.concatenate(skipping)
         members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        if spreads is not None:
+            spreads.append(member_spread(self._source, members))
         return combine_members(self._source, members, rows)
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:

@@ -110,7 +110,8 @@ class Answer:
         values = [float(str(value)) for value in self.probabilities]
         named = dict(zip(self.classes, values, strict=True))
         if self.task == REGRESSION:
-            return {"values": named, "uncertainty": dict(self.uncertainty)}
+            rules = {} if self.decision is None else {"decision": dict(self.decision)}
+            return {"values": named, "uncertainty": dict(self.uncertainty), **rules}
         if self.task == MULTILABEL:
             predicted = is_predicted(self.probabilities).tolist()
             there = [name for name, yes in zip(self.classes, predicted, strict=True) if yes]

@@ -121,7 +121,8 @@ AbstainOption = Annotated[
 SetsOption = Annotated[
     float | None,
     typer.Option(
-        help="prediction sets that contain the true class of a new person's image with this probability",
+        help="prediction sets that contain the true class of a new person's image with this probability; of numbers "
+        "intervals",
         metavar="LEVEL",
         rich_help_panel=DECISIONS,
     ),
@@ -137,7 +138,18 @@ SetsForOption = Annotated[
 SetScoreOption = Annotated[
     str,
     typer.Option(
-        help="lac (smallest sets), aps or raps (more even coverage)", metavar="NAME", rich_help_panel=DECISIONS
+        help="lac (smallest sets), aps or raps (more even coverage); of numbers absolute (one width) or spread (of the "
+        "runs of a blend)",
+        metavar="NAME",
+        rich_help_panel=DECISIONS,
+    ),
+]
+MaxWidthOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="of numbers, the width of the interval above which there is no answer: age=10; may be repeated",
+        metavar="WIDTH",
+        rich_help_panel=DECISIONS,
     ),
 ]
 ConfidenceOption = Annotated[
@@ -159,6 +171,7 @@ _RULES = {
     "sets": (SetsOption, None),
     "sets_for": (SetsForOption, "image"),
     "set_score": (SetScoreOption, "lac"),
+    "max_width": (MaxWidthOption, None),
     "confidence": (ConfidenceOption, 0.9),
     "abstain_label": (AbstainLabelOption, "abstain"),
 }
@@ -166,7 +179,7 @@ FormOption = Annotated[
     str | None,
     typer.Option(
         help="columns of the CSV: label, probabilities (one per class or label), decisions (0 or 1 for each of several "
-        "labels), numbers (of a regression), or sets (predict) [label, or as --like]",
+        "labels), numbers or intervals (of a regression), or sets (predict) [label, or as --like]",
         metavar="FORM",
         rich_help_panel=WRITTEN,
     ),
@@ -264,7 +277,7 @@ def takes_settings(
 def rules_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of decision rules out of ``given``, and return them as arguments of `ensemble.decide`."""
     found = {name: given.pop(name) for name in _RULES}
-    return found | {"threshold": found["threshold"] or None}
+    return found | {"threshold": found["threshold"] or None, "max_width": found["max_width"] or None}
 
 
 def _option(described: Setting, help: str | None) -> inspect.Parameter:
