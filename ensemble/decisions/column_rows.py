@@ -1,4 +1,4 @@
-"""Hold out-of-fold predictions of several labels or numbers, and prepare them for fitting decision rules; numpy only."""
+"""Hold out-of-fold predictions of several labels or numbers, from which decision rules are fitted; numpy only."""
 
 from __future__ import annotations
 

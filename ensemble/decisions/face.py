@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.decisions.abstention import NEVER, curve
+from ensemble.decisions.column_face import fit_columns
+from ensemble.decisions.column_rows import ColumnRows, columns_of_predictions
 from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
-from ensemble.decisions.column_face import fit_columns
-from ensemble.decisions.column_rows import ColumnRows, columns_of_predictions
 from ensemble.decisions.label_columns import check_column_rules
 from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
@@ -101,8 +101,10 @@ def decide(
         these. Of several labels each has a threshold: the same for one label, ``macro_f1`` or ``youden`` for all. For
         grades, ``rounder`` cuts the expected grade where quadratic kappa is largest, ``rounder:METRIC`` another metric.
     cost_matrix : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest
-        expected cost is taken; a decision ``abstain`` may have a cost, too.
-    abstain : the largest share of wrong answers; images with a lower confidence get no answer.
+        expected cost is taken; a decision ``abstain`` may have a cost, too. Of several labels the cost of a false no,
+        of a false yes, and of leaving it open: ``hat:fn=5,fp=1,ask=0.5``, or label → ``fn``, ``fp``, ``ask`` → cost.
+    abstain : the largest share of wrong answers; images with a lower confidence get no answer. Of several labels the
+        largest share of the yes, and of the no, of each that is wrong; between two cuts it is unsure.
     sets : probability with which the set of an image is to contain its true class, for new people: 0.9. Of numbers it
         is that of an interval around each predicted number, which is to contain the true one.
     sets_for : what has this probability: ``image`` (a random image of a new person), ``person`` (all images of a new

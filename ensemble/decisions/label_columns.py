@@ -49,7 +49,10 @@ MIN_PEOPLE = 2  # with and without a label; with fewer, its threshold stays
 _WHOLE = (MACRO_F1, F1, YOUDEN)  # aims that may be those of all labels
 # What tasks of columns have, and what is named instead of what they do not have.
 _OFFERED = {
-    MULTILABEL: (("threshold",), f"`threshold={MACRO_F1}` fits a threshold for each label"),
+    MULTILABEL: (
+        ("threshold", "abstain", "cost_matrix"),
+        f"`threshold={MACRO_F1}` fits a threshold for each label",
+    ),
     REGRESSION: (
         ("sets", "sets_for", "set_score", "max_width"),
         "`sets=0.9` fits intervals of numbers; `metric=within:error=5` is the share of predictions at most 5 away",
@@ -75,15 +78,8 @@ def check_column_rules(task: str, confidence: float = 0.9, **of_classes: Any) ->
 
 
 def label_texts_of(threshold: str | Sequence[str] | None) -> list[str]:
-    """Return the texts of `threshold`.
-
-    Raises
-    ------
-    UsageError : there are none.
-    """
-    if threshold is None:
-        raise UsageError("expected a rule for each label: `threshold`", hint=f"`threshold={MACRO_F1}`")
-    return [threshold] if isinstance(threshold, str) else list(threshold)
+    """Return the texts of `threshold`."""
+    return [threshold] if isinstance(threshold, str) else list(threshold or ())
 
 
 def parse_label_aims(texts: Sequence[str], names: Sequence[str]) -> dict[str, Aim]:

@@ -133,7 +133,7 @@ def max_widths(names: Sequence[str], given: float | str | Mapping[str, float] | 
 
 
 @dataclass(frozen=True)
-class _Width:
+class Width:
     """The width of the intervals of one number: its limit, and what is added to the spread."""
 
     limit: float
@@ -146,13 +146,13 @@ class _Width:
         return np.asarray(self.limit * (rows.spread + self.floor))
 
 
-def _fit(rows: NumberRows, request: IntervalRequest) -> _Width:
+def fit_width(rows: NumberRows, request: IntervalRequest) -> Width:
     """Return the width that holds the numbers of these people and of a new one."""
     errors, floor = np.abs(rows.values - rows.truth), 0.0
     if rows.spread is not None:
         floor = _floor_of(rows.spread, rows.persons)
         errors = errors / (rows.spread + floor)
-    return _Width(limit_of_scores(errors, rows.persons, request.level, request.target, math.inf), floor)
+    return Width(limit_of_scores(errors, rows.persons, request.level, request.target, math.inf), floor)
 
 
 def _floor_of(spread: NDArray[np.float64], persons: NDArray[np.int64]) -> float:
@@ -178,14 +178,14 @@ def fit_intervals(
             hint="name a blend, give arrays with `spread`, or leave it out for intervals of one width",
         )
     unit = PERSON if per_person else IMAGE
-    widths: list[_Width] = []
+    widths: list[Width] = []
     records: dict[str, RuleRecord] = {}
     warnings: list[str] = []
     for column, name in enumerate(rows.names):
         one = rows.of_number(column)
         if request.score == ABSOLUTE:
             one = NumberRows(one.values, one.truth, one.persons, one.parts)
-        width = _fit(one, request)
+        width = fit_width(one, request)
         widths.append(width)
         half, unbounded = _nested(one, request)
         if unbounded and not math.isinf(width.limit):
@@ -237,7 +237,7 @@ def _nested(rows: NumberRows, request: IntervalRequest) -> tuple[NDArray[np.floa
     half, unbounded = np.full(len(rows), math.inf), 0
     for part in np.unique(rows.parts):
         inside, others = np.flatnonzero(rows.parts == part), np.flatnonzero(rows.parts != part)
-        width = _fit(rows.take(others), request)
+        width = fit_width(rows.take(others), request)
         half[inside] = width.half(rows.take(inside))
         unbounded += math.isinf(width.limit)
     return half, unbounded
@@ -270,7 +270,7 @@ def _coverage(
     request: IntervalRequest,
     unit: str,
 ) -> list[MeasuredValue]:
-    """Return the coverage of an image and of all images of a person, and the mean width, of the rows that are `among`."""
+    """Return the coverage of an image and of all images of a person, and the mean width, of rows that are `among`."""
     inside = np.abs(rows.values - rows.truth) <= half
     target = {one: request.level if request.target == one or unit == PERSON else None for one in TARGETS}
     found = [

@@ -1,4 +1,4 @@
-"""Write the prediction intervals of numbers as plain values, and read them from a file that may come from a stranger."""
+"""Write the intervals of numbers as plain values, and read them from a file that may come from a stranger."""
 
 from __future__ import annotations
 

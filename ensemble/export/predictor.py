@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
-from ensemble.decisions.labels import THRESHOLDS, LabelRule
+from ensemble.decisions.labels import ABSTAINED, THRESHOLDS, LabelRule
 from ensemble.decisions.number_decision import NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
@@ -177,7 +177,7 @@ class Predictor(Displayed):
     ) -> NDArray[Any]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
-        A model of several labels returns (n, labels) int64, 1 where a label is there, and one of numbers (n, numbers)
+        A model of several labels returns (n, labels) int64, 1 where a label is there and −1 where its rules are unsure, and one of numbers (n, numbers)
         float32, or (n,) for a single number: as scikit-learn does.
 
         Parameters
@@ -197,7 +197,8 @@ class Predictor(Displayed):
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
-            return self._given(values, limits).astype(np.int64)
+            answers = self._given(values, limits)
+            return np.where(np.isnan(answers), ABSTAINED, answers).astype(np.int64)
         if self.task == REGRESSION:
             return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
@@ -229,7 +230,7 @@ class Predictor(Displayed):
         if isinstance(self.decision, NumberDecision):
             return self.decision.apply(values, spread=spreads[0] if spreads else None).frame(ids)
         if self.task == MULTILABEL:
-            frame["prediction"] = label_texts(self._given(values, limits).astype(np.float64), self.classes_, MULTILABEL)
+            frame["prediction"] = label_texts(self._given(values, limits), self.classes_, MULTILABEL)
         elif self.task != REGRESSION:
             frame["prediction"] = self._labels(values, drawn, limits)
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
@@ -287,11 +288,14 @@ class Predictor(Displayed):
         rule = LabelRule(THRESHOLDS, self.classes_, limits)
         return np.array(self.classes_)[rule.decide(np.asarray(values, np.float64))]
 
-    def _given(self, values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return (n, labels) whether a label is there: from its limit on, by the rules, or above a half without one."""
+    def _given(self, values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n, labels) 1 where a label is there: from its limit on, by the rules, or above a half without one.
+
+        nan where the rules are unsure, else 0.
+        """
         if isinstance(self.decision, LabelDecision) and np.isnan(limits).all():
-            return self.decision.apply(values).given
-        return np.where(np.isnan(limits), is_predicted(values), values >= limits)
+            return self.decision.apply(values).answers()
+        return np.where(np.isnan(limits), is_predicted(values), values >= limits).astype(np.float64)
 
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""

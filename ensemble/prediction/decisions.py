@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
-from ensemble.decisions.face import fit_decision, request_of
 from ensemble.decisions.column_face import check_columns, fit_columns
 from ensemble.decisions.column_rows import columns_of_predictions
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.face import fit_decision, request_of
+from ensemble.decisions.label_bands import costs_without_fit, measured_bands, read_label_costs
 from ensemble.decisions.label_columns import given_thresholds, measured_labels
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels, LabelDecision
 from ensemble.decisions.labels import GIVEN, LabelRule, fit_labels
@@ -179,7 +180,7 @@ def _unscored(source: PredictionSource, options: DecisionOptions, per_person: bo
     """
     found: AnyDecision | None = None
     if source.task == MULTILABEL:
-        found = given_thresholds(source.classes, _texts(options), per_person)
+        found = _given_labels(source.classes, options, per_person)
     elif source.task != REGRESSION:
         found = _given_rules(source.classes, options, per_person)
     if found is None:
@@ -190,6 +191,15 @@ def _unscored(source: PredictionSource, options: DecisionOptions, per_person: bo
         )
     logger.warning("the rules cannot be scored: %s %s has no out-of-fold predictions", source.kind, source.name)
     return found
+
+
+def _given_labels(names: tuple[str, ...], options: DecisionOptions, per_person: bool) -> LabelDecision | None:
+    """Return given thresholds or costs of labels; None if a rule would have to be fitted."""
+    if options.abstain is not None:
+        return None
+    if options.cost_matrix is not None:
+        return costs_without_fit(names, read_label_costs(options.cost_matrix, names), per_person)
+    return given_thresholds(names, _texts(options), per_person)
 
 
 def _given_rules(classes: tuple[str, ...], options: DecisionOptions, per_person: bool) -> Decision | None:
@@ -253,6 +263,8 @@ def scores_here(decided: AnyDecided, predictions: Predictions) -> list[MeasuredV
         return []
     if isinstance(decided, DecidedLabels):
         matrix = encode_labels(labels, predictions.classes, MULTILABEL)
+        if decided.unsure is not None:
+            return measured_bands(decided, predictions.probabilities, matrix, persons)
         return measured_labels(decided.given, predictions.probabilities, matrix, persons, predictions.classes)
     if isinstance(decided, DecidedNumbers):
         return measured_numbers(decided, encode_labels(labels, predictions.classes, REGRESSION), persons)

@@ -330,16 +330,18 @@ class PredictedImages(Displayed):
         rows: list[list[object]] = []
         decided = self.decided if self._has_decisions else None
         given = decided.given if isinstance(decided, DecidedLabels) else is_predicted(self.probabilities)
+        unsure = decided.unsure if isinstance(decided, DecidedLabels) else None
         widths = (decided.high - decided.low).mean(axis=0) if isinstance(decided, DecidedNumbers) else ()
         for at, (name, values, has) in enumerate(zip(self.classes, self.probabilities.T, given.T, strict=True)):
             if self.task == REGRESSION:
                 measured = (values.mean(), values.min(), values.max(), *widths[at : at + 1])
                 rows.append([name, *(f"{one:.4g}" for one in measured)])
             else:
-                rows.append([name, f"{has.sum():,}", f"{values.mean():.3f}"])
+                left = [] if unsure is None else [f"{unsure[:, at].sum():,}"]
+                rows.append([name, f"{has.sum():,}", *left, f"{values.mean():.3f}"])
         if self.task == REGRESSION:
             return ["number", "mean", "lowest", "highest", *(["mean width"] if len(widths) else [])], rows
-        return ["label", self._noun(), "mean probability"], rows
+        return ["label", self._noun(), *([] if unsure is None else ["unsure"]), "mean probability"], rows
 
     def _notes(self) -> list[str]:
         """Return the lines below the table."""

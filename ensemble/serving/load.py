@@ -168,8 +168,7 @@ class SourceModel:
         persons: bool = False,
         spread: NDArray[np.float64] | None = None,
     ) -> list[dict[str, Any]] | None:
-        """Return label, confidence and set of each image by the decision rules, or its labels or intervals; None without
-        rules.
+        """Return label, confidence and set of each image by the decision rules, or labels or intervals; None without.
 
         Parameters
         ----------
@@ -184,10 +183,13 @@ class SourceModel:
             self.decision.apply(values, persons=list(ids)) if persons else self.decision.apply(values, ids=list(ids))
         )
         if isinstance(decided, DecidedLabels):
-            return [
-                {"labels": [name for name, has in zip(self.classes, row, strict=True) if has]}
-                for row in decided.given.tolist()
-            ]
+            records = [{"labels": _named(self.classes, row)} for row in decided.given]
+            if decided.unsure is not None:
+                records = [
+                    one | {"unsure": _named(self.classes, row)}
+                    for one, row in zip(records, decided.unsure, strict=True)
+                ]
+            return records
         found = []
         for at, code in enumerate(decided.codes):
             label = self.classes[code] if code >= 0 else None
@@ -207,6 +209,10 @@ class SourceModel:
                 order = [run.classes.index(name) for name in self.classes]
                 found += [members[member_key(run, model)][:, order] for model in run.models]
         return np.stack(found) if found else None
+
+
+def _named(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:
+    return [name for name, one in zip(names, which.tolist(), strict=True) if one]
 
 
 def _intervals_of(decided: DecidedNumbers) -> list[dict[str, Any]]:

@@ -105,15 +105,17 @@ ThresholdOption = Annotated[
 CostOption = Annotated[
     Path | None,
     typer.Option(
-        help="take the decision with the smallest expected cost: a CSV or TOML of true class × decision",
-        metavar="FILE",
+        help="take the decision with the smallest expected cost: a CSV or TOML of true class × decision; of several "
+        "labels hat:fn=5,fp=1,ask=.5, or a table of these",
+        metavar="COSTS",
         rich_help_panel=DECISIONS,
     ),
 ]
 AbstainOption = Annotated[
     float | None,
     typer.Option(
-        help="answer only where the confidence is so high that at most this share of the answers is wrong",
+        help="answer only where the confidence is so high that at most this share of the answers is wrong; of several "
+        "labels of the yes and of the no",
         metavar="ERROR",
         rich_help_panel=DECISIONS,
     ),
