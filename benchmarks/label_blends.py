@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.decisions.label_columns import columns_of_arrays, fit_thresholds
+from ensemble.decisions.column_rows import columns_of_arrays
+from ensemble.decisions.label_columns import fit_thresholds
 from ensemble.learning.columns.registry import COLUMN_FITTERS
 from ensemble.learning.columns.stack import ColumnStack
 from ensemble.learning.combination import combine

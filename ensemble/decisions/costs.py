@@ -39,10 +39,8 @@ def read_costs(costs: str | Path | Mapping[str, Mapping[str, float]], classes: S
     ------
     EnsembleError : the file cannot be read, a class is unknown or missing, or a cost is not a number from 0 on.
     """
-    source = "`cost_matrix`" if isinstance(costs, Mapping) else f"`cost_matrix={costs}`"
-    table = costs if isinstance(costs, Mapping) else _read(Path(costs), source)
-    if not _FORM.holds(table):
-        raise UsageError(f"{source}: expected true class → decision → number, found {shown(table)}")
+    source = source_of_costs(costs)
+    table = read_cost_table(costs, "true class → decision → number")
     decisions = [
         *classes,
         *([ABSTAIN] if ABSTAIN not in classes and any(ABSTAIN in row for row in table.values()) else []),
@@ -67,6 +65,31 @@ def read_costs(costs: str | Path | Mapping[str, Mapping[str, float]], classes: S
     if not result.any():
         raise EnsembleError(f"{source}: every decision costs 0", hint="wrong decisions need a cost")
     return result
+
+
+def source_of_costs(costs: str | Path | Mapping[str, Any]) -> str:
+    """Return where costs are from, for errors."""
+    return "`cost_matrix`" if isinstance(costs, Mapping) else f"`cost_matrix={costs}`"
+
+
+def read_cost_table(
+    costs: str | Path | Mapping[str, Mapping[str, float]], expected: str
+) -> Mapping[str, Mapping[str, float]]:
+    """Return row → column → number of a CSV, a TOML file or a mapping.
+
+    Parameters
+    ----------
+    expected : what rows and columns are, for the error.
+
+    Raises
+    ------
+    EnsembleError : the file cannot be read, or a cell is not a number.
+    """
+    source = source_of_costs(costs)
+    table = costs if isinstance(costs, Mapping) else _read(Path(costs), source)
+    if not _FORM.holds(table):
+        raise UsageError(f"{source}: expected {expected}, found {shown(table)}")
+    return table
 
 
 def _read(path: Path, source: str) -> Mapping[str, Any]:

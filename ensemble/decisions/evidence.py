@@ -57,6 +57,7 @@ def lowest_threshold(
     draw: NDArray[np.float64],
     limit: float,
     error: float,
+    least: float = 0.0,
 ) -> float | None:
     """Return the lowest threshold of `GRID` from which on at most the share `limit` of new people's rows is wrong.
 
@@ -72,13 +73,14 @@ def lowest_threshold(
     wrong, persons : (n,).
     draw : (n,) uniform random numbers.
     error : 0 chooses the lowest threshold with a share of at most `limit` in these data, without a guarantee.
+    least : the lowest threshold that may be returned. All tests hold at once, so it may follow from other tests.
 
     Returns
     -------
     None if no threshold is shown to keep the limit.
     """
     if error <= 0:
-        return _lowest_observed(scores, wrong, persons, limit)
+        return _lowest_observed(scores, wrong, persons, limit, least)
     found, passed_on = None, 0.0
     for at, threshold in enumerate(GRID.tolist()):
         budget = passed_on + (error / len(_STARTS) if at in _STARTS else 0.0)
@@ -87,14 +89,18 @@ def lowest_threshold(
         drawn = one_row_each(np.flatnonzero(scores >= threshold), persons, draw)
         accepted = p_value(int(wrong[drawn].sum()), len(drawn), limit) <= budget
         passed_on = budget if accepted else 0.0
-        found = threshold if accepted else found
+        found = threshold if accepted and threshold >= least else found
     return found
 
 
 def _lowest_observed(
-    scores: NDArray[np.float64], wrong: NDArray[np.bool_], persons: NDArray[np.int64], limit: float
+    scores: NDArray[np.float64],
+    wrong: NDArray[np.bool_],
+    persons: NDArray[np.int64],
+    limit: float,
+    least: float = 0.0,
 ) -> float | None:
-    """Return the lowest threshold with a share of at most `limit`, the mean over the people with such rows."""
+    """Return the lowest threshold, from `least` on, with a share of at most `limit`, the mean over the people with such rows."""
     order = np.argsort(-scores, kind="stable")
     codes, bad = np.unique(persons[order], return_inverse=True)[1], wrong[order]
     people = int(codes.max()) + 1 if len(codes) else 0
@@ -108,9 +114,9 @@ def _lowest_observed(
         wrongs[person] += is_wrong
         total += wrongs[person] / counts[person] - before
         is_last_of_its_value = row + 1 == len(values) or values[row + 1] < values[row]
-        if is_last_of_its_value and total <= limit * present + 1e-9:
+        if is_last_of_its_value and total <= limit * present + 1e-9 and values[row] >= least:
             found = float(values[row])
-    return None if found is None else below(scores, found)
+    return None if found is None else max(least, below(scores, found))
 
 
 def sums_from_the_top(scores: NDArray[np.float64], *columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

@@ -13,17 +13,17 @@ from numpy.typing import ArrayLike
 
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.decisions.abstention import NEVER, curve
+from ensemble.decisions.column_face import fit_columns
+from ensemble.decisions.column_rows import ColumnRows, columns_of_predictions
 from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
-from ensemble.decisions.label_columns import (
-    LabelColumns,
-    check_column_rules,
-    columns_of_predictions,
-    fit_thresholds,
-)
+from ensemble.decisions.label_columns import check_column_rules
 from ensemble.decisions.label_report import LabelThresholds
-from ensemble.decisions.labels import MACRO_F1, OBSERVED, UNREACHABLE, missing_evidence, parse_aims
+from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
+from ensemble.decisions.member_spread import spread_of_blend
+from ensemble.decisions.number_decision import SPREAD
+from ensemble.decisions.number_report import NumberIntervals
 from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
 from ensemble.decisions.record import STUDENT, DecisionSource
 from ensemble.decisions.report import DecisionReport, optimism_warning
@@ -40,7 +40,7 @@ from ensemble.decisions.sets import (
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.task_names import CLASSES as CLASSES_TASK
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION, check_task
 from folds.predictions.predictions import Predictions
 from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook
@@ -48,6 +48,7 @@ from folds.utils.schema import ANYTHING, either, named, optional
 
 logger = logging.getLogger(__name__)
 _NAMES = named(either(NAME, list_of(NAME, "names")), "a text like sick:sensitivity>=.95, or a list of such texts")
+_WIDTH = named(either(NUMBER, NAME, list_of(NAME, "names"), mapping_to(NUMBER, "")), "a width, age=10, or a mapping")
 _COST = named(either(PATH, mapping_to(ANYTHING, "")), "a file, or a mapping true class → decision → cost")
 RULE_KINDS = {
     "threshold": optional(_NAMES),
@@ -56,10 +57,11 @@ RULE_KINDS = {
     "sets": optional(NUMBER),
     "sets_for": NAME,
     "set_score": NAME,
+    "max_width": optional(_WIDTH),
     "confidence": NUMBER,
     "abstain_label": NAME,
 }
-_KINDS = RULE_KINDS | {"classes": optional(CLASSES), "per_person": FLAG, "root": PATH}
+_KINDS = RULE_KINDS | {"classes": optional(CLASSES), "per_person": FLAG, "root": PATH, "task": optional(NAME)}
 
 
 def decide(
@@ -76,36 +78,48 @@ def decide(
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
     set_score: str = LAC,
+    max_width: float | str | Sequence[str] | Mapping[str, float] | None = None,
     confidence: float = 0.9,
     per_person: bool = False,
     abstain_label: str = ABSTAIN_LABEL,
+    task: str | None = None,
+    spread: ArrayLike | None = None,
     root: str | Path = ".",
-) -> DecisionReport | LabelThresholds:
-    """Fit decision rules to out-of-fold predictions: thresholds, abstention, prediction sets.
+) -> DecisionReport | LabelThresholds | NumberIntervals:
+    """Fit decision rules to out-of-fold predictions: thresholds, abstention, prediction sets, intervals of numbers.
 
     All scores are nested over people: a rule is scored on people who were not used to fit it. People count equally.
 
     Parameters
     ----------
     predictions : a blend, a run, `Predictions`, or the name of a blend or a run; or (n, classes) probabilities of
-        models that were not trained on these people, with `y`.
-    y, groups, fold, ids, classes : for arrays: (n,) true class, or (n, labels) of 0, 1 and nan; (n,) person; (n,) fold,
-        if each fold has its own model; (n,) id; the class of each column.
+        models that were not trained on these people, with `y`. Of labels or numbers a column for each, (n,) of one.
+    y, groups, fold, ids, classes : for arrays: (n,) true class, or (n, labels) of 0, 1 and nan, or numbers; (n,)
+        person; (n,) fold, if each fold has its own model; (n,) id; the class of each column.
     threshold : ``CLASS=0.3``; or an aim to fit it to: ``CLASS:sensitivity>=.95`` (with the highest specificity),
         ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``CLASS:f1``, ``macro_f1``; or a list of
         these. Of several labels each has a threshold: the same for one label, ``macro_f1`` or ``youden`` for all. For
         grades, ``rounder`` cuts the expected grade where quadratic kappa is largest, ``rounder:METRIC`` another metric.
     cost_matrix : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest
-        expected cost is taken; a decision ``abstain`` may have a cost, too.
-    abstain : the largest share of wrong answers; images with a lower confidence get no answer.
-    sets : probability with which the set of an image is to contain its true class, for new people: 0.9.
+        expected cost is taken; a decision ``abstain`` may have a cost, too. Of several labels the cost of a false no,
+        of a false yes, and of leaving it open: ``hat:fn=5,fp=1,ask=0.5``, or label → ``fn``, ``fp``, ``ask`` → cost.
+    abstain : the largest share of wrong answers; images with a lower confidence get no answer. Of several labels the
+        largest share of the yes, and of the no, of each that is wrong; between two cuts it is unsure.
+    sets : probability with which the set of an image is to contain its true class, for new people: 0.9. Of numbers it
+        is that of an interval around each predicted number, which is to contain the true one.
     sets_for : what has this probability: ``image`` (a random image of a new person), ``person`` (all images of a new
         person at once), ``class`` (a random image of each class).
-    set_score : ``lac`` (the smallest sets), ``aps`` or ``raps`` (more even coverage of easy and difficult images).
+    set_score : ``lac`` (the smallest sets), ``aps`` or ``raps`` (more even coverage of easy and difficult images). Of
+        numbers ``absolute`` (intervals of one width) or ``spread``: they are wider where the members of a blend differ.
+    max_width : of numbers with ``set_score="spread"``, the width above which a number is not answered: ``age=10``, a
+        mapping, or a list of texts.
     confidence : with which a guaranteed aim holds, over the people in the data; 0 fits to observed values, without a
         guarantee.
     per_person : whether the rules are for people: for the mean probabilities of each person's images.
     abstain_label : the label of images without an answer.
+    task : of arrays, ``regression`` for a single column of numbers, ``multilabel`` for a single label; several columns
+        are labels if all are 0, 1 or nan.
+    spread : of arrays of numbers, (n, columns) or (n,) how uncertain each prediction is, from 0 on, in any unit.
     root : the folder that holds ``runs/``.
 
     Raises
@@ -133,22 +147,39 @@ def decide(
     """
     log_in_notebook()
     check_arguments(locals(), _KINDS)
-    found = None if y is not None and np.ndim(y) == 2 else _named(predictions, Path(root))
-    two_dimensional = found is None and y is not None and np.ndim(y) == 2
-    task = found[0].metadata.task if found is not None else MULTILABEL if two_dimensional else CLASSES_TASK
+    of_columns = _column_task(y, task)
+    found = None if of_columns else _named(predictions, Path(root))
+    if found is not None and (task, spread) != (None, None):
+        given = "task" if task is not None else "spread"
+        raise UsageError(f"`{given}` is for arrays; predictions of a run or a blend have it", hint="leave it out")
+    task = found[0].metadata.task if found is not None else of_columns or CLASSES_TASK
     per_person = per_person or (found is not None and found[0].metadata.unit == PERSON)  # each row is a person
     if task in COLUMN_TASKS:
-        rules = {"cost_matrix": cost_matrix, "abstain": abstain, "sets": sets, "sets_for": sets_for}
-        check_column_rules(task, confidence, **rules, set_score=set_score, abstain_label=abstain_label)
-        if threshold is None:
-            raise UsageError("expected a rule for each label: `threshold`", hint=f"`threshold={MACRO_F1}`")
-        texts = [threshold] if isinstance(threshold, str) else list(threshold)
+        rules = {
+            "threshold": threshold,
+            "cost_matrix": cost_matrix,
+            "abstain": abstain,
+            "sets": sets,
+            "sets_for": sets_for,
+            "set_score": set_score,
+            "max_width": max_width,
+            "abstain_label": abstain_label,
+        }
+        check_column_rules(task, confidence, **rules)
         if found is None:
-            labels = _label_columns(predictions, y, groups, fold, ids, classes, per_person)
+            columns = _columns_of_arrays(predictions, y, groups, fold, ids, classes, per_person, task, spread)
         else:
-            rows_of_labels, origin = columns_of_predictions(*found, per_person)
-            labels = rows_of_labels, _with_basis(origin, predictions, found, Path(root))
-        return fit_thresholds(*labels, texts, confidence, per_person)
+            spreads = (
+                spread_of_blend(predictions, found[0], found[2], found[1], Path(root)) if set_score == SPREAD else None
+            )
+            rows_of_columns, origin = columns_of_predictions(*found, per_person, spread=spreads)
+            columns = rows_of_columns, _with_basis(origin, predictions, found, Path(root))
+        return fit_columns(task, *columns, rules, confidence, per_person)
+    if max_width is not None or spread is not None:
+        name = "spread" if max_width is None else "max_width"
+        raise UsageError(
+            f"`{name}` is for intervals of numbers", hint="`task='regression'` says that these are numbers"
+        )
     if threshold is None and cost_matrix is None and abstain is None and sets is None:
         raise UsageError(
             "expected a rule: `threshold`, `cost_matrix`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
@@ -183,18 +214,52 @@ def _named(predictions: Any, root: Path) -> tuple[Predictions, str, str] | None:
     return found, name or found.run, type(predictions).__name__.lower()
 
 
-def _label_columns(
-    predictions: Any, y: Any, groups: Any, fold: Any, ids: Any, classes: Any, per_person: bool
-) -> tuple[LabelColumns, DecisionSource]:
-    """Return the rows of arrays of several labels, and their source."""
+def _column_task(y: ArrayLike | None, task: str | None) -> str | None:
+    """Return the task of arrays with a column for each label or number; None for classes, and without arrays.
+
+    Raises
+    ------
+    UsageError : the task is unknown.
+    """
+    if task is not None:
+        check_task(task)
+    if y is None:
+        return None
+    if task is not None:
+        return task if task in COLUMN_TASKS else None
+    if np.ndim(y) != 2:
+        return None
+    values = np.asarray(y)
+    is_number = values.dtype.kind == "f" and bool((np.isfinite(values) & ~np.isin(values, (0, 1))).any())
+    return REGRESSION if is_number else MULTILABEL
+
+
+def _columns_of_arrays(
+    predictions: Any,
+    y: Any,
+    groups: Any,
+    fold: Any,
+    ids: Any,
+    classes: Any,
+    per_person: bool,
+    task: str,
+    spread: ArrayLike | None,
+) -> tuple[ColumnRows, DecisionSource]:
+    """Return the rows of arrays of several labels or numbers, and their source."""
     given = {"a": predictions}
-    made = members_of_columns(
-        given, "oof", MULTILABEL, y=y, groups=groups, fold=fold, ids=ids, classes=classes
-    ).members[0]
+    made = members_of_columns(given, "oof", task, y=y, groups=groups, fold=fold, ids=ids, classes=classes).members[0]
     sidecar = made.sidecar
     assert sidecar is not None  # noqa: S101 - members of arrays have one
     found = Predictions(np.asarray(made.values, np.float32), replace(sidecar, run=""))
-    return columns_of_predictions(found, "", "arrays", per_person)
+    spreads = None if spread is None else np.asarray(spread, np.float64)
+    if spreads is not None:
+        spreads = spreads[:, None] if spreads.ndim == 1 else spreads
+        if task != REGRESSION or spreads.shape != found.probabilities.shape or not (spreads >= 0).all():
+            raise UsageError(
+                f"`spread` is for numbers, and must be {found.probabilities.shape}, from 0 on, found {spreads.shape}",
+                hint="give one for each row and number",
+            )
+    return columns_of_predictions(found, "", "arrays", per_person, None, spreads)
 
 
 def _rows(

@@ -7,12 +7,13 @@ and nested scores are those of two classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.decisions.column_rows import ColumnRows
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import RuleRequest, fit_rules, nested_decisions
 from ensemble.decisions.label_decision import LabelDecision
@@ -31,146 +32,33 @@ from ensemble.decisions.labels import (
     missing_evidence,
     parse_aims,
 )
-from ensemble.decisions.oof import check_decidable
-from ensemble.decisions.record import (
-    CROSS_FITTED,
-    ONE_MODEL,
-    STUDENT,
-    UNKNOWN,
-    DecisionSource,
-    MeasuredValue,
-    RuleRecord,
-)
+from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
 from ensemble.decisions.report import optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
 from ensemble.decisions.scores import records_of
 from ensemble.decisions.sets import ANY_IMAGE, LAC
-from ensemble.learning.nested import outer_fold_ids
-from folds.errors import EnsembleError, UsageError
-from folds.metrics.grouping import average_by_person
+from folds.errors import UsageError
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
 from folds.metrics.task_names import MULTILABEL, REGRESSION, require_classes
 from folds.metrics.tasks import metric_for_task
-from folds.predictions.label_columns import encode_labels
-from folds.predictions.predictions import Predictions
-from folds.utils.files import sha256_bytes
 from folds.utils.numeric import factorize
 
 PLAIN = THRESHOLD  # of a label without an aim
 MIN_PEOPLE = 2  # with and without a label; with fewer, its threshold stays
 _WHOLE = (MACRO_F1, F1, YOUDEN)  # aims that may be those of all labels
+# What tasks of columns have, and what is named instead of what they do not have.
+_OFFERED = {
+    MULTILABEL: (
+        ("threshold", "abstain", "cost_matrix"),
+        f"`threshold={MACRO_F1}` fits a threshold for each label",
+    ),
+    REGRESSION: (
+        ("sets", "sets_for", "set_score", "max_width"),
+        "`sets=0.9` fits intervals of numbers; `metric=within:error=5` is the share of predictions at most 5 away",
+    ),
+}
 _UNSET = {"sets_for": ANY_IMAGE, "set_score": LAC, "abstain_label": ABSTAIN_LABEL}  # else None
-
-
-@dataclass(frozen=True, eq=False)
-class LabelColumns:
-    """Out-of-fold predictions of several labels, from which thresholds are fitted.
-
-    Attributes
-    ----------
-    probabilities : (n, labels) float64.
-    labels : (n, labels) 0, 1, or nan if unknown.
-    persons, parts : (n,) person, and outer fold; all rows of a person are in the same one.
-    ids : (n,).
-    names : the labels.
-    """
-
-    probabilities: NDArray[np.float64]
-    labels: NDArray[np.float64]
-    persons: NDArray[np.int64]
-    parts: NDArray[np.int64]
-    ids: NDArray[np.str_]
-    names: tuple[str, ...]
-
-    def of_label(self, column: int) -> LabeledRows:
-        """Return the rows where a label is known, as two classes: without and with it.
-
-        If they are all in one outer fold, as of a label that only one site knows, their people are assigned to new
-        parts, so that each is decided by a threshold that was fitted to others.
-        """
-        rows = np.flatnonzero(~np.isnan(self.labels[:, column]))
-        yes = self.probabilities[rows, column]
-        labels, parts = self.labels[rows, column].astype(np.int64), self.parts[rows]
-        persons = np.unique(self.persons[rows], return_inverse=True)[1].astype(np.int64)
-        if len(rows) and len(np.unique(parts)) < 2:
-            parts = outer_fold_ids(persons, labels, None)
-        return LabeledRows(
-            np.stack([1 - yes, yes], axis=1),
-            labels,
-            persons,
-            parts,
-            self.ids[rows],
-            (f"not {self.names[column]}", self.names[column]),
-        )
-
-
-def columns_of_predictions(
-    found: Predictions, name: str, kind: str, per_person: bool, fold: int | None = None
-) -> tuple[LabelColumns, DecisionSource]:
-    """Return the rows with a known label, and their source.
-
-    Parameters
-    ----------
-    fold : only the rows of this fold, which one model has predicted; None for all.
-
-    Raises
-    ------
-    UsageError : `per_person` without persons, or only persons are labeled and `per_person` is not given.
-    EnsembleError : there are no labels, or not of two people.
-    """
-    check_decidable(found, name, per_person)
-    if found.labels is None or not (found.labels != "").any():
-        raise EnsembleError(f"the predictions of {name} have no labels, to which decision rules are fitted")
-    if fold is not None and found.fold is not None:
-        found = found.take(np.flatnonzero(found.fold == fold))
-    assert found.labels is not None  # noqa: S101 - checked above
-    labels = encode_labels(found.labels, found.classes, MULTILABEL)
-    rows, source = columns_of_arrays(
-        found.probabilities, labels, found.persons, found.fold, found.ids, found.classes, per_person, (name, kind)
-    )
-    return rows, replace(source, basis=STUDENT if found.metadata.teacher else source.basis)
-
-
-def columns_of_arrays(
-    values: NDArray[np.floating],
-    labels: NDArray[np.float64],
-    persons: NDArray[np.str_] | None,
-    folds: NDArray[np.int64] | None,
-    ids: NDArray[np.str_],
-    names: tuple[str, ...],
-    per_person: bool,
-    name_and_kind: tuple[str, str],
-) -> tuple[LabelColumns, DecisionSource]:
-    """Return the rows of arrays and their source; parameters and errors as `columns_of_predictions`."""
-    if persons is None and per_person:
-        raise UsageError(
-            "rules for people need the person of each image",
-            hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
-        )
-    is_known = ~np.isnan(labels).all(axis=1)
-    if per_person and persons is not None:  # the mean of a person counts all its images, as it does for new people
-        is_known = np.isin(persons, np.unique(persons[is_known]))
-    known = np.flatnonzero(is_known)
-    values, labels, ids = np.asarray(values, np.float64)[known], labels[known], ids[known]
-    persons, folds = None if persons is None else persons[known], None if folds is None else folds[known]
-    people = factorize(ids if persons is None else persons)[1]
-    sha = sha256_bytes(values.tobytes() + labels.tobytes() + repr(names).encode())
-    distinct = 0 if folds is None else len(np.unique(folds))
-    basis = UNKNOWN if folds is None else ONE_MODEL if distinct == 1 else CROSS_FITTED
-    images = len(values)
-    if per_person and persons is not None:
-        first = np.unique(people, return_index=True)[1]
-        several = folds is not None and len(np.unique(np.stack([people, folds]), axis=1).T) > len(first)
-        labels, values, owners, _ = average_by_person(labels, values, persons, len(names), MULTILABEL)
-        folds = None if folds is None or several else folds[first]
-        people, ids = np.arange(len(owners)), np.array(owners, dtype=str)
-    if len(np.unique(people)) < 2:
-        raise EnsembleError("decision rules need two people or more, found one")
-    parts = outer_fold_ids(people, labels, folds)
-    rows = LabelColumns(values, labels, people, parts, ids, names)
-    count = int(people.max()) + 1
-    return rows, DecisionSource(*name_and_kind, sha, count, images, basis, persons is not None)
 
 
 def check_column_rules(task: str, confidence: float = 0.9, **of_classes: Any) -> None:
@@ -181,17 +69,17 @@ def check_column_rules(task: str, confidence: float = 0.9, **of_classes: Any) ->
     task : one of `COLUMN_TASKS`.
     of_classes : the parameters of `ensemble.decide` that are for classes.
     """
-    if task == REGRESSION:
-        require_classes(
-            task,
-            "a decision rule (`threshold`, `cost_matrix`, `abstain`, `sets`)",
-            "numbers have no thresholds; `metric=within:error=5` is the share of predictions that are at most 5 away",
-        )
+    allowed, hint = _OFFERED[task]
     for name, value in of_classes.items():
-        if value != _UNSET.get(name):
-            require_classes(task, f"`{name}`", f"`threshold={MACRO_F1}` fits a threshold for each label")
+        if name not in allowed and value != _UNSET.get(name):
+            require_classes(task, f"`{name}`", hint)
     if not 0 <= confidence < 1:
         raise UsageError(f"`confidence` must be from 0 to below 1, found {confidence!r}", hint="`confidence=0.9`")
+
+
+def label_texts_of(threshold: str | Sequence[str] | None) -> list[str]:
+    """Return the texts of `threshold`."""
+    return [threshold] if isinstance(threshold, str) else list(threshold or ())
 
 
 def parse_label_aims(texts: Sequence[str], names: Sequence[str]) -> dict[str, Aim]:
@@ -224,7 +112,7 @@ def parse_label_aims(texts: Sequence[str], names: Sequence[str]) -> dict[str, Ai
 
 
 def fit_thresholds(
-    rows: LabelColumns,
+    rows: ColumnRows,
     source: DecisionSource,
     texts: Sequence[str],
     confidence: float = 0.9,
@@ -238,7 +126,7 @@ def fit_thresholds(
     confidence : with which a guaranteed aim holds; 0 fits to observed values.
     """
     aims = parse_label_aims(texts, rows.names)
-    decided = is_predicted(rows.probabilities).astype(np.float64)
+    decided = is_predicted(rows.values).astype(np.float64)
     plain = decided.copy()
     decisions: dict[str, Decision] = {}
     warnings: list[str] = []
@@ -340,7 +228,7 @@ def measured_labels(
         return []
     codes = factorize(persons[known])[1]
     values, ids = np.asarray(probabilities, np.float64)[known], np.arange(len(known)).astype(str)
-    rows = LabelColumns(values, labels[known], codes, codes, ids, tuple(names))
+    rows = ColumnRows(values, labels[known], codes, codes, ids, tuple(names))
     decided = given[known].astype(np.float64)
     totals = _totals(rows, decided, is_predicted(values).astype(np.float64))
     found = [MeasuredValue(name, interval) for name, interval in totals.items()]
@@ -370,7 +258,7 @@ def _plain(one: LabeledRows) -> NDArray[np.int64]:
     return is_predicted(one.probabilities[:, 1]).astype(np.int64)
 
 
-def _totals(rows: LabelColumns, decided: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, Interval]:
+def _totals(rows: ColumnRows, decided: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, Interval]:
     """Return the mean F1 of the labels and F1 of all cells, nested, and with thresholds of 0.5."""
     found = {}
     for name in ("macro_f1", "micro_f1"):

@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.decisions.decision import Decided, Decision, decided_text
 from ensemble.decisions.label_record import read_label_record, to_label_record
 from ensemble.decisions.labels import GUARANTEED
+from ensemble.decisions.number_decision import DecidedNumbers, NumberDecision
 from ensemble.decisions.record import DecisionSource, MeasuredValue, RuleRecord
 from ensemble.decisions.rows import IMAGE, PERSON
 from folds.errors import UsageError
 from folds.metrics.array_checks import as_array, by_name
 from folds.metrics.arrays import names_of
 from folds.metrics.label_scores import THRESHOLD, is_predicted
-from folds.metrics.task_names import MULTILABEL
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.label_columns import label_texts
 
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ class LabelDecision:
     Attributes
     ----------
     classes : the label of each column of the probabilities.
-    thresholds : one for each label, above 0 and at most 1.
+    thresholds : one for each label, above 0 and at most 1; above 1 for a label that is never given.
     unit : ``image``, or ``person`` if they were fitted to the mean probabilities of each person's images.
     confidence : with which guaranteed aims hold; 0 if aims were fitted to observed values.
     source : what the thresholds were fitted to.
     records : label → how its threshold was found and what it is worth. A label without one keeps a threshold of 0.5,
         and is given above it, as without decision rules.
     totals : nested scores over all labels, and those of thresholds of 0.5.
+    lows : one for each label: below it the label is not given, and from it to the threshold it is unsure; () if no
+        label stays open.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +53,12 @@ class LabelDecision:
     source: DecisionSource = field(default_factory=DecisionSource)
     records: Mapping[str, RuleRecord] = field(default_factory=dict)
     totals: tuple[MeasuredValue, ...] = ()
+    lows: tuple[float, ...] = ()
+
+    @property
+    def leaves_open(self) -> bool:
+        """Return whether a label can be unsure."""
+        return any(low < high for low, high in zip(self.lows, self.thresholds, strict=bool(self.lows)))
 
     def apply(
         self, probabilities: ArrayLike, persons: ArrayLike | None = None, ids: ArrayLike | None = None
@@ -91,7 +100,8 @@ class LabelDecision:
             values = sums / np.bincount(codes)[:, None]
         fitted = np.array([name in self.records for name in self.classes])
         given = np.where(fitted, values >= np.array(self.thresholds), is_predicted(values))
-        return DecidedLabels(self, given, names)
+        unsure = fitted & ~given & (values >= np.array(self.lows)) if self.lows else None
+        return DecidedLabels(self, given, names, unsure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values without None, for TOML and JSON; `from_json` reads them."""
@@ -124,11 +134,13 @@ class DecidedLabels:
     decision : the thresholds.
     given : (n, labels) bool, whether a row has each label.
     persons : (n,) of str, if known.
+    unsure : (n, labels) bool, whether a label stays open, which is not given then; None if none can.
     """
 
     decision: LabelDecision
     given: NDArray[np.bool_]
     persons: NDArray[np.str_] | None = None
+    unsure: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.given)
@@ -143,30 +155,39 @@ class DecidedLabels:
 
     @property
     def labels(self) -> NDArray[np.str_]:
-        """Return (n,) the labels of each row in one text: ``hat;scarf``, ``-`` for none."""
-        return label_texts(self.given.astype(np.float64), self.classes, MULTILABEL)
+        """Return (n,) the labels of each row in one text: ``hat;scarf``, ``-`` for none, ``hat;?scarf`` if unsure."""
+        return label_texts(self.answers(), self.classes, MULTILABEL)
+
+    def answers(self) -> NDArray[np.float64]:
+        """Return (n, labels) 1 and 0, nan where a label is unsure."""
+        answers = self.given.astype(np.float64)
+        return answers if self.unsure is None else np.where(self.unsure, np.nan, answers)
 
     def frame(self, ids: ArrayLike | None = None) -> pd.DataFrame:
-        """Return a DataFrame with ``id`` if given, and a column of 0 and 1 for each label."""
+        """Return a DataFrame with ``id`` if given, and a column of 0 and 1 for each label, missing where it is unsure."""
         import pandas as pd
 
         frame = pd.DataFrame(self.given.astype(np.int64), columns=list(self.classes))
+        if self.unsure is not None:
+            frame = frame.astype("Int64").mask(self.unsure)
         if ids is not None:
             frame.insert(0, "id", names_of(ids, "ids", len(self)))
         return frame
 
 
-AnyDecision = Decision | LabelDecision
-AnyDecided = Decided | DecidedLabels
+AnyDecision = Decision | LabelDecision | NumberDecision
+AnyDecided = Decided | DecidedLabels | DecidedNumbers
 
 
 def read_decision(record: Any, classes: Sequence[str] | None = None, source: str = "the decision") -> AnyDecision:
-    """Return the rules of a record that `Decision.to_dict` or `LabelDecision.to_dict` made.
+    """Return the rules of a record that `to_dict` of `Decision`, `LabelDecision` or `NumberDecision` made.
 
     Raises
     ------
     EnsembleError : see `Decision.from_json`.
     """
+    if isinstance(record, Mapping) and record.get("task") == REGRESSION:
+        return NumberDecision.from_json(record, classes, source)
     if isinstance(record, Mapping) and "task" in record:
         return LabelDecision.from_json(record, classes, source)
     return Decision.from_json(record, classes, source)
@@ -178,11 +199,15 @@ def label_lines(decision: LabelDecision) -> list[str]:
     limits = dict(zip(decision.classes, decision.thresholds, strict=True))
     parts = []
     if fitted:
-        parts.append(f"from a probability on: {', '.join(f'{name} {limits[name]:.4g}' for name in fitted)}")
+        texts = [f"{name} {limits[name]:.4g}" if limits[name] <= 1 else f"{name} never" for name in fitted]
+        parts.append(f"from a probability on: {', '.join(texts)}")
     kept = [name for name in decision.classes if name not in decision.records]
     if kept:
         parts.append(f"above {THRESHOLD:g}: {', '.join(kept)}")
-    return [f"a label is given {'; '.join(parts)}"]
+    lines = [f"a label is given {'; '.join(parts)}"]
+    lows = dict(zip(decision.classes, decision.lows, strict=bool(decision.lows)))
+    unsure = [f"{name} {low:.4g}" for name, low in lows.items() if low < limits[name]]
+    return lines + ([f"below that it is unsure down to: {', '.join(unsure)}"] if unsure else [])
 
 
 def label_guarantees(decision: LabelDecision) -> list[str]:
@@ -204,5 +229,6 @@ def label_scores(decision: LabelDecision) -> list[MeasuredValue]:
     """Return the nested scores to show: over all labels, then of each label its F1 and its aim."""
     found = list(decision.totals)
     for name, record in decision.records.items():
-        found += [one for one in record.scores if one.target is not None or one.measure == f"F1 of {name}"]
+        shown = (f"F1 of {name}", f"decided of {name}", f"mean cost of {name}", f"mean cost at 0.5 of {name}")
+        found += [one for one in record.scores if one.target is not None or one.measure in shown]
     return found

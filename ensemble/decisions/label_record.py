@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ensemble.decisions.abstention import NEVER
 from ensemble.decisions.record import (
     FIT_AGAIN,
     MAX_CLASSES,
@@ -24,7 +25,7 @@ from ensemble.decisions.rows import IMAGE, PERSON
 from folds.errors import EnsembleError
 from folds.metrics.label_scores import THRESHOLD
 from folds.metrics.task_names import MULTILABEL
-from folds.utils.schema import ANYTHING, integer, list_of, mapping_of, named, one_of
+from folds.utils.schema import ANYTHING, integer, list_of, mapping_of, named, one_of, optional
 
 # No field `classes`, which rules for classes have: a version that knows only those refuses the record.
 _FIELDS = {
@@ -35,8 +36,9 @@ _FIELDS = {
     "confidence": SHARE,
     "source": mapping_of(ANYTHING),
     "thresholds": named(
-        mapping_of(number_in(0, 1, open_low=True), TEXT_LINE), "a number above 0 and at most 1 for each label"
+        mapping_of(number_in(0, NEVER, open_low=True), TEXT_LINE), "a number above 0 and at most 1 for each label"
     ),
+    "unsure": optional(mapping_of(SHARE, TEXT_LINE)),
     "rules": mapping_of(mapping_of(ANYTHING), TEXT_LINE),
     "totals": list_of(mapping_of(ANYTHING)),
 }
@@ -44,7 +46,7 @@ _FIELDS = {
 
 def to_label_record(decision: Any) -> dict[str, Any]:
     """Return the thresholds of several labels as plain values without None."""
-    return {
+    record = {
         "schema": SCHEMA,
         "task": MULTILABEL,
         "labels": list(decision.classes),
@@ -55,6 +57,8 @@ def to_label_record(decision: Any) -> dict[str, Any]:
         "rules": {name: rule_fields(record) for name, record in decision.records.items()},
         "totals": [score.to_dict() for score in decision.totals],
     }
+    # Only where there are two cuts: a version that knows one cut refuses the field.
+    return record | ({"unsure": dict(zip(decision.classes, decision.lows, strict=True))} if decision.lows else {})
 
 
 def read_label_record(record: Any, classes: Sequence[str] | None, source: str) -> dict[str, Any]:
@@ -88,6 +92,15 @@ def read_label_record(record: Any, classes: Sequence[str] | None, source: str) -
             f"{source}: '{kept}' has no rule, so its threshold must be {THRESHOLD:g}, found {thresholds[kept]:g}",
             hint=FIT_AGAIN,
         )
+    lows = record.get("unsure")
+    if lows is not None and (set(lows) != set(names) or any(lows[name] > thresholds[name] for name in names)):
+        raise EnsembleError(f"{source}: 'unsure' must have a number up to its threshold for each label", hint=FIT_AGAIN)
+    wrong = next((name for name in names if lows is None and thresholds[name] > 1), None)
+    if wrong is not None:
+        raise EnsembleError(
+            f"{source}: the threshold of '{wrong}' must be above 0 and at most 1, found {thresholds[wrong]:g}",
+            hint=FIT_AGAIN,
+        )
     return {
         "classes": names,
         "thresholds": tuple(float(thresholds[name]) for name in names),
@@ -96,4 +109,5 @@ def read_label_record(record: Any, classes: Sequence[str] | None, source: str) -
         "source": read_source(record["source"], source),
         "records": {name: read_rule(rules[name], RULE, f"{source}: 'rules'") for name in names if name in rules},
         "totals": read_scores(record["totals"], f"{source}: 'totals'"),
+        "lows": () if lows is None else tuple(float(lows[name]) for name in names),
     }

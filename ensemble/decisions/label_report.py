@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class LabelThresholds(Displayed):
     unit : ``image``, or ``person`` if they were fitted to the mean probabilities of each person's images.
     warnings : what limits the rules.
     confidence : with which guaranteed aims hold.
+    lows : label → probability below which it is not given, and from which on it is unsure up to its threshold; {} if no
+        label stays open.
     """
 
     labels: tuple[str, ...]
@@ -44,6 +46,7 @@ class LabelThresholds(Displayed):
     unit: str = IMAGE
     warnings: tuple[str, ...] = ()
     confidence: float = 0.9
+    lows: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -65,7 +68,8 @@ class LabelThresholds(Displayed):
         records = {name: one.records["labels"] for name, one in self.decisions.items()}
         totals = tuple(MeasuredValue(name, interval) for name, interval in self.totals.items())
         values = tuple(self.thresholds[name] for name in self.labels)
-        return LabelDecision(self.labels, values, self.unit, self.confidence, self.source, records, totals)
+        lows = tuple(self.lows.get(name, self.thresholds[name]) for name in self.labels) if self.lows else ()
+        return LabelDecision(self.labels, values, self.unit, self.confidence, self.source, records, totals, lows)
 
     def apply(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
         """Return (n, labels) whether each label is given, for probabilities (n, labels).
@@ -83,6 +87,7 @@ class LabelThresholds(Displayed):
         rows = []
         for name, threshold in self.thresholds.items():
             row: dict[str, Any] = {"label": name, "threshold": threshold}
+            row |= {"unsure from": self.lows.get(name, threshold)} if self.lows else {}
             for record in self.decisions[name].records.values() if name in self.decisions else ():
                 for score in record.scores:
                     if score.measure.endswith(f" of {name}"):
@@ -95,6 +100,7 @@ class LabelThresholds(Displayed):
         return {
             "task": MULTILABEL,
             "thresholds": self.thresholds,
+            **({"unsure": dict(self.lows)} if self.lows else {}),
             "totals": {name: interval.to_dict() for name, interval in self.totals.items()},
             "labels": {name: decision.to_dict() for name, decision in self.decisions.items()},
             "warnings": list(self.warnings),

@@ -17,6 +17,7 @@ from ensemble.decisions.label_decision import (
     label_lines,
     label_scores,
 )
+from ensemble.decisions.number_decision import NumberDecision, number_guarantees, number_lines
 from ensemble.decisions.record import (
     CROSS_FITTED,
     ONE_MODEL,
@@ -178,6 +179,8 @@ def rule_lines(decision: AnyDecision) -> list[str]:
     """Return the fitted rules in words, one line each."""
     if isinstance(decision, LabelDecision):
         return label_lines(decision)
+    if isinstance(decision, NumberDecision):
+        return number_lines(decision)
     lines = _label_lines(decision)
     if decision.answers_nothing:
         lines.append(f"'{decision.abstain_label}' for every image: no confidence keeps the stated error")
@@ -219,11 +222,12 @@ def _label_lines(decision: Decision) -> list[str]:
 
 def guarantee_lines(decision: AnyDecision) -> list[str]:
     """Return what is guaranteed and what is only measured, one line per rule."""
-    lines = (
-        label_guarantees(decision)
-        if isinstance(decision, LabelDecision)
-        else [record.guarantee for record in decision.records.values() if record.guarantee]
-    )
+    if isinstance(decision, LabelDecision):
+        lines = label_guarantees(decision)
+    elif isinstance(decision, NumberDecision):
+        lines = number_guarantees(decision)
+    else:
+        lines = [record.guarantee for record in decision.records.values() if record.guarantee]
     basis = decision.source.basis
     return [*lines, _BASIS[basis]] if lines or basis in (SELECTED, STUDENT) else []
 

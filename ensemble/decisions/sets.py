@@ -106,25 +106,41 @@ def fit_sets(
             hierarchical_quantile(own[labels == one], persons[labels == one], level)
             for one in range(probabilities.shape[1])
         )
-    elif target == ALL_IMAGES:
-        largest = np.full(int(persons.max()) + 1, -np.inf)
-        np.maximum.at(largest, persons, own)
-        limits = (hierarchical_quantile(largest, np.arange(len(largest)), level),)
     else:
-        limits = (hierarchical_quantile(own, persons, level),)
+        limits = (limit_of_scores(own, persons, level, target),)
     return SetRule(level, target, score, limits)
 
 
-def hierarchical_quantile(scores: NDArray[np.float64], persons: NDArray[np.int64], level: float) -> float:
+def limit_of_scores(
+    scores: NDArray[np.float64], persons: NDArray[np.int64], level: float, target: str, beyond: float = EVERYTHING
+) -> float:
+    """Return the score that a random image of a new person does not exceed with the probability `level`.
+
+    Parameters
+    ----------
+    scores, persons : (n,) the scores of the true values, and their person, every number from 0 used.
+    target : ``person`` for the largest score of all images of a person.
+    beyond : as in `hierarchical_quantile`.
+    """
+    if target == ALL_IMAGES:
+        largest = np.full(int(persons.max(initial=-1)) + 1, -np.inf)
+        np.maximum.at(largest, persons, scores)
+        scores, persons = largest, np.arange(len(largest))
+    return hierarchical_quantile(scores, persons, level, beyond)
+
+
+def hierarchical_quantile(
+    scores: NDArray[np.float64], persons: NDArray[np.int64], level: float, beyond: float = EVERYTHING
+) -> float:
     """Return the `level` quantile of the scores of G people and one point at infinity, each of weight 1/(G + 1).
 
-    The scores of a person share that person's weight. `EVERYTHING` if the quantile is the point at infinity, which it
+    The scores of a person share that person's weight. `beyond` if the quantile is the point at infinity, which it
     is for fewer than 1/(1 − level) − 1 people.
     """
     if not len(scores):
-        return EVERYTHING
+        return beyond
     codes = np.unique(persons, return_inverse=True)[1]
     order = np.argsort(scores, kind="stable")
     reached = np.cumsum(weights_of(codes)[order])
     at = int(np.searchsorted(reached, level * (int(codes.max()) + 2) - 1e-9))
-    return float(scores[order[at]]) if at < len(scores) else EVERYTHING
+    return float(scores[order[at]]) if at < len(scores) else beyond

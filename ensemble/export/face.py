@@ -149,6 +149,7 @@ def export(
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
     set_score: str = LAC,
+    max_width: float | str | Sequence[str] | Mapping[str, float] | None = None,
     confidence: float = 0.9,
     abstain_label: str = ABSTAIN_LABEL,
     per_person: bool = False,
@@ -168,9 +169,9 @@ def export(
     half : whether to store fp16 weights, half the size; the largest difference of probabilities is measured and stated.
     onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
     metric : metric of the stated score; default: that of the blend, or of the task (macro_f1 of classes).
-    threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label, per_person : decision rules
-        that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does. Of several labels
-        only `threshold`, `confidence` and `per_person`. A blend for people (`pool`) always has rules for people.
+    threshold, cost_matrix, abstain, sets, sets_for, set_score, max_width, confidence, abstain_label, per_person :
+        decision rules that go with the model, fitted to its out-of-fold predictions as `ensemble.decide` does. A blend
+        for people (`pool`) always has rules for people.
     cascade, cost : the model skips what an image does not need; see `ensemble.predict`. Not together with decision
         rules, which are fitted to the probabilities of all models.
     force : whether to replace an existing model.
@@ -192,7 +193,9 @@ def export(
     root, path = Path(root), Path(output)
     check_target(path, force)
     check_cascade_options(cascade, cost)
-    rules = DecisionOptions(threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label)
+    rules = DecisionOptions(
+        threshold, cost_matrix, abstain, sets, sets_for, set_score, max_width, confidence, abstain_label
+    )
 
     def add(source: PredictionSource) -> PredictionSource:
         check_without_cascade(source, cascade)

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
-from ensemble.decisions.labels import THRESHOLDS, LabelRule
+from ensemble.decisions.labels import ABSTAINED, THRESHOLDS, LabelRule
+from ensemble.decisions.number_decision import NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.export.rows import needs_record, needs_text, sample_rows
@@ -22,6 +23,7 @@ from ensemble.prediction.arrays import LoadedModels, check_expected
 from ensemble.prediction.cascade import check_cascade_alone, loss_line
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.inputs import images_table
+from ensemble.prediction.member_spread import member_spread
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
@@ -139,7 +141,7 @@ class Predictor(Displayed):
     ) -> AnyDecided:
         """Return what the decision rules of the model say: labels or no answer, confidences, sets of classes.
 
-        Of several labels, which of them are given.
+        Of several labels, which of them are given; of numbers the intervals.
 
         Parameters
         ----------
@@ -154,13 +156,16 @@ class Predictor(Displayed):
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
+        spreads: list[NDArray[np.float64] | None] = []
         if self.unit == PERSON:
             values, names, drawn = self._predicted(images, persons, columns)
             return self.decision.apply(values, names, drawn)
         if persons is None:
             self._check_images()
         check_same_index({"`images`": images, "`persons`": persons})
-        values, _, drawn = self._predicted(images, None, columns)
+        values, _, drawn = self._predicted(images, None, columns, spreads=spreads)
+        if isinstance(self.decision, NumberDecision):
+            return self.decision.apply(values, persons, drawn, spreads[0])
         return self.decision.apply(values, persons, drawn)
 
     def predict(
@@ -172,7 +177,7 @@ class Predictor(Displayed):
     ) -> NDArray[Any]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
-        A model of several labels returns (n, labels) int64, 1 where a label is there, and one of numbers (n, numbers)
+        A model of several labels returns (n, labels) int64, 1 where a label is there and −1 where its rules are unsure, and one of numbers (n, numbers)
         float32, or (n,) for a single number: as scikit-learn does.
 
         Parameters
@@ -192,7 +197,8 @@ class Predictor(Displayed):
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
-            return self._given(values, limits).astype(np.int64)
+            answers = self._given(values, limits)
+            return np.where(np.isnan(answers), ABSTAINED, answers).astype(np.int64)
         if self.task == REGRESSION:
             return values[:, 0] if len(self.classes_) == 1 else values
         return self._labels(values, drawn, limits)
@@ -206,7 +212,8 @@ class Predictor(Displayed):
     ) -> pd.DataFrame:
         """Return a DataFrame with the columns id, prediction and one of probabilities per class.
 
-        The prediction of several labels is their names, joined by ``;``; numbers have their own columns only.
+        The prediction of several labels is their names, joined by ``;``; numbers have their own columns, and with
+        intervals of the model ``<number>_low`` and ``<number>_high``.
 
         The id is the path of an image, its id in a table, or its number; of a model for people it is the person.
 
@@ -217,10 +224,13 @@ class Predictor(Displayed):
         import pandas as pd
 
         limits = self._thresholds(threshold)
-        values, ids, drawn = self._predicted(images, persons, columns, drawn=False)
+        spreads: list[NDArray[np.float64] | None] = []
+        values, ids, drawn = self._predicted(images, persons, columns, drawn=False, spreads=spreads)
         frame = pd.DataFrame({"id": list(ids)})
+        if isinstance(self.decision, NumberDecision):
+            return self.decision.apply(values, spread=spreads[0] if spreads else None).frame(ids)
         if self.task == MULTILABEL:
-            frame["prediction"] = label_texts(self._given(values, limits).astype(np.float64), self.classes_, MULTILABEL)
+            frame["prediction"] = label_texts(self._given(values, limits), self.classes_, MULTILABEL)
         elif self.task != REGRESSION:
             frame["prediction"] = self._labels(values, drawn, limits)
         return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
@@ -278,11 +288,14 @@ class Predictor(Displayed):
         rule = LabelRule(THRESHOLDS, self.classes_, limits)
         return np.array(self.classes_)[rule.decide(np.asarray(values, np.float64))]
 
-    def _given(self, values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return (n, labels) whether a label is there: from its limit on, by the rules, or above a half without one."""
+    def _given(self, values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n, labels) 1 where a label is there: from its limit on, by the rules, or above a half without one.
+
+        nan where the rules are unsure, else 0.
+        """
         if isinstance(self.decision, LabelDecision) and np.isnan(limits).all():
-            return self.decision.apply(values).given
-        return np.where(np.isnan(limits), is_predicted(values), values >= limits)
+            return self.decision.apply(values).answers()
+        return np.where(np.isnan(limits), is_predicted(values), values >= limits).astype(np.float64)
 
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""
@@ -293,7 +306,12 @@ class Predictor(Displayed):
             )
 
     def _predicted(
-        self, images: Any, persons: ArrayLike | None, columns: Any, drawn: bool = True
+        self,
+        images: Any,
+        persons: ArrayLike | None,
+        columns: Any,
+        drawn: bool = True,
+        spreads: list[NDArray[np.float64] | None] | None = None,
     ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
         """Return the probabilities and the ids of images, and what the random part of their sets is derived from.
 
@@ -302,6 +320,7 @@ class Predictor(Displayed):
         Parameters
         ----------
         drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
+        spreads : gets how much the runs of a blend of numbers differ, (n, numbers), or None of other models.
         """
         others = any(one.channels or one.stack for one in self._models.settings)
         given = images_of(images, stack_of(self._source), others)
@@ -315,14 +334,16 @@ class Predictor(Displayed):
         if pooling is not None:
             names = tuple(people_rows(rows, self.classes_, "new", pooling).rows.ids.tolist())
         check_rows_compared(self._source, len(names))
-        values = self._of_list(given, rows)
+        values = self._of_list(given, rows, spreads)
         sets = self.decision.sets if isinstance(self.decision, Decision) else None
         if pooling is not None:
             return values, names, names
         contents = drawn and sets is not None and sets.is_random
         return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
 
-    def _of_list(self, images: ImageList, rows: SampleRows) -> NDArray[np.float32]:
+    def _of_list(
+        self, images: ImageList, rows: SampleRows, spreads: list[NDArray[np.float64] | None] | None = None
+    ) -> NDArray[np.float32]:
         parts: list[dict[str, NDArray[np.float32]]] = []
         skipping: list[NDArray[np.float32]] = []
         problems: Problems = []
@@ -339,8 +360,12 @@ class Predictor(Displayed):
         if problems:
             raise images.refusal(problems)
         if skipping:
+            if spreads is not None:
+                spreads.append(None)
             return np.concatenate(skipping)
         members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        if spreads is not None:
+            spreads.append(member_spread(self._source, members))
         return combine_members(self._source, members, rows)
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:

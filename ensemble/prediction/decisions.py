@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.decisions.column_face import check_columns, fit_columns
+from ensemble.decisions.column_rows import columns_of_predictions
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.face import fit_decision, request_of
-from ensemble.decisions.label_columns import (
-    check_column_rules,
-    columns_of_predictions,
-    fit_thresholds,
-    given_thresholds,
-    measured_labels,
-    parse_label_aims,
-)
+from ensemble.decisions.label_bands import costs_without_fit, measured_bands, read_label_costs
+from ensemble.decisions.label_columns import given_thresholds, measured_labels
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels, LabelDecision
 from ensemble.decisions.labels import GIVEN, LabelRule, fit_labels
+from ensemble.decisions.member_spread import spread_of_blend
+from ensemble.decisions.number_decision import SPREAD, DecidedNumbers, NumberDecision
+from ensemble.decisions.number_intervals import measured_numbers
 from ensemble.decisions.oof import rows_of_predictions
 from ensemble.decisions.record import STUDENT, DecisionSource, MeasuredValue
 from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines, shown_scores
@@ -30,7 +29,7 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
+from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.files import oof_file
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions, read_predictions
@@ -48,13 +47,16 @@ class DecisionOptions:
     sets: float | None = None
     sets_for: str = ANY_IMAGE
     set_score: str = LAC
+    max_width: float | str | Sequence[str] | Mapping[str, float] | None = None
     confidence: float = 0.9
     abstain_label: str = ABSTAIN_LABEL
 
     @property
     def are_given(self) -> bool:
         """Return whether any rule is asked for."""
-        return any(one is not None for one in (self.threshold, self.cost_matrix, self.abstain, self.sets))
+        return any(
+            one is not None for one in (self.threshold, self.cost_matrix, self.abstain, self.sets, self.max_width)
+        )
 
 
 def decision_for(
@@ -81,17 +83,18 @@ def decision_for(
         return _unscored(source, options, per_person)
     if source.refit:
         logger.warning("the rules are fitted to the predictions of the folds, not to those of the models of all people")
-    return (_fitted_labels if source.task == MULTILABEL else _fitted)(source, root, options, per_person, oof)
+    return (_fitted_columns if source.task in COLUMN_TASKS else _fitted)(source, root, options, per_person, oof)
 
 
 def _check_options(source: PredictionSource, options: DecisionOptions) -> None:
     """Raise UsageError if options contradict each other, are out of range, or are not for the task of a source."""
     if source.task not in COLUMN_TASKS:
         request_of(source.classes, **{name: getattr(options, name) for name in _RULES})
+        if options.max_width is not None:
+            raise UsageError("`max_width` is for intervals of numbers", hint="`abstain=0.05` is for classes")
         return
     if options != DecisionOptions():
-        check_column_rules(source.task, **{name: value for name, value in vars(options).items() if name != "threshold"})
-        parse_label_aims(_texts(options), source.classes)
+        check_columns(source.task, source.classes, vars(options), options.confidence)
 
 
 def _fitted(
@@ -111,15 +114,17 @@ def _fitted(
     return report.decision
 
 
-def _fitted_labels(
+def _fitted_columns(
     source: PredictionSource, root: Path, options: DecisionOptions, per_person: bool, oof: Predictions
-) -> LabelDecision:
-    """Return the thresholds of several labels, as `_fitted` does."""
+) -> LabelDecision | NumberDecision:
+    """Return the rules of several labels, or the intervals of numbers, as `_fitted` does."""
     per_person = per_person or oof.metadata.unit == PERSON
-    rows, origin = columns_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source))
-    found = fit_thresholds(
-        rows, _with_basis(origin, source, root), _texts(options), options.confidence, per_person=per_person
-    )
+    spread = None
+    if options.set_score == SPREAD:
+        spread = spread_of_blend(source, oof, source.kind, source.name, root)
+    rows, origin = columns_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source), spread)
+    basis = _with_basis(origin, source, root)
+    found = fit_columns(source.task, rows, basis, vars(options), options.confidence, per_person)
     for text in found.warnings:
         logger.warning(text)
     return found.decision
@@ -162,6 +167,7 @@ def check_unit(decision: AnyDecision | None, per_person: bool, name: str) -> Non
     )
 
 
+_GIVEN = {MULTILABEL: "; `threshold=LABEL=VALUE` needs no fit", REGRESSION: ""}
 _RULES = ("threshold", "cost_matrix", "abstain", "sets", "sets_for", "set_score", "confidence")
 
 
@@ -172,19 +178,28 @@ def _unscored(source: PredictionSource, options: DecisionOptions, per_person: bo
     ------
     EnsembleError : a rule would have to be fitted.
     """
-    found = (
-        given_thresholds(source.classes, _texts(options), per_person)
-        if source.task == MULTILABEL
-        else _given_rules(source.classes, options, per_person)
-    )
+    found: AnyDecision | None = None
+    if source.task == MULTILABEL:
+        found = _given_labels(source.classes, options, per_person)
+    elif source.task != REGRESSION:
+        found = _given_rules(source.classes, options, per_person)
     if found is None:
         raise EnsembleError(
             f"{source.kind} {source.name} has no out-of-fold predictions here, to which these rules are fitted",
-            hint="fit them where it was trained, and export it with them; "
-            f"`threshold={'LABEL' if source.task == MULTILABEL else 'CLASS'}=VALUE` needs no fit",
+            hint="fit them where it was trained, and export it with them"
+            + _GIVEN.get(source.task, "; `threshold=CLASS=VALUE` needs no fit"),
         )
     logger.warning("the rules cannot be scored: %s %s has no out-of-fold predictions", source.kind, source.name)
     return found
+
+
+def _given_labels(names: tuple[str, ...], options: DecisionOptions, per_person: bool) -> LabelDecision | None:
+    """Return given thresholds or costs of labels; None if a rule would have to be fitted."""
+    if options.abstain is not None:
+        return None
+    if options.cost_matrix is not None:
+        return costs_without_fit(names, read_label_costs(options.cost_matrix, names), per_person)
+    return given_thresholds(names, _texts(options), per_person)
 
 
 def _given_rules(classes: tuple[str, ...], options: DecisionOptions, per_person: bool) -> Decision | None:
@@ -248,7 +263,11 @@ def scores_here(decided: AnyDecided, predictions: Predictions) -> list[MeasuredV
         return []
     if isinstance(decided, DecidedLabels):
         matrix = encode_labels(labels, predictions.classes, MULTILABEL)
+        if decided.unsure is not None:
+            return measured_bands(decided, predictions.probabilities, matrix, persons)
         return measured_labels(decided.given, predictions.probabilities, matrix, persons, predictions.classes)
+    if isinstance(decided, DecidedNumbers):
+        return measured_numbers(decided, encode_labels(labels, predictions.classes, REGRESSION), persons)
     if not set(labels.tolist()) <= set(predictions.classes):
         return []
     code = {name: i for i, name in enumerate(predictions.classes)}
@@ -263,8 +282,10 @@ def decision_notes(decision: AnyDecision, here: list[MeasuredValue] | None) -> l
     here : what the decisions achieve on the predicted images; None if the rules do not apply to these rows.
     """
     if here is None:
-        plain = "labels above 0.5 are" if isinstance(decision, LabelDecision) else "the most probable class is"
-        return [f"the decision rules are for one row per {decision.unit}; here {plain} counted"]
+        plain = "the most probable class is counted"
+        if not isinstance(decision, Decision):
+            plain = "labels above 0.5 are counted" if isinstance(decision, LabelDecision) else "there are no intervals"
+        return [f"the decision rules are for one row per {decision.unit}; here {plain}"]
     found = score_lines(shown_scores(decision))
     notes = rule_lines(decision)
     if found:

@@ -73,6 +73,7 @@ def predict(
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
     set_score: str = LAC,
+    max_width: float | str | Sequence[str] | Mapping[str, float] | None = None,
     confidence: float = 0.9,
     abstain_label: str = ABSTAIN_LABEL,
     cascade: str | float | None = None,
@@ -104,9 +105,9 @@ def predict(
     verify : whether to compare with the test predictions that the training wrote, for the images that have one; an
         exported model computes its expected probabilities again. Both in the number format of the predictions; the
         result is `PredictedImages.verification`.
-    threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are
-        fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people. Of
-        several labels only `threshold` and `confidence`.
+    threshold, cost_matrix, abstain, sets, sets_for, set_score, max_width, confidence, abstain_label : decision rules,
+        which are fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for
+        people.
     cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
         the loss of the nested score that is allowed (see ``docs/cascade.md``); ``off`` to use all models of an exported
         model that has a cascade; None for the cascade of the model, if it has one. Not together with decision rules or
@@ -283,4 +284,5 @@ def _described(
         formats=found.formats,
         work=found.work,
         paths=kept.paths or (),
+        spread=found.spread,
     )

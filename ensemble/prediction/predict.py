@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.prediction.combine import combine_members
 from ensemble.prediction.engine import Engine
+from ensemble.prediction.member_spread import member_spread
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.people import apply_heads, check_precision_of_heads
 from ensemble.prediction.prediction_formats import EQUAL, Choice, check_precision, check_reduced
@@ -69,6 +70,7 @@ class Predicted:
     exact : whether every model was computed as in the training.
     choices : key of an architecture → how it was computed.
     work : the work folder, if it was kept.
+    spread : (n, columns) how much the runs of a blend of numbers differ; None of other models.
     """
 
     probabilities: NDArray[np.float32]
@@ -79,6 +81,7 @@ class Predicted:
     exact: bool = True
     work: Path | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    spread: NDArray[np.float64] | None = None
 
 
 def predict_table(
@@ -140,6 +143,7 @@ def predict_table(
             raise EnsembleError(f"no image of {table.source} can be used", hint="expected at least one readable image")
         apply_heads(source, table, state, kept)
         values = _combine(source, table.take(kept), state, kept)
+        spread = member_spread(source, state.arrays, kept)
     if not keep_work:
         remove(folder)
     unreadable = SkippedImages(tuple(at for at, _ in state.unreadable), tuple(text for _, text in state.unreadable))
@@ -152,6 +156,7 @@ def predict_table(
         all(choice.is_exact for choice in engine.choices.values()),
         folder if keep_work else None,
         dict(engine.choices),
+        spread,
     )
 
 

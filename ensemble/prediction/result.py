@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import Decided, Decision
 from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels
+from ensemble.decisions.number_decision import DecidedNumbers, NumberDecision
 from ensemble.decisions.record import MeasuredValue
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.prediction.cascade import cascade_notes, cascade_record, check_cascade_alone
 from ensemble.prediction.comparison import is_fitted, stated_procedure
 from ensemble.prediction.decisions import decision_notes, scores_here
 from ensemble.prediction.inputs import content_ids
+from ensemble.prediction.interval_csv import interval_submission, writes_intervals
 from ensemble.prediction.optimism import teacher_of
 from ensemble.prediction.predict import SkippedImages
 from ensemble.prediction.source import PredictionSource
@@ -73,6 +75,7 @@ class PredictedImages(Displayed):
     formats : architecture → how it was computed: number format, reason, measured rates, difference from float32.
     work : folder of the predictions of each model, if it was kept (`clear_work`).
     paths : the files of the images, from whose content the random part of prediction sets is derived.
+    spread : (n, columns) how much the runs of a blend of numbers differ; None of other models.
     """
 
     predictions: Predictions
@@ -89,6 +92,7 @@ class PredictedImages(Displayed):
     formats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     work: Path | None = None
     paths: Sequence[Path] = ()
+    spread: NDArray[np.float64] | None = None
 
     @property
     def difference(self) -> float | None:
@@ -138,6 +142,8 @@ class PredictedImages(Displayed):
                 f"the decision rules are for one row per {self.decision.unit}, found one row per {self.unit}",
                 hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
             )
+        if isinstance(self.decision, NumberDecision):
+            return self.decision.apply(self.probabilities, spread=self.spread)
         if not isinstance(self.decision, Decision):
             return self.decision.apply(self.probabilities)
         rule, ids = self.decision.sets, self.ids.tolist()
@@ -174,14 +180,15 @@ class PredictedImages(Displayed):
     def frame(self) -> pd.DataFrame:
         """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
 
-        With decision rules also ``decision`` (the class, or no answer; several labels in one text) and, with prediction
-        sets, ``set``.
+        With decision rules also ``decision`` (the class, or no answer; several labels or numbers in one text) and, with
+        prediction sets, ``set``; of numbers ``<number>_low`` and ``<number>_high``.
         """
         frame, decided = self.predictions.frame(), self.decided
         if decided is None:
             return frame
         sets = _set_texts(decided)
-        columns = {"decision": decided.labels} | ({} if sets is None else {"set": sets})
+        columns: dict[str, Any] = {"decision": decided.labels} | ({} if sets is None else {"set": sets})
+        columns |= decided.interval_columns() if isinstance(decided, DecidedNumbers) else {}
         clash = next((name for name in columns if name in frame.columns), None)
         if clash is not None:
             raise UsageError(
@@ -192,11 +199,15 @@ class PredictedImages(Displayed):
     def csv(
         self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
     ) -> bytes:
-        """Return a CSV; see `folds.predictions.submission.submission`."""
+        """Return a CSV; see `folds.predictions.submission.submission`, and `interval_submission` of numbers."""
         decided = self.decided
         labels = None if decided is None else decided.labels.tolist()
         sets = None if form != SET_FORM else _set_texts(decided)
-        return submission(self.predictions, form, columns, None if like is None else Path(like), labels, sets)
+        sample = None if like is None else Path(like)
+        if isinstance(decided, DecidedNumbers):
+            return interval_submission(self.predictions, decided, form, columns, sample)
+        writes_intervals(False, form, columns, like)
+        return submission(self.predictions, form, columns, sample, labels, sets)
 
     def by_person(self) -> PredictedImages:
         """Return one row per person: the mean of the probabilities of the person's images, with the person as id.
@@ -228,7 +239,10 @@ class PredictedImages(Displayed):
                 labels = np.array(self.classes)[codes]
         people = np.array(names, dtype=str)
         metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
-        return replace(self, predictions=Predictions(values.astype(np.float32), metadata), unit=PERSON)
+        spread = self.spread
+        if spread is not None:
+            spread = average_by_person(nothing, spread, persons, classes, task)[1]
+        return replace(self, predictions=Predictions(values.astype(np.float32), metadata), unit=PERSON, spread=spread)
 
     def decision_scores(self) -> list[MeasuredValue]:
         """Return what the decisions achieve on these images, over people; [] without rules or known labels."""
@@ -275,7 +289,9 @@ class PredictedImages(Displayed):
         return record
 
     def _decided_counts(self) -> dict[str, int]:
-        """Return answer → images that have it; of several labels, label → images."""
+        """Return answer → images that have it; of several labels, label → images; of numbers those with an answer."""
+        if isinstance(self.decided, DecidedNumbers):
+            return dict(zip(self.classes, (~self.decided.asked).sum(axis=0).tolist(), strict=True))
         if isinstance(self.decided, DecidedLabels):
             return dict(zip(self.classes, self.decided.given.sum(axis=0).tolist(), strict=True))
         names, counts = np.unique(self.labels, return_counts=True)
@@ -289,7 +305,7 @@ class PredictedImages(Displayed):
         if self.task in COLUMN_TASKS:
             return Table(self._title(), *self._columns_table(), tuple(self._notes()), left=1)
         decided = self.decided if self._has_decisions else None
-        assert not isinstance(decided, DecidedLabels)  # noqa: S101 - of several labels, whose table is another
+        assert decided is None or isinstance(decided, Decided)  # noqa: S101 - others have another table
         codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
         confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
         names = list(enumerate(self.classes))
@@ -314,14 +330,18 @@ class PredictedImages(Displayed):
         rows: list[list[object]] = []
         decided = self.decided if self._has_decisions else None
         given = decided.given if isinstance(decided, DecidedLabels) else is_predicted(self.probabilities)
-        for name, values, has in zip(self.classes, self.probabilities.T, given.T, strict=True):
+        unsure = decided.unsure if isinstance(decided, DecidedLabels) else None
+        widths = (decided.high - decided.low).mean(axis=0) if isinstance(decided, DecidedNumbers) else ()
+        for at, (name, values, has) in enumerate(zip(self.classes, self.probabilities.T, given.T, strict=True)):
             if self.task == REGRESSION:
-                rows.append([name, *(f"{one:.4g}" for one in (values.mean(), values.min(), values.max()))])
+                measured = (values.mean(), values.min(), values.max(), *widths[at : at + 1])
+                rows.append([name, *(f"{one:.4g}" for one in measured)])
             else:
-                rows.append([name, f"{has.sum():,}", f"{values.mean():.3f}"])
+                left = [] if unsure is None else [f"{unsure[:, at].sum():,}"]
+                rows.append([name, f"{has.sum():,}", *left, f"{values.mean():.3f}"])
         if self.task == REGRESSION:
-            return ["number", "mean", "lowest", "highest"], rows
-        return ["label", self._noun(), "mean probability"], rows
+            return ["number", "mean", "lowest", "highest", *(["mean width"] if len(widths) else [])], rows
+        return ["label", self._noun(), *([] if unsure is None else ["unsure"]), "mean probability"], rows
 
     def _notes(self) -> list[str]:
         """Return the lines below the table."""

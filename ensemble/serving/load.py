@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.label_decision import DecidedLabels
+from ensemble.decisions.number_decision import HIGH, LOW, DecidedNumbers, NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import as_combined, combine_members, member_key
+from ensemble.prediction.member_spread import member_spread
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import PredictionSource, check_one_meaning, combination_of_run, load_source, source_of
@@ -87,13 +89,15 @@ class SourceModel:
         """Return the combination for each image, and the probabilities of the single models."""
         pixels = {one: np.stack([image.pixels[one] for image in images]) for one in self.models.settings}
         members: NDArray[np.float32] | None = None
+        spread: NDArray[np.float64] | None = None
         if self.source.cascade is not None:  # skips models, so there is no disagreement to show
             values = self.models.cascaded(pixels)
         else:
             predicted = self.models.members(pixels)
             values = combine_members(self.source, predicted, numbered(len(images)))
-            members = self._of_label(predicted)
-        return Answers(values, members, self._decided(values, [image.id for image in images]), self.source.task)
+            members, spread = self._of_label(predicted), member_spread(self.source, predicted)
+        decided = self._decided(values, [image.id for image in images], spread=spread)
+        return Answers(values, members, decided, self.source.task)
 
     def outputs(self, images: Sequence[Decoded]) -> list[Output]:
         """Return what the fold models make of each image."""
@@ -115,7 +119,8 @@ class SourceModel:
         key = sha256_bytes(" ".join(sorted(one.id for one in outputs)).encode()) if n > 1 else outputs[0].id
         name = person or key
         averaged = self.needs.of_people and made.pooling is None
-        decided = self._decided(values, [name] * len(values), persons=averaged)
+        spread = member_spread(self.source, members)
+        decided = self._decided(values, [name] * len(values), persons=averaged, spread=spread)
         if not averaged:
             return Answers(values, self._alone(members, rows), decided, self.source.task)
         mean = values.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
@@ -157,24 +162,34 @@ class SourceModel:
         }
 
     def _decided(
-        self, values: NDArray[np.float32], ids: Sequence[str], persons: bool = False
+        self,
+        values: NDArray[np.float32],
+        ids: Sequence[str],
+        persons: bool = False,
+        spread: NDArray[np.float64] | None = None,
     ) -> list[dict[str, Any]] | None:
-        """Return label, confidence and set of each image by the decision rules, or its labels; None without rules.
+        """Return label, confidence and set of each image by the decision rules, or labels or intervals; None without.
 
         Parameters
         ----------
         persons : whether the ids are persons, whose rows are averaged by rules for people.
+        spread : (n, columns) how much the runs of a blend of numbers differ.
         """
         if self.decision is None:
             return None
+        if isinstance(self.decision, NumberDecision):
+            return _intervals_of(self.decision.apply(values, list(ids) if persons else None, spread=spread))
         decided = (
             self.decision.apply(values, persons=list(ids)) if persons else self.decision.apply(values, ids=list(ids))
         )
         if isinstance(decided, DecidedLabels):
-            return [
-                {"labels": [name for name, has in zip(self.classes, row, strict=True) if has]}
-                for row in decided.given.tolist()
-            ]
+            records = [{"labels": _named(self.classes, row)} for row in decided.given]
+            if decided.unsure is not None:
+                records = [
+                    one | {"unsure": _named(self.classes, row)}
+                    for one, row in zip(records, decided.unsure, strict=True)
+                ]
+            return records
         found = []
         for at, code in enumerate(decided.codes):
             label = self.classes[code] if code >= 0 else None
@@ -194,6 +209,28 @@ class SourceModel:
                 order = [run.classes.index(name) for name in self.classes]
                 found += [members[member_key(run, model)][:, order] for model in run.models]
         return np.stack(found) if found else None
+
+
+def _named(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:
+    return [name for name, one in zip(names, which.tolist(), strict=True) if one]
+
+
+def _intervals_of(decided: DecidedNumbers) -> list[dict[str, Any]]:
+    """Return the ends of the intervals of each row, None where there is no bound, and the numbers without an answer."""
+
+    def end(value: float) -> float | None:
+        return float(str(np.float32(value))) if np.isfinite(value) else None
+
+    return [
+        {
+            "intervals": {
+                name: {LOW: end(low), HIGH: end(high)}
+                for name, low, high in zip(decided.classes, decided.low[at], decided.high[at], strict=True)
+            },
+            "unanswered": [name for name, asked in zip(decided.classes, decided.asked[at], strict=True) if asked],
+        }
+        for at in range(len(decided))
+    ]
 
 
 def check_scans(data: bytes, max_pixels: int) -> None:

@@ -110,12 +110,15 @@ class Answer:
         values = [float(str(value)) for value in self.probabilities]
         named = dict(zip(self.classes, values, strict=True))
         if self.task == REGRESSION:
-            return {"values": named, "uncertainty": dict(self.uncertainty)}
+            rules = {} if self.decision is None else {"decision": dict(self.decision)}
+            return {"values": named, "uncertainty": dict(self.uncertainty), **rules}
         if self.task == MULTILABEL:
             predicted = is_predicted(self.probabilities).tolist()
             there = [name for name, yes in zip(self.classes, predicted, strict=True) if yes]
             there = there if self.decision is None else list(self.decision["labels"])
-            return {"labels": there, "probabilities": named, "uncertainty": dict(self.uncertainty)}
+            found = {"labels": there, "probabilities": named, "uncertainty": dict(self.uncertainty)}
+            unsure = None if self.decision is None else self.decision.get("unsure")
+            return found if unsure is None else found | {"decision": {"unsure": list(unsure)}}
         best = int(self.probabilities.argmax())
         record: dict[str, Any] = {
             "label": self.classes[best],

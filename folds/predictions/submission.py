@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -80,11 +81,11 @@ def submission_columns(
     )
     values = predictions.probabilities[rows]
     if form == DECISION_FORM:
-        given = is_predicted(values)
+        given = is_predicted(values).astype(np.float64)
         if labels is not None:
             texts = np.array([labels[row] for row in rows.tolist()], dtype=str)
-            given = label_matrix(texts, predictions.classes, MULTILABEL) == 1
-        marks = [given[:, column].astype(np.int64).astype(str).tolist() for column in order]
+            given = label_matrix(texts, predictions.classes, MULTILABEL)
+        marks = [["" if math.isnan(one) else f"{one:.0f}" for one in given[:, column].tolist()] for column in order]
         return dict(zip(columns, [ids, *marks], strict=True))
     if form == LABEL_FORM:
         names = answers_of(task, values, predictions.classes).tolist()

@@ -257,8 +257,14 @@ def _show(found: PredictedImages, rows: PredictedImages, path: Path, wanted: _Wa
 def _check_table(wanted: _Wanted, table: SampleTable, source: PredictionSource, decision: AnyDecision | None) -> None:
     """Raise what would keep the result from being written, before the images are predicted."""
     from ensemble.decisions.decision import Decision
+    from ensemble.decisions.number_decision import NumberDecision
+    from ensemble.prediction.interval_csv import interval_names, writes_intervals
     from folds.predictions.submission import check_submission
 
+    has_intervals = isinstance(decision, NumberDecision)
+    if wanted.csv is not None and writes_intervals(has_intervals, wanted.form, wanted.columns, wanted.like):
+        interval_names(source.classes, wanted.columns)
+        return
     if wanted.csv is not None:
         persons = table.persons if wanted.per_person else None
         ids = table.ids.tolist() if persons is None else sorted(set(persons.tolist()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ensemble.cli.terminal import console
 from ensemble.decisions.label_report import LabelThresholds
+from ensemble.decisions.number_report import NumberIntervals
 from ensemble.decisions.report import (
     CURVE_HEADER,
     HEADER,
@@ -17,10 +18,11 @@ from ensemble.decisions.report import (
 )
 
 
-def decide_report(found: DecisionReport | LabelThresholds) -> str:
+def decide_report(found: DecisionReport | LabelThresholds | NumberIntervals) -> str:
     """Return the whole report."""
-    if isinstance(found, LabelThresholds):
-        title = f"{found.source.kind} {found.source.name}: thresholds per {found.unit}, fitted to "
+    if not isinstance(found, DecisionReport):
+        what = "thresholds" if isinstance(found, LabelThresholds) else "intervals"
+        title = f"{found.source.kind} {found.source.name}: {what} per {found.unit}, fitted to "
         title += fitted_to(found.source, found.unit)
         return "\n\n".join([title, console.table(HEADER, found.rows()), "\n".join(_lines(found.lines()))])
     source, unit = found.decision.source, found.decision.unit

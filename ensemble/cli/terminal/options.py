@@ -105,15 +105,17 @@ ThresholdOption = Annotated[
 CostOption = Annotated[
     Path | None,
     typer.Option(
-        help="take the decision with the smallest expected cost: a CSV or TOML of true class × decision",
-        metavar="FILE",
+        help="take the decision with the smallest expected cost: a CSV or TOML of true class × decision; of several "
+        "labels hat:fn=5,fp=1,ask=.5, or a table of these",
+        metavar="COSTS",
         rich_help_panel=DECISIONS,
     ),
 ]
 AbstainOption = Annotated[
     float | None,
     typer.Option(
-        help="answer only where the confidence is so high that at most this share of the answers is wrong",
+        help="answer only where the confidence is so high that at most this share of the answers is wrong; of several "
+        "labels of the yes and of the no",
         metavar="ERROR",
         rich_help_panel=DECISIONS,
     ),
@@ -121,7 +123,8 @@ AbstainOption = Annotated[
 SetsOption = Annotated[
     float | None,
     typer.Option(
-        help="prediction sets that contain the true class of a new person's image with this probability",
+        help="prediction sets that contain the true class of a new person's image with this probability; of numbers "
+        "intervals",
         metavar="LEVEL",
         rich_help_panel=DECISIONS,
     ),
@@ -137,7 +140,18 @@ SetsForOption = Annotated[
 SetScoreOption = Annotated[
     str,
     typer.Option(
-        help="lac (smallest sets), aps or raps (more even coverage)", metavar="NAME", rich_help_panel=DECISIONS
+        help="lac (smallest sets), aps or raps (more even coverage); of numbers absolute (one width) or spread (of the "
+        "runs of a blend)",
+        metavar="NAME",
+        rich_help_panel=DECISIONS,
+    ),
+]
+MaxWidthOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="of numbers, the width of the interval above which there is no answer: age=10; may be repeated",
+        metavar="WIDTH",
+        rich_help_panel=DECISIONS,
     ),
 ]
 ConfidenceOption = Annotated[
@@ -159,6 +173,7 @@ _RULES = {
     "sets": (SetsOption, None),
     "sets_for": (SetsForOption, "image"),
     "set_score": (SetScoreOption, "lac"),
+    "max_width": (MaxWidthOption, None),
     "confidence": (ConfidenceOption, 0.9),
     "abstain_label": (AbstainLabelOption, "abstain"),
 }
@@ -166,7 +181,7 @@ FormOption = Annotated[
     str | None,
     typer.Option(
         help="columns of the CSV: label, probabilities (one per class or label), decisions (0 or 1 for each of several "
-        "labels), numbers (of a regression), or sets (predict) [label, or as --like]",
+        "labels), numbers or intervals (of a regression), or sets (predict) [label, or as --like]",
         metavar="FORM",
         rich_help_panel=WRITTEN,
     ),
@@ -272,7 +287,7 @@ def takes_settings(
 def rules_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of decision rules out of ``given``, and return them as arguments of `ensemble.decide`."""
     found = {name: given.pop(name) for name in _RULES}
-    return found | {"threshold": found["threshold"] or None}
+    return found | {"threshold": found["threshold"] or None, "max_width": found["max_width"] or None}
 
 
 def _option(described: Setting, help: str | None) -> inspect.Parameter:

@@ -9,7 +9,8 @@ import pytest
 
 import ensemble as en
 from ensemble.cli.reports.decide import decide_report
-from ensemble.decisions.label_columns import columns_of_arrays, fit_thresholds, parse_label_aims
+from ensemble.decisions.column_rows import columns_of_arrays
+from ensemble.decisions.label_columns import fit_thresholds, parse_label_aims
 from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import F1, fit_labels, parse_aims
 from folds.errors import UsageError

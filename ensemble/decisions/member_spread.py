@@ -1,0 +1,73 @@
+"""Measure how much the members of a blend of numbers differ, out of fold; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.blending.blend import Blend
+from ensemble.blending.labeled_predictions import ColumnPredictions, labeled_blend, read_labeled_predictions
+from ensemble.blending.recipe import read_recipe
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.predictions import Predictions
+
+_NEEDED = "`set_score=spread` needs a blend of two runs or more, whose spread it is"
+
+
+def spread_of(members: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """Return (n, columns) the standard deviation over members of predictions (n, columns) each; nan ones do not count.
+
+    Examples
+    --------
+    >>> spread_of([np.array([[1.0], [4.0]]), np.array([[3.0], [4.0]])]).tolist()
+    [[1.0], [0.0]]
+    """
+    values = np.stack([np.asarray(one, np.float64) for one in members])
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0).sum(axis=0) / count
+    return np.asarray(np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / count))
+
+
+def spread_of_blend(blend: Any, found: Predictions, kind: str, name: str, root: Path) -> NDArray[np.float64]:
+    """Return (n, columns) the spread of the runs of a blend for its out-of-fold predictions, 0 in rows without labels.
+
+    Parameters
+    ----------
+    blend : the blend in memory, or anything else for that of the name.
+    found : its out-of-fold predictions.
+    kind : ``blend``, or what else was named, which has no members.
+    root : the folder that holds ``runs/``.
+
+    Raises
+    ------
+    UsageError : it is no blend, or one of people or of a single run.
+    EnsembleError : the runs are not there any more.
+    """
+    if kind != "blend":
+        raise UsageError(_NEEDED, hint="name a blend, or leave out `set_score` for intervals of one width")
+    if found.metadata.unit is not None:
+        raise UsageError("`set_score=spread` is for images, and this blend answers for people", hint="leave it out")
+    if isinstance(blend, Blend):
+        judged, used = labeled_blend(blend), None
+    else:
+        judged = read_labeled_predictions([name], runs=root / "runs")
+        used = read_recipe(root / "runs" / "blends" / name / "blend.toml").combination.runs
+    members = judged.rows.members if isinstance(judged, ColumnPredictions) else {}
+    members = {one: values for one, values in members.items() if used is None or one in used}
+    if used is not None and set(members) != set(used):
+        raise EnsembleError(
+            f"the runs of the blend {name} are not there any more, so their spread is unknown",
+            hint="blend again where the runs are, or leave out `set_score` for intervals of one width",
+        )
+    if len(members) < 2:
+        raise UsageError(_NEEDED, hint="blend two runs or more, or leave out `set_score` for intervals of one width")
+    measured = spread_of(list(members.values()))
+    place = {one: row for row, one in enumerate(found.ids.tolist())}
+    spread = np.zeros((len(found.ids), measured.shape[1]))
+    spread[[place[one] for one in judged.rows.ids.tolist()]] = measured
+    return spread
