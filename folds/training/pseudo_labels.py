@@ -182,7 +182,7 @@ def _none_chosen(predicted: Sequence[NDArray[np.float64]], recipe: Recipe, task:
     return EnsembleError(
         f"`pseudo`: no test image has {what} of probability {recipe.pseudo_confidence:g} or more; the largest "
         f"probability is {highest:.3f}",
-        hint=f"`pseudo_confidence={max(highest - 0.05, 0):.2f}`, or better teachers",
+        hint=f"`pseudo_confidence={max(highest - 0.05, 0.5 if task == MULTILABEL else 0):.2f}`, or better teachers",
     )
 
 
