@@ -11,7 +11,7 @@ from ensemble.blending.recipe import read_recipe
 from folds.config.command_settings import Settings
 from folds.config.files import read_record
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.metrics.task_names import require_classes
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.files import LABEL, oof_file, read_sidecar
 from folds.utils.files import is_file_safe, read_json
 
@@ -53,6 +53,8 @@ class Teacher:
         record = read_record(self.run / "config.toml")
         found: dict[str, Any] = {key: record[key] for key in _OF_DATA if key in record}
         found = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+        if record.get("task") in COLUMN_TASKS:  # as which the table is read
+            found["task"] = record["task"]
         if not any(given.get(key) for key in _OF_SPLIT):
             found["folds"] = self.run / "folds.csv"
         found |= {"soft_labels": self.oof} | ({} if self.target == LABEL else {"target": self.target})
@@ -152,6 +154,4 @@ def _checked(oof: Path) -> Path:
 
 def _target(oof: Path) -> str:
     sidecar = read_sidecar(oof)
-    if sidecar is not None:
-        require_classes(sidecar.task, "distillation")
     return LABEL if sidecar is None else sidecar.target

@@ -369,7 +369,7 @@ def _note_on_curves(curves: Sequence[_Measured]) -> str:
     if heads := [one.run for one in curves if not one.trained]:
         notes.append(
             f"{', '.join(heads)}: 95% CIs over the people who are scored, and over the draws of those who train. "
-            "Measured with logistic heads on frozen features: fine-tuning usually gains more from more people."
+            "Measured with linear heads on frozen features: fine-tuning usually gains more from more people."
         )
     if trained := [one.run for one in curves if one.trained]:
         notes.append(
@@ -386,7 +386,7 @@ def _curve_text(one: _Measured) -> str:
         f"{one.score[-1]:.3f} with {one.people[-1]:.0f}."
     )
     if one.doubled is None:
-        return f"{text} The score does not grow with the people, so that nothing is extrapolated."
+        return f"{text} The score does not get better with the people, so that nothing is extrapolated."
     text += f" With twice the people it is expected from {one.doubled[0]:.3f} to {one.doubled[1]:.3f} (extrapolated"
     if one.doubled_interval is None:
         return f"{text})."

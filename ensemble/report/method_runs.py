@@ -69,6 +69,7 @@ _FURTHER: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "pseudo_confidence": ("pseudo-labels with a probability of at least {}", ()),
     "pseudo_per_class": ("at most {} pseudo-labeled images of a class", ()),
     "pseudo_soft": ("probabilities learned of pseudo-labeled images, not the class", (False,)),
+    "pseudo_spread": ("pseudo-labels whose teachers differ by at most {} standard deviations", ()),
     "pseudo_weight": ("weight of a pseudo-labeled image {}", ()),
     "soften_weight": ("share of the votes in softened labels {}", ()),
     "ema_warmup": ("power of the warm-up of the moving average {}", ()),

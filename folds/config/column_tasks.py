@@ -24,15 +24,19 @@ SUPPORTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "rebin": ((), _ONE_CLASS),
     "relabel": ((), "a new label is one class"),
     "soften": ((), "votes are shares of the classes"),
-    "soft_columns": ((), "the shares are those of the classes"),
-    "soft_labels": ((), "soft labels are class probabilities"),
-    "pseudo": ((), "pseudo-labels are classes"),
+    "soft_columns": ((MULTILABEL,), "a number is soft by nature: its column can have the mean of several raters"),
+    "soft_temperature": ((MULTILABEL,), "a number is no probability, which could be sharpened"),
+    "pseudo_confidence": ((MULTILABEL,), "a number has no probability; pseudo_spread compares several teachers"),
+    "pseudo_per_class": ((MULTILABEL,), "a number has no class"),
+    "pseudo_soft": ((MULTILABEL,), "a number is soft by nature: it is learned as it is predicted"),
+    "pseudo_spread": ((REGRESSION,), "pseudo_confidence chooses by the probability of a label"),
     "augment_more": ((), "it is chosen by the class of an image"),
     "sampler": ((), "it balances classes; weights=inverse of the losses bce and focal balances several labels"),
     "sample_counts": ((), "they are those of the classes"),
     "per_person": ((), "the images of a person are counted by class"),
     "label_smoothing": ((MULTILABEL,), "a number has no share to spread"),
 }
+_UNUSED = {"target": "label", "sampler": "none", "soft_temperature": 1.0}
 _ON_FEATURES = (LOGISTIC, MLP, ATTENTION)
 _HEADS = (None, LINEAR, *_ON_FEATURES)
 _OWN_HEADS = {REGRESSION: ("number", "gaussian")}
@@ -58,7 +62,7 @@ def check_column_task(recipe: Any) -> None:
             raise UsageError(f"`head={recipe.head}` is for numbers", hint="`task=regression`")
         return
     for name, (tasks, reason) in SUPPORTED.items():
-        value, unused = getattr(recipe, name), {"target": "label", "sampler": "none"}.get(name)
+        value, unused = getattr(recipe, name), _UNUSED.get(name)
         if value in (None, {}, 0, (), unused) or recipe.task in tasks:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list | tuple | dict) else value

@@ -16,6 +16,7 @@ _NEEDS = {
     "pseudo_per_class": ("pseudo",),
     "pseudo_soft": ("pseudo",),
     "pseudo_weight": ("pseudo",),
+    "pseudo_spread": ("pseudo",),
 }
 _EXAMPLES = {
     "ema": "`ema=0.999`",

@@ -18,7 +18,7 @@ from folds.config.defaults import BATCH_SIZE, Model, fine_tuning, head_rate, lea
 from folds.config.frozen import DEFAULT_HIDDEN, LINEAR, LOGISTIC, MAX_HIDDEN, MLP, views_of
 from folds.config.setting import FROZEN, MODEL, OPTIMIZER, SAMPLING, TRAINING, setting
 from folds.images.settings import parse_channels, parse_frame, parse_size, parse_window
-from folds.metrics.task_names import ALL_TASKS
+from folds.metrics.task_names import ALL_TASKS, REGRESSION
 from folds.optim.loss_spec import default_smoothing
 from folds.optim.schedules import RISING, SCHEDULES
 from folds.optim.weight_decay import default_weight_decay
@@ -131,15 +131,23 @@ class Recipe:
     )
     pseudo_confidence: float | None = setting(
         None,
-        "smallest probability of the predicted class of a pseudo-labeled image",
+        "smallest probability of the predicted class of a pseudo-labeled image, or of the answer of each of several labels",
         TRAINING,
-        shown="0.9 with pseudo",
+        shown="0.9 with pseudo; not of numbers",
         metavar="P",
         minimum=0,
         maximum=1,
     )
     pseudo_per_class: int | None = setting(
         None, "pseudo-labeled images of a class at most, the most confident ones", TRAINING, metavar="N", minimum=1
+    )
+    pseudo_spread: float | None = setting(
+        None,
+        "largest difference between several teachers of a number, in its standard deviations",
+        TRAINING,
+        shown="no limit",
+        metavar="S",
+        minimum=0,
     )
     pseudo_soft: bool | None = setting(
         None, "learn the probabilities of pseudo-labeled images, not the class", TRAINING, shown="no"
@@ -530,7 +538,8 @@ class Recipe:
             **({} if self.soft_labels is None else {"soft_weight": 0.5, "soft_temperature": 1.0}),
             **({} if self.soft_columns is None else {"soft_weight": 1.0, "soft_temperature": 1.0}),
             **({} if self.soften is None else {"soften_weight": 0.5}),
-            **({} if self.pseudo is None else {"pseudo_confidence": 0.9, "pseudo_weight": 1.0}),
+            **({} if self.pseudo is None else {"pseudo_weight": 1.0}),
+            **({} if self.pseudo is None or self.task == REGRESSION else {"pseudo_confidence": 0.9}),
             **own,
             "lr": lr,
         }

@@ -125,8 +125,10 @@ class _Trainer:
         return loss_of
 
     def _targets(self, at: Tensor) -> Tensor:
-        labels = self.labels[at]
-        return labels if self.soft is None else torch.cat([one_hot(self.context.target, labels), self.soft[at]], 1)
+        labels, target = self.labels[at], self.context.target
+        if self.soft is None:
+            return labels
+        return torch.cat([labels if target.has_columns else one_hot(target, labels), self.soft[at]], 1)
 
     def _batches_of_people(self, epoch: int, view: NDArray[np.int64]) -> list[tuple[int, Callable[[Any], Tensor]]]:
         """Return batches of whole people: all images of a person are context, those of the epoch have a loss."""

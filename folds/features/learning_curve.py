@@ -14,17 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.recipe import Recipe
-from folds.data.targets import Target, resolve_target
+from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
+from folds.features.column_curve import predict_columns, share_of_columns
 from folds.features.data import standardization, standardized
 from folds.features.logistic import fit_path, rotate
 from folds.features.selection import inner_folds, select_strength
 from folds.features.store import open_features
 from folds.metrics.custom import find_metric
 from folds.metrics.report import score_predictions
+from folds.metrics.task_names import REGRESSION
 from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.examples import class_codes, learned_rows
 from folds.training.job import Job
+from folds.training.resolve import target_of
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize, softmax
 from folds.utils.parallel import cpu_count, one_blas_thread
@@ -32,7 +35,8 @@ from folds.utils.parallel import cpu_count, one_blas_thread
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 DRAWS = 3
 _INNER_FOLDS = 3
-TRAINING = "training"  # what a curve was measured with, beside "logistic heads"
+# What a curve was measured with: heads on frozen features, of numbers the second, or the training of the whole model.
+HEADS, NUMBER_HEADS, TRAINING = "logistic heads", "ridge regressions", "training"
 _FORMS = (0.25, 0.5, 1.0)  # exponents c of score = a − b·n^(−c), which an extrapolation is made with
 
 
@@ -64,7 +68,8 @@ class LearningCurve:
     Attributes
     ----------
     doubled : lowest and highest extrapolation to twice the people of all; None if the points do not rise.
-    measured_with : ``logistic heads`` on frozen features, or ``training`` of the whole model.
+    measured_with : ``logistic heads`` or, of numbers, ``ridge regressions`` on frozen features; or ``training`` of the
+        whole model.
     doubled_interval : `doubled` with the 95% confidence interval over the people who are scored; None if unknown.
     """
 
@@ -72,7 +77,7 @@ class LearningCurve:
     metric: str
     points: tuple[CurvePoint, ...]
     doubled: tuple[float, float] | None
-    measured_with: str = "logistic heads"
+    measured_with: str = HEADS
     doubled_interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +102,8 @@ def learning_curve(
     """Return the learning curve of a run over people, with its features and folds, by logistic heads.
 
     Every head is scored on the people of its fold, none of whom it has seen; its strength is chosen by inner folds of
-    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes.
+    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes. Several labels
+    have a logistic regression each, and numbers a ridge regression.
 
     Parameters
     ----------
@@ -113,7 +119,7 @@ def learning_curve(
     if job.features is None or job.features.get("train") is None:
         raise EnsembleError(f"{job.run}: the features of its images are not computed")
     recipe = Recipe(**{**job.recipe, "init": None})
-    target = resolve_target(recipe.target, job.classes, job.class_attributes, recipe.class_order or ())
+    target = target_of(recipe, job.classes, job.class_attributes)
     if target.joined:
         raise UsageError("a learning curve is of one target", hint="`target=label`, or one attribute")
     data = _Data(job, recipe, target, by_person)
@@ -133,7 +139,12 @@ def learning_curve(
         parts = [[found[share, draw, fold] for fold in data.folds] for draw in own]
         points.append(_point(data, share, parts))
     metric = find_metric(recipe.metric)
-    return LearningCurve(job.run, recipe.metric, tuple(points), _extrapolated(points, metric.greater_is_better))
+    doubled = _extrapolated(points, metric.greater_is_better)
+    if target.has_columns and doubled is not None:  # an error is not below 0
+        low, high = (min(max(one, metric.lower_bound), metric.upper_bound) for one in doubled)
+        doubled = low, high
+    measured_with = NUMBER_HEADS if target.task == REGRESSION else HEADS
+    return LearningCurve(job.run, recipe.metric, tuple(points), doubled, measured_with)
 
 
 class _Data:
@@ -151,10 +162,15 @@ class _Data:
         self.scored = np.concatenate([self.assignment.validation_index(fold) for fold in self.folds])
 
     def fit(self, share: float, draw: int, fold: int) -> tuple[NDArray[np.float64], int, int]:
-        """Return the probabilities of a fold by a head of a share of the people, and their number and images."""
+        """Return the predictions of a fold by a head of a share of the people, and their number and images."""
         rows = self._part(share, draw, fold)
         labels, classes = self.learned[rows], len(self.target.classes)
         by = standardization(self.values, rows)
+        if self.target.has_columns:
+            own, seed = standardized(self.values, rows, by, 1), derive_seed(self.recipe.seed, fold, draw, share, "inner")
+            held = standardized(self.values, self.assignment.validation_index(fold), by, 1)
+            found = predict_columns(own, labels, self.people[rows], held, self.target.task, seed)
+            return found, len(set(self.people[rows].tolist())), len(rows)
         features, rotation = rotate(standardized(self.values, rows, by, 1), np.full(len(rows), 1 / len(rows)))
         targets = np.zeros((len(rows), classes))
         targets[np.arange(len(rows)), labels] = 1 / len(rows)
@@ -170,6 +186,10 @@ class _Data:
         rows = learned_rows(self.job, self.assignment, self.assignment.training_index(fold))
         if share == 1:
             return rows
+        if self.target.has_columns:
+            seed = derive_seed(self.recipe.seed, fold, draw, "people")
+            drawn = share_of_columns(self.people[rows], self.learned[rows], self.target.task, share, seed)
+            return rows[np.isin(self.people[rows], drawn)]
         people, first = np.unique(self.people[rows], return_index=True)
         label = self.learned[rows][first]
         random = np.random.default_rng(derive_seed(self.recipe.seed, fold, draw, "people"))
@@ -185,11 +205,11 @@ class _Data:
 def _point(data: _Data, share: float, parts: Sequence[Sequence[tuple[NDArray[np.float64], int, int]]]) -> CurvePoint:
     """Return a point from the predictions of all folds, for each draw."""
     labels, persons = data.labels[data.scored], data.assignment.persons[data.scored]
+    found = [np.concatenate([one[0] for one in draw]) for draw in parts]
+    task = data.target.task
     reports = [
-        score_predictions(
-            labels, np.concatenate([one[0] for one in draw]), persons, data.recipe.metric, data.by_person
-        ).interval
-        for draw in parts
+        score_predictions(labels, values, persons, data.recipe.metric, data.by_person, task=task).interval
+        for values in found
     ]
     scores = [one.value for one in reports]
     normal = NormalDist().inv_cdf(0.975)
@@ -211,7 +231,7 @@ def _point(data: _Data, share: float, parts: Sequence[Sequence[tuple[NDArray[np.
 def _extrapolated(points: Sequence[CurvePoint], greater_is_better: bool) -> tuple[float, float] | None:
     """Return the range of the score at twice the people, from curves a − b·n^(−c) through the points."""
     people, scores = np.array([one.people for one in points]), np.array([one.score for one in points])
-    if len(points) < 3 or (scores[-1] > scores[0]) != greater_is_better:
+    if len(points) < 3 or not np.isfinite(scores).all() or (scores[-1] > scores[0]) != greater_is_better:
         return None
     found = [float(weights @ scores) for weights in extrapolation_weights(people.tolist())]
     return min(found), max(found)

@@ -104,10 +104,11 @@ def _context(job: Job, backbone: Backbone) -> tuple[FoldContext, Units | None]:
     target = target_of(recipe, job.classes, job.class_attributes)
     training, validation = parts_of(job, assignment)
     examples = examples_of(job, recipe, target, assignment, training, labeled)
-    labels, units = target.encode_heads(labeled), None
+    labels, soft, units = target.encode_heads(labeled), examples.soft_labels, None
     if target.task == REGRESSION:
         units = units_of_numbers(labeled[training], target.classes)
         labels = units.standardize(labeled)
+        soft = None if soft is None else units.standardize(soft.astype(np.float64))
     seed = (recipe.seed, job.run, job.fold)
     persons, attributes = assignment.persons, job.class_attributes
     context = FoldContext(
@@ -126,7 +127,7 @@ def _context(job: Job, backbone: Backbone) -> tuple[FoldContext, Units | None]:
         transform=None,
         amp=resolve_amp(job.amp, "cpu")[0],
         channels_last=channels_last_of(backbone.body, recipe.channels_last),
-        soft_labels=examples.soft_labels,
+        soft_labels=soft,
     )
     return context, units
 

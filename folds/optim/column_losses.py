@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,17 +40,21 @@ class CellCounts:
     Attributes
     ----------
     images : number of images.
-    known, positive : (columns,) images whose value is known, and those of them that have the label.
+    known, positive : (columns,) images whose value is known, and those of them that have the label, or a share of it
+        above one half.
+    soft_share : share of the cells that have a soft label; None without soft labels.
     """
 
     images: int
     known: Tensor
     positive: Tensor
+    soft_share: float | None = None
 
     @staticmethod
-    def of(targets: Tensor) -> CellCounts:
-        """Count the cells of targets (n, columns)."""
-        return CellCounts(len(targets), (~targets.isnan()).sum(0), (targets > 0).sum(0))
+    def of(targets: Tensor, soft: Tensor | None = None) -> CellCounts:
+        """Count the cells of targets (n, columns), and of soft labels (n, columns)."""
+        share = None if soft is None else float((~soft.isnan()).float().mean())
+        return CellCounts(len(targets), (~targets.isnan()).sum(0), (targets > 0.5).sum(0), share)
 
     @property
     def known_share(self) -> float:
@@ -65,6 +69,8 @@ def build_column_loss(
     counts: CellCounts,
     epoch_fraction: float = 0.0,
     form: LossForm | None = None,
+    *,
+    soft: bool = False,
 ) -> Loss:
     """Return the loss of an expression as a function of outputs, targets and the targets of the whole batch.
 
@@ -77,6 +83,7 @@ def build_column_loss(
     expression : see `parse_loss`; all terms are losses of the task.
     counts : of an epoch.
     epoch_fraction : share of the epochs that are finished; weights with ``drw`` apply from that share on.
+    soft : whether the targets are the soft labels of `counts`, which are not smoothed.
 
     Raises
     ------
@@ -85,11 +92,14 @@ def build_column_loss(
     """
     spec = parse_loss(expression, label_smoothing)
     spec.check_task(task)
-    share, columns, weighted = counts.known_share, len(counts.known), form is not None and form.weighted
+    share = counts.soft_share if soft else counts.known_share
+    columns, weighted = len(counts.known), form is not None and form.weighted
     if not share:
-        raise EnsembleError("the training part has no known label or number", hint="more labeled images")
+        what = "soft label" if soft else "label or number"
+        raise EnsembleError(f"the training part has no known {what}", hint="more labeled images")
     make = _of_labels if task == MULTILABEL else _of_numbers
-    parts = [(term.factor, make(term, counts, epoch_fraction)) for term in spec.terms]
+    terms = [replace(term, smoothing=0.0) for term in spec.terms] if soft else spec.terms
+    parts = [(term.factor, make(term, counts, epoch_fraction)) for term in terms]
 
     def loss(outputs: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
         values, weight = targets.float(), None

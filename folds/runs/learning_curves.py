@@ -11,7 +11,6 @@ from pathlib import Path
 from folds.errors import UsageError
 from folds.features.curve_files import write_curve
 from folds.features.learning_curve import LearningCurve, learning_curve
-from folds.metrics.task_names import CLASSES, require_classes
 from folds.runs.execute import lock_runs, train_unpublished, with_features
 from folds.runs.open import prepare
 from folds.runs.plan import Plan
@@ -25,7 +24,6 @@ logger = logging.getLogger(__name__)
 def check_learning_curve(plan: Plan) -> None:
     """Raise UsageError if models on fewer people would know all people through the settings of a run."""
     for run in plan.runs:
-        require_classes(run.recipe.task or CLASSES, "`learning_curve`")
         if not run.recipe.features:
             check_trained_curve(run)
             left = [fold for fold in range(run.assignment.k) if fold not in plan.folds and run.done(fold) is None]

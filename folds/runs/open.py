@@ -60,7 +60,7 @@ _LATER_FIELDS = (
 # Settings that checkpoints do not record unless they are given, so that those of other runs stay as they were.
 _LATER_SETTINGS = (
     *("soft_labels", "soft_weight", "soft_temperature", "soft_columns", "weight_column"),
-    *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight"),
+    *("pseudo", "pseudo_confidence", "pseudo_per_class", "pseudo_soft", "pseudo_weight", "pseudo_spread"),
     *("relabel", "drop", "soften", "soften_weight"),
     *("ema_warmup", "average_last", "head", "drop_path", "head_lr"),
     *("cache_scale", "crop_scale", "crop_ratio", "progressive"),

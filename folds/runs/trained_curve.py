@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, FoldsFailed, UsageError
+from folds.features.column_curve import share_of_columns
 from folds.features.learning_curve import TRAINING, CurvePoint, LearningCurve, extrapolation_weights
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out
-from folds.metrics.task_names import CLASSES
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.reading import scored_index
 from folds.runs.initial_weights import known_people
@@ -65,8 +65,8 @@ def curve_jobs(run: Run, template: Job, shares: Sequence[float] = SHARES) -> dic
     """Return share → the jobs of all folds on this share of the people of their training parts.
 
     The validation people are those of the run. Of each training part a smaller share is part of a larger one, with
-    about the same frequencies of the classes, and with all its classes. The settings are those of the run, also the
-    epochs.
+    about the same frequencies of the classes, and with all its classes (`share_of_columns` of several labels and
+    numbers). The settings are those of the run, also the epochs.
 
     Parameters
     ----------
@@ -80,7 +80,11 @@ def curve_jobs(run: Run, template: Job, shares: Sequence[float] = SHARES) -> dic
         jobs = []
         for fold in range(run.assignment.k):
             rows = learned_rows(template, run.assignment, run.assignment.training_index(fold))
-            kept = share_of_people(people[rows], codes[rows], share, derive_seed(run.recipe.seed, fold, "curve"))
+            seed = derive_seed(run.recipe.seed, fold, "curve")
+            if run.target.has_columns:
+                kept = share_of_columns(people[rows], codes[rows], run.target.task, share, seed)
+            else:
+                kept = share_of_people(people[rows], codes[rows], share, seed)
             learned = rows[np.isin(people[rows], kept)]
             left = np.setdiff1d(np.arange(len(people)), learned)
             dropped = folder / f"dropped{fold}.csv"
@@ -207,7 +211,7 @@ def _curve(
         values = np.concatenate([read_array(path) for path in files])[kept]
         truth, of = labels[rows], persons
         if by_person:
-            truth, values, of, _ = average_by_person(truth, values, persons, values.shape[1], CLASSES)
+            truth, values, of, _ = average_by_person(truth, values, persons, values.shape[1], run.target.task)
         found = interval_over_people(metric, truth, values, of)
         each = learned.get(share, whole)
         of_people = float(np.mean([len(set(people[one].tolist())) for one in each]))

@@ -52,7 +52,8 @@ class FoldContext:
     augmentations : the augmentations in use.
     augmentation_index : (rows,) index of the augmentation of each row.
     amp : ``bf16``, ``fp16`` or ``off``.
-    soft_labels : (rows, outputs) probabilities to learn as well; None without them.
+    soft_labels : (rows, outputs) probabilities to learn as well, or (rows, columns) as `training_labels`; None without
+        them.
     weights : (rows,) float32 weight of each row in the loss; None for equal weights.
     targets : (rows, outputs) float32 target of each row; None if all are one class.
     pseudo_ids : ids of the test images that are learned.
@@ -267,9 +268,11 @@ class FoldContext:
 
         With several labels or numbers, return what is known of the images of an epoch.
         """
-        codes = self.training_labels[self.epochs.rows(0)]  # every epoch has the same number of images of each class
+        rows = self.epochs.rows(0)  # every epoch has the same number of images of each class
+        codes = self.training_labels[rows]
         if self.target.has_columns:
-            return CellCounts.of(torch.from_numpy(codes).to(self.device))
+            soft = None if self.soft_labels is None else torch.from_numpy(self.soft_labels[rows]).to(self.device)
+            return CellCounts.of(torch.from_numpy(codes).to(self.device), soft)
         sizes = [len(head.values) for head in self.target.heads]
         return [
             torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)

@@ -57,7 +57,8 @@ def build_criterion(
     the same loss (so class weights hold for both), (1 − w)·ℓ(z, hard) + w·T²·ℓ(z / T, soft), where only the first is
     smoothed. For cross-entropy the second has the gradient of the KL divergence of Hinton et al., 2015.
 
-    With several labels or numbers the labels are those of `folds.optim.column_losses`.
+    With several labels or numbers the labels are those of `folds.optim.column_losses`, and with soft labels these are
+    further columns after them. A cell that has only one of the two learns this one.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def build_criterion(
     form : how all losses are computed; None for the usual form.
     """
     if isinstance(counts, CellCounts):
-        return build_column_loss(target.task, loss, label_smoothing, counts, epoch_fraction, form)
+        return _of_columns(target.task, loss, label_smoothing, counts, epoch_fraction, soft, form)
     of_heads = counts
 
     def losses(smooth: bool) -> list[Loss]:
@@ -93,8 +94,41 @@ def build_criterion(
     return criterion
 
 
+def _of_columns(
+    task: str,
+    loss: str,
+    label_smoothing: float | None,
+    counts: CellCounts,
+    epoch_fraction: float,
+    soft: SoftTargets | None,
+    form: LossForm | None,
+) -> Loss:
+    """Return the loss of several labels or numbers; both parts have the class weights of the labels of the table."""
+    if soft is None:
+        return build_column_loss(task, loss, label_smoothing, counts, epoch_fraction, form)
+    learned = build_column_loss(task, loss, label_smoothing, counts, epoch_fraction, form, soft=True)
+    weight, t, columns = soft.weight, soft.temperature, len(counts.known)
+    hard = None if weight == 1 else build_column_loss(task, loss, label_smoothing, counts, epoch_fraction, form)
+
+    def criterion(outputs: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
+        of_table, of_teacher = labels[:, :-columns], labels[:, -columns:]
+        # The weight of an image is a column after its labels (`folds.optim.column_losses`), for both parts.
+        distilled = t**2 * learned(outputs.float() / t, torch.cat([of_teacher, of_table[:, columns:]], 1))
+        return distilled if hard is None else (1 - weight) * hard(outputs, of_table) + weight * distilled
+
+    return criterion
+
+
 def at_temperature(target: Target, values: Tensor, temperature: float) -> Tensor:
-    """Return soft labels (n, outputs) at a temperature: of each head p^(1/T), scaled to sum to 1."""
+    """Return soft labels (n, outputs) at a temperature: of each head p^(1/T), scaled to sum to 1.
+
+    Of several labels each is a decision of its own between p and 1 − p; nan stays. Numbers have no temperature.
+    """
+    if target.has_columns:
+        if temperature == 1:
+            return values
+        present, absent = values ** (1 / temperature), (1 - values) ** (1 / temperature)
+        return present / (present + absent)
     blocks = [part ** (1 / temperature) for part in values.split([len(head.values) for head in target.heads], dim=1)]
     return torch.cat([block / block.sum(1, keepdim=True) for block in blocks], dim=1)
 

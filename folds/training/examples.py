@@ -99,23 +99,34 @@ def _with_pseudo(job: Job, recipe: Recipe, target: Target, own: Examples) -> Exa
     if getattr(both, "shape", None) != shape:
         raise EnsembleError(f"{path} does not have the shape {shape}", hint=_AGAIN)
     of_classes = np.array(both[job.fold], np.float32)  # the fold of a refit is k, and its pseudo-labels are the last
-    used = np.flatnonzero(of_classes.any(1))
+    used = np.flatnonzero(is_learned(of_classes, target.task))
     n, m = len(own.codes), len(ids)
-    codes = np.concatenate([own.codes, of_classes.argmax(1)])
+    # Several labels may be shares and numbers are values, so they need no targets beside them.
+    codes = np.concatenate([own.codes, of_classes if target.has_columns else of_classes.argmax(1)])
     # An image without a person is its own person.
     named = [person or f"image {one}" for one, person in zip(ids, people, strict=True)]
     persons = np.concatenate([own.persons, np.array(named, dtype=str)])
-    of_heads = outputs_of(target, of_classes)
+    of_heads = of_classes if target.has_columns else outputs_of(target, of_classes)
     targets = None
-    if recipe.pseudo_soft:
+    if recipe.pseudo_soft and not target.has_columns:
         targets = np.concatenate([one_hot_rows(target, own.codes), of_heads])
-    soft = None if own.soft_labels is None else np.concatenate([own.soft_labels, _filled(of_heads)])
+    soft = None
+    if own.soft_labels is not None:
+        soft = np.concatenate([own.soft_labels, of_heads if target.has_columns else _filled(of_heads)])
     weights, factor = own.weights, recipe.pseudo_weight or 1.0
     if weights is not None or factor != 1:
         known = np.ones(n, np.float32) if weights is None else weights
         weights = np.concatenate([known, np.full(m, factor, np.float32)])
     rows = np.concatenate([own.rows, n + used])
     return Examples(rows, codes, persons, weights, targets, soft, tuple(ids[row] for row in used.tolist()))
+
+
+def is_learned(values: NDArray[np.floating], task: str) -> NDArray[np.bool_]:
+    """Return (…, images) whether each image is learned, for targets (…, images, classes) of pseudo-labels.
+
+    They are 0 in all classes of an image that is not learned, and nan in all its columns.
+    """
+    return np.asarray((~np.isnan(values) if task in COLUMN_TASKS else values).any(axis=-1))
 
 
 def _filled(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -201,8 +201,8 @@ class _Loop:
         Of several labels or numbers they are (n, columns) values, with sample weights times these, and the weights as a
         further column.
 
-        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels. With sample
-        weights, they are multiplied by them.
+        With soft labels, the labels are (n, 2·outputs) shares: those of the labels, then the soft labels, which are the
+        last columns of several labels or numbers too. With sample weights, they are multiplied by them.
 
         Parameters
         ----------

@@ -7,6 +7,7 @@ learns from them, know nothing about these people. A mean over folds does, and s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,18 @@ from numpy.typing import NDArray
 
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
+from folds.models.number_head import units_of_numbers
 from folds.predictions.files import LABEL, fold_files, oof_file
+from folds.predictions.label_columns import COLUMN_NAMES
 from folds.predictions.named import is_blend
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import rows_by_id
 from folds.splits.assignment import FoldAssignment
+from folds.training.column_targets import chosen_labels, chosen_numbers, predicted_columns
+from folds.training.examples import is_learned
 from folds.utils.files import sha256_bytes, sha256_file
 
 
@@ -32,16 +38,19 @@ class PseudoLabels:
     Attributes
     ----------
     values : float32 (k + 1, images, classes): of each fold, last of the model of all people, the target of each image;
-        0 in all classes for an image that is not used.
+        0 in all classes for an image that is not used. Of several labels and numbers (k + 1, images, columns), nan in
+        cells that are not used.
     sha : hash of `values`.
     teachers : the runs that predicted them.
     optimistic : whether the score of a teacher is optimistic, which makes that of the student optimistic too.
+    task : task of the table.
     """
 
     values: NDArray[np.float32]
     sha: str
     teachers: tuple[str, ...]
     optimistic: bool
+    task: str = CLASSES
 
     def record(self) -> dict[str, str]:
         """Return what a run and its checkpoints record."""
@@ -54,10 +63,17 @@ class PseudoLabels:
         ----------
         labeled : whether the labels of the test images are known.
         """
-        used = self.values.any(axis=2).sum(axis=1)[:-1]
-        each = f"{used.min():,}" if used.min() == used.max() else f"{used.min():,} to {used.max():,}"
-        text = f"pseudo-labels of {', '.join(self.teachers)}: {each} of {self.values.shape[1]:,} test images a fold"
+        images, columns = self.values.shape[1:]
+        each = _range(is_learned(self.values, self.task).sum(axis=1)[:-1])
+        text = f"pseudo-labels of {', '.join(self.teachers)}: {each} of {images:,} test images a fold"
+        if self.task in COLUMN_TASKS:
+            cells = _range((~np.isnan(self.values)).sum(axis=(1, 2))[:-1])
+            text += f", {cells} of {images * columns:,} {COLUMN_NAMES[self.task]}"
         return f"{text}; without their labels, but their score is not one of new images" if labeled else text
+
+
+def _range(counts: NDArray[np.integer]) -> str:
+    return f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
 
 
 def pseudo_labels_of(
@@ -77,30 +93,97 @@ def pseudo_labels_of(
     ------
     EnsembleError : there are no test images; a teacher has seen people of the fold that would learn from it, or which
         people it has seen cannot be known; its predictions lack an image; or no image is confident enough.
+    UsageError : `pseudo_spread` without numbers or several teachers.
     """
     if recipe.pseudo is None:
         return None
     if test is None:
         raise EnsembleError("`pseudo` labels the test images, and there are none", hint="`test=PATH` names them")
     teachers = tuple(dict.fromkeys(_teacher(name.strip(), root / "runs") for name in recipe.pseudo.split(",")))
-    chosen, total, highest, optimistic = [], np.zeros((len(test), len(table.classes))), 0.0, False
+    _check_spread(recipe, table.task, len(teachers))
+    chosen, predicted, optimistic = [], [], False
     for fold in range(assignment.k):
         found = [_of_fold(name, fold, assignment, table, test, root) for name in teachers]
-        values = np.mean([of_teacher for of_teacher, _ in found], axis=0)
+        predicted.append(np.stack([of_teacher for of_teacher, _ in found]))
         optimistic |= any(is_optimistic for _, is_optimistic in found)
-        chosen.append(_chosen(values, _of_other_people(assignment, fold, test), recipe))
-        total += values
-        highest = max(highest, float(values.max()))
+        may, people = _of_other_people(assignment, fold, test), assignment.training_index(fold)
+        chosen.append(_targets(predicted[-1], may, recipe, table, people))
     # The model of all people is scored on no person, so every model may teach it.
-    chosen.append(_chosen(total / assignment.k, np.ones(len(test), bool), recipe))
+    everybody, all_rows = np.ones(len(test), bool), np.arange(len(table))
+    chosen.append(_targets(_mean_of_folds(predicted, table.task), everybody, recipe, table, all_rows))
     targets = np.stack(chosen)
-    if not targets.any():
-        raise EnsembleError(
-            f"`pseudo`: no test image has a class of probability {recipe.pseudo_confidence:g} or more; the largest "
-            f"probability is {highest:.3f}",
-            hint=f"`pseudo_confidence={max(highest - 0.05, 0):.2f}`, or better teachers",
+    if not is_learned(targets, table.task).any():
+        raise _none_chosen(predicted, recipe, table.task)
+    return PseudoLabels(targets, sha256_bytes(targets.tobytes()), teachers, optimistic, table.task)
+
+
+def _mean_of_folds(predicted: Sequence[NDArray[np.float64]], task: str) -> NDArray[np.float64]:
+    """Return (teachers, images, columns) the mean over the folds; (1, images, columns) where teachers are not compared."""
+    total = np.zeros_like(predicted[0] if task == REGRESSION else predicted[0][:1])
+    for of_fold in predicted:
+        total += of_fold if task == REGRESSION else np.mean(of_fold, axis=0, keepdims=True)
+    return total / len(predicted)
+
+
+def _targets(
+    of_teachers: NDArray[np.float64],
+    may: NDArray[np.bool_],
+    recipe: Recipe,
+    table: SampleTable,
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return (images, columns) the targets that predictions (teachers, images, columns) give.
+
+    Parameters
+    ----------
+    may : (images,) those that may be learned.
+    rows : of the table, the training part, in whose standard deviations numbers are compared.
+    """
+    if table.task == REGRESSION:
+        largest = None
+        if recipe.pseudo_spread is not None:
+            scale = units_of_numbers(table.label_values()[rows], table.classes).scale
+            largest = recipe.pseudo_spread * scale.astype(np.float64)
+        return chosen_numbers(of_teachers, may, largest)
+    values = np.mean(of_teachers, axis=0)
+    if table.task == MULTILABEL:
+        soft = bool(recipe.pseudo_soft)
+        return chosen_labels(values, may, recipe.pseudo_confidence or 0.0, recipe.pseudo_per_class, soft)
+    return _chosen(values, may, recipe)
+
+
+def _check_spread(recipe: Recipe, task: str, teachers: int) -> None:
+    if recipe.pseudo_spread is None:
+        return
+    spread = f"`pseudo_spread={recipe.pseudo_spread:g}`"
+    if task != REGRESSION:
+        raise UsageError(f"{spread} is for numbers", hint="`pseudo_confidence` chooses by the probability")
+    if teachers < 2:
+        raise UsageError(
+            f"{spread} compares several teachers, found `pseudo={recipe.pseudo}`",
+            hint="`pseudo=RUN,RUN`, or leave it out: all predicted numbers are learned",
         )
-    return PseudoLabels(targets, sha256_bytes(targets.tobytes()), teachers, optimistic)
+
+
+def _none_chosen(predicted: Sequence[NDArray[np.float64]], recipe: Recipe, task: str) -> EnsembleError:
+    """Return the error for predictions (teachers, images, columns) of each fold of which none is used."""
+    if task == REGRESSION:
+        if recipe.pseudo_spread is None:
+            return EnsembleError(
+                "`pseudo`: all test images are of people whom every fold is scored on", hint="other test images"
+            )
+        return EnsembleError(
+            f"`pseudo`: the teachers differ by more than {recipe.pseudo_spread:g} standard deviations in every number",
+            hint="a larger `pseudo_spread`, or better teachers",
+        )
+    means = np.stack([of_fold.mean(axis=0) for of_fold in predicted])
+    highest = float((np.maximum(means, 1 - means) if task == MULTILABEL else means).max())
+    what = "an answer for a label" if task == MULTILABEL else "a class"
+    return EnsembleError(
+        f"`pseudo`: no test image has {what} of probability {recipe.pseudo_confidence:g} or more; the largest "
+        f"probability is {highest:.3f}",
+        hint=f"`pseudo_confidence={max(highest - 0.05, 0.5 if task == MULTILABEL else 0):.2f}`, or better teachers",
+    )
 
 
 def pseudo_warnings(pseudo: PseudoLabels, test: SampleTable) -> list[str]:
@@ -219,20 +302,17 @@ def _check_people(name: str, fold: int, checkpoint: Checkpoint, found: Predictio
 
 
 def _joined(found: Predictions, path: Path, table: SampleTable, test: SampleTable) -> NDArray[np.float64]:
-    """Return the probabilities of the test images by id, with a column for each class of the table."""
+    """Return the predictions of the test images by id, with a column for each class of the table."""
+    source, images, hint = f"`pseudo`: {path}", "test images", "the teacher must have predicted the same `test` images"
+    if table.has_columns or found.metadata.has_columns:
+        return predicted_columns(found, test.ids, table, source, images, hint=hint)
     if found.metadata.target != LABEL or set(found.classes) != set(table.classes):
         raise EnsembleError(
             f"`pseudo`: {path} predicts {found.metadata.target} with the classes {', '.join(found.classes[:10])}, "
             f"expected the label with the classes {', '.join(table.classes[:10])}",
             hint="a teacher predicts all classes of the label",
         )
-    values = rows_by_id(
-        found,
-        test.ids,
-        f"`pseudo`: {path}",
-        "test images",
-        hint="the teacher must have predicted the same `test` images",
-    )
+    values = rows_by_id(found, test.ids, source, images, hint=hint)
     columns = [found.classes.index(name) for name in table.classes]
     values = values[:, columns]
     return values / values.sum(1, keepdims=True)

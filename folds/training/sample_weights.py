@@ -36,16 +36,17 @@ def sample_weights_of(recipe: Recipe, table: SampleTable) -> NDArray[np.float64]
     return weights
 
 
-def number_column(table: SampleTable, name: str, setting: str) -> NDArray[np.float64]:
+def number_column(table: SampleTable, name: str, setting: str, *, empty: bool = False) -> NDArray[np.float64]:
     """Return (n,) the finite numbers in a column of a table.
 
     Parameters
     ----------
     setting : the setting that names the column, for messages.
+    empty : whether cells may be empty; they are nan.
 
     Raises
     ------
-    EnsembleError : the column does not exist, or a cell is missing or no finite number.
+    EnsembleError : the column does not exist, or a cell is no finite number, or missing without `empty`.
     """
     if name not in table.attributes:
         free = ", ".join(list(table.attributes)[:20]) or "all are taken (image, label, person)"
@@ -54,19 +55,20 @@ def number_column(table: SampleTable, name: str, setting: str) -> NDArray[np.flo
         )
     cells: list[str] = table.attributes[name].tolist()
     missing = [row for row, cell in enumerate(cells) if cell.strip() in MISSING]
-    if missing:
+    if missing and not empty:
         raise EnsembleError(
             f"`{setting}`: column '{name}' has no value for {counted(len(missing), 'image')} of {len(cells):,}",
             hint="only you know what an empty cell means: fill it in (1 is a usual weight, 0 leaves an image out)",
             details=[table.locations[row] for row in missing[:10]],
         )
     numbers = np.full(len(cells), np.nan)
-    for row, cell in enumerate(cells):
+    unknown = np.isin(np.arange(len(cells)), missing)
+    for row in np.flatnonzero(~unknown).tolist():
         try:
-            numbers[row] = float(cell)
+            numbers[row] = float(cells[row])
         except ValueError:
             break
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+    wrong = np.flatnonzero(~np.isfinite(numbers) & ~unknown)
     if len(wrong):
         row = int(wrong[0])
         raise EnsembleError(

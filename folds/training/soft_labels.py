@@ -1,4 +1,7 @@
-"""Read soft labels: a probability of each class for every training image, joined to the table by id."""
+"""Read soft labels: a probability of each class for every training image, joined to the table by id.
+
+Of several labels it is a probability of each, and of numbers the numbers that a teacher predicts.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ from folds.errors import EnsembleError
 from folds.predictions.files import LABEL
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import rows_by_id
+from folds.training.column_targets import label_shares, predicted_columns
 from folds.training.examples import outputs_of
 from folds.training.sample_weights import number_column
 from folds.utils.files import read_json, sha256_bytes
 
 logger = logging.getLogger(__name__)
+_BY_ID = "they are joined by id; out-of-fold predictions cover all images if all folds are trained"
 TOLERANCE = 1e-3  # of sums of shares, which tables round
 
 
@@ -31,7 +36,8 @@ class SoftLabels:
 
     Attributes
     ----------
-    values : float32 (rows, outputs), in the order of the table; the block of each head sums to 1.
+    values : float32 (rows, outputs), in the order of the table; the block of each head sums to 1. Of several labels and
+        numbers (rows, columns), nan where there is none.
     sha : hash of `values`.
     teacher : name of the blend or run that predicted them; "" if unknown.
     identity : identity of the blend; "" for anything else.
@@ -55,17 +61,24 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
 
     Raises
     ------
-    EnsembleError : the file cannot be read, lacks an image of the table or a class, or has a value that is no
-        probability.
+    EnsembleError : the file cannot be read, lacks an image of the table or a class, is of another task, or has a value
+        that is no probability.
     """
+    if recipe.soft_columns is not None and target.has_columns:
+        shares = label_shares(recipe.soft_columns, table).astype(np.float32)
+        return SoftLabels(shares, sha256_bytes(shares.tobytes()), annotated=True)
     if recipe.soft_columns is not None:
         return _of_columns(recipe.soft_columns, table, target)
     path = recipe.soft_labels
     if path is None:
         return None
     found = read_predictions(path)
-    of_classes = _joined(found, path, table)[:, _columns(found, path, table, target)]
-    values = _of_heads(of_classes, found, target)
+    if target.has_columns or found.metadata.has_columns:
+        source, images = f"`soft_labels={path}`", f"images of {table.source}"
+        values = predicted_columns(found, table.ids, table, source, images, hint=_BY_ID).astype(np.float32)
+    else:
+        of_classes = _joined(found, path, table)[:, _columns(found, path, table, target)]
+        values = _of_heads(of_classes, found, target)
     name, identity = _teacher(found, path)
     return SoftLabels(values, sha256_bytes(values.tobytes()), name, identity)
 
@@ -120,7 +133,7 @@ def _joined(found: Predictions, path: Path, table: SampleTable) -> NDArray[np.fl
         table.ids,
         f"`soft_labels={path}`",
         f"images of {table.source}",
-        hint="they are joined by id; out-of-fold predictions cover all images if all folds are trained",
+        hint=_BY_ID,
     )
     return checked_probabilities(values, table.ids, f"`soft_labels={path}`")
 

@@ -27,7 +27,7 @@ from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_chec
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.memory import DeviceSharedError, is_out_of_memory
-from folds.models.number_head import set_units, units_of_model, units_of_numbers
+from folds.models.number_head import Units, set_units, units_of_model, units_of_numbers
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
@@ -187,9 +187,11 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     colors = not (job.images.get("channels") or job.images.get("stack"))
     in_use, class_index = augmentations(recipe, job.classes, attributes, colors)
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
-    training_labels = target.encode_heads(examples.codes)
+    training_labels, soft_labels = target.encode_heads(examples.codes), examples.soft_labels
     if target.task == REGRESSION:
-        training_labels = _in_units(model, job, target, examples.codes, training)
+        units = _units(model, job, target, examples.codes, training)
+        training_labels = units.standardize(examples.codes)
+        soft_labels = None if soft_labels is None else units.standardize(soft_labels.astype(np.float64))
     context = FoldContext(
         job=job,
         recipe=recipe,
@@ -206,7 +208,7 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         transform=transform,
         amp=decide_amp(job),
         channels_last=channels_last,
-        soft_labels=examples.soft_labels,
+        soft_labels=soft_labels,
         weights=examples.weights,
         targets=examples.targets,
         pseudo_ids=examples.pseudo_ids,
@@ -215,10 +217,10 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
     return _Fold(assignment, context, model, forward)
 
 
-def _in_units(
+def _units(
     model: torch.nn.Module, job: Job, target: Target, values: NDArray[np.float64], training: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Set the units of the head of a model, and return numbers (n, columns) in these units.
+) -> Units:
+    """Set the units of the head of a model to those of numbers (n, columns), and return them.
 
     They are those of the training part; a head with weights of another run of these numbers keeps the units that these
     are for.
@@ -228,7 +230,7 @@ def _in_units(
     if job.init is None or units.are_usual:
         set_units(model, own)
         units = own
-    return units.standardize(values)
+    return units
 
 
 def _is_of_same_numbers(job: Job, recipe: Recipe) -> bool:

@@ -16,7 +16,7 @@ from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.curves import curve_title, fold_curves
 from folds.experiments.sites import NewSites
 from folds.experiments.summary import PooledRuns, RunSummary, spread_text
-from folds.features.learning_curve import TRAINING, LearningCurve
+from folds.features.learning_curve import NUMBER_HEADS, TRAINING, LearningCurve
 from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
 from folds.metrics.task_names import MULTILABEL, REGRESSION
@@ -167,7 +167,7 @@ def curve_remarks(curve: LearningCurve) -> None:
         console.note(f"{curve.run}: the curve does not get better with more people; nothing is extrapolated from it")
         return
     low, high = curve.doubled
-    of = "" if curve.measured_with == TRAINING else " of a logistic head"
+    of = {TRAINING: "", NUMBER_HEADS: " of a ridge regression"}.get(curve.measured_with, " of a logistic head")
     text = (
         f"{curve.run}: with twice the people ({2 * last.people:.0f}) {title} would be about {low:.3f} to {high:.3f}, "
         f"if the curve continues as it does (an extrapolation{of}, not a measurement)"

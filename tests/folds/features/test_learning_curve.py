@@ -87,7 +87,8 @@ def test_curves_of_labeled_persons_are_scored_by_person(job: Job, tmp_path: Path
         for fold, path in enumerate(parts[share]):
             np.save(path, values[assignment.validation_index(fold)])
     about = {"assignment": assignment, "recipe": Recipe(metric="macro_f1"), "name": "run", "runs": tmp_path}
-    run = SimpleNamespace(**about, target=SimpleNamespace(encode_scored=np.asarray))
+    about["target"] = SimpleNamespace(encode_scored=np.asarray, task="classes")
+    run = SimpleNamespace(**about)
     rows = {0.25: 40, 0.5: 80, 1.0: 240}
     learned = {share: [assignment.training_index(fold)[:most] for fold in range(3)] for share, most in rows.items()}
     found = _curve(run, job, parts, learned, True)  # type: ignore[arg-type]

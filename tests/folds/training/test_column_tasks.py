@@ -32,7 +32,7 @@ from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
 from folds.training.job import Job
 from folds.training.resolve import validate_recipe
-from folds.training.trainer import _model, train_fold
+from folds.training.trainer import _build, _model, train_fold
 
 TINY: dict[str, Any] = {"img_size": "32", "pretrained": False, "augment": "none", "lr": 6e-3, "label_smoothing": None}
 PEOPLE = 16
@@ -123,6 +123,26 @@ def test_numbers_are_in_the_unit_of_the_table(numbers_run: tuple[Path, list[dict
     # The variance is learned, and no part of the predictions.
     assert checkpoint.build()(torch.zeros(1, 3, 32, 32)).shape == (1, 1)
     assert checkpoint.weights["fc.weight"].shape[0] == 2
+
+
+def test_a_student_learns_the_numbers_of_its_teacher_in_the_units_of_its_head(
+    numbers_run: tuple[Path, Any], table: Path, tmp_path: Path
+) -> None:
+    oof = oof_file(numbers_run[0] / "runs", "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        plan = plan_of(table, "age", "student", task="regression", epochs=1, soft_labels=oof)
+        context = _build(replace(prepare_jobs(plan)[0], threads=1)).context
+    teacher, values = read_array(oof)[:, 0].astype(np.float64), plan.table.label_values()
+    assert read_sidecar(oof).rows.ids.tolist() == plan.table.ids.tolist()  # type: ignore[union-attr]
+    own = values[context.training]
+    expected = (teacher - own.mean()) / own.std()
+    assert context.soft_labels is not None
+    np.testing.assert_allclose(context.soft_labels[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(context.training_labels, (values - own.mean()) / own.std(), rtol=1e-5)
+    assert context.counts().soft_share == 1  # type: ignore[union-attr]
+    assert context.selected_on_validation  # its score is optimistic, as that of every student
+    assert plan.runs[0].recipe.soft_weight == 0.5
 
 
 @pytest.mark.parametrize(("classes", "same"), [(("age",), True), (("height",), False)])
@@ -223,8 +243,8 @@ def test_a_mixed_cell_is_known_if_both_are() -> None:
     ("recipe", "message"),
     [
         ({"task": "multilabel", "sampler": "balanced"}, "sampler=balanced is about exclusive classes"),
-        ({"task": "multilabel", "soft_columns": "p_"}, "soft_columns=p_ is about exclusive classes"),
-        ({"task": "regression", "pseudo": "run"}, "pseudo=run is about exclusive classes"),
+        ({"task": "multilabel", "soften": Path("v.csv")}, "soften=v.csv is about exclusive classes"),
+        ({"task": "regression", "relabel": Path("v.csv")}, "relabel=v.csv is about exclusive classes"),
         ({"task": "regression", "augment_more": {"a": "strong"}}, "augment_more=a is about exclusive classes"),
         ({"task": "regression", "per_person": {"a": 1}}, "per_person=a is about exclusive classes"),
         ({"task": "regression", "label_smoothing": 0.1}, "label_smoothing=0.1 is for multilabel"),
