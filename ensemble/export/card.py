@@ -32,8 +32,9 @@ def card_text(record: ModelRecord, onnx_note: str = "") -> str:
     columns = COLUMN_NAMES.get(record.task, "classes")
     predicted = "numbers" if record.task == REGRESSION else "probabilities"
     call = "predict" if record.task == REGRESSION else "predict_proba"
-    shape = f"(2, {columns})" if record.task != REGRESSION or len(record.classes) > 1 else "(2,)"
     of_people = record.unit == PERSON
+    rows = 3 if record.person_head and not of_people else 2
+    shape = f"({rows}, {columns})" if record.task != REGRESSION or len(record.classes) > 1 else f"({rows},)"
     lines = [
         *_front(record),
         f"# {_text(record.name)}",
@@ -104,6 +105,12 @@ def _needs_lines(record: ModelRecord) -> list[str]:
             f"({_text(pooling.text)}), and the person of every image is needed.",
             "",
         ]
+    if record.person_head and pooling is None:
+        lines += [
+            f"It predicts an image from all images of its person (head {record.person_head}): the person of every "
+            "image is needed, and other images of the person change the answer.",
+            "",
+        ]
     if record.extra_columns:
         mean = " A person has the mean of the numbers of its images, or their most frequent text." if pooling else ""
         lines += [
@@ -114,9 +121,14 @@ def _needs_lines(record: ModelRecord) -> list[str]:
     return lines
 
 
+def _takes_persons(record: ModelRecord) -> bool:
+    """Return whether the persons of the images are needed."""
+    return record.unit == PERSON or record.person_head is not None
+
+
 def _arguments(record: ModelRecord) -> str:
     """Return the arguments of a call for two rows."""
-    if record.unit == PERSON:
+    if _takes_persons(record):
         images, found = ["a1.jpg", "a2.jpg", "b.jpg"], ', persons=["a", "a", "b"]'
     else:
         images, found = ["new1.jpg", "new2.jpg"], ""
@@ -128,10 +140,10 @@ def _arguments(record: ModelRecord) -> str:
 
 def _command(record: ModelRecord) -> str:
     """Return the sentence about the command that writes a CSV."""
-    of_people = record.unit == PERSON
-    if not of_people and not record.extra_columns:
+    of_people, with_persons = record.unit == PERSON, _takes_persons(record)
+    if not with_persons and not record.extra_columns:
         return "`ensemble predict model/ images/ --csv answers.csv` writes a CSV."
-    names = ["path", *(["person"] if of_people else []), *map(_text, record.extra_columns)]
+    names = ["path", *(["person"] if with_persons else []), *map(_text, record.extra_columns)]
     return (
         f"`ensemble predict model/ table.csv{' --per person' if of_people else ''} --csv answers.csv` writes a CSV; "
         f"the table has the columns {', '.join(names)}."
@@ -140,7 +152,7 @@ def _command(record: ModelRecord) -> str:
 
 def _made_up(record: ModelRecord) -> str:
     """Return whose the synthetic images are, if that matters."""
-    parts = ["people"] if record.unit == PERSON else []
+    parts = ["people"] if _takes_persons(record) else []
     parts += ["columns"] if record.extra_columns else []
     return f" (with made-up {' and '.join(parts)})" if parts else ""
 

@@ -78,7 +78,7 @@ class ExportedModel(Displayed):
             "sha256": record.sha256,
             "classes": list(record.classes),
             **({"task": record.task} if record.has_columns else {}),
-            **needs_record(record.combination),
+            **needs_record(record),
             "models": len(record.models),
             "bytes": self.bytes,
             "precision": record.precision,
@@ -97,7 +97,7 @@ class ExportedModel(Displayed):
         record = self.record
         rows: list[list[object]] = [["models", len(record.models)]]
         rows += [[COLUMN_NAMES.get(record.task, "classes"), len(record.classes)]]
-        rows += [["answers for", needs_text(record.combination)]] if needs_record(record.combination) else []
+        rows += [["answers for", needs_text(record)]] if needs_record(record) else []
         rows += [["size", f"{self.bytes / 1e6:.1f} MB ({record.precision})"]]
         if record.score:
             score = record.score
@@ -240,7 +240,7 @@ def _loaded(
     UsageError : it is neither a name, nor a path, nor a blend.
     """
     if isinstance(what, str | Path):
-        source = load_source(what, root, *models, with_rows=True)
+        source = load_source(what, root, *models, with_rows=True, with_heads=True)
         return add(source), collect(source, root, metric)
     if not (hasattr(what, "combination") and hasattr(what, "votes")):
         raise UsageError(f"`what` must be a name, a path or a blend, found {described(what)}")
@@ -251,5 +251,5 @@ def _loaded(
             raise EnsembleError(
                 "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
             )
-        source = load_source(Path(folder) / what.name / "blend.toml", root, *models, with_rows=True)
+        source = load_source(Path(folder) / what.name / "blend.toml", root, *models, with_rows=True, with_heads=True)
         return replace(add(source), folder=None), collect(source, root, metric)

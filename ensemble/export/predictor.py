@@ -111,8 +111,9 @@ class Predictor(Displayed):
             column ``path``; or the path of a folder or a table. Arrays are uint8, (height, width, 3), with transparency
             (height, width, 4), gray (height, width), or several images (n, height, width, 3). A model of chosen
             channels takes arrays with all channels of a file, one of a stack of files those of the stack.
-        persons : (n,) the person of each image, as text or numbers (1.0 is ``1``), for a model for people; by default
-            the column of persons of a table.
+        persons : (n,) the person of each image, as text or numbers (1.0 is ``1``), for a model for people, or one that
+            predicts an image from all images of its person (``record.person_head``); by default the column of persons
+            of a table.
         columns : mapping or DataFrame, name → (n,) values, for a model with `extra_columns`; by default those of a
             table. None, nan and an empty text are values that are not known; further columns are ignored.
 
@@ -146,8 +147,8 @@ class Predictor(Displayed):
         Parameters
         ----------
         images, columns : see `predict_proba`.
-        persons : (n,) the person of each image; rules for people average their images. A model for people needs them
-            as in `predict_proba`, and the persons of the result are theirs.
+        persons : (n,) the person of each image; rules for people average their images. A model for people, or with a
+            head that needs persons, takes them as `predict_proba` does, and the persons of the result are theirs.
 
         Raises
         ------
@@ -160,6 +161,9 @@ class Predictor(Displayed):
         if self.unit == PERSON:
             values, names, drawn = self._predicted(images, persons, columns)
             return self.decision.apply(values, names, drawn)
+        if self._record.person_head is not None:
+            values, _, drawn, rows = self._with_rows(images, persons, columns)
+            return self.decision.apply(values, rows.persons if self.decision.unit == PERSON else None, drawn)
         if persons is None:
             self._check_images()
         check_same_index({"`images`": images, "`persons`": persons})
@@ -246,7 +250,7 @@ class Predictor(Displayed):
             "target": record.target,
             "classes": list(record.classes),
             **({"task": self.task} if self.task in COLUMN_TASKS else {}),
-            **needs_record(record.combination),
+            **needs_record(record),
             "precision": record.precision,
             "device": self.device,
             "models": [f"{model['run']} fold {model['fold']}" for model in record.models],
@@ -270,7 +274,7 @@ class Predictor(Displayed):
         trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
         columns = COLUMN_NAMES.get(self.task, "classes")
         notes = [f"{len(record.classes)} {columns}, trained on {trained}, exported by {record.program}"]
-        notes += [f"answers for {needs_text(record.combination)}"] if needs_record(record.combination) else []
+        notes += [f"answers for {needs_text(record)}"] if needs_record(record) else []
         if self.score is not None:
             notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
             notes += [f"warning: {record.score['warning']}"] if record.score.get("warning") else []
@@ -322,6 +326,17 @@ class Predictor(Displayed):
         drawn : whether the last is needed: if sets have a random part, the hash of the content of each image.
         spreads : gets how much the runs of a blend of numbers differ, (n, numbers), or None of other models.
         """
+        return self._with_rows(images, persons, columns, drawn, spreads)[:3]
+
+    def _with_rows(
+        self,
+        images: Any,
+        persons: ArrayLike | None,
+        columns: Any,
+        drawn: bool = True,
+        spreads: list[NDArray[np.float64] | None] | None = None,
+    ) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...], SampleRows]:
+        """Return what `_predicted` returns, and the rows of the images."""
         others = any(one.channels or one.stack for one in self._models.settings)
         given = images_of(images, stack_of(self._source), others)
         if isinstance(given, Path):
@@ -337,14 +352,14 @@ class Predictor(Displayed):
         values = self._of_list(given, rows, spreads)
         sets = self.decision.sets if isinstance(self.decision, Decision) else None
         if pooling is not None:
-            return values, names, names
+            return values, names, names, rows
         contents = drawn and sets is not None and sets.is_random
-        return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids
+        return values, given.ids, tuple(one() for one in given.contents) if contents else given.ids, rows
 
     def _of_list(
         self, images: ImageList, rows: SampleRows, spreads: list[NDArray[np.float64] | None] | None = None
     ) -> NDArray[np.float32]:
-        parts: list[dict[str, NDArray[np.float32]]] = []
+        parts: list[dict[str, NDArray[np.floating]]] = []
         skipping: list[NDArray[np.float32]] = []
         problems: Problems = []
         for start in range(0, len(images), _AT_ONCE):
@@ -356,14 +371,15 @@ class Predictor(Displayed):
             if self._source.cascade is not None:
                 skipping.append(self._models.cascaded(pixels))
             else:
-                parts.append(self._models.members(pixels))
+                parts.append(self._models.outputs(pixels))
         if problems:
             raise images.refusal(problems)
         if skipping:
             if spreads is not None:
                 spreads.append(None)
             return np.concatenate(skipping)
-        members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        outputs = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        members = self._models.with_people(outputs, rows.persons)
         if spreads is not None:
             spreads.append(member_spread(self._source, members))
         return combine_members(self._source, members, rows)

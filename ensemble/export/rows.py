@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.rows import PERSON
-from ensemble.learning.combination import Combination
 from ensemble.learning.further_columns import encode
-from ensemble.prediction.models import PredictionSource
+from ensemble.model_files.record import ModelRecord
+from ensemble.prediction.source import PredictionSource, head_of_people
 from folds.data.raw_columns import MISSING
 from folds.data.table import SampleTable
 from folds.errors import UsageError
@@ -20,19 +20,25 @@ from folds.predictions.rows import SampleRows
 from folds.utils.arguments import described
 
 
-def needs_record(combination: Combination) -> dict[str, Any]:
-    """Return plain values: ``unit``, ``pooling`` and ``extra_columns``; {} for a model that needs images alone."""
+def needs_record(model: ModelRecord) -> dict[str, Any]:
+    """Return plain values: ``unit``, ``pooling``, ``extra_columns``, ``person_head``; {} if it needs images alone."""
     record: dict[str, Any] = {}
+    combination = model.combination
     if combination.pooling is not None:
         record |= {"unit": PERSON, "pooling": combination.pooling.text}
     if combination.extra is not None:
         record["extra_columns"] = list(combination.extra.names)
+    if model.person_head is not None:
+        record["person_head"] = model.person_head
     return record
 
 
-def needs_text(combination: Combination) -> str:
+def needs_text(model: ModelRecord) -> str:
     """Return what the model answers for, and what it needs beside the images."""
+    combination = model.combination
     text = "images" if combination.pooling is None else f"people, by their images ({combination.pooling.text})"
+    if model.person_head is not None and combination.pooling is None:
+        text = f"{text}, each from all images of its person"
     return text if combination.extra is None else f"{text}, with the columns {', '.join(combination.extra.names)}"
 
 
@@ -62,7 +68,7 @@ def sample_rows(
     made = source.combination
     check_same_index({"`images`": images, "`persons`": persons, **_with_index(columns)})
     names = None
-    if made.pooling is not None:
+    if made.pooling is not None or head_of_people(source) is not None:
         names = _persons(source, n, table, persons)
     elif persons is not None:
         raise UsageError(
@@ -86,7 +92,6 @@ def sample_rows(
 def _persons(
     source: PredictionSource, n: int, table: SampleTable | None, persons: ArrayLike | None
 ) -> NDArray[np.str_]:
-    assert source.combination.pooling is not None  # noqa: S101 - asked for such models
     if persons is not None:
         names = names_of(persons, "persons", n)
         unknown = np.flatnonzero(np.isin(names, sorted(MISSING)))
@@ -98,9 +103,14 @@ def _persons(
         return names
     if table is not None and table.persons is not None:
         return table.persons
+    pooling = source.combination.pooling
+    what = (
+        f"predicts an image from all images of its person (head {head_of_people(source)})"
+        if pooling is None
+        else f"answers for people (images pooled by {pooling.text})"
+    )
     raise UsageError(
-        f"{source.name} answers for people (images pooled by {source.combination.pooling.text}), and the persons of "
-        "the images are not given",
+        f"{source.name} {what}, and the persons of the images are not given",
         hint="persons=[…] with one name for each image, or a table of images with a column `person`",
     )
 

@@ -18,15 +18,14 @@ from ensemble.blending.coefficients import pack_coefficients
 from ensemble.export.card import card_text
 from ensemble.export.scores import Knowledge
 from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS
-from ensemble.model_files.expected import TOLERANCE, Expected, pack_expected, synthetic_images
-from ensemble.model_files.made_up_rows import IMAGES as PEOPLE_IMAGES
-from ensemble.model_files.made_up_rows import made_up_rows, needs_rows
+from ensemble.model_files.expected import TOLERANCE, TOLERANCE_OF_HEADS, Expected, pack_expected, synthetic_images
+from ensemble.model_files.made_up_rows import expected_images
 from ensemble.model_files.reading import read_record
 from ensemble.model_files.record import CASCADE, DECISION, FileEntry, ModelRecord, RunEntry, plain, to_text
 from ensemble.model_files.weights import pack_weights, unpack_weights
-from ensemble.prediction.arrays import LoadedModels, columns_of
+from ensemble.prediction.arrays import LoadedModels, columns_of, made_up_rows_of
 from ensemble.prediction.combine import combine_members
-from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
+from ensemble.prediction.source import FoldModel, PredictionSource, RunModels, head_of_people
 from folds import __version__
 from folds.errors import EnsembleError
 from folds.images.decode import fit_colors
@@ -70,6 +69,7 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
     expected, difference = _expected(source, stored if half else source, half)
     if before is not None:
         difference += before.half_difference or 0.0
+    tolerance = TOLERANCE if head_of_people(source) is None else TOLERANCE_OF_HEADS
     record = ModelRecord(
         name=source.name,
         kind=source.kind if before is None else before.kind,
@@ -87,7 +87,7 @@ def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False)
         score=known.score,
         test_score=known.test_score,
         trained=known.trained,
-        expected={"images": len(expected), "seed": SEED, "tolerance": TOLERANCE},
+        expected={"images": len(expected), "seed": SEED, "tolerance": tolerance},
         extras=_extras(source),
         task=_stated_task(source),
     )
@@ -197,14 +197,14 @@ def _run_entry(run: RunModels, source: PredictionSource) -> RunEntry:
 def _expected(source: PredictionSource, stored: PredictionSource, half: bool) -> tuple[Expected, float]:
     """Return the expected probabilities on the CPU, and the largest difference that fp16 weights make."""
     models = LoadedModels(stored, "cpu")
-    images = _clear_images(models, PEOPLE_IMAGES if needs_rows(stored.combination) else IMAGES)
+    images = _clear_images(models, expected_images(stored.combination, head_of_people(stored) is not None, IMAGES))
     pixels = _pixels(models, images)
-    members = models.members(pixels)
-    rows = made_up_rows(stored.combination, len(images))
+    rows = made_up_rows_of(stored, len(images))
+    members = models.members(pixels, rows.persons)
     combined = combine_members(stored, members, rows)
     difference = 0.0
     if half:
-        full = LoadedModels(source, "cpu").members(pixels)
+        full = LoadedModels(source, "cpu").members(pixels, rows.persons)
         difference = largest_difference(source.task, combine_members(source, full, rows), combined)
     return Expected(images, combined, columns_of(stored, members)), difference
 
@@ -218,10 +218,20 @@ def _clear_images(models: LoadedModels, count: int) -> np.ndarray:
     from folds.utils.numeric import softmax
 
     images = synthetic_images(SEED, _CANDIDATES)
-    distance = np.full(len(images), np.inf)
-    for merge, logits in models.first_logits(_pixels(models, images)):
-        if merge.threshold is not None:
-            distance = np.minimum(distance, np.abs(margins(softmax(logits)) - merge.threshold))
+
+    def distances(some: np.ndarray) -> np.ndarray:
+        found = np.full(len(some), np.inf)
+        for merge, logits in models.first_logits(
+            _pixels(models, some), made_up_rows_of(models.source, len(some)).persons
+        ):
+            if merge.threshold is not None:
+                found = np.minimum(found, np.abs(margins(softmax(logits)) - merge.threshold))
+        return found
+
+    if head_of_people(models.source) is not None:  # an image's margin depends on the others of its person
+        windows = [images[at : at + count] for at in range(len(images) - count + 1)]
+        return max(windows, key=lambda some: float(distances(some).min()))
+    distance = distances(images)
     clear = np.flatnonzero(distance > _CLEAR_MARGIN)[:count]
     chosen = clear if len(clear) == count else np.sort(np.argsort(-distance, kind="stable")[:count])
     return images[chosen]

@@ -16,27 +16,45 @@ from folds.predictions.rows import SampleRows
 from folds.utils.cells import number_text
 
 _EACH = 2  # images of a made-up person
-# Two people of two images, whose pooling matters, and one of one image, whose columns are not known.
-IMAGES = 5
+# Of a head that reads all images of a person: with two, z-scores are 1 and -1, and rounding could exchange them.
+_EACH_OF_HEADS = 3
+IMAGES = 5  # two people of two images, whose pooling matters, and one of one image, whose columns are not known
+_IMAGES_OF_HEADS = 7  # likewise, with people of three images
 
 
-def needs_rows(combination: Combination) -> bool:
-    """Return whether a combination needs the persons or further columns of the images."""
-    return combination.pooling is not None or combination.extra is not None
+def expected_images(combination: Combination, heads: bool, plain: int) -> int:
+    """Return how many images are expected.
+
+    Parameters
+    ----------
+    heads : whether a model predicts an image from all images of its person.
+    plain : the number for a model that needs neither persons nor columns.
+    """
+    if heads:
+        return _IMAGES_OF_HEADS
+    return IMAGES if combination.pooling is not None or combination.extra is not None else plain
 
 
-def expected_answers(combination: Combination, images: int) -> int:
+def expected_answers(combination: Combination, images: int, heads: bool = False) -> int:
     """Return the rows of the answer to a number of expected images: one per person of a combination for people."""
-    return images if combination.pooling is None else -(-images // _EACH)
+    return images if combination.pooling is None else -(-images // _each(heads))
 
 
-def made_up_rows(combination: Combination, images: int) -> SampleRows:
+def _each(heads: bool) -> int:
+    return _EACH_OF_HEADS if heads else _EACH
+
+
+def made_up_rows(combination: Combination, images: int, heads: bool = False) -> SampleRows:
     """Return the rows of expected images: numbers as ids, and made-up persons and columns if they are needed.
 
     The columns of the last image are empty, which is how a value that is not known is written.
+
+    Parameters
+    ----------
+    heads : whether a model predicts an image from all images of its person.
     """
     number = np.arange(images)
-    persons = None if combination.pooling is None else (number // _EACH).astype(str)
+    persons = None if combination.pooling is None and not heads else (number // _each(heads)).astype(str)
     encodings = () if combination.extra is None else combination.extra.encodings
     return SampleRows(number.astype(str), None, persons, {one.name: _cells(one, images) for one in encodings})
 

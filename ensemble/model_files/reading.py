@@ -41,6 +41,11 @@ _PARTS = {
 class ExportedCheckpoint(Checkpoint):
     """A fold model of an exported model."""
 
+    @property
+    def repair(self) -> str:
+        """Return the hint of an error about its weights."""
+        return EXPORT_AGAIN
+
     def build(self, path: Path | None = None) -> torch.nn.Module:
         """Return the model with its weights; see `Checkpoint.build`."""
         try:
@@ -166,7 +171,7 @@ def _expected(parts: Parts, record: ModelRecord) -> Expected:
         parts.path / EXPECTED,
         len(record.classes),
         columns,
-        expected_answers(record.combination, record.expected["images"]),
+        expected_answers(record.combination, record.expected["images"], record.person_head is not None),
     )
     if len(found) != record.expected["images"]:
         raise refused(parts.path, f"{EXPECTED} has {len(found)} images, expected {record.expected['images']}")

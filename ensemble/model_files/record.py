@@ -21,6 +21,7 @@ from ensemble.model_files.expected import MAX_IMAGES
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, printable
 from folds.metrics.task_names import ALL_TASKS, BINARY, COLUMN_TASKS, ORDINAL, REGRESSION
+from folds.models.head_spec import is_of_person
 from folds.utils.files import sha256_bytes
 from folds.utils.schema import (
     BOOL,
@@ -66,6 +67,7 @@ _TOP = {
     "refit": optional(BOOL),
     "task": optional(one_of(*ALL_TASKS)),
     "unit": optional(one_of(PERSON)),
+    "persons": optional(BOOL),
     "extra_columns": optional(list_of(TEXT)),
     **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": optional(_TABLE)},
     **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
@@ -209,6 +211,15 @@ class ModelRecord:
         return IMAGE if self.combination.pooling is None else PERSON
 
     @property
+    def person_head(self) -> str | None:
+        """Return the head of the first model that predicts an image from all images of its person; None if none does.
+
+        An earlier version refuses a record that states it, as `persons`.
+        """
+        heads = (str(model["architecture"].get("head") or "") for model in self.models)
+        return next((head.partition(":")[0] for head in heads if is_of_person(head)), None)
+
+    @property
     def extra_columns(self) -> tuple[str, ...]:
         """Return the names of the columns that are needed beside the images."""
         return () if self.combination.extra is None else self.combination.extra.names
@@ -224,6 +235,7 @@ def to_text(record: ModelRecord) -> str:
         "task": record.task or None,
         # [combination] has both as well, where an earlier version would read past them; at the top it refuses them.
         "unit": None if record.unit == IMAGE else record.unit,
+        "persons": True if record.person_head else None,
         "extra_columns": list(record.extra_columns),
     }
     lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
@@ -439,6 +451,9 @@ def _wrong_needs(stated: Mapping[str, Any], record: ModelRecord) -> list[str]:
     wrong, pooling = [], record.combination.pooling
     if (stated.get("unit") or IMAGE) != record.unit:
         wrong.append(f"'unit' is {shown(stated.get('unit'))}, and [combination] answers for each {record.unit}")
+    if bool(stated.get("persons")) != (record.person_head is not None):
+        head = f"the head {record.person_head}" if record.person_head else "no head of persons"
+        wrong.append(f"'persons' is {shown(stated.get('persons'))}, and its models have {head}")
     if tuple(stated.get("extra_columns") or ()) != record.extra_columns:
         wrong.append("'extra_columns' are not the columns of [combination]")
     if pooling is None:

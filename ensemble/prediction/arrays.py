@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,9 @@ from ensemble.model_files.expected import Expected
 from ensemble.model_files.made_up_rows import made_up_rows
 from ensemble.prediction.cascade import run_models
 from ensemble.prediction.combine import combine_members, member_key
-from ensemble.prediction.prediction_formats import EXACT_WAY, Choice, architecture_key, batch_size, built
-from ensemble.prediction.source import FoldModel, PredictionSource
+from ensemble.prediction.people import person_predictions
+from ensemble.prediction.prediction_formats import EXACT_WAY, Choice, architecture_key, batch_size, built, built_body
+from ensemble.prediction.source import FoldModel, PredictionSource, head_of_people
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import View, view_named
 from folds.errors import EnsembleError, printable
@@ -24,8 +27,18 @@ from folds.images.settings import ImageSettings
 from folds.metrics.task_names import REGRESSION
 from folds.models.accelerators import resolve_devices
 from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.models.person_models import (
+    body_key,
+    count_features,
+    in_features,
+    needs_people,
+    person_head,
+    person_logits,
+)
+from folds.models.timing import torch_threads
 from folds.predictions.links import largest_difference, predictions_of
 from folds.predictions.rows import SampleRows
+from folds.utils.numeric import factorize
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +57,24 @@ class _Network:
     views: tuple[View, ...]
     amp: str
     batch: int
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A head that predicts an image from all images of its person, and the key of the features that it reads."""
+
+    module: torch.nn.Module
+    features: str
+
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread, as in the training, for one caller at a time: the number belongs to the process."""
+    with _lock, torch_threads(1):
+        yield
 
 
 class LoadedModels:
@@ -67,12 +98,19 @@ class LoadedModels:
         self.device = resolve_devices(device)[0]
         networks: dict[str, tuple[torch.nn.Module, bool]] = {}
         self._networks: dict[str, _Network] = {}
+        self._heads: dict[str, _Head] = {}
         for run in source.runs:
             views = tuple(map(view_named, run.merge.views)) if run.models else ()
             for model in run.models:
                 key, choice = str(model.path), (choices or {}).get(architecture_key(model))
+                of_people = needs_people(model.checkpoint)
+                if of_people:
+                    key = f"{body_key(model.checkpoint, model.path)} {count_features(model.checkpoint, model.path)}"
+                    shared = repr((key, run.merge.views))
+                    self._heads[member_key(run, model)] = _Head(person_head(model.checkpoint, model.path), shared)
                 if key not in networks:
-                    networks[key] = built(model, self.device, choice or Choice(EXACT_WAY, ""))
+                    build = built_body if of_people else built
+                    networks[key] = build(model, self.device, choice or Choice(EXACT_WAY, ""))
                 amp = model.checkpoint.amp_on(self.device) if choice is None else choice.amp
                 batch = BATCH if choice is None else batch_size(model, choice, self.device)
                 self._networks[member_key(run, model)] = _Network(*networks[key], views, amp, batch)
@@ -89,33 +127,63 @@ class LoadedModels:
         used = {network.amp for network in self._networks.values()}
         return next((name for name in ("bf16", "fp16") if name in used), "off")
 
-    def probabilities(self, count: int, decode: Decode, rows: SampleRows | None = None) -> NDArray[np.float32]:
-        """Return (count, classes) the probabilities of images.
-
-        Parameters
-        ----------
-        decode : (index, settings) → uint8 (height, width, 3).
-        rows : of the images; None for numbers as ids.
-        """
-        size = BATCH * 4  # bounds the memory of pixels
-        parts = [self.members(self.decoded(range(at, min(at + size, count)), decode)) for at in range(0, count, size)]
-        members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        return combine_members(self.source, members, rows or numbered(count))
-
     def decoded(self, index: Sequence[int], decode: Decode) -> Pixels:
         """Return the pixels of some images in each image size of the models."""
         return {one: np.stack([decode(at, one) for at in index]) for one in self.settings}
 
-    def members(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
-        """Return `member_key` → (n, classes of the run) probabilities of every fold model, its views merged."""
-        found: dict[str, NDArray[np.float32]] = {}
+    def members(self, pixels: Pixels, persons: NDArray[np.str_] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Return `member_key` → (n, classes of the run) predictions of every fold model, its views merged.
+
+        Parameters
+        ----------
+        persons : see `with_people`.
+        """
+        return self.with_people(self.outputs(pixels), persons)
+
+    def outputs(self, pixels: Pixels) -> dict[str, NDArray[np.floating]]:
+        """Return what the fold models make of each image by itself, for `with_people`.
+
+        It is `member_key` → (n, classes of the run) float32 predictions; of models that predict an image from all
+        images of its person the (n, views · features) float16 features, once for models with the same ones.
+        """
+        found: dict[str, NDArray[np.floating]] = {}
         sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
         for run in self.source.runs:
             for model in run.models:
                 key, checkpoint = member_key(run, model), model.checkpoint
-                merged = self._merged(run.merge, key, model, sources[checkpoint.image_settings])
-                order = [checkpoint.classes.index(name) for name in run.classes]
-                found[key] = merged[:, order].astype(np.float32)
+                images, head = sources[checkpoint.image_settings], self._heads.get(key)
+                if head is None:
+                    order = [checkpoint.classes.index(name) for name in run.classes]
+                    found[key] = self._merged(run.merge, key, model, images)[:, order].astype(np.float32)
+                elif head.features not in found:
+                    views = slice(0, len(run.merge.views))
+                    each = self._logits(key, model, images, np.arange(len(images)), views)
+                    found[head.features] = in_features(np.concatenate(list(each), axis=1), checkpoint.architecture.name)
+        return found
+
+    def with_people(
+        self, outputs: Mapping[str, NDArray[np.floating]], persons: NDArray[np.str_] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the predictions of every fold model from its `outputs` for all images.
+
+        Parameters
+        ----------
+        persons : (n,) the person of each image, whose images must all be there; None only for models that see one image
+            at a time.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        people = None if persons is None else factorize(persons)[1].astype(np.int64)
+        for run in self.source.runs:
+            for model in run.models:
+                key = member_key(run, model)
+                head = self._heads.get(key)
+                if head is None:
+                    found[key] = np.asarray(outputs[key], np.float32)
+                    continue
+                assert people is not None  # noqa: S101 - callers know the persons for such models
+                with _one_thread():
+                    values = person_predictions(run, model, head.module, outputs[head.features], people)
+                found[key] = values.astype(np.float32)
         return found
 
     def cascaded(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -135,13 +203,21 @@ class LoadedModels:
         combiner = Combiner(self.source.combination, self.source.ranking)
         return run_cascade(cascade, combiner, runs, count, ask).probabilities.astype(np.float32)
 
-    def first_logits(self, pixels: Pixels) -> Iterable[tuple[Merge, NDArray[np.float32]]]:
-        """Yield the merge of each fold model and its logits (n, classes) of the first view."""
+    def first_logits(
+        self, pixels: Pixels, persons: NDArray[np.str_] | None = None
+    ) -> Iterable[tuple[Merge, NDArray[np.float32]]]:
+        """Yield the merge of each fold model and its logits (n, classes) of the first view; `persons` as `members`."""
         for run in self.source.runs:
             for model in run.models:
                 source = PixelSource(pixels[model.checkpoint.image_settings], self.device)
                 key = member_key(run, model)
-                yield run.merge, self._logits(key, model, source, np.arange(len(source)), slice(0, 1))[0]
+                head = self._heads.get(key)
+                first = self._logits(key, model, source, np.arange(len(source)), slice(0, 1))[0]
+                if head is not None:
+                    assert persons is not None  # noqa: S101 - made up for such models
+                    features = in_features(first, model.checkpoint.architecture.name)
+                    first = person_logits(model.checkpoint, head.module, features, factorize(persons)[1])
+                yield run.merge, first
 
     def _merged(self, merge: Merge, key: str, model: FoldModel, pixels: PixelSource) -> NDArray[np.float64]:
         rows, views, task = np.arange(len(pixels)), len(merge.views), model.checkpoint.task
@@ -245,7 +321,12 @@ def combined_columns(source: PredictionSource, columns: NDArray[np.float32]) -> 
     keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
     places = np.cumsum([0, *(width for _, width in keys)])
     stored = {key: columns[:, places[i] : places[i + 1]] for i, (key, _) in enumerate(keys)}
-    return combine_members(source, stored, made_up_rows(source.combination, len(columns)))
+    return combine_members(source, stored, made_up_rows_of(source, len(columns)))
+
+
+def made_up_rows_of(source: PredictionSource, images: int) -> SampleRows:
+    """Return the rows of expected images, with made-up persons and columns if the source needs them."""
+    return made_up_rows(source.combination, images, head_of_people(source) is not None)
 
 
 def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.float32]:
@@ -272,14 +353,15 @@ def expected_columns(models: LoadedModels, expected: Expected) -> NDArray[np.flo
     size, parts = max(1, _AT_ONCE // one), []
     try:
         for start in range(0, len(expected), size):
-            pixels = models.decoded(range(start, min(start + size, len(expected))), decode)
-            parts.append(columns_of(models.source, models.members(pixels)))
+            parts.append(models.outputs(models.decoded(range(start, min(start + size, len(expected))), decode)))
+        outputs = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        members = models.with_people(outputs, made_up_rows_of(models.source, len(expected)).persons)
     except (RuntimeError, MemoryError) as error:  # of torch: a size that the model does not take, or no memory left
         raise EnsembleError(
             f"{folder} was not loaded: it cannot predict its expected images: {printable(str(error))[:200]}",
             hint="if memory ran out, try another device; otherwise export it again",
         ) from error
-    return np.concatenate(parts)
+    return columns_of(models.source, members)
 
 
 def _image(pixels: NDArray[np.uint8]):  # type: ignore[no-untyped-def]

@@ -40,10 +40,9 @@ from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.prediction.work import CASCADE, WorkState
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
-from folds.errors import EnsembleError
 from folds.images.settings import ImageSettings
 from folds.models.inference import PixelSource, predict_logits
-from folds.models.person_models import FEATURES
+from folds.models.person_models import in_features
 from folds.models.precision import resolve_amp
 from folds.models.timing import torch_threads
 from folds.predictions.links import predictions_of
@@ -252,7 +251,7 @@ class Engine:
         features = self.state.features.get(member_key(task.run, task.model))
         if features is not None:
             features[start + task.rows] = self._features(task, pixels[checkpoint.image_settings])
-            return len(task.rows)
+            return len(task.rows) * len(task.run.merge.views)
         values, passes = self._predict(task, pixels[checkpoint.image_settings])
         # Columns in the order of the blend's recipe.
         order = [checkpoint.classes.index(name) for name in task.run.classes]
@@ -260,16 +259,10 @@ class Engine:
         return passes
 
     def _features(self, task: _Task, pixels: PixelSource) -> NDArray[np.float16]:
-        """Return the features (n, features) of the rows, for a model that predicts from all images of a person."""
-        found = self._logits(task, self._network(task), pixels, task.rows, task.run.merge.views)[0]
-        with np.errstate(over="ignore"):
-            features = found.astype(FEATURES)
-        if not np.isfinite(features).all():
-            raise EnsembleError(
-                f"the features of {task.model.checkpoint.architecture.name} are not finite in float16",
-                hint="`precision=fp32` computes in float32; check the weights of the model",
-            )
-        return features
+        """Return the features (n, views · features) of the rows, for a model that needs all images of a person."""
+        found = self._logits(task, self._network(task), pixels, task.rows, task.run.merge.views)
+        each = in_features(found, task.model.checkpoint.architecture.name)
+        return each[0] if len(each) == 1 else np.concatenate(list(each), axis=1)
 
     def _predict(self, task: _Task, pixels: PixelSource) -> tuple[NDArray[np.float64], int]:
         """Return the merged probabilities (n, classes) of the rows, and the forward passes made."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,16 +11,18 @@ from ensemble.learning.further_columns import check_columns, encode
 from ensemble.pooling.people import people_rows
 from ensemble.prediction.cascade import OFF
 from ensemble.prediction.combine import member_key
-from ensemble.prediction.models import check_rows_compared
+from ensemble.prediction.models import FoldModel, RunModels, check_rows_compared
 from ensemble.prediction.source import PredictionSource, head_of_people
 from ensemble.prediction.work import WorkState, models_of
+from ensemble.tta.merge import merge_or_plain
 from folds.data.table import SampleTable
 from folds.errors import UsageError
-from folds.models.head_spec import require_image_head
-from folds.models.person_models import person_logits
+from folds.models.person_models import person_head, person_logits
 from folds.models.timing import torch_threads
-from folds.predictions.links import predictions_of
 from folds.utils.numeric import factorize
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_people(source: PredictionSource, per_person: bool, cascade: str | float | None) -> None:
@@ -31,10 +35,6 @@ def check_people(source: PredictionSource, per_person: bool, cascade: str | floa
             hint="add `per_person` and name the persons of the images, or blend again without `pool`",
         )
     check_without_cascade(source, cascade)
-    for run in source.runs:
-        for model in run.models:
-            if len(run.merge.views) > 1:
-                require_image_head(model.checkpoint.architecture.head, "test-time augmentation", run.name)
 
 
 def check_without_cascade(source: PredictionSource, cascade: str | float | None) -> None:
@@ -105,8 +105,31 @@ def apply_heads(source: PredictionSource, table: SampleTable, state: WorkState, 
     people[left_out] = people.max() + 1 + np.arange(len(left_out))
     with torch_threads(1):  # as in the training: the sums depend on no number of cores
         for run, model in models_of(source):
-            key, checkpoint = member_key(run, model), model.checkpoint
+            key = member_key(run, model)
             if key in state.features:
-                logits = person_logits(checkpoint, state.features[key], people, model.path)
-                order = [checkpoint.classes.index(name) for name in run.classes]
-                state.arrays[key][:] = predictions_of(checkpoint.task, logits)[:, order]
+                head, features = person_head(model.checkpoint, model.path), state.features[key]
+                state.arrays[key][:] = person_predictions(run, model, head, features, people)
+
+
+def person_predictions(
+    run: RunModels,
+    model: FoldModel,
+    head: torch.nn.Module,
+    features: NDArray[np.floating],
+    people: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return (n, classes of the run) the predictions of images, from all images of their persons, views merged.
+
+    Each view of all images of a person gives one prediction; these are merged as those of other models.
+
+    Parameters
+    ----------
+    head : of the model (`folds.models.person_models.person_head`).
+    features : (n, views · features) of the images, one view after another.
+    people : (n,) the number of each image's person.
+    """
+    checkpoint, views = model.checkpoint, len(run.merge.views)
+    each = features.reshape(len(features), views, -1)
+    logits = np.stack([person_logits(checkpoint, head, each[:, view], people) for view in range(views)])
+    order = [checkpoint.classes.index(name) for name in run.classes]
+    return merge_or_plain(run.merge, logits, checkpoint.task)[:, order]

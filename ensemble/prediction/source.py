@@ -47,8 +47,7 @@ def load_source(
     ----------
     with_rows : whether the caller knows the persons and the columns of the images, which blends for people, and blends
         with columns beside the predictions, need.
-    with_heads : whether the caller applies heads that predict an image from all images of its person, which only
-        `ensemble.prediction.predict` does.
+    with_heads : whether the caller applies heads that predict an image from all images of its person.
 
     what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; ``NAME.all`` for
         the models of all people of a run or a blend; folder, ``model.toml`` or ``.zip`` of an exported model.
@@ -72,7 +71,7 @@ def load_source(
 def check_images_only(source: PredictionSource) -> PredictionSource:
     """Return the source; raise UsageError if it needs the persons or other columns of the images."""
     pooling, columns = source.combination.pooling, source.combination.extra
-    if pooling is None and columns is None:
+    if pooling is None and columns is None and head_of_people(source) is None:
         return source
     needs = f"the columns {', '.join(columns.names)}" if columns is not None else "the persons"
     raise UsageError(
@@ -196,24 +195,15 @@ def source_of(model: StoredModel) -> PredictionSource:
 
 
 def _check_needs(source: PredictionSource) -> None:
-    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone.
-
-    Its networks see one image at a time: heads that see all images of a person are not exported, and would take the
-    images that are predicted together for those of one person.
-    """
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
     made, decision = source.combination, source.decision
-    if (head := head_of_people(source)) is not None:
-        raise EnsembleError(
-            f"{source.folder} predicts an image from all images of its person (head {head}), and such a model is not "
-            "exported",
-            hint="ensemble predict predicts with the run",
-        )
+    needs_more = made.pooling is not None or made.extra is not None or head_of_people(source) is not None
     if made.pooling is not None and decision is not None and decision.unit != PERSON:
         raise EnsembleError(
             f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",
             hint="export it again",
         )
-    if (made.pooling is not None or made.extra is not None) and source.cascade is not None:
+    if needs_more and source.cascade is not None:
         raise EnsembleError(
             f"{source.folder} needs the persons or columns of the images, which a cascade does not know",
             hint="export it without `cascade`",

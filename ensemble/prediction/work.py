@@ -44,8 +44,8 @@ class WorkState:
     Attributes
     ----------
     arrays : `member_key` → float32 (n, classes) predictions.
-    features : `member_key` → (n, features) of the fold models that predict an image from all images of its person;
-        models of equal bodies share one array. Their predictions are made when all images are done.
+    features : `member_key` → (n, views · features) of the fold models that predict an image from all images of its
+        person; models of equal bodies and views share one array. Their predictions are made when all images are done.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class WorkState:
             path, key = folder / f"{len(arrays)}.npy", member_key(run, model)
             arrays[key] = _open_array(path, (n, len(run.classes)), new=record["done"] == 0)
             if needs_people(model.checkpoint):
-                body = body_key(model.checkpoint, model.path)
+                body, views = repr((body_key(model.checkpoint, model.path), run.merge.views)), len(run.merge.views)
                 if body not in bodies:
-                    path, shape = folder / f"features{len(bodies)}.npy", (n, count_features(model.checkpoint))
+                    path, shape = folder / f"features{len(bodies)}.npy", (n, views * count_features(model.checkpoint))
                     bodies[body] = _open_array(path, shape, record["done"] == 0, FEATURES)
                 features[key] = bodies[body]
         return cls(folder, arrays, record, features)

@@ -238,7 +238,10 @@ class _Handlers:
         engine.metrics.images(count, 0)
         named = {"id": content.person} if content.person else {}
         record = {**named, "images": count, **answer.to_dict()}
-        return JSONResponse({"model": model.name, "classes": list(model.classes), "person": record})
+        body: dict[str, Any] = {"model": model.name, "classes": list(model.classes), "person": record}
+        if answer.images:
+            body["images"] = [{"index": at, **one.to_dict()} for at, one in enumerate(answer.images)]
+        return JSONResponse(body)
 
     async def _until(self, work: Awaitable[_Result], end: float) -> _Result:
         """Return the result of some work; raise ServingError if it is not there in time."""

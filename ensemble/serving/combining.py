@@ -42,10 +42,12 @@ def combine(model: ServedModel, work: Sequence[Work | ServingError]) -> list[Ans
 
 def _combined(model: ServedModel, outputs: Sequence[Any], cells: Cells, person: str) -> Answer | ServingError:
     try:
-        (answer,) = split_answers(model.combined(outputs, cells.texts, person), model.classes, 1)
+        found = model.combined(outputs, cells.texts, person)
+        (answer,) = split_answers(found, model.classes, 1)
+        images = () if found.images is None else split_answers(found.images, model.classes, len(outputs))
     except ServingError as error:
         return error
     except Exception:
         logger.exception("the predictions of the models could not be combined")
         return ServingError(500, "model", "the predictions of the models could not be combined")
-    return replace(answer, unknown_columns=cells.unknown)
+    return replace(answer, unknown_columns=cells.unknown, images=tuple(images))

@@ -17,10 +17,18 @@ from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import is_model, read_model
 from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
 from ensemble.prediction.combine import as_combined, combine_members, member_key
+from ensemble.prediction.decisions import check_unit
 from ensemble.prediction.member_spread import member_spread
 from ensemble.prediction.models import check_rows_compared
 from ensemble.prediction.recorded import stack_of
-from ensemble.prediction.source import PredictionSource, check_one_meaning, combination_of_run, load_source, source_of
+from ensemble.prediction.source import (
+    PredictionSource,
+    check_one_meaning,
+    combination_of_run,
+    head_of_people,
+    load_source,
+    source_of,
+)
 from ensemble.serving.model import Answers, ServedModel
 from ensemble.serving.needs import Needs
 from folds.errors import EnsembleError
@@ -45,9 +53,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Output:
-    """What the fold models make of one image: `member_key` → (classes,) of each, and the id of its content."""
+    """What the fold models make of one image by itself (`LoadedModels.outputs`), and the id of its content."""
 
-    members: Mapping[str, NDArray[np.float32]]
+    members: Mapping[str, NDArray[np.floating]]
     id: str
 
 
@@ -72,8 +80,11 @@ class SourceModel:
         self.name, self.classes = source.name, tuple(source.classes)
         self.decision = decision
         made = source.combination
-        # Rules for people average the images of a person, so such a model answers for people as well.
-        of_people = made.pooling is not None or (decision is not None and decision.unit == PERSON)
+        self.head = head_of_people(source)
+        # Rules for people average the images of a person, so such a model answers for people as well; and a head that
+        # sees all images of a person needs them together.
+        of_people = made.pooling is not None or self.head is not None
+        of_people = of_people or (decision is not None and decision.unit == PERSON)
         self.needs = Needs(of_people, () if made.extra is None else made.extra.encodings)
 
     def decode(self, data: bytes, max_pixels: int) -> Decoded:
@@ -102,8 +113,8 @@ class SourceModel:
     def outputs(self, images: Sequence[Decoded]) -> list[Output]:
         """Return what the fold models make of each image."""
         pixels = {one: np.stack([image.pixels[one] for image in images]) for one in self.models.settings}
-        members = self.models.members(pixels)
-        return [Output({key: one[at] for key, one in members.items()}, image.id) for at, image in enumerate(images)]
+        found = self.models.outputs(pixels)
+        return [Output({key: one[at] for key, one in found.items()}, image.id) for at, image in enumerate(images)]
 
     def combined(self, outputs: Sequence[Output], texts: Mapping[str, str], person: str) -> Answers:
         """Return the prediction of one image, or of one person from all its images.
@@ -111,8 +122,9 @@ class SourceModel:
         The random part of sets is derived from the name of the person; without one, from the contents of the images.
         """
         n, made = len(outputs), self.source.combination
-        members = {key: np.stack([one.members[key] for one in outputs]) for key in outputs[0].members}
-        persons = None if made.pooling is None else np.zeros(n, np.int64).astype(str)
+        persons = None if made.pooling is None and self.head is None else np.zeros(n, np.int64).astype(str)
+        each = {key: np.stack([one.members[key] for one in outputs]) for key in outputs[0].members}
+        members = self.models.with_people(each, persons)
         columns = {name: np.full(n, text) for name, text in texts.items()}
         rows = SampleRows(numbered(n).ids, None, persons, columns)
         values = combine_members(self.source, members, rows)
@@ -125,8 +137,9 @@ class SourceModel:
             return Answers(values, self._alone(members, rows), decided, self.source.task)
         mean = values.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
         alone = self._alone(members, rows)
+        images = None if self.head is None else Answers(values, alone, None, self.source.task)
         alone = None if alone is None else alone.mean(axis=1, keepdims=True)
-        return Answers(mean, alone, decided, self.source.task)
+        return Answers(mean, alone, decided, self.source.task, images)
 
     def _alone(self, members: Mapping[str, NDArray[np.float32]], rows: SampleRows) -> NDArray[np.float32] | None:
         """Return (members, rows, classes) of the models that predict the classes of the source, each by itself.
@@ -153,6 +166,7 @@ class SourceModel:
             "kind": source.kind,
             **({"task": source.task} if source.task in COLUMN_TASKS else {}),
             **({"unit": PERSON} if self.needs.of_people else {}),
+            **({"person_head": self.head} if self.head else {}),
             **({"extra_columns": list(self.needs.columns)} if self.needs.columns else {}),
             "models": len(source.models),
             "device": self.models.device,
@@ -258,8 +272,10 @@ def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
     if is_model(path):
         check_one_meaning(str(what), root)
         stored = read_model(path)
-    source = load_source(what, root, with_rows=True) if stored is None else source_of(stored)
+    source = load_source(what, root, with_rows=True, with_heads=True) if stored is None else source_of(stored)
     check_rows_compared(source, 1)
+    if head_of_people(source) is not None:
+        check_unit(source.decision, True, source.name)
     if stack_of(source):
         raise EnsembleError(
             f"{source.name} reads a stack of files of each sample ({', '.join(stack_of(source))}), and a server is "

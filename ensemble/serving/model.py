@@ -28,12 +28,14 @@ class Answers:
         (the probability that was compared), ``set`` if there are prediction sets; of several labels ``labels``; None if
         the model has no rules.
     task : what the columns are, one of `folds.metrics.task_names.ALL_TASKS`.
+    images : of the answer for a person, those of its images, if the model predicts each of them; None if it does not.
     """
 
     probabilities: NDArray[np.float32]
     members: NDArray[np.float32] | None = None
     decisions: Sequence[Mapping[str, Any] | None] | None = None
     task: str = CLASSES
+    images: Answers | None = None
 
 
 class ServedModel(Protocol):
@@ -88,6 +90,7 @@ class Answer:
     Attributes
     ----------
     unknown_columns : columns whose text the model does not know, which counted as not known.
+    images : of a person, the answers for its images; () if the model has none.
     """
 
     classes: tuple[str, ...]
@@ -96,6 +99,7 @@ class Answer:
     decision: Mapping[str, Any] | None
     task: str = CLASSES
     unknown_columns: tuple[str, ...] = ()
+    images: tuple[Answer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as JSON shows it; numbers have the shortest digits that give the same float32.

@@ -100,6 +100,11 @@ class PersonPrediction(BaseModel):
     model: str
     classes: list[str]
     person: PersonAnswer
+    images: list[ImageAnswer] | None = Field(
+        default=None,
+        description="the answers for the images, in their order; of a model that predicts an image from all images of "
+        "its person only, whose answer for the person is their mean",
+    )
 
 
 class PredictAnswer(BaseModel):

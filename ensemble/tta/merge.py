@@ -200,6 +200,22 @@ class Merge:
         return cls(record["how"], weights, record.get("threshold"))
 
 
+def merge_or_plain(merge: Merge, logits: NDArray[np.floating], task: str) -> NDArray[np.float64]:
+    """Return the predictions (n, classes) of the outputs of all views (views, n, classes), as images get them.
+
+    Rows that need no further views have the prediction of the first one, and a single view is not merged.
+    """
+    first = predictions_of(task, logits[0])
+    if len(logits) == 1:
+        return first
+    if merge.threshold is None:
+        return merge.merged(logits, task)
+    more = merge.needs_more_views(logits[0])
+    if more.any():
+        first[more] = merge.merged(logits[:, more], task)
+    return first
+
+
 def margins(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return (n,) the highest minus the second highest probability."""
     top = np.sort(np.asarray(probabilities, np.float64), axis=1)[:, -2:]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ensemble.tta.files import CachedView, load_cached_logits, stitch, write
+from ensemble.tta.people import check_people, logits_of_people, people_of
 from ensemble.tta.views import View
 from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, combine_errors
@@ -23,6 +25,7 @@ from folds.images.settings import CACHE
 from folds.models.accelerators import resolve_devices
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
 from folds.models.inference import BATCH, GPU_BATCH, PixelSource, predict_logits
+from folds.models.person_models import body_on, needs_people, person_head
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.links import outputs_kind_of
 from folds.predictions.rows import samples_sha
@@ -66,9 +69,11 @@ class FoldPredictor:
         self.image_cache = image_cache
         self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
         self.data = open_data(self.checkpoint)
-        self.index = _positions(
-            self.data.train, self.checkpoint, folder.parent.parent / self.checkpoint.run / "folds.csv"
-        )
+        folds = folder.parent.parent / self.checkpoint.run / "folds.csv"
+        self.index = _positions(self.data.train, self.checkpoint, folds)
+        self.head = person_head(self.checkpoint, path) if needs_people(self.checkpoint) else None
+        if self.head is not None:
+            check_people(self.data.train, self.index, folds, str(path))
         self.devices = resolve_devices(device)
         self._models: dict[str, tuple[torch.nn.Module, bool]] = {}
         self.passes = 0  # images × views that were predicted
@@ -80,9 +85,13 @@ class FoldPredictor:
         return self.checkpoint.fold
 
     def model(self, device: str) -> tuple[torch.nn.Module, bool]:
-        """Return the model on a device, and whether it uses channels_last; built on first use."""
+        """Return the model on a device, and whether it uses channels_last; built on first use.
+
+        Of a model that predicts an image from all images of its person, it is the body, images → features.
+        """
         if device not in self._models:
-            self._models[device] = self.checkpoint.build_on(device, self.path)
+            build = self.checkpoint.build_on if self.head is None else partial(body_on, self.checkpoint)
+            self._models[device] = build(device, self.path)
         return self._models[device]
 
     def release(self) -> None:
@@ -166,7 +175,7 @@ class FoldPredictor:
                 lacking.setdefault(missing.tobytes(), []).append(view)
         for mask, some in lacking.items():
             missing = np.frombuffer(mask, bool)
-            for view, logits in zip(some, self._predicted(sources, index[missing], some), strict=True):
+            for view, logits in zip(some, self._logits(sources, table, index, missing, some), strict=True):
                 before = kept[view.name]
                 values = np.empty((len(index), logits.shape[1]), np.float32)
                 values[before.there], values[missing] = before.logits, logits
@@ -187,12 +196,32 @@ class FoldPredictor:
             return CachedView(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
         return load_cached_logits(path, wanted)
 
+    def _logits(
+        self,
+        sources: Sequence[tuple[str, PixelSource]],
+        table: SampleTable,
+        index: NDArray[np.int64],
+        missing: NDArray[np.bool_],
+        views: Sequence[View],
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits (rows missing, classes) of each view."""
+        if self.head is None:
+            yield from self._predicted(sources, index[missing], views)
+            return
+        people = people_of(table)[index]
+        for view in views:  # one at a time: features are many more numbers than logits
+
+            def features_of(rows: NDArray[np.bool_], view: View = view) -> NDArray[np.float32]:
+                return self._predicted(sources, index[rows], [view])[0]
+
+            yield logits_of_people(self.checkpoint, self.head, people, missing, features_of)
+
     def _predicted(
         self, sources: Sequence[tuple[str, PixelSource]], index: NDArray[np.int64], views: Sequence[View]
     ) -> NDArray[np.float32]:
-        """Return logits (views, n, classes); each device predicts a part of the rows in a thread of its own.
+        """Return the outputs (views, n, outputs) of the model; each device predicts a part of the rows in a thread.
 
-        The parts are whole batches, so the logits are those of one device.
+        The parts are whole batches, so the outputs are those of one device.
 
         Parameters
         ----------

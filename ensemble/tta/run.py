@@ -23,7 +23,6 @@ from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
-from folds.models.head_spec import require_image_head
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.predictions.links import kind_of, predictions_of
 from folds.predictions.reading import is_by_person, labels_and_groups
@@ -106,7 +105,6 @@ def augment_folds(
 
     checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target, root / "checkpoints")}
     for path, checkpoint in checkpoints.items():
-        require_image_head(checkpoint.architecture.head, "test-time augmentation", str(path))
         if checkpoint.refit is not None:
             raise EnsembleError(
                 f"{path} was trained on all people, so its views cannot be scored out of fold",

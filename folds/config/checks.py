@@ -14,6 +14,7 @@ from folds.config.recipe import Recipe
 from folds.config.stages import check_stages
 from folds.errors import UsageError
 from folds.images.settings import channel_count, check_channels, check_fit
+from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.optim.schedules import check_schedule
 
 MAX_TRAININGS = 10_000  # of one command
@@ -94,6 +95,13 @@ UNUSED_BY_HEADS = (
 OF_GRADIENTS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "opt", "opt_args", "schedule", "schedule_args")
 
 
+# What one prediction per person learns, where the images of a person may differ.
+_LABELS_OF_PEOPLE = {
+    MULTILABEL: "; it learns that a person has the labels of any of the images",
+    REGRESSION: "; it learns the mean of the numbers of the images",
+}
+
+
 def features_notes(recipe: Recipe) -> list[str]:
     """Return what a user should know about the settings of a head on frozen features, a line each; [] without one."""
     if not recipe.features:
@@ -111,6 +119,7 @@ def features_notes(recipe: Recipe) -> list[str]:
         lines.append(
             f"`head={ATTENTION_PERSON}`: one prediction per person, written for each of the person's images, so that "
             "files stay aligned; scores by person (`per_person`) are its own"
+            + _LABELS_OF_PEOPLE.get(recipe.task or "", "")
         )
     if given:
         lines.append(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from folds.config.frozen import ATTENTION, LINEAR, LOGISTIC, MLP
+from folds.config.frozen import FROZEN_HEADS, LINEAR, LOGISTIC
 from folds.config.setting import Usual
 from folds.errors import UsageError
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION, default_metric
@@ -37,8 +37,7 @@ SUPPORTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "label_smoothing": ((MULTILABEL,), "a number has no share to spread"),
 }
 _UNUSED = {"target": "label", "sampler": "none", "soft_temperature": 1.0}
-_ON_FEATURES = (LOGISTIC, MLP, ATTENTION)
-_HEADS = (None, LINEAR, *_ON_FEATURES)
+_HEADS = (None, *FROZEN_HEADS)
 _OWN_HEADS = {REGRESSION: ("number", "gaussian")}
 
 
@@ -75,5 +74,6 @@ def check_column_task(recipe: Any) -> None:
     if recipe.head not in heads:
         raise UsageError(
             f"`head={recipe.head}` does not work with `task={recipe.task}`",
-            hint=f"`head={LINEAR}`, which is the default; on frozen features also {', '.join(_ON_FEATURES)}",
+            hint=f"`head={LINEAR}`, which is the default; on frozen features also "
+            f"{', '.join(head for head in FROZEN_HEADS if head != LINEAR)}",
         )

@@ -15,7 +15,7 @@ from folds.features.logistic import Fit, Floats, Rotation, fit_path, rotate
 from folds.features.ridge import ridge_path, select_ridge
 from folds.features.selection import Selection, inner_folds, select_strength
 from folds.metrics.task_names import MULTILABEL
-from folds.models.heads import output_layer
+from folds.models.heads import RelativeHead, output_layer
 from folds.models.number_head import Units
 from folds.optim.column_losses import CellCounts, label_weights
 from folds.optim.loss_spec import parse_loss
@@ -160,5 +160,8 @@ def in_unit_of_table(head: nn.Module, units: Units) -> nn.Module:
     center, scale = (torch.from_numpy(one.astype(np.float64)) for one in (units.center, units.scale))
     with torch.no_grad():
         layer.weight.copy_((layer.weight.double() * scale[:, None]).float())
+        if isinstance(head, RelativeHead):  # the outputs are a sum, of which the other layer has the bias
+            layer = head.inputs
+            layer.weight.copy_((layer.weight.double() * scale[:, None]).float())
         layer.bias.copy_((layer.bias.double() * scale + center).float())
     return head

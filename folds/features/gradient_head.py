@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from folds.config.frozen import ATTENTION_PERSON
 from folds.errors import UsageError
 from folds.features.logistic import Floats
+from folds.metrics.grouping import columns_by_person
+from folds.metrics.task_names import COLUMN_TASKS
 from folds.models.heads import AttentionHead, GatedAttentionHead
 from folds.optim.optimizers import build_optimizer
 from folds.training.context import FoldContext
@@ -69,10 +71,11 @@ class _Trainer:
         self.features = torch.from_numpy(features)
         self.position = np.full(int(context.training.max()) + 1, -1)  # row of the table → row of the features
         self.position[context.training] = np.arange(self.n)
-        self.labels = torch.from_numpy(context.training_labels[context.training])
+        labels = context.training_labels[context.training]
         self.persons = factorize(persons[context.training])[1]
         if isinstance(head, GatedAttentionHead):
-            check_labels_of_people(context.training_labels[context.training], self.persons)
+            labels = labels_of_people(labels, self.persons, context.target.task)
+        self.labels = torch.from_numpy(labels)
         self.soft: Tensor | None = None
         soft = context.soft_targets
         if soft is not None and context.soft_labels is not None:
@@ -173,6 +176,23 @@ class _Trainer:
             return result
 
         return loss_of
+
+
+def labels_of_people(labels: NDArray[Any], persons: NDArray[np.int64], task: str) -> NDArray[Any]:
+    """Return the labels (n, columns) that images have as those of their persons (n,), from 0.
+
+    Of several labels a person has those that any image has, and lacks those that all images with a known value lack; of
+    numbers a person has the mean of the known ones: what scores by person compare with.
+
+    Raises
+    ------
+    UsageError : the images of a person have several classes.
+    """
+    if task not in COLUMN_TASKS:
+        check_labels_of_people(labels, persons)
+        return labels
+    people, _ = columns_by_person(labels.astype(np.float64), persons, int(persons.max()) + 1, task)
+    return people[persons].astype(labels.dtype)
 
 
 def check_labels_of_people(labels: NDArray[np.int64], persons: NDArray[np.int64]) -> None:

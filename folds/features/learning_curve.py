@@ -167,7 +167,10 @@ class _Data:
         labels, classes = self.learned[rows], len(self.target.classes)
         by = standardization(self.values, rows)
         if self.target.has_columns:
-            own, seed = standardized(self.values, rows, by, 1), derive_seed(self.recipe.seed, fold, draw, share, "inner")
+            own, seed = (
+                standardized(self.values, rows, by, 1),
+                derive_seed(self.recipe.seed, fold, draw, share, "inner"),
+            )
             held = standardized(self.values, self.assignment.validation_index(fold), by, 1)
             found = predict_columns(own, labels, self.people[rows], held, self.target.task, seed)
             return found, len(set(self.people[rows].tolist())), len(rows)

@@ -123,6 +123,11 @@ class Checkpoint:
             return self.weights.nbytes
         return sum(value.nbytes for value in self.weights.values())
 
+    @property
+    def repair(self) -> str:
+        """Return the hint of an error about its weights: how to get them anew."""
+        return train_again(self)
+
     def build(self, path: Path | None = None) -> torch.nn.Module:
         """Return the model with its weights, in evaluation mode, on the CPU.
 
@@ -152,7 +157,7 @@ class Checkpoint:
             raise EnsembleError(
                 f"{path or 'the checkpoint'} is damaged: {mismatch}, for {self.architecture.timm_name} with "
                 f"{len(self.classes)} classes",
-                hint=train_again(self),
+                hint=self.repair,
             )
         model.load_state_dict(dict(self.weights))
         return model.eval()

@@ -37,9 +37,13 @@ def class_logits(
     head.train(was_training)
     if not target.joined:
         return outputs.float().numpy()
-    joined = join_heads(_Given(), target)
-    logits: NDArray[np.float32] = joined(outputs).numpy()
+    logits: NDArray[np.float32] = joined_outputs(target)(outputs).numpy()
     return logits
+
+
+def joined_outputs(target: Target) -> nn.Module:
+    """Return what turns the outputs (n, outputs) of a head into the logits (n, classes) of the label."""
+    return join_heads(_Given(), target)
 
 
 class _Given(nn.Module):

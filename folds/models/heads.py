@@ -36,7 +36,7 @@ def input_layer(head: nn.Module) -> nn.Linear:
 
 
 def output_layer(head: nn.Module) -> nn.Linear:
-    """Return the layer of a head that computes the outputs."""
+    """Return the layer of a head that computes the outputs; of `RelativeHead` that of the z-scores."""
     last = head.output if isinstance(head, AttentionHead) else head[-1] if isinstance(head, nn.Sequential) else head
     assert isinstance(last, nn.Linear)  # noqa: S101 - heads of `build_head` end with one
     return last
@@ -66,7 +66,7 @@ class AttentionHead(nn.Module):
 
     def forward(self, features: Tensor, persons: Tensor | None = None) -> Tensor:
         """Return (n, outputs) for features (n, features) of the persons (n,) int64; None: all are of one person."""
-        n = len(features)
+        n = features.shape[0]
         own = self.inputs(features)
         query, key, value = self.query_key_value(own).view(n, 3, self.heads, -1).permute(1, 2, 0, 3)
         scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5  # (heads, n, n)
@@ -102,8 +102,10 @@ class GatedAttentionHead(AttentionHead):
         """Return (n, outputs) for features (n, features) of the persons (n,) int64; None: all are of one person."""
         hidden = torch.relu(self.inputs(features))
         scores = self.score(torch.tanh(self.value(hidden)) * torch.sigmoid(self.gate(hidden)))[:, 0]
-        own = torch.zeros(len(features), dtype=torch.int64) if persons is None else persons
-        place = torch.unique(own, return_inverse=True)[1]
+        if persons is None:
+            person = self.output(self.drop(scores.softmax(0)[None] @ hidden))
+            return person.expand(features.shape[0], -1)
+        place = torch.unique(persons, return_inverse=True)[1]
         same = place[None] == torch.arange(int(place.max()) + 1)[:, None]  # (people, n)
         weights = scores.masked_fill(~same, -torch.inf).softmax(-1)
         result: Tensor = self.output(self.drop(weights @ hidden))[place]
@@ -128,21 +130,32 @@ class RelativeHead(AttentionHead):
 
     def forward(self, features: Tensor, persons: Tensor | None = None) -> Tensor:
         """Return (n, outputs) for features (n, features) of the persons (n,) int64; None: all are of one person."""
-        own = torch.zeros(len(features), dtype=torch.int64) if persons is None else persons
-        result: Tensor = self.inputs(features) + self.output(z_scores(features, own))
+        result: Tensor = self.inputs(features) + self.output(z_scores(features, persons))
         return result
 
 
-def z_scores(features: Tensor, persons: Tensor) -> Tensor:
-    """Return (n, features) the z-scores of features (n, features) within the persons (n,); 0 without deviation."""
+def z_scores(features: Tensor, persons: Tensor | None = None) -> Tensor:
+    """Return (n, features) the z-scores of features (n, features) within the persons (n,); 0 without deviation.
+
+    Without persons all images are of one, and an exporter can follow what is computed.
+    """
+    if persons is None:
+        change = features - features.mean(0)
+        deviation = (change**2).mean(0).sqrt()
+        varies = _varies(deviation, features.mean(0))
+        return torch.where(varies, change / torch.where(varies, deviation, 1), 0)
     place = torch.unique(persons, return_inverse=True)[1]
     counts = torch.bincount(place).to(features.dtype)[:, None]
     zeros = torch.zeros(len(counts), features.shape[1], dtype=features.dtype)
     mean = zeros.index_add(0, place, features) / counts
     change = features - mean[place]
     deviation = (zeros.index_add(0, place, change**2) / counts).sqrt()
-    varies = deviation > 1e-5 * mean.abs() + 1e-12  # copies differ in the last digits
+    varies = _varies(deviation, mean)
     return torch.where(varies[place], change / torch.where(varies, deviation, 1)[place], 0)
+
+
+def _varies(deviation: Tensor, mean: Tensor) -> Tensor:
+    return deviation > 1e-5 * mean.abs() + 1e-12  # copies differ in the last digits
 
 
 class JoinedBackbones(nn.Module):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from folds.errors import EnsembleError
-from folds.models.checkpoint import Checkpoint, train_again
-from folds.models.feature_heads import class_logits
+from folds.models.checkpoint import Checkpoint
+from folds.models.feature_heads import class_logits, joined_outputs
 from folds.models.head_spec import is_of_person
 from folds.models.heads import build_head, classifier_of, replace_module
 
@@ -62,34 +62,88 @@ def body_on(checkpoint: Checkpoint, device: str, path: Path | None = None) -> tu
     ------
     EnsembleError : the weights do not fit the architecture.
     """
+    return checkpoint.placed(_body(checkpoint, path), device)
+
+
+def _body(checkpoint: Checkpoint, path: Path | None) -> nn.Module:
     model = checkpoint.network(path)
     place = classifier_of(model, checkpoint.architecture.name)[0]
     replace_module(model, place, nn.Identity())
-    return checkpoint.placed(model, device)
+    return model
+
+
+class PersonNetwork(nn.Module):
+    """The body and the head of a checkpoint: all images of one person (n, 3, height, width) → (n, classes) logits.
+
+    The features are rounded to float16, as everywhere.
+
+    Raises
+    ------
+    EnsembleError : the weights do not fit the architecture.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, path: Path | None = None) -> None:
+        super().__init__()
+        self.body, self.head = _body(checkpoint, path), person_head(checkpoint, path)
+        self.joined = joined_outputs(checkpoint.outputs())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, or numbers, of the images."""
+        logits: torch.Tensor = self.joined(self.head(self.body(images).half().float()))
+        return logits
+
+
+def in_features(found: NDArray[np.floating], name: str) -> NDArray[np.float16]:
+    """Return features as the head reads them.
+
+    Parameters
+    ----------
+    name : of the model, for the error.
+
+    Raises
+    ------
+    EnsembleError : a feature is not finite in float16.
+    """
+    with np.errstate(over="ignore"):
+        features = found.astype(FEATURES)
+    if not np.isfinite(features).all():
+        raise EnsembleError(
+            f"the features of {name} are not finite in float16",
+            hint="`precision=fp32` computes in float32; check the weights of the model",
+        )
+    return features
+
+
+def person_head(checkpoint: Checkpoint, path: Path | None = None) -> nn.Module:
+    """Return the head in evaluation mode, features (n, features) and persons (n,) → outputs, on the CPU.
+
+    Raises
+    ------
+    EnsembleError : its weights do not fit the architecture.
+    """
+    place = _place(checkpoint, path)
+    own = {name.removeprefix(place): value for name, value in checkpoint.weights.items() if name.startswith(place)}
+    with torch.device("meta"):  # nothing is allocated: a file of a few weights may name a head of any size
+        head = build_head(checkpoint.architecture.head, count_features(checkpoint, path), checkpoint.outputs().outputs)
+    try:
+        head.load_state_dict({name: value.float() for name, value in own.items()}, assign=True)
+    except RuntimeError as error:
+        raise _damaged(checkpoint, path, str(error).splitlines()[-1].strip()) from None
+    return head.eval()
 
 
 def person_logits(
-    checkpoint: Checkpoint, features: NDArray[np.floating], people: NDArray[np.int64], path: Path | None = None
+    checkpoint: Checkpoint, head: nn.Module, features: NDArray[np.floating], people: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return float32 (n, classes) the logits, or numbers, of images from all images of their persons.
 
     Parameters
     ----------
+    head : of the checkpoint (`person_head`).
     features : (n, features) of the images, by the body.
     people : (n,) the number of each image's person.
-
-    Raises
-    ------
-    EnsembleError : the weights of the head do not fit the architecture.
     """
-    place, target = _place(checkpoint, path), checkpoint.outputs()
-    own = {name.removeprefix(place): value for name, value in checkpoint.weights.items() if name.startswith(place)}
-    head = build_head(checkpoint.architecture.head, features.shape[1], target.outputs)
-    try:
-        head.load_state_dict(own)
-    except RuntimeError as error:
-        raise _damaged(checkpoint, path, str(error).splitlines()[-1].strip()) from None
-    return class_logits(head.eval(), target, features, people)
+    return class_logits(head, checkpoint.outputs(), features, people)
 
 
 def _place(checkpoint: Checkpoint, path: Path | None) -> str:
@@ -103,4 +157,4 @@ def _place(checkpoint: Checkpoint, path: Path | None) -> str:
 
 
 def _damaged(checkpoint: Checkpoint, path: Path | None, why: str) -> EnsembleError:
-    return EnsembleError(f"{path or 'the checkpoint'} is damaged: {why}", hint=train_again(checkpoint))
+    return EnsembleError(f"{path or 'the checkpoint'} is damaged: {why}", hint=checkpoint.repair)

@@ -65,9 +65,7 @@ from ensemble.cli.terminal.options import (
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
 from folds.errors import UsageError
-from folds.models.head_spec import is_of_person
 from folds.utils.files import write_atomic
-from folds.utils.toml import read_toml
 
 # Parameters of the library with another name than the option of this command.
 _FLAGS = {
@@ -249,7 +247,7 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[s
     trained = [
         name
         for name in ranking_of(made.runs, made.request.scored.greater_is_better)
-        if name in plain and Path("checkpoints", name).is_dir() and sees_one_image(Path("runs", name))
+        if name in plain and Path("checkpoints", name).is_dir()
     ]
     if trained:
         views = "hflip" if _may_be_mirrored(next(iter(made.splits.values())).classes) else "scale:1.1"
@@ -267,14 +265,6 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[s
         without = ("csv", "force", "output", *_OF_CSV, *_OF_METHOD)
         return command, [*console.again_without(*without), "--method", "auto"]
     return "ensemble runs", []
-
-
-def sees_one_image(folder: Path) -> bool:
-    """Return whether the models of a run see one image, as test-time views need; some heads see a person's images."""
-    try:
-        return not is_of_person(str(read_toml(folder / "config.toml").get("head", "")))
-    except (OSError, ValueError):
-        return True
 
 
 _OF_CSV = ("form", "columns", "like")

@@ -29,6 +29,7 @@ class PeopleModel(FakeModel):
         super().__init__()
         self.needs = needs
         self.given: list[tuple[dict[str, str], str]] = []
+        self.predicts_images = False
 
     def outputs(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         self.batches.append(len(images))
@@ -36,7 +37,8 @@ class PeopleModel(FakeModel):
 
     def combined(self, outputs: Sequence[Any], texts: Mapping[str, str], person: str) -> Answers:
         self.given.append((dict(texts), person))
-        return Answers(np.mean(outputs, axis=0, keepdims=True, dtype=np.float32))
+        each = Answers(np.array(outputs, np.float32)) if self.predicts_images else None
+        return Answers(np.mean(outputs, axis=0, keepdims=True, dtype=np.float32), images=each)
 
 
 def values(answer: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -81,6 +83,12 @@ def test_all_images_of_a_person_get_one_answer(served: Start) -> None:
     assert person["unknown_columns"] == ["site"]
     np.testing.assert_allclose(values(person), of(RED), atol=1e-7)
     assert model.given[-1] == ({"age": "40", "site": ""}, "")
+    assert "images" not in answer.json()
+    model.predicts_images = True
+    found = server.client.post("/predict-person", files=files(RED, BLUE), data=data).json()
+    np.testing.assert_allclose(values(found["person"]), of(RED, BLUE), atol=1e-7)
+    assert [one["index"] for one in found["images"]] == [0, 1]
+    np.testing.assert_allclose([values(one) for one in found["images"]], [of(RED), of(BLUE)], atol=1e-7)
 
 
 def test_a_person_is_refused_as_a_whole_and_by_the_right_call(served: Start) -> None:

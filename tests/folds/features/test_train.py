@@ -18,7 +18,7 @@ from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import local
 from folds.features import embed
-from folds.features.gradient_head import check_labels_of_people
+from folds.features.gradient_head import check_labels_of_people, labels_of_people
 from folds.features.train import train_job
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.inference import PixelSource, predict_logits
@@ -178,6 +178,15 @@ def test_gated_attention_writes_one_prediction_per_person(plan: Callable[..., Pl
     assert len(np.unique(found.probabilities.round(5), axis=0)) > 3
     with pytest.raises(UsageError, match="images of a person have several labels"):
         check_labels_of_people(np.array([0, 1, 1]), np.array([0, 0, 1]))
+    nan = np.nan
+    images = np.array([[0, 1], [nan, 0], [1, nan], [0, nan]], np.float32)
+    people = np.array([1, 0, 1, 0])
+    labels = labels_of_people(images, people, "multilabel")
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, [[1, 1], [0, 0], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(labels_of_people(images, people, "regression"), [[0.5, 1], [0, 0], [0.5, 1], [0, 0]])
+    unknown = labels_of_people(images, np.arange(4), "regression")
+    np.testing.assert_array_equal(unknown, images)
     with pytest.raises(EnsembleError, match="from all images of its person"):
         load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from folds.features.column_heads import in_unit_of_table
 from folds.models.factory import create_model
 from folds.models.heads import GatedAttentionHead, build_head, z_scores
 from folds.models.model_names import resolve
+from folds.models.number_head import Units
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
@@ -55,3 +58,25 @@ def test_gated_attention_gives_each_person_one_prediction() -> None:
         order = torch.tensor([6, 2, 0, 5, 3, 1, 4])
         assert torch.allclose(head(features[order], persons[order]), found[order], atol=1e-6)
         assert torch.allclose(head(features[:1]), head(features[:1], persons[:1]))
+
+
+@pytest.mark.parametrize("kind", ["attention:8:2", "attention-person:8", "relative"])
+def test_without_persons_all_images_are_of_one(kind: str) -> None:
+    torch.manual_seed(0)
+    head = build_head(kind, 5, 3).eval()
+    for count in (1, 2, 6):
+        features = torch.randn(count, 5)
+        features[:, 2] = 0.3  # does not vary
+        with torch.inference_mode():
+            found, expected = head(features), head(features, torch.full((count,), 4))
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp:4", "attention:8:2", "attention-person:8", "relative"])
+def test_numbers_of_a_head_come_in_the_unit_of_the_table(kind: str) -> None:
+    torch.manual_seed(0)
+    head = build_head(kind, 5, 2).eval()
+    features, units = torch.randn(4, 5), Units(np.array([30, -2], np.float32), np.array([12, 0.5], np.float32))
+    with torch.inference_mode():
+        expected = units.restore(head(features).numpy())
+        np.testing.assert_allclose(in_unit_of_table(head, units)(features).numpy(), expected, rtol=1e-5)

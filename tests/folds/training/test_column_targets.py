@@ -39,7 +39,9 @@ PERSONS = np.array(["p0", "p0", "p1", "p1", "p2", "p3"])
 LABELS = np.array([[1, 0], [1, NAN], [0, 1], [0, 0], [1, 1], [0, 0]])
 NUMBERS = np.array([[10.0, 1], [20, 2], [30, 3], [50, NAN], [40, 5], [70, 9]])
 # Probabilities of the test images, the first of which is of p0.
-PREDICTED = np.array([[[0.95, 0.5], [0.2, 0.97], [0.99, 0.02], [0.6, 0.4]], [[0.92, 0.06], [0.05, 0.3], [0.8, 0.7], [0, 1]]])
+PREDICTED = np.array(
+    [[[0.95, 0.5], [0.2, 0.97], [0.99, 0.02], [0.6, 0.4]], [[0.92, 0.06], [0.05, 0.3], [0.8, 0.7], [0, 1]]]
+)
 
 
 def table_of(task: str, **attributes: Any) -> SampleTable:
@@ -65,7 +67,12 @@ def assignment() -> FoldAssignment:
 
 
 def write_teacher(
-    root: Path, assignment: FoldAssignment, task: str, values: np.ndarray, name: str = "teacher", seen: int | None = None
+    root: Path,
+    assignment: FoldAssignment,
+    task: str,
+    values: np.ndarray,
+    name: str = "teacher",
+    seen: int | None = None,
 ) -> None:
     """Write the test predictions (2, images, columns) of a run and the checkpoints that show whom its models have seen.
 
@@ -77,7 +84,13 @@ def write_teacher(
     for fold in range(2):
         training = np.flatnonzero(fold != FOLD).tolist() + ([seen] if seen is not None and fold == 0 else [])
         checkpoint = Checkpoint(
-            *(name, fold, 2, Architecture("test_resnet", "test_resnet.r160_in1k", 32, 32, (0.5,) * 3, (0.5,) * 3, {}), {"w": torch.zeros(1)}),
+            *(
+                name,
+                fold,
+                2,
+                Architecture("test_resnet", "test_resnet.r160_in1k", 32, 32, (0.5,) * 3, (0.5,) * 3, {}),
+                {"w": torch.zeros(1)},
+            ),
             *(NAMES, {}, "label", {"height": 32, "width": 32, "fit": "squash", "window": None}),
             *({"path": "path", "label": "x", "person": "p"}, {"task": task}, "off"),
             *(hash_ids(assignment.ids[training].tolist()), hash_ids(assignment.ids[fold == FOLD].tolist())),
