@@ -50,6 +50,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
+from folds.metrics.scored_units import known_rows, rows_of_known_people
 from folds.metrics.task_names import MULTILABEL, REGRESSION, require_classes
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.label_columns import encode_labels
@@ -148,10 +149,8 @@ def columns_of_arrays(
             "rules for people need the person of each image",
             hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
         )
-    is_known = ~np.isnan(labels).all(axis=1)
-    if per_person and persons is not None:  # the mean of a person counts all its images, as it does for new people
-        is_known = np.isin(persons, np.unique(persons[is_known]))
-    known = np.flatnonzero(is_known)
+    by_image = not per_person or persons is None
+    known = np.flatnonzero(known_rows(labels) if by_image else rows_of_known_people(labels, persons))
     values, labels, ids = np.asarray(values, np.float64)[known], labels[known], ids[known]
     persons, folds = None if persons is None else persons[known], None if folds is None else folds[known]
     people = factorize(ids if persons is None else persons)[1]

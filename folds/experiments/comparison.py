@@ -16,9 +16,9 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import CLASSES
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import changed_ids, has_changed_labels
@@ -149,11 +149,9 @@ def compare_runs(
     notes: list[str] = []
     paired = pair_rows(first, second, runs, notes)
     a, b = paired.first, paired.second
-    labels, people, values, rows = paired.labels, paired.people, list(paired.values), len(paired.labels)
     per_person = is_by_person(a.sidecar, per_person) or is_by_person(b.sidecar)
-    if per_person:
-        averaged = [average_by_person(labels, some, people, len(a.sidecar.classes), a.sidecar.task) for some in values]
-        labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
+    units = scored_units(paired.labels, paired.values, paired.people, per_person, a.sidecar.task)
+    labels, people, values = units.labels, units.persons, list(units.predictions)
     _note_splits(a, b, notes)
     changed, unchanged = settings_between(a.settings, b.settings)
     blends = [one.run for one in (a, b) if is_blend(one.run, runs)]
@@ -181,7 +179,7 @@ def compare_runs(
         changed,
         unchanged,
         differences,
-        len(labels) if per_person else rows,
+        len(labels),
         next(iter(differences.values())).difference.people,
         tuple(notes),
         per_person,
@@ -194,7 +192,8 @@ class PairedRows:
 
     Attributes
     ----------
-    labels, people : (n,) class index, or (n, columns) of several labels or numbers; and a number for each person.
+    labels, people : (n,) class index, −1 if unknown, or (n, columns) of several labels or numbers; and a number for
+        each person.
     values : two arrays (n, classes), with the classes of the first run.
     at_first, at_second : (n,) the row of each in the file of the run.
     """
@@ -232,11 +231,11 @@ def _encoded(one: _Published, names: NDArray[np.str_]) -> NDArray:
     """Return the labels of rows as metrics take them."""
     if one.sidecar.has_columns:
         return encode_labels(names, one.sidecar.classes, one.sidecar.task)
-    code = {name: i for i, name in enumerate(one.sidecar.classes)}
+    code = {"": -1} | {name: i for i, name in enumerate(one.sidecar.classes)}
     unknown = sorted(set(names.tolist()) - set(code))
     if unknown:
         raise EnsembleError(
-            f"{one.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
+            f"{one.path}: the label '{unknown[0]}' is not one of its {len(one.sidecar.classes)} classes",
             hint="restore the file, or train the run again",
         )
     return np.array([code[name] for name in names.tolist()])
