@@ -145,7 +145,7 @@ def _announce(study: Study) -> None:
         f"ASHA from epoch {options.grace} of {study.max_epochs * len(options.folds)}, "
         f"one trial in {options.reduction:g} continues"
     )
-    best = f"{'lowest' if options.lower_is_better else 'highest'} {options.metric}"
+    best = f"{'lowest' if options.lower_is_better else 'highest'} {study.objective}"
     console.note(f"{counted(few, 'trial')} on {folds}, {each}; best: {best}")
 
 
@@ -192,7 +192,7 @@ def _table(study: Study, trials: Sequence[Trial]) -> str:
             ]
         )
     return console.table(
-        ["trial", *keys, f"{study.options.metric}, {_folds(study.options.folds)}", "trained", "time", "early end"],
+        ["trial", *keys, f"{study.objective}, {_folds(study.options.folds)}", "trained", "time", "early end"],
         rows,
     )
 
@@ -212,7 +212,7 @@ def _remark(report: StudyReport, best: Trial) -> None:
     else:
         console.note(f"importance: {report.importance.verdict}")
     console.note(
-        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
+        f"optimistic: {report.study.objective} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
         f"scores on the same fold{'s' if len(options.folds) > 1 else ''}"
     )
     if report.checked is None:
@@ -220,4 +220,7 @@ def _remark(report: StudyReport, best: Trial) -> None:
     else:
         score = Interval.from_dict(report.checked)
         others = _folds(report.checked["folds"])
-        console.note(f"{report.study.best_run} on {others}, not used for the choice: {options.metric} {score.text()}")
+        # The run is scored by person whenever only persons are labeled, also in a study that compares by image.
+        unit = " by person" if report.study.settings.label_of is not None else ""
+        shown = f"{options.metric}{unit} {score.text()}"
+        console.note(f"{report.study.best_run} on {others}, not used for the choice: {shown}")
