@@ -211,9 +211,10 @@ def _remark(report: StudyReport, best: Trial) -> None:
         console.note(f"importance: needs {MIN_TRIALS} trials with different scores, found {report.scored} with a score")
     else:
         console.note(f"importance: {report.importance.verdict}")
+    found = f"{report.study.objective} {best.score:.3f} on {_folds(options.folds)}"
     console.note(
-        f"optimistic: {report.study.objective} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
-        f"scores on the same fold{'s' if len(options.folds) > 1 else ''}"
+        f"optimistic: {found} is the best of {report.scored} scores on the same "
+        f"fold{'s' if len(options.folds) > 1 else ''}"
     )
     if report.checked is None:
         console.note("train it on all folds to get its score on the other folds; --resume then shows that score here")
