@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from folds.errors import EnsembleError, close_matches
+from folds.metrics.scored_units import known_rows, unlabeled_of_known_people, unlabeled_text
 from folds.predictions.label_columns import encode_labels
 from folds.utils.numeric import factorize
 
@@ -27,7 +28,7 @@ class GroundTruth:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Return (n,) whether the label of each row is known; of several labels or numbers, any of them."""
-        return ~np.isnan(self.labels).all(axis=1) if self.labels.ndim == 2 else self.labels >= 0
+        return known_rows(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> GroundTruth:
         """Return the rows at `index`."""
@@ -71,8 +72,13 @@ def _people(split: AlignedSplit, per_person: bool) -> NDArray[np.int64]:
     return factorize(split.rows.ids if persons is None else persons)[1]
 
 
-def truth_notes(split: AlignedSplit, truth: GroundTruth) -> list[str]:
-    """Return notes on missing labels and people of a split, which affect its score."""
+def truth_notes(split: AlignedSplit, truth: GroundTruth, by_person: bool = False) -> list[str]:
+    """Return notes on missing labels and people of a split, which affect its score.
+
+    Parameters
+    ----------
+    by_person : whether people are scored, and not images.
+    """
     notes = []
     if split.rows.persons is None:
         notes.append(
@@ -81,5 +87,7 @@ def truth_notes(split: AlignedSplit, truth: GroundTruth) -> list[str]:
         )
     unlabeled = int((~truth.known).sum())
     if unlabeled:
-        notes.append(f"{unlabeled:,} of {len(truth.labels):,} {split.name} samples have no label and are not scored")
+        what = f"{unlabeled:,} of {len(truth.labels):,} {split.name} samples have no label and "
+        inside = unlabeled_of_known_people(truth.labels, truth.persons) if by_person else 0
+        notes.append(what + unlabeled_text(unlabeled, inside))
     return notes

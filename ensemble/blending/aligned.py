@@ -104,7 +104,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
         truth = labels_and_groups(split, request.per_person and request.pool is None)
         if truth is not None:
             truths[name] = truth
-            notes += truth_notes(split, truth)
+            notes += truth_notes(split, truth, request.per_person)
     _check_people(splits, truths)
     if request.labels is not None and not truths:
         raise EnsembleError(

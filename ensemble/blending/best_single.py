@@ -16,8 +16,8 @@ from ensemble.blending.scores import RunScore
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote, vote_of_run
 from folds.metrics.classification import Metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
+from folds.metrics.scored_units import scored_units
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,10 @@ def against_run(
         return None
     rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
     truth = truth.take(rows)
-    labelled = np.flatnonzero(truth.known)
     own = metric.function is not None  # a function of the user may write into what it is given
     first: NDArray[np.floating] = (
         vote(alone, "hard" if run.hard else "soft") if own else vote_of_run(alone)
     ).probabilities
     second: NDArray[np.floating] = voted.probabilities[rows]
-    if len(labelled) < len(rows):
-        first, second, truth = first[labelled], second[labelled], truth.take(labelled)
-    labels, persons = truth.labels, truth.persons
-    if request.per_person:
-        both = [
-            average_by_person(labels, values, persons, len(split.classes), split.task) for values in (first, second)
-        ]
-        (labels, first, persons, _), second = both[0], both[1][1]
-    return difference_over_people(metric, labels, first, second, persons)
+    units = scored_units(truth.labels, [first, second], truth.persons, request.per_person, split.task)
+    return difference_over_people(metric, units.labels, *units.predictions, units.persons)

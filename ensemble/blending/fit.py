@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import within_budget
+from ensemble.blending.nested_units import NestedUnits, nested_units
 from ensemble.blending.request import AUTO, BlendConfig
 from ensemble.learning.auto import Choice, choose
 from ensemble.learning.columns.registry import fitters_of
@@ -22,7 +22,6 @@ from ensemble.learning.further_columns import parse_columns
 from ensemble.learning.nested import (
     MIN_FOLDS,
     NestedResult,
-    gain,
     nested_cv,
     outer_fold_ids,
     weight_instability,
@@ -31,7 +30,6 @@ from ensemble.learning.registry import BEST, SOFT
 from ensemble.learning.stack import Stack, stack_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 from folds.utils.progress import Advance
 
@@ -193,13 +191,9 @@ def fit_split(
     results, references = _compared_with(stack, metric, seed, choice.results, limits, split.task)
     if name == AUTO:
         results[AUTO] = choice.nested
-    final, by_person = results[name], request.per_person
-    lines = {
-        one: _line(stack, metric, one, found, references[SOFT], by_person, split.task) for one, found in results.items()
-    }
-    over_best = (
-        None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person, split.task)
-    )
+    final, units = results[name], nested_units(stack, split, truth, outer_folds, request.per_person)
+    lines = {one: _line(units, metric, one, found, references[SOFT]) for one, found in results.items()}
+    over_best = None if final is references[BEST] else _gain(units, metric, references[BEST], final)
     named = {fitter.name: fitter for fitter in plain}
     by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.outer_folds))
     return FittedBlend(
@@ -230,18 +224,11 @@ def _compared_with(
     return dict(tried) | renamed, references
 
 
-def _line(
-    stack: Stack, metric: Metric, name: str, one: NestedResult, soft: NestedResult, by_person: bool, task: str
-) -> MethodScore:
-    labels, persons = stack.labels, stack.persons
-    outside: NDArray[np.floating[Any]] = one.out_of_sample
-    inside: NDArray[np.floating[Any]] = one.in_sample
-    if by_person:
-        labels, inside, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes, task)
-        labels, outside, persons, _ = average_by_person(
-            stack.labels, one.out_of_sample, stack.persons, stack.classes, task
-        )
-    score, in_sample = interval_over_people(metric, labels, outside, persons), metric(labels, inside)
+def _line(units: NestedUnits, metric: Metric, name: str, one: NestedResult, soft: NestedResult) -> MethodScore:
+    scored = units.both(one)
+    outside, inside = scored.predictions
+    score = interval_over_people(metric, scored.labels, outside, scored.persons)
+    in_sample = metric(scored.labels, inside)
     optimism = in_sample - score.value if metric.greater_is_better else score.value - in_sample
     return MethodScore(
         name,
@@ -249,16 +236,13 @@ def _line(
         score,
         in_sample,
         optimism,
-        None if one is soft else _gain(stack, metric, soft, one, by_person, task),
+        None if one is soft else _gain(units, metric, soft, one),
     )
 
 
-def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by_person: bool, task: str) -> Difference:
-    if not by_person:
-        return gain(stack, metric, over, of)
-    labels, first, persons, _ = average_by_person(stack.labels, over.out_of_sample, stack.persons, stack.classes, task)
-    second = average_by_person(stack.labels, of.out_of_sample, stack.persons, stack.classes, task)[1]
-    return difference_over_people(metric, labels, first, second, persons)
+def _gain(units: NestedUnits, metric: Metric, over: NestedResult, of: NestedResult) -> Difference:
+    scored = units.out_of_sample(over, of)
+    return difference_over_people(metric, scored.labels, *scored.predictions, scored.persons)
 
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.coefficients import write_coefficients
-from ensemble.blending.recipe import BlendRecipe, read_recipe, recipe_of, to_text
+from ensemble.blending.recipe import BlendRecipe, check_written, read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
 from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
@@ -79,6 +79,8 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
     same = isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED)
     if not wanted and same and _holds_recipe(folder / "blend.toml", recipe):
         return []
+    if recipe is not None:
+        check_written(recipe, str(folder / "blend.toml"))
     if force:
         _remove_stale(folder, arrays)
     for split in wanted:

@@ -232,6 +232,22 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def check_written(recipe: BlendRecipe, name: str) -> None:
+    """Raise EnsembleError if the combination of a recipe would be refused when its file is read."""
+    combination, record = recipe.combination, {"classes": recipe.classes}
+    if recipe.task != CLASSES:
+        record["task"] = recipe.task  # type: ignore[assignment]
+    arrays = combination.large_arrays()
+    inline = {key: value for key, value in combination.as_record(inline=False).items() if key not in arrays}
+    try:
+        _combination_of(record, inline, arrays, Path(name))
+    except EnsembleError as error:
+        raise EnsembleError(
+            f"the combination cannot be written to a file that can be read again: {error.message}",
+            hint="give numbers in another unit, in which they are neither huge nor tiny, or use another method",
+        ) from None
+
+
 def read_recipe(path: Path) -> BlendRecipe:
     """Return the recipe in a ``blend.toml``, validated.
 

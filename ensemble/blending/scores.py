@@ -152,10 +152,6 @@ def score_vote(
     ----------
     per_person : whether to average the probabilities of a person's images first.
     """
-    known = truth.known
-    labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
-    if not known.all():
-        labels, persons, probabilities = labels[known], persons[known], probabilities[known]
-    if not len(labels):
+    if not truth.known.any():
         return None
-    return score_predictions(labels, probabilities, persons, metric, per_person, rows, task)
+    return score_predictions(truth.labels, vote.probabilities, truth.persons, metric, per_person, rows, task)

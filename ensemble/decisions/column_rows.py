@@ -13,6 +13,7 @@ from ensemble.decisions.rows import LabeledRows
 from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
+from folds.metrics.scored_units import known_rows, rows_of_known_people
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions
@@ -173,10 +174,8 @@ def columns_of_arrays(
             "rules for people need the person of each image",
             hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
         )
-    is_known = ~np.isnan(labels).all(axis=1)
-    if per_person and persons is not None:  # the mean of a person counts all its images, as it does for new people
-        is_known = np.isin(persons, np.unique(persons[is_known]))
-    known = np.flatnonzero(is_known)
+    by_image = not per_person or persons is None
+    known = np.flatnonzero(known_rows(labels) if by_image else rows_of_known_people(labels, persons))
     values, labels, ids = np.asarray(values, np.float64)[known], labels[known], ids[known]
     spread = None if spread is None else np.asarray(spread, np.float64)[known]
     persons, folds = None if persons is None else persons[known], None if folds is None else folds[known]

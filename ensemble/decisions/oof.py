@@ -18,8 +18,10 @@ from ensemble.learning.nested import outer_fold_ids
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.arrays import as_probabilities, check_same_index, class_codes, column_classes, fold_numbers, names_of
 from folds.metrics.grouping import average_by_person
+from folds.metrics.scored_units import known_rows, rows_of_known_people
 from folds.metrics.task_names import CLASSES, ORDINAL
 from folds.predictions.files import oof_file
+from folds.predictions.label_columns import encode_labels
 from folds.predictions.optimism import selected_runs
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.utils.files import is_file_safe, read_json, sha256_bytes
@@ -97,19 +99,17 @@ def rows_of_predictions(
             hint="ensemble decide fits a threshold for each of several labels",
         )
     check_decidable(found, name, per_person)
-    labels = found.labels
-    known = np.flatnonzero(labels != "") if labels is not None else np.zeros(0, np.int64)
-    folds = found.fold
-    if fold is not None and folds is not None:
-        known = known[folds[known] == fold]
-    if labels is None or not len(known):
+    if fold is not None and found.fold is not None:
+        found = found.take(np.flatnonzero(found.fold == fold))
+    if found.labels is None or not (found.labels != "").any():
         raise EnsembleError(f"the predictions of {name} have no labels, to which decision rules are fitted")
-    code = {one: i for i, one in enumerate(found.classes)}
-    codes = np.array([code[one] for one in labels[known].tolist()], dtype=np.int64)
-    persons = None if found.persons is None else found.persons[known]
+    codes, persons, folds = encode_labels(found.labels, found.classes, CLASSES), found.persons, found.fold
+    by_image = not per_person or persons is None
+    known = np.flatnonzero(known_rows(codes) if by_image else rows_of_known_people(codes, persons))
+    persons = None if persons is None else persons[known]
     rows, source = prepare_rows(
         found.probabilities[known],
-        codes,
+        codes[known],
         persons,
         None if folds is None else folds[known],
         found.ids[known],

@@ -35,6 +35,7 @@ from folds.utils.schema import (
 SCHEMA = 1
 MAX_CLASSES = 100_000
 _MAX_TEXT = 2_000
+_MAX_GUARANTEE = 100_000  # of labels: a sentence for each aim, and each class can have one
 _MAX_VALUES = 2_000_000
 FIT_AGAIN = "fit the rules again with ensemble decide"
 KINDS = ("thresholds", "ratio", "costs", "rounder")
@@ -145,6 +146,7 @@ RULE = {
 }
 _LABELS = RULE | {
     "kind": one_of(*KINDS),
+    "guarantee": FieldType("a line of text", lambda value: ONE_LINE.holds(value) and len(value) <= _MAX_GUARANTEE),
     "thresholds": optional(mapping_of(number_in(0, 1, open_low=True), TEXT_LINE)),
     "costs": optional(mapping_of(mapping_of(number_in(0, MAX_COST), TEXT_LINE), TEXT_LINE)),
     "cuts": optional(list_of(number_in(0, MAX_CLASSES))),

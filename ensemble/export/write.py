@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blending.coefficients import pack_coefficients
+from ensemble.decisions.label_decision import read_decision
 from ensemble.export.card import card_text
 from ensemble.export.scores import Knowledge
 from ensemble.model_files.container import CARD, COEFFICIENTS, EXPECTED, ONNX, RECORD, WEIGHTS
@@ -110,6 +111,7 @@ def _extras(source: PredictionSource) -> dict[str, Mapping[str, Any]]:
     extras: dict[str, Mapping[str, Any]] = {}
     if source.decision is not None:
         extras[DECISION] = source.decision.to_dict()
+        read_decision(extras[DECISION], source.classes, "these rules")  # what is written can be read
     if source.cascade is not None:
         extras[CASCADE] = source.cascade.to_dict()
     return extras

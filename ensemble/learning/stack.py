@@ -178,7 +178,7 @@ def stack_of(
             f"fitted methods need probabilities, found only hard labels in {', '.join(hard)}",
             hint="use `method=hard`, or exclude these runs with `runs`",
         )
-    rows = np.flatnonzero(truth.labels >= 0)
+    rows = np.flatnonzero(truth.known)
     if not len(rows):
         raise EnsembleError(
             f"fitted methods need labels, found none for the {split.name} samples",

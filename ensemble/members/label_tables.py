@@ -15,7 +15,7 @@ from ensemble.members.columns import ColumnNames, check_ids, listed, numbers, pe
 from ensemble.members.tables import PREFIXES, PredictionTable
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import CONTROL, EnsembleError, UsageError, no_column, printable
-from folds.metrics.task_names import MULTILABEL, REGRESSION
+from folds.metrics.task_names import LARGEST_NUMBER, MULTILABEL, REGRESSION
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.predictions.label_columns import (
     NOTHING,
@@ -137,13 +137,14 @@ def _starts(name: str, prefix: str) -> bool:
 
 
 def _check_finite(table: CsvTable, columns: Sequence[str], values: NDArray[np.float64]) -> None:
-    wrong = np.argwhere(~np.isfinite(values))
+    wrong = np.argwhere(~(np.abs(values) <= LARGEST_NUMBER))
     if len(wrong):
         row, at = (int(place) for place in wrong[0])
-        cell = printable(table.columns[columns[at]][row])
+        cell, large = printable(table.columns[columns[at]][row]), bool(np.isfinite(values[row, at]))
+        expected = f"a number of at most {LARGEST_NUMBER:g}" if large else "a finite number"
         raise EnsembleError(
-            f"{table.source} row {table.numbers[row]}: column {columns[at]} holds '{cell}', expected a finite number",
-            hint="remove the rows of samples that have no prediction",
+            f"{table.source} row {table.numbers[row]}: column {columns[at]} holds '{cell}', expected {expected}",
+            hint="give the numbers in a larger unit" if large else "remove the rows of samples that have no prediction",
         )
 
 
@@ -240,10 +241,11 @@ def _known_cells(found: _Columns, name: str, task: str) -> NDArray[np.float64]:
     values = numbers(cells)
     if values is None:  # which cell it is
         values = np.array([np.inf if numbers([cell]) is None else float(cell or "nan") for cell in cells])
-    wrong = np.isinf(values) | ((task == MULTILABEL) & ~np.isnan(values) & ~np.isin(values, (0, 1)))
+    wrong = (np.abs(values) > LARGEST_NUMBER) | ((task == MULTILABEL) & ~np.isnan(values) & ~np.isin(values, (0, 1)))
     if wrong.any():
         row = int(np.argmax(wrong))
-        expected = "0, 1 or an empty cell" if task == MULTILABEL else "a finite number or an empty cell"
+        number = "a finite number" if np.isinf(values[row]) else f"a number of at most {LARGEST_NUMBER:g}"
+        expected = "0, 1 or an empty cell" if task == MULTILABEL else f"{number} or an empty cell"
         raise EnsembleError(
             f"{table.source} row {table.numbers[row]}: column {name} holds '{printable(table.columns[name][row])}', "
             f"expected {expected}",

@@ -15,7 +15,7 @@ from ensemble.pooling.pooling import HINT, Pooling, plain_values
 from ensemble.pooling.rules import pool_values
 from ensemble.pooling.spec import DEFAULT_K, FITTED, FIXED, MEAN, rules_of
 from folds.errors import EnsembleError
-from folds.metrics.task_names import MULTILABEL
+from folds.metrics.task_names import LARGEST_NUMBER, MULTILABEL
 from folds.predictions.label_columns import places_of
 from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import (
@@ -132,7 +132,7 @@ class ColumnPooling(Pooling):
             for name, one in zip(columns, each or (), strict=False)
         )
         shape = len(runs), len(columns), len(NUMBER_STATISTICS) + 1
-        numbers_of = NumberFields(record, f"{source}: pooling", _MAX_NUMBER, HINT).require
+        numbers_of = NumberFields(record, f"{source}: pooling", LARGEST_NUMBER, HINT).require
         return ColumnPooling(
             rule,
             k=int(record.get("k") or DEFAULT_K),
@@ -151,7 +151,6 @@ def _of_label(record: Mapping[str, Any], rule: str, runs: tuple[str, ...], sourc
     return Pooling.from_record({**record, "rule": rule, "runs": list(runs)}, 2, source)
 
 
-_MAX_NUMBER = 1e12  # of coefficients, among them an intercept in the unit of the number
 _FIELDS = {
     "rule": ONE_LINE,
     "k": optional(integer(1, 2**31 - 1)),

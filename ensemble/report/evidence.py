@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ensemble.analysis.units import IMAGE, PERSON, Unit
 from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
+from folds.metrics.scored_units import known_rows
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 
 Kind = Literal["run", "tta", "blend"]
@@ -80,7 +81,7 @@ class Part:
     @cached_property
     def has_label(self) -> NDArray[np.bool_]:
         """Return (n,) whether the label of each row is known, or one of several."""
-        return self.labels >= 0 if self.labels.ndim == 1 else ~np.isnan(self.labels).all(axis=1)
+        return known_rows(self.labels)
 
     def with_changed_labels(self, members: Sequence[Predicted]) -> NDArray[np.bool_]:
         """Return (n,) whether the person of each row has an image whose training label any of the members changed."""

@@ -30,8 +30,8 @@ from folds.errors import EnsembleError, UsageError, without_marks
 from folds.experiments.paired_rows import known_runs
 from folds.experiments.sites import NewSites, find_new_sites, left_out_by
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS, check_task
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.changed_labels import changed_ids
@@ -246,9 +246,8 @@ def _claimed(path: Path, sidecar: PredictionMetadata, metric: str, per_person: b
         return score_rows(values, sidecar, metric, per_person).interval
     labels = label_codes(sidecar.rows.labels, len(sidecar.rows), sidecar.classes, sidecar.task)
     persons = sidecar.rows.ids if sidecar.rows.persons is None else sidecar.rows.persons
-    if per_person:
-        labels, values, persons, _ = average_by_person(labels, values, persons, values.shape[1], sidecar.task)
-    return interval_over_people(metric_of(metric), labels, values, persons)
+    units = scored_units(labels, [values], persons, per_person, sidecar.task)
+    return interval_over_people(metric_of(metric), units.labels, units.predictions[0], units.persons)
 
 
 def _stated_task(inputs: ReportInputs) -> str:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ensemble.report.evidence import Evidence, Part, Predicted
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 from folds.metrics.report import changed_line
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.scored_units import rows_of_known_people, scored_units
 from folds.metrics.task_names import CLASSES
 from folds.utils.numeric import factorize
 from folds.utils.text import counted
@@ -58,6 +58,7 @@ def scored_part(
 ) -> ScoredPart | None:
     """Return the rows with a label that all of these members predict; None if there are none.
 
+    By person, images without a label count in the mean of their person (`folds.metrics.scored_units`).
     People of whom any of them changed a training label are left out, unless fewer than two others are left.
 
     Parameters
@@ -65,23 +66,26 @@ def scored_part(
     per_person : whether each person's images are averaged, so that a row is a person.
     task : as in `average_by_person`.
     """
-    kept = (part.without_changed_labels(members) or part).has_label
+    unchanged, by_person = part.without_changed_labels(members) or part, per_person and part.persons_known
+    kept = rows_of_known_people(unchanged.labels, part.persons) if by_person else unchanged.has_label
     for one in members:
         kept = kept & one.present
     rows = np.flatnonzero(kept)
     if not len(rows):
         return None
-    labels, persons = part.labels[rows], factorize(part.persons[rows])[1]
+    labels, persons = unchanged.labels[rows], factorize(part.persons[rows])[1]
     values = tuple(np.asarray(one.probabilities[rows]) for one in members)
     fold = None if part.fold is None else part.fold[rows]
-    if not per_person or not part.persons_known:
+    if not by_person:
         return ScoredPart(rows, labels, values, persons, fold)
     classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
     columns = values or (np.zeros((len(rows), classes)),)  # without members only labels are averaged
-    averaged = [average_by_person(labels, one, persons, one.shape[1], task) for one in columns]
-    first = np.unique(persons, return_index=True)[1]
-    means = tuple(one[1] for one in averaged[: len(values)])
-    return ScoredPart(rows[:0], averaged[0][0], means, averaged[0][2], None if fold is None else fold[first])
+    units = scored_units(labels, columns, persons, True, task)
+    if not len(units.labels):  # no member predicts an image with a label
+        return None
+    first = np.unique(persons, return_index=True)[1][units.persons]
+    people, folds = np.arange(len(first)), None if fold is None else fold[first]
+    return ScoredPart(rows[:0], units.labels, units.predictions[: len(values)], people, folds)
 
 
 def changed_note(part: Part, member: Predicted) -> str:

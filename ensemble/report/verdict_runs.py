@@ -16,6 +16,7 @@ from ensemble.report.verdict_sentences import gain_of, kind_of_part
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.intervals import Interval
+from folds.metrics.scored_units import unlabeled_of_known_people, unlabeled_text
 from folds.utils.text import counted
 
 FAR_BELOW = 0.1  # of the best run, of metrics whose best value is 1
@@ -245,7 +246,9 @@ def check_complete(evidence: Evidence) -> Check | None:
             "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict",
         )
     unlabeled = int((~part.has_label).sum())
-    more = f"; {unlabeled:,} have no label and are not scored" if unlabeled else ""
+    by_person = evidence.per_person and part.persons_known
+    inside = unlabeled_of_known_people(part.labels, part.persons) if by_person else 0
+    more = f"; {unlabeled:,} have no label and {unlabeled_text(unlabeled, inside)}" if unlabeled else ""
     return Check(
         "pass", title, f"{counted(len(part.members), 'candidate')}, {len(part):,} {kind_of_part(part)} images{more}"
     )

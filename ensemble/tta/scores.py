@@ -17,9 +17,9 @@ from ensemble.tta.views import View
 from ensemble.tta.weights import apply, metric_of_task
 from folds.errors import EnsembleError
 from folds.metrics.confusion import argmax_classes, f1_per_class
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
 from folds.predictions.links import predictions_of
@@ -123,13 +123,8 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     plain, mean, metric = evidence.plain, merge_views(evidence.logits, task=evidence.task), evidence.metric
 
     def against(other: NDArray[np.float64]) -> Difference:
-        if not per_person:
-            return difference_over_people(metric, labels, other, made.merged, persons)
-        first, second = (
-            average_by_person(labels, values, persons, values.shape[1], evidence.task)
-            for values in (other, made.merged)
-        )
-        return difference_over_people(metric, first[0], first[1], second[1], first[2])
+        units = scored_units(labels, [other, made.merged], persons, per_person, evidence.task)
+        return difference_over_people(metric, units.labels, *units.predictions, units.persons)
 
     def score(values: NDArray[np.float64]) -> float:
         return (
@@ -149,10 +144,9 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     by_name = (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
 
     def of_classes(values: NDArray[np.float64]) -> list[float]:
-        truth = labels
-        if evidence.by_person:  # the images themselves have no label
-            truth, values, _, _ = average_by_person(labels, values, persons, values.shape[1], evidence.task)
-        return list(f1_per_class(truth, argmax_classes(values), values.shape[1]).tolist())
+        # If only persons are labeled, the images themselves have no label.
+        units = scored_units(labels, [values], persons, evidence.by_person, evidence.task)
+        return list(f1_per_class(units.labels, argmax_classes(units.predictions[0]), values.shape[1]).tolist())
 
     per_class = {name: of_classes(values) for name, values in (() if evidence.task in COLUMN_TASKS else by_name)}
     return TTAGain(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from folds.data.label_cells import check_named_labels
 from folds.errors import EnsembleError, UsageError, combine_errors
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, LARGEST_NUMBER, MULTILABEL, REGRESSION
 from folds.predictions.label_columns import (
     COLUMN_NAMES,
     NOTHING_CELLS,
@@ -39,7 +39,6 @@ _SEVERAL_SHARE = 0.1
 # Numbers are taken for classes, such as codes of diseases (401.9), unless more of them differ than this, and than this
 # share of the people: an age in years differs from person to person, a code is that of many.
 _MANY_NUMBERS, _OF_PEOPLE = 30, 1 / 3
-_LARGEST = 1e38  # near the end of float32, in which numbers are predicted
 _EXAMPLES = 3
 
 
@@ -201,7 +200,7 @@ def _flag(cell: str) -> float | None:
 
 
 def _number(cell: str) -> float | None:
-    """Return a number of at most `_LARGEST`, nan for a missing one, and None for other text."""
+    """Return a number of at most `LARGEST_NUMBER`, nan for a missing one, and None for other text."""
     cell = cell.strip()
     if cell.lower() in UNKNOWN_CELLS:
         return math.nan
@@ -209,7 +208,7 @@ def _number(cell: str) -> float | None:
         value = float(cell) if cell.isascii() and "_" not in cell else math.inf
     except ValueError:
         return None
-    return value if abs(value) <= _LARGEST else None
+    return value if abs(value) <= LARGEST_NUMBER else None
 
 
 def _finite(distinct: set[str]) -> list[float] | None:
@@ -413,8 +412,8 @@ def _numbers(cells: _Cells, notes: list[str]) -> ColumnLabels:
             {cell: _number(cell) for cell in set(column)},
             i,
             "numbers",
-            f"expected numbers with a decimal point, such as 34.5, up to {_LARGEST:g}, or an empty cell where it is "
-            "not known",
+            f"expected numbers with a decimal point, such as 34.5, up to {LARGEST_NUMBER:g}, or an empty cell where it "
+            "is not known",
         )
         for i, column in enumerate(cells.cells)
     ]

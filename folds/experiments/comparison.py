@@ -13,9 +13,9 @@ from folds.experiments.paired_rows import PublishedRun, pair_rows
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.scored_units import scored_units
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.named import is_blend
 from folds.predictions.reading import is_by_person
@@ -84,11 +84,9 @@ def compare_runs(
     notes: list[str] = []
     paired = pair_rows(first, second, runs, notes)
     a, b = paired.first, paired.second
-    labels, people, values, rows = paired.labels, paired.people, list(paired.values), len(paired.labels)
     per_person = is_by_person(a.sidecar, per_person) or is_by_person(b.sidecar)
-    if per_person:
-        averaged = [average_by_person(labels, some, people, len(a.sidecar.classes), a.sidecar.task) for some in values]
-        labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
+    units = scored_units(paired.labels, paired.values, paired.people, per_person, a.sidecar.task)
+    labels, people, values = units.labels, units.persons, list(units.predictions)
     _note_splits(a, b, notes)
     changed, unchanged = settings_between(a.settings, b.settings)
     blends = [one.run for one in (a, b) if is_blend(one.run, runs)]
@@ -116,7 +114,7 @@ def compare_runs(
         changed,
         unchanged,
         differences,
-        len(labels) if per_person else rows,
+        len(labels),
         next(iter(differences.values())).difference.people,
         tuple(notes),
         per_person,

@@ -260,7 +260,7 @@ def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict
     labeled.
     """
     labels, values, persons = units_of(values, sidecar)
-    record: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
+    record: dict[str, Any] = {"rows": len(labels), "people": len(np.unique(persons))}
     record |= {"task": sidecar.task} if sidecar.has_columns else {}
     record |= {"by_person": True} if is_by_person(sidecar) else {}
     for name in recorded_metrics(sidecar.task):

@@ -16,9 +16,9 @@ from folds.errors import EnsembleError
 from folds.experiments.compared_settings import settings_of
 from folds.experiments.paired_rows import PairedRows, known_runs, pair_rows
 from folds.metrics.classification import COLUMN_METRICS, METRICS, Metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.scored_units import known_rows, scored_units
 from folds.metrics.sites import SiteScore, difference_over_sites, interval_over_sites, score_sites
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.reading import is_by_person
@@ -253,14 +253,13 @@ def new_sites(
     found = metric_for_task(metric, meaning.task)
     positive = meaning.scored or rows.second.sidecar.scored
     labels, values = in_order_of_metric(found, rows.labels, list(rows.values), meaning.classes, positive)
-    people = rows.people
-    if is_by_person(meaning, per_person) or is_by_person(rows.second.sidecar):
-        classes = len(meaning.classes)
-        averaged = [average_by_person(labels, some, people, classes, meaning.task) for some in values]
-        of_person = np.zeros(int(people.max()) + 1, np.int64)
-        of_person[people] = folds  # a person is in one fold
-        labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
-        folds = of_person[people]
+    averaged = is_by_person(meaning, per_person) or is_by_person(rows.second.sidecar)
+    units = scored_units(labels, values, rows.people, averaged, meaning.task)
+    of_person = np.zeros(int(rows.people.max()) + 1, np.int64)
+    of_person[rows.people] = folds
+    # A person is in one fold.
+    folds = of_person[units.persons] if averaged else folds[known_rows(labels)]
+    labels, people, values = units.labels, units.persons, list(units.predictions)
     sites = _site_names(left, folds)
     scores = score_sites(found, labels, values[0], values[1], sites, people)
     score = interval_over_sites(found, labels, values[1], sites, people)

@@ -14,7 +14,7 @@ from folds.errors import UsageError, unknown_name
 from folds.metrics.array_checks import NEGATIVE, as_array, frame_columns, name_text, shape_text
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
-from folds.metrics.task_names import ALL_TASKS, CLASSES, MULTILABEL, REGRESSION
+from folds.metrics.task_names import ALL_TASKS, CLASSES, LARGEST_NUMBER, MULTILABEL, REGRESSION
 
 _log = logging.getLogger(__name__)
 _MISSING = ("NAType", "NaTType")
@@ -127,6 +127,11 @@ def as_columns(values: ArrayLike, name: str, task: str, names: Sequence[str] | N
     if len(where):
         row, column = where[0].tolist()
         raise UsageError(f"`{name}` must be finite, found {array[row, column]} in row {row}, column {column}")
+    if task == REGRESSION and array.size and max(-array.min(), array.max()) > LARGEST_NUMBER:
+        raise UsageError(
+            f"`{name}` must hold numbers of at most {LARGEST_NUMBER:g}, found {np.abs(array).max():g}",
+            hint="give them in a larger unit",
+        )
     if task == MULTILABEL:
         wrong = np.argwhere((array < NEGATIVE) | (array > 1 - NEGATIVE))
         if len(wrong):
@@ -157,11 +162,13 @@ def as_label_columns(
     array = _as_numbers(_in_order(values, name, names), name)
     if columns is not None and array.shape[1] != columns:
         raise UsageError(f"`{name}` has {array.shape[1]} columns, the predictions have {columns}")
-    allowed = np.isnan(array) | (np.isfinite(array) if task == REGRESSION else (array == 0) | (array == 1))
+    allowed = np.isnan(array)
+    allowed |= (np.abs(array) <= LARGEST_NUMBER) if task == REGRESSION else (array == 0) | (array == 1)
     wrong = np.argwhere(~allowed)
     if len(wrong):
         row, column = wrong[0].tolist()
-        expected = "finite numbers, or nan" if task == REGRESSION else "0, 1, or nan if a label is not known"
+        numbers = f"numbers of at most {LARGEST_NUMBER:g}" if np.isfinite(array[row, column]) else "finite numbers"
+        expected = f"{numbers}, or nan" if task == REGRESSION else "0, 1, or nan if a label is not known"
         raise UsageError(
             f"`{name}` must hold {expected}, found {array[row, column]:g} in row {row}, column {column}",
             hint=None if task == REGRESSION else "numbers are scored by `task=regression`",

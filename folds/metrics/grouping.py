@@ -54,27 +54,30 @@ def average_by_person(
     equals).
 
     Of several labels a person has those that any of its rows has; a label is unknown if no row knows it. Of numbers a
-    person has the mean of the known ones. Predictions are means over all rows, whether their labels are known or not.
+    person has the mean of the known ones. Predictions are means over all rows, whether their labels are known or not
+    (`folds.metrics.scored_units` says why).
 
     Parameters
     ----------
-    labels : (n,) class indices, or (n, columns) with nan where one is not known.
+    labels : (n,) class indices, −1 where one is not known; or (n, columns) with nan where one is not known.
     task : of labels (n, columns), multilabel or regression: numbers of 0 and 1 have a mean, too.
 
     Returns
     -------
-    labels (people,) or (people, columns), probabilities (people, classes), persons (people,), and the number of people
-    with several labels, or with different values in a column.
+    labels (people,), −1 for people of whom none is known, or (people, columns); probabilities (people, classes);
+    persons (people,); and the number of people with several labels, or with different values in a column.
     """
     names, codes = np.unique(persons, return_inverse=True)
     sums = np.zeros((len(names), classes))
     np.add.at(sums, codes, probabilities)
+    means = sums / np.bincount(codes, minlength=len(names))[:, None]
     if np.ndim(labels) == 2:
-        rows = np.bincount(codes, minlength=len(names))
         found, several = columns_by_person(np.asarray(labels, np.float64), codes, len(names), task)
-        return found, sums / rows[:, None], names, several
-    counts = crosstab(codes, labels, len(names), classes)
-    return counts.argmax(1), sums / counts.sum(1, keepdims=True), names, int(np.sum((counts > 0).sum(1) > 1))
+        return found, means, names, several
+    known = labels >= 0
+    counts = crosstab(codes[known], labels[known], len(names), classes)
+    most = np.where(counts.any(axis=1), counts.argmax(1), -1)
+    return most, means, names, int(np.sum((counts > 0).sum(1) > 1))
 
 
 def columns_by_person(

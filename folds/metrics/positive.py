@@ -184,7 +184,8 @@ def in_order_of_metric(
         return labels, list(values)
     if not metric.of_positive or len(classes) != 2 or positive_of(classes, positive).name == classes[1]:
         return labels, list(values)
-    return np.asarray(1 - labels, np.int64), [np.ascontiguousarray(np.asarray(one)[:, ::-1]) for one in values]
+    turned = np.where(labels < 0, labels, 1 - labels)  # −1 is a label that is not known
+    return np.asarray(turned, np.int64), [np.ascontiguousarray(np.asarray(one)[:, ::-1]) for one in values]
 
 
 def _words(name: str) -> str:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.confusion import accuracy, argmax_classes
 from folds.metrics.custom import metric_of
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.scored_rows import ScoredRows
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL
 from folds.utils.text import counted
 
@@ -86,25 +86,26 @@ def score_predictions(
 ) -> ScoreReport:
     """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first.
 
+    Images without a known label count only in the mean of their person (`folds.metrics.scored_units`).
+
     Parameters
     ----------
-    labels, probabilities : of several labels or numbers, both are (n, columns); labels are nan where one is not known.
-    rows : the same labels and persons, if other predictions of them are scored as well.
+    labels, probabilities : labels are −1 where one is not known. Of several labels or numbers, both are (n, columns),
+        and labels are nan where one is not known.
+    rows : the images with a known label, if other predictions of them are scored as well.
     task : one of `folds.metrics.task_names.ALL_TASKS`; of labels (n, columns) multilabel or regression.
 
     Raises
     ------
     ValueError : the task does not have labels of this shape.
     """
-    mixed, resolved = 0, metric_of(metric)
+    resolved = metric_of(metric)
     of_columns = np.ndim(labels) == 2
     if of_columns != (task in COLUMN_TASKS):
         raise ValueError(f"labels of shape {np.shape(labels)} are not of the task {task}")
-    if per_person:
-        rows = None
-        labels, probabilities, persons, mixed = average_by_person(
-            labels, probabilities, persons, np.shape(probabilities)[1], task
-        )
+    units = scored_units(labels, [probabilities], persons, per_person, task)
+    labels, (probabilities,), persons = units.labels, units.predictions, units.persons
+    rows = None if per_person else rows
     if of_columns:
         interval = interval_over_people(resolved, labels, probabilities, persons, rows=rows)
         right = METRICS["accuracy"](labels, probabilities) if task == MULTILABEL else math.nan
@@ -117,5 +118,5 @@ def score_predictions(
         interval,
         right,
         len(labels),
-        mixed,
+        units.several,
     )

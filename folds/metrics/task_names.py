@@ -6,6 +6,9 @@ CLASSES, BINARY, ORDINAL = "classes", "binary", "ordinal"
 MULTILABEL, REGRESSION = "multilabel", "regression"
 # Tasks with a column of labels (0, 1 or not known) or numbers for each column of the predictions.
 COLUMN_TASKS = (MULTILABEL, REGRESSION)
+# The largest absolute value of a number of a regression, and of what is fitted to numbers: near the end of float32, in
+# which numbers are predicted. Tables are read, and files of combinations are written and read, up to it.
+LARGEST_NUMBER = 1e38
 ALL_TASKS = (CLASSES, BINARY, ORDINAL, *COLUMN_TASKS)
 # What a label that a table calls uncertain can be read as.
 UNCERTAIN = ("unknown", "absent", "present")

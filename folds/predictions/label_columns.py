@@ -198,15 +198,17 @@ def _column(name: str, position: dict[str, int], text: str) -> int:
 def encode_labels(texts: NDArray[np.str_], classes: Sequence[str], task: str) -> NDArray:
     """Return labels as metrics take them: (n,) int64 positions in `classes`, or (n, columns) float64 of a column task.
 
+    An empty text is a label that is not known: −1, or nan.
+
     Raises
     ------
     EnsembleError : a label is none of the classes, or an error of `label_matrix`.
     """
     if task in COLUMN_TASKS:
         return label_matrix(texts, classes, task)
-    code = {name: i for i, name in enumerate(classes)}
+    code = {"": -1} | {name: i for i, name in enumerate(classes)}
     names, codes = factorize(np.asarray(texts))
     unknown = next((str(name) for name in names if name not in code), None)
     if unknown is not None:
-        raise EnsembleError(f"the label '{unknown}' is none of the {len(code)} classes {', '.join(list(code)[:20])}")
+        raise EnsembleError(f"the label '{unknown}' is none of the {len(classes)} classes {', '.join(classes[:20])}")
     return np.array([code[name] for name in names], dtype=np.int64)[codes]

@@ -22,9 +22,10 @@ from folds.metrics.arrays import (
 )
 from folds.metrics.column_arrays import as_columns, as_label_columns, column_names, task_of_arrays
 from folds.metrics.confusion import argmax_classes
-from folds.metrics.grouping import average_by_person, crosstab
+from folds.metrics.grouping import crosstab
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.positive import in_order_of_metric
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import CLASSES as EXCLUSIVE
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.metrics.tasks import default_metric, metric_for_task
@@ -327,19 +328,16 @@ class Predictions(Displayed):
         """
         check_arguments(locals(), {"per_person": FLAG})
         found = self.labels
-        known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
-        if found is None or not len(known):
+        if found is None or not (found != "").any():
             raise EnsembleError(f"{self._name()} have no labels, which the score needs")
-        if self.metadata.has_columns:  # images without a known label count in the predictions of their person
-            known = np.arange(len(self))
         resolved = metric_for_task(metric, self.task)
-        labels = encode_labels(found[known], self.classes, self.task)
-        persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
-        values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
+        labels = encode_labels(found, self.classes, self.task)
+        persons = factorize(self.ids if self.persons is None else self.persons)[1]
+        values: NDArray[np.floating] = self.probabilities
         labels, (values,) = in_order_of_metric(resolved, labels, [values], self.classes, self.metadata.scored)
-        if per_person or self.metadata.label_of is not None:
-            labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes), self.task)
-        return interval_over_people(resolved, labels, values, persons)
+        by_person = per_person or self.metadata.label_of is not None
+        units = scored_units(labels, [values], persons, by_person, self.task)
+        return interval_over_people(resolved, units.labels, units.predictions[0], units.persons)
 
     def take(self, index: ArrayLike) -> Predictions:
         """Return the rows at `index`, in that order.

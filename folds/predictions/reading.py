@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.grouping import average_by_person
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.scored_units import scored_units
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import with_changed_labels
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
@@ -33,12 +33,14 @@ class HasLabelOf(Protocol):
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.int64]]:
-    """Return (n,) class indices and (n,) a number for each person; the labels are an attribute's values if one is
-    predicted. Several labels and numbers are (n, columns) float64, nan where one is not known.
+    """Return (n,) class indices, −1 where one is not known, and (n,) a number for each person; the labels are an
+    attribute's values if one is predicted. Several labels and numbers are (n, columns) float64, nan where one is not
+    known.
 
     Raises
     ------
     ValueError : the rows have no labels.
+    EnsembleError : a label is none of the classes.
     """
     labels, persons = sidecar.rows.labels, sidecar.rows.persons
     if sidecar.target != LABEL:
@@ -46,16 +48,14 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.
     if labels is None:
         raise ValueError("the rows have no labels")
     groups = factorize(sidecar.rows.ids if persons is None else persons)[1]
-    if sidecar.has_columns:
-        return encode_labels(labels, sidecar.classes, sidecar.task), groups
-    code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), groups
+    return encode_labels(labels, sidecar.classes, sidecar.task), groups
 
 
 def units_of(
     probabilities: NDArray[Any], sidecar: PredictionMetadata, per_person: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-    """Return labels, predictions and persons of what is scored: of images, or of people with the mean of their images.
+    """Return labels, predictions and persons of what is scored (`folds.metrics.scored_units`): of images with a known
+    label, or of people with the mean of all their images.
 
     Parameters
     ----------
@@ -66,12 +66,8 @@ def units_of(
     ValueError : the rows have no labels.
     """
     labels, persons = labels_and_groups(sidecar)
-    if not is_by_person(sidecar, per_person):
-        return labels, probabilities, persons
-    labels, probabilities, persons, _ = average_by_person(
-        labels, probabilities, persons, len(sidecar.classes), sidecar.task
-    )
-    return labels, probabilities, persons
+    units = scored_units(labels, [probabilities], persons, is_by_person(sidecar, per_person), sidecar.task)
+    return units.labels, units.predictions[0], units.persons
 
 
 def is_by_person(of: HasLabelOf, per_person: bool = False) -> bool:

@@ -20,6 +20,11 @@ def recorded_metrics(task: str) -> tuple[str, ...]:
     return _OF_COLUMNS.get(task, _OF_CLASSES)
 
 
+def epoch_column(metric: str, by_person: bool = False) -> str:
+    """Return the column of history.csv with the validation score of an epoch by a metric, by image or by person."""
+    return f"validation_{metric}{'_by_person' if by_person else ''}"
+
+
 def main_score(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
     """Return the title of the first metric of a task, and its entry in scores of the ledger; None if it is undefined.
 

@@ -58,6 +58,7 @@ class FoldContext:
     targets : (rows, outputs) float32 target of each row; None if all are one class.
     pseudo_ids : ids of the test images that are learned.
     group : the processes that train the fold together; None for one.
+    persons : (images of the table,) the person of each; None unless epochs are scored by person.
     """
 
     job: Job
@@ -80,6 +81,7 @@ class FoldContext:
     targets: NDArray[np.float32] | None = None
     pseudo_ids: tuple[str, ...] = ()
     group: Group | None = None
+    persons: NDArray[np.str_] | None = None
 
     @property
     def loss_form(self) -> LossForm:

@@ -54,6 +54,8 @@ class Job:
     refit : what a refit follows from (`folds.runs.refit.RefitPlan`); None for a fold.
     pretrained, pretrained_sha : file of the pretrained weights and its hash (`folds.models.pretrained`); None if the
         weights are those of `init`, or random, or asked of the hub.
+    person_metric : metric by which each epoch is also scored by person, as trials of labeled persons are compared; None
+        for none.
     partners : further devices that train the fold together with `device`, each in a process of its own.
     physical_device : name of the device in the plan, if the process of the job sees only this one, as ``cuda:0``.
     features : of a head on frozen features: the files of the features of the training and test images (``train``,
@@ -102,6 +104,7 @@ class Job:
     partners: tuple[str, ...] = ()
     dropped: str | None = None
     softened: str | None = None
+    person_metric: str | None = None
 
     @property
     def shown_device(self) -> str:

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from folds.metrics.confusion import accuracy, argmax_classes, macro_f1
 from folds.metrics.custom import find_metric
 from folds.metrics.row_scores import log_loss
+from folds.metrics.scored_units import scored_units
 from folds.predictions.links import predictions_of
-from folds.predictions.task_scores import recorded_metrics
+from folds.predictions.task_scores import epoch_column, recorded_metrics
 from folds.training.context import FoldContext
 
 
 def validation_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, float]:
-    """Return the scores of the validation part from its outputs (n, classes), as history.csv has them."""
+    """Return the scores of the validation part from its outputs (n, classes), as history.csv has them: of images, and
+    that of people if the job asks for one.
+    """
     labels, task = context.labels[context.validation], context.target.task
     values, name = predictions_of(task, logits), f"validation_{context.recipe.metric}"
     if context.target.has_columns:
@@ -28,7 +31,28 @@ def validation_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict
             "validation_accuracy": accuracy(labels, predicted),
             "validation_log_loss": log_loss(labels, values),
         }
-    return scores if name in scores else scores | {name: find_metric(context.recipe.metric)(labels, values)}
+    if name not in scores:
+        scores[name] = find_metric(context.recipe.metric)(labels, values)
+    metric = context.job.person_metric
+    if metric is not None and context.persons is not None:
+        persons = context.persons[context.validation]
+        scores[epoch_column(metric, True)] = score_of_part(metric, labels, values, persons, task)
+    return scores
+
+
+def score_of_part(
+    metric: str, labels: NDArray, values: NDArray[np.floating], persons: NDArray[np.str_] | None, task: str
+) -> float:
+    """Return the score of a fold's validation part: of its people if `persons` (n,) are given, else of its images.
+
+    Parameters
+    ----------
+    labels, values : as metrics take them, (n,) or (n, columns), and (n, classes).
+    """
+    if persons is None:
+        return float(find_metric(metric)(labels, values))
+    units = scored_units(labels, [values], persons, True, task)
+    return float(find_metric(metric)(units.labels, units.predictions[0]))
 
 
 def fold_scores(context: FoldContext, logits: NDArray[np.float32]) -> dict[str, Any]:

@@ -213,6 +213,7 @@ def _build(job: Job, group: Group | None = None) -> _Fold:
         targets=examples.targets,
         pseudo_ids=examples.pseudo_ids,
         group=group,
+        persons=None if job.person_metric is None else assignment.persons,
     )
     return _Fold(assignment, context, model, forward)
 

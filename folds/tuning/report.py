@@ -69,7 +69,7 @@ class StudyReport(Displayed):
 
     def display_table(self) -> Table:
         """Return the table that a notebook shows: the trials, best first, and the importance of the settings."""
-        keys, options = [axis.key for axis in self.study.space], self.study.options
+        keys = [axis.key for axis in self.study.space]
         rows = []
         for one in self.trials:
             score = "" if one.score is None else f"{one.score:.3f}"
@@ -87,10 +87,12 @@ class StudyReport(Displayed):
             shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importance.share.items())
             notes.append(f"importance: {shares}; {self.importance.verdict}")
         if self.best is not None and self.best.score is not None:
-            notes.append(f"best {options.metric} {self.best.score:.3f} is optimistic: it was selected on these folds")
+            notes.append(
+                f"best {self.study.objective} {self.best.score:.3f} is optimistic: it was selected on these folds"
+            )
         return Table(
             f"{self.study.name}: {counted(len(self.trials), 'trial')}",
-            ["trial", *keys, options.metric, "epochs", "state"],
+            ["trial", *keys, self.study.objective, "epochs", "state"],
             rows,
             notes,
         )
@@ -103,6 +105,7 @@ class StudyReport(Displayed):
         return {
             "tuning": self.study.name,
             "metric": self.study.options.metric,
+            **({"by_person": True} if self.study.by_person else {}),
             "folds": list(self.study.options.folds),
             "trials": trial_records(self.trials),
             "importance": None if self.importance is None else self.importance.to_dict(),
@@ -165,6 +168,6 @@ def write_report(study: Study, lost: Sequence[str] = ()) -> StudyReport:
     if best is None:
         return StudyReport(study, tuple(trials), importance, files=(table,), lost=tuple(lost))
     spec = study.candidates[best.number]
-    written = write_best(study.folder, study.best_run, best, spec.settings, spec.recipe, options, len(scored))
+    written = write_best(study.folder, study.best_run, best, spec.settings, spec.recipe, study.objective, len(scored))
     files = tuple(path for path in (table, plot, written) if path is not None)
     return StudyReport(study, tuple(trials), importance, best, score_on_other_folds(study), files, tuple(lost))

@@ -24,6 +24,7 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import file_manifest, mark_folders, remove_marks
 from folds.metrics.task_names import MULTILABEL
+from folds.predictions.task_scores import epoch_column
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
 from folds.runs.plan import Plan, build_plan
@@ -102,7 +103,13 @@ def train_trials(
             # Trials do not predict the test samples: only the best run does, when it is trained on all folds.
             device, memory_fraction = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
             jobs = [
-                replace(job.with_absolute_paths(), test_pixels=None, device=device, memory_fraction=memory_fraction)
+                replace(
+                    job.with_absolute_paths(),
+                    test_pixels=None,
+                    device=device,
+                    memory_fraction=memory_fraction,
+                    person_metric=study.options.metric if study.by_person else None,
+                )
                 for job in opened
             ]
             token = secrets.token_hex(8)
@@ -187,7 +194,7 @@ class _Epochs:
         """Log how a trial ended; the epochs that it skipped count as done."""
         self.epoch(trial.number, self.left.get(trial.number, 0))
         settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
-        score = f"failed: {trial.reason}" if trial.score is None else f"{self.study.options.metric} {trial.score:.3f}"
+        score = f"failed: {trial.reason}" if trial.score is None else f"{self.study.objective} {trial.score:.3f}"
         early = (
             f", stopped early after {trial.epochs} of {counted(trial.of, 'epoch')}" if trial.state == STOPPED else ""
         )
@@ -342,7 +349,8 @@ def _course(study: Study, trial: Trial) -> list[tuple[float, float]]:
         path = study.trial_dir(trial.number) / f"fold{fold}" / "history.csv"
         if not path.exists():
             break
-        scores = list(map(float, read_csv(path).column(f"validation_{study.options.metric}")))
+        column = epoch_column(study.options.metric, study.by_person)
+        scores = list(map(float, read_csv(path).column(column)))
         for epoch, score in enumerate(scores, 1):
             progress = round((index + epoch / epochs) * study.max_epochs, 6)
             if not math.isnan(score):  # such an epoch was not reported either

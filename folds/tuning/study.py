@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from folds.tuning.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import make_folder, read_json, remove, write_json
 from folds.utils.locks import exclusive_lock
 
+logger = logging.getLogger(__name__)
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"
 # Ray Tune's own files, on the drive that all machines share: never read, and removed at the end.
@@ -54,6 +56,8 @@ class Study:
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     found_folds, k_given : ``folds.csv`` of the folder, used if it fits as by `kfold`, and whether `k` is given.
     task : what the labels of the table are; None until it is decided (`folds.tuning.objective.with_objective`).
+    by_person : whether trials are compared by the scores of people, with the mean of their images, as their runs are
+        scored if only persons are labeled.
     """
 
     name: str
@@ -66,6 +70,12 @@ class Study:
     found_folds: Path | None = None
     k_given: bool = False
     task: str | None = None
+    by_person: bool = False
+
+    @property
+    def objective(self) -> str:
+        """Return what trials are compared by: ``macro_f1``, or ``macro_f1 by person``."""
+        return f"{self.options.metric}{' by person' if self.by_person else ''}"
 
     @property
     def folder(self) -> Path:
@@ -163,18 +173,28 @@ def make_study(
     )  # the name must also be valid as the name of its run
     found = root / FOLDS_FILE if settings.folds is None and (root / FOLDS_FILE).is_file() else None
     own, given = replace(settings, repeats=1, seeds=1), "k" in origins
-    return Study(name, own, recipe, space, options, tuple(candidates), root, found, given)
+    by_person = settings.label_of is not None
+    return Study(name, own, recipe, space, options, tuple(candidates), root, found, given, by_person=by_person)
 
 
 def as_started(study: Study) -> Study:
-    """Return a study that continues with the folds of its beginning, whatever ``folds.csv`` is there now."""
+    """Return a study that continues with the folds of its beginning, whatever ``folds.csv`` is there now, and with
+    the unit by which its trials were compared: earlier versions compared them by image.
+    """
     path = study.folder / RECORD
     if not path.is_file():
         return study
     record = read_json(path)
     found = record.get("found", {}) if isinstance(record, dict) else {}
     name = found.get("folds") if isinstance(found, dict) else None
-    return replace(study, found_folds=study.root / FOLDS_FILE if name == str(FOLDS_FILE) else None)
+    by_person = study.by_person
+    if by_person and isinstance(record, dict) and "unit" not in record:
+        logger.warning(
+            f"the trials of {study.folder} were compared by image, by an earlier version, and the others are too; "
+            "`force=True` starts it again, by person"
+        )
+        by_person = False
+    return replace(study, found_folds=study.root / FOLDS_FILE if name == str(FOLDS_FILE) else None, by_person=by_person)
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -219,6 +239,8 @@ def _record(study: Study) -> dict[str, Any]:
         "tune": asdict(study.options),
         "found": {"folds": None if study.found_folds is None else study.found_folds.name},
     }
+    if study.by_person:  # a table of its own, which versions that compare by image refuse
+        values["unit"] = {"scored": study.settings.label_of}
     return _as_json(values)
 
 

@@ -15,12 +15,13 @@ from folds.data.targets import resolve_target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.execution.ray_task import require_gpu
 from folds.execution.shared_files import missing_here
-from folds.metrics.custom import find_metric
 from folds.metrics.task_names import CLASSES
 from folds.predictions.files import read_array
 from folds.predictions.label_columns import encode_labels
+from folds.predictions.task_scores import epoch_column
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
+from folds.training.scores import score_of_part
 from folds.training.trainer import train_fold
 from folds.tuning.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
@@ -90,6 +91,7 @@ class _Course:
     def __init__(self, task: Mapping[str, Any], jobs: list[Job]) -> None:
         self.task = task
         self.metric = task["metric"]
+        self.by_person = jobs[0].person_metric is not None
         self.max_epochs = int(task["longest"])
         self.epochs = int(jobs[0].recipe["epochs"])
         self.jobs = jobs
@@ -112,7 +114,7 @@ class _Course:
         first = self.trained.get(fold, 0) < number
         self.seconds[fold] = self.seconds.get(fold, 0.0) + (float(record["seconds"]) if first else 0.0)
         self.trained[fold] = max(self.trained.get(fold, 0), number)
-        score = float(record[f"validation_{self.metric}"])
+        score = float(record[epoch_column(self.metric, self.by_person)])
         if math.isnan(score):  # as a correlation of equal predictions, or where a fold lacks one kind of images
             return
         self.scores[fold] = score
@@ -159,10 +161,12 @@ class _Course:
 
 
 def _score(job: Job, metric: str) -> float:
-    """Return the score of the predictions in the files of a finished fold."""
+    """Return the score of the predictions in the files of a finished fold, by person if its epochs are scored so."""
     folds = read_folds(Path(job.folder) / "folds.csv")
     order = job.recipe.get("class_order") or ()
     task = job.recipe.get("task")
     target = resolve_target(job.recipe["target"], job.classes, job.class_attributes, order, task)
-    labels = encode_labels(folds.labels[folds.validation_index(job.fold)], job.classes, task or CLASSES)
-    return float(find_metric(metric)(target.encode_scored(labels), read_array(job.fold_dir / "oof.npy")))
+    rows = folds.validation_index(job.fold)
+    labels = target.encode_scored(encode_labels(folds.labels[rows], job.classes, task or CLASSES))
+    persons = None if job.person_metric is None else folds.persons[rows]
+    return score_of_part(metric, labels, read_array(job.fold_dir / "oof.npy"), persons, task or CLASSES)

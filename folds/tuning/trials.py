@@ -139,7 +139,7 @@ def cell(value: Any) -> str:
 
 
 def write_best(
-    folder: Path, name: str, trial: Trial, settings: Settings, recipe: Recipe, options: TuneOptions, scored: int
+    folder: Path, name: str, trial: Trial, settings: Settings, recipe: Recipe, objective: str, scored: int
 ) -> Path:
     """Write ``best.toml``, with which ``ensemble kfold -c`` trains the best trial on all folds; return its path.
 
@@ -147,6 +147,7 @@ def write_best(
     ----------
     name : name of the run that it trains.
     settings, recipe : settings of the trial.
+    objective : what trials are compared by: the metric, and whether it is by person.
     scored : number of trials with a score, of which this is the best.
     """
     body = to_toml(replace(settings, name=name), recipe, {}).replace("\n[resolved]\n", "")
@@ -154,7 +155,7 @@ def write_best(
     values = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
     lines = [
         f"# Chosen by ensemble tune: {values}.",
-        f"# {options.metric} {trial.score:.4f} on fold {folds} is optimistic: it is the best of {scored} scores on the "
+        f"# {objective} {trial.score:.4f} on fold {folds} is optimistic: it is the best of {scored} scores on the "
         "same folds.",
         f"# The other folds give an unbiased score: ensemble kfold -c {folder / BEST}",
     ]

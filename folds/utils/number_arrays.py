@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 
+_SHOWN_WHOLE = 1e15  # larger limits are shown as 1e+38
+
 
 @dataclass(frozen=True)
 class NumberFields:
@@ -47,9 +49,10 @@ class NumberFields:
         if values.shape not in shapes:
             expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
             raise EnsembleError(f"{self.source}: '{name}' must be {expected} numbers", hint=self.hint)
+        largest = f"{self.largest:,.0f}" if self.largest < _SHOWN_WHOLE else f"{self.largest:g}"
         if values.size and not (values.min() >= -self.largest and values.max() <= self.largest):  # False for nan
             raise EnsembleError(
-                f"{self.source}: '{name}' must be numbers from -{self.largest:,.0f} to {self.largest:,.0f}",
+                f"{self.source}: '{name}' must be numbers from -{largest} to {largest}",
                 hint=self.hint,
             )
         return values

@@ -145,7 +145,7 @@ def _announce(study: Study) -> None:
         f"ASHA from epoch {options.grace} of {study.max_epochs * len(options.folds)}, "
         f"one trial in {options.reduction:g} continues"
     )
-    best = f"{'lowest' if options.lower_is_better else 'highest'} {options.metric}"
+    best = f"{'lowest' if options.lower_is_better else 'highest'} {study.objective}"
     console.note(f"{counted(few, 'trial')} on {folds}, {each}; best: {best}")
 
 
@@ -192,7 +192,7 @@ def _table(study: Study, trials: Sequence[Trial]) -> str:
             ]
         )
     return console.table(
-        ["trial", *keys, f"{study.options.metric}, {_folds(study.options.folds)}", "trained", "time", "early end"],
+        ["trial", *keys, f"{study.objective}, {_folds(study.options.folds)}", "trained", "time", "early end"],
         rows,
     )
 
@@ -211,13 +211,17 @@ def _remark(report: StudyReport, best: Trial) -> None:
         console.note(f"importance: needs {MIN_TRIALS} trials with different scores, found {report.scored} with a score")
     else:
         console.note(f"importance: {report.importance.verdict}")
+    found = f"{report.study.objective} {best.score:.3f} on {_folds(options.folds)}"
     console.note(
-        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
-        f"scores on the same fold{'s' if len(options.folds) > 1 else ''}"
+        f"optimistic: {found} is the best of {report.scored} scores on the same "
+        f"fold{'s' if len(options.folds) > 1 else ''}"
     )
     if report.checked is None:
         console.note("train it on all folds to get its score on the other folds; --resume then shows that score here")
     else:
         score = Interval.from_dict(report.checked)
         others = _folds(report.checked["folds"])
-        console.note(f"{report.study.best_run} on {others}, not used for the choice: {options.metric} {score.text()}")
+        # The run is scored by person whenever only persons are labeled, also in a study that compares by image.
+        unit = " by person" if report.study.settings.label_of is not None else ""
+        shown = f"{options.metric}{unit} {score.text()}"
+        console.note(f"{report.study.best_run} on {others}, not used for the choice: {shown}")

@@ -16,12 +16,11 @@ from ensemble.voting.base import VoteInput
 from ensemble.voting.label_columns import VOTES, one_label, pool_columns
 from ensemble.voting.vote import method_of
 from folds.errors import EnsembleError
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import COLUMN_TASKS, LARGEST_NUMBER, MULTILABEL, REGRESSION
 from folds.predictions.label_columns import places_of
 from folds.utils.number_arrays import NumberFields
 from folds.utils.schema import ANYTHING, NUMBER, ONE_LINE, TEXT, list_of, mapping_of, one_of, optional, validate_fields
 
-_MAX_NUMBER = 1e9
 MAX_COLUMNS = 10_000
 _HINT = "blend again to write the file anew"
 _OF_PEOPLE = {task: f"{task} of people" for task in COLUMN_TASKS}  # how a file names a combination for people
@@ -152,7 +151,7 @@ class ColumnCombination(Combination):
             raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
         runs, task = tuple(record["runs"]), record["task"]
         shape = len(runs), len(columns)
-        numbers_of = NumberFields(record, source, _MAX_NUMBER, _HINT).get
+        numbers_of = NumberFields(record, source, LARGEST_NUMBER, _HINT).get
         weights = numbers_of("weights", shape[:1])
         if weights is not None and ((weights < 0).any() or not weights.sum() > 0):
             raise EnsembleError(f"{source}: 'weights' must be ≥ 0, with at least one above 0", hint=_HINT)

@@ -103,13 +103,14 @@ def test_a_fold_is_scored_by_its_predictions(
     np.save(tmp_path / "oof.npy", np.array(values, np.float32))
     job = SimpleNamespace(folder=tmp_path, fold_dir=tmp_path, fold=0, classes=classes, class_attributes={})
     job.recipe = {"target": "label"} | ({} if task == "classes" else {"task": task})
+    job.person_metric = None
     assert _score(job, metric) == pytest.approx(score)  # type: ignore[arg-type]
 
 
 def test_an_epoch_without_a_score_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[tuple[float, float]] = []
     monkeypatch.setattr(_Course, "report", lambda self, *told: reported.append(told))
-    job = SimpleNamespace(recipe={"epochs": 4}, fold=0)
+    job = SimpleNamespace(recipe={"epochs": 4}, fold=0, person_metric=None)
     course = _Course({"metric": "pearson", "longest": 8}, [job])  # type: ignore[list-item]
     for epoch, score in enumerate((float("nan"), 0.25, float("nan")), 1):
         course.epoch(0, {"epoch": epoch, "seconds": 1.0, "validation_pearson": score})

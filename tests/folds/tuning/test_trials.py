@@ -94,7 +94,7 @@ def test_best_toml_is_a_file_for_kfold_and_names_its_score(tmp_path: Path, monke
         Settings(arch=("swin",), k=4, name="mine"),
         Recipe(lr=1e-3, epochs=7, schedule_args={"cycle": 4}, schedule="cyclic"),
     )
-    path = write_best(tmp_path, "mine-best", TRIALS[3], settings, recipe, TuneOptions(), 4)
+    path = write_best(tmp_path, "mine-best", TRIALS[3], settings, recipe, "macro_f1", 4)
     assert "optimistic" in path.read_text().splitlines()[1]
     assert "resolved" not in tomllib.loads(path.read_text())
     again = load_settings({}, path)
