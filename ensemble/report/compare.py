@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.analysis.diversity import Diversity, diversity_of
-from ensemble.analysis.units import Unit
+from ensemble.analysis.units import IMAGE, PERSON, Unit
 from ensemble.blending.forest import difference_forest, difference_tone
 from ensemble.report.blocks import Block, Figure, Missing, Section, Table, Text
 from ensemble.report.choice import changed_people
@@ -61,7 +61,7 @@ def compare_section(evidence: Evidence) -> Section:
         members = _score_members(evidence, oof, test)
         blocks += _scores(evidence, members, oof, test)
         blocks += _differences(evidence, members, oof, test)
-        blocks += _errors(members, oof if oof is not None else test, evidence.task)
+        blocks += _errors(evidence, oof if oof is not None else test)
         blocks += _cost(evidence, members, oof is not None)
     blocks += [_sites_table(one, number) for number, one in enumerate(evidence.new_sites)]
     blocks += _contributions(evidence.blend)
@@ -197,7 +197,9 @@ def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | 
             else None
         )
         if part is not None and rows is not None:
-            notes.append(f"{'OOF' if part.name == 'oof' else 'Test'}: {size_of(rows, part, evidence.per_person)}.")
+            notes.append(
+                f"{'OOF' if part.name == 'oof' else 'Test'}: {size_of(rows, part, evidence.unit_of(part).is_person)}."
+            )
     notes.append(ci_note(next(part for part in (oof, test) if part is not None)))
     if any(one.fitted for one in members):
         notes.append(
@@ -213,7 +215,8 @@ def _note_on_scores(evidence: Evidence, members: Sequence[_Member], oof: Part | 
         notes += [f"{name} is {line}: {same}." for name, line in lines.items() if line]
     partial = [f"{one.name} ({one.images:,} of {one.of_images:,})" for one in members if one.images < one.of_images]
     if partial:
-        notes.append(f"Scored on the labeled images that they predict: {', '.join(partial)}.")
+        unit = IMAGE if evidence.pooled is None else PERSON
+        notes.append(f"Scored on the labeled {unit.many} that they predict: {', '.join(partial)}.")
     warnings = dict.fromkeys(
         f"Warning about the {where} score: {score.warning}."
         for one in members
@@ -306,7 +309,7 @@ def _difference_text(
     both = [one for one in part.members if one.name in (simple, evidence.recommended)]
     kept = part.without_changed_labels(both)
     rows = None if kept is None else scored_part(kept, both, evidence.per_person, evidence.task)
-    where = "" if rows is None else f" on {size_of(rows, part, evidence.per_person)}"
+    where = "" if rows is None else f" on {size_of(rows, part, evidence.unit_of(part).is_person)}"
     lines = []
     main = known.get(evidence.recommended or "")
     if main is not None:
@@ -409,9 +412,10 @@ def _difference_cells(one: Difference | None, among: int, unit: Unit, p_value: b
 # Correlation of errors
 
 
-def _errors(members: Sequence[_Member], part: Part | None, task: str) -> list[Block]:
+def _errors(evidence: Evidence, part: Part | None) -> list[Block]:
     if part is None:
         return []
+    task, unit = evidence.task, evidence.row_of(part)
     compared = [one for one in part.members if one.kind != "blend"]
     compared = compared if len(compared) > 1 else list(part.members)
     if len(compared) < 2:
@@ -419,16 +423,18 @@ def _errors(members: Sequence[_Member], part: Part | None, task: str) -> list[Bl
     left_out = len(compared) - MOST_ROWS
     compared = compared[:MOST_ROWS]
     if task == REGRESSION:
-        return error_correlation(part, compared)
+        return error_correlation(part, compared, unit)
     if task == MULTILABEL:
-        return _error_blocks(_diversity_of_labels(part, compared), len(compared), part, left_out, "labels of images")
+        return _error_blocks(
+            _diversity_of_labels(part, compared), len(compared), part, left_out, f"labels of {unit.many}"
+        )
     rows = np.flatnonzero(part.labels >= 0)
     decided = np.stack([_decided(one, rows) for one in compared])
     present = np.stack([one.present[rows] for one in compared])
     found = diversity_of(
         tuple(one.name for one in compared), decided, present, part.labels[rows], compared[0].probabilities.shape[1]
     )
-    return _error_blocks(found, len(compared), part, left_out)
+    return _error_blocks(found, len(compared), part, left_out, unit.many)
 
 
 def _diversity_of_labels(part: Part, compared: Sequence[Predicted]) -> Diversity:
@@ -441,7 +447,7 @@ def _diversity_of_labels(part: Part, compared: Sequence[Predicted]) -> Diversity
     return diversity_of(tuple(one.name for one in compared), decided, present, truth, 2)
 
 
-def _error_blocks(found: Diversity, members: int, part: Part, left_out: int, unit: str = "images") -> list[Block]:
+def _error_blocks(found: Diversity, members: int, part: Part, left_out: int, unit: str) -> list[Block]:
     text, where = _error_text(found), "out of fold" if part.name == "oof" else "on test people"
     title = f"Correlation of errors, {where}"
     more = f" The first {MOST_ROWS} models are shown." if left_out > 0 else ""

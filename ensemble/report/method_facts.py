@@ -17,6 +17,7 @@ from ensemble.report.column_facts import answers_of, counts_text, unknown_cells
 from ensemble.report.evidence import SOFT_VOTE, Evidence, Part, Predicted, RunRecord
 from ensemble.report.image_table import people_per_class, texts_of
 from ensemble.report.method_runs import Reader, by_run, listed, sentence, setting, to_state
+from ensemble.report.people import extra_of
 from ensemble.report.scoring import changed_note, direction, labeled
 from ensemble.voting.vote import METHODS
 from folds.metrics.custom import metric_of
@@ -92,13 +93,14 @@ class Facts:
 
     def _rows(self, test: bool) -> PartRows | None:
         table = self.evidence.table
-        if table is not None and not table.of_predictions and (table.test == test).any():
+        of_images = table is not None and (not table.of_predictions or self.evidence.pooled is not None)
+        if table is not None and of_images and (table.test == test).any():
             kept = table.test == test
             attributes = {name: values[kept] for name, values in table.attributes.items()}
             persons = table.persons[kept]
             known = table.persons_known or bool((persons != table.ids[kept]).any())
-            return PartRows(table.labels[kept], persons, attributes, known)
-        part = self.evidence.test if test else self.evidence.oof
+            return PartRows(table.labels[kept], persons, attributes, known, whole=not table.of_predictions)
+        part = self.evidence.image_part("test" if test else "oof")
         if part is None or not len(part):
             return None
         labels = texts_of(part, self.evidence.classes, self.evidence.task)
@@ -152,6 +154,15 @@ class Facts:
         """Return the gap about models without a record: files of other programs, or runs that are not there; or ""."""
         names = [f"`{name.replace(']', ')')}`" for name in self.made_of if name not in self.evidence.runs]
         return to_state(f"how {listed(names)} {'was' if len(names) == 1 else 'were'} trained") if names else ""
+
+    def predictors(self) -> str:
+        """Return what is predicted from: the images, and columns of the table that a blend uses."""
+        extra = extra_of(self.blend)
+        if not extra:
+            return "The images are the only predictors."
+        return (
+            f"The predictors are the images and the columns {listed([f'`{one}`' for one in extra], 12)} of the table."
+        )
 
     @property
     def all_recorded(self) -> bool:
@@ -275,6 +286,8 @@ class Facts:
         if part is None or member is None or not member.changed:
             return ""
         images = counted(len(member.changed), "image")
+        if self.evidence.pooled is not None:
+            images = f"images of {counted(len(member.changed), 'person', 'people')}"
         note = changed_note(part, member)
         scored = f" Its out-of-fold predictions are {note}, by the labels of the table." if note else ""
         return f"For `{member.name}` the training labels of {images} were replaced, softened or not learned.{scored}"
@@ -287,7 +300,7 @@ class Facts:
 
     def unit(self) -> str:
         """Return the unit of the split, as it is in the predictions."""
-        part = self.evidence.oof
+        part = self.evidence.image_part("oof")
         if part is None or part.fold is None:
             return to_state("how the images were split, and whether a person is in several parts")
         if not part.persons_known:
@@ -339,7 +352,7 @@ class Facts:
         return f"Folds were stratified by {by} (StratifiedGroupKFold, seed {seed}){more}."
 
     def _sizes(self) -> str:
-        part = self.evidence.oof
+        part = self.evidence.image_part("oof")
         if part is None or part.fold is None:
             return ""
         images, people = [], []
@@ -451,6 +464,12 @@ class Facts:
                 lines.append(to_state("which models predicted the test images"))
         if self.member is not None and self.member.kind == "tta":
             lines.append(f"Test-time augmentation: `{self.member.name}`, the mean over several views of each image.")
+        if (pooled := self.evidence.pooled) is not None:
+            how = "chosen by its nested score" if pooled.chosen else to_state("why this rule was chosen")
+            lines.append(
+                f"The predictions of the images of each person by a model were pooled by the rule `{pooled.rule}`, "
+                f"{how}; what followed was fitted and scored for people."
+            )
         return " ".join(lines)
 
     def ensembling(self) -> str:

@@ -28,7 +28,7 @@ def labels_section(evidence: Evidence) -> Section:
             "`ensemble kfold …` trains runs with out-of-fold predictions; test numbers are never doubted",
         )
         return Section("labels", title, lead, (missing,))
-    if evidence.unit_of(part).is_person:
+    if evidence.averages(part):
         text = "Not shown for scores by person: the number of each image is judged by its own prediction."
         return Section("labels", title, lead, (Text((text,)),))
     member = evidence.main or part.members[0]
