@@ -13,8 +13,12 @@ from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TR
 from ensemble.report.column_facts import column_items, noun_of, part_cells
 from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.image_table import people_per_class, texts_of
-from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
+from ensemble.report.method_data import MAX_VALUES
+from ensemble.report.method_facts import Facts
+from ensemble.report.method_models import balance_text
 from ensemble.report.method_runs import COLUMNS, listed, to_state
+from ensemble.report.method_source import PartRows
+from ensemble.report.method_split import fold_rows
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
 from ensemble.report.scoring import changed_note, labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of

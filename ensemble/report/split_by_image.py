@@ -34,6 +34,7 @@ def runs_by_image(files: Sequence[Path]) -> dict[Path, PredictionMetadata]:
 
 
 def values_of(path: Path, sidecar: PredictionMetadata) -> NDArray[np.floating]:
+    """Return (n, classes) probabilities or numbers of a file."""
     values = np.asarray(read_array(path))
     return predictions_of(sidecar.task, values) if sidecar.kind == "logit" else values
 
