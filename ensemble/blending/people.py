@@ -39,6 +39,11 @@ _DIFFERENT = {
 _OF_NUMBERS = {LEARNED: "a linear model of statistics of the images' numbers"}
 
 
+def rule_text(name: str, task: str) -> str:
+    """Return what a rule of `pool` takes of the images of a person, in a few words."""
+    return (_RULES | (_OF_NUMBERS if task == REGRESSION else {}))[name]
+
+
 def with_persons(splits: Mapping[str, AlignedSplit]) -> tuple[dict[str, AlignedSplit], list[str]]:
     """Return the splits whose persons are known, or all if none is, and a note on the others."""
     kept = {name: split for name, split in splits.items() if split.rows.persons is not None}

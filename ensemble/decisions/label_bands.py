@@ -45,6 +45,7 @@ from ensemble.decisions.rows import (
 from folds.errors import UsageError
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import THRESHOLD, is_predicted
+from folds.metrics.scored_units import known_rows
 from folds.utils.numeric import factorize
 
 FALSE_NO, FALSE_YES, ASK = "fn", "fp", "ask"  # in texts and files of costs
@@ -363,7 +364,7 @@ def measured_bands(
     -------
     Values over all labels, then the error of what is decided of each label; [] if no label is known.
     """
-    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    known = np.flatnonzero(known_rows(labels))
     if not len(known):
         return []
     codes, ids = factorize(persons[known])[1], np.arange(len(known)).astype(str)

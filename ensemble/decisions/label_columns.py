@@ -40,6 +40,7 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from folds.errors import UsageError
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.metrics.label_scores import THRESHOLD, is_predicted
+from folds.metrics.scored_units import known_rows
 from folds.metrics.task_names import MULTILABEL, REGRESSION, require_classes
 from folds.metrics.tasks import metric_for_task
 from folds.utils.numeric import factorize
@@ -223,7 +224,7 @@ def measured_labels(
     -------
     Measured values with intervals over people; [] if no label is known. A label that is nowhere known has none.
     """
-    known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+    known = np.flatnonzero(known_rows(labels))
     if not len(known):
         return []
     codes = factorize(persons[known])[1]

@@ -56,7 +56,7 @@ def calibration_section(evidence: Evidence) -> Section:
         "calibration",
         "Calibration",
         "Whether a prediction with a confidence of 80% is right in 80% of cases, and how many mistakes remain if "
-        "uncertain images are left to a person.",
+        + ("uncertain images are left to a person." if evidence.pooled is None else "uncertain people are looked at."),
         tuple(blocks),
     )
 
@@ -116,7 +116,8 @@ def _uncalibrated(
     """Return the predictions of the blend without its calibration, labels and persons; None without its runs."""
     runs = [part.member(name) for name in combination.runs]
     known = [one for one in runs if one is not None]
-    if len(known) < len(runs) or evidence.per_person:
+    of_people = evidence.per_person or evidence.pooled is not None  # who have another row in each run
+    if len(known) < len(runs) or of_people or combination.extra is not None:
         return None
     present = np.stack([one.present for one in known])
     rows = np.flatnonzero((part.labels >= 0) & member.present & present.any(axis=0))
@@ -149,7 +150,7 @@ def _with_temperature(found: ScoredPart) -> NDArray[np.float64] | None:
 def _reliability(evidence: Evidence, part: Part, found: ScoredPart, curves: Sequence[_Curve]) -> list[Block]:
     drawn, unit = [(one, _bins(one)) for one in curves], evidence.unit_of(part)
     title = "Confidence and share of right predictions, with 95% CIs (over people)"
-    description = f"{size_of(found, part, evidence.per_person)}. " + " ".join(map(_overconfidence_text, curves))
+    description = f"{size_of(found, part, unit.is_person)}. " + " ".join(map(_overconfidence_text, curves))
     diagram = reliability_diagram(
         [calibrated(one.name, bins, unit, one.tone) for one, bins in drawn],
         title,

@@ -31,7 +31,7 @@ def doubts_section(
             f"`ensemble kfold …` trains runs with out-of-fold predictions; test {word}s are never doubted",
         )
         return Section("labels", title, lead, (missing,))
-    if evidence.unit_of(part).is_person:
+    if evidence.averages(part):
         text = f"Not shown for scores by person: the {word} of each image is judged by its own prediction."
         return Section("labels", title, lead, (Text((text,)),))
     member = evidence.main or part.members[0]

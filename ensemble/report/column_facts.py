@@ -113,8 +113,10 @@ def column_items(evidence: Evidence, predicted: bool) -> Mapping[str, str]:
         found["doubts"] = (
             f"Section Labels in doubt: labels that models contradict. {to_state('agreement of annotators')}"
         )
-    if part is not None and evidence.unit_of(part).is_person:  # lists of single images are not shown
+    if part is not None and evidence.averages(part):  # lists of single images are not shown
         found["failures"] = to_state("wrong people and images, and their interpretation")
+        found["doubts"] = to_state("error of the measurement" if numbers else "agreement of annotators")
+    if evidence.pooled is not None:  # whose section on doubts is left out
         found["doubts"] = to_state("error of the measurement" if numbers else "agreement of annotators")
     if not predicted:
         for name in ("classes", "failures", "robustness", "doubts"):

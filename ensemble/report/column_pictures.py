@@ -14,6 +14,8 @@ from ensemble.label_check.column_doubts import Answer, NumberError
 from ensemble.report.blocks import Picture
 from ensemble.report.evidence import Evidence, Part, Predicted
 
+OfPerson = Callable[[str, int], Sequence[str]]
+
 MAX_MEMBERS = 5  # of a picture
 PER_PERSON = 2  # images of a person and a label, which often show the same
 
@@ -39,9 +41,18 @@ def few_of_each(found: Sequence[Answer], persons: NDArray[np.str_]) -> list[Answ
 
 
 def answer_pictures(
-    found: Sequence[Answer], rows: LabeledColumns, thumbnail: Callable[[str], str], persons_known: bool
+    found: Sequence[Answer],
+    rows: LabeledColumns,
+    thumbnail: Callable[[str], str],
+    persons_known: bool,
+    of_person: OfPerson | None = None,
 ) -> tuple[Picture, ...]:
-    """Return a picture for each label: what the table says, the probability, and that of each of several members."""
+    """Return a picture for each label: what the table says, the probability, and that of each of several members.
+
+    Parameters
+    ----------
+    of_person : as in `error_pictures`.
+    """
     pictures = []
     for one in found:
         sample, person = str(rows.ids[one.row]), str(rows.persons[one.row])
@@ -50,9 +61,10 @@ def answer_pictures(
             f"predicted: {one.label} with probability {one.probability:.3f}",
             *([] if person in sample or not persons_known else [f"person {person}"]),
             *_said(rows, one.row, one.label, 3),
+            *(() if of_person is None else of_person(sample, rows.names.index(one.label))),
         ]
         tags = {"label": one.label, "doubt": "may be wrong" if one.given else "may be missing"}
-        tags |= {"person": person} if persons_known else {}
+        tags |= {"person": person} if persons_known and of_person is None else {}
         pictures.append(Picture(thumbnail(sample), sample, tuple(lines), tags))
     return tuple(pictures)
 
@@ -63,12 +75,14 @@ def error_pictures(
     columns: Sequence[Column],
     thumbnail: Callable[[str], str],
     persons_known: bool,
+    of_person: OfPerson | None = None,
 ) -> tuple[Picture, ...]:
     """Return a picture for each number: the true one, the predicted one, and what each of several members predicts.
 
     Parameters
     ----------
     columns : the numbers that are known, whose errors say with how many decimals they are written.
+    of_person : of rows that are people, (person, column) → what is known of the images; None if rows are images.
     """
     pictures, digits = [], {one.name: decimals_for(float(np.abs(one.errors).mean())) for one in columns}
     for one in found:
@@ -79,10 +93,11 @@ def error_pictures(
             f"error {one.error:+,.{n}f}",
             *([] if person in sample or not persons_known else [f"person {person}"]),
             *_said(rows, one.row, one.number, n),
+            *(() if of_person is None else of_person(sample, rows.names.index(one.number))),
         ]
         tags = {"direction": "too high" if one.error > 0 else "too low"}
         tags |= {"number": one.number} if len(digits) > 1 else {}
-        tags |= {"person": person} if persons_known else {}
+        tags |= {"person": person} if persons_known and of_person is None else {}
         pictures.append(Picture(thumbnail(sample), sample, tuple(lines), tags))
     return tuple(pictures)
 

@@ -39,10 +39,10 @@ def _columns_of(evidence: Evidence, part: Part, member: Predicted) -> list[Colum
 
 def groups_of(evidence: Evidence, part: Part) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
     """Return column of the table → (n,) index of the value of each row of the part, −1 if unknown, and the values."""
-    if evidence.table is None or evidence.unit_of(part).is_person:
+    if evidence.row_table is None or evidence.averages(part):
         return {}
-    at = places_in_table(evidence.table, part.ids)
-    found = column_values(evidence.table, at, evidence.class_attributes)
+    at = places_in_table(evidence.row_table, part.ids)
+    found = column_values(evidence.row_table, at, evidence.class_attributes)
     return {name: one for name, one in found.items() if name not in evidence.classes}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from folds.experiments.sites import NewSites
 from folds.metrics.intervals import Interval
 from folds.metrics.scored_units import known_rows
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
+
+if TYPE_CHECKING:
+    from ensemble.blending.aligned import AlignedMembers
 
 Kind = Literal["run", "tta", "blend"]
 SOFT_VOTE = "soft vote of all runs"  # name of the mean that a report adds, which is not saved anywhere
@@ -108,6 +111,43 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """How images became people, on a page about a blend with ``--pool``: its rows are people, whose id is the person.
+
+    Attributes
+    ----------
+    rule : as in ``--pool``; of ``auto`` the rule that was chosen.
+    chosen : whether the rule was chosen by ``auto``.
+    images : split → the images of the people, without members.
+    values : split → float32 (n, classes) mean prediction of the runs for each of these images.
+    source : the runs of the blend, from which other rules are scored; None if their files are not there any more.
+    """
+
+    rule: str
+    chosen: bool = False
+    images: Mapping[str, Part] = field(default_factory=dict)
+    values: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    source: AlignedMembers | None = None
+
+    @cached_property
+    def images_of(self) -> dict[str, tuple[str, ...]]:
+        """Return person → the ids of the images, in their order."""
+        found: dict[str, list[str]] = {}
+        for part in self.images.values():
+            for person, sample in zip(part.persons.tolist(), part.ids.tolist(), strict=True):
+                found.setdefault(person, []).append(sample)
+        return {person: tuple(ids) for person, ids in found.items()}
+
+    def rows_of(self, split: str) -> dict[str, list[int]]:
+        """Return person → the rows of the images in ``images[split]``."""
+        found: dict[str, list[int]] = {}
+        if split in self.images:
+            for row, person in enumerate(self.images[split].persons.tolist()):
+                found.setdefault(person, []).append(row)
+        return found
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What a trained run recorded about itself.
 
@@ -183,6 +223,10 @@ class Evidence:
     task : ``ordinal`` if the classes are grades; ``multilabel`` or ``regression`` if every column of the predictions
         has labels or numbers of its own, which `classes` names.
     new_sites : what runs that left sites out say of a new site; they are no candidates if there are others.
+    pooled : how images became the rows, if these are people; None if they are images.
+    person_thumbnail : person → source of a `Picture` of all images of the person.
+    people_table : the table with one row per person, if the rows are people; or with columns of numbers that a blend
+        uses in ranges. None if it is the table itself.
     """
 
     classes: tuple[str, ...]
@@ -210,6 +254,19 @@ class Evidence:
     blend_name: str | None = None
     task: str = CLASSES
     new_sites: Sequence[NewSites] = ()
+    pooled: Pooled | None = None
+    person_thumbnail: Callable[[str], str] = lambda person: ""
+    people_table: TableRecord | None = None
+
+    @property
+    def row_table(self) -> TableRecord | None:
+        """Return what the table says of each row: of an image, or of a person if the rows are people."""
+        return self.table if self.people_table is None else self.people_table
+
+    @property
+    def picture(self) -> Callable[[str], str]:
+        """Return id of a row → source of a `Picture`: of the image, or of all images of the person."""
+        return self.thumbnail if self.pooled is None else self.person_thumbnail
 
     @cached_property
     def memory(self) -> dict[Any, Any]:
@@ -218,7 +275,21 @@ class Evidence:
 
     def unit_of(self, part: Part) -> Unit:
         """Return what a row is whose predictions are scored: a person, if scores are by person and people are known."""
-        return PERSON if self.per_person and part.persons_known else IMAGE
+        return PERSON if self.pooled is not None or self.averages(part) else IMAGE
+
+    def row_of(self, part: Part) -> Unit:
+        """Return what a row of a part is, before it is averaged for a score by person."""
+        return IMAGE if self.pooled is None else PERSON
+
+    def averages(self, part: Part) -> bool:
+        """Return whether the rows of each person are averaged before they are scored."""
+        return self.per_person and part.persons_known
+
+    def image_part(self, name: str) -> Part | None:
+        """Return the images of a split, ``oof`` or ``test``: without members, if the rows of the page are people."""
+        if self.pooled is not None:
+            return self.pooled.images.get(name)
+        return self.oof if name == "oof" else self.test
 
     @property
     def has_columns(self) -> bool:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.report.blocks import Section
-from ensemble.report.evidence import Evidence
-from ensemble.report.load import load_evidence
+from ensemble.report.evidence import Evidence, Part
+from ensemble.report.load import load_evidence, thumbnails_of
 from ensemble.report.page import Page, block_of_error, page_html
 from ensemble.report.tables import check_free, plain_tables, write_tables
-from ensemble.report.thumbnails import Thumbnails
 from folds import __version__
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
@@ -37,6 +36,7 @@ SECTIONS = {
     "data": "ensemble.report.data",
     "training": "ensemble.report.training",
     "compare": "ensemble.report.compare",
+    "pooling": "ensemble.report.pooling_rules",
     "mistakes": "ensemble.report.mistakes",
     "heatmaps": "ensemble.report.heatmaps",
     "calibration": "ensemble.report.calibration",
@@ -44,7 +44,12 @@ SECTIONS = {
     "labels": "ensemble.report.labels",
     "method": "ensemble.report.method",
 }
-TITLES = {"heatmaps": "Heat maps", "labels": "Labels in doubt", "learning": "More people"}
+TITLES = {
+    "heatmaps": "Heat maps",
+    "pooling": "Images of a person",
+    "labels": "Labels in doubt",
+    "learning": "More people",
+}
 # Sections that are others for several labels and for numbers; "" for those that are left out, with the reason below.
 _OWN = {
     MULTILABEL: {
@@ -63,6 +68,12 @@ _OWN = {
 _WHY_NOT = {
     "calibration": "Calibration (numbers have no probabilities)",
 }
+# Sections about single images, which a page whose rows are people leaves out; and the other way round.
+_OF_IMAGES = {
+    "heatmaps": "Heat maps (of images: name runs instead of a blend for people)",
+    "labels": "Labels in doubt (of images: name runs instead of a blend for people)",
+}
+_OF_PEOPLE = {"pooling": "it is for blends made with `pool`, whose rows are people"}
 
 _KINDS = {
     "output": PATH,
@@ -216,13 +227,12 @@ def html_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = 
 
 def _html(evidence: Evidence, sections: tuple[Section, ...], progress: Progress = SILENT) -> str:
     page = Page(title_of(evidence), sections, summary_of(evidence))
-    reading = evidence.window, evidence.max_pixels, evidence.channels, evidence.frame
-    return page_html(page, Thumbnails(evidence.paths, *reading), progress)
+    return page_html(page, thumbnails_of(evidence), progress)
 
 
 def sections_of(evidence: Evidence, names: Sequence[str] = (), progress: Progress = SILENT) -> tuple[Section, ...]:
     """Return the sections in the order of the page. One that fails is replaced by what went wrong."""
-    modules = modules_of(evidence.task)
+    modules = modules_of(evidence.task, evidence.pooled is not None)
     wanted = [name for name in modules if (not names or name in names) and _exists(modules[name])]
     made = []
     with progress.step("making the sections") as advance:
@@ -237,19 +247,32 @@ def _exists(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def modules_of(task: str) -> dict[str, str]:
-    """Return the sections of the page of a task, each with its module, in the order of the page."""
-    own = _OWN.get(task, {})
-    return {name: own.get(name, module) for name, module in SECTIONS.items() if own.get(name, module)}
+def modules_of(task: str, of_people: bool = False) -> dict[str, str]:
+    """Return the sections of the page of a task, each with its module, in the order of the page.
+
+    Parameters
+    ----------
+    of_people : whether the rows of the page are people, pooled from images.
+    """
+    own, left_out = _OWN.get(task, {}), _OF_IMAGES if of_people else _OF_PEOPLE
+    found = {name: own.get(name, module) for name, module in SECTIONS.items() if name not in left_out}
+    return {name: module for name, module in found.items() if module}
+
+
+def _why_not(evidence: Evidence) -> dict[str, str]:
+    """Return section → why the page does not have it, of sections that other pages have."""
+    own = {name: _WHY_NOT[name] for name, module in _OWN.get(evidence.task, {}).items() if not module}
+    return own | (_OF_PEOPLE if evidence.pooled is None else _OF_IMAGES)
 
 
 def _check_sections(evidence: Evidence, names: Sequence[str]) -> None:
     """Raise UsageError if a section, or heat maps, are asked for that the page of this task does not have."""
-    kept = modules_of(evidence.task)
+    kept = modules_of(evidence.task, evidence.pooled is not None)
     asked = [*names, *(["heatmaps"] if evidence.heat_maps else [])]
     if left := [name for name in asked if name not in kept]:
+        what = evidence.task if evidence.pooled is None else "people, pooled from images,"
         raise UsageError(
-            f"the report of {evidence.task} has no section {left[0]}: {_WHY_NOT[left[0]]}",
+            f"the report of {what} has no section {left[0]}: {_why_not(evidence)[left[0]]}",
             hint=f"its sections are {', '.join(kept)}",
         )
 
@@ -279,16 +302,17 @@ def summary_of(evidence: Evidence) -> tuple[str, ...]:
         plurals = {"run": "runs", "tta": "runs with views", "blend": "blends"}
         lines.append(", ".join(counted(kinds[one], named[one], plurals[one]) for one in named if kinds[one]))
         counts = [
-            f"{counted(len(one), 'image')}{_people(one)} ({'out of fold' if one.name == 'oof' else 'test'})"
+            f"{_size(evidence, one)} ({'out of fold' if one.name == 'oof' else 'test'})"
             for one in (evidence.oof, evidence.test)
             if one is not None
         ]
         each = "; scored by person" if evidence.per_person else ""
+        if evidence.pooled is not None:
+            each = f"; a row is a person, whose images are pooled by {evidence.pooled.rule}"
         lines.append(
             f"{', '.join(counts)}, {_columns_text(evidence)}; metric: {metric_of(evidence.metric).title}{each}"
         )
-    own = _OWN.get(evidence.task, {})
-    if left := [_WHY_NOT[name] for name in own if not own[name]]:
+    if left := [text for name, text in _why_not(evidence).items() if name not in _OF_PEOPLE]:
         lines.append(f"Left out: {', '.join(left)}")
     lines.append(f"Made by ensemble {__version__}")
     return tuple(lines)
@@ -298,6 +322,15 @@ def _columns_text(evidence: Evidence) -> str:
     if evidence.has_columns:
         return counted(len(evidence.classes), "number" if evidence.task == REGRESSION else "label")
     return counted(len(evidence.classes), "class", "classes")
+
+
+def _size(evidence: Evidence, part: Part) -> str:
+    """Return ``200 images of 40 people``, or ``40 people with 200 images`` if the rows are people."""
+    if evidence.pooled is None:
+        return f"{counted(len(part), 'image')}{_people(part)}"
+    images = evidence.image_part(part.name)
+    more = "" if images is None else f" with {counted(len(images), 'image')}"
+    return f"{counted(len(part), 'person', 'people')}{more}"
 
 
 def _people(part: Any) -> str:

@@ -23,7 +23,7 @@ from folds.images.decode import identify_image
 from folds.images.stacks import stack_parts
 from folds.metrics.grouping import crosstab
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
-from folds.predictions.label_columns import label_texts
+from folds.predictions.label_columns import label_matrix, label_texts
 from folds.utils.memmap import release_pages
 from folds.utils.numeric import factorize
 from folds.utils.parallel import map_threads
@@ -164,6 +164,20 @@ def texts_of(part: Part, classes: Sequence[str], task: str = CLASSES) -> NDArray
     if task in COLUMN_TASKS:
         return label_texts(part.labels, classes, task)
     return np.array([*classes, ""])[part.labels]
+
+
+def label_codes(texts: NDArray[np.str_] | None, rows: int, classes: Sequence[str], task: str) -> NDArray:
+    """Return the labels of `Part`: (rows,) class indices, or (rows, columns) of several labels or numbers.
+
+    Parameters
+    ----------
+    texts : (rows,) text; None if no label is known.
+    """
+    if task in COLUMN_TASKS:
+        return label_matrix(np.full(rows, "") if texts is None else texts, classes, task)
+    code = {name: at for at, name in enumerate(classes)}
+    codes = [] if texts is None else [code.get(one, -1) for one in texts.tolist()]
+    return np.full(rows, -1, np.int64) if texts is None else np.array(codes, np.int64)
 
 
 def _texts(values: NDArray[np.str_] | None, rows: int) -> NDArray[np.str_]:

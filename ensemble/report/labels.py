@@ -9,7 +9,7 @@ from ensemble.label_check.doubts import LabelDoubts
 from ensemble.report.blocks import Block, Gallery, Missing, Picture, Section, Table, Text
 from ensemble.report.doubtful_people import SURE, DoubtfulPerson, doubtful_people, doubts_of, suggestion_text
 from ensemble.report.evidence import Evidence
-from ensemble.report.mistakes import member_lines
+from ensemble.report.member_answers import member_lines
 from ensemble.report.scoring import labeled
 from folds.errors import EnsembleError
 from folds.utils.text import counted

@@ -228,7 +228,7 @@ def _sentences(
 ) -> tuple[str, ...]:
     metric, widths = metric_of(evidence.metric), {one.people: one for one in by_law}
     now, doubled, four = (widths[round(factor * interval.people)] for factor in (1.0, 2.0, 4.0))
-    rows = size_of(found, part, evidence.per_person)
+    rows = size_of(found, part, evidence.unit_of(part).is_person)
     lines = [
         f"`{name}`: {metric.title}{direction(metric)} {interval.text()} on {rows}. "
         f"The interval is {now.width:.3f} wide; "

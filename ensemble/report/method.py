@@ -13,8 +13,12 @@ from ensemble.report.checklists import CLAIM, CLAIM_SOURCE, JACKKNIFE_SOURCE, TR
 from ensemble.report.column_facts import column_items, noun_of, part_cells
 from ensemble.report.evidence import Evidence, TableRecord
 from ensemble.report.image_table import people_per_class, texts_of
-from ensemble.report.method_facts import MAX_VALUES, Facts, PartRows, balance_text, fold_rows
+from ensemble.report.method_data import MAX_VALUES
+from ensemble.report.method_facts import Facts
+from ensemble.report.method_models import balance_text
 from ensemble.report.method_runs import COLUMNS, listed, to_state
+from ensemble.report.method_source import PartRows
+from ensemble.report.method_split import fold_rows
 from ensemble.report.mistakes_data import column_values, image_properties, labeled_rows, places_in_table
 from ensemble.report.scoring import changed_note, labeled, main_predictions, score_of
 from folds.metrics.custom import metric_of
@@ -91,7 +95,7 @@ def _settings(facts: Facts) -> Table | None:
 
 def _named_rows(facts: Facts) -> Iterator[tuple[str, PartRows]]:
     yield from facts.parts
-    part = facts.evidence.oof
+    part = facts.evidence.image_part("oof")
     if part is not None and len(fold_rows(part)) <= MAX_FOLDS:
         labels = texts_of(part, facts.evidence.classes, facts.evidence.task)
         for name, inside in fold_rows(part):
@@ -195,7 +199,7 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         if facts.train is not None
         else "",
         "characteristics": _characteristics_text(facts),
-        "predictors": "The images are the only predictors."
+        "predictors": facts.predictors()
         if predicted is not None and facts.all_recorded
         else to_state("the predictors"),
         "partition": f"{facts.split()} {facts.partition()}",
@@ -254,6 +258,8 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
     return {
         "sizes": f"{sizes} {to_state('devices and protocol')}".strip(),
         "doubts": f"Section Labels in doubt: labels that models contradict. {to_state('agreement of annotators')}"
+        if predicted and evidence.pooled is None
+        else to_state("agreement of annotators")
         if predicted
         else "",
         "robustness": f"{robustness} {to_state('further analyses')}" if predicted else "",
@@ -274,7 +280,7 @@ def _pointers(evidence: Evidence, predicted: bool) -> dict[str, str]:
 
 def _judged(evidence: Evidence) -> tuple[TableRecord, LabeledRows] | None:
     """Return the table and the rows that the section Mistakes judges; None without one of them."""
-    found, table = main_predictions(evidence), evidence.table
+    found, table = main_predictions(evidence), evidence.row_table
     return None if found is None or table is None or evidence.has_columns else (table, labeled_rows(evidence, *found))
 
 

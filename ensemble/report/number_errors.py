@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ensemble.analysis.units import IMAGE, Unit
 from ensemble.report.blocks import Block, Figure, Table
 from ensemble.report.evidence import Part, Predicted
 from folds.utils.charts.grids import heat
 
 
-def error_correlation(part: Part, compared: Sequence[Predicted]) -> list[Block]:
+def error_correlation(part: Part, compared: Sequence[Predicted], unit: Unit = IMAGE) -> list[Block]:
     """Return the correlations of the errors of each two models, as a drawing and as a table; [] without an error.
 
     Errors of several numbers are divided by the spread of the number, so that each counts alike.
@@ -43,6 +44,6 @@ def error_correlation(part: Part, compared: Sequence[Predicted]) -> list[Block]:
         ["model", "most similar", "highest correlation", "least similar", "lowest correlation"],
         rows,
         note="Correlation of predicted minus true numbers, from -1 to 1: 1 if two models are too high and too low on "
-        "the same images. The lower it is, the more a mean of the models can gain.",
+        f"the same {unit.many}. The lower it is, the more a mean of the models can gain.",
     )
     return [Figure("compare-errors-figure", heat(names, grid.tolist(), title, text), title, text), table]

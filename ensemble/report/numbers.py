@@ -17,6 +17,7 @@ from ensemble.report.blocks import Block, Cells, Figure, Gallery, Missing, Secti
 from ensemble.report.column_pictures import error_pictures, judged_columns
 from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.people import person_lines
 from ensemble.report.scoring import changed_note, ci_note, main_predictions
 from folds.metrics.intervals import Interval
 from folds.utils.charts.points import cloud
@@ -52,8 +53,8 @@ def mistakes_section(evidence: Evidence) -> Section:
     blocks.append(_spread(columns, part))
     blocks += _by_range(columns, part)
     blocks += _by_group(evidence, part, columns)
-    if not unit.is_person:
-        blocks += _people(columns, part)
+    if not evidence.averages(part):
+        blocks += [] if unit.is_person else _people(columns, part)
         blocks += _pictures(evidence, part, member, columns)
     return Section("mistakes", "Errors", lead, tuple(blocks))
 
@@ -273,6 +274,7 @@ def _by_range(columns: Sequence[Column], part: Part) -> list[Block]:
 
 def _by_group(evidence: Evidence, part: Part, columns: Sequence[Column]) -> list[Block]:
     rows: list[Cells] = []
+    unit = evidence.row_of(part)
     for name, (groups, values) in groups_of(evidence, part).items():
         for one in columns:
             digits = decimals_for(float(np.abs(one.errors).mean()))
@@ -283,7 +285,7 @@ def _by_group(evidence: Evidence, part: Part, columns: Sequence[Column]) -> list
                 inside = one.take(kept)
                 size, bias = inside.size, inside.mean(inside.errors)
                 cells: Cells = [name, value, *([one.name] if len(columns) > 1 else [])]
-                cells += [len(kept.nonzero()[0]), inside.people if part.persons_known else None]
+                cells += unit.cells(len(kept.nonzero()[0]), inside.people if part.persons_known else None)
                 rows.append([*cells, number_text(size, digits), number_text(bias, digits, signed=True)])
     if not rows:
         return []
@@ -292,7 +294,7 @@ def _by_group(evidence: Evidence, part: Part, columns: Sequence[Column]) -> list
         Table(
             "mistakes-columns",
             "Errors by the columns of the table.",
-            ["column", "value", *more, "images", "people", "mean size", "mean error"],
+            ["column", "value", *more, *unit.columns(), "mean size", "mean error"],
             rows,
             2 + len(more),
             f"{ci_note(part)} Groups with other true numbers have other errors: compare them with the table by range.",
@@ -353,12 +355,13 @@ def _pictures(evidence: Evidence, part: Part, member: Predicted, columns: Sequen
     if not chosen:
         return []
     rows = judged_columns(evidence, part, member)
+    each = "" if evidence.pooled is not None else f"At most {PER_PERSON} images of a person. "
     return [
         Gallery(
             "mistakes-worst",
             "The largest errors.",
-            error_pictures(chosen, rows, columns, evidence.thumbnail, part.persons_known),
-            f"At most {PER_PERSON} images of a person. A very large error may be a wrong number in the table: look "
-            "whether all models say the same.",
+            error_pictures(chosen, rows, columns, evidence.picture, part.persons_known, person_lines(evidence, part)),
+            f"{each}A very large error may be a wrong number in the table: look whether all models say the same.",
+            wide=evidence.pooled is not None,
         )
     ]

@@ -154,7 +154,7 @@ def direction(metric: Metric) -> str:
 
 
 def size_of(found: ScoredPart, part: Part, per_person: bool = False) -> str:
-    """Return ``200 out-of-fold images of 40 people``, or of test people."""
+    """Return ``200 out-of-fold images of 40 people``, or of test people; ``40 out-of-fold people`` by person."""
     what = "out-of-fold" if part.name == "oof" else "test"
     if per_person and part.persons_known:
         return f"{counted(found.people, f'{what} person', f'{what} people')}"

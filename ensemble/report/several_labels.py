@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.columns import MIN_PEOPLE, Column, unit_of_columns
-from ensemble.analysis.units import Unit
+from ensemble.analysis.units import IMAGE, PERSON, Unit
 from ensemble.label_check.column_doubts import wrong_answers
 from ensemble.report.blocks import Block, Cells, Figure, Gallery, Missing, Section, Table, Text
 from ensemble.report.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
 from ensemble.report.column_scores import columns_of, groups_of
 from ensemble.report.evidence import Evidence, Part, Predicted
+from ensemble.report.people import person_lines
 from ensemble.report.scoring import (
     ScoredPart,
     changed_note,
@@ -60,7 +61,7 @@ def mistakes_section(evidence: Evidence) -> Section:
     blocks += _together(columns, evidence, part)
     blocks += _by_group(evidence, part)
     blocks += _unknown(columns, evidence)
-    if not unit.is_person:
+    if not evidence.averages(part):
         blocks += _worst(evidence, part, member, columns)
     return Section("mistakes", "Each label", lead, tuple(blocks))
 
@@ -278,9 +279,11 @@ def _worst(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[
     if not found:
         return []
     rows = judged_columns(evidence, part, member)
-    pictures = answer_pictures(found, rows, evidence.thumbnail, part.persons_known)
-    note = f"The least probable answers first, at most {PER_PERSON} images of a person and label."
-    return [Gallery("mistakes-worst", f"The worst mistakes, at a probability of {THRESHOLD:g}.", pictures, note)]
+    pictures = answer_pictures(found, rows, evidence.picture, part.persons_known, person_lines(evidence, part))
+    few = "" if evidence.pooled is not None else f", at most {PER_PERSON} images of a person and label"
+    title = f"The worst mistakes, at a probability of {THRESHOLD:g}."
+    note = f"The least probable answers first{few}."
+    return [Gallery("mistakes-worst", title, pictures, note, wide=evidence.pooled is not None)]
 
 
 # Groups and unknown labels
@@ -292,19 +295,19 @@ def _by_group(evidence: Evidence, part: Part) -> list[Block]:
     found = scored_part(part, [member])
     if found is None:
         return []
-    metric, rows = metric_of(evidence.metric), list[Cells]()
+    metric, rows, unit = metric_of(evidence.metric), list[Cells](), evidence.row_of(part)
     for name, (groups, values) in groups_of(evidence, part).items():
         for code, value in enumerate(values):
             kept = groups[found.rows] == code
             if kept.any():
-                rows.append([name, value, *_group_cells(found, kept, part.persons_known, evidence.metric)])
+                rows.append([name, value, *_group_cells(found, kept, part.persons_known, evidence.metric, unit)])
     if not rows:
         return []
     return [
         Table(
             "mistakes-columns",
             f"{metric.title}{direction(metric)} by the columns of the table.",
-            ["column", "value", "images", *(["people"] if part.persons_known else []), metric.title],
+            ["column", "value", *unit.columns(part.persons_known), metric.title],
             rows,
             2,
             f"{ci_note(part)} The mean over the labels that occur in the group: groups with other labels differ.",
@@ -312,29 +315,34 @@ def _by_group(evidence: Evidence, part: Part) -> list[Block]:
     ]
 
 
-def _group_cells(found: ScoredPart, kept: NDArray[np.bool_], known: bool, name: str) -> Cells:
+def _group_cells(found: ScoredPart, kept: NDArray[np.bool_], known: bool, name: str, unit: Unit) -> Cells:
     metric, persons = metric_of(name), factorize(found.persons[kept])[1]
     score = interval_over_people(metric, found.labels[kept], found.values[0][kept], persons)
     text = score.text() if math.isfinite(score.value) else None
-    return [int(kept.sum()), *([int(persons.max()) + 1] if known else []), text]
+    return [*unit.cells(int(kept.sum()), int(persons.max()) + 1, known), text]
 
 
 def _unknown(columns: Sequence[Column], evidence: Evidence) -> list[Block]:
-    """Return how many images have no known answer for each label, if there are any."""
+    """Return how many rows have no known answer for each label, if there are any."""
     parts = [part for part in (evidence.oof, evidence.test) if part is not None and part.has_label.any()]
+    unit = IMAGE if evidence.pooled is None else PERSON
     missing = [np.isnan(part.labels).sum(axis=0) for part in parts]
     if not sum(int(one.sum()) for one in missing):
-        return [Text(("Every label of every image is known.",))]
+        return [Text((f"Every label of every {unit.one} is known.",))]
     header, rows = ["label"], list[Cells]()
     for part in parts:
         named = "training" if part.name == "oof" else "test"
-        header += [f"{named} unknown", f"{named} share", *([f"{named} people"] if part.persons_known else [])]
+        header += [
+            f"{named} unknown",
+            f"{named} share",
+            *([f"{named} people"] if part.persons_known and not unit.is_person else []),
+        ]
     for at, name in enumerate(evidence.classes):
         row: Cells = [name]
         for part in parts:
             unknown = np.isnan(part.labels[:, at])
             row += [int(unknown.sum()), f"{unknown.mean():.1%}"]
-            row += [len(np.unique(part.persons[unknown]))] if part.persons_known else []
+            row += [len(np.unique(part.persons[unknown]))] if part.persons_known and not unit.is_person else []
         rows.append(row)
     return [
         Table(
@@ -342,8 +350,9 @@ def _unknown(columns: Sequence[Column], evidence: Evidence) -> list[Block]:
             "Labels that are not known.",
             header,
             rows,
-            note="Unknown: images for which the table does not say whether they have the label; they count neither in "
-            "training nor in the score of the label. Share: of all images. People: with such an image. If it depends "
-            "on the image whether a label is known, scores hold only for images like those where it is.",
+            note=f"Unknown: {unit.many} for which the table does not say whether they have the label; they count "
+            f"neither in training nor in the score of the label. Share: of all {unit.many}. "
+            f"{'' if unit.is_person else 'People: with such an image. '}If it depends on the {unit.one} whether a "
+            f"label is known, scores hold only for {unit.many} like those where it is.",
         )
     ]

@@ -26,6 +26,10 @@ from folds.utils.progress import SILENT, Progress
 SIDE = 160  # pixels of the longer side
 QUALITY = 70
 REFERENCE = "thumbnail:"  # + id: a picture that the page decodes when it knows everything it shows
+TILE, TOGETHER = 104, 6  # pixels of the longer side of an image among those of a person, and how many are shown
+_ABREAST, _GAP = 3, 4  # of these: images in a row, and pixels between them
+_PAPER = 244  # gray between them
+_PERSON = "\0"  # begins the reference of a person: no id of an image does
 _AT_ONCE = 128  # pictures between two looks at the budget
 
 
@@ -36,6 +40,7 @@ class Thumbnails:
     ----------
     paths : id → file.
     window, max_pixels, channels, frame : as in `folds.images.settings.ImageSettings`.
+    people : person → the ids of the images that are shown together.
     """
 
     def __init__(
@@ -45,19 +50,44 @@ class Thumbnails:
         max_pixels: int | None = None,
         channels: tuple[int, ...] = (),
         frame: int | str | None = None,
+        people: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.people = people or {}
         self.paths, self.window, self.max_pixels, self.channels, self.frame = paths, window, max_pixels, channels, frame
 
     def reference(self, sample: str) -> str:
         """Return the source of a picture that the page decodes at the end, all in threads; "" for an unknown image."""
         return REFERENCE + sample if sample in self.paths else ""
 
+    def reference_of_person(self, person: str) -> str:
+        """Return the source of a picture of all images of a person, at most `TOGETHER`; "" if none is known."""
+        known = any(sample in self.paths for sample in self.people.get(person, ()))
+        return f"{REFERENCE}{_PERSON}{person}" if known else ""
+
     def data_uri(self, sample: str) -> str:
         """Return a JPEG of at most `SIDE` pixels as ``data:image/jpeg;base64,…``; "" if the image cannot be read."""
+        if sample.startswith(_PERSON):
+            return jpeg_uri(self._together(self.people.get(sample.removeprefix(_PERSON), ())))
         path = self.paths.get(sample)
         if path is None:
             return ""
         return jpeg_uri(small_pixels(path, SIDE, self.window, self.max_pixels, self.channels, self.frame))
+
+    def _together(self, samples: Sequence[str]) -> NDArray[np.uint8] | None:
+        """Return the images side by side, in rows of two or three; None if none can be read."""
+        known = [self.paths[one] for one in samples if one in self.paths][:TOGETHER]
+        reading = self.window, self.max_pixels, self.channels, self.frame
+        made = [pixels for path in known if (pixels := small_pixels(path, TILE, *reading)) is not None]
+        if not made:
+            return None
+        height, width = (max(one.shape[axis] for one in made) for axis in (0, 1))
+        columns = 2 if len(made) == 4 else min(_ABREAST, len(made))
+        rows = -(-len(made) // columns)
+        sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), _PAPER, np.uint8)
+        for at, one in enumerate(made):
+            top, left = (at // columns) * (height + _GAP), (at % columns) * (width + _GAP)
+            sheet[top : top + one.shape[0], left : left + one.shape[1]] = one
+        return sheet
 
     def _uri_at(self, samples: Sequence[str], at: int) -> str:
         return self.data_uri(samples[at])

@@ -113,8 +113,8 @@ def check_weak_classes(evidence: Evidence) -> Check | None:
 
 def check_labels(evidence: Evidence) -> Check | None:
     """Return whether people are contradicted in all their images, by the list of the section Labels in doubt."""
-    if labeled(evidence.oof) is None or evidence.recommended is None:
-        return None
+    if labeled(evidence.oof) is None or evidence.recommended is None or evidence.pooled is not None:
+        return None  # labels in doubt are of images
     try:
         found = doubts_of(evidence)
     except EnsembleError as error:

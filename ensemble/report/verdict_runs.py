@@ -231,26 +231,29 @@ def check_versions(evidence: Evidence) -> Check | None:
 
 
 def check_complete(evidence: Evidence) -> Check | None:
-    title = "Every candidate predicts every image"
     part = main_part(evidence)
     if part is None:
         return None
+    unit = evidence.row_of(part)
+    title = f"Every candidate predicts every {unit.one}"
     partial = [
         f"{one.name} ({int(one.present.sum()):,} of {len(part):,})" for one in part.members if not one.present.all()
     ]
     if partial:
         return Check(
             "warn",
-            "Some candidates do not predict every image",
-            f"{kind_of_part(part)} images are missing: {', '.join(partial[:6])}",
-            "finish the training: `ensemble kfold --resume RUN`; comparisons use the images that both predict",
+            f"Some candidates do not predict every {unit.one}",
+            f"{kind_of_part(part)} {unit.many} are missing: {', '.join(partial[:6])}",
+            f"finish the training: `ensemble kfold --resume RUN`; comparisons use the {unit.many} that both predict",
         )
     unlabeled = int((~part.has_label).sum())
     by_person = evidence.per_person and part.persons_known
     inside = unlabeled_of_known_people(part.labels, part.persons) if by_person else 0
     more = f"; {unlabeled:,} have no label and {unlabeled_text(unlabeled, inside)}" if unlabeled else ""
     return Check(
-        "pass", title, f"{counted(len(part.members), 'candidate')}, {len(part):,} {kind_of_part(part)} images{more}"
+        "pass",
+        title,
+        f"{counted(len(part.members), 'candidate')}, {len(part):,} {kind_of_part(part)} {unit.many}{more}",
     )
 
 

@@ -105,7 +105,9 @@ def _compared(evidence: Evidence, found: Difference, better: Predicted) -> str:
 def _score(evidence: Evidence, part: Part, member: Predicted, score: Interval, advised: Predicted | None = None) -> str:
     title = metric_of(evidence.metric).title
     lower = "" if metric_of(evidence.metric).greater_is_better else " (lower is better)"
-    each = " averaged over each person's images" if evidence.unit_of(part).is_person else ""
+    each = " averaged over each person's images" if evidence.averages(part) else ""
+    if evidence.pooled is not None:
+        each = f" by person (images pooled by `{evidence.pooled.rule}`)"
     nested = "nested " if member.in_sample is not None else ""
     leak = check_leaks(evidence) if part.name == "oof" else None
     unseen = ", on people whom no model had seen in training" if leak is not None and leak.status == "pass" else ""

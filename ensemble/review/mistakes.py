@@ -153,8 +153,10 @@ class Mistakes(Displayed):
 
     def display_parts(self) -> Sequence[str]:
         """Return the confusion matrix, the people and the worst mistakes as pictures, as in the report."""
-        from ensemble.report.mistakes import confusion_block, mistake_pictures, people_blocks
+        from ensemble.report.confusion import confusion_block
+        from ensemble.report.member_answers import mistake_pictures
         from ensemble.report.page import markup
+        from ensemble.report.wrong_people import people_blocks
 
         rows = self.judged.rows
         samples = [str(rows.ids[row]) for row in rows.worst()[:PICTURES].tolist()]

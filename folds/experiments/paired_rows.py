@@ -29,7 +29,8 @@ class PairedRows:
 
     Attributes
     ----------
-    labels, people : (n,) class index, or (n, columns) of several labels or numbers; and a number for each person.
+    labels, people : (n,) class index, −1 if unknown, or (n, columns) of several labels or numbers; and a number for
+        each person.
     values : two arrays (n, classes), with the classes of the first run.
     at_first, at_second : (n,) the row of each in the file of the run.
     """
@@ -67,11 +68,11 @@ def _encoded(one: PublishedRun, names: NDArray[np.str_]) -> NDArray:
     """Return the labels of rows as metrics take them."""
     if one.sidecar.has_columns:
         return encode_labels(names, one.sidecar.classes, one.sidecar.task)
-    code = {name: i for i, name in enumerate(one.sidecar.classes)}
+    code = {"": -1} | {name: i for i, name in enumerate(one.sidecar.classes)}
     unknown = sorted(set(names.tolist()) - set(code))
     if unknown:
         raise EnsembleError(
-            f"{one.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
+            f"{one.path}: the label '{unknown[0]}' is not one of its {len(one.sidecar.classes)} classes",
             hint="restore the file, or train the run again",
         )
     return np.array([code[name] for name in names.tolist()])

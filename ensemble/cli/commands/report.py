@@ -71,8 +71,8 @@ def report(
     section: Annotated[
         list[str] | None,
         typer.Option(
-            help="show this section only; may be repeated: verdict, data, training, compare, mistakes, heatmaps, "
-            "calibration, learning, labels, method [all]",
+            help="show this section only; may be repeated: verdict, data, training, compare, pooling, mistakes, "
+            "heatmaps, calibration, learning, labels, method [all]",
             metavar="NAME",
             rich_help_panel=REPORT,
         ),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ensemble.report.blocks import Gallery, Matrix, Missing, Section, Table, Text
+from ensemble.report.confusion import MAX_CLASSES
 from ensemble.report.evidence import Evidence, Part
 from ensemble.report.labels import labels_section
-from ensemble.report.mistakes import MAX_CLASSES, mistakes_section
+from ensemble.report.mistakes import mistakes_section
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 
