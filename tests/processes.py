@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,7 @@ def _run(
     sys.path[:] = [first, *found, *(path for path in sys.path if path not in found)]
     sys.argv = [program, *words]
     os.fsync = lambda handle: None  # no power fails in a test
+    in_one_thread(setattr)
     gc.freeze()  # the libraries stay, and are not searched for what can be freed
     _Started.spare = _Spare([*found, *(path for path in sys.path[1:] if path not in found)])
     subprocess.Popen = _Started  # type: ignore[misc]
@@ -144,6 +145,25 @@ def _run(
         atexit._run_exitfuncs()  # which multiprocessing leaves out
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def in_one_thread(replace: Callable[[object, str, object], None]) -> None:
+    """Let torch compute in one thread, and answer with the number that was set last.
+
+    Parameters
+    ----------
+    replace : sets an attribute of a module.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    number = [1]
+
+    def set_number(threads: int) -> None:
+        number[0] = threads
+
+    replace(torch, "set_num_threads", set_number)
+    replace(torch, "get_num_threads", lambda: number[0])
 
 
 TEMPLATE = ["-P", "-m", "folds.execution.template"]
