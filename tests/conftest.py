@@ -26,7 +26,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.processes import Called, Forked
+from tests.processes import Called, Forked, in_one_thread
 
 ROOT = Path(__file__).parent.parent
 # No power fails in a test, and waiting for the disk takes a twentieth of the time.
@@ -83,6 +83,16 @@ def _checkpoints_are_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "load_archive", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_computes_in_one_thread() -> Iterator[None]:
+    """Threads of OpenMP wait for each other in a loop: beside another process on the same cores, a training took ten
+    times as long. What a program sets and asks for stays what it was.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_thread(patch.setattr)
         yield
 
 

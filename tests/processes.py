@@ -7,13 +7,18 @@ need three seconds for is there, and the program itself is imported from the giv
 from __future__ import annotations
 
 import atexit
+import gc
+import json
 import multiprocessing
 import os
 import runpy
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +130,10 @@ def _run(
     sys.path[:] = [first, *found, *(path for path in sys.path if path not in found)]
     sys.argv = [program, *words]
     os.fsync = lambda handle: None  # no power fails in a test
+    in_one_thread(setattr)
+    gc.freeze()  # the libraries stay, and are not searched for what can be freed
+    _Started.spare = _Spare([*found, *(path for path in sys.path[1:] if path not in found)])
+    subprocess.Popen = _Started  # type: ignore[misc]
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "ensemble", "folds")]:
         del sys.modules[name]
     try:
@@ -136,3 +145,96 @@ def _run(
         atexit._run_exitfuncs()  # which multiprocessing leaves out
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def in_one_thread(replace: Callable[[object, str, object], None]) -> None:
+    """Let torch compute in one thread, and answer with the number that was set last.
+
+    Parameters
+    ----------
+    replace : sets an attribute of a module.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    number = [1]
+
+    def set_number(threads: int) -> None:
+        number[0] = threads
+
+    replace(torch, "set_num_threads", set_number)
+    replace(torch, "get_num_threads", lambda: number[0])
+
+
+TEMPLATE = ["-P", "-m", "folds.execution.template"]
+
+
+class _Spare:
+    """A copy of a process, made before it imports the program, that becomes the template of its workers if it needs one.
+
+    It has what `subprocess.Popen` has as far as a template is concerned.
+
+    Parameters
+    ----------
+    path : where the template finds modules; its working folder is not there.
+    """
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self._lock, self._status = threading.Lock(), None
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = os.fork()
+        with theirs:
+            if not self._pid:
+                self._socket.close()
+                self._serve(theirs, path)
+
+    def start(self, connection: int, environment: Mapping[str, str]) -> None:
+        """Make it the template that speaks through a socket."""
+        message = {"environment": dict(environment), "folder": str(Path.cwd())}
+        with self._socket:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], [connection])
+
+    def kill(self) -> None:
+        """Kill it."""
+        with self._lock:
+            if self._status is None:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        with self._lock:
+            if self._status is None:
+                self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            return self._status
+
+    @staticmethod
+    def _serve(connection: socket.socket, path: Sequence[str]) -> None:
+        try:
+            data, descriptors, *_ = socket.recv_fds(connection, 2**18, 1)
+            if data:
+                message = json.loads(data)
+                os.setsid()
+                for target in range(3):
+                    os.dup2(os.open(os.devnull, os.O_RDWR), target)
+                sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+                os.environ.clear()
+                os.environ.update(message["environment"])
+                os.chdir(message["folder"])
+                sys.path[:] = path
+                sys.argv = ["template", str(descriptors[0])]
+                runpy.run_module(TEMPLATE[-1], run_name="__main__", alter_sys=True)
+        finally:
+            os._exit(0)
+
+
+class _Started(subprocess.Popen):  # type: ignore[type-arg]
+    """A process as the program starts it; its first template is the spare process."""
+
+    spare: _Spare | None = None
+
+    def __new__(cls, command: Sequence[str], *words: Any, **more: Any) -> Any:
+        if cls.spare is None or list(command[1:-1]) != TEMPLATE:
+            return super().__new__(cls)
+        spare, cls.spare = cls.spare, None
+        spare.start(int(command[-1]), more["env"])
+        return spare

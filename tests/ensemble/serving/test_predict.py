@@ -204,7 +204,7 @@ def test_a_full_queue_is_refused_with_a_time_to_retry(served: Start) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_given_up(served: Start) -> None:
-    server = served(timeout=0.05, wait_ms=0, batch=1)
+    server = served(timeout=0.5, wait_ms=0, batch=1)  # time to read three images on a busy machine
     server.model.go.clear()
     late = server.files(picture(), picture(), picture())
     assert late.status_code == 504

@@ -17,6 +17,7 @@ import pytest
 from folds.execution import local, template, worker
 from folds.execution.template import Copy, copy_worker
 from folds.execution.worker import Worker
+from tests.folds.runs.test_execute import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are copied on Linux only")
 
@@ -30,7 +31,8 @@ def test_a_copy_has_its_own_folder_and_errors_and_tells_its_status(
         first, second = (copy_worker(environment, stderr) for _ in range(2))
         assert first is not None
         assert second is not None
-        assert Path(f"/proc/{second.pid}/cwd").readlink() == tmp_path
+        folder = Path(f"/proc/{second.pid}/cwd")
+        wait_for(lambda: folder.readlink() == tmp_path)  # which it enters after it was told to exist
         assert first.poll() is None
         first.stdin.write("no job\n")
         first.stdin.flush()
