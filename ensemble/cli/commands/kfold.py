@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from folds.config.recipe import Recipe
     from folds.config.sweep import RequestedRecipe
     from folds.execution.placement import Execution
+    from folds.runs.plan import Plan
 
 ALL = "all"  # of --fold
 FoldOption = Annotated[
@@ -341,14 +342,12 @@ def run_training(
     from folds.utils.startup import lasting_imports
 
     with lasting_imports():
-        from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
+        from ensemble.cli.reports.training import describe, raise_failed, show, train_shown
         from ensemble.cli.terminal.progress import TerminalProgress
-        from folds.auditing.run import check_strict
         from folds.errors import Interrupted
         from folds.experiments.loggers.open import open_tracker
         from folds.runs.learning_curves import check_learning_curve, write_learning_curves
         from folds.runs.plan import build_plan
-        from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
@@ -359,16 +358,9 @@ def run_training(
     if learning_curve and not all(run.recipe.features for run in plan.runs):
         console.note("learning curve: each run is trained again on 1/4 and 1/2 of its people, in about 3/4 of its time")
     if preview is not None:
-        for file in write_previews(plan, preview, force, TerminalProgress()):
-            console.result(str(file), {"preview": str(file)})
-        console.note("\nnothing was trained (--preview)")
-        return 0
+        return _write_preview(plan, preview, force)
     if dry_run:
-        if training["strict"]:
-            check_strict(plan.warnings)
-        show_plan(plan)
-        console.note("\nnothing was trained (--dry-run)")
-        return 0
+        return _show_dry_run(plan, training["strict"])
     trained = train_shown(plan, again, tracker=tracker, **training)
     curves: dict[str, tuple[Any, Path]] = {}
     try:
@@ -381,14 +373,42 @@ def run_training(
     raise_failed(trained, again)
     for _, path in curves.values():
         console.note(f"{path} written")
-    if planning["variants"] or plan.assignment.leave_out is not None:
-        console.next_step("ensemble runs")
-    else:
-        options = console.again("metric", "score_by")
-        if len(plan.runs) > 1:
-            words = shlex.join(options)
-            console.note(f"\nto combine them: ensemble blend {plan.runs[0].runs}/*.npy --method soft {words}".rstrip())
-        names = [run.name for run in plan.runs] if len(plan.runs) <= _NAMED else []
-        page = ["--open", *(["--force"] if Path("report.html").exists() else [])]
-        console.next_step("ensemble report", [*names, *options, *page])
+    _name_next(plan, bool(planning["variants"]))
     return 0
+
+
+def _write_preview(plan: Plan, file: Path, force: bool) -> int:
+    """Draw some images as training sees them."""
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from folds.runs.preview import write_previews
+
+    for path in write_previews(plan, file, force, TerminalProgress()):
+        console.result(str(path), {"preview": str(path)})
+    console.note("\nnothing was trained (--preview)")
+    return 0
+
+
+def _show_dry_run(plan: Plan, strict: bool) -> int:
+    """Print the plan; if `strict`, warnings about the data and the folds are errors."""
+    from ensemble.cli.reports.training import show_plan
+    from folds.auditing.run import check_strict
+
+    if strict:
+        check_strict(plan.warnings)
+    show_plan(plan)
+    console.note("\nnothing was trained (--dry-run)")
+    return 0
+
+
+def _name_next(plan: Plan, compared: bool) -> None:
+    """Name the next command: that which lists runs if they are `compared`, else the report."""
+    if compared or plan.assignment.leave_out is not None:
+        console.next_step("ensemble runs")
+        return
+    options = console.again("metric", "score_by")
+    if len(plan.runs) > 1:
+        words = shlex.join(options)
+        console.note(f"\nto combine them: ensemble blend {plan.runs[0].runs}/*.npy --method soft {words}".rstrip())
+    names = [run.name for run in plan.runs] if len(plan.runs) <= _NAMED else []
+    page = ["--open", *(["--force"] if Path("report.html").exists() else [])]
+    console.next_step("ensemble report", [*names, *options, *page])
