@@ -12,6 +12,7 @@ from pathlib import Path
 from ensemble.report.evidence import RunRecord
 from folds.errors import UsageError
 from folds.images.settings import parse_channels, parse_frame
+from folds.predictions.file_names import FOLD_DONE, FOLD_HISTORY, RUN_CONFIG
 from folds.utils.files import json_or_nothing, read_json
 from folds.utils.toml import read_toml
 
@@ -19,7 +20,7 @@ from folds.utils.toml import read_toml
 def record_of(name: str, folder: Path) -> RunRecord | None:
     """Return what a run recorded; None if its config.toml is damaged."""
     try:
-        config = read_toml(folder / "config.toml")
+        config = read_toml(folder / RUN_CONFIG)
     except (OSError, ValueError):
         return None
     history, done = {}, {}
@@ -27,10 +28,10 @@ def record_of(name: str, folder: Path) -> RunRecord | None:
         number = inside.name.removeprefix("fold")
         if not number.isdecimal():
             continue
-        if (inside / "history.csv").is_file():
-            history[int(number)] = _history(inside / "history.csv")
-        if (inside / "done.json").is_file():
-            found = read_json(inside / "done.json")
+        if (inside / FOLD_HISTORY).is_file():
+            history[int(number)] = _history(inside / FOLD_HISTORY)
+        if (inside / FOLD_DONE).is_file():
+            found = read_json(inside / FOLD_DONE)
             if isinstance(found, dict):
                 done[int(number)] = found
     k = config.get("k")

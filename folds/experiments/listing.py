@@ -27,6 +27,7 @@ from folds.metrics.positive import in_order_of_metric
 from folds.metrics.task_names import ALL_TASKS, CLASSES
 from folds.metrics.tasks import metric_for_task
 from folds.predictions.changed_labels import has_changed_labels
+from folds.predictions.file_names import BLEND_RECORD, RUN_CONFIG
 from folds.predictions.files import read_array, read_sidecar
 from folds.predictions.named import blend_names, oof_of, progress_of
 from folds.predictions.reading import is_by_person, scored_index, units_of
@@ -148,7 +149,7 @@ def _without_changed_people(entry: dict[str, Any], runs: Path) -> dict[str, Any]
 
 def _unfinished(name: str, runs: Path) -> dict[str, Any]:
     """Return the fields of a run without a trained fold: what it was started with."""
-    path = runs / name / "config.toml"
+    path = runs / name / RUN_CONFIG
     settings, progress = settings_of(read_record(path)), progress_of(name, runs)
     return _untrained(name, str(settings.get("arch", "")), path) | {
         "k": progress.k if progress else 1,
@@ -166,7 +167,7 @@ def _untrained(name: str, arch: str, path: Path) -> dict[str, Any]:
 
 def _blend(name: str, runs: Path) -> dict[str, Any]:
     """Return the fields of a blend from its record; a record that says nothing usable leaves them empty."""
-    path = runs / name / "blend.json"
+    path = runs / name / BLEND_RECORD
     entry = _untrained(name, BLEND, path)
     try:
         record = read_json(path)
@@ -267,7 +268,7 @@ def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
     try:
         if (
             trained_folds(entry["run"], runs) != entry["folds"]
-            or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]
+            or sha256_file(runs / entry["run"] / RUN_CONFIG) != entry["config_sha"]
         ):
             flags.append(CHANGED)
         elif _refit_sha(refit_done(runs / entry["run"], entry["folds"])) != _refit_sha(entry.get("refit")):

@@ -23,8 +23,8 @@ from folds.errors import FoldsFailed, UsageError
 from folds.execution.local import prepare_workers
 from folds.execution.placement import Execution
 from folds.experiments.loggers.open import open_tracker
+from folds.predictions.file_names import FOLDS_FILE
 from folds.predictions.files import ALL
-from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.learning_curves import check_learning_curve, write_learning_curves
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun

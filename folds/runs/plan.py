@@ -30,6 +30,7 @@ from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
 from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.files import LABEL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
@@ -435,7 +436,7 @@ def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> list[Fold
 def _recorded(settings: Settings, root: Path, force: bool) -> list[Path]:
     """Return the records of existing runs of this name, which were started with folds of their own."""
     names = [settings.name] if settings.name is not None else list(settings.arch)
-    return [] if force else [path for name in names if (path := root / "runs" / name / "config.toml").is_file()]
+    return [] if force else [path for name in names if (path := root / "runs" / name / RUN_CONFIG).is_file()]
 
 
 def _split_warnings(settings: Settings, assignments: list[FoldAssignment], table: SampleTable) -> list[str]:

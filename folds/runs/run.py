@@ -18,6 +18,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings, margin_of
 from folds.metrics.task_names import CLASSES
 from folds.models.factory import Architecture
+from folds.predictions.file_names import FOLD_DONE, FOLD_STATE, RUN_CONFIG
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import COURSE
@@ -155,7 +156,7 @@ class Run:
         ------
         EnsembleError : the file is damaged, or the predictions or the checkpoint of the fold are missing.
         """
-        path = self.fold_folder(fold) / "done.json"
+        path = self.fold_folder(fold) / FOLD_DONE
         if not path.exists():
             return None
         record = read_json(path)
@@ -184,7 +185,7 @@ class Run:
                 hint="`resume=True` continues it, `name=NEW` starts another run, `force=True` retrains it from scratch",
             )
         # Predictions with this name may be of a colleague, or of a run whose folder was removed.
-        if not (self.folder / "config.toml").exists():
+        if not (self.folder / RUN_CONFIG).exists():
             existing = [path for path in self._results() if path.is_file()]
             if existing:
                 raise EnsembleError(
@@ -201,7 +202,7 @@ class Run:
         missing = [fold for fold in range(self.assignment.k) if self.done(fold) is None]
         self.check_not_started(missing, resume or force)
         if self.refit_folder.exists() and not resume and not force:
-            state = "is trained" if (self.refit_folder / "done.json").exists() else "has been started"
+            state = "is trained" if (self.refit_folder / FOLD_DONE).exists() else "has been started"
             raise EnsembleError(
                 f"the model of all people of the run {self.folder} exists: it {state}",
                 hint="`resume=True` continues it, `force=True` trains this model from scratch and keeps the folds",
@@ -214,7 +215,7 @@ class Run:
     @property
     def recorded_course(self) -> int:
         """Return the version of the course of the learning rate that the run was started with; see `COURSE`."""
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
 
     def as_started(self, given: Recipe, own: Mapping[str, Any]) -> Run:
@@ -227,7 +228,7 @@ class Run:
         given : the recipe of the command, before it was completed.
         own : settings of the small variant of the model.
         """
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         if not path.exists():
             return self
         record, course = read_record(path), self.recorded_course
@@ -257,7 +258,7 @@ class Run:
         ----------
         record : content of the config.toml that this command would write.
         """
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         if not path.exists():
             return
         before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
@@ -307,7 +308,7 @@ class Run:
         all_folds = self.has_all(folds)
         tests, tta = fold_files(self.runs, self.name), self.runs / "tta"
         fold_dirs = sorted(self.folder.glob("fold*/")) if all_folds else [self.fold_folder(fold) for fold in folds]
-        for name in ("done.json", "state.pt"):
+        for name in (FOLD_DONE, FOLD_STATE):
             for fold_dir in fold_dirs:
                 remove(fold_dir / name)
         self.remove_refit()  # after a stop before it, what is left of it is not that of the new folds (`refit_done`)
@@ -323,7 +324,7 @@ class Run:
 
     def remove_refit(self) -> None:
         """Remove the model of all people; a removal that was interrupted leaves nothing that looks finished."""
-        for path in (self.refit_folder / "done.json", self.refit_folder, self.refit_checkpoint):
+        for path in (self.refit_folder / FOLD_DONE, self.refit_folder, self.refit_checkpoint):
             remove(path)
 
     def has_all(self, folds: Sequence[int]) -> bool:
@@ -390,7 +391,7 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     gpus: dict[int, str] = {}
     measured: set[str] = set()
     for run in runs:
-        path = run.folder / "config.toml"
+        path = run.folder / RUN_CONFIG
         if path.exists():
             resolved = _resolved(read_record(path), path)
             threads[_number(resolved, "threads", path) or 1] = run.name
@@ -420,7 +421,7 @@ def recorded_reading(runs: Path, names: Sequence[str]) -> str | None:
 
     Several labels and numbers are recorded, so a run that records no task has classes, also if they are numbers.
     """
-    paths = [path for name in names if (path := runs / name / "config.toml").is_file()]
+    paths = [path for name in names if (path := runs / name / RUN_CONFIG).is_file()]
     return CLASSES if any(read_record(path).get("task") in (None, CLASSES) for path in paths) else None
 
 

@@ -32,6 +32,7 @@ from ensemble.cli.terminal.options import (
     takes_settings,
 )
 from folds.config.setting import FROZEN
+from folds.predictions.file_names import RUN_CONFIG, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +139,6 @@ PreviewOption = Annotated[
 ]
 
 
-RUNS = Path("runs")
 RunArgument = Annotated[
     str | None,
     typer.Argument(
@@ -190,7 +190,7 @@ def kfold(
     from folds.config.frozen import joined_arch, with_heads
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
-    from folds.runs.found_folds import FOLDS_FILE
+    from folds.predictions.file_names import FOLDS_FILE
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
@@ -264,7 +264,7 @@ def resumed_config(
     if unfinished:
         name, progress = next(iter(unfinished.items()))
         console.note(f"continuing {name}: {progress.text()} finished")
-        return RUNS / name / "config.toml"
+        return RUNS / name / RUN_CONFIG
     finished = sorted(path.parent.name for path in RUNS.glob("*/config.toml"))
     if not finished:
         return None
@@ -273,7 +273,7 @@ def resumed_config(
         raise EnsembleError(
             "all runs are finished", hint="ensemble runs lists them; --data and --arch train another one"
         )
-    return RUNS / default / "config.toml"  # what the command without any setting has trained
+    return RUNS / default / RUN_CONFIG  # what the command without any setting has trained
 
 
 def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path:
@@ -288,7 +288,7 @@ def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path
             f"--resume {run} takes the settings of {RUNS / run / 'config.toml'}, not those of another file or sweep",
             hint=f"ensemble kfold --resume {run}",
         )
-    path = RUNS / run / "config.toml"
+    path = RUNS / run / RUN_CONFIG
     if not path.is_file():
         names = sorted(other.parent.name for other in RUNS.glob("*/config.toml"))
         raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
