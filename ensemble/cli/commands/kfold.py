@@ -192,8 +192,7 @@ def kfold(
     from folds.execution.placement import Execution
     from folds.predictions.file_names import FOLDS_FILE
 
-    per_person = scored_by_person(score_by)
-    check_resume_or_force(resume, force)
+    training = training_of(score_by, resume, force, strict, hypothesis)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
@@ -207,13 +206,6 @@ def kfold(
         "variants": _requested(given, sweep or [], config),
         "found_folds": FOLDS_FILE,
     }
-    training = {
-        "resume": resume,
-        "force": force,
-        "strict": strict,
-        "hypothesis": hypothesis,
-        "per_person": per_person,
-    }
     return run_training(
         settings,
         recipe,
@@ -224,6 +216,15 @@ def kfold(
         dry_run=dry_run,
         learning_curve=learning_curve,
     )
+
+
+def training_of(
+    score_by: str | None, resume: bool, force: bool, strict: bool, hypothesis: str | None
+) -> dict[str, Any]:
+    """Return the arguments of `train_runs` that the options of all trainings say, checked."""
+    per_person = scored_by_person(score_by)
+    check_resume_or_force(resume, force)
+    return {"resume": resume, "force": force, "strict": strict, "hypothesis": hypothesis, "per_person": per_person}
 
 
 def planning_of(
