@@ -32,14 +32,13 @@ from ensemble.cli.terminal.options import (
     takes_settings,
 )
 from folds.config.setting import FROZEN
-from folds.predictions.file_names import RUN_CONFIG, RUNS
+from folds.predictions.file_names import FOLDS_FILE, RUN_CONFIG, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from folds.config.command_settings import Settings
     from folds.config.recipe import Recipe
-    from folds.config.sweep import RequestedRecipe
     from folds.execution.placement import Execution
     from folds.runs.plan import Plan
 
@@ -188,9 +187,10 @@ def kfold(
     from folds.config.contradictions import check_contradictions
     from folds.config.files import load_settings
     from folds.config.frozen import joined_arch, with_heads
+    from folds.config.lookup import by_key
+    from folds.config.requested import requested_recipes
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
-    from folds.predictions.file_names import FOLDS_FILE
 
     training = training_of(score_by, resume, force, strict, hypothesis)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
@@ -203,7 +203,7 @@ def kfold(
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     execution = Execution(devices, jobs_asked(jobs), backend, ray_address, save_every, gpus_per_job)
     planning = planning_of(fold, execution, baseline, origins) | {
-        "variants": _requested(given, sweep or [], config),
+        "variants": requested_recipes(by_key(given), config, sweep or ()),
         "found_folds": FOLDS_FILE,
     }
     return run_training(
@@ -294,34 +294,6 @@ def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path
         names = sorted(other.parent.name for other in RUNS.glob("*/config.toml"))
         raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
     return path
-
-
-def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | None) -> list[RequestedRecipe]:
-    """Return the recipes of --sweep, or of the [[run]] tables of the file; [] for a single recipe."""
-    from folds.config.files import load_settings, read_run_tables
-    from folds.config.lookup import by_key, spelling_of
-    from folds.config.sweep import RequestedRecipe, parse_sweep
-    from folds.errors import UsageError
-
-    flags = by_key(given)
-    points = parse_sweep(sweep) if sweep else ()
-    twice = next((spelling_of(key) for point in points for key in point.values if key in flags), None)
-    if twice is not None:
-        raise UsageError(f"`{twice}` and `sweep` {twice} contradict each other", hint=f"remove `{twice}`")
-    requested = [
-        RequestedRecipe(point.suffix, load_settings(flags | dict(point.values), config)[1]) for point in points
-    ]
-    for number, run in enumerate(read_run_tables(config), 1):
-        if sweep:
-            raise UsageError("`sweep` and [[run]] tables contradict each other", hint="remove one of them")
-        own, recipe, _ = load_settings(flags, config, run)
-        if len(own.arch) != 1:
-            raise UsageError(
-                f"[[run]] {number}: expected one architecture, found {', '.join(own.arch)}",
-                hint="write one [[run]] per architecture",
-            )
-        requested.append(RequestedRecipe(str(run.get("name", "")), recipe, own.arch[0]))
-    return requested
 
 
 def run_training(
