@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -170,14 +170,13 @@ def build_plan(
     execution.check()
     first = _plan_devices(1, execution).devices[0]
     requested = list(variants) or [RequestedRecipe("", recipe)]
-    warnings = _check_recipes([one.recipe for one in requested], first)
-    seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     asked = [one.recipe for one in requested]
-    task = task_of(asked) or (None if force else recorded_reading(root / "runs", names_of(settings, requested)))
-    source = _in_order(open_data(settings, root, task), asked)
+    warnings = _check_recipes(asked, first)
+    seeds = _seeds_of(settings, recipe, asked, seeds_given)
+    source = _opened(settings, requested, root, force)
     data, built_in = with_task(source.data, asked), source.built_in
     table = data.train  # folds do not depend on the order of the classes
-    _check_backend([one.recipe for one in requested], execution)
+    _check_backend(asked, execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
         for one, count in zip(requested, seeds, strict=True)
@@ -186,30 +185,20 @@ def build_plan(
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
     selected = _select_folds(folds, assignments[0].k)
-
-    def check(run: Run) -> None:
-        if resume:
-            own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
-            run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
-
-    # Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or
-    # weights of one's own say that the full model is meant.
-    small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
+    small = built_in and _are_reduced(asked, first)
     anew = force and not refit and len(selected) == assignments[0].k
+    check = _check_of_settings(settings) if resume else lambda run: None
     runs = make_runs(settings, resolved, assignments, small, root, check, anew=anew)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
-    for line in filter(None, dict.fromkeys(size_note(run, data) for run in {run.base: run for run in runs}.values())):
-        logger.info(line)
+    _log(size_note(run, data) for run in {run.base: run for run in runs}.values())
     pseudo, doubts = _learned_from(runs, data, root)
     warnings += _warned(doubts)
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
     notes = dict.fromkeys(line for one in resolved for line in features_notes(one.recipe))
     warnings += _warned(notes)
-    for line in dict.fromkeys(_channel_note(settings, run.recipe) for run in runs):
-        if line:
-            logger.info(line)
+    _log(_channel_note(settings, run.recipe) for run in runs)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution, placement = _placed(runs, len(selected), execution, recorded)
@@ -233,6 +222,38 @@ def build_plan(
         refit,
         pseudo,
     )
+
+
+def _opened(settings: Settings, requested: Sequence[RequestedRecipe], root: Path, force: bool) -> LoadedData:
+    """Return the data, read for the task of the recipes, or for that which the existing runs have recorded."""
+    asked = [one.recipe for one in requested]
+    task = task_of(asked) or (None if force else recorded_reading(root / "runs", names_of(settings, requested)))
+    return _in_order(open_data(settings, root, task), asked)
+
+
+def _are_reduced(recipes: Sequence[Recipe], device: str) -> bool:
+    """Return whether models for synthetic data are the reduced ones.
+
+    Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or weights
+    of one's own say that the full model is meant.
+    """
+    return device == "cpu" or not any(one.img_size or one.init for one in recipes)
+
+
+def _check_of_settings(settings: Settings) -> Callable[[Run], None]:
+    """Return a function that raises an error if an existing run has other settings than these."""
+
+    def check(run: Run) -> None:
+        own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
+        run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
+
+    return check
+
+
+def _log(lines: Iterable[str]) -> None:
+    """Log each line once; empty ones are left out."""
+    for line in filter(None, dict.fromkeys(lines)):
+        logger.info(line)
 
 
 def _in_order(source: LoadedData, recipes: Sequence[Recipe]) -> LoadedData:
