@@ -165,7 +165,8 @@ def _show(
     filters: Sequence[str], sort: str, columns: str | None, markdown: bool, anonymize: bool, metric: str | None
 ) -> int:
     from folds.experiments.anonymize import anonymous_entry, without_paths
-    from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, USUAL, column, filter_runs, sort_runs, with_metric
+    from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, with_metric
+    from folds.experiments.run_columns import USUAL, column, filter_runs, sort_runs
     from folds.experiments.sites import find_new_sites
     from folds.metrics.tasks import default_metric
 
