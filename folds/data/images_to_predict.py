@@ -8,11 +8,12 @@ from pathlib import Path
 
 from folds.data import mask_competition as mask_layout
 from folds.data.building import Messages, built_table
-from folds.data.csv_samples import find_sample_columns, read_samples, without_placeholder_labels
+from folds.data.csv_samples import read_samples, without_placeholder_labels
 from folds.data.image_folder import is_image, read_plain_folder
 from folds.data.layouts import only_table
 from folds.data.raw_columns import RawColumns, build_table
 from folds.data.reading_errors import no_stack, not_there
+from folds.data.sample_columns import find_sample_columns
 from folds.data.table import DataSpec, SampleTable
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.utils.tables import read_table_file

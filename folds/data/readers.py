@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from folds.data import mask_competition as mask_layout
 from folds.data.building import Messages, built_table
-from folds.data.csv_samples import find_sample_columns, read_samples, unused_split_note, without_placeholder_labels
+from folds.data.csv_samples import read_samples, without_placeholder_labels
 from folds.data.doubts import name_warnings
 from folds.data.image_folder import find_images as read_folder
 from folds.data.image_folder import read_class_folders, read_split_folders, split_folders
@@ -19,6 +19,7 @@ from folds.data.layouts import ignored_tables, only_table, table_beside_images, 
 from folds.data.leaks import leak_warnings
 from folds.data.raw_columns import build_table
 from folds.data.reading_errors import check_form_has_columns, check_unused_options, not_there
+from folds.data.sample_columns import find_sample_columns, unused_split_note
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.utils.csv_table import CsvTable
