@@ -35,7 +35,8 @@ from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs, names_of
 from folds.runs.plan_checks import channel_note, check_backend, check_recipes, check_shared_batches
-from folds.runs.run import RecordedResources, Run, recorded_reading, recorded_start
+from folds.runs.recorded_resources import RecordedResources, recorded_reading, recorded_start
+from folds.runs.run import Run
 from folds.runs.size_note import size_note
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
