@@ -19,6 +19,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.named import files_of, is_blend
 from folds.utils.files import read_json
 from folds.utils.progress import SILENT, Progress
@@ -194,7 +195,7 @@ def _labeled(
 
 def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers | None:
     """Return the runs that a blend was made of; None if a file of theirs is not there any more."""
-    record = read_json(folder / "blend.json")
+    record = read_json(folder / BLEND_RECORD)
     listed = record.get("inputs") if isinstance(record, dict) else None
     places = [Path(one["path"]) for one in listed or () if isinstance(one, dict) and isinstance(one.get("path"), str)]
     files = [path if path.is_file() else runs / path.name for path in places]

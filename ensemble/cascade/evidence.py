@@ -27,6 +27,7 @@ from ensemble.tta.files import load_common_rows
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.task_names import require_classes
+from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import fold_files, oof_file
 from folds.utils.files import read_json
 from folds.utils.numeric import softmax
@@ -67,7 +68,7 @@ def files_of_blend(folder: Path, root: Path) -> BlendFiles:
     ------
     EnsembleError : the record is missing or damaged, or a file does not exist.
     """
-    path = folder / "blend.json"
+    path = folder / BLEND_RECORD
     record: Any = read_json(path) if path.is_file() else None
     try:
         inputs = [(Path(one["path"]), str(one["sha"])) for one in record["inputs"]]

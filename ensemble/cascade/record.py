@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,8 +170,3 @@ def _step_problems(step: Step, before: Step | None, views: Mapping[str, int], fo
     ):
         wrong.append("it uses less than the step before")
     return wrong
-
-
-def order_by_cost(runs: Sequence[str], costs: Mapping[str, float]) -> list[str]:
-    """Return the runs, cheapest first; equal costs in their order."""
-    return sorted(runs, key=lambda run: costs.get(run, 1.0))

@@ -22,6 +22,7 @@ from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
 from folds.metrics.report import ScoreReport
 from folds.metrics.tasks import default_metric, metric_for_task
+from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import labels_and_groups, score_rows
@@ -88,7 +89,7 @@ def _predictions(
 ) -> tuple[Predictions | None, Predictions | None, str, tuple[str, bool]]:
     """Return the out-of-fold and test predictions, what the former are, and the metric and whether it is per person."""
     if source.folder is not None:
-        record = read_json(source.folder / "blend.json") if (source.folder / "blend.json").is_file() else {}
+        record = read_json(source.folder / BLEND_RECORD) if (source.folder / BLEND_RECORD).is_file() else {}
         record = record if isinstance(record, dict) else {}
         found = [read_predictions(file) if file.is_file() else None for file in map(source.folder.joinpath, _FILES)]
         metric = record.get("metric") if isinstance(record.get("metric"), str) else default_metric(source.task)

@@ -19,7 +19,6 @@ from numpy.typing import DTypeLike, NDArray
 from ensemble.learning.lbfgs import Descent, descend
 
 OWN, ALL = "own class", "all classes"
-STRUCTURES = (OWN, ALL)
 # Tolerance of the loss: of final fits, and of fits that only select a strength or a starting point.
 EXACT, ROUGH = 1e-10, 1e-6
 _NUMBERS_AT_ONCE = 1 << 15  # logits of a block

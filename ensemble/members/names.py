@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from folds.errors import EnsembleError, close_matches
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.named import Progress, files_of, prediction_names, progress_of, unfinished_runs
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def expand_names(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Path]
 
 
 def _check_started(name: str, runs: Path) -> None:
-    if (runs / name / "config.toml").is_file():
+    if (runs / name / RUN_CONFIG).is_file():
         raise EnsembleError(
             f"the run {name} has no predictions: no fold is trained yet",
             hint=f"ensemble kfold --resume {name} trains them",

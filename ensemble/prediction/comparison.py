@@ -12,6 +12,7 @@ from ensemble.prediction.source import PredictionSource
 from folds.errors import UsageError
 from folds.metrics.report import ScoreReport
 from folds.models.checkpoint import hash_ids
+from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import oof_file
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import score_rows
@@ -58,7 +59,7 @@ def procedure_score(source: PredictionSource, root: Path, metric: str, per_perso
 
 def is_fitted(source: PredictionSource) -> bool:
     """Return whether the record of a blend says that something was fitted, so that its predictions are nested."""
-    path = None if source.folder is None or source.kind != "blend" else source.folder / "blend.json"
+    path = None if source.folder is None or source.kind != "blend" else source.folder / BLEND_RECORD
     record = read_json(path) if path is not None and path.is_file() else None
     return isinstance(record, dict) and bool(record.get("fitted"))
 

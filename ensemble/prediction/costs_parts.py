@@ -16,6 +16,7 @@ from ensemble.prediction.measure import part_of, reduced
 from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError
+from folds.predictions.file_names import BLEND_RECIPE
 from folds.predictions.files import ALL, fold_files, oof_file, read_sidecar
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.files import read_json
@@ -124,7 +125,7 @@ def _doubt(replaced: PredictionSource, replacement: PredictionSource, found: Pre
     identity = replacement.models[0].checkpoint.recipe.get("teacher_identity")
     if not identity or replaced.folder is None or replaced.kind != "blend":
         return text
-    if identity == read_recipe(replaced.folder / "blend.toml").identity:
+    if identity == read_recipe(replaced.folder / BLEND_RECIPE).identity:
         return text
     return f"{text}; its teacher is not this blend as it is now (made with other runs or settings)"
 

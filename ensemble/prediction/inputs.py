@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from ensemble.prediction.recorded import spec_as_trained, stack_of
 from ensemble.prediction.source import PredictionSource
 from folds.data.image_folder import is_image
+from folds.data.images_to_predict import read_test
 from folds.data.raw_columns import RawColumns, build_table
-from folds.data.readers import no_stack, not_there, read_test
+from folds.data.reading_errors import no_stack, not_there
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.images.content_index import UnreadableImageError, read_content

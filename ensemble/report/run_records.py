@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ensemble.report.evidence import RunRecord
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError
 from folds.images.settings import parse_channels, parse_frame
-from folds.utils.files import json_or_nothing, read_json
+from folds.utils.files import read_json
 from folds.utils.toml import read_toml
 
 
@@ -34,7 +35,7 @@ def record_of(name: str, folder: Path) -> RunRecord | None:
             if isinstance(found, dict):
                 done[int(number)] = found
     k = config.get("k")
-    environment, folds = (json_or_nothing(folder / file) for file in ("environment.json", "folds.json"))
+    environment, folds = (_json_of(folder / file) for file in ("environment.json", "folds.json"))
     tested = [
         int(found[1])
         for path in folder.parent.glob(f"{glob.escape(name)}.fold*.test.npy")
@@ -51,6 +52,15 @@ def record_of(name: str, folder: Path) -> RunRecord | None:
         folds,
         tuple(sorted(tested)),
     )
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """Return a record; {} if there is none, or if it is damaged."""
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except EnsembleError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _history(path: Path) -> list[dict[str, float]]:

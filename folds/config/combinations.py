@@ -25,7 +25,6 @@ _EXAMPLES = {
     "pseudo": "`pseudo=RUN`",
 }
 _OF_THE_TABLE = "soft labels are of the classes of the table"
-_TWO_CHOICES = "both choose among the last epochs"
 _EXCLUDE = {
     ("soft_labels", "rebin"): _OF_THE_TABLE,
     ("soft_columns", "rebin"): _OF_THE_TABLE,

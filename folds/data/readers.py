@@ -1,56 +1,33 @@
-"""Read tables of images in all supported forms: `read_data` for training and test data, `read_test` for test images."""
+"""Read training data in all supported forms, with the test samples that they name or hold."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from folds.data import mask_competition as mask_layout
-from folds.data.csv_samples import (
-    find_sample_columns,
-    read_samples,
-    unused_split_note,
-    without_placeholder_labels,
-)
-from folds.data.doubts import name_warnings, prepare_names, prepare_persons, spelled_leaks
-from folds.data.image_folder import (
-    find_images as read_folder,
-)
-from folds.data.image_folder import (
-    is_image,
-    read_class_folders,
-    read_plain_folder,
-    read_split_folders,
-    split_folders,
-)
-from folds.data.image_paths import normal_path
+from folds.data.building import Messages, built_table
+from folds.data.csv_samples import read_samples, without_placeholder_labels
+from folds.data.doubts import name_warnings
+from folds.data.image_folder import find_images as read_folder
+from folds.data.image_folder import read_class_folders, read_split_folders, split_folders
+from folds.data.images_to_predict import evaluation_samples, read_test_of
 from folds.data.layouts import ignored_tables, only_table, table_beside_images, unread_test
-from folds.data.person_labels import PERSON, label_by_person
-from folds.data.raw_columns import RawColumns, build_table
+from folds.data.leaks import leak_warnings
+from folds.data.raw_columns import build_table
+from folds.data.reading_errors import check_form_has_columns, check_unused_options, not_there
+from folds.data.sample_columns import find_sample_columns, unused_split_note
 from folds.data.table import AUTO_COPIES, Dataset, DataSpec, SampleTable
-from folds.errors import EnsembleError, UsageError, close_matches
-from folds.images.stacks import shown_path
-from folds.metrics.task_names import COLUMN_TASKS
+from folds.errors import EnsembleError, UsageError
 from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass
-class Messages:
-    """Notes and warnings for the user, collected while data are read."""
-
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    left_out: int = 0  # images that cannot be used
 
 
 def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = False) -> Dataset:
@@ -76,7 +53,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
     _check_test_options(spec)
     layout = mask_layout.train_folder(data, spec.label)
     if layout is not None:
-        _check_has_columns(spec, "the mask-competition layout")
+        check_form_has_columns(spec, "the mask-competition layout")
     if layout is not None:
         train, test, messages = _competition_data(layout, spec, need_images)
         for_test = spec
@@ -87,11 +64,11 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
             messages.notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
         elif test is not None and spec.split is None:
             messages.notes.append(f"the test folder of {data} is not read, because `test` is given")
-        test, more = _read_test(spec.test, for_test, train, need_images, find_images)
+        test, more = read_test_of(spec.test, for_test, train, need_images, find_images)
         messages.notes += more.notes
         messages.warnings += more.warnings
         messages.left_out += more.left_out
-    messages.warnings += name_warnings(train) + _leaks(train, test)
+    messages.warnings += name_warnings(train) + leak_warnings(train, test)
     found = {name: getattr(for_test, name) for name in ("label", "person")}
     found = {name: column for name, column in found.items() if column != getattr(spec, name)}
     return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec, found, messages.left_out)
@@ -107,7 +84,7 @@ def _competition_data(
 ) -> tuple[SampleTable, SampleTable | None, Messages]:
     """Return the samples of the mask-competition layout."""
     copies = spec.person if spec.person == AUTO_COPIES else None
-    _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex, person=copies)
+    check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex, person=copies)
     columns, notes = mask_layout.read_train(layout, str(layout / "train.csv"), need_images)
     declared = spec.classes or mask_layout.CLASSES
     attributes = mask_layout.CLASS_ATTRIBUTES
@@ -122,7 +99,7 @@ def _competition_data(
     evaluation = mask_layout.is_evaluation(layout.parent)
     if spec.test is not None or evaluation is None:
         return train, None, messages
-    test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
+    test, more = evaluation_samples(evaluation, train.classes, train.class_attributes, need_images)
     messages.notes += more
     return train, test, messages
 
@@ -146,19 +123,19 @@ def _table_or_folders(
     assert images is not None  # noqa: S101 - listed where there is no table
     splits = split_folders(images)
     messages = Messages()
-    _check_has_columns(spec, "a folder of class folders")
+    check_form_has_columns(spec, "a folder of class folders")
     if splits is None:
         columns, of_test = read_class_folders(images, spec, str(data)), None
-        _check_unused_options(spec, "a folder of class folders")
+        check_unused_options(spec, "a folder of class folders")
         messages.notes += ignored_tables(data)
     else:
         columns, of_test = read_split_folders(images, spec, str(data), splits)
         messages.notes += ignored_tables(data)
-        _check_unused_options(spec, "a folder of splits")
-    train = _built(columns, spec, messages, training=True, classes=spec.classes)
+        check_unused_options(spec, "a folder of splits")
+    train = built_table(columns, spec, messages, training=True, classes=spec.classes)
     test = None
     if of_test is not None:
-        test = _built(of_test, spec, messages, training=False, classes=train.classes)
+        test = built_table(of_test, spec, messages, training=False, classes=train.classes)
     return train, test, spec, messages
 
 
@@ -183,10 +160,10 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
     _check_test_options(spec)
     train, test, for_test, messages = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images, False)
     if spec.test is not None:
-        test, more = _read_test(spec.test, for_test, train, need_images, False)
+        test, more = read_test_of(spec.test, for_test, train, need_images, False)
         messages.notes += more.notes
         messages.warnings += more.warnings
-    messages.warnings += name_warnings(train) + _leaks(train, test)
+    messages.warnings += name_warnings(train) + leak_warnings(train, test)
     return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), label_of=spec.label_of)
 
 
@@ -228,168 +205,7 @@ def table_from_frame(
     table = frame_columns(frame, spec.data)
     found = find_sample_columns(table, spec, training)
     columns = read_samples(table, found, None, spec, training=training, need_images=need_images)
-    return _built(columns, spec, Messages(), training=training, classes=classes, need_images=need_images)
-
-
-def read_test(
-    path: Path,
-    spec: DataSpec | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    class_attributes: Mapping[str, Mapping[str, str]] | None = None,
-    need_images: bool = True,
-) -> tuple[SampleTable, tuple[str, ...]]:
-    """Return images to predict, from a CSV, a folder (any depth), a single image, or the competition's evaluation set.
-
-    Parameters
-    ----------
-    spec : column names and `person_regex`; labels and persons are read if present.
-    classes, class_attributes : those of the training; a label outside them is an error.
-
-    Returns
-    -------
-    table, notes
-
-    Raises
-    ------
-    EnsembleError : there is no such path, or the data are invalid (see `build_table`).
-    """
-    table, messages = _test_samples(
-        Path(path), spec or DataSpec(Path(path)), classes, class_attributes, need_images, False
-    )
-    return table, (*messages.notes, *messages.warnings)
-
-
-def _read_test(
-    path: Path, spec: DataSpec, train: SampleTable, need_images: bool, find_images: bool
-) -> tuple[SampleTable, Messages]:
-    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images, "test_images")
-
-
-def _test_samples(
-    path: Path,
-    spec: DataSpec,
-    classes: Sequence[str] | None,
-    class_attributes: Mapping[str, Mapping[str, str]] | None,
-    need_images: bool,
-    find_images: bool,
-    folders_option: str = "images",
-) -> tuple[SampleTable, Messages]:
-    """Return images to predict; see `read_test`."""
-    messages = Messages()
-    if spec.task in COLUMN_TASKS and classes is not None:
-        spec = replace(spec, classes=tuple(classes))
-    if not path.exists():
-        raise not_there(path, "test")
-    evaluation = mask_layout.is_evaluation(path)
-    if evaluation is not None:
-        samples, notes = _evaluation(evaluation, classes, class_attributes, need_images)
-        return samples, Messages(list(notes))
-    csv_file = only_table(path, spec, training=False) if path.is_dir() else path
-    if spec.stack and (csv_file is None or is_image(csv_file.name)):
-        raise no_stack(path, spec.stack)
-    if csv_file is None:
-        columns, messages.notes = read_plain_folder(
-            path, spec, str(path), None if spec.task in COLUMN_TASKS else classes
-        )
-    elif is_image(csv_file.name):
-        columns = RawColumns(str(path), [path.name], [path.name], [path.absolute()])
-    else:
-        table = read_table_file(csv_file)
-        found = find_sample_columns(table, spec, training=False)
-        messages = Messages(list(found.notes), list(found.warnings))
-        if not found.label and not found.warnings:
-            missing = [spec.label]
-            if "," in spec.label and spec.label not in table.columns:
-                missing = [one for part in spec.label.split(",") if (one := part.strip()) not in table.columns]
-            what = f"columns {', '.join(missing)}" if len(missing) > 1 else f"column '{missing[0]}'"
-            messages.notes.append(f"{table.source} has no {what}: read without labels")
-        columns = read_samples(
-            table, found, None, spec, training=False, need_images=need_images, find_images=find_images
-        )
-        names = None if spec.task in COLUMN_TASKS else classes  # one number is as good as several classes
-        columns = without_placeholder_labels(columns, spec.test_labels, names)
-        columns.folders_option = folders_option
-    samples = _built(
-        columns,
-        spec,
-        messages,
-        training=False,
-        classes=classes,
-        class_attributes=class_attributes,
-        need_images=need_images,
-        find_images=find_images,
-    )
-    return samples, messages
-
-
-def _evaluation(
-    folder: Path,
-    classes: Sequence[str] | None,
-    class_attributes: Mapping[str, Mapping[str, str]] | None,
-    need_images: bool,
-) -> tuple[SampleTable, tuple[str, ...]]:
-    columns, notes = mask_layout.read_evaluation(folder, str(folder / "info.csv"), need_images)
-    if classes is None:
-        classes, class_attributes = mask_layout.CLASSES, mask_layout.CLASS_ATTRIBUTES
-    table = build_table(
-        columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images
-    )
-    return table, tuple(notes)
-
-
-def not_there(path: Path, option: str | None = None) -> EnsembleError:
-    """Return the error for a path that does not exist; it suggests similar names that do.
-
-    Parameters
-    ----------
-    option : the parameter that names it.
-    """
-    parent = path.parent
-    while not parent.is_dir():
-        parent = parent.parent
-    missing = path.relative_to(parent).parts[0]
-    try:
-        close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
-    except OSError:
-        close = []
-    hint = "expected a table (CSV, Parquet), a folder or images"
-    if option is not None:
-        hint = f"`{option}=PATH` names its present place (a CSV or a folder), also in place of that in a settings file"
-    meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
-    return EnsembleError(f"there is no {path}{meant}", hint=hint)
-
-
-def no_stack(path: str | Path, stack: Sequence[str]) -> UsageError:
-    """Return the error for images in place of a table whose columns are the files of a sample."""
-    return UsageError(
-        f"a sample is a stack of files in the columns {', '.join(stack)}, and {path} names no columns",
-        hint="name a table with these columns",
-    )
-
-
-def _check_has_columns(spec: DataSpec, form: str) -> None:
-    """Raise UsageError if labels of a table with columns are wanted, and `form` has classes."""
-    if spec.task in COLUMN_TASKS:
-        raise UsageError(
-            f"`task={spec.task}` reads the labels of a table, found {form} ({spec.data})",
-            hint="name a table with `data`, and its columns with `label`",
-        )
-
-
-def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
-    """Raise UsageError if `spec`, or `more`, sets an option of CSV files, because ignoring it would hide a mistake."""
-    plain = DataSpec(spec.data)
-    given = {
-        name: getattr(spec, name)
-        for name in ("path", "label", "person", "id", "split", "images", "stack", "uncertain")
-        if getattr(spec, name) != getattr(plain, name) and getattr(spec, name) != AUTO_COPIES
-    }
-    for name, value in {**given, **more}.items():
-        if value is not None:
-            raise UsageError(
-                f"`{name}='{value}'` does not apply to {form} ({spec.data})", hint=f"omit `{name}`, or name a CSV"
-            )
+    return built_table(columns, spec, Messages(), training=training, classes=classes, need_images=need_images)
 
 
 def _csv_data(
@@ -401,7 +217,7 @@ def _csv_data(
     kept, apart = _parts(table, spec, messages)
     checks = {"need_images": need_images, "find_images": find_images}
     columns = read_samples(table, found, kept, spec, training=True, **checks)
-    train = _built(
+    train = built_table(
         columns,
         spec,
         messages,
@@ -419,7 +235,7 @@ def _csv_data(
         return train, None, for_test, messages
     columns = read_samples(table, found, apart, spec, training=False, **checks)
     columns = without_placeholder_labels(columns, spec.test_labels, None if train.has_columns else train.classes)
-    test = _built(
+    test = built_table(
         columns,
         spec,
         messages,
@@ -452,75 +268,3 @@ def _parts(table: CsvTable, spec: DataSpec, messages: Messages) -> tuple[list[in
         "training samples"
     )
     return kept, apart
-
-
-def _built(
-    columns: RawColumns,
-    spec: DataSpec,
-    messages: Messages,
-    *,
-    training: bool,
-    classes: Sequence[str] | None,
-    class_attributes: Mapping[str, Mapping[str, str]] | None = None,
-    need_images: bool = False,
-    find_images: bool = False,
-) -> SampleTable:
-    """Return the sample table of columns: spellings and missing persons resolved, unusable images left out if asked."""
-    if not training and spec.task in COLUMN_TASKS:
-        columns.task, columns.names = str(spec.task), tuple(classes or spec.classes or columns.names)
-    if spec.label_of == PERSON:
-        prepare_persons(columns, spec.missing_persons, bool(spec.merge_spellings))
-        label_by_person(columns, bool(spec.merge_spellings), training)
-    prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
-    skip = bool(spec.skip_unusable) and columns.paths is not None
-    grouped = training and spec.person == AUTO_COPIES and columns.persons is None
-    table = build_table(
-        columns,
-        training=training,
-        classes=classes,
-        class_attributes=class_attributes,
-        need_images=(need_images or grouped) and not skip,
-        find_images=find_images or skip,
-    )
-    if skip:
-        from folds.data.unusable import without_unusable
-
-        rows = len(table)
-        table = without_unusable(table, spec.max_pixels, columns.warnings)
-        messages.left_out += rows - len(table)
-    if grouped:
-        from folds.data.copies import with_copy_groups
-
-        table = with_copy_groups(table, spec.max_pixels, columns)
-    messages.notes += columns.notes
-    messages.warnings += columns.warnings
-    return table
-
-
-def _leaks(train: SampleTable, test: SampleTable | None) -> list[str]:
-    """Return warnings if no person has two images, or if people or images appear in both training and test."""
-    warnings = []
-    if train.persons is not None:
-        people, _ = train.factorized_persons
-        if len(people) == len(train):
-            warnings.append(
-                f"each of the {len(train):,} images of {train.source} is its own person: grouping has no effect"
-            )
-        if test is not None and test.persons is not None:
-            both = sorted(set(people).intersection(test.factorized_persons[0]))
-            if both:
-                images = int(np.isin(test.persons, both).sum())
-                names = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
-                warnings.append(
-                    f"{len(both):,} people appear in both training and test ({names}; {images:,} test images): test "
-                    "scores will be optimistic"
-                )
-            warnings += spelled_leaks(people, test.factorized_persons[0])
-    if test is not None and train.paths is not None and test.paths is not None:
-        same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
-        if same:
-            warnings.append(
-                f"{len(same):,} images appear in both training and test (first {shown_path(min(same))}): test scores "
-                "will be optimistic"
-            )
-    return warnings

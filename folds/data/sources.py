@@ -16,6 +16,7 @@ from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError
 from folds.metrics.task_names import CLASSES
+from folds.predictions.file_names import RUN_CONFIG
 from folds.utils.bounded import check_regular
 from folds.utils.files import relocated
 from folds.utils.schema import shown
@@ -156,7 +157,7 @@ def load_checkpoint_data(
     """
     fields: dict[str, Any] = {"data": None, **{name: value for name, value in record.items() if name != FOUND}}
     if fields["data"] is None and run is not None:
-        fields |= _places_in_record(root / "runs" / run / "config.toml", folds_sha)
+        fields |= _places_in_record(root / "runs" / run / RUN_CONFIG, folds_sha)
     if data is not None and test is None and fields["data"] and fields.get("test"):
         former = Path(fields["test"])
         test = None if former.exists() else relocated(former, Path(fields["data"]), data)

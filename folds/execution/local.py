@@ -17,6 +17,7 @@ from folds.execution.worker import Worker, WorkerDied
 from folds.models.accelerators import worker_variables
 from folds.models.gpus import driver_loaded, group_variables
 from folds.models.memory import DeviceSharedError
+from folds.predictions.file_names import FOLD_STATE
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.memory import available_bytes, private_bytes
 
@@ -218,7 +219,7 @@ def _train_one(job: Job, worker: Worker, report: Report, withdraw: Callable[[], 
     withdraw : called if the process was killed; returns whether the job waits for another slot, so that the result is
         None.
     """
-    state, before, failures = job.fold_dir / "state.pt", 0, 0
+    state, before, failures = job.fold_dir / FOLD_STATE, 0, 0
     while True:
         try:
             return Outcome(job, result=worker.run(job_as_dict(job), lambda event: pass_on(report, job, event)))

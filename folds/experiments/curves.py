@@ -10,6 +10,7 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.metrics.custom import find_metric
+from folds.predictions.file_names import FOLD_HISTORY
 
 LOSS = "loss"
 MACRO_F1 = "macro_f1"
@@ -18,7 +19,7 @@ MACRO_F1 = "macro_f1"
 def read_history(folder: Path) -> list[dict[str, float]]:
     """Return the epochs in ``history.csv`` of a fold; [] if it does not exist yet or is damaged."""
     try:
-        with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+        with open(folder / FOLD_HISTORY, encoding="utf-8", newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):
         return []

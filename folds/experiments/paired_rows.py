@@ -15,6 +15,7 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.compared_settings import settings_of
 from folds.metrics.task_names import CLASSES
 from folds.predictions.changed_labels import changed_ids, has_changed_labels
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.links import kind_of
@@ -106,7 +107,7 @@ def require_run(name: str, runs: Path = Path("runs"), option: str = "run", blend
         if known
         else f"{runs} has no runs yet: train one with ensemble kfold"
     )
-    if (runs / name / "config.toml").is_file():
+    if (runs / name / RUN_CONFIG).is_file():
         raise EnsembleError(
             f"{option} {name}: no fold is trained yet",
             hint=f"ensemble kfold … --name {name} --resume trains them",
@@ -159,7 +160,7 @@ def published_run(run: str, runs: Path) -> PublishedRun:
         raise EnsembleError(
             f"{path} is {values.shape[0]} × {values.shape[1]}, its sidecar says {expected}", hint="restore both files"
         )
-    config = runs / run / "config.toml"
+    config = runs / run / RUN_CONFIG
     settings = settings_of(read_record(config)) if config.is_file() else {}
     # The initial weights can be selected on the scored folds, too; only done.json records that.
     selected = settings.get("keep") == "best" or settings.get("patience", 0) > 0 or bool(selected_runs(runs, [run]))

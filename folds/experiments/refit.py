@@ -12,6 +12,7 @@ import numpy as np
 from folds.errors import EnsembleError
 from folds.metrics.intervals import Interval
 from folds.metrics.report import ScoreReport
+from folds.predictions.file_names import FOLD_DONE
 from folds.predictions.files import ALL, PredictionMetadata, read_array, read_sidecar, refit_file
 from folds.predictions.reading import score_rows
 from folds.utils.files import read_json
@@ -79,7 +80,7 @@ def refit_done(folder: Path, folds: Mapping[str, str] | None = None) -> dict[str
     ------
     EnsembleError : the file is damaged.
     """
-    path = folder / ALL / "done.json"
+    path = folder / ALL / FOLD_DONE
     if not path.is_file():
         return None
     record = read_json(path)

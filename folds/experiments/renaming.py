@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from folds.experiments.stored_runs import StoredRun
+from folds.predictions.file_names import BLEND_RECIPE
 from folds.predictions.named import BLENDS
 from folds.utils.files import json_or_nothing, sha256_bytes, write_atomic, write_json
 from folds.utils.toml import toml_value
@@ -86,7 +87,7 @@ def rename_in_blends(stored: StoredRun, wanted: StoredRun) -> None:
                 one["path"] = str(file.parent.with_name(wanted.name) / file.name)
         if record and record != json_or_nothing(path):
             write_json(path, record)
-        recipe = path.with_name("blend.toml")
+        recipe = path.with_name(BLEND_RECIPE)
         if recipe.is_file() and not stored.blend:
             before = recipe.read_text(encoding="utf-8")
             changed = _renamed_tables(before, stored.name, wanted.name)

@@ -19,6 +19,7 @@ from folds.errors import EnsembleError
 from folds.experiments.ledger import REMOVED_KIND, RENAMED_KIND, append, ledger_file, now, read_ledger
 from folds.experiments.renaming import config_hashes, rename_in_blends, rename_in_sidecar, rename_references
 from folds.experiments.stored_runs import StoredRun
+from folds.predictions.file_names import FOLD_DONE, FOLD_STATE
 from folds.predictions.files import ALL, refit_file, sidecar_path
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.utils.files import json_or_nothing, make_folder, read_json, remove, write_atomic, write_json
@@ -129,7 +130,7 @@ def _steps(root: Path, record: dict[str, Any]) -> None:
 
 
 def _remove(stored: StoredRun) -> None:
-    for name in ("done.json", "state.pt"):
+    for name in (FOLD_DONE, FOLD_STATE):
         for folder in [*sorted(stored.folder.glob("fold*/")), stored.folder / ALL]:
             remove(folder / name)
     samples = _samples(stored.arrays())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.ledger import ledger_file, read_ledger
+from folds.predictions.file_names import FOLD_DONE
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
 from folds.predictions.named import BLENDS, is_blend, prediction_names
 from folds.utils.files import is_file_safe, json_or_nothing
@@ -186,7 +187,7 @@ def _place(path: Path) -> Place:
     elif path.parent.name == BLENDS:
         what = "the blend"
     else:
-        done = [file.parent.name for file in files if file.name == "done.json"]
+        done = [file.parent.name for file in files if file.name == FOLD_DONE]
         what = f"settings and {counted(len(done) - (ALL in done), 'trained fold')}"
         what += ", and the model of all people" if ALL in done else ""
     return Place(path, what, size)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.predictions.file_names import BLEND_RECORD, RUN_CONFIG
 from folds.predictions.named import BLENDS, TTA, is_blend, is_plain_name
 from folds.predictions.rows import SampleRows
 from folds.utils.csv_table import csv_text, read_csv
@@ -46,13 +47,13 @@ def changed_ids(name: str, runs: Path) -> frozenset[str]:
             continue
         seen.add(one)
         if is_blend(one, runs):
-            record = runs / BLENDS / one.removeprefix(f"{BLENDS}/") / "blend.json"
+            record = runs / BLENDS / one.removeprefix(f"{BLENDS}/") / BLEND_RECORD
             if one == name or record.is_file():
                 waiting += _members(record)
         elif is_plain_name(one):
             if has_changed_labels(one, runs):
                 found.update(read_csv(runs / one / CHANGED).column("id"))
-            waiting += _origins(runs / one / "config.toml")
+            waiting += _origins(runs / one / RUN_CONFIG)
     return frozenset(found)
 
 

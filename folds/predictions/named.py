@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from folds.predictions.file_names import BLEND_RECORD, RUN_CONFIG, RUNS
 from folds.predictions.files import fold_files, oof_file
 from folds.utils.toml import read_toml
 
 BLENDS, TTA = "blends", "tta"
-RUNS = Path("runs")
 
 
 def blend_names(runs: Path = RUNS) -> list[str]:
@@ -25,8 +25,8 @@ def is_blend(name: str, runs: Path = RUNS) -> bool:
     """Return whether a name is that of a blend: ``blends/<name>``, or ``<name>`` if there is no run of this name."""
     if name.startswith(f"{BLENDS}/"):
         return True
-    taken = oof_file(runs, name).exists() or (runs / name / "config.toml").exists()
-    return not taken and is_plain_name(name) and (runs / BLENDS / name / "blend.json").is_file()
+    taken = oof_file(runs, name).exists() or (runs / name / RUN_CONFIG).exists()
+    return not taken and is_plain_name(name) and (runs / BLENDS / name / BLEND_RECORD).is_file()
 
 
 def oof_of(name: str, runs: Path = RUNS) -> Path:
@@ -70,7 +70,7 @@ def progress_of(run: str, runs: Path = RUNS) -> Progress | None:
     """Return how far a run is; None for predictions without a folder of the program, or with a damaged record."""
     folder = runs / run
     try:
-        k = read_toml(folder / "config.toml").get("k")
+        k = read_toml(folder / RUN_CONFIG).get("k")
     except (OSError, ValueError):
         return None
     if type(k) is not int or k < 1:

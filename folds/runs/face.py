@@ -13,18 +13,19 @@ import numpy as np
 
 from folds.config.command_settings import Settings
 from folds.config.contradictions import check_contradictions
-from folds.config.files import given_numbers, load_settings, read_run_tables
+from folds.config.files import given_numbers, load_settings
 from folds.config.frozen import joined_arch, with_heads
 from folds.config.lookup import by_key, setting_parameters
 from folds.config.recipe import Recipe
-from folds.config.sweep import RequestedRecipe, parse_sweep
+from folds.config.requested import requested_recipes
+from folds.config.sweep import RequestedRecipe
 from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
 from folds.execution.local import prepare_workers
 from folds.execution.placement import Execution
 from folds.experiments.loggers.open import open_tracker
+from folds.predictions.file_names import FOLDS_FILE
 from folds.predictions.files import ALL
-from folds.runs.found_folds import FOLDS_FILE
 from folds.runs.learning_curves import check_learning_curve, write_learning_curves
 from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
@@ -258,27 +259,8 @@ def _recipes(
 ) -> tuple[Settings, Recipe, list[RequestedRecipe], dict[str, bool]]:
     """Return the settings, the recipe, for a sweep or several runs the recipe of each run, and what was given."""
     own, recipe, origins = load_settings(flags, config, implicit=False)
-    given = given_numbers(origins)
-    tables = read_run_tables(config) if config is not None else []
-    if not sweep:
-        requested = []
-        for number, table in enumerate(tables, 1):
-            one, of_run, _ = load_settings(flags, config, table, implicit=False)
-            if len(one.arch) != 1:
-                raise UsageError(f"[[run]] {number} has the architectures {', '.join(one.arch)}, expected one")
-            requested.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
-        return own, recipe, requested, given
-    if tables:
-        raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
-    points = parse_sweep([f"{key}={_toml_array(values)}" for key, values in sweep.items()])
-    for key in points[0].values:
-        if flags.get(key) is not None:
-            raise UsageError(f"`{key}` and `sweep` of it contradict each other", hint=f"leave `{key}` out")
-    requested = [
-        RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
-        for point in points
-    ]
-    return own, recipe, requested, given
+    texts = [f"{key}={_toml_array(values)}" for key, values in (sweep or {}).items()]
+    return own, recipe, requested_recipes(flags, config, texts, implicit=False), given_numbers(origins)
 
 
 def _toml_array(values: Sequence[Any]) -> str:

@@ -16,8 +16,6 @@ from folds.splits.checks import check_folds
 
 logger = logging.getLogger(__name__)
 
-FOLDS_FILE = Path("folds.csv")  # as `ensemble folds` writes it
-
 
 def named_columns(settings: Settings) -> dict[str, str | None]:
     """Return role → column of a file of folds, where the user named it."""

@@ -73,26 +73,7 @@ def make_runs(
     models, built = _Models(root / CACHE / FOLDER), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
         recipe = _with_hub_weights(arch, variant.recipe)
-        drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
-        arguments = recipe.model_args | drop_path
-        head = head_of(recipe.head, recipe.features, recipe.hidden)
-        architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=head)
-        if architecture.joined and not recipe.features:
-            raise UsageError(
-                f"joined backbones are not fine-tuned: {architecture.name}",
-                hint="`features=True` trains a head on them",
-            )
-        if architecture.joined and recipe.normalise != "model":
-            raise UsageError(
-                f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
-                hint="leave `normalize` out",
-            )
-        if recipe.progressive is not None and not recipe.features:
-            check_below(recipe.progressive, (architecture.height, architecture.width), architecture.name)
-            trained_architecture(architecture, recipe)
-        architecture, recipe = _for_channels(architecture, recipe, settings.stack or ())
-        if recipe.normalise == "imagenet":
-            architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        architecture, recipe = _architecture_of(arch, recipe, settings.stack or (), small)
         base = _unused(file_safe(_name(settings, arch, variant, variant.target.name)), [run.base for run in runs])
         variant_settings = SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {}
         complete, why = recipe.completed(variant_settings, models.of(architecture, recipe))
@@ -126,6 +107,36 @@ def make_runs(
                 runs.append(run)
                 built.append((architecture, recipe, variant.target))
     return tuple(replace(run, parameters=models.check(*model)) for run, model in zip(runs, built, strict=True))
+
+
+def _architecture_of(arch: str, recipe: Recipe, stack: tuple[str, ...], small: bool) -> tuple[Architecture, Recipe]:
+    """Return the architecture of a run, at its size, with its head and for its channels; and the recipe that fits it.
+
+    Raises
+    ------
+    UsageError : an unknown name, a size that the model does not accept, or joined backbones that are to be fine-tuned.
+    """
+    drop_path = {} if recipe.drop_path is None else {"drop_path_rate": recipe.drop_path}
+    arguments = recipe.model_args | drop_path
+    head = head_of(recipe.head, recipe.features, recipe.hidden)
+    architecture = resolve(arch, recipe.size(), small=small, arguments=arguments, head=head)
+    if architecture.joined and not recipe.features:
+        raise UsageError(
+            f"joined backbones are not fine-tuned: {architecture.name}",
+            hint="`features=True` trains a head on them",
+        )
+    if architecture.joined and recipe.normalise != "model":
+        raise UsageError(
+            f"joined backbones are each normalized as their model was, found `normalize={recipe.normalise}`",
+            hint="leave `normalize` out",
+        )
+    if recipe.progressive is not None and not recipe.features:
+        check_below(recipe.progressive, (architecture.height, architecture.width), architecture.name)
+        trained_architecture(architecture, recipe)
+    architecture, recipe = _for_channels(architecture, recipe, stack)
+    if recipe.normalise == "imagenet":
+        architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return architecture, recipe
 
 
 def _for_channels(architecture: Architecture, recipe: Recipe, stack: tuple[str, ...]) -> tuple[Architecture, Recipe]:

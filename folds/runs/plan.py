@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,18 +23,20 @@ from folds.data.targets import Target, resolve_target
 from folds.data.tasks import task_of, with_task
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
-from folds.images.settings import CACHE, channel_count
+from folds.images.settings import CACHE
 from folds.metrics.task_names import CLASSES, ORDINAL
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import device_name, kind_of
 from folds.models.gpus import busy_gpus, torch_name
-from folds.models.precision import amp_warning, resolve_amp
 from folds.optim.ema import ema_note
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.files import LABEL
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs, names_of
-from folds.runs.run import RecordedResources, Run, recorded_reading, recorded_start
+from folds.runs.plan_checks import channel_note, check_backend, check_recipes, check_shared_batches
+from folds.runs.recorded_resources import RecordedResources, recorded_reading, recorded_start
+from folds.runs.run import Run
 from folds.runs.size_note import size_note
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
@@ -42,16 +44,9 @@ from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.label_changes import check_classes_left, label_changes_of
 from folds.training.pseudo_labels import PseudoLabels, pseudo_labels_of, pseudo_warnings
-from folds.training.resolve import (
-    check_for_classes,
-    recipe_warnings,
-    task_hint,
-    trained_labels,
-    validate_recipe,
-    with_ordered_head,
-)
+from folds.training.resolve import check_for_classes, trained_labels, validate_recipe, with_ordered_head
 from folds.training.sample_weights import check_weights_of_folds, sample_weights_of, zero_weight_note
-from folds.training.soft_labels import soft_columns_note, soft_label_warnings, soft_labels_of
+from folds.training.soft_labels import soft_columns_note, soft_labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -169,14 +164,13 @@ def build_plan(
     execution.check()
     first = _plan_devices(1, execution).devices[0]
     requested = list(variants) or [RequestedRecipe("", recipe)]
-    warnings = _check_recipes([one.recipe for one in requested], first)
-    seeds = _seeds_of(settings, recipe, [one.recipe for one in requested], seeds_given)
     asked = [one.recipe for one in requested]
-    task = task_of(asked) or (None if force else recorded_reading(root / "runs", names_of(settings, requested)))
-    source = _in_order(open_data(settings, root, task), asked)
+    warnings = _warned(check_recipes(asked, first))
+    seeds = _seeds_of(settings, recipe, asked, seeds_given)
+    source = _opened(settings, requested, root, force)
     data, built_in = with_task(source.data, asked), source.built_in
     table = data.train  # folds do not depend on the order of the classes
-    _check_backend([one.recipe for one in requested], execution)
+    check_backend(asked, execution)
     resolved = [
         RunVariant(one.suffix, *_resolve_recipe(one.recipe, data, built_in), one.arch, count)
         for one, count in zip(requested, seeds, strict=True)
@@ -185,30 +179,20 @@ def build_plan(
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
     selected = _select_folds(folds, assignments[0].k)
-
-    def check(run: Run) -> None:
-        if resume:
-            own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
-            run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
-
-    # Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or
-    # weights of one's own say that the full model is meant.
-    small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
+    small = built_in and _are_reduced(asked, first)
     anew = force and not refit and len(selected) == assignments[0].k
+    check = _check_of_settings(settings) if resume else lambda run: None
     runs = make_runs(settings, resolved, assignments, small, root, check, anew=anew)
     weights = find_initial_weights(runs, selected, refit)
     warnings += [line for one in weights.values() for line in one.warnings]
-    for line in filter(None, dict.fromkeys(size_note(run, data) for run in {run.base: run for run in runs}.values())):
-        logger.info(line)
+    _log(size_note(run, data) for run in {run.base: run for run in runs}.values())
     pseudo, doubts = _learned_from(runs, data, root)
     warnings += _warned(doubts)
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
     notes = dict.fromkeys(line for one in resolved for line in features_notes(one.recipe))
     warnings += _warned(notes)
-    for line in dict.fromkeys(_channel_note(settings, run.recipe) for run in runs):
-        if line:
-            logger.info(line)
+    _log(channel_note(settings, run.recipe) for run in runs)
     retrains = force and not refit and runs[0].has_all(selected)
     recorded = RecordedResources() if retrains else recorded_start(runs)
     execution, placement = _placed(runs, len(selected), execution, recorded)
@@ -232,6 +216,38 @@ def build_plan(
         refit,
         pseudo,
     )
+
+
+def _opened(settings: Settings, requested: Sequence[RequestedRecipe], root: Path, force: bool) -> LoadedData:
+    """Return the data, read for the task of the recipes, or for that which the existing runs have recorded."""
+    asked = [one.recipe for one in requested]
+    task = task_of(asked) or (None if force else recorded_reading(root / "runs", names_of(settings, requested)))
+    return _in_order(open_data(settings, root, task), asked)
+
+
+def _are_reduced(recipes: Sequence[Recipe], device: str) -> bool:
+    """Return whether models for synthetic data are the reduced ones.
+
+    Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or weights
+    of one's own say that the full model is meant.
+    """
+    return device == "cpu" or not any(one.img_size or one.init for one in recipes)
+
+
+def _check_of_settings(settings: Settings) -> Callable[[Run], None]:
+    """Return a function that raises an error if an existing run has other settings than these."""
+
+    def check(run: Run) -> None:
+        own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
+        run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
+
+    return check
+
+
+def _log(lines: Iterable[str]) -> None:
+    """Log each line once; empty ones are left out."""
+    for line in filter(None, dict.fromkeys(lines)):
+        logger.info(line)
 
 
 def _in_order(source: LoadedData, recipes: Sequence[Recipe]) -> LoadedData:
@@ -276,7 +292,7 @@ def _placed(
         gpus_per_job=recorded.gpus(execution.gpus_per_job),
     )
     execution.check()
-    _check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
+    check_shared_batches([run.recipe for run in runs], execution.gpus_per_job or 1)
     return execution, _plan_devices(len(runs) * folds, execution, recorded.threads)
 
 
@@ -340,60 +356,6 @@ def _check_teachers(run: Run, runs: Sequence[Run], teachers: Iterable[str]) -> N
         )
 
 
-def _check_backend(recipes: Sequence[Recipe], execution: Execution) -> None:
-    """Raise UsageError if heads on frozen features are to be trained on a cluster."""
-    if execution.backend == "ray" and any(recipe.features for recipe in recipes):
-        raise UsageError(
-            "frozen features are computed and used on this machine, not on a cluster",
-            hint="leave out `backend=ray`: after the features, a head takes seconds",
-        )
-    if (execution.gpus_per_job or 1) > 1 and any(recipe.features for recipe in recipes):
-        raise UsageError("heads on frozen features train on the CPU, in seconds", hint="leave out `gpus_per_job`")
-
-
-def _check_shared_batches(recipes: Iterable[Recipe], gpus: int) -> None:
-    """Raise UsageError if a fold cannot be trained by several GPUs with a recipe."""
-    for recipe in recipes if gpus > 1 else ():
-        if recipe.compile:
-            raise UsageError(
-                f"`compile=True` does not work with `gpus_per_job={gpus}`", hint="one of them: `compile=False`"
-            )
-        # The parts of a batch are of nearly equal sizes, so the smallest has at least half of the images.
-        images = (recipe.batch_size or 1) // recipe.accumulate // 2
-        if images < gpus:
-            raise UsageError(
-                f"`gpus_per_job={gpus}` needs at least {2 * gpus} images per forward pass, found "
-                f"{(recipe.batch_size or 1) // recipe.accumulate}",
-                hint="a larger `batch_size`" + (", or a smaller `grad_accum`" if recipe.accumulate > 1 else ""),
-            )
-
-
-def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
-    """Raise if a recipe is invalid on this kind of device; return and log warnings."""
-    lines: list[str] = []
-    for recipe in recipes:
-        validate_recipe(recipe)
-        lines += soft_label_warnings(recipe)
-        if task_hint(recipe):
-            logger.info(task_hint(recipe))
-        resolve_amp(recipe.amp, device)
-        slow = amp_warning(recipe.amp, device)
-        lines += [slow] if slow else []
-    return _warned(dict.fromkeys([*lines, *(line for recipe in recipes for line in recipe_warnings(recipe))]))
-
-
-def _channel_note(settings: Settings, recipe: Recipe) -> str:
-    """Return a line about what is not used for images whose channels are not colors; "" for colors."""
-    channels, stack = recipe.chosen_channels(), settings.stack or ()
-    if not channels and not stack:
-        return ""
-    count = channel_count(channels, stack)
-    what = f"the files {', '.join(stack)}" if stack else f"the channels {', '.join(map(str, channels))} of each file"
-    without = [] if recipe.features else ["saturation and the operations of `augment=strong` are not used"]
-    without += ["mean and std are those of each training part"] if count != 3 else []
-    return f"images of {count} channel{'s' * (count != 1)}, {what}, which are not colors: {', '.join(without)}"
-
-
 def _resolve_recipe(recipe: Recipe, data: Dataset, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     table = data.train
@@ -435,7 +397,7 @@ def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> list[Fold
 def _recorded(settings: Settings, root: Path, force: bool) -> list[Path]:
     """Return the records of existing runs of this name, which were started with folds of their own."""
     names = [settings.name] if settings.name is not None else list(settings.arch)
-    return [] if force else [path for name in names if (path := root / "runs" / name / "config.toml").is_file()]
+    return [] if force else [path for name in names if (path := root / "runs" / name / RUN_CONFIG).is_file()]
 
 
 def _split_warnings(settings: Settings, assignments: list[FoldAssignment], table: SampleTable) -> list[str]:

@@ -19,6 +19,7 @@ from folds.data.tasks import recorded_task
 from folds.errors import EnsembleError
 from folds.experiments.refit import refit_done
 from folds.metrics.task_names import CLASSES
+from folds.predictions.file_names import FOLD_DONE, FOLD_HISTORY, FOLD_STATE
 from folds.predictions.files import ALL, PredictionMetadata, read_array, refit_file, sidecar_path, write_prediction
 from folds.predictions.links import kind_of
 from folds.runs.plan import Plan
@@ -69,7 +70,7 @@ def plan_refit(run: Run) -> RefitPlan:
         shas[str(fold)] = str(done["checkpoint_sha"])
         epochs[str(fold)] = int(done["epochs"])
         if run.recipe.keep == "best":
-            below, history = epochs_below(run.recipe.progressive), _history(run.fold_folder(fold) / "history.csv")
+            below, history = epochs_below(run.recipe.progressive), _history(run.fold_folder(fold) / FOLD_HISTORY)
             epochs[str(fold)] = below + best_epoch(history[below:], run.recipe.metric)
     return RefitPlan(int(statistics.median(epochs.values()) + 0.5), epochs, shas)
 
@@ -103,9 +104,9 @@ def refit_job(run: Run, job: Job, init: Path | None = None) -> Job | None:
     record: dict[str, Any] = asdict(found)
     folder, path = run.refit_folder, run.refit_folder / PLAN
     if refit_done(run.folder, found.folds) is not None and run.refit_checkpoint.is_file():
-        (folder / "state.pt").unlink(missing_ok=True)
+        (folder / FOLD_STATE).unlink(missing_ok=True)
         return None
-    finished = (folder / "done.json").exists()
+    finished = (folder / FOLD_DONE).exists()
     if folder.is_dir() and (finished or not path.is_file() or read_json(path) != record):
         logger.info(f"{run.name}: the model of all people follows from other folds and is trained from scratch")
         run.remove_refit()

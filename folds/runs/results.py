@@ -21,6 +21,7 @@ from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
 from folds.metrics.tasks import default_metric
+from folds.predictions.file_names import FOLD_DONE, FOLD_HISTORY, RUN_CONFIG
 from folds.predictions.files import ALL, fold_files, oof_file, refit_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.splits.assignment import FoldAssignment, load_folds
@@ -70,8 +71,8 @@ class TrainedRun(Displayed):
         import pandas as pd
 
         parts = []
-        for fold in self._folds("history.csv"):
-            frame = pd.read_csv(self.folder / f"fold{fold}" / "history.csv")
+        for fold in self._folds(FOLD_HISTORY):
+            frame = pd.read_csv(self.folder / f"fold{fold}" / FOLD_HISTORY)
             frame.insert(0, "fold", fold)
             parts.append(frame)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["fold", "epoch"])
@@ -94,7 +95,7 @@ class TrainedRun(Displayed):
     @property
     def config(self) -> dict[str, Any]:
         """Return the settings of the run, with the values that were resolved for it (``resolved``)."""
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         try:
             return read_toml(path)
         except (OSError, ValueError) as error:
@@ -120,7 +121,7 @@ class TrainedRun(Displayed):
     @property
     def trained(self) -> tuple[int, ...]:
         """Return the trained folds."""
-        return self._folds("done.json")
+        return self._folds(FOLD_DONE)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -142,7 +143,7 @@ class TrainedRun(Displayed):
 
     def summary(self, per_person: bool = False) -> RunSummary:
         """Return the scores: out-of-fold, on test if its labels are known, and of each fold."""
-        done = {fold: read_json(self.folder / f"fold{fold}" / "done.json") for fold in self.trained}
+        done = {fold: read_json(self.folder / f"fold{fold}" / FOLD_DONE) for fold in self.trained}
         return summarize_run(self.name, done, self.folds.k, self.root / "runs", per_person)
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class TrainedRun(Displayed):
             metric = str(self.config.get("metric", "macro_f1"))
         except EnsembleError:
             metric = "macro_f1"
-        key, found = fold_curves(self.folder, self._folds("history.csv"), metric)
+        key, found = fold_curves(self.folder, self._folds(FOLD_HISTORY), metric)
         if max(map(len, found.values()), default=0) < 2:
             return ()
         series = [Series(f"fold {fold}", range(1, len(curve) + 1), curve) for fold, curve in found.items()]
@@ -332,7 +333,7 @@ def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
     """
     check_arguments(locals(), {"name": NAME, "root": PATH})
     run = TrainedRun(name, Path(root))
-    if not (run.folder / "config.toml").is_file():
+    if not (run.folder / RUN_CONFIG).is_file():
         runs = run.root / "runs"
         known = sorted(path.parent.name for path in runs.glob("*/config.toml"))
         close = close_matches(name, known)

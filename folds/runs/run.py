@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.defaults import DEFAULTS, former_defaults
-from folds.config.files import DAMAGED, read_record
+from folds.config.files import read_record
 from folds.config.lookup import default_of
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
@@ -18,46 +18,16 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings, margin_of
 from folds.metrics.task_names import CLASSES
 from folds.models.factory import Architecture
+from folds.predictions.file_names import FOLD_DONE, FOLD_STATE, RUN_CONFIG
 from folds.predictions.files import ALL, fold_files, oof_file, sidecar_path
+from folds.runs.recorded_settings import RESOLVED_PREFIX, comparable_settings, resolved_number, resolved_of
 from folds.splits.assignment import FoldAssignment
 from folds.training.job import COURSE
 from folds.utils.files import read_json, remove
 
-# Locations of files do not change the training; contents are compared by hash.
-_NOT_COMPARED = {
-    "data",
-    "test",
-    "folds",
-    "path",
-    "label",
-    "person",
-    "id",
-    "split",
-    "person_regex",
-    "init",
-    "soft_labels",
-    "pseudo",
-    "resolved",
-    "name",
-    "preset",
-}
-# Folds are compared by their hash.
-_NOT_COMPARED |= {"holdout", "repair", "stratify", "group_within", "leave_out"}
-# The number of runs of one command.
-_NOT_COMPARED |= {"repeats", "seeds"}
-# Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
-# results.
-_NOT_COMPARED_RESOLVED = {"threads", "jobs", "jobs_measured_on", "jobs_reason", "course", "defaults", "gpus_per_job"}
-# The rates by which the number format was chosen; a machine without a compiler continues without compiling.
-_NOT_COMPARED_RESOLVED |= {"format", "compiled"}
-# Soft labels are compared by their hash; a blend can be renamed.
-_NOT_COMPARED_RESOLVED |= {"teacher", "teacher_identity", "pseudo_teacher"}
-# Of these files the contents are compared by hash, and whether they are given.
-_FILES_OF_LABELS = {"relabel", "drop", "soften"}
-_RESOLVED = "resolved "
 # Settings whose default depends on others since this version of the course (`COURSE`).
 _NEW_DEFAULTS = {"weight_decay": 2, "label_smoothing": 3}
-_DEVICE = f"{_RESOLVED}device"
+_DEVICE = f"{RESOLVED_PREFIX}device"
 _CONTINUES = {
     "cpu": "`devices=cpu` continues",
     "cuda": "a machine with a GPU (`devices=auto`, or a CUDA number) continues",
@@ -155,7 +125,7 @@ class Run:
         ------
         EnsembleError : the file is damaged, or the predictions or the checkpoint of the fold are missing.
         """
-        path = self.fold_folder(fold) / "done.json"
+        path = self.fold_folder(fold) / FOLD_DONE
         if not path.exists():
             return None
         record = read_json(path)
@@ -184,7 +154,7 @@ class Run:
                 hint="`resume=True` continues it, `name=NEW` starts another run, `force=True` retrains it from scratch",
             )
         # Predictions with this name may be of a colleague, or of a run whose folder was removed.
-        if not (self.folder / "config.toml").exists():
+        if not (self.folder / RUN_CONFIG).exists():
             existing = [path for path in self._results() if path.is_file()]
             if existing:
                 raise EnsembleError(
@@ -201,7 +171,7 @@ class Run:
         missing = [fold for fold in range(self.assignment.k) if self.done(fold) is None]
         self.check_not_started(missing, resume or force)
         if self.refit_folder.exists() and not resume and not force:
-            state = "is trained" if (self.refit_folder / "done.json").exists() else "has been started"
+            state = "is trained" if (self.refit_folder / FOLD_DONE).exists() else "has been started"
             raise EnsembleError(
                 f"the model of all people of the run {self.folder} exists: it {state}",
                 hint="`resume=True` continues it, `force=True` trains this model from scratch and keeps the folds",
@@ -214,8 +184,10 @@ class Run:
     @property
     def recorded_course(self) -> int:
         """Return the version of the course of the learning rate that the run was started with; see `COURSE`."""
-        path = self.folder / "config.toml"
-        return COURSE if not path.exists() else _number(_resolved(read_record(path), path), "course", path) or 1
+        path = self.folder / RUN_CONFIG
+        return (
+            COURSE if not path.exists() else resolved_number(resolved_of(read_record(path), path), "course", path) or 1
+        )
 
     def as_started(self, given: Recipe, own: Mapping[str, Any]) -> Run:
         """Return the run with the settings whose defaults were others when it was started.
@@ -227,7 +199,7 @@ class Run:
         given : the recipe of the command, before it was completed.
         own : settings of the small variant of the model.
         """
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         if not path.exists():
             return self
         record, course = read_record(path), self.recorded_course
@@ -236,7 +208,7 @@ class Run:
             for name, since in _NEW_DEFAULTS.items()
             if course < since and isinstance(value := record.get(name), int | float) and not isinstance(value, bool)
         }
-        if (_number(_resolved(record, path), "defaults", path) or 1) < DEFAULTS:
+        if (resolved_number(resolved_of(record, path), "defaults", path) or 1) < DEFAULTS:
             former = former_defaults(given.has_weights, given.opt, own)
             kept |= {key: value for key, value in former.items() if record.get(key, default_of(key)) == value}
         kept = {key: value for key, value in kept.items() if getattr(given, key) is None}
@@ -257,12 +229,12 @@ class Run:
         ----------
         record : content of the config.toml that this command would write.
         """
-        path = self.folder / "config.toml"
+        path = self.folder / RUN_CONFIG
         if not path.exists():
             return
-        before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
+        before, after = comparable_settings(read_record(path), path), comparable_settings(tomllib.loads(record), path)
         # Keys that an earlier version did not record: settings had their defaults, resolved values are unknown.
-        decided = {key for key in before.keys() ^ after.keys() if key.startswith(_RESOLVED)}
+        decided = {key for key in before.keys() ^ after.keys() if key.startswith(RESOLVED_PREFIX)}
         before, after = (
             {key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after)
         )
@@ -307,7 +279,7 @@ class Run:
         all_folds = self.has_all(folds)
         tests, tta = fold_files(self.runs, self.name), self.runs / "tta"
         fold_dirs = sorted(self.folder.glob("fold*/")) if all_folds else [self.fold_folder(fold) for fold in folds]
-        for name in ("done.json", "state.pt"):
+        for name in (FOLD_DONE, FOLD_STATE):
             for fold_dir in fold_dirs:
                 remove(fold_dir / name)
         self.remove_refit()  # after a stop before it, what is left of it is not that of the new folds (`refit_done`)
@@ -323,7 +295,7 @@ class Run:
 
     def remove_refit(self) -> None:
         """Remove the model of all people; a removal that was interrupted leaves nothing that looks finished."""
-        for path in (self.refit_folder / "done.json", self.refit_folder, self.refit_checkpoint):
+        for path in (self.refit_folder / FOLD_DONE, self.refit_folder, self.refit_checkpoint):
             remove(path)
 
     def has_all(self, folds: Sequence[int]) -> bool:
@@ -342,113 +314,6 @@ def file_safe(name: str) -> str:
     if not safe or safe in ("tta", "blends", "tune"):
         raise UsageError(f"`name={name}`: expected letters, digits, '-', '_' or '.', and not 'tta', 'blends' or 'tune'")
     return safe
-
-
-@dataclass(frozen=True)
-class RecordedResources:
-    """The threads, jobs and GPUs of each job of an earlier start; None if they were not recorded.
-
-    Attributes
-    ----------
-    jobs_measured_on : the GPUs for which the number of jobs was measured; () if it was given, or is that of a CPU.
-    """
-
-    threads: int | None = None
-    jobs: int | None = None
-    gpus_per_job: int | None = None
-    jobs_measured_on: tuple[str, ...] = ()
-
-    def jobs_on(self, gpu: str) -> int | None:
-        """Return the number of jobs for a GPU of this name; None if it was measured for another one."""
-        return self.jobs if not self.jobs_measured_on or self.jobs_measured_on == (gpu,) else None
-
-    def gpus(self, asked: int | None) -> int:
-        """Return the number of GPUs that train a fold together: that of the earlier start, or the one asked for.
-
-        Raises
-        ------
-        UsageError : another number is asked for: sums over other parts of a batch give other numbers.
-        """
-        if asked is not None and self.gpus_per_job not in (None, asked):
-            raise UsageError(
-                f"`gpus_per_job={asked}`: the run was started with {self.gpus_per_job}, and another number gives "
-                "different numbers in the last digits",
-                hint="leave it out to continue; `name=NEW` starts another run; `force=True` retrains it from scratch",
-            )
-        return asked or self.gpus_per_job or 1
-
-
-def recorded_start(runs: Sequence[Run]) -> RecordedResources:
-    """Return the threads per job and the jobs per device of an earlier start (results depend on the number of threads).
-
-    Raises
-    ------
-    EnsembleError : a record is damaged, or the runs were started with different numbers of threads.
-    """
-    threads: dict[int, str] = {}
-    jobs: list[int] = []
-    gpus: dict[int, str] = {}
-    measured: set[str] = set()
-    for run in runs:
-        path = run.folder / "config.toml"
-        if path.exists():
-            resolved = _resolved(read_record(path), path)
-            threads[_number(resolved, "threads", path) or 1] = run.name
-            gpus[_number(resolved, "gpus_per_job", path) or 1] = run.name
-            jobs += [number for number in [_number(resolved, "jobs", path)] if number is not None]
-            if resolved.get("jobs_measured_on"):
-                measured.add(str(resolved["jobs_measured_on"]))
-    if len(threads) > 1:
-        each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
-        raise EnsembleError(
-            f"these runs were started with different numbers of threads per job: {each}",
-            hint="use `resume=True` for one run at a time (`arch=NAME`)",
-        )
-    if len(gpus) > 1:
-        each = ", ".join(f"{name} with {number}" for number, name in sorted(gpus.items()))
-        raise EnsembleError(
-            f"these runs were started with different numbers of GPUs per job: {each}",
-            hint="use `resume=True` for one run at a time (`arch=NAME`)",
-        )
-    return RecordedResources(
-        next(iter(threads), None), min(jobs, default=None), next(iter(gpus), None), tuple(sorted(measured))
-    )
-
-
-def recorded_reading(runs: Path, names: Sequence[str]) -> str | None:
-    """Return `CLASSES` if one of these runs exists and was started with a table of classes; None if there is none.
-
-    Several labels and numbers are recorded, so a run that records no task has classes, also if they are numbers.
-    """
-    paths = [path for name in names if (path := runs / name / "config.toml").is_file()]
-    return CLASSES if any(read_record(path).get("task") in (None, CLASSES) for path in paths) else None
-
-
-def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    resolved = record.get("resolved", {})
-    if not isinstance(resolved, dict):
-        raise EnsembleError(f"{path} is damaged: expected a table [resolved], found {resolved!r}", hint=DAMAGED)
-    return resolved
-
-
-def _number(resolved: Mapping[str, Any], key: str, path: Path) -> int | None:
-    number = resolved.get(key)
-    if number is not None and (type(number) is not int or number < 1):
-        raise EnsembleError(f"{path} is damaged: [resolved] {key} must be 1 or more, found {number!r}", hint=DAMAGED)
-    return number
-
-
-def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    resolved = {
-        f"{_RESOLVED}{key}": value
-        for key, value in _resolved(record, path).items()
-        if key not in _NOT_COMPARED_RESOLVED
-    }
-    shown = (
-        {"metric"} if record.get("keep", "last") != "best" and not record.get("patience") else set()
-    )  # decides nothing
-    given = {key: "a file" if key in _FILES_OF_LABELS else value for key, value in record.items()}
-    return {key: value for key, value in given.items() if key not in _NOT_COMPARED | shown} | resolved
 
 
 def _short(value: Any) -> str:

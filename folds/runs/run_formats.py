@@ -18,6 +18,7 @@ from folds.errors import EnsembleError
 from folds.models.accelerators import device_name, kind_of, measures_formats, prefers_channels_last
 from folds.models.precision import resolve_amp
 from folds.models.timing import has_bf16, recall, remember
+from folds.predictions.file_names import RUN_CONFIG
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.amp import recorded_amp
@@ -64,7 +65,7 @@ def decide_formats(plan: Plan, *, anew: bool = False, progress: Progress = SILEN
     """
     found: dict[str, Format] = {}
     for group in _groups(plan):
-        started = [run for run in group if not anew and (run.folder / "config.toml").exists()]
+        started = [run for run in group if not anew and (run.folder / RUN_CONFIG).exists()]
         own = {run.name: decide_format(plan, run, progress=progress) for run in started}
         found |= own
         others = [run for run in group if run.name not in own]
@@ -107,7 +108,7 @@ def _followed(plan: Plan, group: Sequence[Run], own: Mapping[str, Format]) -> Fo
         return None
     formats, names = dict(own), {run.name for run in plan.runs}
     for run in group:
-        path = run.runs / (run.baseline or "") / "config.toml"
+        path = run.runs / (run.baseline or "") / RUN_CONFIG
         earlier = run.baseline is not None and run.baseline not in names and path.is_file()
         if earlier and _is_of_model(read_record(path), run):
             formats.setdefault(str(run.baseline), _recorded(path, None))
@@ -142,7 +143,7 @@ def decide_format(plan: Plan, run: Run, *, anew: bool = False, progress: Progres
     ----------
     anew : ignore the record, because the run is trained from scratch.
     """
-    path, asked, device = run.folder / "config.toml", run.recipe.amp, plan.placement.devices[0]
+    path, asked, device = run.folder / RUN_CONFIG, run.recipe.amp, plan.placement.devices[0]
     amp = resolve_amp(asked, device)[0]
     if not measures_formats(device) or run.recipe.features:  # features are shared by runs, so nothing is measured
         if asked == "auto":
@@ -193,7 +194,7 @@ def recorded_amps(runs: Sequence[Run]) -> dict[str, str]:
     """Return run → its number format, as its record says; without runs whose record does not say it."""
     found = {}
     for run in runs:
-        path = run.folder / "config.toml"
+        path = run.folder / RUN_CONFIG
         resolved = read_record(path).get("resolved") if path.exists() else None
         amp = resolved.get("amp") if isinstance(resolved, Mapping) else None
         amp = recorded_amp(run.folder) or amp if amp == "auto" else amp

@@ -15,6 +15,7 @@ from folds.errors import EnsembleError
 from folds.metrics.confusion import accuracy, argmax_classes, macro_f1
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.models.checkpoint import save_checkpoint
+from folds.predictions.file_names import FOLD_DONE, RUN_CONFIG
 from folds.predictions.files import PredictionMetadata, oof_file, read_sidecar, write_prediction
 from folds.runs.soup_models import SoupModels
 from folds.training.scores import column_scores
@@ -41,7 +42,7 @@ def write_soup(
     """
     root, runs = models.root, models.root / "runs"
     base = runs / models.runs[0]
-    config = _config(base / "config.toml", name, models.runs)
+    config = _config(base / RUN_CONFIG, name, models.runs)
     sidecar = read_sidecar(oof_file(runs, models.runs[0]))
     if sidecar is None:
         raise EnsembleError(f"{oof_file(runs, models.runs[0])} has no sidecar", hint="ensemble kfold --resume")
@@ -65,7 +66,7 @@ def write_soup(
         if (base / file).is_file():
             write_atomic(folder / file, (base / file).read_bytes())
     write_json(folder / RECORD, dict(record))
-    write_atomic(folder / "config.toml", config)
+    write_atomic(folder / RUN_CONFIG, config)
 
 
 def _config(path: Path, name: str, runs: tuple[str, ...]) -> str:
@@ -127,7 +128,7 @@ def _write_fold(
     _save(folder / "oof.npy", values)
     if test is not None:
         _save(folder / "test.npy", test)
-    done = [read_json(models.root / "runs" / run / f"fold{fold}" / "done.json") for run in some]
+    done = [read_json(models.root / "runs" / run / f"fold{fold}" / FOLD_DONE) for run in some]
     task = models.first.task
     if task in COLUMN_TASKS:
         scores: dict[str, Any] = {"scores": column_scores(task, labels, values, models.metric.name)}
@@ -144,7 +145,7 @@ def _write_fold(
         "checkpoint_sha": sha,
         "soup": list(some),
     }
-    write_json(folder / "done.json", record)
+    write_json(folder / FOLD_DONE, record)
 
 
 def _save(path: Path, values: NDArray[np.float32]) -> None:

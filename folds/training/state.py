@@ -16,6 +16,7 @@ from torch import Tensor
 
 from folds.errors import EnsembleError
 from folds.models.archive import load_archive
+from folds.predictions.file_names import FOLD_HISTORY, FOLD_STATE
 from folds.training.ema import MovingAverage
 from folds.utils.files import write_atomic
 
@@ -49,7 +50,6 @@ class Progress:
     last_sum: dict[str, Tensor] | None = None
 
 
-_HISTORY = "history.csv"
 _KEYS = {"loss_sum": "summed", "micro_batch_size": "micro"}  # field of `Progress` → its key in state.pt, if different
 _FIELDS = {key: field for field, key in _KEYS.items()}
 
@@ -124,7 +124,7 @@ class StateWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "state.pt"
+        self.path = folder / FOLD_STATE
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
         self._recording: Future[None] | None = None
@@ -222,9 +222,9 @@ class StateWriter:
             writer = csv.DictWriter(text, list(names), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
-            write_atomic(self.folder / _HISTORY, text.getvalue())
+            write_atomic(self.folder / FOLD_HISTORY, text.getvalue())
         else:
-            (self.folder / _HISTORY).unlink(missing_ok=True)
+            (self.folder / FOLD_HISTORY).unlink(missing_ok=True)
         self._written = history
 
 

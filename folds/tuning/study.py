@@ -13,7 +13,7 @@ from folds.config.command_settings import Settings
 from folds.config.files import load_settings, read_record, read_run_tables, tuning_of
 from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
-from folds.runs.found_folds import FOLDS_FILE
+from folds.predictions.file_names import FOLDS_FILE
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.tuning.space import ALWAYS, Parameter, TuneOptions, read_options, read_space, sample_settings

@@ -10,6 +10,7 @@ import typer
 
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import ScoreByOption, rules_of, scored_by_person, takes_settings
+from folds.predictions.file_names import BLEND_RECIPE
 
 
 @takes_settings(rules=True)
@@ -55,5 +56,5 @@ def _predicts(what: str, kind: str) -> bool:
     path = Path(what)
     if kind == "blend":
         folder = path.parent if path.suffix == ".toml" else path
-        return any((one / "blend.toml").is_file() for one in (folder, Path("runs/blends") / what))
+        return any((one / BLEND_RECIPE).is_file() for one in (folder, Path("runs/blends") / what))
     return kind == "run" and (Path("checkpoints") / what).is_dir()

@@ -13,6 +13,7 @@ import typer
 
 from ensemble.cli.terminal import console
 from folds.errors import UsageError
+from folds.predictions.file_names import RUN_CONFIG
 from folds.utils.files import make_folder
 from folds.utils.text import duration
 
@@ -161,7 +162,7 @@ def _target(root: Path, force: bool) -> str:
     """Return what the models predict; that of the runs that are there, which an earlier version may have started."""
     from folds.config.files import read_record
 
-    records = [path for arch in ARCHS if (path := root / "runs" / arch / "config.toml").is_file()]
+    records = [path for arch in ARCHS if (path := root / "runs" / arch / RUN_CONFIG).is_file()]
     found = TARGET if force or not records else str(read_record(records[0]).get("target", "label"))
     if found != TARGET:
         console.note(f"{records[0].parent} was started with `target={found}` and keeps it; --force starts anew")

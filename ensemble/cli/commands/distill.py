@@ -17,6 +17,7 @@ from ensemble.cli.commands.kfold import (
     StrictOption,
     planning_of,
     run_training,
+    training_of,
 )
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
@@ -27,9 +28,7 @@ from ensemble.cli.terminal.options import (
     RayOption,
     ResumeOption,
     ScoreByOption,
-    check_resume_or_force,
     jobs_asked,
-    scored_by_person,
     setting_flags,
     takes_settings,
 )
@@ -72,8 +71,7 @@ def distill(
         from folds.config.lookup import by_key
         from folds.execution.placement import Execution
 
-    per_person = scored_by_person(score_by)
-    check_resume_or_force(resume, force)
+    training = training_of(score_by, resume, force, strict, hypothesis)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     teacher = find_teacher(blend)
     flags = teacher.settings(by_key(given))
@@ -82,6 +80,5 @@ def distill(
     settings, recipe, origins = load_settings(flags, config)
     execution = Execution(devices, jobs_asked(jobs), backend, ray_address, save_every)
     planning = planning_of(fold, execution, baseline, origins) | {"variants": []}
-    training = {"resume": resume, "force": force, "strict": strict, "hypothesis": hypothesis, "per_person": per_person}
     console.note(teacher.text())
     return run_training(settings, recipe, planning, training, logger=logger, preview=None, dry_run=dry_run)

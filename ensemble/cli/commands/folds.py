@@ -13,6 +13,7 @@ import typer
 from ensemble.cli.reports.folds import folds_text, sites_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import COLUMNS, FOLDS, READING, RUN, takes_settings
+from folds.predictions.file_names import FOLDS_FILE, RUNS
 
 if TYPE_CHECKING:
     from folds.config.command_settings import Settings
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FOLDS_FILE = Path("folds.csv")
-RUNS = Path("runs")
 CHECK = "Only with check"
 
 

@@ -32,14 +32,15 @@ from ensemble.cli.terminal.options import (
     takes_settings,
 )
 from folds.config.setting import FROZEN
+from folds.predictions.file_names import FOLDS_FILE, RUN_CONFIG, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from folds.config.command_settings import Settings
     from folds.config.recipe import Recipe
-    from folds.config.sweep import RequestedRecipe
     from folds.execution.placement import Execution
+    from folds.runs.plan import Plan
 
 ALL = "all"  # of --fold
 FoldOption = Annotated[
@@ -137,7 +138,6 @@ PreviewOption = Annotated[
 ]
 
 
-RUNS = Path("runs")
 RunArgument = Annotated[
     str | None,
     typer.Argument(
@@ -187,12 +187,12 @@ def kfold(
     from folds.config.contradictions import check_contradictions
     from folds.config.files import load_settings
     from folds.config.frozen import joined_arch, with_heads
+    from folds.config.lookup import by_key
+    from folds.config.requested import requested_recipes
     from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
-    from folds.runs.found_folds import FOLDS_FILE
 
-    per_person = scored_by_person(score_by)
-    check_resume_or_force(resume, force)
+    training = training_of(score_by, resume, force, strict, hypothesis)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout", "leave_out")})
     recorded = resumed_config(run, given, config, resume, bool(sweep or heads or join))
     if recorded is not None:  # it was found, not named: it may come from elsewhere
@@ -203,15 +203,8 @@ def kfold(
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     execution = Execution(devices, jobs_asked(jobs), backend, ray_address, save_every, gpus_per_job)
     planning = planning_of(fold, execution, baseline, origins) | {
-        "variants": _requested(given, sweep or [], config),
+        "variants": requested_recipes(by_key(given), config, sweep or ()),
         "found_folds": FOLDS_FILE,
-    }
-    training = {
-        "resume": resume,
-        "force": force,
-        "strict": strict,
-        "hypothesis": hypothesis,
-        "per_person": per_person,
     }
     return run_training(
         settings,
@@ -223,6 +216,15 @@ def kfold(
         dry_run=dry_run,
         learning_curve=learning_curve,
     )
+
+
+def training_of(
+    score_by: str | None, resume: bool, force: bool, strict: bool, hypothesis: str | None
+) -> dict[str, Any]:
+    """Return the arguments of `train_runs` that the options of all trainings say, checked."""
+    per_person = scored_by_person(score_by)
+    check_resume_or_force(resume, force)
+    return {"resume": resume, "force": force, "strict": strict, "hypothesis": hypothesis, "per_person": per_person}
 
 
 def planning_of(
@@ -263,7 +265,7 @@ def resumed_config(
     if unfinished:
         name, progress = next(iter(unfinished.items()))
         console.note(f"continuing {name}: {progress.text()} finished")
-        return RUNS / name / "config.toml"
+        return RUNS / name / RUN_CONFIG
     finished = sorted(path.parent.name for path in RUNS.glob("*/config.toml"))
     if not finished:
         return None
@@ -272,7 +274,7 @@ def resumed_config(
         raise EnsembleError(
             "all runs are finished", hint="ensemble runs lists them; --data and --arch train another one"
         )
-    return RUNS / default / "config.toml"  # what the command without any setting has trained
+    return RUNS / default / RUN_CONFIG  # what the command without any setting has trained
 
 
 def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path:
@@ -287,39 +289,11 @@ def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path
             f"--resume {run} takes the settings of {RUNS / run / 'config.toml'}, not those of another file or sweep",
             hint=f"ensemble kfold --resume {run}",
         )
-    path = RUNS / run / "config.toml"
+    path = RUNS / run / RUN_CONFIG
     if not path.is_file():
         names = sorted(other.parent.name for other in RUNS.glob("*/config.toml"))
         raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
     return path
-
-
-def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | None) -> list[RequestedRecipe]:
-    """Return the recipes of --sweep, or of the [[run]] tables of the file; [] for a single recipe."""
-    from folds.config.files import load_settings, read_run_tables
-    from folds.config.lookup import by_key, spelling_of
-    from folds.config.sweep import RequestedRecipe, parse_sweep
-    from folds.errors import UsageError
-
-    flags = by_key(given)
-    points = parse_sweep(sweep) if sweep else ()
-    twice = next((spelling_of(key) for point in points for key in point.values if key in flags), None)
-    if twice is not None:
-        raise UsageError(f"`{twice}` and `sweep` {twice} contradict each other", hint=f"remove `{twice}`")
-    requested = [
-        RequestedRecipe(point.suffix, load_settings(flags | dict(point.values), config)[1]) for point in points
-    ]
-    for number, run in enumerate(read_run_tables(config), 1):
-        if sweep:
-            raise UsageError("`sweep` and [[run]] tables contradict each other", hint="remove one of them")
-        own, recipe, _ = load_settings(flags, config, run)
-        if len(own.arch) != 1:
-            raise UsageError(
-                f"[[run]] {number}: expected one architecture, found {', '.join(own.arch)}",
-                hint="write one [[run]] per architecture",
-            )
-        requested.append(RequestedRecipe(str(run.get("name", "")), recipe, own.arch[0]))
-    return requested
 
 
 def run_training(
@@ -341,14 +315,12 @@ def run_training(
     from folds.utils.startup import lasting_imports
 
     with lasting_imports():
-        from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
+        from ensemble.cli.reports.training import describe, raise_failed, show, train_shown
         from ensemble.cli.terminal.progress import TerminalProgress
-        from folds.auditing.run import check_strict
         from folds.errors import Interrupted
         from folds.experiments.loggers.open import open_tracker
         from folds.runs.learning_curves import check_learning_curve, write_learning_curves
         from folds.runs.plan import build_plan
-        from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
     plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
@@ -359,16 +331,9 @@ def run_training(
     if learning_curve and not all(run.recipe.features for run in plan.runs):
         console.note("learning curve: each run is trained again on 1/4 and 1/2 of its people, in about 3/4 of its time")
     if preview is not None:
-        for file in write_previews(plan, preview, force, TerminalProgress()):
-            console.result(str(file), {"preview": str(file)})
-        console.note("\nnothing was trained (--preview)")
-        return 0
+        return _write_preview(plan, preview, force)
     if dry_run:
-        if training["strict"]:
-            check_strict(plan.warnings)
-        show_plan(plan)
-        console.note("\nnothing was trained (--dry-run)")
-        return 0
+        return _show_dry_run(plan, training["strict"])
     trained = train_shown(plan, again, tracker=tracker, **training)
     curves: dict[str, tuple[Any, Path]] = {}
     try:
@@ -381,14 +346,42 @@ def run_training(
     raise_failed(trained, again)
     for _, path in curves.values():
         console.note(f"{path} written")
-    if planning["variants"] or plan.assignment.leave_out is not None:
-        console.next_step("ensemble runs")
-    else:
-        options = console.again("metric", "score_by")
-        if len(plan.runs) > 1:
-            words = shlex.join(options)
-            console.note(f"\nto combine them: ensemble blend {plan.runs[0].runs}/*.npy --method soft {words}".rstrip())
-        names = [run.name for run in plan.runs] if len(plan.runs) <= _NAMED else []
-        page = ["--open", *(["--force"] if Path("report.html").exists() else [])]
-        console.next_step("ensemble report", [*names, *options, *page])
+    _name_next(plan, bool(planning["variants"]))
     return 0
+
+
+def _write_preview(plan: Plan, file: Path, force: bool) -> int:
+    """Draw some images as training sees them."""
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from folds.runs.preview import write_previews
+
+    for path in write_previews(plan, file, force, TerminalProgress()):
+        console.result(str(path), {"preview": str(path)})
+    console.note("\nnothing was trained (--preview)")
+    return 0
+
+
+def _show_dry_run(plan: Plan, strict: bool) -> int:
+    """Print the plan; if `strict`, warnings about the data and the folds are errors."""
+    from ensemble.cli.reports.training import show_plan
+    from folds.auditing.run import check_strict
+
+    if strict:
+        check_strict(plan.warnings)
+    show_plan(plan)
+    console.note("\nnothing was trained (--dry-run)")
+    return 0
+
+
+def _name_next(plan: Plan, compared: bool) -> None:
+    """Name the next command: that which lists runs if they are `compared`, else the report."""
+    if compared or plan.assignment.leave_out is not None:
+        console.next_step("ensemble runs")
+        return
+    options = console.again("metric", "score_by")
+    if len(plan.runs) > 1:
+        words = shlex.join(options)
+        console.note(f"\nto combine them: ensemble blend {plan.runs[0].runs}/*.npy --method soft {words}".rstrip())
+    names = [run.name for run in plan.runs] if len(plan.runs) <= _NAMED else []
+    page = ["--open", *(["--force"] if Path("report.html").exists() else [])]
+    console.next_step("ensemble report", [*names, *options, *page])

@@ -24,7 +24,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="show what would be done
 def show(run: RunArgument) -> int:
     """Show a run or a blend: its scores, its folds, the settings that were chosen, its files, and what uses it."""
     from folds.experiments.ledger import ledger_file, read_ledger
-    from folds.experiments.listing import RunListing, list_runs, sort_runs
+    from folds.experiments.listing import RunListing, list_runs
+    from folds.experiments.run_columns import sort_runs
     from folds.experiments.stored_runs import find_stored
 
     warn_of_pending()

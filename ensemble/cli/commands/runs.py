@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,13 +11,13 @@ import typer
 from ensemble.cli.commands import run_files
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
+from folds.predictions.file_names import RUNS
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
     from folds.experiments.ledger import Ledger
     from folds.experiments.listing import RunListing
 
-RUNS = Path("runs")
 LISTED = "List"
 # Columns that a narrow table leaves out, the first one first.
 OPTIONAL = ("date (UTC)", "accuracy", "time", "95% CI (over people)", "baseline", "paired 95% CI")
@@ -166,7 +165,8 @@ def _show(
     filters: Sequence[str], sort: str, columns: str | None, markdown: bool, anonymize: bool, metric: str | None
 ) -> int:
     from folds.experiments.anonymize import anonymous_entry, without_paths
-    from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, USUAL, column, filter_runs, sort_runs, with_metric
+    from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, with_metric
+    from folds.experiments.run_columns import USUAL, column, filter_runs, sort_runs
     from folds.experiments.sites import find_new_sites
     from folds.metrics.tasks import default_metric
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.metrics.task_names import COLUMN_TASKS
+from folds.predictions.file_names import FOLD_HISTORY
 from folds.training.job import Job
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def without_credentials(text: str) -> str:
 def _history(folder: Path) -> list[dict[str, float]]:
     """Return the epochs in history.csv; [] if it does not exist yet or is damaged."""
     try:
-        with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+        with open(folder / FOLD_HISTORY, encoding="utf-8", newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):
         return []

@@ -14,6 +14,7 @@ from folds.config.files import read_record
 from folds.errors import EnsembleError
 from folds.experiments.compared_settings import settings_of
 from folds.experiments.loggers.base import Tracker, scores_of, texts_of, without_secrets
+from folds.predictions.file_names import FOLD_DONE, RUN_CONFIG
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json
 from folds.utils.schema import TEXT, FieldType, validate_fields
@@ -180,7 +181,7 @@ class GroupTracker(Tracker):
     def _close(self) -> None:
         while self._open:
             _, opened = self._open.popitem()
-            self._finish(opened, opened.folder is not None and (opened.folder / "done.json").is_file())
+            self._finish(opened, opened.folder is not None and (opened.folder / FOLD_DONE).is_file())
 
 
 @dataclass(frozen=True)
@@ -228,5 +229,5 @@ def read_tracked(file: Path) -> dict[str, str] | None:
 def _recorded_settings(folder: Path) -> dict[str, Any]:
     """Return the settings of a run from its config.toml, with hashes for its files, and without secrets."""
     with suppress(EnsembleError, OSError):
-        return without_secrets(settings_of(read_record(folder / "config.toml")))
+        return without_secrets(settings_of(read_record(folder / RUN_CONFIG)))
     return {}

@@ -14,7 +14,8 @@ from folds.config.command_settings import Settings
 from folds.config.recipe import Recipe
 from folds.data.column_labels import are_many_fractions, class_notes
 from folds.data.face import data_settings, read_table
-from folds.data.readers import read_data, read_test
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data
 from folds.data.sources import load_checkpoint_data, open_data
 from folds.data.table import Dataset, DataSpec
 from folds.data.tasks import recorded_task, resolve_task, task_of, with_task

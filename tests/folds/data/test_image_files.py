@@ -9,7 +9,8 @@ import pytest
 
 from folds.data import image_files
 from folds.data.image_paths import IMAGE_SUFFIXES
-from folds.data.readers import read_data, read_test
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from folds.data.readers import read_data, read_test
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 

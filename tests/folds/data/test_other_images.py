@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from folds.data.image_folder import find_images
-from folds.data.readers import read_data, read_test
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.images.stacks import stack_parts

@@ -13,8 +13,9 @@ from folds.config.files import to_toml
 from folds.config.recipe import Recipe
 from folds.experiments.comparison import compare_runs
 from folds.experiments.ledger import append, read_ledger
-from folds.experiments.listing import BY_PERSON, column, list_runs, with_metric
+from folds.experiments.listing import BY_PERSON, list_runs, with_metric
 from folds.experiments.record import entry_from_files
+from folds.experiments.run_columns import column
 from folds.experiments.sites import new_sites
 from folds.experiments.summary import summarize_run
 from folds.metrics.custom import find_metric, metric_of

@@ -13,18 +13,13 @@ from folds.experiments.ledger import append, read_ledger
 from folds.experiments.listing import (
     BASELINE_CHANGED,
     CHANGED,
-    COLUMNS,
     NOT_IN_LEDGER,
     REMOVED,
-    SCORE,
-    USUAL,
     RunListing,
-    column,
-    filter_runs,
     list_runs,
-    sort_runs,
     with_metric,
 )
+from folds.experiments.run_columns import COLUMNS, SCORE, USUAL, column, filter_runs, sort_runs
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 from folds.utils.files import write_atomic, write_json
 from tests.conftest import Logged

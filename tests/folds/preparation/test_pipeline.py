@@ -20,7 +20,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.data.readers import read_data, read_test
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError

@@ -23,7 +23,8 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.runs import open as opening
 from folds.runs import plan
 from folds.runs.open import prepare_jobs
-from folds.runs.plan import Plan, _check_backend, build_plan
+from folds.runs.plan import Plan, build_plan
+from folds.runs.plan_checks import check_backend as _check_backend
 from folds.splits.kfold import read_folds
 from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index
 from tests.conftest import Logged

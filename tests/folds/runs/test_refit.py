@@ -16,8 +16,9 @@ from folds.config.command_settings import Settings
 from folds.config.recipe import Recipe
 from folds.errors import EnsembleError
 from folds.experiments.ledger import ledger_file, read_ledger
-from folds.experiments.listing import COLUMNS, list_runs
+from folds.experiments.listing import list_runs
 from folds.experiments.refit import refit_done, summarize_refit
+from folds.experiments.run_columns import COLUMNS
 from folds.experiments.storage import move_run, remove_run
 from folds.experiments.stored_runs import find_stored
 from folds.models.checkpoint import hash_ids, load_checkpoint

@@ -15,7 +15,8 @@ from folds.errors import EnsembleError, UsageError
 from folds.models.factory import Architecture
 from folds.predictions.files import oof_file
 from folds.runs import run as run_module
-from folds.runs.run import RecordedResources, Run, recorded_start
+from folds.runs.recorded_resources import RecordedResources, recorded_start
+from folds.runs.run import Run
 from folds.splits.assignment import FoldAssignment
 
 

@@ -20,7 +20,8 @@ from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.runs.open import prepare_jobs
-from folds.runs.plan import _check_shared_batches, build_plan
+from folds.runs.plan import build_plan
+from folds.runs.plan_checks import check_shared_batches
 from folds.training import ranks
 from folds.training.job import Job, job_as_dict, job_from_dict
 from folds.training.ranks import started_group
@@ -130,4 +131,4 @@ def test_partners_travel_with_the_job() -> None:
 )
 def test_a_recipe_that_several_gpus_cannot_train_is_wrong_usage(recipe: dict[str, Any], gpus: int, said: str) -> None:
     with pytest.raises(UsageError, match=said) if said else nullcontext():
-        _check_shared_batches([Recipe(**recipe)], gpus)
+        check_shared_batches([Recipe(**recipe)], gpus)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folds.data.readers import read_data, read_frame, read_test, table_from_frame
+from folds.data.images_to_predict import read_test
+from folds.data.readers import read_data, read_frame, table_from_frame
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.arrays import class_codes
