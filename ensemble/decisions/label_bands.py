@@ -216,9 +216,8 @@ def fit_bands(
         lows[name] = band.low
         decided[~np.isnan(rows.labels[:, column]), column] = np.where(unseen == ABSTAINED, np.nan, unseen)
         rule = LabelRule(THRESHOLDS, one.classes, np.array([np.nan, band.high]))
-        decisions[name] = Decision(
-            one.classes, unit, rule, confidence=confidence, source=source, records={"labels": record}
-        )
+        records = {"labels": record}
+        decisions[name] = Decision(one.classes, unit, rule, confidence=confidence, source=source, records=records)
     if not source.persons_known:
         warnings.append("persons are unknown: every image counts as its own person, and the 95% CIs may be too narrow")
     if decisions:
