@@ -375,6 +375,6 @@ def measured_bands(
         inside = np.flatnonzero(~np.isnan(rows.labels[:, column]))
         if len(inside):
             one, own = rows.of_label(column), answers[inside, column]
-            codes_of = np.where(np.isnan(own), ABSTAINED, own).astype(np.int64)
-            found.append(MeasuredValue(f"error of decided of {name}", _wrong(one, codes_of, codes_of != ABSTAINED)))
+            decided_codes = np.where(np.isnan(own), ABSTAINED, own).astype(np.int64)
+            found.append(MeasuredValue(f"error of decided of {name}", _wrong(one, decided_codes, decided_codes != ABSTAINED)))
     return found
