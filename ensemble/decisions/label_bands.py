@@ -376,5 +376,7 @@ def measured_bands(
         if len(inside):
             one, own = rows.of_label(column), answers[inside, column]
             decided_codes = np.where(np.isnan(own), ABSTAINED, own).astype(np.int64)
-            found.append(MeasuredValue(f"error of decided of {name}", _wrong(one, decided_codes, decided_codes != ABSTAINED)))
+            found.append(
+                MeasuredValue(f"error of decided of {name}", _wrong(one, decided_codes, decided_codes != ABSTAINED))
+            )
     return found

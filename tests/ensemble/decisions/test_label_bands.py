@@ -49,8 +49,9 @@ def test_a_rare_label_is_not_denied_to_every_image() -> None:
 
 
 def test_the_cuts_of_costs_have_the_smallest_expected_cost() -> None:
-    assert band_of_costs(Costs(5, 1)) == Band(pytest.approx(1 / 6), pytest.approx(1 / 6))
-    assert band_of_costs(Costs(5, 1, 0.5)) == Band(pytest.approx(0.1), pytest.approx(0.5))
+    once, twice = band_of_costs(Costs(5, 1)), band_of_costs(Costs(5, 1, 0.5))
+    assert (once.low, once.high) == pytest.approx((1 / 6, 1 / 6))
+    assert (twice.low, twice.high) == pytest.approx((0.1, 0.5))
     assert band_of_costs(Costs(5, 1, 0.9)) == band_of_costs(Costs(5, 1))  # asking is never cheaper
     assert band_of_costs(Costs(0, 1)).high == NEVER
     p = np.linspace(0.003, 0.997, 200)
@@ -99,7 +100,7 @@ def test_the_error_of_what_is_decided_is_scored_nested() -> None:
     assert any("at most 0.1 of the yes and at most 0.1 of the no" in line for line in found.lines())
     assert any(line.startswith("below that it is unsure down to: hat") for line in found.lines())
     applied = found.decision.apply([[0.95, 0.5], [0.05, 0.95], [0.5, 0.5]])
-    assert applied.labels.tolist() == ["hat;?beard", "beard", "?hat;?beard"] or applied.labels.tolist()[2] == ""
+    assert applied.labels.tolist() == ["hat;?beard", "beard", ""]  # as where no label of a table is known
     assert applied.frame()["hat"].isna().tolist() == [False, False, True]
     assert applied.given.tolist() == [[True, False], [False, True], [False, False]]
 
