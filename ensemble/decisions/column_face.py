@@ -16,6 +16,7 @@ from ensemble.decisions.record import DecisionSource
 from folds.errors import UsageError
 from folds.metrics.task_names import REGRESSION
 
+_OF_LABELS = ("threshold", "abstain", "cost_matrix")
 _OF_NUMBERS = ("sets", "sets_for", "set_score", "max_width")
 
 
@@ -31,7 +32,8 @@ def check_columns(task: str, names: Sequence[str], rules: Mapping[str, Any], con
     if task == REGRESSION:
         interval_request(names, **{name: rules[name] for name in _OF_NUMBERS})
         return
-    _check_labels(names, rules)
+    if any(rules[name] is not None for name in _OF_LABELS):
+        _check_labels(names, rules)
 
 
 def fit_columns(
@@ -66,7 +68,7 @@ def fit_columns(
 
 def _check_labels(names: Sequence[str], rules: Mapping[str, Any]) -> None:
     """Raise UsageError unless there is one kind of rule for labels, and its values are right."""
-    given = [name for name in ("threshold", "abstain", "cost_matrix") if rules[name] is not None]
+    given = [name for name in _OF_LABELS if rules[name] is not None]
     if not given:
         raise UsageError(
             "expected a rule for each label: `threshold`, `abstain` or `cost_matrix`", hint=f"`threshold={MACRO_F1}`"

@@ -100,7 +100,7 @@ def _lowest_observed(
     limit: float,
     least: float = 0.0,
 ) -> float | None:
-    """Return the lowest threshold, from `least` on, with a share of at most `limit`, the mean over the people with such rows."""
+    """Return the lowest threshold from `least` on with a mean share, over people with such rows, of at most `limit`."""
     order = np.argsort(-scores, kind="stable")
     codes, bad = np.unique(persons[order], return_inverse=True)[1], wrong[order]
     people = int(codes.max()) + 1 if len(codes) else 0

@@ -149,7 +149,7 @@ def decide(
     check_arguments(locals(), _KINDS)
     of_columns = _column_task(y, task)
     found = None if of_columns else _named(predictions, Path(root))
-    if found is not None and (task, spread) != (None, None):
+    if found is not None and (task is not None or spread is not None):
         given = "task" if task is not None else "spread"
         raise UsageError(f"`{given}` is for arrays; predictions of a run or a blend have it", hint="leave it out")
     task = found[0].metadata.task if found is not None else of_columns or CLASSES_TASK

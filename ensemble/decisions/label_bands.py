@@ -217,9 +217,8 @@ def fit_bands(
         lows[name] = band.low
         decided[~np.isnan(rows.labels[:, column]), column] = np.where(unseen == ABSTAINED, np.nan, unseen)
         rule = LabelRule(THRESHOLDS, one.classes, np.array([np.nan, band.high]))
-        decisions[name] = Decision(
-            one.classes, unit, rule, confidence=confidence, source=source, records={"labels": record}
-        )
+        records = {"labels": record}
+        decisions[name] = Decision(one.classes, unit, rule, confidence=confidence, source=source, records=records)
     if not source.persons_known:
         warnings.append("persons are unknown: every image counts as its own person, and the 95% CIs may be too narrow")
     if decisions:
@@ -377,6 +376,8 @@ def measured_bands(
         inside = np.flatnonzero(~np.isnan(rows.labels[:, column]))
         if len(inside):
             one, own = rows.of_label(column), answers[inside, column]
-            codes_of = np.where(np.isnan(own), ABSTAINED, own).astype(np.int64)
-            found.append(MeasuredValue(f"error of decided of {name}", _wrong(one, codes_of, codes_of != ABSTAINED)))
+            decided_codes = np.where(np.isnan(own), ABSTAINED, own).astype(np.int64)
+            found.append(
+                MeasuredValue(f"error of decided of {name}", _wrong(one, decided_codes, decided_codes != ABSTAINED))
+            )
     return found

@@ -164,7 +164,7 @@ class DecidedLabels:
         return answers if self.unsure is None else np.where(self.unsure, np.nan, answers)
 
     def frame(self, ids: ArrayLike | None = None) -> pd.DataFrame:
-        """Return a DataFrame with ``id`` if given, and a column of 0 and 1 for each label, missing where it is unsure."""
+        """Return a DataFrame with ``id`` if given, and a column of 0 and 1 for each label, missing if it is unsure."""
         import pandas as pd
 
         frame = pd.DataFrame(self.given.astype(np.int64), columns=list(self.classes))

@@ -181,8 +181,8 @@ class Predictor(Displayed):
     ) -> NDArray[Any]:
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
-        A model of several labels returns (n, labels) int64, 1 where a label is there and −1 where its rules are unsure, and one of numbers (n, numbers)
-        float32, or (n,) for a single number: as scikit-learn does.
+        A model of several labels returns (n, labels) int64, 1 where a label is there and −1 where its rules are unsure,
+        and one of numbers (n, numbers) float32, or (n,) for a single number: as scikit-learn does.
 
         Parameters
         ----------

@@ -95,7 +95,7 @@ def test_f1_has_the_threshold_of_the_largest_expected_f1() -> None:
 def test_rules_of_exclusive_classes_are_refused_by_name() -> None:
     for options, message in (
         ({"sets": 0.9}, "sets does not support the task multilabel"),
-        ({"abstain": 0.1}, "abstain does not support the task multilabel"),
+        ({"max_width": 3.0}, "max_width does not support the task multilabel"),
         ({"threshold": "f1", "set_score": "aps"}, "set_score does not support the task multilabel"),
         ({"threshold": "f1", "confidence": 1.0}, "confidence must be from 0 to below 1"),
     ):
@@ -145,7 +145,7 @@ def test_the_mean_of_a_person_counts_images_whose_labels_are_not_known() -> None
     labels = np.array([[1], [np.nan], [0], [0], [np.nan]])
     persons, ids = np.array(["a", "a", "b", "b", "c"]), np.arange(5).astype(str)
     rows, source = columns_of_arrays(values, labels, persons, None, ids, ("hat",), True, ("", ""))
-    assert rows.probabilities == pytest.approx(np.array([[0.5], [0.3]]))
+    assert rows.values == pytest.approx(np.array([[0.5], [0.3]]))
     assert rows.labels.tolist() == [[1], [0]]
     assert (rows.ids.tolist(), source.people, source.images) == (["a", "b"], 2, 4)
     rows, source = columns_of_arrays(values, labels, persons, None, ids, ("hat",), False, ("", ""))

@@ -16,6 +16,8 @@ import torch
 import ensemble as en
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import LabelDecision, read_decision
+from ensemble.decisions.number_decision import DecidedNumbers
+from ensemble.decisions.number_report import NumberIntervals
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
@@ -162,7 +164,7 @@ def test_a_server_answers_with_labels_or_numbers(columns: Path, task: str) -> No
     ("given", "what"),
     [
         ({"cascade": "exact"}, "a cascade"),
-        ({"abstain": 0.1}, "abstain"),
+        ({"abstain_label": "open"}, "abstain_label"),
         ({"precision": "bf16"}, "precision=bf16"),
         ({"metric": "quadratic_kappa"}, "metric=quadratic_kappa"),
     ],
@@ -296,6 +298,79 @@ def test_without_out_of_fold_predictions_only_given_thresholds_apply(columns: Pa
     assert (found.thresholds, found.unit, found.totals) == ((0.3, 0.5), "person", ())
     with pytest.raises(UsageError, match="with one of the classes hat, glasses"):
         decision_for(source, Path(), DecisionOptions(threshold="scarf=0.3"))
+
+
+def test_predictions_have_intervals_that_were_fitted_out_of_fold(columns: Path) -> None:
+    found = en.predict("numbers", TEST, sets=0.6, progress=False)
+    made = en.decide("numbers", sets=0.6)
+    assert isinstance(made, NumberIntervals)
+    assert found.decision is not None
+    assert found.decision.to_dict() == made.decision.to_dict()
+    lines = found.csv().decode().splitlines()
+    assert lines[0] == "id,age,age_low,age_high,weight,weight_low,weight_high"
+    cells = np.array([line.split(",")[1:] for line in lines[1:]], float)
+    half = np.array(list(made.limits.values()))
+    np.testing.assert_allclose(cells[:, ::3], found.probabilities, rtol=1e-6)
+    np.testing.assert_allclose(cells[:, 1::3], found.probabilities - half, rtol=1e-6)
+    np.testing.assert_allclose(cells[:, 2::3], found.probabilities + half, rtol=1e-6)
+    assert found.csv("numbers").decode().splitlines()[0] == "id,age,weight"
+    np.testing.assert_allclose(found.frame()["age_low"], cells[:, 1], rtol=1e-6)
+    assert read_decision(found.predictions.metadata.decision).to_dict() == made.decision.to_dict()
+    assert "mean width" in found.display_table().text(100)
+    by_person = replace(found, decision=replace(found.decision, unit="person")).by_person()
+    assert by_person.decided is not None
+    with pytest.raises(UsageError, match="form=intervals needs intervals of numbers"):
+        replace(found, decision=None).csv("intervals")
+    with pytest.raises(UsageError, match="like is for predictions"):
+        found.csv("intervals", like="two.csv")
+
+
+def test_a_blend_has_widths_by_the_spread_of_its_runs_wherever_it_predicts(
+    columns: Path, tmp_path: Path, call: Callable[..., Called]
+) -> None:
+    runs = [*sorted(Path("runs").glob("numbers.*.npy")), *sorted(Path("runs").glob("numbers2.*.npy"))]
+    assert call("blend", *map(str, runs), "-o", "widths").code == 0
+    rules: dict[str, Any] = {"sets": 0.6, "set_score": "spread"}
+    found = en.predict("widths", TEST, progress=False, max_width="weight=0.1", **rules)
+    decided = found.decided
+    assert isinstance(decided, DecidedNumbers)
+    folds = [
+        np.stack([read_array(Path(f"runs/{name}.fold{i}.test.npy")) for name in ("numbers", "numbers2")])
+        for i in (0, 1)
+    ]
+    spread = np.mean([one.astype(float).std(axis=0) for one in folds], axis=0)
+    decision = decided.decision
+    half = np.array(decision.limits) * (spread + np.array(decision.floors))
+    np.testing.assert_allclose(decided.high - decided.low, 2 * half, rtol=1e-4)
+    assert decided.asked.tolist() == [[False, True]] * 3
+    assert found.csv().decode().splitlines()[1].split(",")[4] == ""
+    en.export("widths", tmp_path / "model", max_width="weight=0.1", **rules)
+    loaded = en.load(tmp_path / "model").decide(TEST)
+    assert isinstance(loaded, DecidedNumbers)
+    np.testing.assert_allclose(loaded.low, decided.low, rtol=1e-5)
+    server = open_model(tmp_path / "model", "cpu", Path())
+    image = server.decode(Path("img/p8_0.png").read_bytes(), 10_000)
+    (one,) = split_answers(server.answer([image]), server.classes, 1)
+    answer = one.to_dict()["decision"]
+    assert answer["unanswered"] == ["weight"]
+    np.testing.assert_allclose(answer["intervals"]["age"]["low"], decided.low[0, 0], rtol=1e-5)
+
+
+def test_labels_that_stay_open_are_empty_cells(columns: Path) -> None:
+    costs = "hat:fn=1,fp=1,ask=0.001;glasses:fn=1,fp=1"
+    found = en.predict("labels", TEST, cost_matrix=costs, progress=False)
+    cells = [line.split(",") for line in found.csv("decisions").decode().splitlines()[1:]]
+    assert [one[1] for one in cells] == ["", "", ""]
+    assert [one[2] for one in cells] == [f"{value >= 0.5:d}" for value in found.probabilities[:, 1]]
+    assert all("?hat" in text for text in found.labels)
+    assert "unsure" in found.display_table().text(100)
+    unfit = decision_for(
+        replace(load_source("labels"), kind="model"), Path(), DecisionOptions(cost_matrix="hat:fn=3,fp=1")
+    )
+    assert isinstance(unfit, LabelDecision)
+    assert (unfit.thresholds, unfit.lows) == ((0.25, 0.5), (0.25, 0.5))
+    with pytest.raises(EnsembleError, match="no out-of-fold predictions"):
+        decision_for(replace(load_source("labels"), kind="model"), Path(), DecisionOptions(abstain=0.1))
 
 
 def test_decide_names_the_command_that_applies_the_thresholds(columns: Path, call: Callable[..., Called]) -> None:
