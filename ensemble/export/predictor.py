@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decision
-from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
+from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels, LabelDecision
 from ensemble.decisions.labels import THRESHOLDS, LabelRule
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
@@ -27,10 +27,11 @@ from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.arrays import check_same_index
+from folds.metrics.arrays import check_same_index, names_of
+from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import is_predicted
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.models.inference import BATCH
 from folds.predictions.label_columns import COLUMN_NAMES, label_texts
 from folds.predictions.rows import SampleRows
@@ -177,7 +178,9 @@ class Predictor(Displayed):
 
         Parameters
         ----------
-        images, persons, columns : see `predict_proba`; a model for people has one answer per person.
+        images, persons, columns : see `predict_proba`; a model for people has one answer per person, in the order of
+            their sorted names. So has a model whose rules are for people: they decide about the mean of a person's
+            images, and `persons` is given for them.
         threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
@@ -187,8 +190,11 @@ class Predictor(Displayed):
         Raises
         ------
         UsageError : a threshold is not above 0 and at most 1, or not of a class; or it meets a cascade; or the rules of
-            the model are for people (see `decide`).
+            the model are for people, and no `persons` are given.
         """
+        if self._decides_people(threshold, persons):
+            decided = self.decide(images, persons, columns)
+            return decided.given.astype(np.int64) if isinstance(decided, DecidedLabels) else decided.labels
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
@@ -208,7 +214,8 @@ class Predictor(Displayed):
 
         The prediction of several labels is their names, joined by ``;``; numbers have their own columns only.
 
-        The id is the path of an image, its id in a table, or its number; of a model for people it is the person.
+        The id is the path of an image, its id in a table, or its number; of a model or of rules for people it is the
+        person, whose probabilities are then the mean of the images.
 
         Raises
         ------
@@ -216,6 +223,10 @@ class Predictor(Displayed):
         """
         import pandas as pd
 
+        if self._decides_people(threshold, persons):
+            values, decided = self._decided_people(images, persons, columns)
+            frame = pd.DataFrame({"id": decided.persons, "prediction": decided.labels})
+            return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
         limits = self._thresholds(threshold)
         values, ids, drawn = self._predicted(images, persons, columns, drawn=False)
         frame = pd.DataFrame({"id": list(ids)})
@@ -289,8 +300,23 @@ class Predictor(Displayed):
         if self.unit != PERSON and self.decision is not None and self.decision.unit == PERSON:
             raise UsageError(
                 f"the decision rules of {self._record.name} are for people, and no persons are given",
-                hint="decide(images, persons) gives one answer per person; predict_proba the probabilities of images",
+                hint="`persons` gives one answer per person; predict_proba has the probabilities of images",
             )
+
+    def _decides_people(self, threshold: Any, persons: ArrayLike | None) -> bool:
+        """Return whether the rules of the model answer for people of whom it predicts the images."""
+        of_people = self.unit != PERSON and self.decision is not None and self.decision.unit == PERSON
+        return of_people and threshold is None and persons is not None
+
+    def _decided_people(self, images: Any, persons: Any, columns: Any) -> tuple[NDArray[np.float32], AnyDecided]:
+        """Return (people, classes) the mean probabilities of the images of each person, and the answers."""
+        assert self.decision is not None  # noqa: S101 - see `_decides_people`
+        check_same_index({"`images`": images, "`persons`": persons})
+        values, _, drawn = self._predicted(images, None, columns)
+        decided = self.decision.apply(values, persons, drawn)
+        codes = np.unique(names_of(persons, "persons", len(values)), return_inverse=True)[1]
+        means = average_by_person(np.zeros(len(codes), np.int64), values, codes, values.shape[1], CLASSES)[1]
+        return means.astype(np.float32), decided
 
     def _predicted(
         self, images: Any, persons: ArrayLike | None, columns: Any, drawn: bool = True
