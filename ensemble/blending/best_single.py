@@ -97,4 +97,5 @@ def against_run(
     ).probabilities
     second: NDArray[np.floating] = voted.probabilities[rows]
     units = scored_units(truth.labels, [first, second], truth.persons, request.per_person, split.task)
-    return difference_over_people(metric, units.labels, *units.predictions, units.persons)
+    first, second = units.predictions
+    return difference_over_people(metric, units.labels, first, second, units.persons)

@@ -242,7 +242,8 @@ def _line(units: NestedUnits, metric: Metric, name: str, one: NestedResult, soft
 
 def _gain(units: NestedUnits, metric: Metric, over: NestedResult, of: NestedResult) -> Difference:
     scored = units.out_of_sample(over, of)
-    return difference_over_people(metric, scored.labels, *scored.predictions, scored.persons)
+    first, second = scored.predictions
+    return difference_over_people(metric, scored.labels, first, second, scored.persons)
 
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:

@@ -104,8 +104,9 @@ def rows_of_predictions(
     if found.labels is None or not (found.labels != "").any():
         raise EnsembleError(f"the predictions of {name} have no labels, to which decision rules are fitted")
     codes, persons, folds = encode_labels(found.labels, found.classes, CLASSES), found.persons, found.fold
-    by_image = not per_person or persons is None
-    known = np.flatnonzero(known_rows(codes) if by_image else rows_of_known_people(codes, persons))
+    known = np.flatnonzero(
+        known_rows(codes) if persons is None or not per_person else rows_of_known_people(codes, persons)
+    )
     persons = None if persons is None else persons[known]
     rows, source = prepare_rows(
         found.probabilities[known],

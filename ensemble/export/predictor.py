@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensemble.decisions.decision import Decision
-from ensemble.decisions.label_decision import AnyDecided, AnyDecision, LabelDecision
+from ensemble.decisions.label_decision import AnyDecided, AnyDecision, DecidedLabels, LabelDecision
 from ensemble.decisions.labels import ABSTAINED, THRESHOLDS, LabelRule
-from ensemble.decisions.number_decision import NumberDecision
+from ensemble.decisions.number_decision import DecidedNumbers, NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.export.inputs import ImageList, Problems, images_of, images_of_table
 from ensemble.export.rows import needs_record, needs_text, sample_rows
@@ -29,10 +29,11 @@ from ensemble.prediction.recorded import stack_of
 from ensemble.prediction.source import source_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.arrays import check_same_index
+from folds.metrics.arrays import check_same_index, names_of
+from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval
 from folds.metrics.label_scores import is_predicted
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.models.inference import BATCH
 from folds.predictions.label_columns import COLUMN_NAMES, label_texts
 from folds.predictions.rows import SampleRows
@@ -157,20 +158,7 @@ class Predictor(Displayed):
         """
         if self.decision is None:
             raise UsageError("the model has no decision rules", hint="export it with `threshold`, `abstain` or `sets`")
-        spreads: list[NDArray[np.float64] | None] = []
-        if self.unit == PERSON:
-            values, names, drawn = self._predicted(images, persons, columns)
-            return self.decision.apply(values, names, drawn)
-        if self._record.person_head is not None:
-            values, _, drawn, rows = self._with_rows(images, persons, columns)
-            return self.decision.apply(values, rows.persons if self.decision.unit == PERSON else None, drawn)
-        if persons is None:
-            self._check_images()
-        check_same_index({"`images`": images, "`persons`": persons})
-        values, _, drawn = self._predicted(images, None, columns, spreads=spreads)
-        if isinstance(self.decision, NumberDecision):
-            return self.decision.apply(values, persons, drawn, spreads[0])
-        return self.decision.apply(values, persons, drawn)
+        return self._decided(self.decision, images, persons, columns)[0]
 
     def predict(
         self,
@@ -186,7 +174,9 @@ class Predictor(Displayed):
 
         Parameters
         ----------
-        images, persons, columns : see `predict_proba`; a model for people has one answer per person.
+        images, persons, columns : see `predict_proba`; a model for people has one answer per person, in the order of
+            their sorted names. So has a model whose rules are for people: they decide about the mean of a person's
+            images, and `persons` is given for them.
         threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
             classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
             that exceeds it by the largest factor; without one, the most probable class that has no threshold. Used in
@@ -196,15 +186,19 @@ class Predictor(Displayed):
         Raises
         ------
         UsageError : a threshold is not above 0 and at most 1, or not of a class; or it meets a cascade; or the rules of
-            the model are for people (see `decide`).
+            the model are for people, and no `persons` are given.
         """
+        if (rules := self._rules_for_people(threshold, persons)) is not None:
+            decided = self._decided(rules, images, persons, columns)[0]
+            if isinstance(decided, DecidedLabels):
+                return _codes(decided.answers())
+            return self._numbers(decided.values) if isinstance(decided, DecidedNumbers) else decided.labels
         limits = self._thresholds(threshold)
         values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
         if self.task == MULTILABEL:
-            answers = self._given(values, limits)
-            return np.where(np.isnan(answers), ABSTAINED, answers).astype(np.int64)
+            return _codes(self._given(values, limits))
         if self.task == REGRESSION:
-            return values[:, 0] if len(self.classes_) == 1 else values
+            return self._numbers(values)
         return self._labels(values, drawn, limits)
 
     def predict_frame(
@@ -219,7 +213,8 @@ class Predictor(Displayed):
         The prediction of several labels is their names, joined by ``;``; numbers have their own columns, and with
         intervals of the model ``<number>_low`` and ``<number>_high``.
 
-        The id is the path of an image, its id in a table, or its number; of a model for people it is the person.
+        The id is the path of an image, its id in a table, or its number; of a model or of rules for people it is the
+        person, whose probabilities are then the mean of the images.
 
         Raises
         ------
@@ -227,6 +222,12 @@ class Predictor(Displayed):
         """
         import pandas as pd
 
+        if (rules := self._rules_for_people(threshold, persons)) is not None:
+            decided, means = self._decided(rules, images, persons, columns)
+            if isinstance(decided, DecidedNumbers):
+                return decided.frame(decided.persons)
+            frame = pd.DataFrame({"id": decided.persons, "prediction": decided.labels})
+            return pd.concat([frame, pd.DataFrame(means, columns=list(self.classes_))], axis=1)
         limits = self._thresholds(threshold)
         spreads: list[NDArray[np.float64] | None] = []
         values, ids, drawn = self._predicted(images, persons, columns, drawn=False, spreads=spreads)
@@ -306,8 +307,45 @@ class Predictor(Displayed):
         if self.unit != PERSON and self.decision is not None and self.decision.unit == PERSON:
             raise UsageError(
                 f"the decision rules of {self._record.name} are for people, and no persons are given",
-                hint="decide(images, persons) gives one answer per person; predict_proba the probabilities of images",
+                hint="`persons` gives one answer per person; predict_proba has the probabilities of images",
             )
+
+    def _rules_for_people(self, threshold: Any, persons: ArrayLike | None) -> AnyDecision | None:
+        """Return the rules of the model if they answer for people of whom it predicts the images, else None."""
+        if self.unit == PERSON or self.decision is None or self.decision.unit != PERSON or threshold is not None:
+            return None
+        return self.decision if persons is not None or self._record.person_head is not None else None
+
+    def _decided(
+        self, rules: AnyDecision, images: Any, persons: Any, columns: Any
+    ) -> tuple[AnyDecided, NDArray[np.float32]]:
+        """Return the answers of the rules, and the predictions that they are of: of people the mean of their images."""
+        if self.unit == PERSON:
+            values, names, drawn = self._predicted(images, persons, columns)
+            return rules.apply(values, names, drawn), values
+        spreads: list[NDArray[np.float64] | None] = []
+        if self._record.person_head is not None:
+            values, _, drawn, rows = self._with_rows(images, persons, columns, spreads=spreads)
+            persons = rows.persons if rules.unit == PERSON else None
+        else:
+            if persons is None:
+                self._check_images()
+            check_same_index({"`images`": images, "`persons`": persons})
+            values, _, drawn = self._predicted(images, None, columns, spreads=spreads)
+        if isinstance(rules, NumberDecision):
+            decided: AnyDecided = rules.apply(values, persons, drawn, spreads[0])
+        else:
+            decided = rules.apply(values, persons, drawn)
+        if rules.unit != PERSON:
+            return decided, values
+        codes = np.unique(names_of(persons, "persons", len(values)), return_inverse=True)[1]
+        means = average_by_person(np.zeros(len(codes), np.int64), values, codes, values.shape[1], CLASSES)[1]
+        return decided, means.astype(np.float32)
+
+    def _numbers(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return numbers (n, columns) as scikit-learn does: (n,) of a single one."""
+        found = values.astype(np.float32)
+        return found[:, 0] if len(self.classes_) == 1 else found
 
     def _predicted(
         self,
@@ -408,6 +446,11 @@ class Predictor(Displayed):
                 raise unknown_name("class", str(name), list(self.classes_))
             limits[self.classes_.index(name)] = _probability(value)
         return limits
+
+
+def _codes(answers: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the answers of several labels as whole numbers, −1 where the rules are unsure."""
+    return np.where(np.isnan(answers), ABSTAINED, answers).astype(np.int64)
 
 
 def _probability(value: Any) -> float:

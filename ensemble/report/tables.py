@@ -17,6 +17,7 @@ from ensemble.report.blocks import Matrix, Section, Table
 from folds.errors import EnsembleError
 from folds.utils.files import write_atomic
 from folds.utils.html import cell_text, running, visible
+from folds.utils.spreadsheet import guarded
 from folds.utils.text import counted
 
 CORNER = "true class / predicted class"  # head of the first column of a confusion matrix
@@ -24,9 +25,6 @@ _LONG_TABLE = 30  # rows; LaTeX cannot break a longer table over pages, unless i
 _LONG_CELL = 30  # characters; a column with longer ones wraps its lines
 _LONGEST = 120  # characters that count for its share
 _WIDE = 65  # hundredths of the line, which these columns share
-# What a spreadsheet takes for a formula, unless it is a number.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?[0-9.,]+(e[+-]?[0-9]+)?%?", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[\\|`*_<>\[\]~&$]|:(?=//)")  # an address would be a link
 _WWW = re.compile(r"(www)\.", re.IGNORECASE)
 _LATEX = {
@@ -154,8 +152,7 @@ def _csv_value(text: str, number: bool, absent: bool) -> str:
 
 
 def _csv_cell(text: str, no_formulas: bool) -> str:
-    if no_formulas and _FORMULA.match(text) and not _NUMBER.fullmatch(text):
-        text = f"'{text}"
+    text = guarded(text) if no_formulas else text
     return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
 
 

@@ -20,6 +20,7 @@ from folds.metrics.task_names import REGRESSION
 from folds.utils.csv_table import csv_text
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, write_atomic
+from folds.utils.spreadsheet import guarded_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ class ColumnList(Displayed):
         EnsembleError : the file exists and `force` is false.
         """
         check_not_existing(Path(path), self.what, force)
-        write_atomic(Path(path), csv_text(self._csv()))
+        write_atomic(Path(path), csv_text(guarded_columns(self._csv())))
         return Path(path)
 
     def _csv(self) -> dict[str, list[str]]:

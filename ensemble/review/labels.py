@@ -18,6 +18,7 @@ from folds.utils.csv_table import csv_text
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, write_atomic
 from folds.utils.progress import Progress
+from folds.utils.spreadsheet import guarded_columns
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class DoubtfulLabels(Displayed):
         EnsembleError : the file exists and `force` is false.
         """
         check_not_existing(Path(path), "the table", force)
-        write_atomic(Path(path), csv_text(columns_of(self.doubts)))
+        write_atomic(Path(path), csv_text(guarded_columns(columns_of(self.doubts))))
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, write_atomic
 from folds.utils.progress import Progress
 from folds.utils.schema import optional
+from folds.utils.spreadsheet import guarded_columns
 from folds.utils.text import counted
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Mistakes(Displayed):
         EnsembleError : the file exists and `force` is false.
         """
         check_not_existing(Path(path), "the file", force)
-        write_atomic(Path(path), csv_text(mistake_columns(self.judged.rows)))
+        write_atomic(Path(path), csv_text(guarded_columns(mistake_columns(self.judged.rows))))
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:

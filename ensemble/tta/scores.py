@@ -124,7 +124,8 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
     def against(other: NDArray[np.float64]) -> Difference:
         units = scored_units(labels, [other, made.merged], persons, per_person, evidence.task)
-        return difference_over_people(metric, units.labels, *units.predictions, units.persons)
+        first, second = units.predictions
+        return difference_over_people(metric, units.labels, first, second, units.persons)
 
     def score(values: NDArray[np.float64]) -> float:
         return (

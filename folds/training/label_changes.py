@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from folds.training.examples import one_hot_rows, outputs_of
 from folds.training.soft_labels import TOLERANCE, checked_probabilities
 from folds.utils.csv_table import CsvTable
 from folds.utils.files import sha256_bytes
+from folds.utils.spreadsheet import unguarded
 from folds.utils.tables import read_table_file
 from folds.utils.text import counted
 
@@ -173,7 +174,7 @@ def _relabeled(
     changed, labels = np.zeros(len(table), bool), table.labels.astype(object)
     if path is None:
         return changed, table.labels
-    found = read_table_file(path)
+    found = _read(path, table)
     name = "new_label" if "new_label" in found.columns else "label"
     given, decisions = (
         found.column(name, "`relabel`", f"it needs the columns id and new_label; {_FILLED}"),
@@ -211,7 +212,7 @@ def _dropped(
     dropped = np.zeros(len(table), bool)
     if path is None:
         return dropped
-    found = read_table_file(path)
+    found = _read(path, table)
     for _, at in _places(found, _decided(found, DROP, path, shared), table, test, "drop"):
         dropped[at] = True
     return dropped
@@ -249,7 +250,7 @@ def _votes(
         of_classes[at] = checked_probabilities(values, predictions.ids, f"`soften={path}`")
         softened[at] = True
     else:
-        found = read_table_file(path)
+        found = _read(path, table)
         places = _places(found, _decided(found, SOFTEN, path, shared), table, test, "soften")
         if not places:
             return softened, None
@@ -261,6 +262,16 @@ def _votes(
             of_classes[place], softened[place] = _shares([cells[row] for cells in columns], found, row), True
     of_classes /= of_classes.sum(axis=1, keepdims=True)
     return softened, outputs_of(target, of_classes)
+
+
+def _read(path: Path, table: SampleTable) -> CsvTable:
+    """Return a file with ids and labels as in the table, without apostrophes that guard them in a spreadsheet."""
+    found, names = read_table_file(path), ("id", "label", "new_label")
+    if not any(cell[:1] == "'" for name in names for cell in found.columns.get(name, ())):
+        return found
+    known = {name: set(table.ids.tolist() if name == "id" else table.classes) for name in names}
+    columns = {name: unguarded(cells, known[name]) if name in known else cells for name, cells in found.columns.items()}
+    return replace(found, columns=columns)
 
 
 def _shares(cells: Sequence[str], found: CsvTable, row: int) -> NDArray[np.float64]:

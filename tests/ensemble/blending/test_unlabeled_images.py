@@ -67,7 +67,9 @@ def test_a_blend_has_the_same_rule_also_where_it_is_fitted() -> None:
     named = {"y": known, "groups": people, "task": "regression", "progress": False}
     made, pooled = (en.blend(runs, method="nnls", **named, **one) for one in ({"per_person": True}, {"pool": "mean"}))
     assert made.oof is not None
+    assert made.fitted is not None
     assert pooled.fitted is not None
+    assert made.nested is not None
     own = made.oof.score(per_person=True).value
     assert made.nested.value == pytest.approx(own, rel=1e-12)  # the nested score counts the same images as the file
     assert made.fitted.lines["soft"].score.value == pytest.approx(pooled.fitted.lines["soft"].score.value, rel=1e-6)

@@ -259,7 +259,16 @@ def test_rules_for_people_are_for_people_everywhere(blended: Path, tmp_path: Pat
     for call in (model.predict, model.predict_frame, model.decide):
         with pytest.raises(UsageError, match="are for people, and no persons are given"):
             call(images)
-    assert len(model.decide(images, ["a", "a", "b", "b", "c", "c"]).codes) == 3
+    persons = ["c", "c", "a", "b", "a", "b"]
+    decided = model.decide(images, persons)
+    assert decided.persons is not None
+    assert decided.persons.tolist() == ["a", "b", "c"]
+    assert model.predict(images, persons=persons).tolist() == decided.labels.tolist()
+    frame = model.predict_frame(images, persons=persons)
+    assert frame[["id", "prediction"]].to_numpy().T.tolist() == [["a", "b", "c"], decided.labels.tolist()]
+    each = model.predict_proba(images)
+    means = np.stack([each[[2, 4]].mean(axis=0), each[[3, 5]].mean(axis=0), each[:2].mean(axis=0)])
+    np.testing.assert_allclose(frame[list(model.classes_)].to_numpy(), means, atol=1e-6)
     assert len(model.predict(images, threshold={model.classes_[0]: 0.5})) == 6
     with pytest.raises(UsageError, match="are for people: they apply"):
         en.predict(tmp_path / "model", images)
