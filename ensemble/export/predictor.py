@@ -291,8 +291,9 @@ class Predictor(Displayed):
     def _check_images(self) -> None:
         """Raise UsageError if the rules of the model are for people, which single images are not."""
         if self.unit != PERSON and self.decision is not None and self.decision.unit == PERSON:
+            given = "no persons are given" if self._record.person_head is None else "this has a row for each image"
             raise UsageError(
-                f"the decision rules of {self._record.name} are for people, and no persons are given",
+                f"the decision rules of {self._record.name} are for people, and {given}",
                 hint="decide(images, persons) gives one answer per person; predict_proba the probabilities of images",
             )
 
