@@ -360,7 +360,7 @@ def test_a_model_that_runs_out_of_memory_is_one_error(model: Path, monkeypatch: 
     def full(*arguments: object) -> None:
         raise RuntimeError("not enough memory: you tried to allocate 51539607552 bytes")
 
-    monkeypatch.setattr(arrays.LoadedModels, "members", full)
+    monkeypatch.setattr(arrays.LoadedModels, "outputs", full)
     refused(model, "it cannot predict its expected images: not enough memory")
 
 
