@@ -20,7 +20,8 @@ from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
-from ensemble.model_files.record import from_text, to_text
+from ensemble.model_files.record import to_text
+from ensemble.model_files.record_reading import from_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.decisions import DecisionOptions, decision_for
