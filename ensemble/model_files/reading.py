@@ -15,7 +15,8 @@ from ensemble.blending.coefficients import unpack_coefficients
 from ensemble.model_files.container import COEFFICIENTS, EXPECTED, EXPORT_AGAIN, RECORD, Parts, open_parts, refused
 from ensemble.model_files.expected import Expected, unpack_expected
 from ensemble.model_files.made_up_rows import expected_answers
-from ensemble.model_files.record import ModelRecord, from_text
+from ensemble.model_files.record import ModelRecord
+from ensemble.model_files.record_reading import from_text
 from ensemble.model_files.weights import unpack_weights
 from folds.errors import EnsembleError
 from folds.models.checkpoint import Checkpoint, checkpoint_of

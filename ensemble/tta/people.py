@@ -14,11 +14,11 @@ from folds.errors import EnsembleError
 from folds.models.checkpoint import Checkpoint
 from folds.models.person_models import in_features, person_logits
 from folds.models.timing import torch_threads
-from folds.splits.assignment import read_folds
+from folds.utils.csv_table import read_csv
 from folds.utils.numeric import factorize
 
 
-def people_of(table: SampleTable) -> NDArray[np.int64]:
+def person_numbers(table: SampleTable) -> NDArray[np.int64]:
     """Return (n,) the number of each row's person; without persons each image is on its own, as in the training."""
     return np.arange(len(table)) if table.persons is None else factorize(table.persons)[1].astype(np.int64)
 
@@ -35,13 +35,13 @@ def check_people(table: SampleTable, index: NDArray[np.int64], folds: Path, whos
     """
     if not folds.is_file():
         return
-    assignment = read_folds(folds)
-    former_of = dict(zip(assignment.ids.tolist(), assignment.persons.tolist(), strict=True))
+    recorded = read_csv(folds)
+    former_of = dict(zip(recorded.column("id"), recorded.column("person"), strict=True))
     ids = table.ids[index].tolist()
     if not all(name in former_of for name in ids):
         return
     former = factorize(np.array([former_of[name] for name in ids], dtype=str))[1]
-    present = people_of(table)[index]
+    present = person_numbers(table)[index]
     pairs = np.unique(np.stack([former, present]), axis=1)
     for one in pairs:
         people, counts = np.unique(one, return_counts=True)

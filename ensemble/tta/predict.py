@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ensemble.tta.files import CachedView, load_cached_logits, stitch, write
-from ensemble.tta.people import check_people, logits_of_people, people_of
+from ensemble.tta.people import check_people, logits_of_people, person_numbers
 from ensemble.tta.views import View
 from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, combine_errors
@@ -208,7 +208,7 @@ class FoldPredictor:
         if self.head is None:
             yield from self._predicted(sources, index[missing], views)
             return
-        people = people_of(table)[index]
+        people = person_numbers(table)[index]
         for view in views:  # one at a time: features are many more numbers than logits
 
             def features_of(rows: NDArray[np.bool_], view: View = view) -> NDArray[np.float32]:

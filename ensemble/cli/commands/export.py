@@ -121,6 +121,6 @@ def export(
     )
     console.result(f"{made.display_table().text(100)}\n\n{output} written", made.to_dict())
     of_people = PERSON in (made.record.unit, made.record.extras.get(DECISION, {}).get("unit"))
-    what = "TABLE --per person" if of_people else "IMAGES"
+    what = "TABLE --per person" if of_people else "TABLE" if made.record.person_head else "IMAGES"
     console.next_step(f"ensemble predict {shlex.quote(str(output))} {what}")
     return 0

@@ -16,7 +16,7 @@ from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
 from ensemble.learning.further_columns import ColumnModel, Encoding
-from ensemble.model_files import record as records
+from ensemble.model_files import record_reading as records
 from ensemble.model_files.reading import read_expected, read_record
 from ensemble.pooling.pooling import Pooling
 from ensemble.prediction.source import load_source

@@ -340,13 +340,13 @@ def test_many_tiny_expected_images_are_refused(model: Path) -> None:
 
 def test_expected_images_are_decoded_a_few_at_a_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    members = arrays.LoadedModels.members
+    outputs = arrays.LoadedModels.outputs
 
     def counted(self: arrays.LoadedModels, pixels: arrays.Pixels) -> dict[str, np.ndarray]:
         sizes.extend(map(len, pixels.values()))
-        return members(self, pixels)
+        return outputs(self, pixels)
 
-    monkeypatch.setattr(arrays.LoadedModels, "members", counted)
+    monkeypatch.setattr(arrays.LoadedModels, "outputs", counted)
     monkeypatch.setattr(arrays, "_AT_ONCE", 2 * 3 * 32 * 32)
     whole = read_model(model).expected
     assert en.load(model).difference <= 1e-4  # type: ignore[operator]
@@ -360,7 +360,7 @@ def test_a_model_that_runs_out_of_memory_is_one_error(model: Path, monkeypatch: 
     def full(*arguments: object) -> None:
         raise RuntimeError("not enough memory: you tried to allocate 51539607552 bytes")
 
-    monkeypatch.setattr(arrays.LoadedModels, "members", full)
+    monkeypatch.setattr(arrays.LoadedModels, "outputs", full)
     refused(model, "it cannot predict its expected images: not enough memory")
 
 

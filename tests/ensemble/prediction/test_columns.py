@@ -22,12 +22,12 @@ from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
-from ensemble.model_files.reading import read_model
-from ensemble.model_files.record import from_text, to_text
+from ensemble.model_files.record import to_text
+from ensemble.model_files.record_reading import from_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.decisions import DecisionOptions, decision_for
-from ensemble.prediction.source import PredictionSource, RunModels, load_source, source_of
+from ensemble.prediction.source import PredictionSource, RunModels, load_source
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -278,14 +278,6 @@ def test_thresholds_for_people_need_their_persons(columns: Path, tmp_path: Path)
     assert one.to_dict()["labels"] == [name for name, has in zip(NAMES[MULTILABEL], expected, strict=True) if has]
     by_person = en.predict(tmp_path / "model", TEST, per_person=True, progress=False).by_person()
     assert by_person.labels.tolist() == decided.labels.tolist()
-    # A model with a head that sees all images of a person is refused, wherever it comes from.
-    stored = read_model(tmp_path / "model")
-    heads = {
-        file: replace(one, architecture=replace(one.architecture, head="relative"))
-        for file, one in stored.checkpoints.items()
-    }
-    with pytest.raises(EnsembleError, match=r"from all images of its person \(head relative\), and such a model"):
-        source_of(replace(stored, checkpoints=heads))
 
 
 def test_without_out_of_fold_predictions_only_given_thresholds_apply(columns: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from ensemble.decisions.decision import Decision
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.learning.cumulative import NumberToGrades
 from ensemble.model_files.reading import read_record
-from ensemble.model_files.record import CASCADE, from_text, to_text
+from ensemble.model_files.record import CASCADE, to_text
+from ensemble.model_files.record_reading import from_text
 from ensemble.pooling.bags import Bags
 from ensemble.pooling.pooling import Pooling
 from ensemble.prediction.arrays import LoadedModels, columns_difference, numbered

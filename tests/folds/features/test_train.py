@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import local
 from folds.features import embed
-from folds.features.gradient_head import check_labels_of_people, labels_of_people
+from folds.features.gradient_head import _Trainer, check_labels_of_people, labels_of_people
 from folds.features.train import train_job
 from folds.models.checkpoint import hash_ids, load_checkpoint
+from folds.models.heads import build_head
 from folds.models.inference import PixelSource, predict_logits
 from folds.predictions.files import read_sidecar
 from folds.predictions.predictions import read_predictions
@@ -189,6 +191,32 @@ def test_gated_attention_writes_one_prediction_per_person(plan: Callable[..., Pl
     np.testing.assert_array_equal(unknown, images)
     with pytest.raises(EnsembleError, match="from all images of its person"):
         load_checkpoint(Path("checkpoints/head/fold0.pt")).build()
+
+
+def test_one_prediction_per_person_learns_the_labels_of_the_person_once() -> None:
+    labels = np.array([[0, 1], [np.nan, 0], [1, np.nan], [0, 0], [1, 1]], np.float32)
+    rows, persons = np.arange(5), np.array(["b", "a", "b", "a", "left out"])
+    context = SimpleNamespace(
+        training=rows[:4],
+        training_labels=labels,
+        target=SimpleNamespace(task="multilabel"),
+        soft_targets=None,
+        counts=lambda: None,
+        schedule=None,
+        recipe=SimpleNamespace(opt="sgd", weight_decay=0.0, opt_args={}, batch_size=64),
+        epochs=SimpleNamespace(rows=lambda epoch: np.array([2, 3, 0, 1])),
+    )
+    torch.manual_seed(0)
+    features = torch.randn(4, 6)
+    head = build_head("attention-person:4", 6, 2).eval()
+    trainer = _Trainer(context, features.numpy(), 1, persons, head)  # type: ignore[arg-type]
+    ((count, loss_of),) = trainer._batches(0, np.zeros(4, np.int64))
+    assert count == 4
+    seen: list[torch.Tensor] = []
+    loss_of(lambda outputs, targets: seen.extend([outputs, targets]) or outputs.sum())
+    assert seen[1].tolist() == [[1, 1], [0, 0]]  # person b, then a: each once
+    expected = [head(features[[0, 2]])[0], head(features[[1, 3]])[0]]
+    assert torch.allclose(seen[0], torch.stack(expected), atol=1e-6)
 
 
 def test_features_relative_to_the_person_are_learned_and_predicted(plan: Callable[..., Plan]) -> None:
