@@ -174,8 +174,9 @@ def columns_of_arrays(
             "rules for people need the person of each image",
             hint="name the person of each image: a column of the table, or `groups` of decide() for arrays",
         )
-    by_image = not per_person or persons is None
-    known = np.flatnonzero(known_rows(labels) if by_image else rows_of_known_people(labels, persons))
+    known = np.flatnonzero(
+        known_rows(labels) if persons is None or not per_person else rows_of_known_people(labels, persons)
+    )
     values, labels, ids = np.asarray(values, np.float64)[known], labels[known], ids[known]
     spread = None if spread is None else np.asarray(spread, np.float64)[known]
     persons, folds = None if persons is None else persons[known], None if folds is None else folds[known]

@@ -229,8 +229,8 @@ def test_blends_predict_images_and_persons(trained: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(decided.labels, ruled.decide(own[["path", "person"]]).labels)
     means = [parts[0][(own["person"] == name).to_numpy()].mean(axis=0) for name in decided.persons]
     np.testing.assert_array_equal(decided.labels == found.classes[0], np.array(means)[:, 0] >= 0.02)
-    with pytest.raises(UsageError, match="are for people, and this has a row for each image"):
-        ruled.predict(own["path"].tolist(), persons=own["person"].tolist())
+    np.testing.assert_array_equal(ruled.predict(own[["path", "person"]]), decided.labels)
+    np.testing.assert_allclose(ruled.predict_frame(own[["path", "person"]]).iloc[:, 2:], np.array(means), atol=1e-6)
     gated = en.predict("gated", "own.csv", progress=False)
     assert of_people.ids.tolist() == sorted(set(own["person"]))
     columns = [gated.classes.index(name) for name in of_people.classes]
