@@ -102,8 +102,8 @@ def learning_curve(
     """Return the learning curve of a run over people, with its features and folds, by logistic heads.
 
     Every head is scored on the people of its fold, none of whom it has seen; its strength is chosen by inner folds of
-    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes. Several labels
-    have a logistic regression each, and numbers a ridge regression.
+    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes. Several
+    labels have a logistic regression each, and numbers a ridge regression.
 
     Parameters
     ----------
@@ -167,7 +167,10 @@ class _Data:
         labels, classes = self.learned[rows], len(self.target.classes)
         by = standardization(self.values, rows)
         if self.target.has_columns:
-            own, seed = standardized(self.values, rows, by, 1), derive_seed(self.recipe.seed, fold, draw, share, "inner")
+            own, seed = (
+                standardized(self.values, rows, by, 1),
+                derive_seed(self.recipe.seed, fold, draw, share, "inner"),
+            )
             held = standardized(self.values, self.assignment.validation_index(fold), by, 1)
             found = predict_columns(own, labels, self.people[rows], held, self.target.task, seed)
             return found, len(set(self.people[rows].tolist())), len(rows)

@@ -118,7 +118,7 @@ def pseudo_labels_of(
 
 
 def _mean_of_folds(predicted: Sequence[NDArray[np.float64]], task: str) -> NDArray[np.float64]:
-    """Return (teachers, images, columns) the mean over the folds; (1, images, columns) where teachers are not compared."""
+    """Return (teachers, images, columns) the mean over the folds; not of numbers, one row for all teachers."""
     total = np.zeros_like(predicted[0] if task == REGRESSION else predicted[0][:1])
     for of_fold in predicted:
         total += of_fold if task == REGRESSION else np.mean(of_fold, axis=0, keepdims=True)
