@@ -167,11 +167,7 @@ def _check_spread(recipe: Recipe, task: str, teachers: int) -> None:
 
 def _none_chosen(predicted: Sequence[NDArray[np.float64]], recipe: Recipe, task: str) -> EnsembleError:
     """Return the error for predictions (teachers, images, columns) of each fold of which none is used."""
-    if task == REGRESSION:
-        if recipe.pseudo_spread is None:
-            return EnsembleError(
-                "`pseudo`: all test images are of people whom every fold is scored on", hint="other test images"
-            )
+    if task == REGRESSION:  # without `pseudo_spread` all are used
         return EnsembleError(
             f"`pseudo`: the teachers differ by more than {recipe.pseudo_spread:g} standard deviations in every number",
             hint="a larger `pseudo_spread`, or better teachers",
