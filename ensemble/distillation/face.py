@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def distill(
     blend: str | Path, *, arch: str | Sequence[str] | None = None, root: str | Path = ".", **options: Any
 ) -> Runs:
-    """Train students of a blend, as ``ensemble distill`` does: k-fold runs that also learn its class probabilities.
+    """Train students of a blend, as ``ensemble distill`` does: k-fold runs that also learn its predictions.
 
     The target of an image is its out-of-fold prediction (of a fitted blend the nested one), which no model of the blend
     that has seen its person has made. The student is a run like any other: it blends, predicts and exports. Its table

@@ -95,7 +95,7 @@ class Recipe:
     )
     soft_labels: Path | None = setting(
         None,
-        "also learn these class probabilities of the training images, e.g. a blend's out-of-fold predictions",
+        "also learn these predictions of the training images, e.g. a blend's out-of-fold probabilities",
         TRAINING,
         metavar="FILE.npy",
     )
@@ -131,7 +131,7 @@ class Recipe:
     )
     pseudo_confidence: float | None = setting(
         None,
-        "smallest probability of the predicted class of a pseudo-labeled image, or of the answer of each of several labels",
+        "smallest probability of the predicted class of a pseudo-labeled image, or of the answer for each label",
         TRAINING,
         shown="0.9 with pseudo; not of numbers",
         metavar="P",

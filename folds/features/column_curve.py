@@ -26,8 +26,8 @@ def share_of_columns(
     """Return the people of a share, drawn so that a smaller share is part of a larger one.
 
     A share has about the same sets of labels as all people, or the same quarters of a number (halves of several). Two
-    people with each label, two without it, and two whose number is known, if there are, are in every share: a head needs
-    them to be fitted and to choose its strength.
+    people with each label, two without it, and two whose number is known, if there are, are in every share: a head
+    needs them to be fitted and to choose its strength.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def predict_columns(
 ) -> NDArray[np.float64]:
     """Return (m, columns) probabilities or numbers of other rows, by heads fitted to some rows.
 
-    Each label has a logistic regression and each number a ridge regression on the rows where it is known, whose strength
-    is chosen by inner folds over people.
+    Each label has a logistic regression and each number a ridge regression on the rows where it is known, whose
+    strength is chosen by inner folds over people.
 
     Parameters
     ----------

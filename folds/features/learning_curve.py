@@ -102,8 +102,8 @@ def learning_curve(
     """Return the learning curve of a run over people, with its features and folds, by logistic heads.
 
     Every head is scored on the people of its fold, none of whom it has seen; its strength is chosen by inner folds of
-    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes. Several labels
-    have a logistic regression each, and numbers a ridge regression.
+    its own part. A smaller share is part of a larger one, with about the same frequencies of the classes. Several
+    labels have a logistic regression each, and numbers a ridge regression.
 
     Parameters
     ----------

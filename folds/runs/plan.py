@@ -339,7 +339,8 @@ def _learned_from(runs: Sequence[Run], data: Dataset, root: Path) -> tuple[dict[
         if labels is not None and data.test is not None:
             found[run.name] = labels
             _check_teachers(run, runs, labels.teachers)
-            notes.append(f"{run.name}: {labels.note(data.test.labels is not None)}")
+            labeled = data.test.labels is not None and bool((data.test.labels != "").any())
+            notes.append(f"{run.name}: {labels.note(labeled)}")
             lines += pseudo_warnings(labels, data.test)
     for note in filter(None, dict.fromkeys(notes)):
         logger.info(note)

@@ -1,6 +1,7 @@
 """Make targets of several labels and of numbers from shares in a table and from predictions; numpy only.
 
-A target is a probability of each label, or a number, and nan where nothing is to be learned (`folds.optim.column_losses`).
+A target is a probability of each label, or a number, and nan where nothing is to be learned
+(`folds.optim.column_losses`).
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def predicted_columns(
         row, column = wrong[0].tolist()
         expected = "probabilities from 0 to 1" if table.task == MULTILABEL else "finite numbers"
         raise EnsembleError(
-            f"{source}: expected {expected}, found {values[row, column]:g} for '{table.classes[column]}' of '{ids[row]}'",
+            f"{source}: expected {expected}, found {values[row, column]:g} for '{table.classes[column]}' of "
+            f"'{ids[row]}'",
             hint="logits need a sidecar with kind = logit" if table.task == MULTILABEL else "leave out this model",
         )
     return np.clip(values, 0, 1) if table.task == MULTILABEL else values

@@ -118,7 +118,7 @@ def pseudo_labels_of(
 
 
 def _mean_of_folds(predicted: Sequence[NDArray[np.float64]], task: str) -> NDArray[np.float64]:
-    """Return (teachers, images, columns) the mean over the folds; (1, images, columns) where teachers are not compared."""
+    """Return (teachers, images, columns) the mean over the folds; not of numbers, one row for all teachers."""
     total = np.zeros_like(predicted[0] if task == REGRESSION else predicted[0][:1])
     for of_fold in predicted:
         total += of_fold if task == REGRESSION else np.mean(of_fold, axis=0, keepdims=True)
@@ -167,11 +167,7 @@ def _check_spread(recipe: Recipe, task: str, teachers: int) -> None:
 
 def _none_chosen(predicted: Sequence[NDArray[np.float64]], recipe: Recipe, task: str) -> EnsembleError:
     """Return the error for predictions (teachers, images, columns) of each fold of which none is used."""
-    if task == REGRESSION:
-        if recipe.pseudo_spread is None:
-            return EnsembleError(
-                "`pseudo`: all test images are of people whom every fold is scored on", hint="other test images"
-            )
+    if task == REGRESSION:  # without `pseudo_spread` all are used
         return EnsembleError(
             f"`pseudo`: the teachers differ by more than {recipe.pseudo_spread:g} standard deviations in every number",
             hint="a larger `pseudo_spread`, or better teachers",

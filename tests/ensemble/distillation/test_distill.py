@@ -16,7 +16,7 @@ from ensemble.distillation.teacher import find_teacher
 from ensemble.prediction.costs import costs
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import load_checkpoint
-from folds.predictions.predictions import read_predictions
+from folds.predictions.predictions import Predictions, read_predictions
 from tests.conftest import Called, Logged, call_here, call_process, made_once
 
 STUDENT = "fin-student-test_resnet"
@@ -178,3 +178,17 @@ def test_rules_of_a_selected_model_say_so(distilled: Path) -> None:
     made = en.export("test_vit", "model")
     assert "something about the models of test_vit was selected" in made.record.score["warning"]
     assert en.decide("test_resnet", sets=0.6).decision.source.basis == "cross-fitted"
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_a_student_reads_the_table_as_the_task_of_its_teacher(tmp_path: Path, task: str) -> None:
+    """Ages in whole numbers could be classes, so a student is told what they are for its teacher."""
+    runs = tmp_path / "runs"
+    (runs / "t").mkdir(parents=True)
+    (runs / "t/config.toml").write_text(f'data = "t.csv"\nlabel = "age"\ntask = "{task}"\nloss = "bce"\n[resolved]\n')
+    made = Predictions.from_array([[0.5], [0.2]], ids=["a", "b"], classes=["age"], run="t", task=task)
+    path = made.save(runs / "t.oof.npy")
+    teacher = find_teacher("t", tmp_path)
+    expected = {"data": "t.csv", "label": "age", "task": task, "folds": runs / "t/folds.csv", "soft_labels": path}
+    assert teacher.settings({}) == expected
+    assert teacher.settings({"k": 3, "task": None})["task"] == task

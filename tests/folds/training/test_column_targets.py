@@ -122,18 +122,18 @@ def test_an_answer_that_is_not_confident_is_an_unknown_cell(tmp_path: Path, assi
     np.testing.assert_array_equal(found.values[2], refit)
     assert found.note(False).endswith("2 to 3 of 4 test images a fold, 3 to 5 of 8 labels")
     soft = pseudo_of(tmp_path, assignment, "multilabel", pseudo_confidence=0.9, pseudo_soft=True)
-    np.testing.assert_allclose(soft.values[1], np.where(np.isnan(expected[1]), NAN, PREDICTED[1]), atol=1e-7)
+    np.testing.assert_allclose(soft.values[1], np.where(np.isnan(found.values[1]), NAN, PREDICTED[1]), atol=1e-7)
     # One cell of each answer of each label, the most confident one.
     capped = pseudo_of(tmp_path, assignment, "multilabel", pseudo_confidence=0.5, pseudo_per_class=1)
     np.testing.assert_array_equal(capped.values[1], [[1, 0], [NAN, NAN], [NAN, NAN], [0, 1]])
-    with pytest.raises(EnsembleError, match="no test image has an answer for a label of probability 0.995 or more"):
-        write_teacher(tmp_path, assignment, "multilabel", np.clip(PREDICTED, 0.01, 0.99))
+    write_teacher(tmp_path, assignment, "multilabel", np.clip(PREDICTED, 0.01, 0.99))
+    with pytest.raises(EnsembleError, match=r"no test image has an answer for a label of probability 0.995 or more"):
         pseudo_of(tmp_path, assignment, "multilabel", pseudo_confidence=0.995)
 
 
 def test_numbers_on_which_teachers_differ_are_unknown(tmp_path: Path, assignment: FoldAssignment) -> None:
     first = np.array([[[30.0, 2], [40, 3], [50, 4], [60, 5]]] * 2)
-    second = first + [[[0, 0], [5, 0], [10, 1], [20, 4]], [[40, 8]] * 4]
+    second = first + np.array([[[0, 0], [5, 0], [10, 1], [20, 4]], [[40, 8]] * 4])
     write_teacher(tmp_path, assignment, "regression", first)
     write_teacher(tmp_path, assignment, "regression", second, "second")
     alone = pseudo_of(tmp_path, assignment, "regression").values
@@ -168,18 +168,18 @@ def test_a_teacher_of_another_task_or_a_rule_without_sense_is_refused(
 
 def test_a_teacher_that_saw_a_scored_person_is_refused(tmp_path: Path, assignment: FoldAssignment) -> None:
     write_teacher(tmp_path, assignment, "multilabel", PREDICTED, seen=4)
-    with pytest.raises(EnsembleError, match="trained on 1 of the 2 people that fold 0 is scored on, e.g. 'p2'"):
+    with pytest.raises(EnsembleError, match=r"trained on 1 of the 2 people that fold 0 is scored on, e.g. 'p2'"):
         pseudo_of(tmp_path, assignment, "multilabel", pseudo_confidence=0.5)
     damaged = PREDICTED + 0.5
     write_teacher(tmp_path, assignment, "multilabel", damaged)
-    with pytest.raises(EnsembleError, match="expected probabilities from 0 to 1, found 1.45 for 'hat' of 'x0'"):
+    with pytest.raises(EnsembleError, match=r"expected probabilities from 0 to 1, found 1.45 for 'hat' of 'x0'"):
         pseudo_of(tmp_path, assignment, "multilabel")
     assert load_checkpoint(tmp_path / "checkpoints/teacher/fold0.pt").task == "multilabel"
 
 
 def job_of(folder: Path, **files: Any) -> Job:
     shown: dict[str, Any] = {"run": "r", "fold": 1, "k": 2, "folder": str(folder), "checkpoint": "", "pixels": ""}
-    shown |= dict.fromkeys(("architecture", "recipe", "images", "data", "class_attributes"), {})
+    shown |= {key: {} for key in ("architecture", "recipe", "images", "data", "class_attributes")}
     return Job(**shown, test_pixels=None, classes=NAMES, folds_sha="", **files)
 
 
@@ -274,8 +274,8 @@ def test_shares_of_a_table_are_soft_labels_with_unknown_cells() -> None:
     wrong = table_of("multilabel", p_hat=["0.5", "", "1.2", "0", "0.25", ""], p_beard=["0"] * 6)
     with pytest.raises(EnsembleError, match=r"from 0 to 1, found 1.2 in column 'p_hat' of t.csv row 4"):
         soft_labels_of(Recipe(soft_columns="p_"), wrong, target_of("multilabel"))
-    with pytest.raises(EnsembleError, match="must have finite numbers, found 'yes' in t.csv row 4"):
-        named = table_of("multilabel", p_hat=["0.5", "", "yes", "0", "0", ""], p_beard=["0"] * 6)
+    named = table_of("multilabel", p_hat=["0.5", "", "yes", "0", "0", ""], p_beard=["0"] * 6)
+    with pytest.raises(EnsembleError, match=r"must have finite numbers, found 'yes' in t.csv row 4"):
         soft_labels_of(Recipe(soft_columns="p_"), named, target_of("multilabel"))
 
 
@@ -322,7 +322,7 @@ def test_the_record_of_a_run_of_numbers_is_valid_again() -> None:
     assert (made("multilabel").pseudo_confidence, made("classes").pseudo_confidence) == (0.9, 0.9)
     check(Settings(), made("regression"))
     check(Settings(), made("multilabel"))
-    with pytest.raises(UsageError, match="pseudo_spread=1.0 is for regression"):
+    with pytest.raises(UsageError, match=r"pseudo_spread=1.0 is for regression"):
         check(Settings(), Recipe(task="multilabel", pseudo="t", pseudo_spread=1.0))
 
 
