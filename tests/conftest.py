@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import copy
 import fcntl
+import gc
 import importlib
 import json
 import logging
@@ -31,6 +32,9 @@ from tests.processes import Called, Forked, in_one_thread
 ROOT = Path(__file__).parent.parent
 # No power fails in a test, and waiting for the disk takes a twentieth of the time.
 os.fsync = lambda handle: None
+# Millions of objects are imported and collected, and stay: searching them for what can be freed takes a fifteenth of the
+# time.
+gc.disable()
 # The same examples in every run, and no limit of time: the cores may be busy.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("suite")
@@ -224,6 +228,11 @@ def pytest_collection(session: pytest.Session) -> None:
         for path in files[: len(files) // 2]:
             with suppress(Exception, pytest.skip.Exception):  # reported when it is collected
                 importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
