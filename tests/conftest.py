@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.processes import Called, Forked, in_one_thread
+from tests.processes import Called, Forked, ForkedTemplate, in_one_thread
 
 ROOT = Path(__file__).parent.parent
 # No power fails in a test, and waiting for the disk takes a twentieth of the time.
@@ -97,6 +98,16 @@ def _torch_computes_in_one_thread() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         in_one_thread(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_are_forked() -> Iterator[None]:
+    """The template of workers need not import the libraries once for each state of the environment."""
+    from folds.execution import template
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template, "subprocess", SimpleNamespace(Popen=ForkedTemplate, DEVNULL=subprocess.DEVNULL))
         yield
 
 
