@@ -203,30 +203,38 @@ ALONE = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
 # The files that take longest come first: started last, one of them would keep one process busy at the end.
 LONGEST = (
     "ensemble/cli/test_tune.py",
+    "ensemble/export/test_export.py",
     "folds/training/test_trainer.py",
     "ensemble/export/test_onnx.py",
-    "ensemble/export/test_export.py",
-    "folds/runs/test_face.py",
-    "ensemble/cli/test_kfold.py",
-    "folds/execution/test_ray_cluster.py",
+    "ensemble/tta/test_run.py",
     "folds/runs/test_execute.py",
+    "folds/runs/test_face.py",
+    "folds/execution/test_ray_cluster.py",
     "ensemble/blending/test_face.py",
-    "test_examples.py",
     "folds/training/test_recipes.py",
-    "test_contributing.py",
+    "ensemble/cli/test_demo.py",
+    "docs/test_examples.py",
+    "test_face.py",
     "ensemble/prediction/test_cascade.py",
     "ensemble/cli/test_learned_blends.py",
-    "folds/training/test_stages.py",
-    "ensemble/cli/test_demo.py",
     "ensemble/prediction/test_costs.py",
     "ensemble/export/test_predictor.py",
     "folds/training/test_ranks.py",
-    "test_fuzz_files.py",
+    "folds/execution/test_template.py",
+    "folds/augmentation/test_pool.py",
+    "ensemble/cli/test_auditing.py",
+    "test_examples.py",
+    "test_words.py",
 )
 
 
 def _file(path: Path) -> str:
     return path.relative_to(ROOT / "tests").as_posix() if path.is_relative_to(ROOT / "tests") else ""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if getattr(session.config.option, "numprocesses", None):  # this process distributes the tests and collects none
+        gc.enable()
 
 
 def pytest_collection(session: pytest.Session) -> None:

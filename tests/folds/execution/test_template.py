@@ -34,7 +34,7 @@ def test_a_copy_has_its_own_folder_and_errors_and_tells_its_status(
         assert first is not None
         assert second is not None
         folder = Path(f"/proc/{second.pid}/cwd")
-        wait_for(lambda: folder.readlink() == tmp_path)  # which it enters after it was told to exist
+        wait_for(lambda: folder.readlink() == tmp_path)  # which it enters after its number is known
         assert first.poll() is None
         first.stdin.write("no job\n")
         first.stdin.flush()
