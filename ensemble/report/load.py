@@ -22,10 +22,11 @@ from ensemble.report.people import (
     extra_of,
     images_of_people,
     in_ranges,
-    people_of,
     people_table,
+    persons_of_images,
     pooled_of,
     reading_rule,
+    with_columns_of_blends,
 )
 from ensemble.report.run_records import channels_of, record_of, window_of
 from ensemble.report.split_by_image import part_by_image, scores_by_image
@@ -103,6 +104,7 @@ def load_evidence(
     if dataset is None:
         of_images = parts if read.pooled is None else read.pooled.images
         table, findings = table_of_parts(of_images.values(), classes, task), tuple[dict[str, Any], ...]()
+        table = None if table is None else with_columns_of_blends(table, read.groups)
     else:
         table = table_record(dataset, paths, root, progress)
         findings = find_findings(dataset, records, root, len(paths), progress)
@@ -182,7 +184,7 @@ def _read_predictions(
     pooled = None
     if rule is not None:
         pooled = pooled_of(groups, next((one for one in groups if one.record is not None), None))
-    people = None if pooled is None else people_of(pooled)
+    people = None if pooled is None else persons_of_images(pooled)
     members = [part.member for one in shared.values() for run in one.runs for part in run.parts]
     by_label = any(one.sidecar is not None and one.sidecar.label_of for one in members)
     parts = {name: part_of(name, shared[name], groups, people) for name in SPLITS if name in shared}

@@ -199,9 +199,7 @@ def facts_for_items(facts: Facts) -> Mapping[str, str]:
         if facts.train is not None
         else "",
         "characteristics": _characteristics_text(facts),
-        "predictors": facts.predictors()
-        if predicted is not None and facts.all_recorded
-        else to_state("the predictors"),
+        "predictors": facts.predictors() if predicted is not None else to_state("the predictors"),
         "partition": f"{facts.split()} {facts.partition()}",
         "building": f"{facts.models()} {facts.unit()} {facts.selection()}",
         "prediction": facts.prediction(),

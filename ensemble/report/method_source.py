@@ -161,7 +161,7 @@ class MethodSource:
         """Return what is predicted from: the images, and columns of the table that a blend uses."""
         extra = extra_of(self.blend)
         if not extra:
-            return "The images are the only predictors."
+            return "The images are the only predictors." if self.all_recorded else to_state("the predictors")
         return (
             f"The predictors are the images and the columns {listed([f'`{one}`' for one in extra], 12)} of the table."
         )

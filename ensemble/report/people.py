@@ -117,7 +117,7 @@ def pooled_of(groups: Sequence[Group], chosen: Group | None) -> Pooled:
     )
 
 
-def people_of(pooled: Pooled) -> dict[str, str]:
+def persons_of_images(pooled: Pooled) -> dict[str, str]:
     """Return id of an image → its person."""
     return {
         sample: person
@@ -166,6 +166,22 @@ def people_table(table: TableRecord, extra: Sequence[str] = ()) -> TableRecord:
         brightness=mean(table.brightness), sharpness=mean(table.sharpness), of_predictions=table.of_predictions,
     )  # fmt: skip
     return in_ranges(made, extra)
+
+
+def with_columns_of_blends(table: TableRecord, groups: Sequence[Group]) -> TableRecord:
+    """Return the table of predictions with the columns that blends use beside the images, as the samples have them."""
+    names = {name for group in groups for name, _ in parse_columns(extra_of(group.record))}
+    own = [group.aligned for group in groups if group.aligned is not None]
+    splits = [split for one in own for split in (one.images or one.splits).values()]
+    found: dict[str, NDArray[np.str_]] = {}
+    for name in sorted(names):
+        cells: dict[str, str] = {}
+        for split in splits:
+            if name in split.rows.attributes:
+                cells |= dict(zip(split.rows.ids.tolist(), split.rows.attributes[name].tolist(), strict=True))
+        if cells:
+            found[name] = np.array([cells.get(one, "") for one in table.ids.tolist()])
+    return replace(table, attributes=dict(table.attributes) | found) if found else table
 
 
 def in_ranges(table: TableRecord, names: Sequence[str]) -> TableRecord:

@@ -246,7 +246,7 @@ def _rules(evidence: Evidence, how: Pooled, found: RuleScores) -> list[Block]:
         rows,
         2,
         note="Nested: the rule and the method are fitted without the people who are scored. From the mean: the "
-        "difference, paired over people, with its 95% CI; the verdict is corrected for "
+        "difference, paired over people, with the 95% CI of one comparison; the verdict is corrected for "
         f"{counted(among, 'comparison')} (Bonferroni). All rules are scored with the labels of people of this blend.",
     )
     figure: list[Block] = [] if svg is None else [Figure("pooling-scores", svg, title, description)]
@@ -275,7 +275,7 @@ def _sentences(
     best = ordered[0]
     lines.append(
         f"Significantly better than the mean (among {counted(among, 'comparison')}): {', '.join(better) or 'none'}. "
-        f"The best score has `{best.spec.text}`, {metric.title} {best.score.text()}."
+        f"The best score is that of `{best.spec.text}`: {metric.title} {best.score.text()}."
     )
     if best.spec.text != own:
         lines.append(
@@ -285,5 +285,7 @@ def _sentences(
     if task in COLUMN_TASKS and task != REGRESSION:
         lines.append("A person has a label if any of the images has it, whatever the rule.")
     if found.left_out:
-        lines.append(f"Not scored, because fitting them takes long with so many images: {', '.join(found.left_out)}.")
+        lines.append(
+            f"Not scored, because fitting them takes long with this number of images: {', '.join(found.left_out)}."
+        )
     return tuple(lines)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ensemble.report.blocks import Block, Figure, Missing, Table, Text
+from ensemble.report.blocks import Block, Cells, Figure, Missing, Table, Text
 from ensemble.report.scored_members import MOST_ROWS, score_text
 from ensemble.report.scoring import finite
 from folds.metrics.classification import recorded_metric
@@ -53,7 +53,39 @@ def contribution_blocks(blend: Mapping[str, Any] | None) -> list[Block]:
     blocks: list[Block] = [Figure("compare-contributions-figure", drawn, figure_title, text), table]
     sentences = tuple(line for line in _list(worth.get("sentences")) if isinstance(line, str))
     subsets = _subsets(worth.get("pareto"), title)
-    return [*([Text(sentences)] if sentences else []), *blocks, *([] if subsets is None else [subsets])]
+    blocks += [] if subsets is None else [subsets]
+    return [*([Text(sentences)] if sentences else []), *blocks, *_columns(worth.get("columns"), title)]
+
+
+def _columns(record: Any, title: str) -> list[Block]:
+    """Return what the columns of the samples add, as the blend recorded it; [] without columns."""
+    groups = _list(record.get("groups")) if isinstance(record, Mapping) else []
+    found = [
+        (str(one.get("name")), gain)
+        for one in groups
+        if isinstance(one, Mapping) and (gain := _interval(one.get("gain"))) is not None
+    ]
+    if not found:
+        return []
+    exact = record.get("method") == "shapley"
+    found.sort(key=lambda one: -one[1].value)
+    caption = f"What each column of the samples adds to the blend, in nested {title}, with 95% CIs (over people)"
+    note = (
+        "Shapley values, exact: the method is fitted again with every subset of the columns and the runs (all runs are "
+        "one group), and scored nested. They sum to the gain over class frequencies."
+        if exact
+        else "By permutation: the score that is lost if the values of the column are exchanged between the held-out "
+        "people of each outer fold, mean of several times. Columns that say the same share their gain unseen."
+    )
+    text = f"Most is added by {found[0][0]}: {found[0][1].signed_text()} {title}."
+    drawn = [
+        Row(name, one.value, one.low, one.high, one.signed_text(), 0 if one.low <= 0 else 2) for name, one in found
+    ]
+    svg = forest(drawn, caption, text, f"gain in {title}", left="better without it", right="it helps")
+    head = "Shapley value" if exact else "loss by permutation"
+    rows: list[Cells] = [[name, one.signed_text()] for name, one in found]
+    table = Table("compare-columns", f"{caption}.", ["runs and columns" if exact else "column", head], rows, note=note)
+    return [Figure("compare-columns-figure", svg, caption, text), table]
 
 
 def _subsets(record: Any, title: str) -> Table | None:

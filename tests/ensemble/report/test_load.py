@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.report import load
+from ensemble.report import groups
 from ensemble.report.evidence import SOFT_VOTE
 from ensemble.report.load import load_evidence
 from ensemble.report.verdict_sentences import sentences
@@ -315,8 +315,8 @@ def test_the_fit_on_all_people_is_matched_by_the_names_of_the_classes(
         assert found is not None
         return replace(found, values=found.values[:, ::-1], classes=found.classes[::-1])
 
-    original, expected = load._fitted_on_all, load_evidence(["fitted"], world)
-    monkeypatch.setattr(load, "_fitted_on_all", turned)
+    original, expected = groups.fitted_on_all, load_evidence(["fitted"], world)
+    monkeypatch.setattr(groups, "fitted_on_all", turned)
     found = load_evidence(["fitted"], world)
     values = []
     for one in (expected, found):
