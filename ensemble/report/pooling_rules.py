@@ -285,7 +285,6 @@ def _sentences(
     if task in COLUMN_TASKS and task != REGRESSION:
         lines.append("A person has a label if any of the images has it, whatever the rule.")
     if found.left_out:
-        lines.append(
-            f"Not scored, because fitting them takes long with this number of images: {', '.join(found.left_out)}."
-        )
+        left = ", ".join(found.left_out)
+        lines.append(f"Not scored, because fitting them takes long with this number of images: {left}.")
     return tuple(lines)
