@@ -12,8 +12,10 @@ from PIL import Image
 
 import ensemble as en
 from ensemble.report.blocks import Gallery, Missing, Section, Table, Text
+from ensemble.report.contents import modules_of
 from ensemble.report.evidence import Evidence
-from ensemble.report.face import html_of, modules_of, summary_of
+from ensemble.report.face import html_of
+from ensemble.report.header import summary_of
 from ensemble.report.load import load_evidence, thumbnails_of
 from ensemble.report.mistakes import mistakes_section
 from ensemble.report.pooling_rules import pooling_section, score_rules

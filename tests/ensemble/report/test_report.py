@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import ensemble as en
-from ensemble.report import face
+from ensemble.report import contents
 from ensemble.report.blocks import Section, Table
+from ensemble.report.contents import sections_of
 from ensemble.report.evidence import Evidence
-from ensemble.report.face import html_of, sections_of
+from ensemble.report.face import html_of
 from folds.utils.files import write_json
 from tests.conftest import ROOT, call_process
 from tests.ensemble.report import hostile
@@ -127,12 +128,12 @@ def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest
 
 
 def test_a_section_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(face.SECTIONS, "later", "ensemble.report.nothing")
+    monkeypatch.setitem(contents.SECTIONS, "later", "ensemble.report.nothing")
     assert [one.name for one in sections_of(draw_evidence(), ["verdict", "later"])] == ["verdict"]
 
 
 def test_all_sections_that_are_accepted_are_there() -> None:
-    assert [name for name, module in face.SECTIONS.items() if importlib.util.find_spec(module) is None] == []
+    assert [name for name, module in contents.SECTIONS.items() if importlib.util.find_spec(module) is None] == []
 
 
 def test_every_section_has_unique_tables_and_says_what_is_missing() -> None:
