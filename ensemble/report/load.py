@@ -241,13 +241,17 @@ def _with_choice(made: Evidence, groups: Sequence[Group], named: bool) -> Eviden
     recommended, simple = choose(made, preferred=list(blends) if named else [])
     name = recommended if recommended in blends else next(iter(blends), None)
     record = None if name is None else blends[name]
-    table, extra = made.table, extra_of(record)
+    table, extra, pooled = made.table, extra_of(record), made.pooled
+    if pooled is not None:  # of several blends, that which the page is about
+        pooled = pooled_of(groups, next((one for one in groups if one.name == name), None))
     rows = None
-    if table is not None and made.pooled is not None:
+    if table is not None and pooled is not None:
         rows = people_table(table, extra)
     elif table is not None and extra:
         rows = in_ranges(table, extra)
-    return replace(made, recommended=recommended, simple=simple, blend=record, blend_name=name, people_table=rows)
+    return replace(
+        made, recommended=recommended, simple=simple, blend=record, blend_name=name, people_table=rows, pooled=pooled
+    )
 
 
 def find_thumbnails(what: Iterable[Any], root: Path = Path()) -> Thumbnails:
