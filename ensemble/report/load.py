@@ -187,7 +187,7 @@ def _read_predictions(
     people = None if pooled is None else persons_of_images(pooled)
     members = [part.member for one in shared.values() for run in one.runs for part in run.parts]
     by_label = any(one.sidecar is not None and one.sidecar.label_of for one in members)
-    parts = {name: part_of(name, shared[name], groups, people) for name in SPLITS if name in shared}
+    parts: dict[str, Part] = {name: part_of(name, shared[name], groups, people) for name in SPLITS if name in shared}
     if base is None and leaking:
         parts = {"oof": part_by_image(leaking)}
     return _Read(groups, base, parts, leaking, pooled is None and (per_person or by_label), new_sites, pooled)

@@ -150,13 +150,13 @@ def people_table(table: TableRecord, extra: Sequence[str] = ()) -> TableRecord:
     first = np.zeros(bags.people, np.int64)
     first[bags.codes[::-1]] = np.arange(len(table.ids))[::-1]
 
-    def mean(values: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    def mean(values: NDArray[Any] | None) -> NDArray[np.float32] | None:
         if values is None:
             return None
-        known = np.isfinite(values) & (np.asarray(values) > 0)
+        known = np.isfinite(values)
         total = bags.reduce(np.add, np.where(known, values, 0).astype(np.float64)[:, None])[:, 0]
         count = bags.reduce(np.add, known.astype(np.float64)[:, None])[:, 0]
-        return np.divide(total, count, out=np.full(bags.people, np.nan), where=count > 0)
+        return np.divide(total, count, out=np.full(bags.people, np.nan), where=count > 0).astype(np.float32)
 
     attributes = dict(found.rows.attributes)
     sizes = np.array([next(text for most, text in _BOUNDS if most is None or n <= most) for n in bags.counts.tolist()])
