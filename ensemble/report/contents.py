@@ -7,9 +7,9 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 
-from ensemble.report.blocks import Section
-from ensemble.report.evidence import Evidence
-from ensemble.report.page import block_of_error
+from ensemble.report.evidence.evidence import Evidence
+from ensemble.report.page.blocks import Section
+from ensemble.report.page.page import block_of_error
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.utils.progress import SILENT, Progress
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 # Name of a section → its module, in the order of the page; the module has a function NAME_section(evidence).
 SECTIONS = {
-    "verdict": "ensemble.report.verdict",
-    "data": "ensemble.report.data",
-    "training": "ensemble.report.training",
-    "compare": "ensemble.report.compare",
-    "pooling": "ensemble.report.pooling_rules",
-    "mistakes": "ensemble.report.mistakes",
-    "heatmaps": "ensemble.report.heatmaps",
-    "calibration": "ensemble.report.calibration",
-    "learning": "ensemble.report.learning",
-    "labels": "ensemble.report.labels",
-    "method": "ensemble.report.method",
+    "verdict": "ensemble.report.verdict.verdict",
+    "data": "ensemble.report.data.data",
+    "training": "ensemble.report.training.training",
+    "compare": "ensemble.report.compare.compare",
+    "pooling": "ensemble.report.compare.pooling_rules",
+    "mistakes": "ensemble.report.mistakes.mistakes",
+    "heatmaps": "ensemble.report.heatmaps.heatmaps",
+    "calibration": "ensemble.report.calibration.calibration",
+    "learning": "ensemble.report.training.learning",
+    "labels": "ensemble.report.labels.labels",
+    "method": "ensemble.report.method.method",
 }
 TITLES = {
     "heatmaps": "Heat maps",
@@ -39,16 +39,16 @@ TITLES = {
 # Sections that are others for several labels and for numbers; "" for those that are left out, with the reason below.
 _OWN = {
     MULTILABEL: {
-        "data": "ensemble.report.column_data",
-        "mistakes": "ensemble.report.several_labels",
-        "calibration": "ensemble.report.label_calibration",
-        "labels": "ensemble.report.label_doubts",
+        "data": "ensemble.report.data.column_data",
+        "mistakes": "ensemble.report.mistakes.several_labels",
+        "calibration": "ensemble.report.calibration.label_calibration",
+        "labels": "ensemble.report.labels.label_doubts",
     },
     REGRESSION: {
-        "data": "ensemble.report.column_data",
-        "mistakes": "ensemble.report.numbers",
+        "data": "ensemble.report.data.column_data",
+        "mistakes": "ensemble.report.mistakes.numbers",
         "calibration": "",
-        "labels": "ensemble.report.number_doubts",
+        "labels": "ensemble.report.labels.number_doubts",
     },
 }
 _WHY_NOT = {

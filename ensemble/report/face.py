@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ensemble.report.blocks import Section
 from ensemble.report.contents import SECTIONS, check_sections, sections_of
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence.evidence import Evidence
+from ensemble.report.evidence.load import load_evidence, thumbnails_of
 from ensemble.report.header import summary_of, title_of
-from ensemble.report.load import load_evidence, thumbnails_of
-from ensemble.report.page import Page, page_html
-from ensemble.report.tables import check_free, plain_tables, write_tables
+from ensemble.report.page.blocks import Section
+from ensemble.report.page.page import Page, page_html
+from ensemble.report.page.tables import check_free, plain_tables, write_tables
 from folds.errors import EnsembleError, unknown_name
 from folds.experiments.loggers.reports import check_report_trackers, report_stores, store_report
 from folds.utils.arguments import FLAG, NAMES, PATH, PROGRESS, check_arguments, whole

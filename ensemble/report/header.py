@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ensemble.report.contents import OF_PEOPLE, why_not
-from ensemble.report.evidence import Evidence, Part
+from ensemble.report.evidence.evidence import Evidence, Part
 from folds import __version__
 from folds.metrics.custom import metric_of
 from folds.metrics.task_names import REGRESSION

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.report import groups
-from ensemble.report.evidence import SOFT_VOTE
-from ensemble.report.load import load_evidence
-from ensemble.report.verdict_sentences import sentences
+from ensemble.report.evidence import groups
+from ensemble.report.evidence.evidence import SOFT_VOTE
+from ensemble.report.evidence.load import load_evidence
+from ensemble.report.verdict.verdict_sentences import sentences
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.changed_labels import write_changed_labels

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 import ensemble as en
-from ensemble.report.blocks import Gallery, Missing, Section, Table, Text
+from ensemble.report.compare.pooling_rules import pooling_section, score_rules
 from ensemble.report.contents import modules_of
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence.evidence import Evidence
+from ensemble.report.evidence.load import load_evidence, thumbnails_of
 from ensemble.report.face import html_of
 from ensemble.report.header import summary_of
-from ensemble.report.load import load_evidence, thumbnails_of
-from ensemble.report.mistakes import mistakes_section
-from ensemble.report.pooling_rules import pooling_section, score_rules
-from ensemble.report.thumbnails import TILE
+from ensemble.report.mistakes.mistakes import mistakes_section
+from ensemble.report.page.blocks import Gallery, Missing, Section, Table, Text
+from ensemble.report.page.thumbnails import TILE
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import PredictionMetadata, write_prediction
 from folds.predictions.links import kind_of

@@ -13,10 +13,10 @@ import pytest
 
 import ensemble as en
 from ensemble.report import contents
-from ensemble.report.blocks import Section, Table
 from ensemble.report.contents import sections_of
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence.evidence import Evidence
 from ensemble.report.face import html_of
+from ensemble.report.page.blocks import Section, Table
 from folds.utils.files import write_json
 from tests.conftest import ROOT, call_process
 from tests.ensemble.report import hostile
@@ -119,7 +119,7 @@ def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest
     def broken(evidence: Evidence) -> Section:
         raise RuntimeError(hostile.SCRIPT)
 
-    monkeypatch.setattr("ensemble.report.data.data_section", broken)
+    monkeypatch.setattr("ensemble.report.data.data.data_section", broken)
     sections = {one.name: one for one in sections_of(draw_evidence(), ["verdict", "data"])}
     assert list(sections) == ["verdict", "data"]
     html = html_of(draw_evidence(), ["verdict", "data"])
