@@ -192,7 +192,7 @@ def test_the_wheel_has_the_templates() -> None:
         packaged = tomllib.load(file)["tool"]["setuptools"]["package-data"]["ensemble"]
     folder = ROOT / "ensemble"
     found = {path for pattern in packaged for path in folder.glob(pattern)}
-    assert {path for path in (folder / "report" / "templates").iterdir() if path.is_file()} <= found
+    assert {path for path in (folder / "report" / "page" / "templates").iterdir() if path.is_file()} <= found
 
 
 def test_tables_of_all_sections_have_a_row_for_each_header() -> None:
