@@ -127,7 +127,7 @@ class _Search:
         return int(self.largest_weight * largest.max() + rest.sum() + self.missing_weight * missing)
 
     def costs(self, change: Numbers, source: Numbers, target: Numbers) -> Numbers:
-        """Return (m,) the cost after `change` (rows, m) leaves `source` and joins `target`; the maximum if impossible."""
+        """Return (m,) the cost after `change` (rows, m) goes from `source` to `target`; the maximum if impossible."""
         largest, rest = self.parts(self.held, np.arange(self.k))
         has = self.has(self.held)
         left, joined = self.held[:, source] - change, self.held[:, target] + change
