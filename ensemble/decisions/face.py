@@ -24,7 +24,14 @@ from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, p
 from ensemble.decisions.member_spread import spread_of_blend
 from ensemble.decisions.number_decision import SPREAD
 from ensemble.decisions.number_report import NumberIntervals
-from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
+from ensemble.decisions.oof import (
+    blend_folder,
+    oof_of_name,
+    rows_of_arrays,
+    rows_of_predictions,
+    runs_of,
+    with_selection,
+)
 from ensemble.decisions.record import STUDENT, DecisionSource
 from ensemble.decisions.report import DecisionReport, optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
@@ -169,9 +176,10 @@ def decide(
         if found is None:
             columns = _columns_of_arrays(predictions, y, groups, fold, ids, classes, per_person, task, spread)
         else:
-            spreads = (
-                spread_of_blend(predictions, found[0], found[2], found[1], Path(root)) if set_score == SPREAD else None
-            )
+            spreads = None
+            if set_score == SPREAD:
+                folder = blend_folder(predictions, found[1], Path(root))
+                spreads = spread_of_blend(predictions, found[0], found[2], folder, Path(root))
             rows_of_columns, origin = columns_of_predictions(*found, per_person, spread=spreads)
             columns = rows_of_columns, _with_basis(origin, predictions, found, Path(root))
         return fit_columns(task, *columns, rules, confidence, per_person)

@@ -121,7 +121,7 @@ def _fitted_columns(
     per_person = per_person or oof.metadata.unit == PERSON
     spread = None
     if options.set_score == SPREAD:
-        spread = spread_of_blend(source, oof, source.kind, source.name, root)
+        spread = spread_of_blend(source, oof, source.kind, source.folder or Path(source.name), root)
     rows, origin = columns_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source), spread)
     basis = _with_basis(origin, source, root)
     found = fit_columns(source.task, rows, basis, vars(options), options.confidence, per_person)
