@@ -22,7 +22,7 @@ from ensemble.decisions.label_columns import check_column_rules
 from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
 from ensemble.decisions.member_spread import spread_of_blend
-from ensemble.decisions.number_decision import SPREAD
+from ensemble.decisions.number_decision import SPREAD, spread_matrix
 from ensemble.decisions.number_report import NumberIntervals
 from ensemble.decisions.oof import (
     blend_folder,
@@ -46,6 +46,7 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.arrays import check_same_index
 from folds.metrics.task_names import CLASSES as CLASSES_TASK
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION, check_task
 from folds.predictions.predictions import Predictions
@@ -173,6 +174,8 @@ def decide(
             "abstain_label": abstain_label,
         }
         check_column_rules(task, confidence, **rules)
+        if spread is not None and set_score != SPREAD:
+            raise UsageError("`spread` is of `set_score=spread`", hint="add it, or leave out `spread`")
         if found is None:
             columns = _columns_of_arrays(predictions, y, groups, fold, ids, classes, per_person, task, spread)
         else:
@@ -259,14 +262,12 @@ def _columns_of_arrays(
     sidecar = made.sidecar
     assert sidecar is not None  # noqa: S101 - members of arrays have one
     found = Predictions(np.asarray(made.values, np.float32), replace(sidecar, run=""))
-    spreads = None if spread is None else np.asarray(spread, np.float64)
-    if spreads is not None:
-        spreads = spreads[:, None] if spreads.ndim == 1 else spreads
-        if task != REGRESSION or spreads.shape != found.probabilities.shape or not (spreads >= 0).all():
-            raise UsageError(
-                f"`spread` is for numbers, and must be {found.probabilities.shape}, from 0 on, found {spreads.shape}",
-                hint="give one for each row and number",
-            )
+    spreads = None
+    if spread is not None:
+        if task != REGRESSION:
+            raise UsageError(f"`spread` is for numbers, and the task is {task}", hint="leave it out")
+        check_same_index({"`predictions`": predictions, "`y`": y, "`spread`": spread})
+        spreads = spread_matrix(spread, found.classes, len(found))
     return columns_of_predictions(found, "", "arrays", per_person, None, spreads)
 
 

@@ -134,6 +134,11 @@ def test_widths_follow_the_spread_and_wide_ones_are_not_answered() -> None:
     assert again.to_dict() == found.decision.to_dict()
     with pytest.raises(UsageError, match="follow the spread of the members, which is not known here"):
         found.decision.apply([30.0])
+    both = {"y": np.stack([TRUTH, 2 * TRUTH], axis=1), "classes": ["age", "size"], "set_score": "spread"}
+    values, spreads = np.stack([PREDICTED, 2 * PREDICTED], axis=1), np.stack([spread, np.roll(spread, 1)], axis=1)
+    plain = decided(values, spread=spreads, **both)
+    turned = pd.DataFrame(spreads[:, ::-1], columns=["size", "age"])  # columns of a frame are taken by name
+    assert decided(values, spread=turned, **both).limits == plain.limits
 
 
 def test_the_spread_of_a_blend_is_that_of_its_members() -> None:
@@ -181,7 +186,13 @@ def test_images_without_a_label_have_a_spread_in_the_mean_of_their_person() -> N
         ({"max_width": 3.0}, "those of one width are all alike"),
         ({"threshold": "f1"}, "threshold does not support the task regression"),
         ({"abstain": 0.1}, "abstain does not support the task regression"),
-        ({"spread": np.ones(3), "set_score": "spread"}, "spread is for numbers, and must be"),
+        ({"spread": np.ones(3), "set_score": "spread"}, r"spread must be \(100, 1\), from 0 on, found 3 rows"),
+        ({"spread": -np.ones(100), "set_score": "spread"}, "from 0 on, found -1"),
+        ({"spread": np.full(100, np.inf), "set_score": "spread"}, "spread must be finite numbers"),
+        ({"spread": ["a"] * 100, "set_score": "spread"}, "a column for each number, found"),
+        ({"spread": pd.Series(np.ones(100))[::-1], "values": pd.Series(PREDICTED), "set_score": "spread"}, "index"),
+        ({"spread": np.ones(100)}, "spread is of set_score=spread"),
+        ({"spread": np.ones(100), "set_score": "spread", "max_width": ["age=3", "age=9"]}, "has 'age' twice"),
         ({"spread": np.ones(100), "set_score": "spread", "max_width": "size=3"}, "number of max_width"),
         ({"spread": np.ones(100), "set_score": "spread", "max_width": "age=no"}, "expected a width above 0 for 'age'"),
     ],
