@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreReport | None:
-    """Return the score against the labels of the table; None without labels, or with others than the classes."""
+    """Return the score against the labels of the table; None without labels, or with others than the classes.
+
+    Images without a known label count only in the mean of their person (`folds.metrics.scored_units`).
+    """
     rows = predictions.metadata.rows
     if predictions.labels is None:
         return None
-    known = set(predictions.classes)
-    if predictions.metadata.has_columns:
-        if not (predictions.labels != "").any():
-            return None
-    elif not set(predictions.labels.tolist()) <= known:
+    known = set(predictions.labels.tolist()) - {""}
+    if not known or not (predictions.metadata.has_columns or known <= set(predictions.classes)):
         return None
     if per_person and rows.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
