@@ -24,7 +24,7 @@ from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
-from folds.predictions.reading import labels_and_groups, score_rows, units_of
+from folds.predictions.reading import has_known_labels, labels_and_groups, score_rows, units_of
 from folds.utils.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -121,12 +121,10 @@ def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dic
     per_person = metadata.unit == PERSON or (
         (per_person or metadata.label_of is not None) and found.persons is not None
     )
-    if found.labels is None or not (found.labels != "").any():
+    if not has_known_labels(found):
         return {}
     if metadata.has_columns:
         return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
-    if not set(found.labels.tolist()) <= {"", *classes}:
-        return {}
     report = score_rows(found.probabilities, metadata, metric, per_person)
     labels, probabilities, _ = units_of(found.probabilities, metadata, per_person)
     counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))

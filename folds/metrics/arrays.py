@@ -161,7 +161,8 @@ def compare(
         labels, (a, b), persons, resolved = _columns(y, given, groups, metric, classes, positive, task)
         units = scored_units(labels, [a, b], persons, per_person, task)
         _log_different_labels(units.several, task)
-        return difference_over_people(resolved, units.labels, *units.predictions, units.persons, level=level)
+        a, b = units.predictions
+        return difference_over_people(resolved, units.labels, a, b, units.persons, level=level)
     one, named = _in_two_columns(first, "first", y, classes, positive)
     other, named = _in_two_columns(second, "second", y, named, positive)
     names = _common_classes(y, one, other, named)
@@ -178,7 +179,8 @@ def compare(
     labels, (a, b) = _with_positive_last(resolved, labels, [a, b], found, positive)
     units = scored_units(labels, [a, b], persons, per_person, task)
     _log_several_labels(units.several)
-    return difference_over_people(resolved, units.labels, *units.predictions, units.persons, level=level)
+    a, b = units.predictions
+    return difference_over_people(resolved, units.labels, a, b, units.persons, level=level)
 
 
 def _columns(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from ensemble.export import scores
+from ensemble.prediction.comparison import score_of
+from ensemble.prediction.result import PredictedImages
 from folds.metrics.task_names import MULTILABEL
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
@@ -35,3 +39,9 @@ def test_images_without_a_label_count_only_in_their_person(per_person: bool, sup
     assert (table["people"], table["images"]) == (2, images)
     assert [values[0] for values in table["per_class"].values()] == support
     assert scores._trained(found, "run", 5)["images_per_class"] == {"hat": 2, "mask": 1}
+    of_predict = score_of(found, "accuracy", per_person)  # what `ensemble predict` prints
+    assert of_predict is not None
+    assert (of_predict.interval.value, of_predict.interval.people) == (table["score"], 2)
+    if per_person:
+        images = PredictedImages(found, SimpleNamespace(cascade=None), SimpleNamespace(), 1.0, None)  # type: ignore[arg-type]
+        assert images.by_person().predictions.labels.tolist() == ["hat", "mask", ""]
