@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import folds
 from ensemble.blending.labeled_predictions import LabeledPredictions, read_labeled_predictions
 from ensemble.label_check.doubts import LabelDoubts, find_doubts
-from ensemble.report.doubtful_people import doubtful_people
+from ensemble.report.labels.doubtful_people import doubtful_people
 from folds.data.sources import BUILT_IN
 from folds.data.synthetic.people import SyntheticSpec, generate_people, wrongly_labeled
 

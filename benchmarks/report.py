@@ -35,7 +35,8 @@ SECTIONS = ("verdict", "data", "training", "compare", "mistakes", "calibration",
 _REPORT = """
 import sys, time
 started = time.perf_counter()
-from ensemble.report.face import SECTIONS, _exists, report
+from ensemble.report.contents import SECTIONS, _exists
+from ensemble.report.face import report
 names = [name for name in sys.argv[1].split(",") if name in SECTIONS and _exists(SECTIONS[name])]
 path = report(root=".", output="report.html", section=names, force=True, progress=False)
 print(f"{time.perf_counter() - started:.1f} s, page {path.stat().st_size / 1e6:.2f} MB, {', '.join(names)}", flush=True)

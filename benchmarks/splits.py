@@ -4,7 +4,8 @@
     python benchmarks/splits.py --part skewed   60 sets of 30 people who differ strongly: what folds lack, how balanced they are
     python benchmarks/splits.py --part large    a million images of 140,000 people: seconds, and that the folds are the same
     python benchmarks/splits.py --part labels   60 sets of people with several labels an image; with the package
-                                                iterative-stratification, if it is installed
+                                                iterative-stratification, if it is installed; with --first,
+                                                of other seeds; and 100,000 images of 20,000 people
     python benchmarks/splits.py --part table    commands on a CSV of 980,000 rows, whole processes: seconds and memory
         --old SOURCE    in turn with the program in another source tree, as ratios; and that both write the same folds
         --files         the images are there, too (empty files), for kfold --dry-run
@@ -142,8 +143,8 @@ def of_glued_people(labels: np.ndarray, persons: np.ndarray, k: int) -> np.ndarr
     return fold[persons]
 
 
-def several_labels(people: int, labels: int, k: int = 5, sets: int = 60) -> list[list[object]]:
-    """A row for each way to split."""
+def several_labels(people: int, labels: int, first: int, k: int = 5, sets: int = 60) -> list[list[object]]:
+    """A row for each way to split; the last two columns compare each set with the better one of the other packages."""
     ways = {
         "iterative-stratification, people glued": of_glued_people,
         "scikit-learn on the powerset": of_powerset,
@@ -151,9 +152,10 @@ def several_labels(people: int, labels: int, k: int = 5, sets: int = 60) -> list
         "ours": split_labels_by_person,
     }
     rows: list[list[object]] = []
+    others = np.full((sets, 2), np.inf)
     for way, split in ways.items():
         found, seconds = [], 0.0
-        for seed in range(sets):
+        for seed in range(first, first + sets):
             values, persons = people_with_labels(seed, people, labels)
             started = time.process_time()
             try:
@@ -168,9 +170,32 @@ def several_labels(people: int, labels: int, k: int = 5, sets: int = 60) -> list
         if found:
             lacking, worst, mean, size = np.array(found).T
             row = [f"{people} people, {labels} labels", way, f"{(lacking > 0).sum()} of {sets}", f"{worst.mean():.4f}"]
-            rows.append(
-                [*row, f"{worst.max():.4f}", f"{mean.mean():.4f}", f"{size.mean():.3f}", f"{seconds / sets:.3f}"]
-            )
+            row += [f"{worst.max():.4f}", f"{mean.mean():.4f}", f"{size.mean():.3f}", f"{seconds / sets:.3f}"]
+            deviations = np.stack([worst, mean], axis=1)
+            if way.startswith("ours"):
+                ratio = deviations / others
+                row += [f"{(one <= 0.5).sum()} ({np.median(one):.2f}, {one.max():.2f})" for one in ratio.T]
+            else:
+                others = np.minimum(others, deviations)
+                row += ["", ""]
+            rows.append([*row])
+    return rows
+
+
+def large_labels(people: int = 20_000, images: int = 100_000, labels: int = 14, k: int = 5) -> list[list[object]]:
+    """Seconds and deviations of one large table of several labels."""
+    random = np.random.default_rng(0)
+    persons = np.concatenate([np.arange(people), random.integers(people, size=images - people)])
+    rates = random.beta(0.4, 2.5, labels) * random.gamma(0.6, 1 / 0.6, (people, labels))
+    values = (random.random((images, labels)) < np.clip(rates, 0, 0.95)[persons]).astype(float)
+    rows: list[list[object]] = []
+    for way, repaired in (("ours, without repair", False), ("ours", True)):
+        started = time.process_time()
+        fold = split_labels_by_person(values, persons, k, repaired=repaired)
+        seconds = time.process_time() - started
+        columns = [judged(column, persons, fold, k) for column in values.T]
+        worst, mean = max(one[1] for one in columns), float(np.mean([one[2] for one in columns]))
+        rows.append([f"{images:,} images of {people:,} people", way, f"{worst:.6f}", f"{mean:.6f}", f"{seconds:.1f}"])
     return rows
 
 
@@ -280,6 +305,7 @@ def main() -> None:
     parser.add_argument("--old", type=Path, help="a source tree to compare with (--part table)")
     parser.add_argument("--files", action="store_true", help="make the image files, too (--part table)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first of the 60 sets (--part labels)")
     asked = parser.parse_args()
     part = asked.part
     if part == "table":
@@ -295,9 +321,11 @@ def main() -> None:
             "max",
             "mean deviation",
             "size off",
+            "CPU s a set",
         ]
-        rows = [row for people, labels in ((30, 8), (40, 14)) for row in several_labels(people, labels)]
-        print(table([*header, "CPU s a set"], rows, 2))
+        rows = [row for people, labels in ((30, 8), (40, 14)) for row in several_labels(people, labels, asked.first)]
+        print(table([*header, "worst: sets at most half (median, max)", "mean: the same"], rows, 2))
+        print(table(["", "", "worst deviation", "mean deviation", "CPU s"], large_labels(), 2))
         return
     if part != "large":
         header = [

@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import copy
 import fcntl
+import gc
 import importlib
 import json
 import logging
@@ -21,16 +22,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.processes import Called, Forked, in_one_thread
+from tests.processes import Called, Forked, ForkedTemplate, in_one_thread
 
 ROOT = Path(__file__).parent.parent
 # No power fails in a test, and waiting for the disk takes a twentieth of the time.
 os.fsync = lambda handle: None
+# Millions of objects are imported and collected, and stay: searching them for what can be freed takes a fifteenth of the
+# time.
+gc.disable()
 # The same examples in every run, and no limit of time: the cores may be busy.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("suite")
@@ -93,6 +98,16 @@ def _torch_computes_in_one_thread() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         in_one_thread(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_are_forked() -> Iterator[None]:
+    """The template of workers need not import the libraries once for each state of the environment."""
+    from folds.execution import template
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template, "subprocess", SimpleNamespace(Popen=ForkedTemplate, DEVNULL=subprocess.DEVNULL))
         yield
 
 
@@ -188,30 +203,38 @@ ALONE = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
 # The files that take longest come first: started last, one of them would keep one process busy at the end.
 LONGEST = (
     "ensemble/cli/test_tune.py",
+    "ensemble/export/test_export.py",
     "folds/training/test_trainer.py",
     "ensemble/export/test_onnx.py",
-    "ensemble/export/test_export.py",
-    "folds/runs/test_face.py",
-    "ensemble/cli/test_kfold.py",
-    "folds/execution/test_ray_cluster.py",
+    "ensemble/tta/test_run.py",
     "folds/runs/test_execute.py",
+    "folds/runs/test_face.py",
+    "folds/execution/test_ray_cluster.py",
     "ensemble/blending/test_face.py",
-    "test_examples.py",
     "folds/training/test_recipes.py",
-    "test_contributing.py",
+    "ensemble/cli/test_demo.py",
+    "docs/test_examples.py",
+    "test_face.py",
     "ensemble/prediction/test_cascade.py",
     "ensemble/cli/test_learned_blends.py",
-    "folds/training/test_stages.py",
-    "ensemble/cli/test_demo.py",
     "ensemble/prediction/test_costs.py",
     "ensemble/export/test_predictor.py",
     "folds/training/test_ranks.py",
-    "test_fuzz_files.py",
+    "folds/execution/test_template.py",
+    "folds/augmentation/test_pool.py",
+    "ensemble/cli/test_auditing.py",
+    "test_examples.py",
+    "test_words.py",
 )
 
 
 def _file(path: Path) -> str:
     return path.relative_to(ROOT / "tests").as_posix() if path.is_relative_to(ROOT / "tests") else ""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if getattr(session.config.option, "numprocesses", None):  # this process distributes the tests and collects none
+        gc.enable()
 
 
 def pytest_collection(session: pytest.Session) -> None:
@@ -224,6 +247,11 @@ def pytest_collection(session: pytest.Session) -> None:
         for path in files[: len(files) // 2]:
             with suppress(Exception, pytest.skip.Exception):  # reported when it is collected
                 importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -213,16 +213,8 @@ class _Spare:
             data, descriptors, *_ = socket.recv_fds(connection, 2**18, 1)
             if data:
                 message = json.loads(data)
-                os.setsid()
-                for target in range(3):
-                    os.dup2(os.open(os.devnull, os.O_RDWR), target)
-                sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-                os.environ.clear()
-                os.environ.update(message["environment"])
-                os.chdir(message["folder"])
                 sys.path[:] = path
-                sys.argv = ["template", str(descriptors[0])]
-                runpy.run_module(TEMPLATE[-1], run_name="__main__", alter_sys=True)
+                _become_template(descriptors[0], message["environment"], message["folder"])
         finally:
             os._exit(0)
 
@@ -238,3 +230,53 @@ class _Started(subprocess.Popen):  # type: ignore[type-arg]
         spare, cls.spare = cls.spare, None
         spare.start(int(command[-1]), more["env"])
         return spare
+
+
+def _become_template(connection: int, environment: Mapping[str, str], folder: str) -> None:
+    """Be the template of workers, as a new process would: without a terminal, until the parent ends."""
+    os.setsid()
+    for target in range(3):
+        os.dup2(os.open(os.devnull, os.O_RDWR), target)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["template", str(connection)]
+    runpy.run_module(TEMPLATE[-1], run_name="__main__", alter_sys=True)
+
+
+class ForkedTemplate:
+    """The template of the workers of this process, started as `subprocess.Popen` starts it, but as a copy of the process
+    that has imported the libraries.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], **other: Any) -> None:
+        assert list(command[1:-1]) == TEMPLATE
+        connection = socket.socket(fileno=os.dup(int(command[-1])))
+        with connection:
+            arguments = (connection, dict(env), str(Path.cwd()))
+            self._process = _context().Process(target=_serve_here, args=arguments, daemon=True)
+            self._process.start()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self._process.join()
+
+
+def _serve_here(connection: socket.socket, environment: Mapping[str, str], folder: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.current_process().daemon = False  # its copies may start processes
+    in_one_thread(setattr)
+    gc.freeze()
+    found = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*found, *(path for path in sys.path if path not in found)]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ensemble", "folds")]:
+        del sys.modules[name]
+    try:
+        _become_template(connection.detach(), environment, folder)
+    finally:
+        os._exit(0)

@@ -29,7 +29,7 @@ WORDS_ALLOWED = {
     "folds/preparation/settings.py": {"grey": "a value of --fill"},
     "folds/preparation/face.py": {"grey": "a value of --fill"},
     "folds/features/embed.py": {"normalise": "a key of a recipe in a job"},
-    "ensemble/report/method_runs.py": {"normalise": "a key of a recipe in config.toml"},
+    "ensemble/report/method/method_runs.py": {"normalise": "a key of a recipe in config.toml"},
     "folds/runs/initial_weights.py": {"normalise": "a key of a recipe in a checkpoint"},
 }
 # Old names that stay where they are the name of a contract.

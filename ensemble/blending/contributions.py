@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.advice import advice
 from ensemble.analysis.column_contributions import estimate_column_contributions
+from ensemble.analysis.column_importance import ColumnImportance, estimate_importance
 from ensemble.analysis.contributions import Contributions, estimate_contributions
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
@@ -20,7 +21,7 @@ from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.columns.stack import ColumnStack, column_stack_of
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
+from ensemble.learning.nested import MIN_FOLDS, NestedResult, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
 from folds.metrics.classification import Metric
 from folds.utils.progress import Progress
@@ -28,18 +29,20 @@ from folds.utils.progress import Progress
 
 @dataclass(frozen=True)
 class ContributionReport:
-    """Contributions of the runs, the best subsets for each cost (None for labels and numbers), and a summary of both in
-    sentences.
+    """Contributions of the runs, the best subsets for each cost (None for labels and numbers, and with columns of the
+    samples), a summary of both in sentences, and what the columns add (None without columns).
     """
 
     contributions: Contributions
     pareto: Pareto | None
     summary_lines: tuple[str, ...]
+    columns: ColumnImportance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
         front = None if self.pareto is None else self.pareto.to_dict()
-        return self.contributions.to_dict() | {"pareto": front, "sentences": list(self.summary_lines)}
+        record = self.contributions.to_dict() | {"pareto": front, "sentences": list(self.summary_lines)}
+        return record | ({} if self.columns is None else {"columns": self.columns.to_dict()})
 
 
 def analyze_contributions(
@@ -85,11 +88,24 @@ def analyze_contributions(
     if isinstance(stack, ColumnStack):
         of_columns = estimate_column_contributions(stack, nested, metric)
         return ContributionReport(of_columns, None, tuple(advice(of_columns))), notes
+    if stack.extra:
+        return _with_columns(stack, nested, fitters, metric, progress, seed), notes
     with progress.step("contributions of the runs") as advance:
         contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=advance)
     with progress.step("score against cost") as advance:
         front = pareto(stack, metric, costs, fitters[0], seed, progress=advance, by_part=fitters)
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
+
+
+def _with_columns(
+    stack: Stack, nested: NestedResult, fitters: Sequence[Fitter], metric: Metric, progress: Progress, seed: int
+) -> ContributionReport:
+    """Return the contributions of the runs, each left out and the rest fitted again, and what the columns add."""
+    with progress.step("contributions of the runs") as advance:
+        found = estimate_contributions(stack, nested, metric, refit=True, seed=seed, progress=advance)
+    with progress.step("contributions of the columns") as advance:
+        columns = estimate_importance(stack, nested, fitters, metric, seed, advance)
+    return ContributionReport(found, None, (*advice(found), *columns.sentences()), columns)
 
 
 def _unavailable(

@@ -155,7 +155,7 @@ def _check_images(name: str, units: Sequence[str | None]) -> None:
     if any(units):
         raise UsageError(
             f"{name} predicts people, each pooled from images, and mistakes and labels in doubt are of images",
-            hint="name the runs that it was made of",
+            hint="name the runs that it was made of; `ensemble report` shows the mistakes of people",
         )
 
 

@@ -222,9 +222,9 @@ class BlendConfig:
 
     def check_contributions(self) -> None:
         """Raise UsageError if contributions of the runs are not available with the options."""
-        if self.extra or self.fits_pool:
+        if self.fits_pool:
             raise UsageError(
-                "`contributions` are not available with `extra` and with a rule of `pool` that is fitted",
+                "`contributions` are not available with a rule of `pool` that is fitted",
                 hint="leave out `contributions`",
             )
 

@@ -180,6 +180,8 @@ class BlendResult(Displayed):
         found = self._report.pareto
         if found is None:
             task = next(iter(self.splits.values())).task
+            if self.request.extra:
+                raise UsageError("the best subsets of the runs for each cost are not available with `extra`")
             raise UsageError(f"the best subsets of the runs for each cost do not support the task {task}")
         rows = [*found.rows, *([] if found.everyone in found.rows else [found.everyone])]
         return pd.DataFrame([_subset(row) for row in rows])

@@ -197,9 +197,9 @@ class ColumnList(Displayed):
 
     def display_parts(self) -> Sequence[str]:
         """Return the first images as pictures, as in the report."""
-        from ensemble.report.blocks import Gallery
-        from ensemble.report.column_pictures import answer_pictures, error_pictures
-        from ensemble.report.page import markup
+        from ensemble.report.mistakes.column_pictures import answer_pictures, error_pictures
+        from ensemble.report.page.blocks import Gallery
+        from ensemble.report.page.page import markup
 
         samples = [str(self.rows.ids[one.row]) for one in self.listed[:PICTURES]]
         pictures = thumbnails_of(list(dict.fromkeys(samples)), self.sources, self.root)

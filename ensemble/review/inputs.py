@@ -56,7 +56,7 @@ def _listed(what: Any) -> list[Any]:
 
 def thumbnails_of(samples: Sequence[str], what: Sequence[str | Path], root: Path) -> dict[str, str]:
     """Return id → picture as ``data:image/jpeg;base64,…`` of the first samples, of at most `CHARACTERS` together."""
-    from ensemble.report.load import find_thumbnails
+    from ensemble.report.evidence.load import find_thumbnails
 
     if not what:
         return {}

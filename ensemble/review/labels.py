@@ -124,8 +124,8 @@ class DoubtfulLabels(Displayed):
 
     def display_parts(self) -> Sequence[str]:
         """Return the doubtful images as pictures, as in the report."""
-        from ensemble.report.labels import doubt_pictures
-        from ensemble.report.page import markup
+        from ensemble.report.labels.labels import doubt_pictures
+        from ensemble.report.page.page import markup
 
         if not len(self):
             return ()

@@ -24,7 +24,7 @@ from folds.utils.text import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ensemble.report.blocks import Block
+    from ensemble.report.page.blocks import Block
 
 MAX_CLASSES = 12  # of the confusion matrix in a notebook
 
@@ -154,10 +154,10 @@ class Mistakes(Displayed):
 
     def display_parts(self) -> Sequence[str]:
         """Return the confusion matrix, the people and the worst mistakes as pictures, as in the report."""
-        from ensemble.report.confusion import confusion_block
-        from ensemble.report.member_answers import mistake_pictures
-        from ensemble.report.page import markup
-        from ensemble.report.wrong_people import people_blocks
+        from ensemble.report.mistakes.confusion import confusion_block
+        from ensemble.report.mistakes.member_answers import mistake_pictures
+        from ensemble.report.mistakes.wrong_people import people_blocks
+        from ensemble.report.page.page import markup
 
         rows = self.judged.rows
         samples = [str(rows.ids[row]) for row in rows.worst()[:PICTURES].tolist()]

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from folds.errors import EnsembleError, UsageError
 from folds.splits.greedy import fill_empty
+from folds.splits.label_search import spread_labels
 from folds.splits.label_strata import label_strata, quantile_bins
-from folds.splits.repair import MEAN_WEIGHT, Repair, balance, changed
+from folds.splits.repair import Repair, changed
 from folds.splits.strata import GroupCounts, count_rows
 from folds.utils.numeric import factorize
 
@@ -55,12 +56,14 @@ def folds_of_labels(
     ----------
     shares : target fraction of all samples for each fold.
     """
-    first = fill_empty(iterative_folds(people, len(shares), seed, shares), people.sizes, len(shares))
+    starts = [
+        fill_empty(iterative_folds(people, len(shares), one, shares), people.sizes, len(shares))
+        for one in ((seed, seed + 2**32) if repaired else (seed,))  # the second is no seed that anyone can give
+    ]
     if not repaired:
-        return first, None
-    random = np.random.default_rng([seed, len(people)])
-    fold = balance(people, first, shares, random, mean_weight=MEAN_WEIGHT)
-    return fold, changed(people, first, fold, shares)
+        return starts[0], None
+    fold = spread_labels(people, starts, shares, np.random.default_rng([seed, len(people)]))
+    return fold, changed(people, starts[0], fold, shares)
 
 
 def count_labels(labels: ArrayLike, persons: NDArray) -> GroupCounts:

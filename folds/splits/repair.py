@@ -23,9 +23,6 @@ RESTARTS = 40
 PATIENCE = 12  # restarts in a row without improvement
 MAX_TARGETS = 20
 
-# Weight of the mean deviation with several labels: with that of one label, the mean over many labels stays large.
-MEAN_WEIGHT = 3.0
-
 Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -147,14 +144,13 @@ def balance(
     shares: Sequence[float],
     random: np.random.Generator,
     steps: int = MAX_STEPS,
-    mean_weight: float = 0.5,
 ) -> NDArray[np.int64]:
     """Return the best assignment (people,) that a search finds from `fold`, which may be arbitrarily unbalanced.
 
     The search minimizes missing classes first, then sizes beyond `SIZE_TOLERANCE`, then the deviation of class shares.
-    With fewer `steps` the result is closer to `fold`. `mean_weight` is that of the mean deviation against the largest.
+    With fewer `steps` the result is closer to `fold`.
     """
-    return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None, mean_weight).run(random, steps)
+    return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None).run(random, steps)
 
 
 def changed(
@@ -245,14 +241,10 @@ class _LocalSearch:
     ----------
     size_limit : largest allowed relative error of the size of a fold (`Quality.size`).
     floor : quality whose largest deviation no result may exceed; None for no limit.
-    mean_weight : weight of the mean deviation in the cost, of which the largest has 1. The best result so far is that
-        of the largest deviation, or with a weight of 1 or more that of the lowest cost.
     """
 
-    def __init__(
-        self, assignment: _Assignment, size_limit: float, floor: Quality | None, mean_weight: float = 0.5
-    ) -> None:
-        self.now, self.mean_weight = assignment, mean_weight
+    def __init__(self, assignment: _Assignment, size_limit: float, floor: Quality | None) -> None:
+        self.now = assignment
         self.scale, self.size_limit, self.floor = assignment.quality(), size_limit + 1e-9, floor
         # [a, b, f]: whether a change between folds a and b touches fold f.
         every = np.arange(assignment.k)
@@ -298,10 +290,7 @@ class _LocalSearch:
     def _key(self, now: Quality) -> tuple[float, ...]:
         """Return the sort key of an assignment: missing classes, then sizes, then deviations; lower is better."""
         beyond = 0.0 if self.floor is None else max(now.mean - self.floor.mean, 0)
-        last = now.max_deviation
-        if self.mean_weight >= 1:
-            last = float(self._cost(0, now.max_deviation, now.mean, 0.0))
-        return now.missing_classes, max(now.size - self.size_limit, 0), beyond, last
+        return now.missing_classes, max(now.size - self.size_limit, 0), beyond, now.max_deviation
 
     def _cost_now(self) -> float:
         now = self.now.quality()
@@ -310,7 +299,7 @@ class _LocalSearch:
     def _cost(self, missing: Any, max_deviation: Any, mean: Any, size: Any) -> Any:
         """Return the cost to minimize: mainly missing classes, then both deviations relative to those at the start."""
         largest, mean = max_deviation / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
-        cost = 10 * missing + 40 * np.maximum(size - self.size_limit, 0) + largest + mean * self.mean_weight
+        cost = 10 * missing + 40 * np.maximum(size - self.size_limit, 0) + largest + mean / 2
         if self.floor is not None:  # a penalty for deviations above those at the start, which results must not exceed
             cost = cost + 4 * (np.maximum(largest - 1, 0) + np.maximum(mean - 1, 0))
         return cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -16,7 +17,8 @@ from folds.metrics.task_names import MULTILABEL
 from folds.splits.assignment import FoldAssignment
 from folds.splits.columns import folds_of_column
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
-from folds.splits.repair import MEAN_WEIGHT, balance
+from folds.splits.label_search import spread_labels
+from folds.splits.repair import balance
 from folds.splits.sites import leave_out_sites, site_column
 from folds.splits.strata import GroupCounts, columns_named, count_groups
 from folds.utils.files import derive_seed
@@ -130,7 +132,7 @@ def _most_independent(
     found, index = folds[0], 1.0
     for restart in range(RESTARTS):
         random = np.random.default_rng(derive_seed(*seed, restart, "repeat"))
-        other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS, _mean_weight(people))
+        other = _spread(people, _deal(people, k, random), [1 / k] * k, random)
         largest = max(float(adjusted_rand_score(other, earlier)) for earlier in folds)
         if largest < index:
             found, index = other, largest
@@ -167,13 +169,18 @@ def repeated_holdouts(
         out = max(1, min(int(np.abs(filled - share * filled[-1]).argmin()) + 1, len(people) - 1))
         part = np.ones(len(people), np.int64)
         part[order[:out]] = 0
-        part = balance(people, part, shares, random, STEPS, _mean_weight(people))
+        part = _spread(people, part, shares, random)
         found.append(assigned(table, -part[people.groups], 1, seed, repeat=repeat))
     return found
 
 
-def _mean_weight(people: GroupCounts) -> float:
-    return MEAN_WEIGHT if people.overlapping else 0.5
+def _spread(
+    people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float], random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return (people,) folds that a search finds from `fold`, in few steps, so that they stay independent of others."""
+    if people.overlapping:
+        return spread_labels(people, [fold], shares, random, STEPS)
+    return balance(people, fold, shares, random, STEPS)
 
 
 def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -4,113 +4,43 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from ensemble.cli.commands.report_options import (
+    DataOption,
+    ForceOption,
+    HeatMapsOption,
+    LabelOption,
+    LogToOption,
+    MetricOption,
+    NoFormulasOption,
+    OpenOption,
+    OutputOption,
+    SectionOption,
+    TablesOption,
+    TaskOption,
+    UncertainOption,
+    WhatArgument,
+)
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import REPORT, RUN, WRITTEN, ScoreByOption
+from ensemble.cli.terminal.options import ScoreByOption
 
 
 def report(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="names of runs and blends, prediction files, or a table of images [all runs in runs/, and the newest "
-            "blend]",
-            metavar="[RUN|BLEND|FILE|DATA]...",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", help="the file to write", metavar="FILE", rich_help_panel=WRITTEN),
-    ] = Path("report.html"),
-    show: Annotated[bool, typer.Option("--open", help="show the page in the browser", rich_help_panel=WRITTEN)] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="the table that the runs were trained on, if it has moved", metavar="PATH", rich_help_panel=REPORT
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="metric of the scores, or module:function [macro_f1; several labels: roc_auc, numbers: mae]",
-            rich_help_panel=REPORT,
-            show_default=False,
-        ),
-    ] = None,
+    what: WhatArgument = None,
+    output: OutputOption = Path("report.html"),
+    show: OpenOption = False,
+    data: DataOption = None,
+    metric: MetricOption = None,
     score_by: ScoreByOption = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="of a table that is shown without predictions: its column of labels, or several columns of labels or "
-            "numbers: A,B,C",
-            metavar="NAME,...",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="of such a table: classes, multilabel or regression [found from the cells]",
-            metavar="TASK",
-            rich_help_panel=REPORT,
-            show_default=False,
-        ),
-    ] = None,
-    uncertain: Annotated[
-        str | None,
-        typer.Option(
-            help="of such a table: what -1, an uncertain one of several labels, is read as: unknown, absent or present",
-            metavar="NAME",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    section: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="show this section only; may be repeated: verdict, data, training, compare, pooling, mistakes, "
-            "heatmaps, calibration, learning, labels, method [all]",
-            metavar="NAME",
-            rich_help_panel=REPORT,
-        ),
-    ] = None,
-    heat_maps: Annotated[
-        int,
-        typer.Option(
-            help="out-of-fold images that get a heat map, for which models predict",
-            min=0,
-            metavar="N",
-            rich_help_panel=REPORT,
-        ),
-    ] = 0,
-    tables: Annotated[
-        Path | None,
-        typer.Option(
-            help="also write each table into this folder, as CSV, Markdown and LaTeX",
-            metavar="FOLDER",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    no_formulas: Annotated[
-        bool,
-        typer.Option(
-            "--no-formulas",
-            help="with --tables: cells of the CSVs that a spreadsheet would take for formulas get an apostrophe",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = False,
-    log_to: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="also store the page in mlflow, wandb or trackio, with the runs that it shows; may be repeated",
-            metavar="NAME",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace existing files", rich_help_panel=RUN)] = False,
+    label: LabelOption = None,
+    task: TaskOption = None,
+    uncertain: UncertainOption = None,
+    section: SectionOption = None,
+    heat_maps: HeatMapsOption = 0,
+    tables: TablesOption = None,
+    no_formulas: NoFormulasOption = False,
+    log_to: LogToOption = None,
+    force: ForceOption = False,
 ) -> int:
     """Write one page: what to submit and how sure that is, the data, the scores, the mistakes, and the images.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ensemble.analysis.column_importance import ColumnImportance
 from ensemble.analysis.contributions import Contributions
 from ensemble.analysis.pareto import Pareto
 from ensemble.blending.blend import Blend
@@ -29,6 +30,7 @@ def blend_report(made: Blend) -> str:
         found = made.contribution_report
         parts += [contributions_table(found.contributions), "\n".join(contribution_notes(found.contributions))]
         parts += [] if found.pareto is None else [pareto_table(found.pareto)]
+        parts += [] if found.columns is None else [columns_table(found.columns)]
         parts.append("\n".join(found.summary_lines))
     parts += [detail_tables(one) for one in made.details.values()]
     notes = [note for note in made.notes if note not in verdict]
@@ -161,6 +163,14 @@ def contributions_table(contributions: Contributions) -> str:
         )
     cis = [i for i, name in enumerate(header) if name == "95% CI"]
     return console.table([*header, "most similar run"], rows, optional=[cis[-1], "weight", "most similar run"])
+
+
+def columns_table(found: ColumnImportance) -> str:
+    """Return one row for the runs together and one per column of the samples, largest gain first."""
+    head = "Shapley value" if found.exact else "loss by permutation"
+    ordered = sorted(found.groups, key=lambda one: (-one.gain.value, one.name))
+    rows = [[one.name, f"{one.gain.value:+.3f}", one.gain.ci_text(signed=True)] for one in ordered]
+    return console.table(["runs and columns" if found.exact else "column", head, "95% CI"], rows)
 
 
 def contribution_notes(contributions: Contributions) -> list[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import ensemble as en
 from ensemble.blending.recipe import read_recipe, recipe_of, to_text
 from ensemble.blending.request import BlendConfig
+from ensemble.cli.reports.blend import blend_report
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.intervals import interval_over_people
@@ -214,11 +215,24 @@ def test_runs_without_test_persons_are_blended_out_of_fold(files: Path, tmp_path
 
 
 def test_contributions_are_refused_by_the_property_as_by_the_option(files: Path) -> None:
-    for options in ({"method": "stacking", "extra": ["age"]}, {"pool": "learned"}):
-        with pytest.raises(UsageError, match="not available with extra and with a rule of pool that is fitted"):
-            blended(files, **options).contributions()
-        with pytest.raises(UsageError, match="not available with extra and with a rule of pool that is fitted"):
-            blended(files, contributions=True, **options)
+    with pytest.raises(UsageError, match="not available with a rule of pool that is fitted"):
+        blended(files, pool="learned").contributions()
+    with pytest.raises(UsageError, match="not available with a rule of pool that is fitted"):
+        blended(files, pool="learned", contributions=True)
+
+
+def test_contributions_with_columns_are_of_runs_and_columns(files: Path) -> None:
+    made = blended(files, method="stacking", extra=["age"], pool="max", metric="log_loss", contributions=True)
+    worth = made.record()["worth"]
+    assert [one["name"] for one in worth["columns"]["groups"]] == ["the runs", "age"]
+    assert worth["columns"]["method"] == "shapley"
+    assert made.nested is not None
+    gains = sum(one["gain"]["score"] for one in worth["columns"]["groups"])
+    assert gains == pytest.approx(worth["columns"]["empty"] - made.nested.value, abs=1e-6)
+    assert worth["refitted"]
+    assert worth["pareto"] is None
+    assert "the runs" in blend_report(made)
+    assert "exact Shapley values" in blend_report(made)
 
 
 def mixed(folder: Path, classes: tuple[str, ...]) -> list[str]:

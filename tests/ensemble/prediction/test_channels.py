@@ -12,7 +12,7 @@ import pytest
 import ensemble as en
 import folds
 from ensemble.export.predictor import load
-from ensemble.report.thumbnails import Thumbnails
+from ensemble.report.page.thumbnails import Thumbnails
 from ensemble.serving.load import open_model
 from folds.errors import EnsembleError, UsageError
 from folds.images.content_index import UnreadableImageError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from ensemble.report.evidence.evidence import Evidence, Part, Predicted, TableRecord
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 from folds.predictions.label_columns import label_texts

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.report.evidence import Evidence, Part, Predicted, TableRecord
+from ensemble.report.evidence.evidence import Evidence, Part, Predicted, TableRecord
 
 
 def draw_evidence(

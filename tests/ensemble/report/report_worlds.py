@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ensemble.report.evidence import Part, Predicted
+from ensemble.report.evidence.evidence import Part, Predicted
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 from folds.utils.files import write_json
 from tests.ensemble.report.evidence_worlds import draw_evidence

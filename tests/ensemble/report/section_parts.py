@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ensemble.report.blocks import Figure, Section, Table, Text
-from ensemble.report.evidence import Evidence, Part
+from ensemble.report.evidence.evidence import Evidence, Part
+from ensemble.report.page.blocks import Figure, Section, Table, Text
 
 
 def oof(evidence: Evidence) -> Part:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ensemble.report.blocks import Gallery, Matrix, Picture, Section, Table, Text
-from ensemble.report.page import Page, page_html
-from ensemble.report.tables import csv_of, latex_of, markdown_of, plain_tables
+from ensemble.report.page.blocks import Gallery, Matrix, Picture, Section, Table, Text
+from ensemble.report.page.page import Page, page_html
+from ensemble.report.page.tables import csv_of, latex_of, markdown_of, plain_tables
 from tests.chromium import CHROMIUM, Browser, chromium
 from tests.ensemble.report import hostile
 from tests.ensemble.report.test_page import PIXEL, hostile_page

@@ -11,8 +11,7 @@ from sklearn.metrics import log_loss
 
 from ensemble.decisions.abstention import area, risk_coverage
 from ensemble.learning.combination import Calibration, Combination
-from ensemble.report.blocks import Figure, Missing, Section
-from ensemble.report.calibration import (
+from ensemble.report.calibration.calibration import (
     _Curve,
     _overconfidence_text,
     calibration_section,
@@ -20,7 +19,8 @@ from ensemble.report.calibration import (
     ece_by_chance,
     overconfidence,
 )
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence.evidence import Evidence
+from ensemble.report.page.blocks import Figure, Missing, Section
 from folds.metrics.calibration import calibration_error, reliability
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.section_parts import oof, table_of, text_of
@@ -110,8 +110,8 @@ def test_a_temperature_is_fitted_without_the_people_it_predicts() -> None:
 
 
 def _cross_fitted(evidence: Evidence) -> np.ndarray:
-    from ensemble.report.calibration import _with_temperature
-    from ensemble.report.scoring import scored_part
+    from ensemble.report.calibration.calibration import _with_temperature
+    from ensemble.report.evidence.scoring import scored_part
 
     found = scored_part(oof(evidence), [oof(evidence).members[0]])
     assert found is not None

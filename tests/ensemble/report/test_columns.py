@@ -13,12 +13,14 @@ import pytest
 
 import ensemble as en
 from ensemble.label_check.column_doubts import find_doubts
-from ensemble.report.blocks import Checks, Gallery, Section, Text
-from ensemble.report.column_facts import column_items
-from ensemble.report.column_scores import columns_of
-from ensemble.report.evidence import Evidence, Part
-from ensemble.report.face import html_of, modules_of, sections_of, summary_of
-from ensemble.report.number_verdict import constants
+from ensemble.report.contents import modules_of, sections_of
+from ensemble.report.evidence.column_scores import columns_of
+from ensemble.report.evidence.evidence import Evidence, Part
+from ensemble.report.face import html_of
+from ensemble.report.header import summary_of
+from ensemble.report.method.column_facts import column_items
+from ensemble.report.page.blocks import Checks, Gallery, Section, Text
+from ensemble.report.verdict.number_verdict import constants
 from tests.conftest import Called
 from tests.ensemble.report import hostile
 from tests.ensemble.report.column_worlds import LABELS, draw_labels, draw_numbers, write_runs, write_table

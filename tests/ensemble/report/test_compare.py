@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from ensemble.report.blocks import Figure, Missing, Section, Table, Text
-from ensemble.report.compare import compare_section
-from ensemble.report.evidence import Evidence, Predicted
+from ensemble.report.compare.compare import compare_section
+from ensemble.report.evidence.evidence import Evidence, Predicted
+from ensemble.report.page.blocks import Figure, Missing, Section, Table, Text
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import difference_over_people, interval_over_people
 from folds.utils.numeric import factorize

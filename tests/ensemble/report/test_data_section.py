@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.report.blocks import Gallery, Missing, Section, Table, Text
-from ensemble.report.data import data_section
-from ensemble.report.evidence import Evidence, TableRecord
+from ensemble.report.data.data import data_section
+from ensemble.report.evidence.evidence import Evidence, TableRecord
+from ensemble.report.page.blocks import Gallery, Missing, Section, Table, Text
 from folds.metrics.intervals import Interval
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
@@ -60,7 +60,7 @@ def test_the_summary_counts_people_and_images_without_labels() -> None:
 
 
 def test_attributes_of_few_values_are_counted_and_numbers_summarized(monkeypatch: Any) -> None:
-    monkeypatch.setattr("ensemble.report.data.MAX_VALUES", 3)
+    monkeypatch.setattr("ensemble.report.data.data.MAX_VALUES", 3)
     section = data_section(small_world())
     assert [list(row) for row in named(section, "data-attributes").rows] == [
         ["site", "n", 2, "40.0%", 1],

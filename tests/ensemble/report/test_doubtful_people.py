@@ -9,9 +9,9 @@ import pytest
 
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.label_check.doubts import AttributeDoubt, LabelDoubts
-from ensemble.report.blocks import Text
-from ensemble.report.doubtful_people import doubtful_people, suggestion_text
-from ensemble.report.labels import _strength, labels_section
+from ensemble.report.labels.doubtful_people import doubtful_people, suggestion_text
+from ensemble.report.labels.labels import _strength, labels_section
+from ensemble.report.page.blocks import Text
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 CLASSES = ("worn male", "worn female", "off male", "off female")

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import ensemble as en
-from ensemble.report.blocks import Gallery, Missing, Section, Text
-from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.heatmaps import heatmaps_section
-from ensemble.report.load import load_evidence
+from ensemble.report.evidence.evidence import Evidence, Part, Predicted
+from ensemble.report.evidence.load import load_evidence
+from ensemble.report.heatmaps.heatmaps import heatmaps_section
+from ensemble.report.page.blocks import Gallery, Missing, Section, Text
 from folds.predictions.files import read_sidecar
 from tests.ensemble.column_runs import NAMES, write_run, write_table
 from tests.ensemble.report.evidence_worlds import draw_evidence

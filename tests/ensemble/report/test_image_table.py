@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.report import image_table
-from ensemble.report.image_table import image_paths, images_at_once, light, read_image_table, table_record
-from ensemble.report.load import load_evidence
+from ensemble.report.evidence import image_table
+from ensemble.report.evidence.image_table import image_paths, images_at_once, light, read_image_table, table_record
+from ensemble.report.evidence.load import load_evidence
 from folds.errors import UsageError
 from tests.ensemble.report.report_worlds import write_world
 

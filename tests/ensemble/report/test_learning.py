@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report import learning
-from ensemble.report.blocks import Figure, Missing
-from ensemble.report.evidence import Evidence, RunRecord
-from ensemble.report.learning import (
+from ensemble.report.evidence.evidence import Evidence, RunRecord
+from ensemble.report.evidence.scoring import difference_of
+from ensemble.report.page.blocks import Figure, Missing
+from ensemble.report.training import learning
+from ensemble.report.training.learning import (
     learning_section,
     people_for,
     relative_error,
     widths_by_law,
     widths_of_subsets,
 )
-from ensemble.report.scoring import difference_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Difference, Interval, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import ensemble as en
-from ensemble.report import load
-from ensemble.report.evidence import SOFT_VOTE
-from ensemble.report.load import load_evidence
-from ensemble.report.verdict_sentences import sentences
+from ensemble.report.evidence import groups
+from ensemble.report.evidence.evidence import SOFT_VOTE
+from ensemble.report.evidence.load import load_evidence
+from ensemble.report.verdict.verdict_sentences import sentences
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.changed_labels import write_changed_labels
@@ -315,8 +315,8 @@ def test_the_fit_on_all_people_is_matched_by_the_names_of_the_classes(
         assert found is not None
         return replace(found, values=found.values[:, ::-1], classes=found.classes[::-1])
 
-    original, expected = load._fitted_on_all, load_evidence(["fitted"], world)
-    monkeypatch.setattr(load, "_fitted_on_all", turned)
+    original, expected = groups.fitted_on_all, load_evidence(["fitted"], world)
+    monkeypatch.setattr(groups, "fitted_on_all", turned)
     found = load_evidence(["fitted"], world)
     values = []
     for one in (expected, found):

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report import method_facts, method_runs
-from ensemble.report.blocks import Missing, Table, Text
-from ensemble.report.checklists import CLAIM, TRIPOD
-from ensemble.report.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
+from ensemble.report.evidence.evidence import SOFT_VOTE, Evidence, RunRecord, TableRecord
+from ensemble.report.evidence.image_table import table_of_parts
 from ensemble.report.face import html_of
-from ensemble.report.image_table import table_of_parts
-from ensemble.report.method import YOU, method_section
-from ensemble.report.mistakes import mistakes_section
+from ensemble.report.method import method_models, method_runs
+from ensemble.report.method.checklists import CLAIM, TRIPOD
+from ensemble.report.method.method import YOU, method_section
+from ensemble.report.mistakes.mistakes import mistakes_section
+from ensemble.report.page.blocks import Missing, Table, Text
 from folds.config.recipe import Recipe
 from folds.utils.html import LONGEST
 from tests.ensemble.report import hostile
@@ -544,7 +544,7 @@ def test_software_without_versions_is_a_gap() -> None:
 
 def test_every_setting_is_read_or_known_not_to_matter() -> None:
     """A new setting of the training is said, or it is listed as one that a paper need not name."""
-    source = inspect.getsource(method_runs) + inspect.getsource(method_facts)
+    source = inspect.getsource(method_runs) + inspect.getsource(method_models)
     assert [one.name for one in fields(Recipe) if f'"{one.name}"' not in source] == []
     assert {one.name for one in fields(Recipe)} > method_runs.UNSAID
 

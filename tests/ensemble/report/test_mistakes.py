@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Gallery, Matrix, Missing, Section, Table, Text
-from ensemble.report.confusion import MAX_CLASSES
-from ensemble.report.evidence import Evidence, Part
-from ensemble.report.labels import labels_section
-from ensemble.report.mistakes import mistakes_section
+from ensemble.report.evidence.evidence import Evidence, Part
+from ensemble.report.labels.labels import labels_section
+from ensemble.report.mistakes.confusion import MAX_CLASSES
+from ensemble.report.mistakes.mistakes import mistakes_section
+from ensemble.report.page.blocks import Gallery, Matrix, Missing, Section, Table, Text
 from tests.ensemble.report.evidence_worlds import draw_evidence
 
 

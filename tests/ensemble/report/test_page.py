@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.report.blocks import Check, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
-from ensemble.report.glossary import words_of
-from ensemble.report.page import Page, page_html
-from ensemble.report.thumbnails import Thumbnails
+from ensemble.report.page.blocks import Check, Checks, Figure, Gallery, Matrix, Missing, Picture, Section, Table, Text
+from ensemble.report.page.glossary import words_of
+from ensemble.report.page.page import Page, page_html
+from ensemble.report.page.thumbnails import Thumbnails
 from folds.utils.html import cell_text, check_svg, shown, visible
 from tests.ensemble.report import hostile
 
@@ -169,7 +169,7 @@ def test_pictures_are_cut_where_the_page_would_be_too_large(tmp_path: Path, monk
     whole = page_html(page, made)
     assert whole.count("<img") == 20
     limit = 700_000 // 2 + 100_000
-    monkeypatch.setattr("ensemble.report.page.MAX_BYTES", limit)
+    monkeypatch.setattr("ensemble.report.page.page.MAX_BYTES", limit)
     cut = page_html(page, made)
     assert 4 < cut.count("<img") < 20
     assert len(cut.encode()) <= limit

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import ensemble as en
-from ensemble.report import face
-from ensemble.report.blocks import Section, Table
-from ensemble.report.evidence import Evidence
-from ensemble.report.face import html_of, sections_of
+from ensemble.report import contents
+from ensemble.report.contents import sections_of
+from ensemble.report.evidence.evidence import Evidence
+from ensemble.report.face import html_of
+from ensemble.report.page.blocks import Section, Table
 from folds.utils.files import write_json
 from tests.conftest import ROOT, call_process
 from tests.ensemble.report import hostile
@@ -118,7 +119,7 @@ def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest
     def broken(evidence: Evidence) -> Section:
         raise RuntimeError(hostile.SCRIPT)
 
-    monkeypatch.setattr("ensemble.report.data.data_section", broken)
+    monkeypatch.setattr("ensemble.report.data.data.data_section", broken)
     sections = {one.name: one for one in sections_of(draw_evidence(), ["verdict", "data"])}
     assert list(sections) == ["verdict", "data"]
     html = html_of(draw_evidence(), ["verdict", "data"])
@@ -127,12 +128,12 @@ def test_a_section_that_fails_does_not_take_the_others_along(monkeypatch: pytest
 
 
 def test_a_section_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(face.SECTIONS, "later", "ensemble.report.nothing")
+    monkeypatch.setitem(contents.SECTIONS, "later", "ensemble.report.nothing")
     assert [one.name for one in sections_of(draw_evidence(), ["verdict", "later"])] == ["verdict"]
 
 
 def test_all_sections_that_are_accepted_are_there() -> None:
-    assert [name for name, module in face.SECTIONS.items() if importlib.util.find_spec(module) is None] == []
+    assert [name for name, module in contents.SECTIONS.items() if importlib.util.find_spec(module) is None] == []
 
 
 def test_every_section_has_unique_tables_and_says_what_is_missing() -> None:
@@ -191,7 +192,7 @@ def test_the_wheel_has_the_templates() -> None:
         packaged = tomllib.load(file)["tool"]["setuptools"]["package-data"]["ensemble"]
     folder = ROOT / "ensemble"
     found = {path for pattern in packaged for path in folder.glob(pattern)}
-    assert {path for path in (folder / "report" / "templates").iterdir() if path.is_file()} <= found
+    assert {path for path in (folder / "report" / "page" / "templates").iterdir() if path.is_file()} <= found
 
 
 def test_tables_of_all_sections_have_a_row_for_each_header() -> None:

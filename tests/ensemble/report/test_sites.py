@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Table
-from ensemble.report.compare import compare_section
-from ensemble.report.evidence import Evidence, Predicted
-from ensemble.report.load import load_evidence
-from ensemble.report.verdict import checks_of
-from ensemble.report.verdict_sentences import sentences
+from ensemble.report.compare.compare import compare_section
+from ensemble.report.evidence.evidence import Evidence, Predicted
+from ensemble.report.evidence.load import load_evidence
+from ensemble.report.page.blocks import Table
+from ensemble.report.verdict.verdict import checks_of
+from ensemble.report.verdict.verdict_sentences import sentences
 from folds.utils.files import write_json
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.report_worlds import write_record, write_run, write_world

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.report.blocks import Matrix, Section, Table, Text
-from ensemble.report.tables import PlainTable, csv_of, latex_of, latex_text, markdown_of, plain_tables, write_tables
+from ensemble.report.page.blocks import Matrix, Section, Table, Text
+from ensemble.report.page.tables import (
+    PlainTable,
+    csv_of,
+    latex_of,
+    latex_text,
+    markdown_of,
+    plain_tables,
+    write_tables,
+)
 from folds.errors import EnsembleError
 from tests.ensemble.report import hostile
 

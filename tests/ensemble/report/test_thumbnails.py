@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.report.thumbnails import SIDE, Thumbnails, small_pixels
+from ensemble.report.page.thumbnails import SIDE, Thumbnails, small_pixels
 
 
 def picture(path: Path, width: int, height: int, orientation: int = 1) -> Path:

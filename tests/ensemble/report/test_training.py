@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Figure, Missing, Section, Table
-from ensemble.report.evidence import RunRecord
-from ensemble.report.training import fold_off, is_rising, training_section
+from ensemble.report.evidence.evidence import RunRecord
+from ensemble.report.page.blocks import Figure, Missing, Section, Table
+from ensemble.report.training.training import fold_off, is_rising, training_section
 from tests.ensemble.report.evidence_worlds import draw_evidence
 from tests.ensemble.report.section_parts import text_of
 

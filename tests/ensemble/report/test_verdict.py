@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.report.blocks import Check, Checks, Missing, Table, Text
-from ensemble.report.choice import choose
-from ensemble.report.evidence import SOFT_VOTE, Evidence, Predicted, RunRecord
-from ensemble.report.labels import labels_section
-from ensemble.report.scoring import difference_of, score_of
-from ensemble.report.training import training_section
-from ensemble.report.verdict import checks_of, verdict_section
-from ensemble.report.verdict_runs import is_beyond_chance
-from ensemble.report.verdict_sentences import sentences
+from ensemble.report.evidence.choice import choose
+from ensemble.report.evidence.evidence import SOFT_VOTE, Evidence, Predicted, RunRecord
+from ensemble.report.evidence.scoring import difference_of, score_of
+from ensemble.report.labels.labels import labels_section
+from ensemble.report.page.blocks import Check, Checks, Missing, Table, Text
+from ensemble.report.training.training import training_section
+from ensemble.report.verdict.verdict import checks_of, verdict_section
+from ensemble.report.verdict.verdict_runs import is_beyond_chance
+from ensemble.report.verdict.verdict_sentences import sentences
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval, difference_over_people, interval_over_people
 from tests.ensemble.report.evidence_worlds import draw_evidence

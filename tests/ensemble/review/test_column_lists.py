@@ -14,7 +14,7 @@ from ensemble.analysis.labeled_columns import LabeledColumns
 from ensemble.blending.labeled_predictions import ColumnPredictions
 from ensemble.cli.reports.mistakes import labels_report, mistakes_report
 from ensemble.label_check.column_doubts import usual_differences
-from ensemble.report.evidence import Evidence
+from ensemble.report.evidence.evidence import Evidence
 from folds.metrics.task_names import REGRESSION
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 from folds.predictions.label_columns import label_texts

@@ -26,13 +26,15 @@ def test_a_copy_has_its_own_folder_and_errors_and_tells_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(template, "subprocess", subprocess)  # a new process, as everywhere but in the tests
+    monkeypatch.setattr(template, "_template", None)
     environment = worker.worker_environment(1)
     with tempfile.TemporaryFile() as stderr:
         first, second = (copy_worker(environment, stderr) for _ in range(2))
         assert first is not None
         assert second is not None
         folder = Path(f"/proc/{second.pid}/cwd")
-        wait_for(lambda: folder.readlink() == tmp_path)  # which it enters after it was told to exist
+        wait_for(lambda: folder.readlink() == tmp_path)  # which it enters after its number is known
         assert first.poll() is None
         first.stdin.write("no job\n")
         first.stdin.flush()
@@ -46,6 +48,7 @@ def test_a_copy_has_its_own_folder_and_errors_and_tells_its_status(
         for copy in (first, second):
             copy.stdout.close()
             copy.stdin.close()
+    template._end()
 
 
 def test_copies_have_the_variables_of_their_worker(monkeypatch: pytest.MonkeyPatch) -> None:
