@@ -231,11 +231,10 @@ class PredictedImages(Displayed):
             matrix: NDArray[Any] = encode_labels(rows.labels, self.classes, task)
             of_people: NDArray[Any] = average_by_person(matrix, self.probabilities, persons, classes, task)[0]
             labels = label_texts(of_people, self.classes, task)
-        elif rows.labels is not None:
-            if set(rows.labels.tolist()) <= {*self.classes, ""}:
-                known = encode_labels(rows.labels, self.classes, task)
-                codes = average_by_person(known, self.probabilities, persons, classes, task)[0]
-                labels = np.where(codes >= 0, np.array(self.classes)[codes], "")
+        elif rows.labels is not None and set(rows.labels.tolist()) <= {*self.classes, ""}:
+            known = encode_labels(rows.labels, self.classes, task)
+            codes = average_by_person(known, self.probabilities, persons, classes, task)[0]
+            labels = np.where(codes >= 0, np.array(self.classes)[codes], "")
         people = np.array(names, dtype=str)
         metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
         spread = self.spread
