@@ -209,7 +209,8 @@ def _check_needs(source: PredictionSource) -> None:
     of_one = made.pooling is not None or len(made.runs) < 2
     if isinstance(decision, NumberDecision) and decision.needs_spread and of_one:
         raise EnsembleError(
-            f"{source.folder} has intervals as wide as its runs differ, which is not known of it", hint="export it again"
+            f"{source.folder} has intervals as wide as its runs differ, which is not known of it",
+            hint="export it again",
         )
     if needs_more and source.cascade is not None:
         raise EnsembleError(
