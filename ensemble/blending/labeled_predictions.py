@@ -169,7 +169,8 @@ class RunsOutOfFold:
 def runs_out_of_fold(blend: Blend) -> RunsOutOfFold | None:
     """Return the predictions of the runs that a blend combines; None if none are out-of-fold."""
     split = blend.splits.get("oof")
-    return None if split is None else _out_of_fold(split, blend.combination and blend.combination.runs)
+    used = None if blend.combination is None else blend.combination.runs
+    return None if split is None else _out_of_fold(split, used)
 
 
 def read_runs_out_of_fold(folder: Path, runs: Path, used: Sequence[str]) -> RunsOutOfFold | None:

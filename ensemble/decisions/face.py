@@ -241,7 +241,7 @@ def _column_task(y: ArrayLike | None, task: str | None) -> str | None:
     if np.ndim(y) != 2:
         return None
     values = np.asarray(y)
-    is_number = values.dtype.kind == "f" and bool((np.isfinite(values) & ~np.isin(values, (0, 1))).any())
+    is_number = values.dtype.kind in "fiu" and bool((np.isfinite(values) & ~np.isin(values, (0, 1))).any())
     return REGRESSION if is_number else MULTILABEL
 
 

@@ -209,7 +209,7 @@ def fit_bands(
         if own is None:
             error = 1 - confidence if confidence > 0 else 0.0
             band, unseen = fit_band(one, limit or 0.0, error), nested_bands(one, limit or 0.0, error)
-            record = band_record(one, name, band, unseen, limit or 0.0, confidence)
+            record = band_record(one, name, band, unseen, limit or 0.0, confidence, unit)
             warnings += _doubts(name, band, limit or 0.0)
         else:
             band = band_of_costs(own)
@@ -265,7 +265,13 @@ def nested_bands(rows: LabeledRows, limit: float, error: float) -> NDArray[np.in
 
 
 def band_record(
-    rows: LabeledRows, name: str, band: Band, decided: NDArray[np.int64], limit: float, confidence: float
+    rows: LabeledRows,
+    name: str,
+    band: Band,
+    decided: NDArray[np.int64],
+    limit: float,
+    confidence: float,
+    unit: str = IMAGE,
 ) -> RuleRecord:
     """Return how the cuts of a label were fitted, and what they are worth.
 
@@ -277,9 +283,10 @@ def band_record(
         status, text = UNREACHABLE, f"{name}: no cut is shown to keep the error at {limit:g}: it is always unsure"
     elif confidence > 0:
         status = GUARANTEED
+        whom = "random new people" if unit == PERSON else "random images of random new people"
         text = (
             f"with {confidence:.0%} confidence, at most {limit:.3g} of the yes and at most {limit:.3g} of the no for "
-            "random images of random new people are wrong"
+            f"{whom} are wrong"
         )
     else:
         status, text = OBSERVED, "reached in the observed data only; new people may be above it as often as below"

@@ -10,6 +10,7 @@ from pathlib import Path
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.cascade.record import Cascade
 from ensemble.decisions.label_decision import AnyDecision, read_decision
+from ensemble.decisions.number_decision import NumberDecision
 from ensemble.decisions.rows import PERSON
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
@@ -196,12 +197,20 @@ def source_of(model: StoredModel) -> PredictionSource:
 
 
 def _check_needs(source: PredictionSource) -> None:
-    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone."""
+    """Raise EnsembleError if a model that needs more than images has rules or a cascade for images alone, or rules that
+    need runs that differ.
+    """
     made, decision = source.combination, source.decision
     needs_more = made.pooling is not None or made.extra is not None or head_of_people(source) is not None
     if made.pooling is not None and decision is not None and decision.unit != PERSON:
         raise EnsembleError(
             f"{source.folder} answers for people, and its decision rules are for rows of one {decision.unit}",
+            hint="export it again",
+        )
+    of_one = made.pooling is not None or len(made.runs) < 2
+    if isinstance(decision, NumberDecision) and decision.needs_spread and of_one:
+        raise EnsembleError(
+            f"{source.folder} has intervals as wide as its runs differ, which is not known of it",
             hint="export it again",
         )
     if needs_more and source.cascade is not None:

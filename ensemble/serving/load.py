@@ -233,7 +233,9 @@ def _intervals_of(decided: DecidedNumbers) -> list[dict[str, Any]]:
     """Return the ends of the intervals of each row, None where there is no bound, and the numbers without an answer."""
 
     def end(value: float) -> float | None:
-        return float(str(np.float32(value))) if np.isfinite(value) else None
+        with np.errstate(over="ignore"):
+            short = np.float32(value)
+        return float(str(short)) if np.isfinite(short) else None
 
     return [
         {

@@ -71,7 +71,8 @@ class Prediction(BaseModel):
     )
     decision: dict[str, Any] | None = Field(
         default=None,
-        description="most_probable, answered, and set if there are prediction sets; absent without rules",
+        description="most_probable, answered, and set if there are prediction sets; of labels unsure, if one can be; "
+        "of numbers intervals (low and high, null without a bound) and unanswered; absent without rules",
     )
     unknown_columns: list[str] | None = Field(
         default=None,

@@ -123,6 +123,7 @@ def test_the_error_of_what_is_decided_is_scored_nested() -> None:
     assert found.totals["error of decided"].value == 0
     assert any("at most 0.1 of the yes and at most 0.1 of the no" in line for line in found.lines())
     assert any(line.startswith("below that it is unsure down to: hat") for line in found.lines())
+    assert any("for random new people" in line for line in decided(abstain=0.1, per_person=True).lines())
     applied = found.decision.apply([[0.95, 0.5], [0.05, 0.95], [0.5, 0.5]])
     assert applied.labels.tolist() == ["hat;?beard", "beard", ""]  # as where no label of a table is known
     assert applied.frame()["hat"].isna().tolist() == [False, False, True]

@@ -96,6 +96,8 @@ def test_numbers_are_bounded_each_by_itself_on_the_rows_that_know_it() -> None:
         pd.DataFrame(values, columns=["age", "weight"]), y=y, groups=PERSON, sets=0.8
     )  # numbers: not 0, 1
     assert isinstance(found, NumberIntervals)
+    whole = np.round(y[PERSON < 40]).astype(int)  # whole numbers are numbers, too
+    assert isinstance(en.decide(values[PERSON < 40], y=whole, groups=PERSON[PERSON < 40], sets=0.8), NumberIntervals)
     alone = decided(2 * PREDICTED[PERSON < 40], 2 * TRUTH[PERSON < 40], PERSON[PERSON < 40], 0.8)
     assert found.limits["weight"] == pytest.approx(alone.limits["age"])
     applied = found.decision.apply(pd.DataFrame({"weight": [60.0], "age": [30.0]}))

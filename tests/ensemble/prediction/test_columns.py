@@ -16,18 +16,19 @@ import torch
 import ensemble as en
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import LabelDecision, read_decision
-from ensemble.decisions.number_decision import DecidedNumbers
+from ensemble.decisions.number_decision import DecidedNumbers, NumberDecision
 from ensemble.decisions.number_report import NumberIntervals
 from ensemble.export.onnx_pools import CombinationModule
 from ensemble.export.scores import Knowledge
 from ensemble.export.write import build_bundle, finished, write_bundle
 from ensemble.learning.combination import Combination
+from ensemble.model_files.reading import read_model
 from ensemble.model_files.record import to_text
 from ensemble.model_files.record_reading import from_text
 from ensemble.prediction.arrays import numbered
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.decisions import DecisionOptions, decision_for
-from ensemble.prediction.source import PredictionSource, RunModels, load_source
+from ensemble.prediction.source import PredictionSource, RunModels, load_source, source_of
 from ensemble.serving.load import open_model
 from ensemble.serving.model import split_answers
 from folds.errors import EnsembleError, UsageError
@@ -483,3 +484,7 @@ def test_a_single_number_is_one_column(columns: Path, tmp_path: Path) -> None:
     model = open_model(tmp_path / "model", "cpu", Path())
     (one,) = split_answers(model.answer([model.decode(Path("img/p8_0.png").read_bytes(), 10_000)]), ("age",), 1)
     assert one.to_dict()["values"] == {"age": pytest.approx(float(found.probabilities[0, 0]), rel=1e-5)}
+    rules = NumberDecision(("age",), 0.9, (2.0,), score="spread", floors=(1.0,)).to_dict()
+    stored = read_model(tmp_path / "model")
+    with pytest.raises(EnsembleError, match="has intervals as wide as its runs differ, which is not known of it"):
+        source_of(replace(stored, record=replace(stored.record, extras={"decision": rules})))

@@ -374,6 +374,38 @@ def test_missing_rows_of_a_view_are_predicted_from_whole_people(trained: Path) -
         check_people(replace(table, persons=persons), index, folds, "gated")
 
 
+@pytest.mark.parametrize("run", ["years", "labels"])
+def test_rules_for_people_are_those_of_the_mean_of_their_images(trained: Path, tmp_path: Path, run: str) -> None:
+    own, _ = validation_of("gated", 0)
+    own.to_csv(tmp_path / "own.csv", index=False)
+    rules: dict[str, Any] = {"sets": 0.5} if run == "years" else {"abstain": 0.4, "confidence": 0.0}
+    found = en.predict(run, tmp_path / "own.csv", per_person=True, progress=False, **rules)
+    by_person = found.by_person()
+    decided = by_person.decided
+    assert decided is not None
+    path = en.export(run, tmp_path / "model", per_person=True, **rules).path
+    model, server = en.load(path, verify=False), open_model(path, "cpu", Path())
+    loaded = model.decide(own[["path", "person"]])
+    assert loaded.persons.tolist() == by_person.ids.tolist()  # type: ignore[union-attr]
+    assert loaded.labels.shape == decided.labels.shape
+    answers = model.predict(own[["path", "person"]])
+    person = by_person.ids[1]
+    images = [
+        server.decode(Path(one).read_bytes(), 10_000) for one in own.loc[own["person"] == person, "path"].tolist()
+    ]
+    (answer,) = combine(server, [(server.outputs(images), Cells({}), person)])
+    assert not isinstance(answer, Exception)
+    record = answer.to_dict()
+    if run == "years":
+        np.testing.assert_allclose(loaded.low, decided.low, rtol=1e-4)  # type: ignore[union-attr]
+        np.testing.assert_allclose(answers, by_person.probabilities[:, 0], rtol=1e-4)
+        interval = record["decision"]["intervals"]["years"]
+        np.testing.assert_allclose(interval["low"], decided.low[1, 0], rtol=1e-4)  # type: ignore[union-attr]
+    else:
+        assert answers.tolist() == np.nan_to_num(decided.answers(), nan=-1).tolist()  # type: ignore[union-attr]
+        assert record["labels"] == [one for one, yes in zip(found.classes, decided.given[1], strict=True) if yes]  # type: ignore[union-attr]
+
+
 def test_more_views_of_an_uncertain_image_are_of_its_whole_person(trained: Path, tmp_path: Path) -> None:
     own, _ = validation_of("relative", 1)
     own.to_csv("own.csv", index=False)
