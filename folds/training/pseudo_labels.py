@@ -109,8 +109,8 @@ def pseudo_labels_of(
         may, people = _of_other_people(assignment, fold, test), assignment.training_index(fold)
         chosen.append(_targets(predicted[-1], may, recipe, table, people))
     # The model of all people is scored on no person, so every model may teach it.
-    everybody, all_rows = np.ones(len(test), bool), np.arange(len(table))
-    chosen.append(_targets(_mean_of_folds(predicted, table.task), everybody, recipe, table, all_rows))
+    all_images, all_rows = np.ones(len(test), bool), np.arange(len(table))
+    chosen.append(_targets(_mean_of_folds(predicted, table.task), all_images, recipe, table, all_rows))
     targets = np.stack(chosen)
     if not is_learned(targets, table.task).any():
         raise _none_chosen(predicted, recipe, table.task)
