@@ -19,6 +19,7 @@ from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.task_names import REGRESSION
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD
 from folds.predictions.files import (
     PredictionMetadata,
     SampleRows,
@@ -67,7 +68,7 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
     ------
     EnsembleError : the folder holds another blend and `force` is false.
     """
-    path, record, recipe = folder / "blend.json", blend.record(), recipe_of(blend)
+    path, record, recipe = folder / BLEND_RECORD, blend.record(), recipe_of(blend)
     before = read_json(path) if path.exists() else None
     arrays = {split: folder / f"{split}.npy" for split in blend.votes}
     wanted = [split for split, file in arrays.items() if not _holds(file, blend.votes[split])]
@@ -77,15 +78,15 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
         if isinstance(before, dict):
             record |= _earlier_results(before, record, blend.request)
     same = isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED)
-    if not wanted and same and _holds_recipe(folder / "blend.toml", recipe):
+    if not wanted and same and _holds_recipe(folder / BLEND_RECIPE, recipe):
         return []
     if recipe is not None:
-        check_written(recipe, str(folder / "blend.toml"))
+        check_written(recipe, str(folder / BLEND_RECIPE))
     if force:
         _remove_stale(folder, arrays)
     for split in wanted:
         _write_predictions(blend, split, arrays[split])
-    recipe_path = folder / "blend.toml"
+    recipe_path = folder / BLEND_RECIPE
     recipe_path.unlink(missing_ok=True)  # first: an old one never lies beside new coefficients
     written = write_coefficients(folder, {} if recipe is None else recipe.combination.large_arrays())
     if recipe is not None:

@@ -13,6 +13,7 @@ from ensemble.blending.blend import Blend
 from ensemble.blending.labeled_predictions import ColumnPredictions, labeled_blend, read_labeled_predictions
 from ensemble.blending.recipe import read_recipe
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.file_names import BLEND_RECIPE
 from folds.predictions.predictions import Predictions
 
 _NEEDED = "`set_score=spread` needs a blend of two runs or more, whose spread it is"
@@ -56,7 +57,7 @@ def spread_of_blend(blend: Any, found: Predictions, kind: str, name: str, root: 
         judged, used = labeled_blend(blend), None
     else:
         judged = read_labeled_predictions([name], runs=root / "runs")
-        used = read_recipe(root / "runs" / "blends" / name / "blend.toml").combination.runs
+        used = read_recipe(root / "runs" / "blends" / name / BLEND_RECIPE).combination.runs
     members = judged.rows.members if isinstance(judged, ColumnPredictions) else {}
     members = {one: values for one, values in members.items() if used is None or one in used}
     if used is not None and set(members) != set(used):

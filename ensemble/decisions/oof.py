@@ -20,6 +20,7 @@ from folds.metrics.arrays import as_probabilities, check_same_index, class_codes
 from folds.metrics.grouping import average_by_person
 from folds.metrics.scored_units import known_rows, rows_of_known_people
 from folds.metrics.task_names import CLASSES, ORDINAL
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD
 from folds.predictions.files import oof_file
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.optimism import selected_runs
@@ -46,7 +47,7 @@ def oof_of_name(what: str | Path, root: Path) -> tuple[Predictions, str, str]:
     if path.suffix == ".npy":
         found = read_predictions(path)
         return found, found.run or path.name.removesuffix(".npy").removesuffix(".oof"), "file"
-    if path.suffix == ".toml" or (path / "blend.toml").is_file():
+    if path.suffix == ".toml" or (path / BLEND_RECIPE).is_file():
         folder = path.parent if path.suffix == ".toml" else path
         return _read(folder / "oof.npy", folder.resolve().name), folder.resolve().name, "blend"
     plain = re.fullmatch(r"[\w.+#-]+", text, re.ASCII) is not None and text not in (".", "..")
@@ -168,7 +169,7 @@ def runs_of(name: str, kind: str, runs: Path) -> list[str]:
     """Return the run itself, or the runs that a blend in this folder was made of."""
     if kind != "blend":
         return [name] if kind == "run" and name else []
-    path = runs / "blends" / name / "blend.json"
+    path = runs / "blends" / name / BLEND_RECORD
     record = read_json(path) if name and path.is_file() else None
     listed = record.get("runs") if isinstance(record, dict) else None
     found = [one.get("run") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

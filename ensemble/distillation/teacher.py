@@ -12,6 +12,7 @@ from folds.config.command_settings import Settings
 from folds.config.files import read_record
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.task_names import COLUMN_TASKS
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD, RUN_CONFIG
 from folds.predictions.files import LABEL, oof_file, read_sidecar
 from folds.utils.files import is_file_safe, read_json
 
@@ -50,7 +51,7 @@ class Teacher:
         ----------
         given : settings that the user chose, by key; they take precedence.
         """
-        record = read_record(self.run / "config.toml")
+        record = read_record(self.run / RUN_CONFIG)
         found: dict[str, Any] = {key: record[key] for key in _OF_DATA if key in record}
         found = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
         if record.get("task") in COLUMN_TASKS:  # as which the table is read
@@ -90,13 +91,13 @@ def find_teacher(what: str | Path, root: Path = Path()) -> Teacher:
     """
     text, path, runs = str(what), Path(what), root / "runs"
     folder = path.parent if path.suffix == ".toml" else path
-    if not (folder / "blend.toml").is_file():
+    if not (folder / BLEND_RECIPE).is_file():
         short = text.removeprefix("blends/")
         if not short or "/" in short or short in (".", ".."):
             raise UsageError(f"expected a blend or a run, found '{text}'", hint="name it as in ensemble runs")
         folder = runs / "blends" / short
-    is_run = is_file_safe(text) and (runs / text / "config.toml").is_file()
-    if (folder / "blend.toml").is_file():
+    is_run = is_file_safe(text) and (runs / text / RUN_CONFIG).is_file()
+    if (folder / BLEND_RECIPE).is_file():
         if is_run and folder.parent == runs / "blends" and not text.startswith("blends/"):
             raise UsageError(f"'{text}' is the name of a run and of a blend", hint=f"blends/{text} names the blend")
         return _of_blend(folder, root)
@@ -117,7 +118,7 @@ def _of_blend(folder: Path, root: Path) -> Teacher:
     blends = folder.absolute().parent
     runs = blends.parent if blends.name == "blends" else root / "runs"
     runs = root / "runs" if runs.resolve() == (root / "runs").resolve() else runs
-    if read_recipe(folder / "blend.toml").combination.pooling is not None:
+    if read_recipe(folder / BLEND_RECIPE).combination.pooling is not None:
         raise UsageError(
             f"{folder.name} is a blend for people: it has no predictions of images, which a student learns",
             hint="blend again without `pool`",
@@ -129,17 +130,17 @@ def _of_blend(folder: Path, root: Path) -> Teacher:
             hint=f"train with its predictions: ensemble kfold --data TABLE --soft-labels {oof}",
         )
     same = [run for run, sha in members if sidecar is not None and sha == sidecar.folds_sha]
-    record = read_json(folder / "blend.json") if (folder / "blend.json").is_file() else {}
+    record = read_json(folder / BLEND_RECORD) if (folder / BLEND_RECORD).is_file() else {}
     nested = isinstance(record, dict) and record.get("fitted") is not None
     return Teacher(folder.resolve().name, "blend", oof, (same or [members[0][0]])[0], nested, _target(oof))
 
 
 def _trained_members(folder: Path, runs: Path) -> Iterator[tuple[Path, str]]:
     """Yield the folder of each run of a blend that was trained here, and the hash of its folds."""
-    for member in read_recipe(folder / "blend.toml").runs:
+    for member in read_recipe(folder / BLEND_RECIPE).runs:
         run = runs / (member.run or member.name).partition("#")[0]
-        if "/" not in (member.run or member.name) and (run / "config.toml").is_file() and (run / "folds.csv").is_file():
-            resolved = read_record(run / "config.toml").get("resolved")
+        if "/" not in (member.run or member.name) and (run / RUN_CONFIG).is_file() and (run / "folds.csv").is_file():
+            resolved = read_record(run / RUN_CONFIG).get("resolved")
             yield run, str(resolved.get("folds_sha", "")) if isinstance(resolved, dict) else ""
 
 

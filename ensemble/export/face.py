@@ -26,6 +26,7 @@ from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.people import check_without_cascade
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.file_names import BLEND_RECIPE
 from folds.predictions.label_columns import COLUMN_NAMES
 from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, check_arguments, described
 from folds.utils.display import Displayed, Table
@@ -247,9 +248,9 @@ def _loaded(
     with tempfile.TemporaryDirectory() as folder:
         # The file of a blend is the one description of it; one that was not saved gets a file for the moment.
         write_blend(what, Path(folder) / what.name)
-        if not (Path(folder) / what.name / "blend.toml").is_file():
+        if not (Path(folder) / what.name / BLEND_RECIPE).is_file():
             raise EnsembleError(
                 "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
             )
-        source = load_source(Path(folder) / what.name / "blend.toml", root, *models, with_rows=True, with_heads=True)
+        source = load_source(Path(folder) / what.name / BLEND_RECIPE, root, *models, with_rows=True, with_heads=True)
         return replace(add(source), folder=None), collect(source, root, metric)

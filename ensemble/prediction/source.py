@@ -28,6 +28,7 @@ from folds.metrics.task_names import BINARY, COLUMN_TASKS
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.models.head_spec import is_of_person, require_image_head
 from folds.models.stored_weights import StoredWeights
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD
 from folds.predictions.files import ALL, oof_file, read_sidecar
 from folds.utils.files import read_json, sha256_file
 
@@ -92,7 +93,7 @@ def _find_source(
     """Return what `load_source` returns, whatever it needs."""
     text, path = str(what), Path(what)
     is_exported = path.name == "model.toml" or is_model(path)
-    is_toml = not is_exported and (path.suffix == ".toml" or (path / "blend.toml").is_file())
+    is_toml = not is_exported and (path.suffix == ".toml" or (path / BLEND_RECIPE).is_file())
     _check_selection(text, path.suffix == ".pt", is_toml, fold, refit)
     if path.suffix == ".pt":
         return _of_run([_load(path)], "checkpoint")
@@ -102,9 +103,9 @@ def _find_source(
         check_one_meaning(text, root)
         return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if is_toml:
-        file = path if path.suffix == ".toml" else path / "blend.toml"
+        file = path if path.suffix == ".toml" else path / BLEND_RECIPE
         return _of_blend(file, root_of(file) or root, refit)
-    blend, folder = root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text
+    blend, folder = root / "runs" / "blends" / text / BLEND_RECIPE, root / "checkpoints" / text
     plain = re.fullmatch(r"[\w.+#-]+", text, re.ASCII) is not None and text not in (".", "..")
     if plain and blend.is_file() and folder.is_dir():
         raise EnsembleError(
@@ -128,14 +129,14 @@ def _find_source(
     if plain and stem != text and fold is None:  # the name that such a source has itself
         if (root / "checkpoints" / stem / f"{ALL}.pt").is_file():
             return _find_source(stem, root, fold=ALL)
-        if (root / "runs" / "blends" / stem / "blend.toml").is_file():
+        if (root / "runs" / "blends" / stem / BLEND_RECIPE).is_file():
             return _find_source(stem, root, refit=True)
     raise _unknown(text, root)
 
 
 def check_one_meaning(text: str, root: Path) -> None:
     """Raise EnsembleError if the name of an exported model here is that of a blend or a run as well."""
-    others = [root / "runs" / "blends" / text / "blend.toml", root / "checkpoints" / text]
+    others = [root / "runs" / "blends" / text / BLEND_RECIPE, root / "checkpoints" / text]
     found = [place for place in others if "/" not in text and place.exists()]
     if found:
         raise EnsembleError(
@@ -333,7 +334,7 @@ def root_of(file: Path) -> Path | None:
 
 def root_of_source(source: PredictionSource, root: Path) -> Path:
     """Return the folder that holds the ``runs/`` of a blend, which may be another one than that of the command."""
-    found = None if source.folder is None else root_of(source.folder / "blend.toml")
+    found = None if source.folder is None else root_of(source.folder / BLEND_RECIPE)
     return root if found is None or found.resolve() == root.resolve() else found
 
 
@@ -351,11 +352,11 @@ def _of_blend(path: Path, root: Path, refit: bool) -> PredictionSource:
         recipe.target,
         recipe.combination,
         runs,
-        _ranking(path.parent / "blend.json", recipe),
+        _ranking(path.parent / BLEND_RECORD, recipe),
         attributes,
         path.parent,
         refit=refit,
-        positive=_named_positive(path.parent / "blend.json"),
+        positive=_named_positive(path.parent / BLEND_RECORD),
     )
     return check_one_task(source)
 

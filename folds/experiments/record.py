@@ -23,6 +23,7 @@ from folds.experiments.refit import refit_done, refit_predictions
 from folds.experiments.summary import RunLike
 from folds.metrics.custom import find_metric
 from folds.metrics.intervals import interval_over_people
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.reading import is_by_person, mean_test_predictions, oof_predictions, scored_index, units_of
 from folds.predictions.task_scores import recorded_metrics
@@ -149,7 +150,7 @@ def _done(folder: Path) -> dict[int, dict[str, Any]]:
 
 def _header(run: str, runs: Path) -> dict[str, Any] | None:
     """Return the fields of a line that do not need the predictions; None if no fold is trained."""
-    folder, config = runs / run, runs / run / "config.toml"
+    folder, config = runs / run, runs / run / RUN_CONFIG
     done = _done(folder)
     if not done or not config.is_file():
         return None
@@ -238,10 +239,10 @@ def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
     try:
         return comparison_record(compare_runs(baseline, run, runs))
     except EnsembleError as error:
-        config = runs / baseline / "config.toml"
+        config = runs / baseline / RUN_CONFIG
         first = settings_of(read_record(config)) if config.is_file() else {}
         changed, unchanged = (
-            settings_between(first, settings_of(read_record(runs / run / "config.toml"))) if first else ({}, ())
+            settings_between(first, settings_of(read_record(runs / run / RUN_CONFIG))) if first else ({}, ())
         )
         values = {name: list(both) for name, both in changed.items()}
         return {"varied": values, "controlled": list(unchanged), "differences": None, "notes": [error.message]}

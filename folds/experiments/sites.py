@@ -21,6 +21,7 @@ from folds.metrics.positive import in_order_of_metric
 from folds.metrics.scored_units import known_rows, scored_units
 from folds.metrics.sites import SiteScore, difference_over_sites, interval_over_sites, score_sites
 from folds.metrics.tasks import metric_for_task
+from folds.predictions.file_names import RUN_CONFIG
 from folds.predictions.reading import is_by_person
 from folds.utils.display import Table
 from folds.utils.files import read_json
@@ -201,7 +202,7 @@ def _partners(
 
 def _settings(run: str, runs: Path) -> dict[str, Any] | None:
     """Return the settings of a run without those of its folds; None if it is no training, or has no k folds."""
-    config = runs / run / "config.toml"
+    config = runs / run / RUN_CONFIG
     if not config.is_file():
         return None
     try:

@@ -32,6 +32,7 @@ from folds.models.heads import AttentionHead
 from folds.models.inference import PixelSource
 from folds.models.number_head import Units, units_of_numbers
 from folds.models.precision import resolve_amp
+from folds.predictions.file_names import FOLD_DONE, FOLD_HISTORY
 from folds.predictions.links import predictions_of
 from folds.splits.assignment import read_folds
 from folds.training.context import FoldContext
@@ -92,7 +93,7 @@ def _train_head(job: Job, report: Report) -> dict[str, Any]:
     progress = Progress(epoch=details.pop("epochs"), seconds=time.perf_counter() - began)
     details |= {"images": len(context.epochs)} if context.recipe.head == LOGISTIC else {}  # it has no batches
     done = done_record(context, progress, logits, sha) | {"head": context.recipe.head} | details
-    write_json(job.fold_dir / "done.json", done)
+    write_json(job.fold_dir / FOLD_DONE, done)
     return done
 
 
@@ -177,7 +178,7 @@ class _Training:
             history = train_by_gradient(context, features, views, persons, head, validate)
             self._as_plain(head)
             details = {"epochs": len(history)}
-        _write_table(self.job.fold_dir / "history.csv", history)
+        _write_table(self.job.fold_dir / FOLD_HISTORY, history)
         # One event for all epochs, which last milliseconds; loggers read the earlier ones from the file.
         self.report({"event": "epoch", "done": len(history), "total": len(history), **history[-1]})
         return head.eval(), details

@@ -24,6 +24,7 @@ from folds.images.settings import CACHE, ImageSettings
 from folds.models.head_spec import is_of_person
 from folds.models.pretrained import FOLDER, PretrainedWeights, keep_weights, weights_for_features
 from folds.predictions.changed_labels import write_changed_labels
+from folds.predictions.file_names import FOLD_STATE, RUN_CONFIG
 from folds.runs.environment import environment, version_warnings
 from folds.runs.gpu_jobs import decide_jobs
 from folds.runs.initial_weights import InitialWeights
@@ -231,7 +232,7 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
         run.remove_refit()
     elif force:
         run.remove(plan.folds)
-    if (run.folder / "config.toml").exists():
+    if (run.folder / RUN_CONFIG).exists():
         return
     save_folds(run.folder / "folds.csv", run.assignment, force=True)
     write_json(run.folder / "environment.json", versions)
@@ -252,7 +253,7 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
         write_atomic(run.folder / PSEUDO, lambda file: np.save(file, targets, allow_pickle=False))
     if is_of_person(run.architecture.head) and plan.data.test is not None:
         write_test_persons(run.folder, plan.data.test.persons)
-    write_atomic(run.folder / "config.toml", one.record)
+    write_atomic(run.folder / RUN_CONFIG, one.record)
 
 
 def _write_changes(run: Run, changes: LabelChanges, plan: Plan) -> None:
@@ -276,7 +277,7 @@ def _list_jobs(
         for fold in plan.folds:
             if run.done(fold) is not None:
                 # A process that was killed may have left the state of a finished fold.
-                (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
+                (run.fold_folder(fold) / FOLD_STATE).unlink(missing_ok=True)
                 continue
             rows = len(run.assignment.training_index(fold))
             cost = rows * run.recipe.epochs * run.parameters * run.architecture.height * run.architecture.width

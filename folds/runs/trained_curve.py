@@ -21,6 +21,7 @@ from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out
+from folds.predictions.file_names import FOLD_DONE
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.reading import scored_index
 from folds.runs.initial_weights import known_people
@@ -167,7 +168,7 @@ def trained_curve(
         )
     of_share = curve_jobs(run, template, shares)
     jobs = [job for each in of_share.values() for job in each]
-    left = [job for job in jobs if not (job.fold_dir / "done.json").exists()]
+    left = [job for job in jobs if not (job.fold_dir / FOLD_DONE).exists()]
     if left:
         shown = " and ".join(f"{share:.0%}" for share in shares)
         logger.info(f"{run.name}: learning curve, {len(left)} of {len(jobs)} trainings on {shown} of the people")

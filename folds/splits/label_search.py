@@ -14,7 +14,7 @@ MEAN_WEIGHT = 10  # of the mean deviation of a share, of which the largest has 1
 # Limits of the work, for any number of people.
 MAX_WORK = 60_000_000  # changes looked at × strata, from all starts
 MIN_STEPS = 100  # from each start
-ALL_CHANGES = 6000  # up to so many, a step looks at all moves and swaps, otherwise at `SAMPLED_CHANGES` of them
+ALL_CHANGES = 6000  # a step looks at all moves and swaps if there are no more, otherwise at a sample
 SAMPLED_CHANGES = 1500
 MAX_TARGETS = 20  # missing strata that half of the sampled changes are for
 PATIENCE = 60  # restarts in a row without improvement
@@ -127,7 +127,7 @@ class _Search:
         return int(self.largest_weight * largest.max() + rest.sum() + self.missing_weight * missing)
 
     def costs(self, change: Numbers, source: Numbers, target: Numbers) -> Numbers:
-        """Return (m,) the cost after `change` (rows, m) leaves `source` and joins `target`; the maximum if impossible."""
+        """Return (m,) the cost after `change` (rows, m) goes from `source` to `target`; the maximum if impossible."""
         largest, rest = self.parts(self.held, np.arange(self.k))
         has = self.has(self.held)
         left, joined = self.held[:, source] - change, self.held[:, target] + change

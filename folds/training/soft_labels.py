@@ -17,6 +17,7 @@ from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import EnsembleError
+from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import LABEL
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import rows_by_id
@@ -188,7 +189,7 @@ def _of_heads(values: NDArray[np.float64], found: Predictions, target: Target) -
 
 def _teacher(found: Predictions, path: Path) -> tuple[str, str]:
     """Return the name of the blend or run that predicted, and the identity of a blend."""
-    record = path.parent / "blend.json"
+    record = path.parent / BLEND_RECORD
     if path.name != "oof.npy" or not record.is_file():
         return found.run, ""
     blend = read_json(record)

@@ -31,6 +31,7 @@ from folds.models.number_head import Units, set_units, units_of_model, units_of_
 from folds.models.pretrained import PretrainedWeights
 from folds.optim.ema import DEFAULT_POWER
 from folds.optim.optimizers import build_optimizer
+from folds.predictions.file_names import FOLD_DONE, FOLD_STATE
 from folds.predictions.files import LABEL
 from folds.predictions.links import predictions_of
 from folds.splits.assignment import FoldAssignment, read_folds
@@ -77,8 +78,8 @@ def train_fold(
     """
     try:
         with exclusive_lock(job.lock, job.title, wait=LOCK_SECONDS):
-            if (job.fold_dir / "done.json").exists():  # finished by a process that was lost before it reported this
-                return read_json(job.fold_dir / "done.json")
+            if (job.fold_dir / FOLD_DONE).exists():  # finished by a process that was lost before it reported this
+                return read_json(job.fold_dir / FOLD_DONE)
             remove_stale_temporaries(job.fold_dir)
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
             return (train or _train)(job, report)
@@ -125,9 +126,9 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         fold, state, logits = _trained(job, report, group)
     sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
     done = _record(fold.context, state.progress, logits, sha)
-    write_json(job.fold_dir / "done.json", done)
+    write_json(job.fold_dir / FOLD_DONE, done)
     with suppress(OSError):  # the state is not needed after the training
-        (job.fold_dir / "state.pt").unlink()
+        (job.fold_dir / FOLD_STATE).unlink()
     return done
 
 

@@ -24,6 +24,7 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import file_manifest, mark_folders, remove_marks
 from folds.metrics.task_names import MULTILABEL
+from folds.predictions.file_names import FOLD_HISTORY
 from folds.predictions.task_scores import epoch_column
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
@@ -346,7 +347,7 @@ def _course(study: Study, trial: Trial) -> list[tuple[float, float]]:
     before: list[float] = []
     epochs = trial.of // len(study.options.folds)
     for index, fold in enumerate(study.options.folds):
-        path = study.trial_dir(trial.number) / f"fold{fold}" / "history.csv"
+        path = study.trial_dir(trial.number) / f"fold{fold}" / FOLD_HISTORY
         if not path.exists():
             break
         column = epoch_column(study.options.metric, study.by_person)

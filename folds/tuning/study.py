@@ -13,7 +13,7 @@ from folds.config.command_settings import Settings
 from folds.config.files import load_settings, read_record, read_run_tables, tuning_of
 from folds.config.recipe import Recipe
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.file_names import FOLDS_FILE
+from folds.predictions.file_names import FOLD_DONE, FOLD_STATE, FOLDS_FILE, RUN_CONFIG
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.tuning.space import ALWAYS, Parameter, TuneOptions, read_options, read_space, sample_settings
@@ -285,7 +285,7 @@ def clean_up(study: Study) -> None:
         trial_dir = study.trial_dir(number)
         for fold in study.options.folds:
             fold_dir = trial_dir / f"fold{fold}"
-            unneeded = [fold_dir / "done.json", fold_dir / "state.pt", trial_dir / f"fold{fold}.pt"]
+            unneeded = [fold_dir / FOLD_DONE, fold_dir / FOLD_STATE, trial_dir / f"fold{fold}.pt"]
             if any(path.exists() for path in unneeded):
                 lock = lock_of(trial_dir, fold)
                 with exclusive_lock(lock, f"fold {fold} of the trial {trial_dir}", wait=LOCK_SECONDS):
@@ -305,10 +305,10 @@ def score_on_other_folds(study: Study) -> dict[str, Any] | None:
     from folds.predictions.reading import oof_predictions, score_rows
 
     best, runs = best_of(list(study.ended().values()), study.options), study.root / "runs"
-    path = runs / study.best_run / "config.toml"
+    path = runs / study.best_run / RUN_CONFIG
     if best is None or not path.exists() or not oof_file(runs, study.best_run).exists():
         return None
-    record, own = read_record(path), read_record(study.trial_dir(best.number) / "config.toml")
+    record, own = read_record(path), read_record(study.trial_dir(best.number) / RUN_CONFIG)
     same = (*best.settings, "epochs", "seed", "label", "label_of", "uncertain")
     if any(record.get(key) != own.get(key) for key in same) or _folds_of(record) != _folds_of(own):
         return None

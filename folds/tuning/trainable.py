@@ -16,6 +16,7 @@ from folds.errors import EnsembleError, TrainingDivergedError
 from folds.execution.ray_task import require_gpu
 from folds.execution.shared_files import missing_here
 from folds.metrics.task_names import CLASSES
+from folds.predictions.file_names import FOLD_HISTORY
 from folds.predictions.files import read_array
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.task_scores import epoch_column
@@ -78,7 +79,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
 
 def _history(job: Job) -> list[dict[str, float]]:
     """Return the records of the epochs that are trained already."""
-    path = job.fold_dir / "history.csv"
+    path = job.fold_dir / FOLD_HISTORY
     if not path.exists():
         return []
     columns = read_csv(path).columns

@@ -29,6 +29,7 @@ from ensemble.cli.terminal.options import (
     rules_of,
     takes_settings,
 )
+from folds.predictions.file_names import BLEND_RECIPE
 
 if TYPE_CHECKING:
     from ensemble.decisions.label_decision import AnyDecision
@@ -280,6 +281,6 @@ def _wrapped(text: str) -> str:
 def _stem(name: str) -> str:
     """Return the last part of a path, without its suffix, as a part of a file name."""
     path = Path(name)
-    path = path.parent if path.name in ("blend.toml", "model.toml") else path
+    path = path.parent if path.name in (BLEND_RECIPE, "model.toml") else path
     text = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in path.resolve().stem)
     return text.strip("._") or "images"

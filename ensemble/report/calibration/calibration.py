@@ -24,6 +24,7 @@ from folds.metrics.calibration import BINS, calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.confusion import argmax_classes
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.predictions.file_names import BLEND_RECORD
 from folds.utils.charts.curves import lines, reliability_diagram
 from folds.utils.charts.series import Series
 
@@ -105,7 +106,7 @@ def _combination(evidence: Evidence) -> Combination | None:
     if not isinstance(record, Mapping):
         return None
     try:
-        return Combination.from_record(record, len(evidence.classes), "blend.json")
+        return Combination.from_record(record, len(evidence.classes), BLEND_RECORD)
     except (EnsembleError, TypeError, ValueError):
         return None  # damaged, or with its numbers in another file
 

@@ -18,6 +18,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.learning.apply import apply_combination
 from ensemble.pooling.people import split_by_person
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD, RUN_CONFIG
 from folds.utils.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def read_ingredients(folder: Path, request: BlendConfig) -> AlignedMembers | Non
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return the content of ``blend.json``; {} if it is damaged or not there."""
-    record = read_json(folder / "blend.json")
+    record = read_json(folder / BLEND_RECORD)
     return record if isinstance(record, dict) else {}
 
 
@@ -74,12 +75,12 @@ def folders_of(blends: Sequence[Path]) -> dict[str, Path]:
     """Return the folders of the runs that blends were made of, as far as they are there."""
     found: dict[str, Path] = {}
     for folder in blends:
-        record = read_json(folder / "blend.json")
+        record = read_json(folder / BLEND_RECORD)
         runs = record.get("runs") if isinstance(record, dict) else None
         for one in runs if isinstance(runs, list) else ():
             name = one.get("run") if isinstance(one, dict) else None
             place = folder.parent.parent / name if isinstance(name, str) and is_plain(name) else None
-            if place is not None and (place / "config.toml").is_file():
+            if place is not None and (place / RUN_CONFIG).is_file():
                 found[place.name] = place
     return found
 
@@ -91,7 +92,7 @@ def is_plain(name: str) -> bool:
 def fitted_on_all(folder: Path, members: AlignedMembers) -> InSample | None:
     """Return the predictions of a fitted blend for the people it was fitted on."""
     try:
-        recipe = read_recipe(folder / "blend.toml")
+        recipe = read_recipe(folder / BLEND_RECIPE)
         combination = recipe.combination
         split = (members.splits if combination.pooling is None else members.images)["oof"]
         chosen = split.select_runs(list(combination.runs))

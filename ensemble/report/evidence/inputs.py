@@ -13,6 +13,7 @@ from typing import Any
 from ensemble.members.true_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.task_names import ALL_TASKS, CLASSES, COLUMN_TASKS
+from folds.predictions.file_names import BLEND_RECIPE, BLEND_RECORD, RUN_CONFIG
 from folds.predictions.files import sidecar_path
 from folds.predictions.named import BLENDS, TTA, blend_names, files_of, is_blend, prediction_names
 from folds.utils.files import expand_pattern, is_pattern, read_json
@@ -66,7 +67,7 @@ def find_inputs(what: Iterable[Any] = (), root: Path = Path(), as_table: bool = 
         for name in prediction_names(runs):
             if not name.startswith(f"{BLENDS}/"):
                 _add_run(found, name, runs)
-        newest = sorted(blend_names(runs), key=lambda name: ((runs / name / "blend.json").stat().st_mtime_ns, name))
+        newest = sorted(blend_names(runs), key=lambda name: ((runs / name / BLEND_RECORD).stat().st_mtime_ns, name))
         found.blends += [runs / name for name in newest[-1:]]
     for name, folder in list(found.folders.items()):
         _add_views(found, name, folder.parent)
@@ -168,7 +169,7 @@ def _add_name(found: ReportInputs, name: str, runs: Path) -> None:
 
 def _add_run(found: ReportInputs, name: str, runs: Path) -> None:
     found.runs += files_of(name, runs)
-    if (runs / name / "config.toml").is_file():
+    if (runs / name / RUN_CONFIG).is_file():
         found.folders[name] = runs / name
 
 
@@ -184,7 +185,7 @@ def _add_object(found: ReportInputs, one: Any) -> None:
         found.views += [Path(file) for file in files]
     elif isinstance(name, str) and isinstance(root, Path) and files is not None:  # TrainedRun
         found.runs += [Path(file) for file in files]
-        if (root / "runs" / name / "config.toml").is_file():
+        if (root / "runs" / name / RUN_CONFIG).is_file():
             found.folders[name] = root / "runs" / name
     else:
         raise UsageError(
@@ -195,11 +196,11 @@ def _add_object(found: ReportInputs, one: Any) -> None:
 
 
 def _add_path(found: ReportInputs, path: Path, runs: Path) -> None:
-    if path.name in ("blend.toml", "blend.json"):
+    if path.name in (BLEND_RECIPE, BLEND_RECORD):
         path = path.parent
-    if (path / "blend.json").is_file():
+    if (path / BLEND_RECORD).is_file():
         found.blends.append(path)
-    elif (path / "config.toml").is_file():
+    elif (path / RUN_CONFIG).is_file():
         _add_run(found, path.resolve().name, path.resolve().parent)
     elif path.is_dir():
         found.data = path
@@ -213,7 +214,7 @@ def _add_path(found: ReportInputs, path: Path, runs: Path) -> None:
         found.runs.append(path)
         for end in (".oof", ".test"):
             name = path.name.removesuffix(".npy").removesuffix(end)
-            if (path.parent / name / "config.toml").is_file():
+            if (path.parent / name / RUN_CONFIG).is_file():
                 found.folders[name] = path.parent / name
 
 

@@ -8,19 +8,19 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ensemble.report.evidence.evidence import RunRecord
-from folds.errors import EnsembleError, UsageError
+from folds.errors import UsageError
 from folds.images.settings import parse_channels, parse_frame
-from folds.utils.files import read_json
+from folds.predictions.file_names import FOLD_DONE, FOLD_HISTORY, RUN_CONFIG
+from folds.utils.files import json_or_nothing, read_json
 from folds.utils.toml import read_toml
 
 
 def record_of(name: str, folder: Path) -> RunRecord | None:
     """Return what a run recorded; None if its config.toml is damaged."""
     try:
-        config = read_toml(folder / "config.toml")
+        config = read_toml(folder / RUN_CONFIG)
     except (OSError, ValueError):
         return None
     history, done = {}, {}
@@ -28,14 +28,14 @@ def record_of(name: str, folder: Path) -> RunRecord | None:
         number = inside.name.removeprefix("fold")
         if not number.isdecimal():
             continue
-        if (inside / "history.csv").is_file():
-            history[int(number)] = _history(inside / "history.csv")
-        if (inside / "done.json").is_file():
-            found = read_json(inside / "done.json")
+        if (inside / FOLD_HISTORY).is_file():
+            history[int(number)] = _history(inside / FOLD_HISTORY)
+        if (inside / FOLD_DONE).is_file():
+            found = read_json(inside / FOLD_DONE)
             if isinstance(found, dict):
                 done[int(number)] = found
     k = config.get("k")
-    environment, folds = (_json_of(folder / file) for file in ("environment.json", "folds.json"))
+    environment, folds = (json_or_nothing(folder / file) for file in ("environment.json", "folds.json"))
     tested = [
         int(found[1])
         for path in folder.parent.glob(f"{glob.escape(name)}.fold*.test.npy")
@@ -52,15 +52,6 @@ def record_of(name: str, folder: Path) -> RunRecord | None:
         folds,
         tuple(sorted(tested)),
     )
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """Return a record; {} if there is none, or if it is damaged."""
-    try:
-        found = read_json(path) if path.is_file() else {}
-    except EnsembleError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _history(path: Path) -> list[dict[str, float]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ensemble.analysis.columns import Column
 from ensemble.label_check.column_doubts import Answer, find_doubts, is_recognized
-from ensemble.report.evidence.column_scores import columns_of
 from ensemble.report.evidence.evidence import Evidence, Part, Predicted
-from ensemble.report.evidence.scoring import labeled
+from ensemble.report.labels.column_doubts import doubts_section
 from ensemble.report.mistakes.column_pictures import PER_PERSON, answer_pictures, few_of_each, judged_columns
-from ensemble.report.page.blocks import Cells, Gallery, Missing, Section, Table, Text
+from ensemble.report.page.blocks import Block, Cells, Gallery, Section, Table, Text
 from folds.utils.text import counted
 
 MAX_CELLS, MAX_PICTURES = 60, 40
@@ -17,19 +17,11 @@ MAX_CELLS, MAX_PICTURES = 60, 40
 
 def labels_section(evidence: Evidence) -> Section:
     """Return the labels that the out-of-fold predictions of the recommended member contradict most."""
-    title, lead = "Labels in doubt", "Which labels the out-of-fold predictions contradict most."
-    part = labeled(evidence.oof)
-    if part is None:
-        missing = Missing(
-            "labels that out-of-fold predictions contradict",
-            "`ensemble kfold …` trains runs with out-of-fold predictions; test labels are never doubted",
-        )
-        return Section("labels", title, lead, (missing,))
-    if evidence.averages(part):
-        text = "Not shown for scores by person: the label of each image is judged by its own prediction."
-        return Section("labels", title, lead, (Text((text,)),))
-    member = evidence.main or part.members[0]
-    columns = columns_of(evidence, part, member)
+    lead = "Which labels the out-of-fold predictions contradict most."
+    return doubts_section(evidence, "label", lead, _blocks)
+
+
+def _blocks(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> Sequence[Block]:
     found, cells = find_doubts(columns), sum(len(one.labels) for one in columns if is_recognized(one))
     unlisted = sum(one.given == 0 for one in found)
     lines = [
@@ -42,11 +34,9 @@ def labels_section(evidence: Evidence) -> Section:
     if left:
         lines.append(f"Not judged, because too rare or not recognized better than by chance: {', '.join(left[:12])}.")
     if not found:
-        return Section("labels", title, lead, (Text(("No label is contradicted.", *lines[1:])),))
+        return [Text(("No label is contradicted.", *lines[1:]))]
     shown = few_of_each(found, part.persons)
-    return Section(
-        "labels", title, lead, (Text(tuple(lines)), _pictures(evidence, part, member, shown), _list(part, shown))
-    )
+    return [Text(tuple(lines)), _pictures(evidence, part, member, shown), _list(part, shown)]
 
 
 def _pictures(evidence: Evidence, part: Part, member: Predicted, found: Sequence[Answer]) -> Gallery:

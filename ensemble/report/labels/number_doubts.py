@@ -8,11 +8,10 @@ import numpy as np
 
 from ensemble.analysis.columns import Column, decimals_for
 from ensemble.label_check.column_doubts import FENCE, NumberError, doubtful_numbers, usual_differences
-from ensemble.report.evidence.column_scores import columns_of
-from ensemble.report.evidence.evidence import Evidence, Part
-from ensemble.report.evidence.scoring import labeled
+from ensemble.report.evidence.evidence import Evidence, Part, Predicted
+from ensemble.report.labels.column_doubts import doubts_section
 from ensemble.report.mistakes.column_pictures import error_pictures, judged_columns
-from ensemble.report.page.blocks import Cells, Gallery, Missing, Section, Table, Text
+from ensemble.report.page.blocks import Block, Cells, Gallery, Section, Table, Text
 from folds.utils.text import counted
 
 MAX_CELLS, MAX_PICTURES = 60, 40
@@ -20,19 +19,12 @@ MAX_CELLS, MAX_PICTURES = 60, 40
 
 def labels_section(evidence: Evidence) -> Section:
     """Return the numbers whose difference from the out-of-fold predictions of the recommended member is unusual."""
-    title, lead = "Numbers in doubt", "Which numbers of the table the out-of-fold predictions contradict most."
-    part = labeled(evidence.oof)
-    if part is None:
-        missing = Missing(
-            "numbers that out-of-fold predictions contradict",
-            "`ensemble kfold …` trains runs with out-of-fold predictions; test numbers are never doubted",
-        )
-        return Section("labels", title, lead, (missing,))
-    if evidence.averages(part):
-        text = "Not shown for scores by person: the number of each image is judged by its own prediction."
-        return Section("labels", title, lead, (Text((text,)),))
-    member = evidence.main or part.members[0]
-    columns = [one for one in columns_of(evidence, part, member) if len(one.labels)]
+    lead = "Which numbers of the table the out-of-fold predictions contradict most."
+    return doubts_section(evidence, "number", lead, _blocks)
+
+
+def _blocks(evidence: Evidence, part: Part, member: Predicted, columns: Sequence[Column]) -> Sequence[Block]:
+    columns = [one for one in columns if len(one.labels)]
     found, known = doubtful_numbers(columns), sum(len(one.labels) for one in columns)
     lines = [
         f"{counted(len(found), 'number')} of {known:,} {'is' if len(found) == 1 else 'are'} in doubt by "
@@ -40,7 +32,7 @@ def labels_section(evidence: Evidence) -> Section:
         *(_usual(one, len(columns) > 1) for one in columns[:MAX_CELLS]),
     ]
     if not found:
-        return Section("labels", title, lead, (Text(("No number is contradicted.", *lines[1:])),))
+        return [Text(("No number is contradicted.", *lines[1:]))]
     rows = judged_columns(evidence, part, member)
     pictures = error_pictures(found[:MAX_PICTURES], rows, columns, evidence.thumbnail, part.persons_known)
     gallery = Gallery(
@@ -49,7 +41,7 @@ def labels_section(evidence: Evidence) -> Section:
         pictures,
         "The farthest from the usual differences first.",
     )
-    return Section("labels", title, lead, (Text(tuple(lines)), gallery, _list(part, found, columns)))
+    return [Text(tuple(lines)), gallery, _list(part, found, columns)]
 
 
 def _usual(column: Column, named: bool) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 import ensemble as en
 from ensemble.decisions.oof import rows_of_predictions
-from ensemble.report.evidence import Evidence, Part, Predicted
-from ensemble.report.scoring import score_of, scored_part
+from ensemble.report.evidence.evidence import Evidence, Part, Predicted
+from ensemble.report.evidence.scoring import score_of, scored_part
 from ensemble.tta.merge import Merge, MergeConfig
 from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import gain_of

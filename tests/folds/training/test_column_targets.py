@@ -12,7 +12,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from folds.config.checks import check
-from folds.config.recipe import Recipe, Settings
+from folds.config.command_settings import Settings
+from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError, UsageError
