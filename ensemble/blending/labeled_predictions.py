@@ -151,6 +151,47 @@ def labeled_blend(blend: Blend) -> Judged:
     raise EnsembleError("the blend has no labels, which say what is a mistake", hint="blend(..., y=labels)")
 
 
+@dataclass(frozen=True)
+class RunsOutOfFold:
+    """The out-of-fold predictions of the runs of a blend, of images with and without labels.
+
+    Attributes
+    ----------
+    ids : (n,).
+    classes : the class, label or number of each column.
+    runs : run → (n, classes) its predictions, nan where it has none.
+    """
+
+    ids: NDArray[np.str_]
+    classes: tuple[str, ...]
+    runs: Mapping[str, NDArray[np.float32]]
+
+
+def runs_out_of_fold(blend: Blend) -> RunsOutOfFold | None:
+    """Return the predictions of the runs that a blend combines; None if none are out-of-fold."""
+    split = blend.splits.get("oof")
+    return None if split is None else _out_of_fold(split, blend.combination and blend.combination.runs)
+
+
+def read_runs_out_of_fold(folder: Path, runs: Path, used: Sequence[str]) -> RunsOutOfFold | None:
+    """Return the predictions of the runs `used` that a blend was made of; None if they are not there any more.
+
+    Parameters
+    ----------
+    folder : of the blend, with ``blend.json``.
+    runs : the folder of the runs, for files that were moved.
+    """
+    members = _members(folder, runs, BlendConfig())
+    split = None if members is None else members.splits.get("oof")
+    found = None if split is None else _out_of_fold(split, used)
+    return None if found is None or set(found.runs) != set(used) else found
+
+
+def _out_of_fold(split: AlignedSplit, used: Sequence[str] | None) -> RunsOutOfFold:
+    values = {run.name: _values(split, run) for run in split.runs if used is None or run.name in used}
+    return RunsOutOfFold(split.rows.ids, split.classes, values)
+
+
 def _check_images(name: str, units: Sequence[str | None]) -> None:
     """Raise UsageError if the rows of predictions are people."""
     if any(units):

@@ -17,7 +17,7 @@ from ensemble.blending.coefficients import FILE, read_coefficients
 from ensemble.learning.columns.combination import ColumnCombination
 from ensemble.learning.combination import Combination
 from ensemble.learning.cumulative import record_problem
-from folds.errors import EnsembleError
+from folds.errors import CONTROL, EnsembleError
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.utils.files import is_file_safe
 from folds.utils.schema import (
@@ -242,9 +242,11 @@ def check_written(recipe: BlendRecipe, name: str) -> None:
     try:
         _combination_of(record, inline, arrays, Path(name))
     except EnsembleError as error:
+        hint = "give numbers in another unit, in which they are neither huge nor tiny, or use another method"
+        if any(CONTROL.search(run) for run in combination.runs):
+            hint = "rename the file of predictions whose name has control characters"
         raise EnsembleError(
-            f"the combination cannot be written to a file that can be read again: {error.message}",
-            hint="give numbers in another unit, in which they are neither huge nor tiny, or use another method",
+            f"the combination cannot be written to a file that can be read again: {error.message}", hint=hint
         ) from None
 
 

@@ -22,9 +22,16 @@ from ensemble.decisions.label_columns import check_column_rules
 from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
 from ensemble.decisions.member_spread import spread_of_blend
-from ensemble.decisions.number_decision import SPREAD
+from ensemble.decisions.number_decision import SPREAD, spread_matrix
 from ensemble.decisions.number_report import NumberIntervals
-from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions, runs_of, with_selection
+from ensemble.decisions.oof import (
+    blend_folder,
+    oof_of_name,
+    rows_of_arrays,
+    rows_of_predictions,
+    runs_of,
+    with_selection,
+)
 from ensemble.decisions.record import STUDENT, DecisionSource
 from ensemble.decisions.report import DecisionReport, optimism_warning
 from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
@@ -39,6 +46,7 @@ from ensemble.decisions.sets import (
     people_for_sets,
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.arrays import check_same_index
 from folds.metrics.task_names import CLASSES as CLASSES_TASK
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION, check_task
 from folds.predictions.predictions import Predictions
@@ -166,12 +174,15 @@ def decide(
             "abstain_label": abstain_label,
         }
         check_column_rules(task, confidence, **rules)
+        if spread is not None and set_score != SPREAD:
+            raise UsageError("`spread` is of `set_score=spread`", hint="add it, or leave out `spread`")
         if found is None:
             columns = _columns_of_arrays(predictions, y, groups, fold, ids, classes, per_person, task, spread)
         else:
-            spreads = (
-                spread_of_blend(predictions, found[0], found[2], found[1], Path(root)) if set_score == SPREAD else None
-            )
+            spreads = None
+            if set_score == SPREAD:
+                folder = blend_folder(predictions, found[1], Path(root))
+                spreads = spread_of_blend(predictions, found[0], found[2], folder, Path(root))
             rows_of_columns, origin = columns_of_predictions(*found, per_person, spread=spreads)
             columns = rows_of_columns, _with_basis(origin, predictions, found, Path(root))
         return fit_columns(task, *columns, rules, confidence, per_person)
@@ -251,14 +262,12 @@ def _columns_of_arrays(
     sidecar = made.sidecar
     assert sidecar is not None  # noqa: S101 - members of arrays have one
     found = Predictions(np.asarray(made.values, np.float32), replace(sidecar, run=""))
-    spreads = None if spread is None else np.asarray(spread, np.float64)
-    if spreads is not None:
-        spreads = spreads[:, None] if spreads.ndim == 1 else spreads
-        if task != REGRESSION or spreads.shape != found.probabilities.shape or not (spreads >= 0).all():
-            raise UsageError(
-                f"`spread` is for numbers, and must be {found.probabilities.shape}, from 0 on, found {spreads.shape}",
-                hint="give one for each row and number",
-            )
+    spreads = None
+    if spread is not None:
+        if task != REGRESSION:
+            raise UsageError(f"`spread` is for numbers, and the task is {task}", hint="leave it out")
+        check_same_index({"`predictions`": predictions, "`y`": y, "`spread`": spread})
+        spreads = spread_matrix(spread, found.classes, len(found))
     return columns_of_predictions(found, "", "arrays", per_person, None, spreads)
 
 

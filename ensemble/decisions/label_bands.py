@@ -150,10 +150,11 @@ def band_of_costs(costs: Costs) -> Band:
     if not costs.false_no:
         return Band(NEVER, NEVER)
     equal = costs.false_yes / (costs.false_no + costs.false_yes)  # yes and no cost the same
-    low = high = equal
     if costs.ask < costs.false_no * equal:
-        low, high = costs.ask / costs.false_no, 1 - costs.ask / costs.false_yes
-    return Band(min(max(low, 0.0), 1.0), min(max(high, MIN_THRESHOLD), 1.0))
+        high = max(1 - costs.ask / costs.false_yes, MIN_THRESHOLD)
+        return Band(min(costs.ask / costs.false_no, high), high)
+    one = max(equal, MIN_THRESHOLD)
+    return Band(one, one)
 
 
 def fit_band(rows: LabeledRows, limit: float, error: float) -> Band:
@@ -172,7 +173,8 @@ def fit_band(rows: LabeledRows, limit: float, error: float) -> Band:
     high = NEVER if found is None else max(found, MIN_THRESHOLD)
     least = THRESHOLD if found is None else max(0.0, 1 - high)
     denied = lowest_threshold(no, rows.labels == 1, rows.persons, rows.draw, limit, error / 2, least)
-    return Band(0.0 if denied is None else 1 - denied, high)
+    # A probability of no is accepted from `denied` on, so that a label is denied up to 1 − `denied`, not only below it.
+    return Band(0.0 if denied is None else min(float(np.nextafter(1 - denied, 2)), high), high)
 
 
 def fit_bands(

@@ -38,7 +38,8 @@ _FIELDS = {
     "thresholds": named(
         mapping_of(number_in(0, NEVER, open_low=True), TEXT_LINE), "a number above 0 and at most 1 for each label"
     ),
-    "unsure": optional(mapping_of(SHARE, TEXT_LINE)),
+    # Above 1 of a label that is never given and never unsure.
+    "unsure": optional(mapping_of(number_in(0, NEVER), TEXT_LINE)),
     "rules": mapping_of(mapping_of(ANYTHING), TEXT_LINE),
     "totals": list_of(mapping_of(ANYTHING)),
 }

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.blending.blend import Blend
-from ensemble.blending.labeled_predictions import ColumnPredictions, labeled_blend, read_labeled_predictions
+from ensemble.blending.labeled_predictions import read_runs_out_of_fold, runs_out_of_fold
 from ensemble.blending.recipe import read_recipe
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.file_names import BLEND_RECIPE
 from folds.predictions.predictions import Predictions
 
+BLENDS = "blends"  # in the folder of the runs
 _NEEDED = "`set_score=spread` needs a blend of two runs or more, whose spread it is"
 
 
@@ -34,15 +35,18 @@ def spread_of(members: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / count))
 
 
-def spread_of_blend(blend: Any, found: Predictions, kind: str, name: str, root: Path) -> NDArray[np.float64]:
-    """Return (n, columns) the spread of the runs of a blend for its out-of-fold predictions, 0 in rows without labels.
+def spread_of_blend(blend: Any, found: Predictions, kind: str, folder: Path, root: Path) -> NDArray[np.float64]:
+    """Return (n, columns) the spread of the runs of a blend for its out-of-fold predictions.
+
+    Images without labels have theirs as well: rules for people take the mean over all images of a person.
 
     Parameters
     ----------
-    blend : the blend in memory, or anything else for that of the name.
+    blend : the blend in memory, or anything else for that of the folder.
     found : its out-of-fold predictions.
     kind : ``blend``, or what else was named, which has no members.
-    root : the folder that holds ``runs/``.
+    folder : of the blend, with ``blend.toml``.
+    root : the folder that holds ``runs/``, for a blend in another place.
 
     Raises
     ------
@@ -54,21 +58,19 @@ def spread_of_blend(blend: Any, found: Predictions, kind: str, name: str, root: 
     if found.metadata.unit is not None:
         raise UsageError("`set_score=spread` is for images, and this blend answers for people", hint="leave it out")
     if isinstance(blend, Blend):
-        judged, used = labeled_blend(blend), None
+        made = runs_out_of_fold(blend)
     else:
-        judged = read_labeled_predictions([name], runs=root / "runs")
-        used = read_recipe(root / "runs" / "blends" / name / BLEND_RECIPE).combination.runs
-    members = judged.rows.members if isinstance(judged, ColumnPredictions) else {}
-    members = {one: values for one, values in members.items() if used is None or one in used}
-    if used is not None and set(members) != set(used):
+        place = folder.absolute().parent
+        runs = place.parent if place.name == BLENDS else root / "runs"
+        made = read_runs_out_of_fold(folder, runs, read_recipe(folder / BLEND_RECIPE).combination.runs)
+    at = {} if made is None else {one: row for row, one in enumerate(made.ids.tolist())}
+    if made is None or set(made.classes) != set(found.classes) or not at.keys() >= set(found.ids.tolist()):
         raise EnsembleError(
-            f"the runs of the blend {name} are not there any more, so their spread is unknown",
+            f"the runs of the blend {folder.name} are not there any more, so their spread is unknown",
             hint="blend again where the runs are, or leave out `set_score` for intervals of one width",
         )
-    if len(members) < 2:
+    if len(made.runs) < 2:
         raise UsageError(_NEEDED, hint="blend two runs or more, or leave out `set_score` for intervals of one width")
-    measured = spread_of(list(members.values()))
-    place = {one: row for row, one in enumerate(found.ids.tolist())}
-    spread = np.zeros((len(found.ids), measured.shape[1]))
-    spread[[place[one] for one in judged.rows.ids.tolist()]] = measured
-    return spread
+    rows = np.array([at[one] for one in found.ids.tolist()])
+    columns = [made.classes.index(name) for name in found.classes]
+    return spread_of([values[rows][:, columns] for values in made.runs.values()])

@@ -15,7 +15,7 @@ from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.sets import ALL_IMAGES, ANY_IMAGE, people_for_sets
 from folds.errors import UsageError
 from folds.metrics.array_checks import as_array, by_name
-from folds.metrics.arrays import names_of
+from folds.metrics.arrays import check_same_index, names_of
 from folds.metrics.task_names import REGRESSION
 from folds.predictions.label_columns import SEPARATOR
 from folds.predictions.links import answers_of
@@ -86,15 +86,16 @@ class NumberDecision:
         ------
         UsageError : the predictions have other columns or are not finite, lengths differ, or the spread is missing.
         """
-        found = self._matrix(values, "values")
+        check_same_index({"`values`": values, "`persons`": persons, "`spread`": spread})
+        found = number_matrix(values, self.classes, "values")
         if spread is None and self.needs_spread:
             raise UsageError(
                 "the widths of these intervals follow the spread of the members, which is not known here",
                 hint="`apply(values, spread=…)`, or fit intervals of one width: without `set_score=spread`",
             )
-        spreads = None if spread is None or not self.needs_spread else self._matrix(spread, "spread")
-        if spreads is not None and (len(spreads) != len(found) or (spreads < 0).any()):
-            raise UsageError(f"`spread` must be (samples, {len(self.classes)}), from 0 on, a row for each of `values`")
+        spreads = None
+        if spread is not None and self.needs_spread:
+            spreads = spread_matrix(spread, self.classes, len(found))
         names = None if persons is None else names_of(persons, "persons", len(found))
         if self.unit == PERSON and names is not None:
             names, codes = np.unique(names, return_inverse=True)
@@ -110,19 +111,6 @@ class NumberDecision:
         if spread is None:
             return np.tile(np.array(self.limits), (rows, 1))
         return np.array(self.limits) * (spread + np.array(self.floors))
-
-    def _matrix(self, given: ArrayLike, name: str) -> NDArray[np.float64]:
-        array = as_array(given, name)
-        array = array[:, None] if array.ndim == 1 and len(self.classes) == 1 else array
-        if array.ndim != 2 or array.shape[1] != len(self.classes) or array.dtype.kind not in "fiub":
-            raise UsageError(
-                f"`{name}` must be (samples, {len(self.classes)}), a column for each number, found {array.shape} of "
-                f"{array.dtype}"
-            )
-        found = by_name(array.astype(np.float64), given, self.classes)
-        if not np.isfinite(found).all():
-            raise UsageError(f"`{name}` must be finite numbers, found others", hint="leave out these rows")
-        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values without None, for TOML and JSON; `from_json` reads them."""
@@ -144,6 +132,44 @@ class NumberDecision:
         EnsembleError : a field is missing, unknown, of the wrong type or out of range, or fields contradict each other.
         """
         return cls(**read_number_record(record, classes, source))
+
+
+def number_matrix(given: ArrayLike, names: Sequence[str], name: str) -> NDArray[np.float64]:
+    """Return (n, columns) numbers, a column for each of `names`; (n,) of a single number is one column.
+
+    Parameters
+    ----------
+    given : columns of a DataFrame that are the numbers are taken by name.
+    name : of the parameter, for errors.
+
+    Raises
+    ------
+    UsageError : it has other columns, or a number is not finite.
+    """
+    array = as_array(given, name)
+    array = array[:, None] if array.ndim == 1 and len(names) == 1 else array
+    if array.ndim != 2 or array.shape[1] != len(names) or array.dtype.kind not in "fiub":
+        raise UsageError(
+            f"`{name}` must be (samples, {len(names)}), a column for each number, found {array.shape} of {array.dtype}"
+        )
+    found = by_name(array.astype(np.float64), given, names)
+    if not np.isfinite(found).all():
+        raise UsageError(f"`{name}` must be finite numbers, found others", hint="leave out these rows")
+    return found
+
+
+def spread_matrix(given: ArrayLike, names: Sequence[str], rows: int) -> NDArray[np.float64]:
+    """Return (rows, columns) how uncertain each number is; as `number_matrix`.
+
+    Raises
+    ------
+    UsageError : it has other columns or another length, or a number is below 0 or not finite.
+    """
+    found = number_matrix(given, names, "spread")
+    if len(found) != rows or (found < 0).any():
+        what = f"{len(found):,} rows" if len(found) != rows else f"{found.min():g}"
+        raise UsageError(f"`spread` must be ({rows}, {len(names)}), from 0 on, found {what}")
+    return found
 
 
 def _means(values: NDArray[np.float64], codes: NDArray[np.integer]) -> NDArray[np.float64]:

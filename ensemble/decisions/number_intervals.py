@@ -123,6 +123,8 @@ def max_widths(names: Sequence[str], given: float | str | Mapping[str, float] | 
     for name, width in pairs:
         if name not in names:
             raise unknown_name("number of `max_width`", name, list(names))
+        if name in found:
+            raise UsageError(f"`max_width` has '{name}' twice", hint="give each number one width")
         try:
             found[name] = float(width)
         except ValueError:

@@ -48,7 +48,7 @@ def oof_of_name(what: str | Path, root: Path) -> tuple[Predictions, str, str]:
         found = read_predictions(path)
         return found, found.run or path.name.removesuffix(".npy").removesuffix(".oof"), "file"
     if path.suffix == ".toml" or (path / BLEND_RECIPE).is_file():
-        folder = path.parent if path.suffix == ".toml" else path
+        folder = blend_folder(path, "", root)
         return _read(folder / "oof.npy", folder.resolve().name), folder.resolve().name, "blend"
     plain = re.fullmatch(r"[\w.+#-]+", text, re.ASCII) is not None and text not in (".", "..")
     blend, run = root / "runs" / "blends" / text / "oof.npy", oof_file(root / "runs", text)
@@ -69,6 +69,14 @@ def oof_of_name(what: str | Path, root: Path) -> tuple[Predictions, str, str]:
         )
         or f"there is no runs/*.oof.npy in {root.resolve()}",
     )
+
+
+def blend_folder(what: Any, name: str, root: Path) -> Path:
+    """Return the folder of the blend `name` in memory or on the disk, where `what` may be its path."""
+    path = Path(what) if isinstance(what, str | Path) else Path()
+    if path.suffix == ".toml":
+        return path.parent
+    return path if (path / "blend.toml").is_file() else root / "runs" / "blends" / name
 
 
 def _read(path: Path, name: str) -> Predictions:

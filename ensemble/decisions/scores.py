@@ -27,6 +27,7 @@ from ensemble.decisions.sets import ALL_IMAGES, ANY_IMAGE, EACH_CLASS, EVERYTHIN
 from folds.metrics.classification import METRICS
 from folds.metrics.grades import decided_as
 from folds.metrics.intervals import Interval, interval_over_people
+from folds.metrics.scored_units import known_rows
 
 
 def records_of(
@@ -195,9 +196,16 @@ def measured_on(decided: Decided, labels: NDArray[np.int64], persons: NDArray[np
 
     Parameters
     ----------
-    labels : (n,) class indices.
+    labels : (n,) class indices, −1 where one is not known.
     persons : (n,) the person of each row.
+
+    Returns
+    -------
+    [] if no label is known.
     """
+    known = known_rows(labels)
+    if not known.any():
+        return []
     codes = np.unique(persons, return_inverse=True)[1].astype(np.int64)
     people, wrong = int(codes.max()) + 1, decided.codes != labels
     decision = decided.decision
@@ -205,14 +213,14 @@ def measured_on(decided: Decided, labels: NDArray[np.int64], persons: NDArray[np
     def share(what: NDArray[np.bool_], among: NDArray[np.bool_]) -> Interval:
         return share_interval(*person_shares(what, among, codes, people))
 
-    every = np.ones(len(labels), bool)
-    found = [MeasuredValue("error of answers", share(wrong, decided.answered), decision.error, at_least=False)]
-    if not decided.answered.all():
-        found.append(MeasuredValue("answered", share(decided.answered, every)))
+    answers = decided.answered & known
+    found = [MeasuredValue("error of answers", share(wrong, answers), decision.error, at_least=False)]
+    if not decided.answered[known].all():
+        found.append(MeasuredValue("answered", share(decided.answered, known)))
     if decided.sets is not None and decision.sets is not None:
         inside = decided.sets[np.arange(len(labels)), labels]
         target = decision.sets.level if decision.sets.target == ANY_IMAGE else None
-        found.append(MeasuredValue("coverage of an image", share(inside, every), target))
+        found.append(MeasuredValue("coverage of an image", share(inside, known), target))
     return found
 
 

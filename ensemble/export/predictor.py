@@ -170,7 +170,8 @@ class Predictor(Displayed):
         """Return (n,) the predicted classes, by the decision rules of the model if it has any.
 
         A model of several labels returns (n, labels) int64, 1 where a label is there and −1 where its rules are unsure,
-        and one of numbers (n, numbers) float32, or (n,) for a single number: as scikit-learn does.
+        and one of numbers (n, numbers) float32, or (n,) for a single number: as scikit-learn does; nan where its rules
+        leave one unanswered (`max_width`).
 
         Parameters
         ----------
@@ -192,11 +193,15 @@ class Predictor(Displayed):
             decided = self._decided(rules, images, persons, columns)[0]
             if isinstance(decided, DecidedLabels):
                 return _codes(decided.answers())
-            return self._numbers(decided.values) if isinstance(decided, DecidedNumbers) else decided.labels
+            return self._numbers(decided.answers()) if isinstance(decided, DecidedNumbers) else decided.labels
         limits = self._thresholds(threshold)
-        values, _, drawn = self._predicted(images, persons, columns, drawn=False)  # labels have no random part
+        spreads: list[NDArray[np.float64] | None] = []
+        # Labels have no random part.
+        values, _, drawn = self._predicted(images, persons, columns, drawn=False, spreads=spreads)
         if self.task == MULTILABEL:
             return _codes(self._given(values, limits))
+        if isinstance(self.decision, NumberDecision) and self.decision.max_widths:
+            return self._numbers(self.decision.apply(values, spread=spreads[0]).answers())
         if self.task == REGRESSION:
             return self._numbers(values)
         return self._labels(values, drawn, limits)

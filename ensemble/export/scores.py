@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.decisions.rows import PERSON
 from ensemble.model_files.reading import read_record
@@ -18,14 +17,14 @@ from ensemble.prediction.optimism import optimism
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.confusion import confusion_counts
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL
 from folds.metrics.report import ScoreReport
+from folds.metrics.scored_units import known_rows, rows_of_known_people
 from folds.metrics.tasks import default_metric, metric_for_task
 from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
-from folds.predictions.reading import labels_and_groups, score_rows
+from folds.predictions.reading import has_known_labels, labels_and_groups, score_rows, units_of
 from folds.utils.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -117,20 +116,17 @@ _PROCEDURE = " of the procedure; these models were trained on all people, and we
 
 
 def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:
-    """Return a table [score]; {} without labels."""
+    """Return a table [score]; {} without labels, or with one that is none of the classes."""
     metadata, classes = found.metadata, found.classes
     per_person = metadata.unit == PERSON or (
         (per_person or metadata.label_of is not None) and found.persons is not None
     )
-    if metadata.has_columns and found.labels is not None and (found.labels != "").any():
-        return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
-    if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):
+    if not has_known_labels(found):
         return {}
+    if metadata.has_columns:
+        return _score_table(found, score_rows(found.probabilities, metadata, metric, per_person), basis, per_person)
     report = score_rows(found.probabilities, metadata, metric, per_person)
-    labels, people = labels_and_groups(metadata)
-    probabilities: NDArray[np.floating] = found.probabilities
-    if per_person:
-        labels, probabilities, _, _ = average_by_person(labels, probabilities, people, len(classes), metadata.task)
+    labels, probabilities, _ = units_of(found.probabilities, metadata, per_person)
     counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))
     true, support, predicted = (counts[i].astype(float) for i in range(3))
     recall = np.divide(true, support, out=np.zeros_like(true), where=support > 0)
@@ -155,13 +151,15 @@ def _defined(table: dict[str, Any]) -> dict[str, Any]:
 def _score_table(found: Predictions, report: ScoreReport, basis: str, per_person: bool) -> dict[str, Any]:
     """Return a table [score] without the counts of the classes."""
     interval = report.interval
+    labels, people = labels_and_groups(found.metadata)
+    scored = rows_of_known_people(labels, people) if per_person else known_rows(labels)
     return {
         "metric": report.metric,
         "score": float(interval.value),
         **{name: float(end) for name, end in (("low", interval.low), ("high", interval.high)) if np.isfinite(end)},
         "level": LEVEL,
-        "people": None if found.persons is None else len(set(found.persons.tolist())),
-        "images": len(found),
+        "people": None if found.persons is None else len(set(found.persons[scored].tolist())),
+        "images": int(scored.sum()),
         **({} if found.metadata.has_columns else {"accuracy": float(report.accuracy)}),
         "basis": basis,
         "per_person": per_person,
@@ -184,6 +182,6 @@ def _trained(oof: Predictions | None, kind: str, images: int) -> dict[str, Any]:
     if oof.persons is not None:
         found["people"] = len(set(oof.persons.tolist()))
     if oof.labels is not None and not oof.metadata.has_columns:
-        names, counts = np.unique(oof.labels, return_counts=True)
+        names, counts = np.unique(oof.labels[oof.labels != ""], return_counts=True)
         found["images_per_class"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
     return found

@@ -15,7 +15,7 @@ from folds.models.checkpoint import hash_ids
 from folds.predictions.file_names import BLEND_RECORD
 from folds.predictions.files import oof_file
 from folds.predictions.predictions import Predictions, read_predictions
-from folds.predictions.reading import score_rows
+from folds.predictions.reading import has_known_labels, score_rows
 from folds.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -26,16 +26,9 @@ logger = logging.getLogger(__name__)
 
 def score_of(predictions: Predictions, metric: str, per_person: bool) -> ScoreReport | None:
     """Return the score against the labels of the table; None without labels, or with others than the classes."""
-    rows = predictions.metadata.rows
-    if predictions.labels is None:
+    if not has_known_labels(predictions):
         return None
-    known = set(predictions.classes)
-    if predictions.metadata.has_columns:
-        if not (predictions.labels != "").any():
-            return None
-    elif not set(predictions.labels.tolist()) <= known:
-        return None
-    if per_person and rows.persons is None:
+    if per_person and predictions.persons is None:
         raise UsageError("scores per person need the persons of the images", hint="predict a table with persons")
     return score_rows(predictions.probabilities, predictions.metadata, metric, per_person)
 

@@ -29,7 +29,7 @@ from ensemble.decisions.sets import ANY_IMAGE, LAC
 from ensemble.prediction.optimism import optimism_basis
 from ensemble.prediction.source import PredictionSource
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL, REGRESSION
+from folds.metrics.task_names import CLASSES, COLUMN_TASKS, MULTILABEL, REGRESSION
 from folds.predictions.files import oof_file
 from folds.predictions.label_columns import encode_labels
 from folds.predictions.predictions import Predictions, read_predictions
@@ -121,7 +121,7 @@ def _fitted_columns(
     per_person = per_person or oof.metadata.unit == PERSON
     spread = None
     if options.set_score == SPREAD:
-        spread = spread_of_blend(source, oof, source.kind, source.name, root)
+        spread = spread_of_blend(source, oof, source.kind, source.folder or Path(source.name), root)
     rows, origin = columns_of_predictions(oof, source.name, source.kind, per_person, _fold_of(source), spread)
     basis = _with_basis(origin, source, root)
     found = fit_columns(source.task, rows, basis, vars(options), options.confidence, per_person)
@@ -253,9 +253,9 @@ def _check_checkpoints(found: Predictions, source: PredictionSource, path: Path)
 
 
 def scores_here(decided: AnyDecided, predictions: Predictions) -> list[MeasuredValue]:
-    """Return what decisions achieve on the predicted images, over people; [] if not all labels are known.
+    """Return what decisions achieve on the predicted images, over people: those with a known label.
 
-    Of several labels, those that are known count.
+    [] if there are none, or others than the classes.
     """
     labels = predictions.labels
     persons = predictions.ids if predictions.persons is None else predictions.persons
@@ -268,10 +268,9 @@ def scores_here(decided: AnyDecided, predictions: Predictions) -> list[MeasuredV
         return measured_labels(decided.given, predictions.probabilities, matrix, persons, predictions.classes)
     if isinstance(decided, DecidedNumbers):
         return measured_numbers(decided, encode_labels(labels, predictions.classes, REGRESSION), persons)
-    if not set(labels.tolist()) <= set(predictions.classes):
+    if not set(labels.tolist()) <= {*predictions.classes, ""}:
         return []
-    code = {name: i for i, name in enumerate(predictions.classes)}
-    return measured_on(decided, np.array([code[name] for name in labels.tolist()]), persons)
+    return measured_on(decided, encode_labels(labels, predictions.classes, CLASSES), persons)
 
 
 def decision_notes(decision: AnyDecision, here: list[MeasuredValue] | None) -> list[str]:

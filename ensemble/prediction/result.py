@@ -231,12 +231,10 @@ class PredictedImages(Displayed):
             matrix: NDArray[Any] = encode_labels(rows.labels, self.classes, task)
             of_people: NDArray[Any] = average_by_person(matrix, self.probabilities, persons, classes, task)[0]
             labels = label_texts(of_people, self.classes, task)
-        elif rows.labels is not None:
-            code = {name: i for i, name in enumerate(self.classes)}
-            known = np.array([code.get(name, -1) for name in rows.labels.tolist()])
-            if (known >= 0).all():
-                codes = average_by_person(known, self.probabilities, persons, classes, task)[0]
-                labels = np.array(self.classes)[codes]
+        elif rows.labels is not None and {""} < {"", *rows.labels.tolist()} <= {"", *self.classes}:
+            known = encode_labels(rows.labels, self.classes, task)
+            codes = average_by_person(known, self.probabilities, persons, classes, task)[0]
+            labels = np.where(codes >= 0, np.array(self.classes)[codes], "")
         people = np.array(names, dtype=str)
         metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
         spread = self.spread

@@ -43,10 +43,10 @@ def check_people(table: SampleTable, index: NDArray[np.int64], folds: Path, whos
     former = factorize(np.array([former_of[name] for name in ids], dtype=str))[1]
     present = person_numbers(table)[index]
     pairs = np.unique(np.stack([former, present]), axis=1)
-    for one in pairs:
+    for codes, one in zip((former, present), pairs, strict=True):
         people, counts = np.unique(one, return_counts=True)
         if (counts > 1).any():
-            row = int(np.flatnonzero((former if one is pairs[0] else present) == people[counts > 1][0])[0])
+            row = int(np.flatnonzero(codes == people[counts > 1][0])[0])
             raise EnsembleError(
                 f"{whose} predicts an image from all images of its person, and {table.source} has other persons than "
                 f"the training, e.g. of '{ids[row]}'",

@@ -18,6 +18,7 @@ from folds.metrics.custom import find_metric
 from folds.metrics.intervals import Interval
 from folds.metrics.positive import in_order_of_metric
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.metrics.scored_units import known_rows
 from folds.metrics.task_names import CLASSES, COLUMN_TASKS
 from folds.metrics.tasks import default_metric
 from folds.predictions.files import PredictionMetadata
@@ -329,6 +330,8 @@ def _fold_scores(
     labels, (values,) = in_order_of_metric(found, labels, [values], sidecar.classes, sidecar.scored)
     if kept is not None:
         labels, values, fold = labels[kept], values[kept], fold[kept]
+    known = known_rows(labels)
+    labels, values, fold = labels[known], values[known], fold[known]
     return tuple(float(found(labels[fold == one], values[fold == one])) for one in np.unique(fold))
 
 

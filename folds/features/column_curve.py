@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.errors import EnsembleError
 from folds.features.logistic import Floats, fit_path, rotate
 from folds.features.ridge import ridge_path, select_ridge
 from folds.features.selection import inner_folds, select_strength
@@ -67,6 +68,21 @@ def _strata(values: NDArray[np.float64], task: str) -> NDArray[np.str_]:
             continue
         found[known, i] = codes.astype(str)
     return found
+
+
+def check_known(values: NDArray[np.float64], names: Sequence[str], what: str) -> None:
+    """Raise EnsembleError if a label or number (n, columns) is known of no image of a training part.
+
+    Parameters
+    ----------
+    what : the training, in the error.
+    """
+    unknown = np.flatnonzero(np.isnan(values).all(axis=0))
+    if len(unknown):
+        raise EnsembleError(
+            f"{what}: no image of the training part has a known '{names[int(unknown[0])]}'",
+            hint="leave this column out, or give it to more people",
+        )
 
 
 def predict_columns(

@@ -18,9 +18,10 @@ from folds.features.logistic import Floats
 from folds.metrics.grouping import columns_by_person
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.models.heads import AttentionHead, GatedAttentionHead
+from folds.optim.column_losses import CellCounts
 from folds.optim.optimizers import build_optimizer
 from folds.training.context import FoldContext
-from folds.training.criterion import at_temperature, one_hot
+from folds.training.criterion import Counts, at_temperature, one_hot
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize
 
@@ -79,10 +80,23 @@ class _Trainer:
         self.soft: Tensor | None = None
         soft = context.soft_targets
         if soft is not None and context.soft_labels is not None:
-            values = torch.from_numpy(context.soft_labels[context.training])
-            self.soft = at_temperature(context.target, values, soft.temperature)
-        self.counts, self.schedule = context.counts(), context.schedule
+            values = context.soft_labels[context.training]
+            if isinstance(head, GatedAttentionHead) and context.target.has_columns:
+                values = labels_of_people(values, self.persons, context.target.task)
+            self.soft = at_temperature(context.target, torch.from_numpy(values), soft.temperature)
+        self.counts, self.schedule = self._counts(), context.schedule
         self.optimizer = build_optimizer(head, recipe.opt, recipe.weight_decay, 1.0, recipe.opt_args)
+
+    def _counts(self) -> Counts:
+        """Return what is known in an epoch, of several labels or numbers by a head of persons once for each person:
+        the loss is divided by that, and a person knows what any of its images does.
+        """
+        context = self.context
+        if not isinstance(self.head, GatedAttentionHead) or not context.target.has_columns:
+            return context.counts()
+        shown = self.position[context.epochs.rows(0)]
+        rows = shown[np.unique(self.persons[shown], return_index=True)[1]]
+        return CellCounts.of(self.labels[rows], None if self.soft is None else self.soft[rows])
 
     def epoch(self, epoch: int, losses: list[float]) -> tuple[float, float]:
         """Run an epoch; return its mean loss and the last learning rate."""
@@ -179,10 +193,11 @@ class _Trainer:
 
 
 def labels_of_people(labels: NDArray[Any], persons: NDArray[np.int64], task: str) -> NDArray[Any]:
-    """Return the labels (n, columns) that images have as those of their persons (n,), from 0.
+    """Return the labels (n, columns), or soft labels, that images have as those of their persons (n,), from 0.
 
     Of several labels a person has those that any image has, and lacks those that all images with a known value lack; of
-    numbers a person has the mean of the known ones: what scores by person compare with.
+    soft labels that is the largest known one. Of numbers a person has the mean of the known ones. That is what scores
+    by person compare with.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
-from folds.features.column_curve import predict_columns, share_of_columns
+from folds.features.column_curve import check_known, predict_columns, share_of_columns
 from folds.features.data import standardization, standardized
 from folds.features.logistic import fit_path, rotate
 from folds.features.selection import inner_folds, select_strength
@@ -171,6 +171,7 @@ class _Data:
                 standardized(self.values, rows, by, 1),
                 derive_seed(self.recipe.seed, fold, draw, share, "inner"),
             )
+            check_known(labels, self.target.classes, f"learning curve of {self.job.run}, fold {fold}")
             held = standardized(self.values, self.assignment.validation_index(fold), by, 1)
             found = predict_columns(own, labels, self.people[rows], held, self.target.task, seed)
             return found, len(set(self.people[rows].tolist())), len(rows)

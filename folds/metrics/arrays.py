@@ -24,9 +24,9 @@ from folds.metrics.array_checks import names_of as names_of
 from folds.metrics.array_checks import texts_of as texts_of
 from folds.metrics.classification import Metric
 from folds.metrics.column_arrays import as_columns, as_label_columns, column_names, task_of_arrays
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, check_level, difference_over_people, interval_over_people
 from folds.metrics.positive import in_order_of_metric, positive_last, positive_of
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import COLUMN_TASKS, MULTILABEL
 from folds.metrics.tasks import metric_for_task
 from folds.utils.arguments import CLASSES, FLAG, NAME, check_arguments
@@ -106,10 +106,9 @@ def score(
     task = task_of_arrays(y, {"proba": proba}, task, metric)
     if task in COLUMN_TASKS:
         labels, (values,), persons, resolved = _columns(y, {"proba": proba}, groups, metric, classes, positive, task)
-        if per_person:
-            labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1], task)
-            _log_different_labels(mixed, task)
-        return interval_over_people(resolved, labels, values, persons, level=level)
+        units = scored_units(labels, [values], persons, per_person, task)
+        _log_different_labels(units.several, task)
+        return interval_over_people(resolved, units.labels, units.predictions[0], units.persons, level=level)
     columns, names = _in_two_columns(proba, "proba", y, classes, positive)
     names, values = column_classes(columns, names), as_probabilities(columns, "proba")
     labels, found = class_codes(y, values.shape[1], names)
@@ -118,10 +117,9 @@ def score(
     check_same_index({"`y`": y, "`proba`": proba, "`groups`": groups})
     resolved = metric_for_task(metric, task)
     labels, (values,) = _with_positive_last(resolved, labels, [values], found, positive)
-    if per_person:
-        labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1], task)
-        _log_several_labels(mixed)
-    return interval_over_people(resolved, labels, values, persons, level=level)
+    units = scored_units(labels, [values], persons, per_person, task)
+    _log_several_labels(units.several)
+    return interval_over_people(resolved, units.labels, units.predictions[0], units.persons, level=level)
 
 
 def compare(
@@ -161,11 +159,10 @@ def compare(
     task = task_of_arrays(y, given, task, metric)
     if task in COLUMN_TASKS:
         labels, (a, b), persons, resolved = _columns(y, given, groups, metric, classes, positive, task)
-        if per_person:
-            b = average_by_person(labels, b, persons, b.shape[1], task)[1]
-            labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1], task)
-            _log_different_labels(mixed, task)
-        return difference_over_people(resolved, labels, a, b, persons, level=level)
+        units = scored_units(labels, [a, b], persons, per_person, task)
+        _log_different_labels(units.several, task)
+        a, b = units.predictions
+        return difference_over_people(resolved, units.labels, a, b, units.persons, level=level)
     one, named = _in_two_columns(first, "first", y, classes, positive)
     other, named = _in_two_columns(second, "second", y, named, positive)
     names = _common_classes(y, one, other, named)
@@ -180,11 +177,10 @@ def compare(
     check_same_index({"`y`": y, "`first`": first, "`second`": second, "`groups`": groups})
     persons, resolved = persons_of(groups, len(labels)), metric_for_task(metric, task)
     labels, (a, b) = _with_positive_last(resolved, labels, [a, b], found, positive)
-    if per_person:
-        b = average_by_person(labels, b, persons, b.shape[1], task)[1]
-        labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1], task)
-        _log_several_labels(mixed)
-    return difference_over_people(resolved, labels, a, b, persons, level=level)
+    units = scored_units(labels, [a, b], persons, per_person, task)
+    _log_several_labels(units.several)
+    a, b = units.predictions
+    return difference_over_people(resolved, units.labels, a, b, units.persons, level=level)
 
 
 def _columns(

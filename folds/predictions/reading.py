@@ -51,6 +51,14 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray, NDArray[np.
     return encode_labels(labels, sidecar.classes, sidecar.task), groups
 
 
+def has_known_labels(found: Predictions) -> bool:
+    """Return whether any label of predictions is known, and all known ones are their classes; a score needs that."""
+    labels = found.labels
+    if labels is None or not (labels != "").any():
+        return False
+    return found.metadata.has_columns or set(labels.tolist()) <= {"", *found.classes}
+
+
 def units_of(
     probabilities: NDArray[Any], sidecar: PredictionMetadata, per_person: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:

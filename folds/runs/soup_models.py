@@ -16,8 +16,8 @@ from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.metrics.classification import Metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.positive import in_order_of_metric, scored_class
+from folds.metrics.scored_units import scored_units
 from folds.metrics.task_names import COLUMN_TASKS
 from folds.metrics.tasks import metric_for_task
 from folds.models.accelerators import resolve_devices
@@ -180,12 +180,9 @@ class SoupModels:
     def units(
         self, labels: NDArray, values: Sequence[NDArray], persons: NDArray
     ) -> tuple[NDArray, list[NDArray], NDArray[np.int64]]:
-        """Return labels, predictions and persons of the images; of people, with means, if only persons are labeled."""
-        if not is_by_person(self.first):
-            return labels, list(values), factorize(persons)[1]
-        classes, task = len(self.first.classes), self.first.task
-        found = [average_by_person(labels, some, persons, classes, task) for some in values]
-        return found[0][0], [one[1] for one in found], factorize(found[0][2])[1]
+        """Return labels, predictions and persons of what is scored: of people if only persons are labeled."""
+        units = scored_units(labels, values, persons, is_by_person(self.first), self.first.task)
+        return units.labels, list(units.predictions), factorize(units.persons)[1]
 
     def in_order(self, labels: NDArray, *values: NDArray) -> tuple[NDArray, list[NDArray]]:
         """Return labels and probabilities with the class last whose score the metric is, as scores of the runs have

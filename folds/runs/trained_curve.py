@@ -18,9 +18,9 @@ from folds.features.column_curve import share_of_columns
 from folds.features.learning_curve import TRAINING, CurvePoint, LearningCurve, extrapolation_weights
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
-from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import interval_over_people
 from folds.metrics.resampling import jackknife_groups, leave_one_group_out
+from folds.metrics.scored_units import scored_units
 from folds.predictions.file_names import FOLD_DONE
 from folds.predictions.files import oof_file, read_array, read_sidecar
 from folds.predictions.reading import scored_index
@@ -205,20 +205,19 @@ def _curve(
     kept = np.flatnonzero(_unchanged(run, scored))
     rows = scored[kept]
     persons = factorize(people[rows])[1]
-    codes, units, _ = jackknife_groups(np.unique(persons) if by_person else persons)
     points, left_out = [], []
     whole = [learned_rows(template, assignment, assignment.training_index(fold)) for fold in range(assignment.k)]
     for share, files in sorted(parts.items()):
         values = np.concatenate([read_array(path) for path in files])[kept]
-        truth, of = labels[rows], persons
-        if by_person:
-            truth, values, of, _ = average_by_person(truth, values, persons, values.shape[1], run.target.task)
+        scores = scored_units(labels[rows], [values], persons, by_person, run.target.task)
+        truth, (values,), of = scores.labels, scores.predictions, scores.persons
         found = interval_over_people(metric, truth, values, of)
         each = learned.get(share, whole)
         of_people = float(np.mean([len(set(people[one].tolist())) for one in each]))
         images = float(np.mean([len(one) for one in each]))
         points.append(CurvePoint(share, of_people, images, found.value, found.low, found.high, (found.value,)))
         if metric.function is None:
+            codes, units, _ = jackknife_groups(of)
             left_out.append(leave_one_group_out(metric, truth, values, codes, units))
     doubled, interval = _doubled(points, np.array(left_out), metric)
     return LearningCurve(run.name, run.recipe.metric, tuple(points), doubled, TRAINING, interval)
@@ -246,7 +245,7 @@ def _doubled(
     left_out : (points, units) scores without each unit; empty for a metric of the user.
     """
     scores = np.array([one.score for one in points])
-    if len(points) < 3 or (scores[-1] > scores[0]) != metric.greater_is_better:
+    if len(points) < 3 or not np.isfinite(scores).all() or (scores[-1] > scores[0]) != metric.greater_is_better:
         return None, None
     normal, middle, ends = NormalDist().inv_cdf(0.975), [], []
     for weights in extrapolation_weights([one.people for one in points]):

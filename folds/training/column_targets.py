@@ -92,7 +92,7 @@ def chosen_labels(
     ----------
     may : (n,) images that may be learned.
     confidence : smallest probability of the answer.
-    most : largest number of cells of each answer of each label, the most confident ones; None for all.
+    most : the largest number of cells of each answer of each label, the most confident ones; None for all.
     soft : whether the probability is learned instead of the answer.
     """
     answers = is_predicted(values)

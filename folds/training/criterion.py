@@ -58,7 +58,7 @@ def build_criterion(
     smoothed. For cross-entropy the second has the gradient of the KL divergence of Hinton et al., 2015.
 
     With several labels or numbers the labels are those of `folds.optim.column_losses`, and with soft labels these are
-    further columns after them. A cell that has only one of the two learns this one.
+    further columns after them. A cell that has only one of the two learns this one; with w = 1, soft labels only.
 
     Parameters
     ----------
@@ -127,8 +127,7 @@ def at_temperature(target: Target, values: Tensor, temperature: float) -> Tensor
     if target.has_columns:
         if temperature == 1:
             return values
-        present, absent = values ** (1 / temperature), (1 - values) ** (1 / temperature)
-        return present / (present + absent)
+        return torch.sigmoid(torch.logit(values) / temperature)
     blocks = [part ** (1 / temperature) for part in values.split([len(head.values) for head in target.heads], dim=1)]
     return torch.cat([block / block.sum(1, keepdim=True) for block in blocks], dim=1)
 

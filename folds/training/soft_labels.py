@@ -74,6 +74,11 @@ def soft_labels_of(recipe: Recipe, table: SampleTable, target: Target) -> SoftLa
     if path is None:
         return None
     found = read_predictions(path)
+    if found.metadata.unit is not None:
+        raise EnsembleError(
+            f"`soft_labels={path}` are predictions of people, not of the images that a student learns",
+            hint="blend again without `pool`",
+        )
     if target.has_columns or found.metadata.has_columns:
         source, images = f"`soft_labels={path}`", f"images of {table.source}"
         values = predicted_columns(found, table.ids, table, source, images, hint=_BY_ID).astype(np.float32)

@@ -258,7 +258,10 @@ def test_names_of_files_move_no_cursor(runs: Path, call: Call) -> None:
         assert not {"\x1b", "\x9b"} & set(done.out + done.err)
     done = call("blend", f"{name}.npy", runs / "resnet18.oof.npy", "--json")
     assert not {"\x1b", "\x9b"} & set(done.out)
-    assert name in json.loads(done.out)["weights"]
+    record = json.loads(done.out)
+    assert repr(name) in record["error"]
+    assert record["hint"] == "rename the file of predictions whose name has control characters"
+    assert not (runs / "blends").exists()
 
 
 def test_old_submissions_vote_beside_probabilities(runs: Path, call: Call) -> None:

@@ -22,6 +22,7 @@ LIBRARY = [logging.getLogger("folds.runs.session"), logging.getLogger("ensemble.
 @pytest.fixture(autouse=True)
 def _usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setattr(console, "as_json", False)
 
 
 @pytest.mark.parametrize("logger", LIBRARY, ids=lambda logger: logger.name)

@@ -61,6 +61,30 @@ def test_the_cuts_of_costs_have_the_smallest_expected_cost() -> None:
         assert band_of_costs(costs).decide(p).tolist() == chosen.tolist()
 
 
+def test_what_was_tested_is_what_is_denied() -> None:
+    p, has = np.repeat([0.25, 0.5, 0.75], 100), np.concatenate([np.zeros(200), np.arange(100) % 2])
+    band = fit_band(rows_of(p, has), 0.1, 0.1)  # votes of four models, on a cut that is tested
+    assert band.decide(np.array([0.5, 0.51, 0.75])).tolist() == [0, -1, -1]
+
+
+@pytest.mark.parametrize("costs", ["hat:fn=0,fp=1", "hat:fn=1,fp=0", "hat:fn=7,fp=3", "hat:fn=7,fp=3,ask=2.0999999999"])
+def test_cuts_at_the_ends_are_written_and_leave_open_only_what_may_be(costs: str) -> None:
+    found = decided(cost_matrix=costs)
+    again = read_decision(json.loads(json.dumps(found.decision.to_dict())), LABELS)
+    assert again.to_dict() == found.decision.to_dict()
+    assert isinstance(again, LabelDecision)
+    assert not np.isnan(again.apply([[0.0, 0.0], [1.0, 1.0], [0.4, 0.4]]).answers()).any()
+    assert np.isfinite(found.scores["mean cost of hat"].interval.value)
+
+
+def test_the_cuts_of_observed_values_are_written_and_read() -> None:
+    # 1 − (1 − 0.3) is above 0.3: the lower cut stays below the higher one.
+    p, has = np.repeat([0.1, 0.2, 0.4], 100), np.repeat([0.0, 0.0, 1.0], 100)
+    for limit in (0.1, 0.3):
+        band = fit_band(rows_of(p, has), limit, 0.0)
+        assert band.low <= band.high
+
+
 def test_costs_are_read_from_a_text_a_table_and_a_mapping(tmp_path: Path) -> None:
     expected = {"hat": Costs(5, 1, 0.5), "beard": Costs(2, 3, 1)}
     (tmp_path / "costs.csv").write_text("label,fn,fp,ask\nhat,5,1,0.5\nbeard,2,3,1\n")

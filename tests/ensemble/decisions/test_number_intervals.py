@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,12 @@ import ensemble as en
 from ensemble.cli.reports.decide import decide_report
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.label_decision import LabelDecision, read_decision
+from ensemble.decisions.member_spread import spread_of_blend
 from ensemble.decisions.number_decision import NumberDecision
 from ensemble.decisions.number_report import NumberIntervals
 from ensemble.decisions.record import RuleRecord
 from folds.errors import EnsembleError, UsageError
+from folds.predictions.predictions import Predictions
 
 PEOPLE = 50
 PERSON = np.repeat(np.arange(PEOPLE), 2)
@@ -130,6 +134,11 @@ def test_widths_follow_the_spread_and_wide_ones_are_not_answered() -> None:
     assert again.to_dict() == found.decision.to_dict()
     with pytest.raises(UsageError, match="follow the spread of the members, which is not known here"):
         found.decision.apply([30.0])
+    both = {"y": np.stack([TRUTH, 2 * TRUTH], axis=1), "classes": ["age", "size"], "set_score": "spread"}
+    values, spreads = np.stack([PREDICTED, 2 * PREDICTED], axis=1), np.stack([spread, np.roll(spread, 1)], axis=1)
+    plain = decided(values, spread=spreads, **both)
+    turned = pd.DataFrame(spreads[:, ::-1], columns=["size", "age"])  # columns of a frame are taken by name
+    assert decided(values, spread=turned, **both).limits == plain.limits
 
 
 def test_the_spread_of_a_blend_is_that_of_its_members() -> None:
@@ -145,6 +154,27 @@ def test_the_spread_of_a_blend_is_that_of_its_members() -> None:
         en.decide(en.blend({"one": PREDICTED}, y=TRUTH, groups=PERSON, task="regression"), sets=0.9, set_score="spread")
 
 
+def test_images_without_a_label_have_a_spread_in_the_mean_of_their_person() -> None:
+    y = np.stack([TRUTH, 2 * TRUTH], axis=1)
+    y[1::2] = np.nan  # the second image of each person
+    random = np.random.default_rng(0)
+    one, two = (np.stack([PREDICTED, 2 * PREDICTED], axis=1) + random.normal(0, 3, (len(PERSON), 2)) for _ in range(2))
+    made = en.blend({"one": one, "two": two}, y=y, groups=PERSON, task="regression", classes=["age", "weight"])
+    options: dict[str, Any] = {"sets": 0.8, "set_score": "spread", "per_person": True}
+    found = en.decide(made, **options)
+    assert isinstance(found, NumberIntervals)
+    spread = np.abs(one - two) / 2
+    given = decided((one + two) / 2, y, spread=spread, classes=["age", "weight"], **{"sets": 0.8} | options)
+    assert found.decision.floors == pytest.approx(given.decision.floors, rel=1e-3)
+    assert list(found.limits.values()) == pytest.approx(list(given.limits.values()), rel=1e-3)
+    means = spread.reshape(PEOPLE, 2, 2).mean(axis=1)
+    assert found.decision.floors == pytest.approx(np.quantile(means, 0.5, axis=0, method="lower") / 2, rel=1e-3)
+    # The columns are those of the predictions that the rules are fitted to.
+    turned = replace(made.oof.metadata, classes=("weight", "age"))
+    other = spread_of_blend(made, Predictions(made.oof.probabilities[:, ::-1], turned), "blend", Path(), Path())
+    np.testing.assert_allclose(other, spread[:, ::-1], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -156,7 +186,13 @@ def test_the_spread_of_a_blend_is_that_of_its_members() -> None:
         ({"max_width": 3.0}, "those of one width are all alike"),
         ({"threshold": "f1"}, "threshold does not support the task regression"),
         ({"abstain": 0.1}, "abstain does not support the task regression"),
-        ({"spread": np.ones(3), "set_score": "spread"}, "spread is for numbers, and must be"),
+        ({"spread": np.ones(3), "set_score": "spread"}, r"spread must be \(100, 1\), from 0 on, found 3 rows"),
+        ({"spread": -np.ones(100), "set_score": "spread"}, "from 0 on, found -1"),
+        ({"spread": np.full(100, np.inf), "set_score": "spread"}, "spread must be finite numbers"),
+        ({"spread": ["a"] * 100, "set_score": "spread"}, "a column for each number, found"),
+        ({"spread": pd.Series(np.ones(100))[::-1], "values": pd.Series(PREDICTED), "set_score": "spread"}, "index"),
+        ({"spread": np.ones(100)}, "spread is of set_score=spread"),
+        ({"spread": np.ones(100), "set_score": "spread", "max_width": ["age=3", "age=9"]}, "has 'age' twice"),
         ({"spread": np.ones(100), "set_score": "spread", "max_width": "size=3"}, "number of max_width"),
         ({"spread": np.ones(100), "set_score": "spread", "max_width": "age=no"}, "expected a width above 0 for 'age'"),
     ],

@@ -340,6 +340,8 @@ def test_a_blend_has_widths_by_the_spread_of_its_runs_wherever_it_predicts(
     loaded = en.load(tmp_path / "model").decide(TEST)
     assert isinstance(loaded, DecidedNumbers)
     np.testing.assert_allclose(loaded.low, decided.low, rtol=1e-5)
+    numbers = en.load(tmp_path / "model", verify=False).predict(TEST)
+    np.testing.assert_allclose(numbers, np.where(decided.asked, np.nan, found.probabilities), rtol=1e-5)
     server = open_model(tmp_path / "model", "cpu", Path())
     image = server.decode(Path("img/p8_0.png").read_bytes(), 10_000)
     (one,) = split_answers(server.answer([image]), server.classes, 1)

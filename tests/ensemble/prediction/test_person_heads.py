@@ -367,6 +367,11 @@ def test_missing_rows_of_a_view_are_predicted_from_whole_people(trained: Path) -
     persons[7] = persons[-1]
     with pytest.raises(EnsembleError, match=r"gated predicts .* has other persons than the training"):
         check_people(replace(table, persons=persons), np.arange(len(table)), folds, "gated")
+    # A person whose images are now of two is named by one of these images, whatever the numbers of the people are.
+    index = np.flatnonzero(table.persons == np.unique(table.persons)[-1])
+    persons[index] = [f"zz{at}" for at in range(len(index))]
+    with pytest.raises(EnsembleError, match=f"e.g. of '{table.ids[index[0]]}'"):
+        check_people(replace(table, persons=persons), index, folds, "gated")
 
 
 def test_more_views_of_an_uncertain_image_are_of_its_whole_person(trained: Path, tmp_path: Path) -> None:

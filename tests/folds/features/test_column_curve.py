@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from folds.config.recipe import Recipe
+from folds.errors import EnsembleError
 from folds.features import column_curve
-from folds.features.column_curve import predict_columns, share_of_columns
+from folds.features.column_curve import check_known, predict_columns, share_of_columns
 from folds.features.learning_curve import NUMBER_HEADS, learning_curve
 from folds.metrics.task_names import MULTILABEL, REGRESSION
 from folds.predictions.label_columns import label_texts
@@ -137,3 +138,8 @@ def test_the_curve_of_trained_models_has_the_scores_of_their_predictions(
     found = _curve(SimpleNamespace(**about, target=target), job, parts, learned, by_person)  # type: ignore[arg-type]
     assert {point.share: point.score for point in found.points} == pytest.approx(expected)
     assert found.doubled_interval is not None
+
+
+def test_a_label_that_a_training_part_does_not_know_is_named() -> None:
+    with pytest.raises(EnsembleError, match="curve, fold 1: no image of the training part has a known 'beard'"):
+        check_known(np.array([[1.0, np.nan], [np.nan, np.nan]]), ("hat", "beard"), "curve, fold 1")

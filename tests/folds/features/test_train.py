@@ -24,11 +24,13 @@ from folds.features.train import train_job
 from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.models.heads import build_head
 from folds.models.inference import PixelSource, predict_logits
+from folds.optim.column_losses import CellCounts
 from folds.predictions.files import read_sidecar
 from folds.predictions.predictions import read_predictions
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
+from folds.training.criterion import SoftTargets
 from folds.training.job import Job, job_from_dict
 from folds.training.trainer import train_fold
 from folds.utils.numeric import softmax
@@ -199,9 +201,9 @@ def test_one_prediction_per_person_learns_the_labels_of_the_person_once() -> Non
     context = SimpleNamespace(
         training=rows[:4],
         training_labels=labels,
-        target=SimpleNamespace(task="multilabel"),
-        soft_targets=None,
-        counts=lambda: None,
+        target=SimpleNamespace(task="multilabel", has_columns=True),
+        soft_targets=SoftTargets(1.0, 1.0),
+        soft_labels=np.array([[0.2, 0.6], [np.nan, 0], [0.7, 0.1], [np.nan, 0.25], [1, 1]], np.float32),
         schedule=None,
         recipe=SimpleNamespace(opt="sgd", weight_decay=0.0, opt_args={}, batch_size=64),
         epochs=SimpleNamespace(rows=lambda epoch: np.array([2, 3, 0, 1])),
@@ -214,7 +216,14 @@ def test_one_prediction_per_person_learns_the_labels_of_the_person_once() -> Non
     assert count == 4
     seen: list[torch.Tensor] = []
     loss_of(lambda outputs, targets: seen.extend([outputs, targets]) or outputs.sum())
-    assert seen[1].tolist() == [[1, 1], [0, 0]]  # person b, then a: each once
+    # Person b, then a, each once, also in soft labels: of any image, and so the largest.
+    labels, soft = seen[1].numpy()[:, :2], seen[1].numpy()[:, 2:]
+    assert labels.tolist() == [[1, 1], [0, 0]]
+    np.testing.assert_allclose(soft, [[0.7, 0.6], [np.nan, 0.25]], rtol=1e-6)
+    # What a person knows counts once: of the images, only three quarters of the labels are known.
+    assert isinstance(trainer.counts, CellCounts)
+    assert (trainer.counts.images, trainer.counts.known_share, trainer.counts.soft_share) == (2, 1.0, 0.75)
+    assert trainer.counts.positive.tolist() == [1, 1]
     expected = [head(features[[0, 2]])[0], head(features[[1, 3]])[0]]
     assert torch.allclose(seen[0], torch.stack(expected), atol=1e-6)
 

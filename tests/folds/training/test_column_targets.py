@@ -222,6 +222,9 @@ def test_the_loss_of_labels_is_the_mixture_of_both_parts(weight: float, temperat
     tempered = at_temperature(target_of("multilabel"), SOFT, temperature)
     by_logit = torch.sigmoid(torch.logit(SOFT) / temperature)
     assert torch.allclose(tempered, by_logit, equal_nan=True, atol=1e-6)
+    ends = torch.tensor([[0.0, 1, 0.5, 1e-6]])
+    sharp = at_temperature(target_of("multilabel"), ends, 1e-3)  # where powers underflow to 0 / 0
+    assert sharp.tolist() == [[0, 1, 0.5, 0]]
     outputs = OUTPUTS.clone().requires_grad_()
     found = made(outputs, torch.cat([TARGETS, tempered], 1))
     known, softly = ~TARGETS.isnan(), ~SOFT.isnan()
@@ -290,6 +293,9 @@ def test_a_teachers_predictions_are_joined_by_id_and_column(tmp_path: Path, task
     assert found is not None
     np.testing.assert_allclose(found.values, values, rtol=1e-6)
     assert (found.teacher, found.annotated) == ("t", False)
+    of_people = replace(made, metadata=replace(made.metadata, unit="person")).save(tmp_path / "people.oof.npy")
+    with pytest.raises(EnsembleError, match="are predictions of people, not of the images"):
+        soft_labels_of(Recipe(soft_labels=of_people), table, target_of(task))
     other = table_of("regression" if task == "multilabel" else "multilabel")
     with pytest.raises(EnsembleError, match=f"predictions of the task {task} with the columns beard, hat, expected"):
         soft_labels_of(Recipe(soft_labels=path), other, target_of(other.task))
