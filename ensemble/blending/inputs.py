@@ -18,7 +18,7 @@ from folds.metrics.task_names import COLUMN_TASKS
 
 
 def with_recorded_task(request: BlendConfig, record: Mapping[str, Any]) -> BlendConfig:
-    """Return the options to read the files of a blend again: tables do not say that they hold several labels or numbers.
+    """Return the options that read the files of a blend again: tables do not say that they hold labels or numbers.
 
     Parameters
     ----------

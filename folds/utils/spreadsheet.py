@@ -2,8 +2,8 @@
 
 A cell of a CSV that begins with =, +, -, @, a tab or a carriage return is a formula for a spreadsheet, no matter who
 wrote the name of the image or the label that it holds. In tables for people such a text gets an apostrophe before it,
-which every spreadsheet shows as text. A text of apostrophes before such a mark gets one, too, so that no two texts become
-the same and `unguarded` gives each of them back. Numbers stay as they are: a spreadsheet shows -1 as -1.
+which every spreadsheet shows as text. A text of apostrophes before such a mark gets one, too, so that no two texts
+become the same and `unguarded` gives each of them back. Numbers stay as they are: a spreadsheet shows -1 as -1.
 
 Tables for programs are not guarded: an id in a submission, in folds.csv or beside predictions is compared byte by byte.
 """
