@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ensemble.alignment.placement import RowOrder
 from ensemble.blending.request import BlendConfig
@@ -12,6 +14,19 @@ from ensemble.members.reading import Member
 from ensemble.members.row_order import read_row_order
 from ensemble.members.true_labels import TrueLabels
 from folds.errors import UsageError
+from folds.metrics.task_names import COLUMN_TASKS
+
+
+def with_recorded_task(request: BlendConfig, record: Mapping[str, Any]) -> BlendConfig:
+    """Return the options that read the files of a blend again: tables do not say that they hold labels or numbers.
+
+    Parameters
+    ----------
+    record : the content of ``blend.json``.
+    """
+    combination = record.get("combination")
+    task = combination.get("task") if isinstance(combination, dict) else None
+    return replace(request, task=task) if request.task is None and task in COLUMN_TASKS else request
 
 
 def row_orders(request: BlendConfig) -> list[RowOrder]:

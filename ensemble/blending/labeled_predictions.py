@@ -15,6 +15,7 @@ from ensemble.analysis.labeled_columns import LabeledColumns
 from ensemble.analysis.mistakes import LabeledRows
 from ensemble.blending.aligned import AlignedMembers, align_ingredients, align_members
 from ensemble.blending.blend import Blend, read_inputs
+from ensemble.blending.inputs import with_recorded_task
 from ensemble.blending.request import BlendConfig
 from ensemble.members.names import expand_names
 from ensemble.voting.vote import vote
@@ -243,6 +244,7 @@ def _members(folder: Path, runs: Path, request: BlendConfig) -> AlignedMembers |
     files = [path if path.is_file() else runs / path.name for path in places]
     if not files or not all(path.is_file() for path in files):
         return None
+    request = with_recorded_task(request, record)
     try:
         return align_ingredients(read_inputs(files, request), request)
     except EnsembleError:

@@ -1,4 +1,4 @@
-"""List all runs of the ledger and of the runs folder: filter, sort, and show them in columns."""
+"""List all runs of the ledger and of the runs folder, with their scores and what is doubtful about them."""
 
 from __future__ import annotations
 
