@@ -311,7 +311,8 @@ def _against_others(images: NDArray[np.int64], hits: NDArray[np.int64], one: int
     people = (n > 0).sum(axis=1)
     unseen = _unseen_variance(right / total, people)
     both = float(jackknife_standard_error(each[1] - each[0], own - others)) ** 2 + float(unseen.sum())
-    parts = np.array([float(jackknife_standard_error(one, share)) ** 2 for one, share in zip(each, (others, own))]) + unseen
+    errors = [float(jackknife_standard_error(one, share)) for one, share in zip(each, (others, own), strict=True)]
+    parts = np.square(errors) + unseen
     # The few people of a small group say little about their own spread (Welch, 1947).
     freedom = float(parts.sum() ** 2 / (parts**2 / np.maximum(people - 1, 1)).sum()) if parts.any() else units - 1
     error, dof = both**0.5, int(np.clip(freedom, 1, units - 1))

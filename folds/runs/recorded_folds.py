@@ -1,4 +1,4 @@
-"""Continue runs of several labels and of numbers with the folds that they recorded, if the split is found otherwise now."""
+"""Continue runs of several labels and of numbers with the folds that they recorded, if others would be found now."""
 
 from __future__ import annotations
 

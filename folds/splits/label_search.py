@@ -210,7 +210,7 @@ class _Search:
 
 
 def _largest_of_others(values: Numbers, one: Numbers, other: Numbers) -> Numbers:
-    """Return (m,) the largest of `values` (k,), all 0 or more, without those at `one` and `other` (m,); 0 without any."""
+    """Return (m,) the largest of `values` (k,), all 0 or more, but those at `one` and `other` (m,); 0 without any."""
     found = np.zeros_like(one)
     for at in np.argsort(-values, kind="stable")[2::-1].tolist():  # one of the three largest is left
         found = np.where((one != at) & (other != at), values[at], found)

@@ -236,7 +236,8 @@ def _rules(evidence: Evidence, how: Pooled, found: RuleScores) -> list[Block]:
         value = one.score.value if metric.greater_is_better else -one.score.value
         return -np.inf if np.isnan(value) else value
 
-    ordered = sorted(found.rules, key=lambda one: -rank(one))
+    # Of equal scores that of the blend first, so that no other rule is named better.
+    ordered = sorted(found.rules, key=lambda one: (-rank(one), one.spec.text != own))
     rows: list[Cells] = []
     for one in ordered:
         optimism = one.in_sample - one.score.value if metric.greater_is_better else one.score.value - one.in_sample

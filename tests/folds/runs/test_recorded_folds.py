@@ -78,9 +78,7 @@ def test_folds_made_from_other_settings_are_not_taken(
     assert found[0] is made[0]
 
 
-def test_folds_of_other_samples_are_not_taken(
-    table: SampleTable, made: list[FoldAssignment], tmp_path: Path
-) -> None:
+def test_folds_of_other_samples_are_not_taken(table: SampleTable, made: list[FoldAssignment], tmp_path: Path) -> None:
     folder = record(tmp_path, "old", former(made[0]))
     lines = (folder / "folds.csv").read_text().splitlines(keepends=True)
     (folder / "folds.csv").write_text("".join(lines[:-1]))
