@@ -314,8 +314,8 @@ def _against_others(images: NDArray[np.int64], hits: NDArray[np.int64], one: int
     errors = [float(jackknife_standard_error(one, share)) for one, share in zip(each, (others, own), strict=True)]
     parts = np.square(errors) + unseen
     # The few people of a small group say little about their own spread (Welch, 1947).
-    freedom = float(parts.sum() ** 2 / (parts**2 / np.maximum(people - 1, 1)).sum()) if parts.any() else units - 1
-    error, dof = both**0.5, int(np.clip(freedom, 1, units - 1))
+    welch = float(parts.sum() ** 2 / (parts**2 / np.maximum(people - 1, 1)).sum()) if parts.any() else units - 1
+    error, dof = both**0.5, int(np.clip(welch, 1, units - 1))
     low, high = (float(end) for end in t_interval(own - others, np.asarray(error), dof, units))
     p = 1.0 if own == others else 1 - t_two_sided(abs(own - others) / error, dof) if error > 0 else 2.0 ** (1 - units)
     return Difference(others, own, Interval(own - others, low, high, LEVEL, units, "", error), p)
