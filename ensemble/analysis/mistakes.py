@@ -306,12 +306,27 @@ def _against_others(images: NDArray[np.int64], hits: NDArray[np.int64], one: int
     others, own = (right / total).tolist()
     rest = total[:, None] - n
     each = np.divide(right[:, None] - k, rest, out=np.full(n.shape, np.nan), where=rest > 0)
-    error, dof = float(jackknife_standard_error(each[1] - each[0], own - others)), max(units - 1, 1)
     if units == 1:
         return Difference(others, own, Interval(own - others, np.nan, np.nan, people=1), 1.0)
+    people = (n > 0).sum(axis=1)
+    unseen = _unseen_variance(right / total, people)
+    both = float(jackknife_standard_error(each[1] - each[0], own - others)) ** 2 + float(unseen.sum())
+    errors = [float(jackknife_standard_error(one, share)) for one, share in zip(each, (others, own), strict=True)]
+    parts = np.square(errors) + unseen
+    # The few people of a small group say little about their own spread (Welch, 1947).
+    welch = float(parts.sum() ** 2 / (parts**2 / np.maximum(people - 1, 1)).sum()) if parts.any() else units - 1
+    error, dof = both**0.5, int(np.clip(welch, 1, units - 1))
     low, high = (float(end) for end in t_interval(own - others, np.asarray(error), dof, units))
     p = 1.0 if own == others else 1 - t_two_sided(abs(own - others) / error, dof) if error > 0 else 2.0 ** (1 - units)
     return Difference(others, own, Interval(own - others, low, high, LEVEL, units, "", error), p)
+
+
+def _unseen_variance(shares: NDArray[np.float64], people: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (groups,) the variance of shares of 0 and 1, whose people do not differ: that with a right and a wrong
+    person more (Agresti and Caffo, 2000); 0 for other shares.
+    """
+    more = (shares * people + 1) / (people + 2)
+    return np.where((shares == 0) | (shares == 1), more * (1 - more) / (people + 2), 0.0)
 
 
 def quantile_groups(values: NDArray[np.floating], bins: int = 4) -> tuple[NDArray[np.int64], list[tuple[float, float]]]:

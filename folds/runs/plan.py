@@ -35,6 +35,7 @@ from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs, names_of
 from folds.runs.plan_checks import channel_note, check_backend, check_recipes, check_shared_batches
+from folds.runs.recorded_folds import with_recorded_folds
 from folds.runs.recorded_resources import RecordedResources, recorded_reading, recorded_start
 from folds.runs.run import Run
 from folds.runs.size_note import size_note
@@ -177,10 +178,12 @@ def build_plan(
     ]
     settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
     assignments = _assign(settings, recipe, table)
-    warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
     selected = _select_folds(folds, assignments[0].k)
-    small = built_in and _are_reduced(asked, first)
     anew = force and not refit and len(selected) == assignments[0].k
+    if not anew:
+        assignments = with_recorded_folds(assignments, settings, table, root / "runs", names_of(settings, requested))
+    warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
+    small = built_in and _are_reduced(asked, first)
     check = _check_of_settings(settings) if resume else lambda run: None
     runs = make_runs(settings, resolved, assignments, small, root, check, anew=anew)
     weights = find_initial_weights(runs, selected, refit)

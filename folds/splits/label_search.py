@@ -89,7 +89,6 @@ class _Search:
         changes = self.people * (self.people - 1) // 2 + self.people * self.k
         self.every = self._every() if changes <= ALL_CHANGES else None
         self.work = len(own) * (changes if self.every is not None else SAMPLED_CHANGES)
-        self.untouched = self._untouched()
 
     def _every(self) -> tuple[Numbers, Numbers, Numbers]:
         """Return (leaves, joins, target) of all moves and swaps; `target` is that of the moves, which come first."""
@@ -99,12 +98,6 @@ class _Search:
         leaves = np.concatenate([leaves, one])
         self.difference = self.own[:, leaves] - self.own[:, joins]
         return leaves, joins, target
-
-    def _untouched(self) -> NDArray[np.int64]:
-        """Return (k, k · k): 1 if a change between folds a and b (column a · k + b) leaves a fold as it is, else 0."""
-        every = np.arange(self.k)
-        touched = (every[:, None] == every.repeat(self.k)) | (every[:, None] == np.tile(every, self.k))
-        return (~touched).astype(np.int64)
 
     def assign(self, fold: Numbers) -> None:
         """Set the fold of every person to `fold` (people,)."""
@@ -133,7 +126,7 @@ class _Search:
         left, joined = self.held[:, source] - change, self.held[:, target] + change
         left_largest, left_rest = self.parts(left, source)
         joined_largest, joined_rest = self.parts(joined, target)
-        untouched = (largest[:, None] * self.untouched).max(axis=0)[source * self.k + target]
+        untouched = _largest_of_others(largest, source, target)
         result = self.largest_weight * np.maximum(untouched, np.maximum(left_largest, joined_largest))
         result += left_rest + joined_rest + (rest.sum() - rest[source] - rest[target])
         # A change can only take away a stratum of which a fold has no more than a person.
@@ -214,3 +207,11 @@ class _Search:
                 if self.held[-1, source] < 2:
                     continue
             self.exchange(one, other, source, target)
+
+
+def _largest_of_others(values: Numbers, one: Numbers, other: Numbers) -> Numbers:
+    """Return (m,) the largest of `values` (k,), all 0 or more, but those at `one` and `other` (m,); 0 without any."""
+    found = np.zeros_like(one)
+    for at in np.argsort(-values, kind="stable")[2::-1].tolist():  # one of the three largest is left
+        found = np.where((one != at) & (other != at), values[at], found)
+    return found

@@ -29,6 +29,7 @@ from folds.predictions.task_scores import epoch_column
 from folds.runs.execute import lock_runs
 from folds.runs.open import Images, prepare_jobs
 from folds.runs.plan import Plan, build_plan
+from folds.runs.recorded_folds import with_recorded_folds
 from folds.training.job import Job, job_as_dict
 from folds.tuning.objective import check_same_task
 from folds.tuning.space import TuneOptions
@@ -235,8 +236,13 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
     )
     check_same_task(study, [run.recipe.task for run in plan.runs])
     pairs, folder = list(zip(by_model, plan.runs, strict=True)), study.folder
+    started = [one.name for one in study.candidates]
+    (assignment,) = with_recorded_folds([plan.assignment], plan.settings, plan.table, folder, started)
     runs = [
-        replace(run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder) for one, run in pairs
+        replace(
+            run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder, assignment=assignment
+        )
+        for one, run in pairs
     ]
     initial = {one.name: plan.initial_weights[run.name] for one, run in pairs if run.name in plan.initial_weights}
     return replace(

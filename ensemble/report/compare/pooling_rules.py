@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,9 @@ from ensemble.learning.stack import stack_of
 from ensemble.pooling.spec import MEAN, PoolSpec, parse_pool, rules_of
 from ensemble.report.evidence.evidence import Evidence, Part, Pooled
 from ensemble.report.evidence.people import extra_of
-from ensemble.report.evidence.scoring import direction
+from ensemble.report.evidence.scoring import direction, finite
 from ensemble.report.page.blocks import Block, Cells, Figure, Missing, Section, Table, Text
+from ensemble.voting.base import Options
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import Metric, recorded_metric
 from folds.metrics.custom import metric_of
@@ -200,7 +202,7 @@ def _fitter(record: Mapping[str, Any], evidence: Evidence) -> tuple[Fitter, bool
     method = record.get("method")
     if method == AUTO and isinstance(fitted, Mapping):
         method = fitted.get("chosen")
-    limited = any(options.get(name) is not None for name in ("max_members", "budget"))
+    limited = any(options.get(name) is not None for name in ("max_members", "budget")) or _has_own_numbers(record)
     try:
         request = BlendConfig(
             method=str(method), calibrate=options.get("calibrate"), extra=extra_of(record), metric=evidence.metric
@@ -213,6 +215,18 @@ def _fitter(record: Mapping[str, Any], evidence: Evidence) -> tuple[Fitter, bool
     return fitters_of(evidence.task)[SOFT], False
 
 
+def _has_own_numbers(record: Mapping[str, Any]) -> bool:
+    """Return whether a blend that is not fitted has weights, a power or a trim of its own, which no fit repeats."""
+    if record.get("fitted") is not None:
+        return False
+    weights = record.get("weights")
+    given = [finite(one) for one in weights.values()] if isinstance(weights, Mapping) else []
+    usual = Options()
+    return any(one is None or not math.isclose(one, 1 / len(given), abs_tol=1e-9) for one in given) or any(
+        record.get(name) not in (None, getattr(usual, name)) for name in ("power", "trim")
+    )
+
+
 def _rules(evidence: Evidence, how: Pooled, found: RuleScores) -> list[Block]:
     metric, task = metric_of(evidence.metric), evidence.task
     among = sum(one.over_mean is not None for one in found.rules)
@@ -222,7 +236,8 @@ def _rules(evidence: Evidence, how: Pooled, found: RuleScores) -> list[Block]:
         value = one.score.value if metric.greater_is_better else -one.score.value
         return -np.inf if np.isnan(value) else value
 
-    ordered = sorted(found.rules, key=lambda one: -rank(one))
+    # Of equal scores that of the blend first, so that no other rule is named better.
+    ordered = sorted(found.rules, key=lambda one: (-rank(one), one.spec.text != own))
     rows: list[Cells] = []
     for one in ordered:
         optimism = one.in_sample - one.score.value if metric.greater_is_better else one.score.value - one.in_sample

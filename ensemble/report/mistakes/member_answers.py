@@ -102,10 +102,9 @@ def mistake_pictures(
     pictures = tuple(_picture(rows, thumbnail, row, values or {}, of_person) for row in order[:most].tolist())
     note = "Sorted by the probability of the wrong class. A mistake of high confidence may be a wrong label."
     if len(order) > most:
-        note += (
-            f" {len(order) - most:,} more mistakes are not shown; ensemble mistakes RUN -o "
-            "mistakes.csv lists all of them."
-        )
+        note += f" {len(order) - most:,} more mistakes are not shown"
+        # That command is about images: of blends for people it lists nothing.
+        note += "." if of_person is not None else "; ensemble mistakes RUN -o mistakes.csv lists all of them."
     title, wide = "The worst mistakes: the highest confidence in a wrong class.", of_person is not None
     return [Gallery(GALLERY, title, pictures, note, wide=wide)]
 

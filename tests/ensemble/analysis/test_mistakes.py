@@ -140,6 +140,27 @@ def test_groups_are_compared_with_all_other_images() -> None:
     assert not any(one.against_others.is_significant for one in found if one.against_others)
 
 
+def test_few_people_who_are_all_right_or_all_wrong_are_no_finding() -> None:
+    random = np.random.default_rng(0)
+    found = []
+    for world in range(60):
+        size = 1 + world % 3
+        predicted = np.where(random.random(60) < 0.3, 1, 0)
+        predicted[:size] = world % 2  # all wrong, or all right
+        rows = judged([0] * 60, predicted.tolist(), [f"p{at}" for at in range(60)])
+        found.append(group_accuracies(rows, (np.arange(60) < size).astype(int), ["others", "few"])[1].against_others)
+    assert not any(one.is_significant for one in found[::2] if one is not None)  # right like most of the others
+    few = [one for world, one in enumerate(found) if world % 3 < 2 and one is not None]
+    assert len(few) == 40
+    assert not any(one.is_significant for one in few)  # also if both of two are wrong: by chance in 9% of worlds
+    both = found[1]  # two people, both wrong, and 58 others
+    assert both is not None
+    share = both.first
+    jackknife = 59 / 60 * 58 * share * (1 - share) / 57**2
+    error = np.sqrt(jackknife + 0.25 * 0.75 / 4)  # of two wrong people: with one right and one wrong more
+    assert both.difference.standard_error == pytest.approx(error)
+
+
 def test_a_group_that_is_wrong_more_often_is_found() -> None:
     random = np.random.default_rng(0)
     dark = np.arange(300) % 3 == 0

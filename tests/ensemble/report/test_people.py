@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 import ensemble as en
-from ensemble.report.compare.pooling_rules import pooling_section, score_rules
+from ensemble.report.compare.pooling_rules import _fitter, pooling_section, score_rules
 from ensemble.report.contents import modules_of
 from ensemble.report.evidence.evidence import Evidence
 from ensemble.report.evidence.load import load_evidence, thumbnails_of
+from ensemble.report.evidence.mistakes_data import labeled_rows
+from ensemble.report.evidence.scoring import main_predictions
 from ensemble.report.face import html_of
 from ensemble.report.header import summary_of
+from ensemble.report.mistakes.member_answers import mistake_pictures
 from ensemble.report.mistakes.mistakes import mistakes_section
 from ensemble.report.page.blocks import Gallery, Missing, Section, Table, Text
 from ensemble.report.page.thumbnails import TILE
@@ -120,6 +123,35 @@ def test_each_rule_is_scored_nested_on_the_same_people(root: Path) -> None:
     assert "pooled by `max`: the largest value of an image" in text_of(section)
     lost = pooling_section(replace(evidence, blend=None))
     assert any(isinstance(one, Missing) for one in lost.blocks)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "is_own"),
+    [
+        ("soft", {}, True),
+        ("geometric", {"weights": {"r0": 0.8, "r1": 0.2}}, False),
+        ("power", {"power": 3.0}, False),
+        ("power", {"power": 2.0}, True),  # its default
+    ],
+)
+def test_rules_are_scored_with_soft_voting_where_weights_cannot_be_fitted_again(
+    evidence: Evidence, method: str, changes: dict[str, object], is_own: bool
+) -> None:
+    record = {"method": method, "fitted": None, "weights": {"r0": 0.5, "r1": 0.5}, "options": {}} | changes
+    fitter, own = _fitter(record, evidence)
+    assert own == is_own
+    assert fitter.name == (method if is_own else "soft")
+
+
+def test_a_page_of_people_names_no_command_about_images(evidence: Evidence) -> None:
+    found, _ = main_predictions(evidence) or pytest.fail("no predictions")
+    rows = labeled_rows(evidence, found, found.members[0])
+    assert len(rows.worst()) > 1
+    for of_person, named in ((None, True), (lambda person, column: [], False)):
+        gallery = mistake_pictures(rows, evidence.picture, 1, of_person=of_person)[0]
+        assert isinstance(gallery, Gallery)
+        assert "more mistakes are not shown" in (gallery.note or "")
+        assert ("ensemble mistakes" in (gallery.note or "")) == named
 
 
 def test_the_page_shows_columns_and_leaves_out_what_is_of_images(root: Path, evidence: Evidence) -> None:
