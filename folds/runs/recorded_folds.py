@@ -26,7 +26,7 @@ def with_recorded_folds(
 ) -> list[FoldAssignment]:
     """Return the splits of a command, those of existing runs with the folds that these recorded.
 
-    An earlier version may have found other folds for the same people, settings and seed, and a run goes on with those
+    An earlier version may have found other folds for the same people, settings and seed, and a run continues with those
     that its models have learned from. Splits of classes are the same in all versions.
 
     Parameters
