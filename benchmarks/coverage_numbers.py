@@ -26,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.decisions.column_rows import ColumnRows, NumberRows
+from ensemble.decisions.column_rows import LabeledColumns, NumberRows
 from ensemble.decisions.number_decision import ABSOLUTE, SPREAD
 from ensemble.decisions.number_intervals import IntervalRequest, fit_intervals, fit_width
 from ensemble.decisions.record import DecisionSource
@@ -108,7 +108,7 @@ RULES = {
 
 def nested(rows: NumberRows, level: float, target: str, score: str) -> tuple[float, float, float]:
     """Return the nested coverage of the stated target, and the ends of its 95% CI."""
-    columns = ColumnRows(
+    columns = LabeledColumns(
         rows.values[:, None],
         rows.truth[:, None],
         rows.persons,

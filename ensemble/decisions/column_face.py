@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble.decisions.column_rows import ColumnRows
+from ensemble.decisions.column_rows import LabeledColumns
 from ensemble.decisions.label_bands import fit_bands, read_label_costs
 from ensemble.decisions.label_columns import check_column_rules, fit_thresholds, label_texts_of, parse_label_aims
 from ensemble.decisions.label_report import LabelThresholds
@@ -38,7 +38,7 @@ def check_columns(task: str, names: Sequence[str], rules: Mapping[str, Any], con
 
 def fit_columns(
     task: str,
-    rows: ColumnRows,
+    rows: LabeledColumns,
     source: DecisionSource,
     rules: Mapping[str, Any],
     confidence: float,

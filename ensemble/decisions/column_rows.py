@@ -58,7 +58,7 @@ class NumberRows:
 
 
 @dataclass(frozen=True, eq=False)
-class ColumnRows:
+class LabeledColumns:
     """Out-of-fold predictions of several labels or numbers, from which decision rules are fitted.
 
     Attributes
@@ -120,13 +120,13 @@ def columns_of_predictions(
     per_person: bool,
     fold: int | None = None,
     spread: NDArray[np.float64] | None = None,
-) -> tuple[ColumnRows, DecisionSource]:
+) -> tuple[LabeledColumns, DecisionSource]:
     """Return the rows with a known label or number, and their source.
 
     Parameters
     ----------
     fold : only the rows of this fold, which one model has predicted; None for all.
-    spread : (n, columns) of all predictions; see `ColumnRows`.
+    spread : (n, columns) of all predictions; see `LabeledColumns`.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def columns_of_arrays(
     name_and_kind: tuple[str, str],
     task: str = MULTILABEL,
     spread: NDArray[np.float64] | None = None,
-) -> tuple[ColumnRows, DecisionSource]:
+) -> tuple[LabeledColumns, DecisionSource]:
     """Return the rows of arrays and their source; parameters and errors as `columns_of_predictions`."""
     if persons is None and per_person:
         raise UsageError(
@@ -196,6 +196,6 @@ def columns_of_arrays(
     if len(np.unique(people)) < 2:
         raise EnsembleError("decision rules need two people or more, found one")
     parts = outer_fold_ids(people, labels, folds)
-    rows = ColumnRows(values, labels, people, parts, ids, names, spread)
+    rows = LabeledColumns(values, labels, people, parts, ids, names, spread)
     count = int(people.max()) + 1
     return rows, DecisionSource(*name_and_kind, sha, count, images, basis, persons is not None)

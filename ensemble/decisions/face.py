@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from ensemble.blending.column_arrays import members_of_columns
 from ensemble.decisions.abstention import NEVER, curve
 from ensemble.decisions.column_face import fit_columns
-from ensemble.decisions.column_rows import ColumnRows, columns_of_predictions
+from ensemble.decisions.column_rows import LabeledColumns, columns_of_predictions
 from ensemble.decisions.costs import calibration_warning, read_costs
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
@@ -179,12 +179,7 @@ def decide(
         if found is None:
             columns = _columns_of_arrays(predictions, y, groups, fold, ids, classes, per_person, task, spread)
         else:
-            spreads = None
-            if set_score == SPREAD:
-                folder = blend_folder(predictions, found[1], Path(root))
-                spreads = spread_of_blend(predictions, found[0], found[2], folder, Path(root))
-            rows_of_columns, origin = columns_of_predictions(*found, per_person, spread=spreads)
-            columns = rows_of_columns, _with_basis(origin, predictions, found, Path(root))
+            columns = _columns_of_named(predictions, found, per_person, set_score == SPREAD, Path(root))
         return fit_columns(task, *columns, rules, confidence, per_person)
     if max_width is not None or spread is not None:
         name = "spread" if max_width is None else "max_width"
@@ -245,6 +240,24 @@ def _column_task(y: ArrayLike | None, task: str | None) -> str | None:
     return REGRESSION if is_number else MULTILABEL
 
 
+def _columns_of_named(
+    predictions: Any, found: tuple[Predictions, str, str], per_person: bool, with_spread: bool, root: Path
+) -> tuple[LabeledColumns, DecisionSource]:
+    """Return the rows of a run, a blend or a file of labels or numbers, and their source.
+
+    Parameters
+    ----------
+    found : what `_named` returns for `predictions`.
+    with_spread : whether how much the runs of a blend differ is needed.
+    """
+    spread = None
+    if with_spread:
+        folder = blend_folder(predictions, found[1], root)
+        spread = spread_of_blend(predictions, found[0], found[2], folder, root)
+    rows, source = columns_of_predictions(*found, per_person, spread=spread)
+    return rows, _with_basis(source, predictions, found, root)
+
+
 def _columns_of_arrays(
     predictions: Any,
     y: Any,
@@ -255,7 +268,7 @@ def _columns_of_arrays(
     per_person: bool,
     task: str,
     spread: ArrayLike | None,
-) -> tuple[ColumnRows, DecisionSource]:
+) -> tuple[LabeledColumns, DecisionSource]:
     """Return the rows of arrays of several labels or numbers, and their source."""
     given = {"a": predictions}
     made = members_of_columns(given, "oof", task, y=y, groups=groups, fold=fold, ids=ids, classes=classes).members[0]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.abstention import NEVER
-from ensemble.decisions.column_rows import ColumnRows
+from ensemble.decisions.column_rows import LabeledColumns
 from ensemble.decisions.costs import MAX_COST, calibration_warning, read_cost_table, source_of_costs
 from ensemble.decisions.decision import Decision
 from ensemble.decisions.evidence import lowest_threshold
@@ -53,7 +53,7 @@ _FORM = f"LABEL:{FALSE_NO}=5,{FALSE_YES}=1 or LABEL:{FALSE_NO}=5,{FALSE_YES}=1,{
 
 
 @dataclass(frozen=True)
-class Costs:
+class LabelCosts:
     """What a false no, a false yes and an open label cost; nan if a label may not stay open."""
 
     false_no: float
@@ -86,7 +86,9 @@ class Band:
         return np.where(probabilities >= self.high, 1, np.where(probabilities < self.low, 0, ABSTAINED))
 
 
-def read_label_costs(given: str | Path | Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, Costs]:
+def read_label_costs(
+    given: str | Path | Mapping[str, Mapping[str, float]], names: Sequence[str]
+) -> dict[str, LabelCosts]:
     """Return label → its costs; labels without costs are not there.
 
     Parameters
@@ -120,7 +122,7 @@ def read_label_costs(given: str | Path | Mapping[str, Mapping[str, float]], name
                 raise UsageError(f"{source}: {one} of '{name}' is {value:g}, expected 0 to {MAX_COST:g}")
         if not costs[FALSE_NO] and not costs[FALSE_YES]:
             raise UsageError(f"{source}: every decision of '{name}' costs 0", hint="wrong decisions need a cost")
-        found[name] = Costs(costs[FALSE_NO], costs[FALSE_YES], costs.get(ASK, math.nan))
+        found[name] = LabelCosts(costs[FALSE_NO], costs[FALSE_YES], costs.get(ASK, math.nan))
     return found
 
 
@@ -145,7 +147,7 @@ def _parse(text: str) -> dict[str, dict[str, float]]:
     return table
 
 
-def band_of_costs(costs: Costs) -> Band:
+def band_of_costs(costs: LabelCosts) -> Band:
     """Return the cuts with the smallest expected cost, for calibrated probabilities."""
     if not costs.false_no:
         return Band(NEVER, NEVER)
@@ -178,10 +180,10 @@ def fit_band(rows: LabeledRows, limit: float, error: float) -> Band:
 
 
 def fit_bands(
-    rows: ColumnRows,
+    rows: LabeledColumns,
     source: DecisionSource,
     limit: float | None = None,
-    costs: Mapping[str, Costs] | None = None,
+    costs: Mapping[str, LabelCosts] | None = None,
     confidence: float = 0.9,
     per_person: bool = False,
 ) -> LabelThresholds:
@@ -242,7 +244,7 @@ def _doubts(name: str, band: Band, limit: float) -> list[str]:
     )
 
 
-def costs_without_fit(names: Sequence[str], costs: Mapping[str, Costs], per_person: bool) -> LabelDecision:
+def costs_without_fit(names: Sequence[str], costs: Mapping[str, LabelCosts], per_person: bool) -> LabelDecision:
     """Return the cuts of costs, of which no score is known."""
     bands = {name: band_of_costs(one) for name, one in costs.items()}
     return LabelDecision(
@@ -299,7 +301,7 @@ def band_record(
     return RuleRecord((f"error<={limit:g}",), (status,), text, tuple(scores))
 
 
-def cost_record(rows: LabeledRows, name: str, costs: Costs, decided: NDArray[np.int64]) -> RuleRecord:
+def cost_record(rows: LabeledRows, name: str, costs: LabelCosts, decided: NDArray[np.int64]) -> RuleRecord:
     """Return what the cuts of costs are worth: the mean cost of an image of a random person, and that at 0.5."""
     plain = is_predicted(rows.probabilities[:, 1]).astype(np.int64)
     scores = [
@@ -333,7 +335,7 @@ def _mean_cost(rows: LabeledRows, costs: NDArray[np.float64]) -> Interval:
     return mean_interval(sums_by_person(costs * rows.weights, rows.persons, rows.people), lower=0.0)
 
 
-def band_totals(rows: ColumnRows, decided: NDArray[np.float64]) -> dict[str, Interval]:
+def band_totals(rows: LabeledColumns, decided: NDArray[np.float64]) -> dict[str, Interval]:
     """Return the error of all decided labels, the share that is decided, and the error of all labels at 0.5.
 
     Parameters
@@ -376,7 +378,7 @@ def measured_bands(
     if not len(known):
         return []
     codes, ids = factorize(persons[known])[1], np.arange(len(known)).astype(str)
-    rows = ColumnRows(
+    rows = LabeledColumns(
         np.asarray(probabilities, np.float64)[known], labels[known], codes, codes, ids, tuple(decided.classes)
     )
     answers = decided.answers()[known]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.decisions.column_rows import ColumnRows
+from ensemble.decisions.column_rows import LabeledColumns
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
 from ensemble.decisions.fit import RuleRequest, fit_rules, nested_decisions
 from ensemble.decisions.label_decision import LabelDecision
@@ -113,7 +113,7 @@ def parse_label_aims(texts: Sequence[str], names: Sequence[str]) -> dict[str, Ai
 
 
 def fit_thresholds(
-    rows: ColumnRows,
+    rows: LabeledColumns,
     source: DecisionSource,
     texts: Sequence[str],
     confidence: float = 0.9,
@@ -229,7 +229,7 @@ def measured_labels(
         return []
     codes = factorize(persons[known])[1]
     values, ids = np.asarray(probabilities, np.float64)[known], np.arange(len(known)).astype(str)
-    rows = ColumnRows(values, labels[known], codes, codes, ids, tuple(names))
+    rows = LabeledColumns(values, labels[known], codes, codes, ids, tuple(names))
     decided = given[known].astype(np.float64)
     totals = _totals(rows, decided, is_predicted(values).astype(np.float64))
     found = [MeasuredValue(name, interval) for name, interval in totals.items()]
@@ -259,7 +259,7 @@ def _plain(one: LabeledRows) -> NDArray[np.int64]:
     return is_predicted(one.probabilities[:, 1]).astype(np.int64)
 
 
-def _totals(rows: ColumnRows, decided: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, Interval]:
+def _totals(rows: LabeledColumns, decided: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, Interval]:
     """Return the mean F1 of the labels and F1 of all cells, nested, and with thresholds of 0.5."""
     found = {}
     for name in ("macro_f1", "micro_f1"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.decisions.column_rows import ColumnRows, NumberRows
+from ensemble.decisions.column_rows import LabeledColumns, NumberRows
 from ensemble.decisions.labels import GUARANTEED, UNREACHABLE
 from ensemble.decisions.number_decision import (
     ABSOLUTE,
@@ -166,7 +166,7 @@ def _floor_of(spread: NDArray[np.float64], persons: NDArray[np.int64]) -> float:
 
 
 def fit_intervals(
-    rows: ColumnRows, source: DecisionSource, request: IntervalRequest, per_person: bool = False
+    rows: LabeledColumns, source: DecisionSource, request: IntervalRequest, per_person: bool = False
 ) -> NumberIntervals:
     """Return the intervals fitted to all people, with what they are worth on people who were not used to fit them.
 
@@ -225,7 +225,7 @@ def fit_intervals(
     return NumberIntervals(decision, tuple(warnings))
 
 
-def _too_few(rows: ColumnRows, names: Sequence[str], level: float) -> str:
+def _too_few(rows: LabeledColumns, names: Sequence[str], level: float) -> str:
     """Return that too few people know these numbers, in one line."""
     found = [f"{name} {rows.of_number(rows.names.index(name)).people:,}" for name in names[:10]]
     return (

@@ -17,7 +17,7 @@ from ensemble.learning.nested import outer_fold_ids
 from ensemble.learning.stack import Stack
 from ensemble.report.calibration.share_bins import ShareBin, calibrated, share_bins
 from ensemble.report.evidence.evidence import Evidence, Part, Predicted
-from ensemble.report.evidence.scoring import ScoredPart, ci_note, main_predictions, scored_part, size_of
+from ensemble.report.evidence.scoring import ScoredPart, ci_note, main_scored, scored_part, size_of
 from ensemble.report.page.blocks import Block, Figure, Missing, Section, Table, Text
 from folds.errors import EnsembleError
 from folds.metrics.calibration import BINS, calibration_error, reliability
@@ -36,9 +36,8 @@ _AFTER, _BEFORE = "with a temperature", "before calibration"
 def calibration_section(evidence: Evidence) -> Section:
     """Return how far confidences can be relied on, of the recommended member and of the simple choice."""
     blocks: list[Block] = []
-    part, member = main_predictions(evidence) or (None, None)
-    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
-    if part is None or member is None or found is None:
+    main = main_scored(evidence)
+    if main is None:
         blocks.append(
             Missing(
                 "how far confidences can be relied on",
@@ -46,6 +45,7 @@ def calibration_section(evidence: Evidence) -> Section:
             )
         )
     else:
+        part, member, found = main
         curves = _curves(evidence, part, member, found)
         blocks += _reliability(evidence, part, found, curves)
         simple = part.member(evidence.simple or "")

@@ -148,6 +148,13 @@ def main_predictions(evidence: Evidence) -> tuple[Part, Predicted] | None:
     return None if part is None else (part, part.member(evidence.recommended or "") or part.members[0])
 
 
+def main_scored(evidence: Evidence) -> tuple[Part, Predicted, ScoredPart] | None:
+    """Return `main_predictions` with their rows that are scored; None if there are none."""
+    main = main_predictions(evidence)
+    found = None if main is None else scored_part(main[0], [main[1]], evidence.per_person, evidence.task)
+    return None if main is None or found is None else (*main, found)
+
+
 def direction(metric: Metric) -> str:
     """Return `` (lower is better)`` for such metrics; "" for others."""
     return "" if metric.greater_is_better else " (lower is better)"

@@ -18,8 +18,7 @@ from ensemble.report.evidence.scoring import (
     difference_of,
     direction,
     finite,
-    main_predictions,
-    scored_part,
+    main_scored,
     size_of,
 )
 from ensemble.report.page.blocks import Block, Figure, Missing, Section, Table, Text
@@ -48,9 +47,8 @@ TRAINING = "training"  # in the record of a curve that was not measured with hea
 def learning_section(evidence: Evidence) -> Section:
     """Return how wide the interval would be with other numbers of people, and how the score changed where measured."""
     blocks: list[Block] = []
-    part, member = main_predictions(evidence) or (None, None)
-    found = None if part is None or member is None else scored_part(part, [member], evidence.per_person, evidence.task)
-    if part is None or member is None or found is None:
+    main = main_scored(evidence)
+    if main is None:
         blocks.append(
             Missing(
                 "how the confidence interval depends on the number of people",
@@ -58,6 +56,7 @@ def learning_section(evidence: Evidence) -> Section:
             )
         )
     else:
+        part, member, found = main
         blocks += _interval_blocks(evidence, part, member.name, found)
     blocks += _measured(evidence)
     return Section(

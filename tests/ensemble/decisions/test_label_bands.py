@@ -11,7 +11,7 @@ import pytest
 
 import ensemble as en
 from ensemble.decisions.abstention import NEVER
-from ensemble.decisions.label_bands import Band, Costs, band_of_costs, fit_band, read_label_costs
+from ensemble.decisions.label_bands import Band, LabelCosts, band_of_costs, fit_band, read_label_costs
 from ensemble.decisions.label_decision import LabelDecision, read_decision
 from ensemble.decisions.label_report import LabelThresholds
 from ensemble.decisions.rows import LabeledRows
@@ -49,13 +49,13 @@ def test_a_rare_label_is_not_denied_to_every_image() -> None:
 
 
 def test_the_cuts_of_costs_have_the_smallest_expected_cost() -> None:
-    once, twice = band_of_costs(Costs(5, 1)), band_of_costs(Costs(5, 1, 0.5))
+    once, twice = band_of_costs(LabelCosts(5, 1)), band_of_costs(LabelCosts(5, 1, 0.5))
     assert (once.low, once.high) == pytest.approx((1 / 6, 1 / 6))
     assert (twice.low, twice.high) == pytest.approx((0.1, 0.5))
-    assert band_of_costs(Costs(5, 1, 0.9)) == band_of_costs(Costs(5, 1))  # asking is never cheaper
-    assert band_of_costs(Costs(0, 1)).high == NEVER
+    assert band_of_costs(LabelCosts(5, 1, 0.9)) == band_of_costs(LabelCosts(5, 1))  # asking is never cheaper
+    assert band_of_costs(LabelCosts(0, 1)).high == NEVER
     p = np.linspace(0.003, 0.997, 200)
-    for costs in (Costs(5, 1, 0.5), Costs(1, 3, 0.2), Costs(2, 2), Costs(3, 0)):
+    for costs in (LabelCosts(5, 1, 0.5), LabelCosts(1, 3, 0.2), LabelCosts(2, 2), LabelCosts(3, 0)):
         expected = np.stack([p * costs.false_no, (1 - p) * costs.false_yes, np.full(200, costs.ask)])
         chosen = np.choose(np.where(np.isnan(expected), np.inf, expected).argmin(axis=0), [0, 1, -1])
         assert band_of_costs(costs).decide(p).tolist() == chosen.tolist()
@@ -86,7 +86,7 @@ def test_the_cuts_of_observed_values_are_written_and_read() -> None:
 
 
 def test_costs_are_read_from_a_text_a_table_and_a_mapping(tmp_path: Path) -> None:
-    expected = {"hat": Costs(5, 1, 0.5), "beard": Costs(2, 3, 1)}
+    expected = {"hat": LabelCosts(5, 1, 0.5), "beard": LabelCosts(2, 3, 1)}
     (tmp_path / "costs.csv").write_text("label,fn,fp,ask\nhat,5,1,0.5\nbeard,2,3,1\n")
     mapping = {"hat": {"fn": 5, "fp": 1, "ask": 0.5}, "beard": {"fn": 2, "fp": 3, "ask": 1}}
     for given in ("hat:fn=5,fp=1,ask=0.5;beard:fn=2,fp=3,ask=1", tmp_path / "costs.csv", mapping):
